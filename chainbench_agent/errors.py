@@ -1,0 +1,49 @@
+"""Every way the agent can fail, as a tree; each message says what to do.
+
+    AgentError
+    ├── SetupError           this host cannot run eBPF collection; the mock backend takes over
+    │   ├── LoaderError      the unit did not compile or load
+    │   └── LayoutError      the header tree disagrees with the kernel's BTF; never used
+    ├── RunError             a request does not fit the state of the runs
+    │   ├── RunActive        /start while a run is on
+    │   └── NoRun            /stop or /report without one
+    └── InputError           a request that cannot be understood; names the field
+"""
+
+from __future__ import annotations
+
+
+class AgentError(Exception):
+    """The root; `str()` is a sentence for people."""
+
+
+class SetupError(AgentError):
+    """eBPF collection cannot start here: what is missing, and how to get it."""
+
+
+class LoaderError(SetupError):
+    """The C unit did not compile, or nothing of it loads."""
+
+
+class LayoutError(SetupError):
+    """A member lies elsewhere in the generated code than in the kernel's BTF."""
+
+
+class RunError(AgentError):
+    """The request is understood, but does not fit what is going on."""
+
+
+class RunActive(RunError):  # noqa: N818 - reads as a state, as the HTTP answer does
+    """A run is on; stop it first."""
+
+
+class NoRun(RunError):  # noqa: N818 - see RunActive
+    """There is no run to stop or to report on."""
+
+
+class InputError(AgentError):
+    """A request that cannot be understood.  `field` is where."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(f"{field}: {message}")
+        self.field = field

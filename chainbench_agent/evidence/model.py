@@ -1,0 +1,111 @@
+"""What a run answers: the shape of the evidence.
+
+The fixed parts are models; a module's section is a mapping, because its keys come from the module's declaration.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
+
+SCHEMA_VERSION = 1
+
+Section = dict[str, Any]
+BackendName = Literal["ebpf", "mock"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Labels(_Model):
+    """What is being measured: the runner's own words."""
+
+    scenario: str = ""
+    impl: str = ""
+    variant: str = ""
+    commit: str = ""
+    dataset: str = ""
+
+
+class Run(Labels):
+    """One collection, from start to stop."""
+
+    id: str
+    machine: str
+    started_at: datetime
+    duration_ms: float
+    ended_by: Literal["stop", "shutdown", "running"]
+
+
+class Target(_Model):
+    """Whose events count.  This version knows one kind: the whole machine without the agent itself."""
+
+    kind: Literal["machine"] = "machine"
+    excluded: str = "the agent's own processes"
+
+
+class Loss(_Model):
+    """Events that happened but are not in the numbers, by cause."""
+
+    total: int = 0
+    causes: dict[str, int] = Field(default_factory=dict)
+
+
+class ProgramCost(_Model):
+    hook: str
+    source: str
+    runs: int
+    ns: int
+
+
+class Cost(_Model):
+    """What watching cost, by the kernel's own account.  `cpu_percent` is of all CPUs over the run."""
+
+    cpu_percent: float
+    bpf_ns: int
+    events: int
+    ns_per_event: float
+    programs: list[ProgramCost]
+
+
+class CrossCheck(_Model):
+    """The same thing counted by us and by the kernel itself, and what explains a difference."""
+
+    ebpf: float
+    kernel: float
+    from_: str = Field(alias="from", serialization_alias="from")
+    note: str = ""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
+
+
+class Evidence(_Model):
+    """The answer of `/stop`.  `sections` stand at the top level of the JSON, beside the fixed parts."""
+
+    schema_version: int = SCHEMA_VERSION
+    available: bool
+    source: BackendName
+    reason: str = ""
+    """Why the numbers are mock data; empty when they are measured."""
+    run: Run
+    target: Target
+    sections: dict[str, Section]
+    unavailable: dict[str, str] = Field(default_factory=dict)
+    """Modules that are absent, and why."""
+    loss: Loss | None = None
+    cost: Cost | None = None
+    cross_check: dict[str, CrossCheck] = Field(default_factory=dict)
+
+    @model_serializer(mode="wrap")
+    def _flat(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields = handler(self)
+        sections = fields.pop("sections")
+        head = {key: fields.pop(key) for key in ("schema_version", "available", "source", "reason", "run", "target")}
+        return {**head, **sections, **fields}
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain types, ready for JSON; what has no value is left out."""
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True)

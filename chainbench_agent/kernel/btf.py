@@ -1,0 +1,254 @@
+"""Questions to the kernel's BTF: where a member lies, what a tracepoint passes.
+
+The kernel shows its types at /sys/kernel/btf/vmlinux, so neither headers nor bpftool are needed to know them.
+Nothing is parsed before the first question, and then only the types it touches (`btf_format`).
+"""
+
+import hashlib
+import struct
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Self
+
+from chainbench_agent.kernel.btf_format import (
+    HEADER,
+    MAGIC,
+    Array,
+    Decoder,
+    Enum,
+    Forward,
+    Index,
+    Kind,
+    Prototype,
+    Record,
+    Reference,
+    Type,
+    index_records,
+)
+
+DEFAULT_PATH = "/sys/kernel/btf/vmlinux"
+RECORDS = (Kind.STRUCT, Kind.UNION)
+ENUMS = (Kind.ENUM, Kind.ENUM64)
+# C gives these no storage of their own; const goes with them, because a program that copies a struct fills it.
+QUALIFIERS = (Kind.VOLATILE, Kind.CONST, Kind.RESTRICT, Kind.TYPE_TAG)
+
+
+class BtfError(ValueError):
+    """The BTF is absent or cannot be read. The sentence says what to do."""
+
+
+class Btf:
+    """One BTF blob. The constructor checks the header only; types are found and decoded on demand.
+
+    Raises BtfError when the header is not that of a little-endian (or this machine's) BTF of version 1, and
+    any question may raise it when what follows the header is malformed.
+    """
+
+    def __init__(self, data: bytes, origin: str = "the BTF") -> None:
+        self._data = data
+        self._origin = origin
+        self._types: dict[int, Type] = {}
+        self._sections = self._check_header()
+
+    @classmethod
+    def load(cls, path: str | Path = DEFAULT_PATH) -> Self:
+        try:
+            data = Path(path).read_bytes()
+        except OSError as error:
+            raise BtfError(
+                f"{path} cannot be read ({error.strerror}): boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, "
+                "and mount /sys."
+            ) from error
+        return cls(data, str(path))
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 of the raw bytes, in hex: the same types, the same digest."""
+        return hashlib.sha256(self._data).hexdigest()
+
+    def __len__(self) -> int:
+        """How many types there are, void included: ids run from 0 to len - 1."""
+        return len(self._index.offsets)
+
+    def __iter__(self) -> Iterator[Type]:
+        return (self.type(type_id) for type_id in range(1, len(self)))
+
+    def ids(self, *kinds: Kind) -> Iterator[int]:
+        return (type_id for type_id, kind in enumerate(self._index.kinds) if kind in kinds)
+
+    def type(self, type_id: int) -> Type:
+        """The type of this id. Raises BtfError when there is none; 0 is void, which has no record."""
+        found = self._types.get(type_id)
+        if found is None:
+            if not 0 < type_id < len(self):
+                raise BtfError(f"{self._origin} has no type {type_id}: it is malformed, or read from the wrong kernel.")
+            found = self._types[type_id] = self._decoder.decode(type_id, self._index.offsets[type_id])
+        return found
+
+    def find(self, name: str, *kinds: Kind) -> Type | None:
+        """The first type of this name that is of one of `kinds` (any, if none is given)."""
+        for type_id in self._ids_named(name):
+            if not kinds or self._index.kinds[type_id] in kinds:
+                return self.type(type_id)
+        return None
+
+    def find_enumerator(self, name: str) -> Enum | None:
+        """The first enum, often an anonymous one, that declares the constant `name`."""
+        enum = self._enumerators.get(self._string_offset(name))
+        found = self.type(enum) if enum is not None else None
+        return found if isinstance(found, Enum) else None
+
+    def same_name(self, type_id: int) -> list[int]:
+        """Ids of every type that bears the name of this one, itself included, in order."""
+        return self._by_name[self._index.names[type_id]]
+
+    def resolve(self, type_id: int) -> Type | None:
+        """The type behind typedefs and qualifiers; None is void."""
+        while type_id:
+            found = self.type(type_id)
+            if not isinstance(found, Reference) or found.kind not in (*QUALIFIERS, Kind.TYPEDEF):
+                return found
+            type_id = found.target
+        return None
+
+    def record(self, name: str) -> Record | None:
+        """The struct or union called `name`, or the one a typedef of that name stands for."""
+        named = self.find(name, *RECORDS) or self.find(name, Kind.TYPEDEF)
+        found = self.resolve(named.id) if named else None
+        return found if isinstance(found, Record) else None
+
+    def size_of(self, struct: str) -> int | None:
+        """Bytes of a struct or union; None when the kernel has none of that name."""
+        record = self.record(struct)
+        return record.size if record else None
+
+    def members(self, struct: str) -> Iterator[tuple[str, int]]:
+        """(name, byte offset) of every member that has an address, those of anonymous members included."""
+        record = self.record(struct)
+        if record:
+            for name, _, offset in self._members(record, 0):
+                yield name, offset
+
+    def member_offset(self, struct: str, path: str) -> int | None:
+        """Byte offset of `member` or `member.member…`; None if there is none, or it is a bit-field."""
+        record: Type | None = self.record(struct)
+        total = 0
+        for step in path.split("."):
+            if not isinstance(record, Record):
+                return None
+            member = next((found for found in self._members(record, 0) if found[0] == step), None)
+            if member is None:
+                return None
+            total += member[2]
+            record = self.resolve(member[1])
+        return total
+
+    def tracepoint_args(self, name: str) -> tuple[str, ...] | None:
+        """C spellings of what raw tracepoint `name` passes; None if this kernel has no such tracepoint."""
+        typedef = self.find(f"btf_trace_{name}", Kind.TYPEDEF)
+        pointer = self.resolve(typedef.id) if typedef else None
+        args = self._prototype_args(pointer.target) if isinstance(pointer, Reference) else None
+        return args[1:] if args else None  # the first, void *, is the tracepoint's own
+
+    def function_args(self, name: str) -> tuple[str, ...] | None:
+        """C spellings of the arguments of kernel function `name`; None if BTF does not know it."""
+        function = self.find(name, Kind.FUNC)
+        return self._prototype_args(function.target) if isinstance(function, Reference) else None
+
+    def declare(self, type_id: int, inner: str, spell: Callable[[Type], str]) -> str:
+        """C declaration of `inner` with this type, without qualifiers; `spell` writes the type's own name."""
+        while type_id:
+            found = self.type(type_id)
+            match found:
+                case Reference(kind=Kind.PTR, target=target):
+                    type_id, inner = target, f"*{inner}"
+                case Reference(kind=kind, target=target) if kind in QUALIFIERS:
+                    type_id = target
+                case Array(element=element, count=count):
+                    type_id, inner = element, f"{_grouped(inner)}[{count}]"
+                case Prototype(result=result, params=params):
+                    declared = ", ".join(self.declare(p, "", spell) if p else "..." for p in params) or "void"
+                    type_id, inner = result, f"{_grouped(inner)}({declared})"
+                case _:
+                    return f"{spell(found)} {inner}".rstrip()
+        return f"void {inner}".rstrip()
+
+    def _prototype_args(self, type_id: int) -> tuple[str, ...] | None:
+        prototype = self.resolve(type_id)
+        if not isinstance(prototype, Prototype):
+            return None
+        return tuple(self.declare(param, "", tag) for param in prototype.params if param)
+
+    def _members(self, record: Record, base: int) -> Iterator[tuple[str, int, int]]:
+        """(name, type id, byte offset), through anonymous structs and unions."""
+        for name, type_id, bit_offset, bits in record.members:
+            offset = base + bit_offset // 8
+            if name and not bits:
+                yield name, type_id, offset
+            elif not name and isinstance(inner := self.resolve(type_id), Record):
+                yield from self._members(inner, offset)
+
+    @cached_property
+    def _index(self) -> Index:
+        start, end, _, _ = self._sections
+        try:
+            return index_records(self._data, start, end)
+        except (struct.error, IndexError) as error:
+            raise BtfError(f"{self._origin} is malformed ({error}): read it again from {DEFAULT_PATH}.") from error
+
+    @cached_property
+    def _by_name(self) -> dict[int, list[int]]:
+        ids = defaultdict(list)
+        for type_id, name in enumerate(self._index.names):
+            ids[name].append(type_id)
+        return ids
+
+    @cached_property
+    def _enumerators(self) -> dict[int, int]:
+        found: dict[int, int] = {}
+        for type_id in self.ids(*ENUMS):
+            for name in self._decoder.enumerator_names(self._index.offsets[type_id]):
+                found.setdefault(name, type_id)
+        return found
+
+    @cached_property
+    def _strings(self) -> bytes:
+        return self._data[self._sections[2] : self._sections[3]]
+
+    @cached_property
+    def _decoder(self) -> Decoder:
+        return Decoder(self._data, self._strings)
+
+    def _string_offset(self, name: str) -> int:
+        """Where `name` begins among the strings, -1 if nowhere. BTF holds every string once."""
+        found = self._strings.find(b"\0" + name.encode() + b"\0")
+        return found + 1 if found >= 0 else -1
+
+    def _ids_named(self, name: str) -> list[int]:
+        return self._by_name.get(self._string_offset(name), [])
+
+    def _check_header(self) -> tuple[int, int, int, int]:
+        """Start and end of the type section and of the strings."""
+        remedy = f"give {DEFAULT_PATH}, or what `bpftool btf dump` accepts."
+        if len(self._data) < HEADER.size:
+            raise BtfError(f"{self._origin} is too short to be BTF: {remedy}")
+        magic, version, _, header, types, types_size, strings, strings_size = HEADER.unpack_from(self._data)
+        if magic == int.from_bytes(MAGIC.to_bytes(2, "big"), "little"):
+            raise BtfError(f"{self._origin} is BTF of a machine of the other byte order: {remedy}")
+        if magic != MAGIC or version != 1:
+            raise BtfError(f"{self._origin} is not BTF of version 1: {remedy}")
+        if len(self._data) < header + max(types + types_size, strings + strings_size):
+            raise BtfError(f"{self._origin} is truncated: {remedy}")
+        return header + types, header + types + types_size, header + strings, header + strings + strings_size
+
+
+def tag(found: Type) -> str:
+    """`struct page`, `enum pid_type`, `gfp_t`: how C names a type. An anonymous one is spelled void."""
+    ...
+
+
+def _grouped(inner: str) -> str:
+    """`*x` needs parentheses before `[3]` or `(int)` may follow it."""
+    return f"({inner})" if inner.startswith("*") else inner

@@ -1,0 +1,111 @@
+"""The few calls of libbpf that the daemon needs, through ctypes.
+
+The daemon never imports bcc: its LLVM would stay in memory.  Compiling and loading is the loader child's work; what
+remains is attaching and reading, and libbpf1 (a dependency of Debian's libbpfcc) does that.  All functions raise
+OSError with the kernel's errno.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+from functools import cache
+
+BPF_STATS_RUN_TIME = 0
+BATCH = 4096
+
+
+class _TestRunOptions(ctypes.Structure):
+    """struct bpf_test_run_opts of libbpf 0.7 and later; all zero but its size means: run once, here."""
+
+    _fields_ = (("size", ctypes.c_size_t), ("rest", ctypes.c_byte * 88))
+
+
+@cache
+def _library() -> ctypes.CDLL:
+    for name in ("libbpf.so.1", "libbpf.so.0"):
+        try:
+            return ctypes.CDLL(name, use_errno=True)
+        except OSError:
+            continue
+    raise OSError(errno.ENOENT, "libbpf is not installed; it comes with: apt install python3-bpfcc")
+
+
+def _checked(result: int, what: str) -> int:
+    """libbpf 1 returns -errno; libbpf 0 returned -1 and set errno."""
+    if result >= 0:
+        return result
+    code = ctypes.get_errno() if result == -1 and ctypes.get_errno() else -result
+    raise OSError(code, f"{what}: {os.strerror(code)}")
+
+
+def open_raw_tracepoint(name: str | None, program: int) -> int:
+    """Attach `program`; closing the returned descriptor detaches it.  `None`: fentry, fexit."""
+    encoded = name.encode() if name else None
+    return _checked(_library().bpf_raw_tracepoint_open(encoded, program), f"attach {name or 'tracing program'}")
+
+
+def run_program(program: int) -> None:
+    """Run a raw tracepoint program once, in this thread (BPF_PROG_RUN; Linux 5.10)."""
+    options = _TestRunOptions(size=ctypes.sizeof(_TestRunOptions))
+    _checked(_library().bpf_prog_test_run_opts(program, ctypes.byref(options)), "BPF_PROG_RUN")
+
+
+def enable_stats() -> int:
+    """Switch on the kernel's run time accounting of BPF programs, until the returned descriptor is closed."""
+    return _checked(_library().bpf_enable_stats(BPF_STATS_RUN_TIME), "BPF_ENABLE_STATS")
+
+
+def lookup(map_fd: int, index: int, size: int) -> bytes:
+    """Element `index` of an array; `size` counts all CPUs of a per-CPU array."""
+    key = ctypes.c_uint32(index)
+    value = ctypes.create_string_buffer(size)
+    _checked(_library().bpf_map_lookup_elem(map_fd, ctypes.byref(key), value), "map lookup")
+    return value.raw
+
+
+def update(map_fd: int, index: int, value: bytes) -> None:
+    key = ctypes.c_uint32(index)
+    _checked(_library().bpf_map_update_elem(map_fd, ctypes.byref(key), value, 0), "map update")
+
+
+def keys(map_fd: int, key_size: int) -> list[bytes]:
+    """Every key of a map that nobody else writes."""
+    found: list[bytes] = []
+    current: ctypes.Array[ctypes.c_char] | None = None
+    following = ctypes.create_string_buffer(key_size)
+    while _library().bpf_map_get_next_key(map_fd, current, following) == 0:
+        found.append(following.raw)
+        current = ctypes.create_string_buffer(following.raw, key_size)
+    return found
+
+
+def items(map_fd: int, key_size: int, value_size: int) -> dict[bytes, bytes]:
+    """Every entry of a hash map, in batches (Linux 5.6).  Entries added meanwhile may be missing."""
+    found: dict[bytes, bytes] = {}
+    token = ctypes.create_string_buffer(max(key_size, 8))
+    batch: ctypes.Array[ctypes.c_char] | None = None
+    while True:
+        batch_keys = ctypes.create_string_buffer(BATCH * key_size)
+        values = ctypes.create_string_buffer(BATCH * value_size)
+        count = ctypes.c_uint32(BATCH)
+        result = _library().bpf_map_lookup_batch(
+            map_fd, batch, token, batch_keys, values, ctypes.byref(count), None
+        )
+        code = 0 if result >= 0 else (ctypes.get_errno() or -result)
+        if code not in (0, errno.ENOENT):
+            raise OSError(code, f"map batch lookup: {os.strerror(code)}")
+        for i in range(count.value):
+            key = batch_keys.raw[i * key_size : (i + 1) * key_size]
+            found[key] = values.raw[i * value_size : (i + 1) * value_size]
+        if code == errno.ENOENT:
+            return found
+        batch = token
+
+
+def delete(map_fd: int, key: bytes) -> None:
+    """Remove a key; one that is not there is fine."""
+    result = _library().bpf_map_delete_elem(map_fd, key)
+    if result < 0 and (ctypes.get_errno() or -result) != errno.ENOENT:
+        _checked(result, "map delete")

@@ -1,0 +1,164 @@
+"""The words a module describes itself with.
+
+A module is a pair of files in probes/: `NAME.c` holds one inlined handler per hook, `NAME.py` declares what the
+handlers count.  Everything else is derived from the declaration: the C structs and maps, the JSON, the Prometheus
+series, the documentation.
+
+    Counter       one number that only grows
+    Table         counters by a small index (a softirq vector, a system call)
+    Distribution  a log-linear histogram with exact count, sum, min and max
+    Keyed         counters by an arbitrary key, in a bounded hash
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["raw_tracepoint", "fentry", "fexit", "kprobe", "kretprobe"]
+
+SLOTS_PER_OCTAVE_BITS = 4
+"""16 slots per power of two: a quantile read from its slot is within 3.1 % of the exact one."""
+
+HISTOGRAM_SLOTS = 640
+"""Reaches 2^43 ns (2.4 hours); what is longer is counted in the last slot and exact in `max`."""
+
+PERCPU_VALUE_LIMIT = 32 * 1024
+"""The kernel's largest per-CPU map value (PCPU_MIN_UNIT_SIZE)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A place in the kernel that can feed a hook.
+
+    `args` says where each of the hook's parameters comes from: a position among the place's own arguments, the word
+    `ret` for its return value, or a C expression over the parameters before it.  Empty: same position, same type.
+    """
+
+    kind: Kind
+    target: str
+    args: tuple[int | str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.target}"
+
+
+def raw_tracepoint(target: str, *args: int | str) -> Source:
+    return Source("raw_tracepoint", target, args)
+
+
+def fentry(target: str, *args: int | str) -> Source:
+    return Source("fentry", target, args)
+
+
+def fexit(target: str, *args: int | str) -> Source:
+    return Source("fexit", target, args)
+
+
+def kprobe(target: str, *args: int | str) -> Source:
+    return Source("kprobe", target, args)
+
+
+def kretprobe(target: str, *args: int | str) -> Source:
+    return Source("kretprobe", target, args)
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """Something that happens in the kernel, with its typed parameters and its sources, best first.
+
+    A hook without sources is raised by a support file (probes/sched.h): then `raised_on` names the hooks it needs.
+    """
+
+    name: str
+    params: tuple[str, ...]
+    sources: tuple[Source, ...] = ()
+    raised_on: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    """What a handler counts.  `name` is the C field and the JSON key, with its unit."""
+
+    name: str
+    help: str
+    hooks: tuple[str, ...]
+    needs: str = ""
+    """A fact of the host without which zero would be a guess; named in kernel/facts.py."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counter(Metric):
+    """One number that only grows: a `u64` field.  `ns` fields become milliseconds in JSON."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Table(Metric):
+    """Counters by index: `u64 name[entries]`.  `names` says what an index is called (see kernel/names.py)."""
+
+    entries: int
+    names: str
+    label: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Distribution(Metric):
+    """A histogram of nanoseconds: `struct cb_histogram name`.  In JSON the values are microseconds."""
+
+    def __post_init__(self) -> None:
+        if not self.name.endswith("_ns"):
+            raise ValueError(f"distribution {self.name}: recorded in nanoseconds, so its name must end in _ns")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Keyed(Metric):
+    """Counters by key in a hash of their own, which the C file declares as MODULE_NAME."""
+
+    key: str
+    """The C type of the key."""
+    value: str = "u64"
+    entries: int
+    when_full: str
+    label: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scratch:
+    """A map of the module's own that is no metric: what is pending, and what happens when it is full.
+
+    With `field`, it is no map but an array beside the metrics in the per-CPU struct.
+    """
+
+    name: str
+    entries: int
+    when_full: str
+    field: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Module:
+    """One of the ten: what it asks, and what it counts."""
+
+    name: str
+    question: str
+    metrics: tuple[Metric, ...]
+    scratch: tuple[Scratch, ...] = ()
+    section: str = ""
+    """The evidence key, where it is not the module's name."""
+
+    @property
+    def section_key(self) -> str:
+        return self.section or self.name
+
+    @property
+    def hooks(self) -> frozenset[str]:
+        return frozenset(hook for metric in self.metrics for hook in metric.hooks)
+
+    @property
+    def per_cpu(self) -> tuple[Metric, ...]:
+        """The metrics that live in the module's own per-CPU struct."""
+        return tuple(m for m in self.metrics if not isinstance(m, Keyed))
+
+    @property
+    def keyed(self) -> tuple[Keyed, ...]:
+        return tuple(m for m in self.metrics if isinstance(m, Keyed))

@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// common.h - what every handler may use: the run's configuration, the event at hand, histograms.
+//
+// The generated unit (chainbench_agent/kernel/fuse.py) defines before this file:
+//   CB_SLOTS, CB_SLOT_BITS   the shape of a histogram, from chainbench_agent/spec.py
+//   CB_TASKS                 task records, a power of two
+
+#pragma once
+
+#ifndef NULL
+#define NULL ((void *)0)
+#endif
+
+// `index`, or the last entry when it lies beyond.  64 bits wide and behind a barrier, because the verifier loses
+// sight of a bound on a value that the compiler widens or checks elsewhere.
+static __always_inline u64 cb_clamp(u64 index, u64 entries)
+{
+	asm volatile("" : "+r"(index));
+	return index < entries ? index : entries - 1;
+}
+
+// Written by the agent only.  One write of `recording` starts or ends the run for all hooks at once.
+struct cb_config {
+	u64 started_ns; // no interval begins before this
+	u32 run;        // state left by another run is never continued
+	u32 recording;  // 0 between runs
+	u32 agent[2];   // thread groups whose own work is never counted
+};
+BPF_ARRAY(cb_config, struct cb_config, 1);
+
+// What was lost, by cause; see CAUSES in chainbench_agent/evidence/loss.py.
+struct cb_loss {
+	u64 task_collisions; // two live threads share a task record
+	u64 task_order;      // a thread left a CPU that it was never seen to enter
+	u64 keys_full;       // a bounded hash had no room for a key
+};
+BPF_PERCPU_ARRAY(cb_loss, struct cb_loss, 1);
+
+// One hook firing, while a run is on.
+struct cb_event {
+	void *ctx;
+	struct cb_config *config;
+	u64 now_ns;
+};
+
+static __always_inline bool cb_is_agent(struct cb_config *config, u32 tgid)
+{
+	return tgid == config->agent[0] || tgid == config->agent[1];
+}
+
+static __always_inline bool cb_current_is_agent(struct cb_event *ev)
+{
+	return cb_is_agent(ev->config, bpf_get_current_pid_tgid() >> 32);
+}
+
+static __always_inline struct cb_loss *cb_lost(void)
+{
+	int zero = 0;
+
+	return cb_loss.lookup(&zero);
+}
+
+static __always_inline void cb_lose_key(void)
+{
+	struct cb_loss *loss = cb_lost();
+
+	if (loss)
+		loss->keys_full++;
+}
+
+// Values are nanoseconds.  Slot 0 holds 0 and 1; a slot's upper bound is inclusive, as Prometheus' `le` is.
+// chainbench_agent/evidence/histogram.py is the other half of this convention.
+struct cb_histogram {
+	u64 slots[CB_SLOTS];
+	u64 sum;
+	u64 min;
+	u64 max;
+	u64 run; // the run that min and max belong to
+};
+
+static __always_inline u32 cb_log2(u64 value)
+{
+	u32 bits = 0, step;
+
+	step = (value > 0xffffffff) << 5;
+	value >>= step;
+	bits |= step;
+	step = (value > 0xffff) << 4;
+	value >>= step;
+	bits |= step;
+	step = (value > 0xff) << 3;
+	value >>= step;
+	bits |= step;
+	step = (value > 0xf) << 2;
+	value >>= step;
+	bits |= step;
+	step = (value > 0x3) << 1;
+	value >>= step;
+	bits |= step;
+	return bits | (value >> 1);
+}
+
+static __always_inline u32 cb_slot(u64 ns)
+{
+	u64 value = ns ? ns - 1 : 0;
+	u32 shift;
+
+	if (value < (1 << CB_SLOT_BITS))
+		return value;
+	shift = cb_log2(value) - CB_SLOT_BITS;
+	return (shift << CB_SLOT_BITS) + (value >> shift);
+}
+
+static __always_inline void cb_observe(struct cb_event *ev, struct cb_histogram *histogram, u64 ns)
+{
+	histogram->slots[cb_clamp(cb_slot(ns), CB_SLOTS)]++;
+	histogram->sum += ns;
+	if (histogram->run != ev->config->run) {
+		histogram->run = ev->config->run;
+		histogram->min = ns;
+		histogram->max = ns;
+		return;
+	}
+	if (ns < histogram->min)
+		histogram->min = ns;
+	if (ns > histogram->max)
+		histogram->max = ns;
+}

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// compat.h - every difference between kernels, in one place.
+//
+// CB_HAS_<NAME> is defined when this kernel's BTF has the member that FIELDS in probes/hooks.py names.
+
+#pragma once
+
+// Linux 2f064a59a11f ("sched: Change task_struct::state") (in v5.14) renamed `state` and made it 32 bits wide.
+static __always_inline u32 cb_task_state(struct task_struct *task)
+{
+#ifdef CB_HAS_TASK___STATE
+	return task->__state;
+#else
+	return task->state;
+#endif
+}
+
+// include/linux/sched.h: the same on all kernels since 4.14; macros are not in BTF.
+#define CB_TASK_UNINTERRUPTIBLE 0x0002
+#define CB_TASK_DEAD 0x0080
+#define CB_PF_KTHREAD 0x00200000
+
+// The user registers lie at the top of a thread's kernel stack (task_pt_regs()); the agent checks this at start-up
+// by finding its own bpf(2) call there.
+#if defined(CONFIG_ARM64)
+#define CB_THREAD_SIZE 16384
+#define CB_STACK_PADDING 0
+#define CB_SYSCALL_OFFSET __builtin_offsetof(struct pt_regs, syscallno)
+#else
+#ifdef CONFIG_KASAN
+#define CB_THREAD_SIZE 32768
+#else
+#define CB_THREAD_SIZE 16384
+#endif
+// Linux 65c9cc9e2c14 ("x86/fred: Reserve space for the FRED stack frame") (in v6.9)
+#ifdef CONFIG_X86_FRED
+#define CB_STACK_PADDING 16
+#else
+#define CB_STACK_PADDING 0
+#endif
+#define CB_SYSCALL_OFFSET __builtin_offsetof(struct pt_regs, orig_ax)
+#endif
+#define CB_REGS_OFFSET (CB_THREAD_SIZE - CB_STACK_PADDING - sizeof(struct pt_regs))

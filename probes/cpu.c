@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// cpu.c - what the scheduler, the interrupts and the power management did.
+
+struct cpu_bandwidth {
+	u64 throttled_count;
+	u64 throttled_ns;
+};
+BPF_TABLE("hash", u64, struct cpu_bandwidth, cpu_throttled_groups, CPU_THROTTLED_GROUPS_ENTRIES);
+
+struct cpu_idle_span {
+	u64 since_ns;
+	u32 state; // C-state, or CPU_NOT_IDLE
+	u32 run;
+};
+BPF_PERCPU_ARRAY(cpu_idle_span, struct cpu_idle_span, 1);
+
+#define CPU_NOT_IDLE 0xffffffff
+#define CPU_IDLE_UNKNOWN (CPU_IDLE_NS_ENTRIES - 1) // idle since before the run
+#define CPU_NO_QUOTA (~0ULL)			   // kernel/sched/sched.h: RUNTIME_INF
+
+static __always_inline void cpu_on_task_ran(struct cb_event *ev, struct cb_cpu *cpu,
+					    struct cb_task *task, u64 ns, bool voluntary)
+{
+	cpu->on_cpu_ns += ns;
+	cpu->context_switches++;
+	if (voluntary)
+		cpu->voluntary_switches++;
+	else
+		cpu->involuntary_switches++;
+}
+
+static __always_inline void cpu_on_task_waited(struct cb_event *ev, struct cb_cpu *cpu,
+					       struct cb_task *task, u64 ns, bool woken)
+{
+	if (woken)
+		cb_observe(ev, &cpu->wakeup_latency_ns, ns);
+}
+
+static __always_inline void cpu_on_sched_migrate_task(struct cb_event *ev, struct cb_cpu *cpu,
+						      struct task_struct *task, int dest_cpu)
+{
+	if (!cb_is_agent(ev->config, task->tgid))
+		cpu->cpu_migrations++;
+}
+
+// CFS bandwidth control keeps its own counters; they are read when a thread of a limited group leaves a CPU.
+static __always_inline void cpu_on_sched_switch(struct cb_event *ev, struct cb_cpu *cpu,
+						bool preempt, struct task_struct *prev,
+						struct task_struct *next, u32 prev_state)
+{
+#ifdef CB_HAS_TASK_GROUP_CFS_BANDWIDTH
+	struct task_group *group = prev->sched_task_group;
+	struct cpu_bandwidth now = {};
+	u64 id;
+
+	if (group->cfs_bandwidth.quota == CPU_NO_QUOTA)
+		return;
+	now.throttled_count = group->cfs_bandwidth.nr_throttled;
+	now.throttled_ns = group->cfs_bandwidth.throttled_time;
+	id = group->css.cgroup->kn->id;
+	if (cpu_throttled_groups.update(&id, &now))
+		cb_lose_key();
+#endif
+}
+
+static __always_inline void cpu_on_irq_handler_entry(struct cb_event *ev, struct cb_cpu *cpu, int irq)
+{
+	cpu->interrupts++;
+	cpu->device_interrupts[cb_clamp(irq, CPU_DEVICE_INTERRUPTS_ENTRIES)]++;
+}
+
+static __always_inline void cpu_on_local_timer_entry(struct cb_event *ev, struct cb_cpu *cpu, int vector)
+{
+	cpu->interrupts++;
+	cpu->vector_interrupts[0]++;
+}
+
+static __always_inline void cpu_on_reschedule_entry(struct cb_event *ev, struct cb_cpu *cpu, int vector)
+{
+	cpu->interrupts++;
+	cpu->vector_interrupts[1]++;
+}
+
+static __always_inline void cpu_on_call_function_entry(struct cb_event *ev, struct cb_cpu *cpu, int vector)
+{
+	cpu->interrupts++;
+	cpu->vector_interrupts[2]++;
+}
+
+static __always_inline void cpu_on_call_function_single_entry(struct cb_event *ev,
+							      struct cb_cpu *cpu, int vector)
+{
+	cpu->interrupts++;
+	cpu->vector_interrupts[3]++;
+}
+
+static __always_inline void cpu_on_irq_work_entry(struct cb_event *ev, struct cb_cpu *cpu, int vector)
+{
+	cpu->interrupts++;
+	cpu->vector_interrupts[4]++;
+}
+
+static __always_inline void cpu_on_softirq_entry(struct cb_event *ev, struct cb_cpu *cpu, u32 vector)
+{
+	cpu->softirqs[cb_clamp(vector, CPU_SOFTIRQS_ENTRIES)]++;
+}
+
+static __always_inline void cpu_on_cpu_frequency(struct cb_event *ev, struct cb_cpu *cpu, u32 khz,
+						 u32 of_cpu)
+{
+	cpu->frequency_changes++;
+}
+
+static __always_inline void cpu_on_cpu_idle(struct cb_event *ev, struct cb_cpu *cpu, u32 state)
+{
+	int zero = 0;
+	struct cpu_idle_span *span = cpu_idle_span.lookup(&zero);
+
+	if (!span)
+		return;
+	if (span->run != ev->config->run) {
+		span->run = ev->config->run;
+		span->since_ns = ev->config->started_ns;
+		span->state = state == CPU_NOT_IDLE ? CPU_IDLE_UNKNOWN : CPU_NOT_IDLE;
+	}
+	if (span->state != CPU_NOT_IDLE)
+		cpu->idle_ns[cb_clamp(span->state, CPU_IDLE_NS_ENTRIES)] += ev->now_ns - span->since_ns;
+	span->state = state;
+	span->since_ns = ev->now_ns;
+}

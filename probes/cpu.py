@@ -1,0 +1,83 @@
+"""Scheduler, interrupts, power.  Kernel side: cpu.c"""
+
+from chainbench_agent.spec import Counter, Distribution, Keyed, Module, Scratch, Table
+
+VECTORS = ("local_timer", "reschedule", "call_function", "call_function_single", "irq_work")
+INTERRUPTS = ("irq_handler_entry", *(f"{vector}_entry" for vector in VECTORS))
+
+MODULE = Module(
+    name="cpu",
+    question="What did the scheduler and the interrupts do to the workload?",
+    metrics=(
+        Counter(name="context_switches", help="Times a thread left a CPU.", hooks=("task_ran",)),
+        Counter(
+            name="voluntary_switches",
+            help="Times a thread left a CPU because it blocked or ended.",
+            hooks=("task_ran",),
+        ),
+        Counter(
+            name="involuntary_switches",
+            help="Times a thread left a CPU while it could have gone on.",
+            hooks=("task_ran",),
+        ),
+        Counter(name="on_cpu_ns", help="Time that threads ran on a CPU.", hooks=("task_ran",)),
+        Counter(
+            name="cpu_migrations", help="Times a thread was moved to another CPU.", hooks=("sched_migrate_task",)
+        ),
+        Distribution(
+            name="wakeup_latency_ns",
+            help="Time from a thread's wake-up (or creation) to its running.",
+            hooks=("task_waited",),
+        ),
+        Counter(name="interrupts", help="Hardware interrupts handled.", hooks=INTERRUPTS),
+        Table(
+            name="device_interrupts",
+            help="Interrupts by device (every handler of a shared line counts).",
+            hooks=("irq_handler_entry",),
+            entries=1024,  # the last one also takes all higher interrupt numbers
+            names="irqs",
+            label="device",
+        ),
+        Table(
+            name="vector_interrupts",
+            help="Interrupts that have a vector of their own: timer ticks and calls between CPUs.",
+            hooks=INTERRUPTS[1:],
+            entries=len(VECTORS),
+            names="vectors",
+            label="vector",
+        ),
+        Table(
+            name="softirqs",
+            help="Soft interrupts handled, by vector.",
+            hooks=("softirq_entry",),
+            entries=10,
+            names="softirqs",
+            label="vector",
+        ),
+        Keyed(
+            name="throttled_groups",
+            help="CFS bandwidth control: throttle events and throttled time, by cgroup.",
+            hooks=("sched_switch",),
+            needs="cfs_bandwidth",
+            key="u64",
+            value="struct cpu_bandwidth",
+            entries=4096,
+            when_full="a further limited cgroup is not read, and counted as lost",
+        ),
+        Counter(
+            name="frequency_changes",
+            help="CPU frequency changes made by a cpufreq governor.",
+            hooks=("cpu_frequency",),
+            needs="cpufreq_governor",
+        ),
+        Table(
+            name="idle_ns",
+            help="Time that CPUs were idle, by C-state.",
+            hooks=("cpu_idle",),
+            entries=16,  # the last one: idle since before the run, in a state nobody saw
+            names="cstates",
+            label="state",
+        ),
+    ),
+    scratch=(Scratch(name="idle_span", entries=1, when_full="an array: it cannot be"),),
+)

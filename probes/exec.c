@@ -1,0 +1,37 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// exec.c - programs and processes started.
+
+struct exec_command {
+	char name[16]; // TASK_COMM_LEN
+};
+BPF_TABLE("hash", struct exec_command, u64, exec_top_commands, EXEC_TOP_COMMANDS_ENTRIES);
+
+static __always_inline void exec_on_sched_process_exec(struct cb_event *ev, struct cb_exec *exec,
+						       struct task_struct *task, int old_pid,
+						       struct linux_binprm *bprm)
+{
+	struct exec_command command = {};
+	u64 none = 0, *count;
+
+	if (cb_current_is_agent(ev))
+		return;
+	exec->exec_count++;
+	bpf_probe_read_kernel_str(&command.name, sizeof(command.name), task->comm);
+	count = exec_top_commands.lookup_or_try_init(&command, &none);
+	if (count)
+		__sync_fetch_and_add(count, 1);
+	else
+		cb_lose_key();
+}
+
+static __always_inline void exec_on_sched_process_fork(struct cb_event *ev, struct cb_exec *exec,
+						       struct task_struct *parent,
+						       struct task_struct *child)
+{
+	if (cb_current_is_agent(ev))
+		return;
+	if (child->pid == child->tgid)
+		exec->forks++;
+	else
+		exec->threads_created++;
+}

@@ -1,0 +1,30 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// identify.h - run by the agent on itself (BPF_PROG_RUN): who am I, in the kernel's own numbering?
+//
+// In a PID namespace getpid() is not the number that the other programs see.  The same run proves CB_REGS_OFFSET:
+// `syscall` must be the number of bpf(2).
+
+#pragma once
+
+struct cb_identity {
+	u32 tgid;
+	u32 parent_tgid;
+	u64 syscall;
+};
+BPF_ARRAY(cb_identity, struct cb_identity, 1);
+
+int cb_identify(struct bpf_raw_tracepoint_args *ctx)
+{
+	struct task_struct *me = (struct task_struct *)bpf_get_current_task();
+	struct task_struct *parent = me->real_parent;
+	u64 registers = (u64)me->stack + CB_REGS_OFFSET;
+	struct cb_identity identity = {};
+	int zero = 0;
+
+	identity.tgid = me->tgid;
+	identity.parent_tgid = parent->tgid;
+	bpf_probe_read_kernel(&identity.syscall, sizeof(identity.syscall),
+			      (void *)registers + CB_SYSCALL_OFFSET);
+	cb_identity.update(&zero, &identity);
+	return 0;
+}

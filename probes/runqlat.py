@@ -1,0 +1,15 @@
+"""Run-queue latency.  Kernel side: runqlat.c"""
+
+from chainbench_agent.spec import Distribution, Module
+
+MODULE = Module(
+    name="runqlat",
+    question="Did runnable threads wait for a CPU?",
+    metrics=(
+        Distribution(
+            name="latency_ns",
+            help="Time from becoming runnable (woken, created or preempted) to running.",
+            hooks=("task_waited",),
+        ),
+    ),
+)

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// sched.h - the state machine of a thread; it turns scheduler events into closed intervals.
+//
+//            sched_switch: in                    sched_switch: out
+//   RUNNABLE ----------------> RUNNING ---------------------------------> PREEMPTED (still runnable) or BLOCKED
+//      ^                                                                              |
+//      +------------------------------- sched_wakeup ---------------------------------+
+//
+// Each edge closes an interval and raises a hook that modules handle:
+//   task_ran (left a CPU), task_waited (entered one), task_blocks (falls asleep), task_blocked (was woken).
+// An interval that was open when the run began is cut at the beginning of the run.
+
+#pragma once
+
+static __always_inline void cb_leave_cpu(struct cb_event *ev, struct task_struct *prev,
+					 bool preempt, u32 prev_state)
+{
+	struct cb_task *task = cb_task_of(ev, prev);
+	bool voluntary = !preempt && prev_state;
+
+	if (!task)
+		return;
+	if (task->state != CB_RUNNING && task->state != CB_UNSEEN) {
+		struct cb_loss *loss = cb_lost();
+
+		if (loss)
+			loss->task_order++;
+		task->since_ns = ev->now_ns;
+	}
+	if (task->counted)
+		cb_raise_task_ran(ev, task, ev->now_ns - task->since_ns, voluntary);
+	task->since_ns = ev->now_ns;
+	if (prev_state & CB_TASK_DEAD) {
+		task->state = CB_FREE;
+	} else if (!voluntary) {
+		task->state = CB_PREEMPTED;
+	} else {
+		task->state = CB_BLOCKED;
+		if (task->counted)
+			cb_raise_task_blocks(ev, task, prev_state);
+	}
+}
+
+static __always_inline void cb_enter_cpu(struct cb_event *ev, struct task_struct *next)
+{
+	struct cb_task *task = cb_task_of(ev, next);
+
+	if (!task)
+		return;
+	// A thread that went to sleep with a signal pending was never dequeued: BLOCKED without a wake-up is a wait too.
+	if (task->counted)
+		cb_raise_task_waited(ev, task, ev->now_ns - task->since_ns,
+				     task->state == CB_RUNNABLE);
+	task->state = CB_RUNNING;
+	task->since_ns = ev->now_ns;
+}
+
+static __always_inline void sched_on_sched_switch(struct cb_event *ev, bool preempt,
+						  struct task_struct *prev,
+						  struct task_struct *next, u32 prev_state)
+{
+	cb_leave_cpu(ev, prev, preempt, prev_state);
+	cb_enter_cpu(ev, next);
+}
+
+static __always_inline void sched_on_sched_wakeup(struct cb_event *ev, struct task_struct *woken)
+{
+	struct cb_task *task = cb_task_of(ev, woken);
+
+	if (!task)
+		return;
+	if (task->state == CB_UNSEEN && woken->on_cpu) {
+		task->state = CB_RUNNING; // woken before it got to sleep
+		return;
+	}
+	if (task->state != CB_BLOCKED && task->state != CB_UNSEEN)
+		return;
+	if (task->counted)
+		cb_raise_task_blocked(ev, task, ev->now_ns - task->since_ns);
+	task->state = CB_RUNNABLE;
+	task->since_ns = ev->now_ns;
+}
+
+static __always_inline void sched_on_sched_wakeup_new(struct cb_event *ev, struct task_struct *born)
+{
+	struct cb_task *task = cb_task_of(ev, born);
+
+	if (!task)
+		return;
+	task->state = CB_RUNNABLE;
+	task->since_ns = ev->now_ns;
+}

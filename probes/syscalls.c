@@ -1,0 +1,29 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// syscalls.c - system calls made, by number.
+
+// x86-64: arch/x86/include/asm/thread_info.h; a 32-bit call has the i386 numbers.
+#define SYSCALLS_TS_COMPAT 0x0002
+
+static __always_inline bool syscalls_is_32bit(void)
+{
+#if defined(CONFIG_X86_64) && defined(CONFIG_IA32_EMULATION)
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+
+	return task->thread_info.status & SYSCALLS_TS_COMPAT;
+#else
+	return false;
+#endif
+}
+
+static __always_inline void syscalls_on_sys_enter(struct cb_event *ev, struct cb_syscalls *syscalls,
+						  struct pt_regs *regs, long id)
+{
+	if (cb_current_is_agent(ev))
+		return;
+	if ((u64)id >= SYSCALLS_CALLS_ENTRIES)
+		syscalls->unknown_calls++;
+	else if (syscalls_is_32bit())
+		syscalls->calls_32bit[cb_clamp(id, SYSCALLS_CALLS_32BIT_ENTRIES)]++;
+	else
+		syscalls->calls[cb_clamp(id, SYSCALLS_CALLS_ENTRIES)]++;
+}

@@ -8,12 +8,16 @@ series, the documentation.
     Table         counters by a small index (a softirq vector, a system call)
     Distribution  a log-linear histogram with exact count, sum, min and max
     Keyed         counters by an arbitrary key, in a bounded hash
+    Derived       computed from these when the evidence is built
+
+In the evidence, a name ending in `_ns` becomes `_ms` (or `_us` in a distribution).
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 Kind = Literal["raw_tracepoint", "fentry", "fexit", "kprobe", "kretprobe"]
 
@@ -76,20 +80,39 @@ class Hook:
     raised_on: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Names:
+    """What numbers are called on this host; looked up when a sample was taken (kernel/names.py)."""
+
+    tables: Mapping[str, Mapping[int, str]]
+    """By the `names` of a Table: index → name.  An index without a name is called by its number."""
+    stacks: Mapping[int, tuple[str, ...]]
+    """Stack id → functions, innermost first."""
+    cgroups: Mapping[int, tuple[int, int]]
+    """Cgroup id → (nr_throttled, throttled_ns) before the run."""
+
+    def of(self, table: str, index: int) -> str:
+        return self.tables.get(table, {}).get(index, str(index))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
     """What a handler counts.  `name` is the C field and the JSON key, with its unit."""
 
     name: str
     help: str
-    hooks: tuple[str, ...]
+    hooks: tuple[str, ...] = ()
     needs: str = ""
-    """A fact of the host without which zero would be a guess; named in kernel/facts.py."""
+    """A fact of the host without which zero would be a guess; see kernel/facts.py."""
+    reported: bool = True
+    """False: only raw material for a Derived metric."""
+    prometheus: str = ""
+    """The series' name where it is not derived from the metric's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Counter(Metric):
-    """One number that only grows: a `u64` field.  `ns` fields become milliseconds in JSON."""
+    """One number that only grows: a `u64` field."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +126,10 @@ class Table(Metric):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Distribution(Metric):
-    """A histogram of nanoseconds: `struct cb_histogram name`.  In JSON the values are microseconds."""
+    """A histogram of nanoseconds: `struct cb_histogram name`.  In JSON the values are microseconds.
+
+    A distribution called `latency_ns` *is* its module's section; any other is a key of it.
+    """
 
     def __post_init__(self) -> None:
         if not self.name.endswith("_ns"):
@@ -120,6 +146,21 @@ class Keyed(Metric):
     entries: int
     when_full: str
     label: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Derived(Metric):
+    """A key of the section that the module's `derive` computes from the metrics named in `of`.
+
+    `label`: the value is a list of {label, …, `value`} or a mapping label → value; empty: it is a number.
+    """
+
+    of: tuple[str, ...]
+    label: str = ""
+    value: str = ""
+    inline: bool = False
+    """The mapping's entries are keys of the section itself."""
+    gauge: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -145,6 +186,11 @@ class Module:
     scratch: tuple[Scratch, ...] = ()
     section: str = ""
     """The evidence key, where it is not the module's name."""
+    derive: Callable[[Mapping[str, Any], Names], dict[str, Any]] | None = None
+    """Pure: the differences of this module's metrics, and the names of things → the Derived metrics.
+
+    A derived key that is left out of the answer has no value in this run.
+    """
 
     @property
     def section_key(self) -> str:
@@ -157,7 +203,19 @@ class Module:
     @property
     def per_cpu(self) -> tuple[Metric, ...]:
         """The metrics that live in the module's own per-CPU struct."""
-        return tuple(m for m in self.metrics if not isinstance(m, Keyed))
+        return tuple(m for m in self.metrics if isinstance(m, Counter | Table | Distribution))
+
+    @property
+    def reported(self) -> tuple[Metric, ...]:
+        """The metrics that appear in the evidence."""
+        return tuple(m for m in self.metrics if m.reported)
+
+    def hooks_of(self, metric: Metric) -> tuple[str, ...]:
+        """The hooks that a metric needs; those of a derived one are its sources'."""
+        if not isinstance(metric, Derived):
+            return metric.hooks
+        sources = [m for m in self.metrics if m.name in metric.of]
+        return tuple(dict.fromkeys(hook for m in sources for hook in self.hooks_of(m)))
 
     @property
     def keyed(self) -> tuple[Keyed, ...]:

@@ -1,9 +1,25 @@
 """Scheduler, interrupts, power.  Kernel side: cpu.c"""
 
-from chainbench_agent.spec import Counter, Distribution, Keyed, Module, Scratch, Table
+from collections.abc import Mapping
+from struct import unpack
+from typing import Any
+
+from chainbench_agent.spec import Counter, Derived, Distribution, Keyed, Module, Names, Scratch, Table
 
 VECTORS = ("local_timer", "reschedule", "call_function", "call_function_single", "irq_work")
 INTERRUPTS = ("irq_handler_entry", *(f"{vector}_entry" for vector in VECTORS))
+
+
+def derive(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
+    """A group's counters run since it was made: what they stood at before the run is subtracted."""
+    events = throttled_ns = 0
+    for key, value in counts["throttled_groups"].items():
+        count, ns = unpack("=QQ", value)
+        before_count, before_ns = names.cgroups.get(int.from_bytes(key, "little"), (0, 0))
+        events += count - before_count
+        throttled_ns += ns - before_ns
+    return {"throttle_events": events, "throttled_ms": throttled_ns / 1e6}
+
 
 MODULE = Module(
     name="cpu",
@@ -63,6 +79,17 @@ MODULE = Module(
             value="struct cpu_bandwidth",
             entries=4096,
             when_full="a further limited cgroup is not read, and counted as lost",
+            reported=False,
+        ),
+        Derived(
+            name="throttle_events",
+            help="Times CFS bandwidth control stopped a cgroup because its quota was used up.",
+            of=("throttled_groups",),
+        ),
+        Derived(
+            name="throttled_ms",
+            help="Time that cgroups were stopped by CFS bandwidth control.",
+            of=("throttled_groups",),
         ),
         Counter(
             name="frequency_changes",
@@ -80,4 +107,5 @@ MODULE = Module(
         ),
     ),
     scratch=(Scratch(name="idle_span", entries=1, when_full="an array: it cannot be"),),
+    derive=derive,
 )

@@ -4,7 +4,7 @@
 struct exec_command {
 	char name[16]; // TASK_COMM_LEN
 };
-BPF_TABLE("hash", struct exec_command, u64, exec_top_commands, EXEC_TOP_COMMANDS_ENTRIES);
+BPF_TABLE("hash", struct exec_command, u64, exec_commands, EXEC_COMMANDS_ENTRIES);
 
 static __always_inline void exec_on_sched_process_exec(struct cb_event *ev, struct cb_exec *exec,
 						       struct task_struct *task, int old_pid,
@@ -17,7 +17,7 @@ static __always_inline void exec_on_sched_process_exec(struct cb_event *ev, stru
 		return;
 	exec->exec_count++;
 	bpf_probe_read_kernel_str(&command.name, sizeof(command.name), task->comm);
-	count = exec_top_commands.lookup_or_try_init(&command, &none);
+	count = exec_commands.lookup_or_try_init(&command, &none);
 	if (count)
 		__sync_fetch_and_add(count, 1);
 	else

@@ -1,22 +1,51 @@
 """Programs and processes started.  Kernel side: exec.c"""
 
-from chainbench_agent.spec import Counter, Keyed, Module
+from collections.abc import Mapping
+from typing import Any
+
+from chainbench_agent.spec import Counter, Derived, Keyed, Module, Names
+
+TOP = 20
+
+
+def derive(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
+    del names
+    commands = {
+        key.split(b"\0")[0].decode(errors="replace"): int.from_bytes(value, "little")
+        for key, value in counts["commands"].items()
+    }
+    top = sorted(commands.items(), key=lambda item: (-item[1], item[0]))[:TOP]
+    return {"top_commands": [{"command": command, "count": count} for command, count in top]}
+
 
 MODULE = Module(
     name="exec",
     question="Which programs did the workload start?",
     metrics=(
-        Counter(name="exec_count", help="Programs started by a successful execve.", hooks=("sched_process_exec",)),
+        Counter(
+            name="exec_count",
+            help="Programs started by a successful execve.",
+            hooks=("sched_process_exec",),
+            prometheus="chainbench_exec_count_total",
+        ),
         Counter(name="forks", help="Processes created.", hooks=("sched_process_fork",)),
         Counter(name="threads_created", help="Threads created.", hooks=("sched_process_fork",)),
         Keyed(
-            name="top_commands",
-            help="Programs started, by command name (the first 15 characters).",
+            name="commands",
+            help="Programs started, by command name.",
             hooks=("sched_process_exec",),
             key="char[16]",
-            label="command",
             entries=4096,
             when_full="a further command is counted in exec_count only, and as lost",
+            reported=False,
+        ),
+        Derived(
+            name="top_commands",
+            help=f"The {TOP} commands started most often (the first 15 characters of their names).",
+            of=("commands",),
+            label="command",
+            value="count",
         ),
     ),
+    derive=derive,
 )

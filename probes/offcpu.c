@@ -38,8 +38,8 @@ static __always_inline void offcpu_on_task_blocks(struct cb_event *ev, struct cb
 		return;
 	task->wait = offcpu_wait(task, state);
 	task->stack = CB_NO_STACK;
-	wait = cb_clamp(task->wait, OFFCPU_BLOCKS_ENTRIES);
-	offcpu->blocks[wait]++;
+	wait = cb_clamp(task->wait, OFFCPU_BLOCK_COUNTS_ENTRIES);
+	offcpu->block_counts[wait]++;
 	run = (u64)ev->config->run << 32;
 	nth = offcpu->nth_in_run[wait];
 	nth = (nth & 0xffffffff00000000) == run ? nth + 1 : run;

@@ -12,45 +12,43 @@ from functools import cached_property
 from pathlib import Path
 from typing import Self
 
-from chainbench_agent.kernel.btf_format import (
-    HEADER,
-    MAGIC,
+from chainbench_agent.errors import SetupError
+from chainbench_agent.kernel.btf_format import Decoder, Index, find_sections, index_records
+from chainbench_agent.kernel.btf_types import (
+    ENUMS,
+    QUALIFIERS,
+    RECORDS,
     Array,
-    Decoder,
     Enum,
-    Forward,
-    Index,
     Kind,
     Prototype,
     Record,
     Reference,
     Type,
-    index_records,
+    tag,
 )
 
 DEFAULT_PATH = "/sys/kernel/btf/vmlinux"
-RECORDS = (Kind.STRUCT, Kind.UNION)
-ENUMS = (Kind.ENUM, Kind.ENUM64)
-# C gives these no storage of their own; const goes with them, because a program that copies a struct fills it.
-QUALIFIERS = (Kind.VOLATILE, Kind.CONST, Kind.RESTRICT, Kind.TYPE_TAG)
 
 
-class BtfError(ValueError):
-    """The BTF is absent or cannot be read. The sentence says what to do."""
+class BtfError(SetupError):
+    """The BTF is absent or makes no sense."""
 
 
 class Btf:
-    """One BTF blob. The constructor checks the header only; types are found and decoded on demand.
+    """One BTF blob. `origin` names it in errors.
 
-    Raises BtfError when the header is not that of a little-endian (or this machine's) BTF of version 1, and
-    any question may raise it when what follows the header is malformed.
+    Raises BtfError at once if the header is wrong, and from any question if what follows it is.
     """
 
     def __init__(self, data: bytes, origin: str = "the BTF") -> None:
         self._data = data
         self._origin = origin
         self._types: dict[int, Type] = {}
-        self._sections = self._check_header()
+        try:
+            self._sections = find_sections(data)
+        except ValueError as error:
+            raise self._error(error) from None
 
     @classmethod
     def load(cls, path: str | Path = DEFAULT_PATH) -> Self:
@@ -58,8 +56,8 @@ class Btf:
             data = Path(path).read_bytes()
         except OSError as error:
             raise BtfError(
-                f"{path} cannot be read ({error.strerror}): boot a kernel built with CONFIG_DEBUG_INFO_BTF=y, "
-                "and mount /sys."
+                f"{path} cannot be read ({error.strerror}): mount /sys, and boot a kernel built "
+                "with CONFIG_DEBUG_INFO_BTF=y."
             ) from error
         return cls(data, str(path))
 
@@ -79,12 +77,16 @@ class Btf:
         return (type_id for type_id, kind in enumerate(self._index.kinds) if kind in kinds)
 
     def type(self, type_id: int) -> Type:
-        """The type of this id. Raises BtfError when there is none; 0 is void, which has no record."""
+        """The type of this id. Raises BtfError if there is none; 0 is void, which has no record."""
         found = self._types.get(type_id)
         if found is None:
             if not 0 < type_id < len(self):
-                raise BtfError(f"{self._origin} has no type {type_id}: it is malformed, or read from the wrong kernel.")
-            found = self._types[type_id] = self._decoder.decode(type_id, self._index.offsets[type_id])
+                raise self._error(f"has no type {type_id}")
+            try:
+                found = self._decoder.decode(type_id, self._index.offsets[type_id])
+            except (struct.error, ValueError):
+                raise self._error(f"has a malformed type {type_id}") from None
+            self._types[type_id] = found
         return found
 
     def find(self, name: str, *kinds: Kind) -> Type | None:
@@ -100,9 +102,10 @@ class Btf:
         found = self.type(enum) if enum is not None else None
         return found if isinstance(found, Enum) else None
 
-    def same_name(self, type_id: int) -> list[int]:
-        """Ids of every type that bears the name of this one, itself included, in order."""
-        return self._by_name[self._index.names[type_id]]
+    def same_name(self, type_id: int, *kinds: Kind) -> list[int]:
+        """Ids, in order, of the types of these kinds that bear the name of this one."""
+        ids = self._by_name[self._index.names[type_id]]
+        return [other for other in ids if self._index.kinds[other] in kinds]
 
     def resolve(self, type_id: int) -> Type | None:
         """The type behind typedefs and qualifiers; None is void."""
@@ -158,7 +161,10 @@ class Btf:
         return self._prototype_args(function.target) if isinstance(function, Reference) else None
 
     def declare(self, type_id: int, inner: str, spell: Callable[[Type], str]) -> str:
-        """C declaration of `inner` with this type, without qualifiers; `spell` writes the type's own name."""
+        """C declaration of `inner` with this type; `spell` writes the name of what is not built from others.
+
+        Qualifiers are left out, so that a program may copy a struct and then fill it.
+        """
         while type_id:
             found = self.type(type_id)
             match found:
@@ -192,11 +198,10 @@ class Btf:
 
     @cached_property
     def _index(self) -> Index:
-        start, end, _, _ = self._sections
         try:
-            return index_records(self._data, start, end)
-        except (struct.error, IndexError) as error:
-            raise BtfError(f"{self._origin} is malformed ({error}): read it again from {DEFAULT_PATH}.") from error
+            return index_records(self._data, self._sections)
+        except ValueError as error:
+            raise self._error(error) from None
 
     @cached_property
     def _by_name(self) -> dict[int, list[int]]:
@@ -215,7 +220,7 @@ class Btf:
 
     @cached_property
     def _strings(self) -> bytes:
-        return self._data[self._sections[2] : self._sections[3]]
+        return self._data[self._sections.strings : self._sections.strings_end]
 
     @cached_property
     def _decoder(self) -> Decoder:
@@ -229,24 +234,8 @@ class Btf:
     def _ids_named(self, name: str) -> list[int]:
         return self._by_name.get(self._string_offset(name), [])
 
-    def _check_header(self) -> tuple[int, int, int, int]:
-        """Start and end of the type section and of the strings."""
-        remedy = f"give {DEFAULT_PATH}, or what `bpftool btf dump` accepts."
-        if len(self._data) < HEADER.size:
-            raise BtfError(f"{self._origin} is too short to be BTF: {remedy}")
-        magic, version, _, header, types, types_size, strings, strings_size = HEADER.unpack_from(self._data)
-        if magic == int.from_bytes(MAGIC.to_bytes(2, "big"), "little"):
-            raise BtfError(f"{self._origin} is BTF of a machine of the other byte order: {remedy}")
-        if magic != MAGIC or version != 1:
-            raise BtfError(f"{self._origin} is not BTF of version 1: {remedy}")
-        if len(self._data) < header + max(types + types_size, strings + strings_size):
-            raise BtfError(f"{self._origin} is truncated: {remedy}")
-        return header + types, header + types + types_size, header + strings, header + strings + strings_size
-
-
-def tag(found: Type) -> str:
-    """`struct page`, `enum pid_type`, `gfp_t`: how C names a type. An anonymous one is spelled void."""
-    ...
+    def _error(self, reason: object) -> BtfError:
+        return BtfError(f"{self._origin} {reason}: give it the BTF of this kernel, which is {DEFAULT_PATH}.")
 
 
 def _grouped(inner: str) -> str:

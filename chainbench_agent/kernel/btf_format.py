@@ -1,18 +1,32 @@
 """BTF, the kernel's own description of its types, record by record.
 
 The format is Linux's Documentation/bpf/btf.rst.
-A record is a fixed head, then a tail whose length follows from the head, so `record_offsets` can walk
+A record is a fixed head, then a tail whose length follows from the head, so `index_records` can walk
 100,000 of them without decoding any; `decode` does one at a time.
+Little or big endian, it is this machine's: a kernel shows its own types only.
 """
 
-import enum
 import struct
-from dataclasses import dataclass
 from typing import NamedTuple
 
-HEADER = struct.Struct("=HBBIIIII")  # magic, version, flags, header length, then offset and length of two sections
-MAGIC = 0xEB9F
+from chainbench_agent.kernel.btf_types import (
+    Array,
+    Enum,
+    Forward,
+    Kind,
+    Member,
+    Prototype,
+    Record,
+    Reference,
+    Scalar,
+    Section,
+    Type,
+)
 
+_MAGIC = 0xEB9F
+_HEADER = struct.Struct(
+    "=HBBIIIII"
+)  # magic, version, flags, own length; offset and length of types, of strings
 _HEAD = struct.Struct("=III")  # name, info, size or target
 _WORD = struct.Struct("=I")
 _ARRAY = struct.Struct("=III")
@@ -20,28 +34,6 @@ _MEMBER = struct.Struct("=III")
 _PARAM = struct.Struct("=II")
 _ENUM32 = struct.Struct("=II")
 _ENUM64 = struct.Struct("=III")
-
-
-class Kind(enum.IntEnum):
-    INT = 1
-    PTR = 2
-    ARRAY = 3
-    STRUCT = 4
-    UNION = 5
-    ENUM = 6
-    FWD = 7
-    TYPEDEF = 8
-    VOLATILE = 9
-    CONST = 10
-    RESTRICT = 11
-    FUNC = 12
-    FUNC_PROTO = 13
-    VAR = 14
-    DATASEC = 15
-    FLOAT = 16
-    DECL_TAG = 17
-    TYPE_TAG = 18
-    ENUM64 = 19
 
 
 # Bytes of tail: once per record, and once per element of a record.
@@ -56,78 +48,31 @@ _EACH = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Type:
-    """What every type has. `name` is empty for an anonymous one; type 0 is void and has no record."""
+class Sections(NamedTuple):
+    """Where the records and the strings begin and end."""
 
-    id: int
-    kind: Kind
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class Scalar(Type):
-    """INT or FLOAT."""
-
-    size: int
+    types: int
+    types_end: int
+    strings: int
+    strings_end: int
 
 
-@dataclass(frozen=True, slots=True)
-class Reference(Type):
-    """PTR, TYPEDEF, VOLATILE, CONST, RESTRICT, TYPE_TAG, FUNC, VAR, DECL_TAG: one step to `target`."""
-
-    target: int
-
-
-@dataclass(frozen=True, slots=True)
-class Array(Type):
-    element: int
-    count: int
-
-
-class Member(NamedTuple):
-    """`bits` is the width of a bit-field, 0 for any other member."""
-
-    name: str
-    type_id: int
-    bit_offset: int
-    bits: int
-
-
-@dataclass(frozen=True, slots=True)
-class Record(Type):
-    """STRUCT or UNION."""
-
-    size: int
-    members: tuple[Member, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Enum(Type):
-    """ENUM or ENUM64."""
-
-    size: int
-    values: tuple[tuple[str, int], ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Forward(Type):
-    is_union: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Prototype(Type):
-    """`params` are type ids; a last 0 stands for `...`."""
-
-    result: int
-    params: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Section(Type):
-    """DATASEC: global variables, which nothing here asks about."""
-
-    size: int
+def find_sections(data: bytes) -> Sections:
+    """Read the header. Raises ValueError, which completes the sentence "The file …"."""
+    if len(data) < _HEADER.size:
+        raise ValueError("is too short to be BTF")
+    magic, version, _, header, types, types_size, strings, strings_size = _HEADER.unpack_from(data)
+    if magic == int.from_bytes(_MAGIC.to_bytes(2, "big"), "little"):
+        raise ValueError("is BTF from a machine of the other byte order")
+    if magic != _MAGIC:
+        raise ValueError("is not BTF")
+    if version != 1:
+        raise ValueError(f"is BTF of version {version}, and only version 1 is known here")
+    if len(data) < header + max(types + types_size, strings + strings_size):
+        raise ValueError("is truncated")
+    return Sections(
+        header + types, header + types + types_size, header + strings, header + strings + strings_size
+    )
 
 
 class Index(NamedTuple):
@@ -138,22 +83,25 @@ class Index(NamedTuple):
     kinds: list[int]
 
 
-def index_records(data: bytes, start: int, end: int) -> Index:
-    """Find every record between two offsets. Raises struct.error or IndexError if the section is malformed."""
-    once, each = ([tails.get(Kind(k), 0) if k else 0 for k in range(len(Kind) + 1)] for tails in (_ONCE, _EACH))
+def index_records(data: bytes, sections: Sections) -> Index:
+    """Find every record. Raises ValueError, as `find_sections` does, if one is malformed."""
+    once, each = ([tail.get(Kind(k), 0) if k else 0 for k in range(len(Kind) + 1)] for tail in (_ONCE, _EACH))
     index = Index([0], [0], [0])
     add_offset, add_name, add_kind = index.offsets.append, index.names.append, index.kinds.append
     unpack, head_size = _HEAD.unpack_from, _HEAD.size
-    offset = start
-    while offset < end:
-        name, info, _ = unpack(data, offset)
-        kind = info >> 24 & 31
-        add_offset(offset)
-        add_name(name)
-        add_kind(kind)
-        offset += head_size + once[kind] + each[kind] * (info & 0xFFFF)
+    offset, end = sections.types, sections.types_end
+    try:
+        while offset < end:
+            name, info, _ = unpack(data, offset)
+            kind = info >> 24 & 31
+            add_offset(offset)
+            add_name(name)
+            add_kind(kind)
+            offset += head_size + once[kind] + each[kind] * (info & 0xFFFF)
+    except (struct.error, IndexError):
+        raise ValueError(f"has a record at byte {offset} of no known kind") from None
     if offset != end:
-        raise struct.error("the last record ends outside its section")
+        raise ValueError("is truncated within a record")
     return index
 
 
@@ -177,41 +125,44 @@ class Decoder:
         name_offset, info, third = _HEAD.unpack_from(self._data, offset)
         kind, count, flag = Kind(info >> 24 & 31), info & 0xFFFF, bool(info >> 31)
         head = (type_id, kind, self.name(name_offset) if name_offset else "")
+        found: Type
         match kind:
             case Kind.INT | Kind.FLOAT:
-                return Scalar(*head, third)
+                found = Scalar(*head, third)
             case Kind.ARRAY:
                 element, _, length = _ARRAY.unpack_from(self._data, offset + _HEAD.size)
-                return Array(*head, element, length)
+                found = Array(*head, element, length)
             case Kind.STRUCT | Kind.UNION:
-                return Record(*head, third, self._members(offset, count, flag))
+                found = Record(*head, third, self._members(offset, count, with_bits=flag))
             case Kind.ENUM | Kind.ENUM64:
-                return Enum(*head, third, self._values(offset, kind, count, flag))
+                found = Enum(*head, third, self._values(offset, kind, count, signed=flag))
             case Kind.FWD:
-                return Forward(*head, flag)
+                found = Forward(*head, flag)
             case Kind.FUNC_PROTO:
-                return Prototype(*head, third, tuple(row[1] for row in self._tail(offset, _PARAM, count)))
+                found = Prototype(*head, third, tuple(row[1] for row in self._tail(offset, _PARAM, count)))
             case Kind.DATASEC:
-                return Section(*head, third)
+                found = Section(*head, third)
             case _:
-                return Reference(*head, third)
+                found = Reference(*head, third)
+        return found
 
     def _tail(self, offset: int, layout: struct.Struct, count: int) -> list[tuple[int, ...]]:
         start = offset + _HEAD.size
         return list(layout.iter_unpack(memoryview(self._data)[start : start + layout.size * count]))
 
-    def _members(self, offset: int, count: int, flag: bool) -> tuple[Member, ...]:  # noqa: FBT001 - as the format has it
+    def _members(self, offset: int, count: int, *, with_bits: bool) -> tuple[Member, ...]:
         rows = self._tail(offset, _MEMBER, count)
-        if not flag:
+        if not with_bits:
             return tuple(Member(self.name(name), type_id, at, 0) for name, type_id, at in rows)
         return tuple(Member(self.name(name), type_id, at & 0xFFFFFF, at >> 24) for name, type_id, at in rows)
 
-    def _values(self, offset: int, kind: Kind, count: int, signed: bool) -> tuple[tuple[str, int], ...]:  # noqa: FBT001
+    def _values(self, offset: int, kind: Kind, count: int, *, signed: bool) -> tuple[tuple[str, int], ...]:
         if kind == Kind.ENUM:
-            rows = ((name, value, 32) for name, value in self._tail(offset, _ENUM32, count))
+            width, rows = 32, [(name, value) for name, value in self._tail(offset, _ENUM32, count)]
         else:
-            rows = ((name, low | high << 32, 64) for name, low, high in self._tail(offset, _ENUM64, count))
-        return tuple(
-            (self.name(name), value - (1 << width) if signed and value >> width - 1 else value)
-            for name, value, width in rows
-        )
+            width, rows = (
+                64,
+                [(name, low | high << 32) for name, low, high in self._tail(offset, _ENUM64, count)],
+            )
+        wrap = 1 << width if signed else 0
+        return tuple((self.name(name), value - wrap if value >> width - 1 else value) for name, value in rows)

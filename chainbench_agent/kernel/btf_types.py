@@ -1,0 +1,123 @@
+"""What BTF describes: the types of C, one class per shape."""
+
+import enum
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Kind(enum.IntEnum):
+    INT = 1
+    PTR = 2
+    ARRAY = 3
+    STRUCT = 4
+    UNION = 5
+    ENUM = 6
+    FWD = 7
+    TYPEDEF = 8
+    VOLATILE = 9
+    CONST = 10
+    RESTRICT = 11
+    FUNC = 12
+    FUNC_PROTO = 13
+    VAR = 14
+    DATASEC = 15
+    FLOAT = 16
+    DECL_TAG = 17
+    TYPE_TAG = 18
+    ENUM64 = 19
+
+
+RECORDS = (Kind.STRUCT, Kind.UNION)
+ENUMS = (Kind.ENUM, Kind.ENUM64)
+QUALIFIERS = (Kind.VOLATILE, Kind.CONST, Kind.RESTRICT, Kind.TYPE_TAG)
+
+
+@dataclass(frozen=True, slots=True)
+class Type:
+    """What every type has. `name` is empty for an anonymous one; type 0 is void and has no record."""
+
+    id: int
+    kind: Kind
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar(Type):
+    """INT or FLOAT."""
+
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reference(Type):
+    """PTR, TYPEDEF, VOLATILE, CONST, RESTRICT, TYPE_TAG, FUNC, VAR, DECL_TAG: one step to `target`."""
+
+    target: int
+
+
+@dataclass(frozen=True, slots=True)
+class Array(Type):
+    element: int
+    count: int
+
+
+class Member(NamedTuple):
+    """`bits` is the width of a bit-field, 0 for any other member."""
+
+    name: str
+    type_id: int
+    bit_offset: int
+    bits: int
+
+
+@dataclass(frozen=True, slots=True)
+class Record(Type):
+    """STRUCT or UNION."""
+
+    size: int
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Enum(Type):
+    """ENUM or ENUM64."""
+
+    size: int
+    values: tuple[tuple[str, int], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Forward(Type):
+    is_union: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Prototype(Type):
+    """`params` are type ids; a last 0 stands for `...`."""
+
+    result: int
+    params: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Section(Type):
+    """DATASEC: global variables, which nothing here asks about."""
+
+    size: int
+
+
+def tag(named: Type) -> str:
+    """How C names a type: `struct page`, `enum pid_type`, `gfp_t`."""
+    return f"{keyword(named)} {named.name}".lstrip()
+
+
+def keyword(named: Type) -> str:
+    """The struct, union or enum that goes before a type's name in C; empty if nothing does."""
+    match named:
+        case Record(kind=kind):
+            return kind.name.lower()
+        case Forward(is_union=is_union):
+            return "union" if is_union else "struct"
+        case Enum():
+            return "enum"
+    return ""

@@ -1,0 +1,180 @@
+"""C declarations from BTF, in an order that a compiler accepts.
+
+What stands behind a pointer is only declared; what is contained is defined first.
+"""
+
+import re
+from collections.abc import Iterator
+from itertools import count
+
+from chainbench_agent.kernel.btf import Btf
+from chainbench_agent.kernel.btf_types import (
+    ENUMS,
+    QUALIFIERS,
+    RECORDS,
+    Array,
+    Enum,
+    Forward,
+    Kind,
+    Member,
+    Prototype,
+    Record,
+    Reference,
+    Type,
+    keyword,
+)
+from chainbench_agent.kernel.c_layout import Gap, Layout
+
+_MODES = {1: "QI", 2: "HI", 8: "DI"}  # of an enum that is not of int's size
+_BUILT_IN = {"__builtin_va_list"}  # clang has it, and refuses a second definition
+
+
+class CWriter:
+    """Collects definitions: `define` what is wanted, then take `text`.
+
+    Of several types that share a name the first keeps it, the others are called `name___2`, `name___3` and so on.
+    """
+
+    def __init__(self, btf: Btf) -> None:
+        self.structs: list[str] = []
+        """Names of the structs and unions defined, in order."""
+        self.constants: set[str] = set()
+        """Names of the enumerators written."""
+        self._btf = btf
+        self._layout = Layout(btf)
+        self._whole: dict[int, bool] = {}
+        self._written: set[int] = set()
+        self._forwards: set[str] = set()
+        self._definitions: list[str] = []
+        self._typedefs = {btf.type(type_id).name for type_id in btf.ids(Kind.TYPEDEF)}
+
+    @property
+    def text(self) -> str:
+        return "\n".join([*(f"{name};" for name in sorted(self._forwards)), *self._definitions, ""])
+
+    def declare(self, struct: str) -> None:
+        """Make the name of a struct known, whether or not this kernel has it."""
+        self._forwards.add(f"struct {struct}")
+
+    def define(self, type_id: int) -> None:
+        """Write this type, and first whatever it contains."""
+        self._need(type_id, whole=True)
+
+    def _need(self, type_id: int, *, whole: bool) -> None:
+        """Define the type, or if not `whole` then at least declare its name."""
+        if not type_id or self._whole.get(type_id) in (True, whole):
+            return
+        self._whole[type_id] = whole
+        found = self._btf.type(type_id)
+        match found:
+            case Reference(kind=Kind.TYPEDEF):
+                self._need(found.target, whole=False)
+                self._write_once(found)  # before its target's members, which may use it
+                self._need(found.target, whole=whole)
+            case Reference():
+                self._need(found.target, whole=whole and found.kind in QUALIFIERS)
+            case Array():
+                self._need(found.element, whole=True)
+            case Prototype():
+                for used in (*found.params, found.result):
+                    self._need(used, whole=False)
+            case Record():
+                self._need_record(found, whole=whole)
+            case Enum():
+                self._write_once(found)
+            case Forward():
+                self._forwards.add(self._spell(found))
+
+    def _need_record(self, record: Record, *, whole: bool) -> None:
+        """An anonymous one is written where it is used, so what it contains must always be there."""
+        if record.name:
+            self._forwards.add(self._spell(record))
+        if whole or not record.name:
+            for member in record.members:
+                self._need(member.type_id, whole=True)
+        if whole and record.name:
+            self._write_once(record)
+
+    def _write_once(self, found: Type) -> None:
+        if found.id in self._written:
+            return
+        self._written.add(found.id)
+        match found:
+            case Record():
+                self.structs.append(self._name(found))
+                self._definitions.append(f"{self._spell(found)} {self._body(found, count(1))};")
+            case Enum():
+                self._definitions.append(f"{self._spell(found)} {self._enumerators(found)};")
+            case Reference(target=target) if found.name not in _BUILT_IN:
+                self._definitions.append(f"typedef {self._declare(target, self._name(found))};")
+
+    def _declare(self, type_id: int, name: str, pads: Iterator[int] | None = None, depth: int = 0) -> str:
+        def spell(found: Type) -> str:
+            if isinstance(found, Record) and not found.name:
+                return f"{keyword(found)} {self._body(found, pads or count(1), depth)}"
+            return self._spell(found)
+
+        return self._btf.declare(type_id, name, spell)
+
+    def _body(self, record: Record, pads: Iterator[int], depth: int = 0) -> str:
+        """`{ … }` with every gap a named member; `pads` numbers them, because nested bodies share their names."""
+        indent = "\t" * (depth + 1)
+        lines = (self._part(part, pads, depth + 1) for part in self._layout.parts(record))
+        inside = "".join(f"{indent}{line};\n" for line in lines)
+        packed = " __attribute__((packed))" if self._layout.is_packed(record) else ""
+        return f"{{\n{inside}{indent[1:]}}}{packed}"
+
+    def _part(self, part: Member | Gap, pads: Iterator[int], depth: int) -> str:
+        match part:
+            case Gap(bits=0):
+                return "unsigned char : 0"
+            case Gap(bits=bits) if bits % 8:
+                return f"unsigned char cb_pad_{next(pads)} : {bits}"
+            case Gap(bits=bits):
+                return f"unsigned char cb_pad_{next(pads)}[{bits // 8}]"
+            case Member(name=name, type_id=type_id, bits=bits):
+                declared = self._declare(type_id, name, pads, depth)
+                return f"{declared} : {bits}" if bits else declared
+
+    def _enumerators(self, enum: Enum) -> str:
+        values = enum.values or ((f"cb_no_values_{enum.id}", 0),)  # C has no empty enum
+        lines = "".join(f"\t{self._constant(name)} = {_literal(value)},\n" for name, value in values)
+        mode = f" __attribute__((mode({_MODES[enum.size]})))" if enum.size in _MODES else ""
+        return f"{{\n{lines}}}{mode}"
+
+    def _constant(self, name: str) -> str:
+        """Enumerators and typedefs share one name space in C; here two of different enums may even be equal."""
+        free = name
+        for nth in count(2):
+            if free not in self.constants and free not in self._typedefs:
+                break
+            free = f"{name}___{nth}"
+        self.constants.add(free)
+        return free
+
+    def _spell(self, found: Type) -> str:
+        return f"{keyword(found)} {self._name(found)}".lstrip()
+
+    def _name(self, found: Type) -> str:
+        if not found.name:
+            return f"cb_anonymous_{found.id}"
+        if found.kind in (Kind.INT, Kind.FLOAT):
+            return found.name
+        kinds = (Kind.TYPEDEF,) if found.kind == Kind.TYPEDEF else (*RECORDS, *ENUMS)
+        rivals = self._btf.same_name(found.id, *kinds)
+        if isinstance(found, Forward):
+            nth = next((n for n, rival in enumerate(rivals) if _same_keyword(self._btf, rival, found)), len(rivals))
+        else:
+            nth = rivals.index(found.id)
+        name = re.sub(r"\W", "_", found.name)
+        return f"{name}___{nth + 1}" if nth else name
+
+
+def _same_keyword(btf: Btf, type_id: int, forward: Forward) -> bool:
+    return keyword(btf.type(type_id)) == keyword(forward)
+
+
+def _literal(value: int) -> str:
+    if value < 0:
+        return f"{value}LL" if value < -(1 << 31) else str(value)
+    return str(value) if value < 1 << 31 else f"{value}U" if value < 1 << 32 else f"{value}ULL"

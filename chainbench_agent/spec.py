@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["raw_tracepoint", "fentry", "fexit", "kprobe", "kretprobe"]
+Kind = Literal["raw_tracepoint", "fentry", "fexit"]
 
 SLOTS_PER_OCTAVE_BITS = 4
 """16 slots per power of two: a quantile read from its slot is within 3.1 % of the exact one."""
@@ -35,8 +35,8 @@ PERCPU_VALUE_LIMIT = 32 * 1024
 class Source:
     """A place in the kernel that can feed a hook.
 
-    `args` says where each of the hook's parameters comes from: a position among the place's own arguments, the word
-    `ret` for its return value, or a C expression over the parameters before it.  Empty: same position, same type.
+    `args` says where each of the hook's parameters comes from: a position among the place's own arguments (in `fexit`
+    the return value comes last), or a C expression over the parameters before it.  Empty: same position, same type.
     """
 
     kind: Kind
@@ -59,14 +59,6 @@ def fexit(target: str, *args: int | str) -> Source:
     return Source("fexit", target, args)
 
 
-def kprobe(target: str, *args: int | str) -> Source:
-    return Source("kprobe", target, args)
-
-
-def kretprobe(target: str, *args: int | str) -> Source:
-    return Source("kretprobe", target, args)
-
-
 @dataclass(frozen=True, slots=True)
 class Hook:
     """Something that happens in the kernel, with its typed parameters and its sources, best first.
@@ -78,6 +70,8 @@ class Hook:
     params: tuple[str, ...]
     sources: tuple[Source, ...] = ()
     raised_on: tuple[str, ...] = ()
+    timed: bool = True
+    """False: no handler looks at `now_ns`, so reading the clock is spared."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,10 +206,12 @@ class Module:
 
     def hooks_of(self, metric: Metric) -> tuple[str, ...]:
         """The hooks that a metric needs; those of a derived one are its sources'."""
-        if not isinstance(metric, Derived):
-            return metric.hooks
-        sources = [m for m in self.metrics if m.name in metric.of]
-        return tuple(dict.fromkeys(hook for m in sources for hook in self.hooks_of(m)))
+        hooks = (*metric.hooks, *(hook for source in self.sources_of(metric) for hook in source.hooks))
+        return tuple(dict.fromkeys(hooks))
+
+    def sources_of(self, metric: Metric) -> tuple[Metric, ...]:
+        """The metrics that a derived one is computed from; none for others."""
+        return tuple(m for m in self.metrics if m.name in metric.of) if isinstance(metric, Derived) else ()
 
     @property
     def keyed(self) -> tuple[Keyed, ...]:

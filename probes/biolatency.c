@@ -28,7 +28,7 @@ static __always_inline void biolatency_on_block_rq_complete(struct cb_event *ev,
 		return; // a part of it; the rest completes later
 	issued = biolatency_issued.lookup(&rq);
 	if (!issued) {
-		biolatency->issued_before_run++;
+		biolatency->unmatched_completions++;
 		return;
 	}
 	cb_observe(ev, &biolatency->latency_ns, ev->now_ns - *issued);

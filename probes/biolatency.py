@@ -14,8 +14,11 @@ MODULE = Module(
             hooks=HOOKS,
         ),
         Counter(
-            name="issued_before_run",
-            help="Requests that completed in the run but were issued before it; their latency is not known.",
+            name="unmatched_completions",
+            help=(
+                "Completions without an issue in the run: requests issued before it, and writes that only ask for "
+                "a flush, which complete beside the flush itself (the flush is measured)."
+            ),
             hooks=HOOKS,
         ),
     ),

@@ -51,13 +51,17 @@ static __always_inline void cpu_on_sched_switch(struct cb_event *ev, struct cb_c
 #ifdef CB_HAS_TASK_GROUP_CFS_BANDWIDTH
 	struct task_group *group = prev->sched_task_group;
 	struct cpu_bandwidth now = {};
+	struct kernfs_node *node;
+	struct cgroup *cgroup;
 	u64 id;
 
 	if (group->cfs_bandwidth.quota == CPU_NO_QUOTA)
 		return;
 	now.throttled_count = group->cfs_bandwidth.nr_throttled;
 	now.throttled_ns = group->cfs_bandwidth.throttled_time;
-	id = group->css.cgroup->kn->id;
+	cgroup = group->css.cgroup;
+	node = cgroup->kn;
+	id = node->id;
 	if (cpu_throttled_groups.update(&id, &now))
 		cb_lose_key();
 #endif

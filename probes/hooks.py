@@ -1,8 +1,10 @@
 """What can happen in the kernel, and where it can be seen: every hook of every module, its sources best first.
 
 The sources of a hook are tried in order against this kernel: the first whose arguments match its BTF and that loads
-and attaches is used.  Version numbers are never compared.  A tracepoint's arguments by kernel: docs/hooks.md.
+and attaches is used.  Version numbers are never compared.
 """
+
+from functools import partial
 
 from chainbench_agent.spec import Hook, raw_tracepoint
 
@@ -12,7 +14,16 @@ FIELDS = {
     "TASK___STATE": "task_struct.__state",
     "TASK_GROUP_CFS_BANDWIDTH": "task_group.cfs_bandwidth",
 }
-"""Members that only some kernels have; probes/compat.h sees them as CB_HAS_<key>."""
+"""Members that only some kernels have; the C files see them as CB_HAS_<key>."""
+
+
+def _tracepoint(name: str, *params: str, timed: bool = False) -> Hook:
+    """A hook that has one source: the raw tracepoint of its name."""
+    return Hook(name, params, (raw_tracepoint(name),), timed=timed)
+
+
+_timed = partial(_tracepoint, timed=True)
+_raised = partial(Hook, sources=())
 
 HOOKS = (
     Hook(
@@ -20,38 +31,41 @@ HOOKS = (
         ("bool preempt", f"{TASK}prev", f"{TASK}next", "unsigned int prev_state"),
         (
             raw_tracepoint("sched_switch"),
-            # before v5.18 the state is not passed
+            # Linux fa2c3254d7cf ("sched/tracing: Don't re-read p->state") (in v5.18) added the state
             raw_tracepoint("sched_switch", 0, 1, 2, "cb_task_state(prev)"),
         ),
     ),
-    Hook("sched_wakeup", (f"{TASK}woken",), (raw_tracepoint("sched_wakeup"),)),
-    Hook("sched_wakeup_new", (f"{TASK}born",), (raw_tracepoint("sched_wakeup_new"),)),
-    Hook("sched_migrate_task", (f"{TASK}task", "int dest_cpu"), (raw_tracepoint("sched_migrate_task"),)),
-    Hook("sched_process_fork", (f"{TASK}parent", f"{TASK}child"), (raw_tracepoint("sched_process_fork"),)),
-    Hook(
-        "sched_process_exec",
-        (f"{TASK}task", "int old_pid", "struct linux_binprm *bprm"),
-        (raw_tracepoint("sched_process_exec"),),
+    _timed("sched_wakeup", f"{TASK}woken"),
+    _timed("sched_wakeup_new", f"{TASK}born"),
+    _tracepoint("sched_migrate_task", f"{TASK}task", "int dest_cpu"),
+    _tracepoint("sched_process_fork", f"{TASK}parent", f"{TASK}child"),
+    _tracepoint("sched_process_exec", f"{TASK}task", "int old_pid", "struct linux_binprm *bprm"),
+    _tracepoint("sys_enter", "struct pt_regs *regs", "long id"),
+    # Linux a54895fa057c ("block: remove the request_queue to argument request based tracepoints") (in v5.11)
+    *(
+        Hook(name, ("struct request *rq",), (raw_tracepoint(name), raw_tracepoint(name, 1)))
+        for name in ("block_rq_issue", "block_rq_requeue")
     ),
-    Hook("sys_enter", ("struct pt_regs *regs", "long id"), (raw_tracepoint("sys_enter"),)),
-    Hook("block_rq_issue", ("struct request *rq",), (raw_tracepoint("block_rq_issue"), raw_tracepoint("block_rq_issue", 1))),
-    Hook("block_rq_requeue", ("struct request *rq",), (raw_tracepoint("block_rq_requeue"), raw_tracepoint("block_rq_requeue", 1))),
     Hook(
         "block_rq_complete",
         ("struct request *rq", "unsigned int nr_bytes"),
         (raw_tracepoint("block_rq_complete", 0, 2),),
     ),
-    Hook("irq_handler_entry", ("int irq",), (raw_tracepoint("irq_handler_entry"),)),
-    Hook("softirq_entry", ("unsigned int vector",), (raw_tracepoint("softirq_entry"),)),
+    _tracepoint("irq_handler_entry", "int irq"),
+    _tracepoint("softirq_entry", "unsigned int vector"),
     *(
-        Hook(f"{vector}_entry", ("int vector",), (raw_tracepoint(f"{vector}_entry"),))
+        _tracepoint(f"{vector}_entry", "int vector")
         for vector in ("local_timer", "reschedule", "call_function", "call_function_single", "irq_work")
     ),
-    Hook("cpu_frequency", ("unsigned int khz", "unsigned int cpu"), (raw_tracepoint("cpu_frequency"),)),
-    Hook("cpu_idle", ("unsigned int state",), (raw_tracepoint("cpu_idle"),)),
+    _tracepoint("cpu_frequency", "unsigned int khz", "unsigned int of_cpu"),
+    _timed("cpu_idle", "unsigned int state"),
     # raised by sched.h
-    Hook("task_ran", ("struct cb_task *task", "u64 ns", "bool voluntary"), raised_on=("sched_switch",)),
-    Hook("task_waited", ("struct cb_task *task", "u64 ns", "bool woken"), raised_on=("sched_switch", "sched_wakeup", "sched_wakeup_new")),
-    Hook("task_blocks", ("struct cb_task *task", "u32 state"), raised_on=("sched_switch",)),
-    Hook("task_blocked", ("struct cb_task *task", "u64 ns"), raised_on=("sched_switch", "sched_wakeup")),
+    _raised("task_ran", ("struct cb_task *task", "u64 ns", "bool voluntary"), raised_on=("sched_switch",)),
+    _raised(
+        "task_waited",
+        ("struct cb_task *task", "u64 ns", "bool woken"),
+        raised_on=("sched_switch", "sched_wakeup", "sched_wakeup_new"),
+    ),
+    _raised("task_blocks", ("struct cb_task *task", "u32 state"), raised_on=("sched_switch",)),
+    _raised("task_blocked", ("struct cb_task *task", "u64 ns"), raised_on=("sched_switch", "sched_wakeup")),
 )

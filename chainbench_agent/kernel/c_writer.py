@@ -163,7 +163,9 @@ class CWriter:
         kinds = (Kind.TYPEDEF,) if found.kind == Kind.TYPEDEF else (*RECORDS, *ENUMS)
         rivals = self._btf.same_name(found.id, *kinds)
         if isinstance(found, Forward):
-            nth = next((n for n, rival in enumerate(rivals) if _same_keyword(self._btf, rival, found)), len(rivals))
+            nth = next(
+                (n for n, rival in enumerate(rivals) if _same_keyword(self._btf, rival, found)), len(rivals)
+            )
         else:
             nth = rivals.index(found.id)
         name = re.sub(r"\W", "_", found.name)

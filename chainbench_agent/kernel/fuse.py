@@ -19,8 +19,10 @@ from chainbench_agent.spec import (
     Counter,
     Distribution,
     Hook,
+    Keyed,
     Kind,
     Module,
+    Scratch,
     Source,
     Table,
 )
@@ -32,8 +34,6 @@ _CONTEXT = {
     "raw_tracepoint": ("struct bpf_raw_tracepoint_args *ctx", "ctx->args[{}]"),
     "fentry": ("unsigned long long *ctx", "ctx[{}]"),
     "fexit": ("unsigned long long *ctx", "ctx[{}]"),
-    "kprobe": ("struct pt_regs *ctx", "PT_REGS_PARM{}(ctx)"),
-    "kretprobe": ("struct pt_regs *ctx", "PT_REGS_PARM{}(ctx)"),
 }
 # BCC finds the function of a tracing program by the program's name.
 _NAME = {"fentry": "kfunc__{}", "fexit": "kretfunc__{}"}
@@ -117,12 +117,12 @@ def _defines(has_field: Callable[[str], bool]) -> str:
 
 def _values(module: Module) -> str:
     """The sizes of a module's maps, its per-CPU struct and the map of that."""
-    sized = [m for m in (*module.metrics, *module.scratch) if not isinstance(m, Counter | Distribution)]
+    sized = [m for m in (*module.metrics, *module.scratch) if isinstance(m, Table | Keyed | Scratch)]
     prefix = module.name
     return "\n".join(
         [
             f"/* ---- {prefix}: {module.question} */",
-            *(f"#define {prefix.upper()}_{m.name.upper()}_ENTRIES {m.entries}" for m in sized),  # type: ignore[union-attr]
+            *(f"#define {prefix.upper()}_{m.name.upper()}_ENTRIES {m.entries}" for m in sized),
             f"struct cb_{prefix} {{",
             *(f"\t{_field(m)};" for m in module.per_cpu),
             *(f"\tu64 {s.name}[{s.entries}];" for s in module.scratch if s.field),
@@ -165,12 +165,12 @@ def _raise(hook: Hook, handled: dict[str, frozenset[str]]) -> str:
 
 def _entry(program: Program, hook: Hook) -> str:
     context, argument = _CONTEXT[program.kind]
-    first = 1 if program.kind in ("kprobe", "kretprobe") else 0
     places = program.source.args or tuple(range(len(hook.params)))
+    clock = "bpf_ktime_get_ns()" if hook.timed else "0"
     names, lines = [], []
     for param, place in zip(hook.params, places, strict=True):
         kind, name = re.fullmatch(r"(.*\W)(\w+)", param).groups()  # type: ignore[union-attr]
-        value = argument.format(place + first) if isinstance(place, int) else place
+        value = argument.format(place) if isinstance(place, int) else place
         lines.append(f"\t{kind}{name} = ({kind.strip()}){value};")
         names.append(name)
     return "\n".join(
@@ -183,7 +183,7 @@ def _entry(program: Program, hook: Hook) -> str:
             "\tif (!config || !config->recording)",
             "\t\treturn 0;",
             *lines,
-            "\tstruct cb_event event = { .ctx = ctx, .config = config, .now_ns = bpf_ktime_get_ns() };",
+            f"\tstruct cb_event event = {{ .ctx = ctx, .config = config, .now_ns = {clock} }};",
             f"\tcb_raise_{hook.name}({', '.join(('&event', *names))});",
             "\treturn 0;",
             "}",

@@ -11,6 +11,7 @@ import ctypes
 import errno
 import os
 from functools import cache
+from pathlib import Path
 
 BPF_STATS_RUN_TIME = 0
 BATCH = 4096
@@ -57,8 +58,20 @@ def enable_stats() -> int:
     return _checked(_library().bpf_enable_stats(BPF_STATS_RUN_TIME), "BPF_ENABLE_STATS")
 
 
+@cache
+def possible_cpus() -> int:
+    """CPUs that may ever be there: a per-CPU value has room for each."""
+    last = Path("/sys/devices/system/cpu/possible").read_text().strip().replace(",", "-").split("-")[-1]
+    return int(last) + 1
+
+
+def lookup_all_cpus(map_fd: int, value_size: int) -> bytes:
+    """The only element of a per-CPU array: one value per possible CPU, each padded to 8 bytes."""
+    return lookup(map_fd, 0, -(-value_size // 8) * 8 * possible_cpus())
+
+
 def lookup(map_fd: int, index: int, size: int) -> bytes:
-    """Element `index` of an array; `size` counts all CPUs of a per-CPU array."""
+    """Element `index` of an array."""
     key = ctypes.c_uint32(index)
     value = ctypes.create_string_buffer(size)
     _checked(_library().bpf_map_lookup_elem(map_fd, ctypes.byref(key), value), "map lookup")

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from chainbench_agent.errors import LayoutError, LoaderError
-from chainbench_agent.kernel.header_tree import read_offset
+from chainbench_agent.kernel.offset_checks import read_offset
 
 _FDS_PER_MESSAGE = 250  # the kernel's SCM_MAX_FD is 253
 _TIMEOUT_S = 120
@@ -177,8 +177,6 @@ def _load_programs(unit: Any, wanted: list[tuple[str, str]]) -> tuple[dict[str, 
         "raw_tracepoint": unit.RAW_TRACEPOINT,
         "fentry": unit.TRACING,
         "fexit": unit.TRACING,
-        "kprobe": unit.KPROBE,
-        "kretprobe": unit.KPROBE,
     }
     programs: dict[str, int] = {}
     failed: dict[str, str] = {}

@@ -1,0 +1,205 @@
+"""Sample + Sample → Evidence.  Pure: no I/O, no clock.
+
+Counters in the kernel only grow, so what happened in the run is the last sample minus the first.  Intervals that were
+still open at the last sample are cut there and added; those that were open at the first were cut in the kernel.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from chainbench_agent.evidence.histogram import QUANTILES, UPPER_BOUNDS_NS, quantile_ns
+from chainbench_agent.evidence.keys import reported_key
+from chainbench_agent.evidence.model import Cost, CrossCheck, Evidence, Loss, ProgramCost, Run, Section, Target
+from chainbench_agent.evidence.open_intervals import close_intervals
+from chainbench_agent.evidence.sample import HistogramCounts, Sample, Value
+from chainbench_agent.spec import Counter, Derived, Distribution, Metric, Module, Names, Table
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """How a run was measured: what the numbers came from, and what could not be had."""
+
+    modules: tuple[Module, ...]
+    sources: Mapping[str, Mapping[str, str]]
+    """Module → metric → sources, joined by ", "."""
+    unavailable: Mapping[str, Mapping[str, str]]
+    """Module → metric → reason."""
+    absent: Mapping[str, str]
+    """Module → reason, for those that are not there at all."""
+    program_sources: Mapping[str, str]
+    """Hook → the source it is attached to."""
+    cpus: int
+
+
+def build(run: Run, method: Method, first: Sample, last: Sample, names: Names) -> Evidence:
+    """The evidence of a run between two samples."""
+    counts = close_intervals(
+        {module.name: difference(module, first, last) for module in method.modules}, first, last
+    )
+    sections = {
+        module.section_key: section(
+            module, counts[module.name], names, method.unavailable[module.name], method.sources[module.name]
+        )
+        for module in method.modules
+    }
+    return Evidence(
+        available=True,
+        source="ebpf",
+        run=run,
+        target=Target(),
+        sections=sections,
+        unavailable=dict(method.absent),
+        loss=_loss(first, last),
+        cost=_cost(method, first, last),
+        cross_check=_cross_check(sections, first, last),
+    )
+
+
+def difference(module: Module, first: Sample, last: Sample) -> dict[str, Any]:
+    """What each metric of a module grew by."""
+    before, after = first.modules[module.name], last.modules[module.name]
+    return {name: _subtract(after[name], before[name]) for name in after}
+
+
+def _subtract(after: Value, before: Value) -> Any:
+    match after, before:
+        case int(), int():
+            return after - before
+        case tuple(), tuple():
+            return tuple(a - b for a, b in zip(after, before, strict=True))
+        case HistogramCounts(), HistogramCounts():
+            slots = tuple(a - b for a, b in zip(after.slots, before.slots, strict=True))
+            # the kernel keeps the extremes of the present run only
+            return HistogramCounts(slots, after.sum - before.sum, after.min, after.max)
+    return after  # hashes are emptied between runs
+
+
+def section(
+    module: Module,
+    counts: Mapping[str, Any],
+    names: Names,
+    unavailable: Mapping[str, str],
+    sources: Mapping[str, str],
+) -> Section:
+    """A module's part of the evidence.  `counts`: metric → difference; unavailable metrics are left out."""
+    measured = [m for m in module.reported if reported_key(m) not in unavailable]
+    derived = module.derive(counts, names) if module.derive else {}
+    found: Section = {}
+    for metric in measured:
+        key = reported_key(metric)
+        if isinstance(metric, Derived):
+            if metric.name not in derived:
+                continue
+            value = derived[metric.name]
+            found |= value if metric.inline else {key: _rounded(value)}
+        elif isinstance(metric, Distribution) and metric.name == "latency_ns":
+            found |= distribution(counts[metric.name])
+        else:
+            found[key] = _reported(metric, counts[metric.name], names)
+    found["sources"] = dict(sources)
+    if unavailable:
+        found["unavailable"] = dict(unavailable)
+    return found
+
+
+def _reported(metric: Metric, value: Any, names: Names) -> Any:
+    in_ms = metric.name.endswith("_ns")
+    match metric:
+        case Distribution():
+            return distribution(value)
+        case Counter():
+            return _rounded(value / 1e6) if in_ms else value
+        case Table(names=table):
+            return {
+                names.of(table, index): _rounded(count / 1e6) if in_ms else count
+                for index, count in enumerate(value)
+                if count
+            }
+    raise TypeError(f"{metric.name}: a {type(metric).__name__} is not reported by itself; derive something from it")
+
+
+def _rounded(value: Any) -> Any:
+    """Nanosecond precision in milliseconds and microseconds: what was measured, and no binary noise."""
+    return round(value, 6) if isinstance(value, float) else value
+
+
+def distribution(counts: HistogramCounts) -> dict[str, Any]:
+    """`{histogram: [{bucket_us, count}], count, sum_us, min_us, max_us, mean_us, p50_us, p95_us, p99_us}`.
+
+    `bucket_us` is the slot's inclusive upper bound; empty slots are left out.  Without observations there are no
+    extremes, mean and quantiles.
+    """
+    total = sum(counts.slots)
+    answer: dict[str, Any] = {
+        "histogram": [
+            {"bucket_us": UPPER_BOUNDS_NS[slot] / 1e3, "count": count}
+            for slot, count in enumerate(counts.slots)
+            if count
+        ],
+        "count": total,
+        "sum_us": counts.sum / 1e3,
+    }
+    if not total or counts.min is None or counts.max is None:
+        return answer
+    answer |= {"min_us": counts.min / 1e3, "max_us": counts.max / 1e3, "mean_us": round(counts.sum / total / 1e3, 3)}
+    for q in QUANTILES:
+        answer[f"p{q * 100:.0f}_us"] = round(quantile_ns(counts.slots, q, counts.min, counts.max) / 1e3, 3)
+    return answer
+
+
+def _loss(first: Sample, last: Sample) -> Loss:
+    causes = {cause: count - first.loss.get(cause, 0) for cause, count in last.loss.items()}
+    missed = sum(run.missed - first.programs[hook].missed for hook, run in last.programs.items())
+    causes["programs_skipped"] = missed
+    return Loss(total=sum(causes.values()), causes={cause: count for cause, count in causes.items() if count})
+
+
+def _cost(method: Method, first: Sample, last: Sample) -> Cost | None:
+    if not last.programs:
+        return None
+    programs = [
+        ProgramCost(
+            hook=hook,
+            source=method.program_sources[hook],
+            runs=run.runs - first.programs[hook].runs,
+            ns=run.ns - first.programs[hook].ns,
+        )
+        for hook, run in last.programs.items()
+    ]
+    total, events = sum(p.ns for p in programs), sum(p.runs for p in programs)
+    cpu_ns = (last.at_ns - first.at_ns) * method.cpus
+    return Cost(
+        cpu_percent=round(100 * total / cpu_ns, 4) if cpu_ns else 0.0,
+        bpf_ns=total,
+        events=events,
+        ns_per_event=round(total / events, 1) if events else 0.0,
+        programs=sorted(programs, key=lambda p: -p.ns),
+    )
+
+
+CROSS_CHECKS: Sequence[tuple[str, str, str, str]] = (
+    ("cpu.on_cpu_ms", "on_cpu_ms", "/proc/stat", "kept in steps of 10 ms, and with the agent's own time"),
+    ("cpu.idle_ms", "idle_ms", "/proc/stat", "kept in steps of 10 ms"),
+    ("cpu.context_switches", "context_switches", "/proc/stat ctxt", "with the switches away from the idle task"),
+    ("exec.forks", "forks", "/proc/stat processes", "processes and threads"),
+)
+"""(name, key of Sample.kernel, from, what explains a difference)"""
+
+
+def _cross_check(sections: Mapping[str, Section], first: Sample, last: Sample) -> dict[str, CrossCheck]:
+    checks = {}
+    for name, key, origin, note in CROSS_CHECKS:
+        module, metric = name.split(".")
+        ours = sections.get(module, {}).get(metric)
+        if ours is None or key not in last.kernel:
+            continue
+        if isinstance(ours, dict):
+            ours = sum(ours.values())
+        if name == "exec.forks":
+            ours += sections["exec"].get("threads_created", 0)
+        theirs = last.kernel[key] - first.kernel[key]
+        checks[name] = CrossCheck(ebpf=_rounded(float(ours)), kernel=theirs, from_=origin, note=note)
+    return checks

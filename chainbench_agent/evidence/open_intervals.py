@@ -1,0 +1,54 @@
+"""What was still going on when the run ended: cut there, and added to what it was.
+
+A thread that slept through the end was blocked until the end.  Pure, as all of evidence/.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from chainbench_agent.evidence.sample import OpenInterval, Sample, TaskState
+
+NO_SYSCALL = 511
+_WAIT_UNKNOWN = 0xFFFFFFFF
+
+
+def close_intervals(
+    counts: Mapping[str, Mapping[str, Any]], first: Sample, last: Sample
+) -> dict[str, dict[str, Any]]:
+    """`counts` (module → metric → difference) with the open intervals of `last` added."""
+    closed = {module: dict(metrics) for module, metrics in counts.items()}
+    for task in last.tasks:
+        ns = max(last.at_ns - max(task.since_ns, first.at_ns), 0)
+        if task.state == TaskState.RUNNING and "cpu" in closed:
+            closed["cpu"]["on_cpu_ns"] += ns
+        if "offcpu" in closed and not task.kernel_thread:
+            _off_cpu(closed["offcpu"], task, ns)
+    if "cpu" in closed:
+        idle = list(closed["cpu"]["idle_ns"])
+        for state, since_ns in last.idle:
+            idle[min(state, len(idle) - 1)] += max(last.at_ns - max(since_ns, first.at_ns), 0)
+        closed["cpu"]["idle_ns"] = tuple(idle)
+    return closed
+
+
+def _off_cpu(offcpu: dict[str, Any], task: OpenInterval, ns: int) -> None:
+    if task.state == TaskState.PREEMPTED:
+        offcpu["preempted_wait_ns"] += ns
+    elif task.state == TaskState.RUNNABLE:
+        offcpu["woken_wait_ns"] += ns
+    elif task.state == TaskState.BLOCKED:
+        wait = NO_SYSCALL if task.wait == _WAIT_UNKNOWN else task.wait
+        blocked = list(offcpu["blocked_ns"])
+        blocked[wait] += ns
+        offcpu["blocked_ns"] = tuple(blocked)
+        if task.stack >= 0:
+            _add_sample(offcpu, wait, task.stack, ns)
+
+
+def _add_sample(offcpu: dict[str, Any], wait: int, stack: int, ns: int) -> None:
+    key = wait.to_bytes(4, "little") + stack.to_bytes(4, "little", signed=True)
+    sampled = dict(offcpu["sampled_ns"])
+    sampled[key] = (int.from_bytes(sampled.get(key, b""), "little") + ns).to_bytes(8, "little")
+    offcpu["sampled_ns"] = sampled

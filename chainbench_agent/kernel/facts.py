@@ -1,0 +1,33 @@
+"""Facts of the host without which a zero would be a guess.  A metric names the one it needs (`Metric.needs`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from chainbench_agent.kernel.btf import Btf
+
+CPUFREQ = Path("/sys/devices/system/cpu/cpufreq")
+
+
+def _cfs_bandwidth() -> str:
+    if Btf.load().member_offset("task_group", "cfs_bandwidth") is None:
+        return "this kernel is built without CONFIG_CFS_BANDWIDTH"
+    return ""
+
+
+def _cpufreq_governor() -> str:
+    policies = list(CPUFREQ.glob("policy*/scaling_driver"))
+    if not policies:
+        return "this machine has no cpufreq driver, so frequency changes cannot be seen"
+    driver = policies[0].read_text().strip()
+    if driver in ("intel_pstate", "amd-pstate-epp"):
+        return f"the driver {driver} changes frequencies in hardware, where no tracepoint sees it"
+    return ""
+
+
+FACTS: dict[str, Callable[[], str]] = {
+    "cfs_bandwidth": _cfs_bandwidth,
+    "cpufreq_governor": _cpufreq_governor,
+}
+"""Name → a check that answers why it is not so; empty: it is."""

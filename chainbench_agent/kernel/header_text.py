@@ -1,0 +1,108 @@
+"""The parts of a header tree that are the same for every kernel: what C knows by macro, BTF cannot say."""
+
+from collections.abc import Collection
+
+from chainbench_agent.kernel.bpf_constants import bpf_constants
+
+# Empty files: everything they would declare is in vmlinux.h already.
+# The first line is what BCC's own headers include, the others what the BCC tools of Debian do.
+STUBS = """
+    uapi/linux/bpf.h uapi/linux/if_packet.h uapi/linux/if_ether.h linux/log2.h linux/types.h linux/bpf_common.h
+    linux/bio.h linux/blk-mq.h linux/blk_types.h linux/blkdev.h linux/bpf.h linux/compaction.h linux/cred.h
+    linux/dcache.h linux/delay.h linux/errno.h linux/fdtable.h linux/fs.h linux/fs_struct.h linux/in.h
+    linux/in6.h linux/init_task.h linux/interrupt.h linux/ip.h linux/ipv6.h linux/irq.h linux/irqdesc.h
+    linux/kasan.h linux/kernel.h linux/kobject.h linux/limits.h linux/list.h linux/memcontrol.h linux/mm.h
+    linux/mm_types.h linux/mmzone.h linux/mount.h linux/mutex.h linux/net.h linux/netdevice.h linux/nfs_fs.h
+    linux/ns_common.h linux/nsproxy.h linux/oom.h linux/path.h linux/perf_event.h linux/pid.h
+    linux/pid_namespace.h linux/ptrace.h linux/rwsem.h linux/sched.h linux/sched/signal.h linux/sched/task.h
+    linux/security.h linux/signal.h linux/skbuff.h linux/slab.h linux/slab_def.h linux/slub_def.h
+    linux/socket.h linux/stat.h linux/tcp.h linux/time.h linux/time64.h linux/tty.h linux/udp.h linux/uio.h
+    linux/utsname.h linux/virtio.h linux/workqueue.h linux/writeback.h
+    net/inet_connection_sock.h net/inet_sock.h net/ip.h net/ipv6.h net/net_namespace.h net/request_sock.h
+    net/sock.h net/tcp.h net/tcp_states.h net/udp.h
+    uapi/linux/bpf_perf_event.h uapi/linux/in.h uapi/linux/in6.h uapi/linux/ip.h uapi/linux/ipv6.h
+    uapi/linux/limits.h uapi/linux/openat2.h uapi/linux/perf_event.h uapi/linux/ptrace.h uapi/linux/stat.h
+    uapi/linux/tcp.h uapi/linux/types.h uapi/linux/udp.h uapi/linux/unistd.h
+""".split()
+
+# Included before everything else, in every program.  The guards keep BCC's own copy of the kernel's bpf.h out.
+KCONFIG = """\
+#ifndef CB_KCONFIG_H
+#define CB_KCONFIG_H
+#include <linux/autoconf.h>
+#include <vmlinux.h>
+#define _UAPI__LINUX_BPF_H__
+#define __LINUX_BPF_H__
+#endif
+"""
+
+# Numbers that never change. A kernel that has one as an enumerator keeps its own.
+_CONSTANTS = {
+    "NULL": "((void *)0)",
+    "AF_UNIX": 1,
+    "AF_INET": 2,
+    "AF_INET6": 10,
+    "SOL_IP": 0,
+    "SOL_SOCKET": 1,
+    "ETH_P_IP": 0x0800,
+    "ETH_P_IPV6": 0x86DD,
+    "ETH_P_ARP": 0x0806,
+    "TASK_COMM_LEN": 16,
+    "TASK_RUNNING": 0,
+    "TASK_INTERRUPTIBLE": 1,
+    "TASK_UNINTERRUPTIBLE": 2,
+    "PF_KTHREAD": 0x00200000,
+    "NAME_MAX": 255,
+    "PATH_MAX": 4096,
+    "IFNAMSIZ": 16,
+    "DISK_NAME_LEN": 32,
+    "REQ_OP_BITS": 8,
+    "REQ_OP_MASK": 255,
+    "NSEC_PER_SEC": "1000000000L",
+    "NSEC_PER_MSEC": "1000000L",
+    "NSEC_PER_USEC": "1000L",
+    "U64_MAX": "(~0ULL)",
+    "S_IFMT": 0o170000,
+    "S_IFSOCK": 0o140000,
+    "S_IFREG": 0o100000,
+}
+
+# BPF_STACK_TRACE passes its size through roundup_pow_of_two in an initializer: that must be a constant.
+_MACROS = """\
+#define __always_inline inline __attribute__((always_inline))
+#define noinline __attribute__((noinline))
+#define offsetof(type, member) __builtin_offsetof(type, member)
+#define container_of(ptr, type, member) ((type *)((void *)(ptr) - offsetof(type, member)))
+#define roundup_pow_of_two(n) ((n) <= 1 ? 1UL : 1UL << (64 - __builtin_clzl((n) - 1UL)))
+#define READ_ONCE(x) (x)
+#define S_ISREG(mode) (((mode) & S_IFMT) == S_IFREG)
+#define S_ISSOCK(mode) (((mode) & S_IFMT) == S_IFSOCK)
+#define ntohs(x) __builtin_bswap16(x)
+#define ntohl(x) __builtin_bswap32(x)
+#define htons(x) __builtin_bswap16(x)
+#define htonl(x) __builtin_bswap32(x)
+#define be16_to_cpu(x) __builtin_bswap16(x)
+#define be32_to_cpu(x) __builtin_bswap32(x)
+#define be64_to_cpu(x) __builtin_bswap64(x)
+"""
+
+
+def macros(known: Collection[str]) -> str:
+    """C text of the macros; `known` are the enumerators that must not be hidden by one."""
+    constants = {name: value for name, value in (_CONSTANTS | bpf_constants()).items() if name not in known}
+    return "".join(f"#define {name} {value}\n" for name, value in constants.items()) + _MACROS
+
+
+def page_h(page_size: int) -> str:
+    shift = page_size.bit_length() - 1
+    return f"#define PAGE_SHIFT {shift}\n#define PAGE_SIZE (1UL << PAGE_SHIFT)\n"
+
+
+def version_h(release: str) -> str:
+    """`release` as uname gives it; what follows the numbers is the distribution's and means nothing here."""
+    numbers = [int(part) for part in release.partition("-")[0].split(".")[:3] if part.isdigit()]
+    major, minor, patch = (*numbers, 0, 0, 0)[:3]
+    return (
+        f"#define LINUX_VERSION_CODE {(major << 16) + (minor << 8) + min(patch, 255)}\n"
+        "#define KERNEL_VERSION(a, b, c) (((a) << 16) + ((b) << 8) + ((c) > 255 ? 255 : (c)))\n"
+    )

@@ -1,0 +1,171 @@
+"""This machine's kernel, loaded with our programs: attach, begin, read, end, detach.
+
+Nothing is attached between runs.  `begin` and `end` flip one word that all programs look at first, so a run starts and
+stops at one moment for every hook, however long attaching takes; samples are read while nothing writes.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import struct
+import time
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from chainbench_agent.errors import SetupError
+from chainbench_agent.evidence.sample import Sample
+from chainbench_agent.kernel import libbpf, names, values
+from chainbench_agent.kernel.accounts import kernel_counters
+from chainbench_agent.kernel.facts import FACTS
+from chainbench_agent.kernel.programs import Programs
+from chainbench_agent.kernel.symbols import Symbols
+from chainbench_agent.kernel.unit import load_unit
+from chainbench_agent.spec import Hook, Module, Names
+
+_CONFIG = struct.Struct("=QIIII")  # struct cb_config of probes/common.h
+_LOSS = struct.Struct("=QQQ")  # struct cb_loss
+_IDENTITY = struct.Struct("=IIQ")  # struct cb_identity of probes/identify.h
+LOSS_CAUSES = ("task_collisions", "task_order", "keys_full")
+"""The members of struct cb_loss, in order."""
+
+
+class Machine:
+    """The one seam in front of the kernel.  Every call raises OSError with what the kernel said."""
+
+    def __init__(self, modules: Iterable[Module], hooks: Iterable[Hook], cache_dir: Path) -> None:
+        """Compile, load and try to attach.  Raises SetupError, saying what is missing, if that cannot be done."""
+        self._hooks = {hook.name: hook for hook in hooks}
+        self.unit = load_unit(modules, self._hooks.values(), cache_dir)
+        loaded = self.unit.loaded
+        self._maps = loaded.maps
+        self._run = 0
+        self._stats_fd = -1
+        identify = loaded.programs.pop("cb_identify", None)
+        self.programs = Programs.choose(self.unit.unit.programs, loaded.programs, loaded.failed)
+        if identify is None or not self.programs.chosen:
+            reasons = {**loaded.failed, **self.programs.absent}
+            raise SetupError(f"no BPF program loads here: {next(iter(reasons.values()), 'unknown')}")
+        self._agent, self.syscall_offset_proven = self._identify(identify)
+        tasks = self._maps["cb_tasks"]
+        self._tasks = mmap.mmap(tasks.fd, tasks.entries * tasks.value_size, mmap.MAP_SHARED, mmap.PROT_READ)
+        self._symbols = Symbols.load() if "offcpu_stacks" in self._maps else None
+        self._cgroups: Mapping[int, tuple[int, int]] = {}
+
+    @property
+    def modules(self) -> tuple[Module, ...]:
+        return self.unit.modules
+
+    def absent_hook(self, name: str) -> str:
+        """Why a hook is not there; empty if it is."""
+        hook = self._hooks[name]
+        if hook.raised_on:
+            return "; ".join(filter(None, map(self.absent_hook, hook.raised_on)))
+        return self.programs.absent.get(name, "") or self.unit.absent_hooks.get(name, "")
+
+    def sources_of(self, name: str) -> list[str]:
+        """What a hook is really fed from."""
+        hook = self._hooks[name]
+        if hook.raised_on:
+            return list(dict.fromkeys(source for on in hook.raised_on for source in self.sources_of(on)))
+        return [str(self.programs.chosen[name].source)] if name in self.programs.chosen else []
+
+    def lacks(self, fact: str) -> str:
+        """Why a fact that a metric needs does not hold here; empty if it does."""
+        return FACTS[fact]()
+
+    def attach(self) -> None:
+        """Make ready for a run: empty the hashes, attach every program, keep accounts of them."""
+        for name in self._keyed():
+            table = self._maps[name]
+            for key in libbpf.keys(table.fd, table.key_size):
+                libbpf.delete(table.fd, key)
+        self._cgroups = names.throttled_groups()
+        self._run += 1
+        self._configure(recording=False)
+        self._stats_fd = libbpf.enable_stats()
+        try:
+            self.programs.attach()
+        except OSError:
+            self.detach()
+            raise
+
+    def begin(self) -> int:
+        """The run starts now, for all hooks at once; the answer is that moment (CLOCK_MONOTONIC, ns)."""
+        return self._configure(recording=True)
+
+    def end(self) -> int:
+        """The run is over, for all hooks at once; the answer is that moment (CLOCK_MONOTONIC, ns)."""
+        return self._configure(recording=False)
+
+    def detach(self) -> None:
+        self.programs.detach()
+        if self._stats_fd >= 0:
+            os.close(self._stats_fd)
+            self._stats_fd = -1
+
+    def sample(self) -> Sample:
+        """Read everything.  While a run is on, what happens during the reading may be in or out."""
+        at_ns = time.monotonic_ns()
+        modules = {}
+        for module in self.modules:
+            raw = libbpf.lookup_all_cpus(self._maps[f"cb_{module.name}"].fd, values.size(module))
+            modules[module.name] = values.decode(module, raw, libbpf.possible_cpus(), self._run) | self._hashes(module)
+        loss = zip(*_LOSS.iter_unpack(libbpf.lookup_all_cpus(self._maps["cb_loss"].fd, _LOSS.size)), strict=True)
+        return Sample(
+            at_ns=at_ns,
+            modules=modules,
+            loss=dict(zip(LOSS_CAUSES, map(sum, loss), strict=True)),
+            programs=self.programs.runs(),
+            tasks=tuple(values.open_tasks(memoryview(self._tasks), self._run)),
+            idle=self._idle(),
+            kernel=kernel_counters(),
+        )
+
+    def names(self, last: Sample) -> Names:
+        """What the numbers in a sample are called."""
+        stacks = {key[4:] for module in last.modules.values() for key in module.get("sampled_ns", {})}
+        ids = {int.from_bytes(key, "little", signed=True) for key in stacks} | {t.stack for t in last.tasks}
+        return Names(names.tables(), {i: self._stack(i) for i in ids if i >= 0}, self._cgroups)
+
+    def close(self) -> None:
+        self.detach()
+        self._tasks.close()
+        self.programs.close()
+        while self._maps:
+            os.close(self._maps.popitem()[1].fd)
+
+    def _configure(self, *, recording: bool) -> int:
+        now_ns = time.monotonic_ns()
+        libbpf.update(self._maps["cb_config"].fd, 0, _CONFIG.pack(now_ns, self._run, recording, *self._agent))
+        return now_ns
+
+    def _identify(self, program: int) -> tuple[tuple[int, int], bool]:
+        """Our own process and its parent (gunicorn's master), as the kernel numbers them."""
+        libbpf.run_program(program)
+        os.close(program)
+        tgid, parent, syscall = _IDENTITY.unpack(libbpf.lookup(self._maps["cb_identity"].fd, 0, _IDENTITY.size))
+        return (tgid, parent), names.syscalls(os.uname().machine).get(syscall) == "bpf"
+
+    def _keyed(self) -> list[str]:
+        declared = [f"{m.name}_{k.name}" for m in self.modules for k in (*m.keyed, *m.scratch)]
+        return [name for name in declared if name in self._maps and self._maps[name].entries > 1]
+
+    def _hashes(self, module: Module) -> dict[str, dict[bytes, bytes]]:
+        tables = {keyed.name: self._maps[f"{module.name}_{keyed.name}"] for keyed in module.keyed}
+        return {name: libbpf.items(t.fd, t.key_size, t.value_size) for name, t in tables.items()}
+
+    def _idle(self) -> tuple[tuple[int, int], ...]:
+        if "cpu_idle_span" not in self._maps:
+            return ()
+        span = self._maps["cpu_idle_span"]
+        return tuple(values.idle_cpus(libbpf.lookup_all_cpus(span.fd, span.value_size), self._run))
+
+    def _stack(self, stack_id: int) -> tuple[str, ...]:
+        table = self._maps["offcpu_stacks"]
+        try:
+            raw = libbpf.lookup(table.fd, stack_id, table.value_size)
+        except OSError:  # taken away by another stack
+            return ()
+        addresses = struct.unpack(f"={table.value_size // 8}Q", raw)
+        return tuple(self._symbols.name_of(address) for address in addresses if address) if self._symbols else ()

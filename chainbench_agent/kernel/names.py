@@ -1,0 +1,82 @@
+"""What indexes are called on this host: system calls, interrupts, softirqs, C-states, functions, cgroups."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from functools import cache
+from pathlib import Path
+
+SOFTIRQS = ("HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU")
+VECTORS = ("local_timer", "reschedule", "call_function", "call_function_single", "irq_work")
+CPUIDLE = Path("/sys/devices/system/cpu/cpu0/cpuidle")
+CGROUP_ROOTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/cpu")
+UNKNOWN_STATE = 15
+HIGHEST_SYSCALL = 511
+
+
+def tables() -> Mapping[str, Mapping[int, str]]:
+    """Table name (`Table.names`) → index → name.  Read at the end of a run: interrupts come and go."""
+    return {
+        "calls": syscalls(os.uname().machine),
+        "calls_32bit": syscalls("i386"),
+        "irqs": interrupts(),
+        "vectors": dict(enumerate(VECTORS)),
+        "softirqs": dict(enumerate(SOFTIRQS)),
+        "cstates": cstates(),
+    }
+
+
+@cache
+def syscalls(machine: str) -> Mapping[int, str]:
+    """Number → name on `machine`, from the tables of the `system-calls` package."""
+    from system_calls import NoSuchSystemCall, syscalls as tables  # noqa: PLC0415 - needed once a run ends
+
+    architecture = {"aarch64": "arm64"}.get(machine, machine)
+    table, found = tables(), {}
+    for number in range(HIGHEST_SYSCALL + 1):
+        with suppress(NoSuchSystemCall):
+            found[number] = table.get_name(number, architecture)
+    return found
+
+
+def interrupts() -> dict[int, str]:
+    """Number → "number:device", because several lines may serve one device."""
+    found = {}
+    for line in Path("/proc/interrupts").read_text().splitlines():
+        match = re.match(r"\s*(\d+):(?:\s+\d+)+\s+(.*)", line)
+        if match:
+            found[int(match[1])] = f"{match[1]}:{match[2].split()[-1]}"
+    return found
+
+
+def cstates() -> dict[int, str]:
+    """C-state → name; 0 and 1 are what the kernel's default idle loop reports where there is no cpuidle driver."""
+    found = {0: "POLL", 1: "idle"}
+    for name in CPUIDLE.glob("state*/name"):
+        found[int(name.parent.name.removeprefix("state"))] = name.read_text().strip()
+    return found | {UNKNOWN_STATE: "unknown"}
+
+
+def throttled_groups() -> dict[int, tuple[int, int]]:
+    """Cgroup id → (nr_throttled, throttled_ns), of every cgroup that has a CPU quota."""
+    found = {}
+    for root in CGROUP_ROOTS:
+        for stat in _cpu_stats(Path(root)):
+            try:
+                fields = dict(line.split() for line in stat.read_text().splitlines())
+                group = stat.parent.stat().st_ino
+            except OSError:  # removed meanwhile
+                continue
+            throttled_ns = int(fields.get("throttled_usec", 0)) * 1000 or int(fields.get("throttled_time", 0))
+            if int(fields.get("nr_throttled", 0)):
+                found[group] = (int(fields["nr_throttled"]), throttled_ns)
+    return found
+
+
+def _cpu_stats(root: Path) -> Iterator[Path]:
+    for directory, _subdirectories, files in os.walk(root):
+        if "cpu.stat" in files:
+            yield Path(directory) / "cpu.stat"

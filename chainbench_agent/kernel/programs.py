@@ -1,0 +1,81 @@
+"""Loaded programs: which source feeds each hook, attaching and detaching, what the kernel says they cost."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from chainbench_agent.evidence.sample import ProgramRun
+from chainbench_agent.kernel import libbpf
+from chainbench_agent.kernel.fuse import Program
+
+
+@dataclass(slots=True)
+class Programs:
+    """One chosen program per hook.  `absent`: hook → why there is none."""
+
+    chosen: dict[str, Program] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+    _fds: dict[str, int] = field(default_factory=dict)
+    _links: list[int] = field(default_factory=list)
+
+    @classmethod
+    def choose(
+        cls, candidates: Iterable[Program], loaded: Mapping[str, int], failed: Mapping[str, str]
+    ) -> Programs:
+        """For each hook the first candidate that loaded and attaches; the others are given back to the kernel."""
+        found = cls()
+        reasons: dict[str, list[str]] = {}
+        for program in candidates:
+            why = reasons.setdefault(program.hook, [])
+            if program.name in failed:
+                why.append(f"{program.source} does not load: {failed[program.name]}")
+            elif program.hook in found.chosen:
+                os.close(loaded[program.name])
+            else:
+                try:
+                    os.close(_attach(program, loaded[program.name]))
+                except OSError as error:
+                    why.append(f"{program.source} does not attach: {error.strerror or error}")
+                    os.close(loaded[program.name])
+                else:
+                    found.chosen[program.hook] = program
+                    found._fds[program.hook] = loaded[program.name]
+        found.absent = {hook: "; ".join(why) for hook, why in reasons.items() if hook not in found.chosen}
+        return found
+
+    def attach(self) -> None:
+        """Attach all; after a failure nothing is left attached.  Raises OSError."""
+        try:
+            for hook, program in self.chosen.items():
+                self._links.append(_attach(program, self._fds[hook]))
+        except OSError:
+            self.detach()
+            raise
+
+    def detach(self) -> None:
+        while self._links:
+            os.close(self._links.pop())
+
+    def close(self) -> None:
+        self.detach()
+        while self._fds:
+            os.close(self._fds.popitem()[1])
+
+    def runs(self) -> dict[str, ProgramRun]:
+        """Hook → the kernel's account of its program since it was loaded."""
+        return {hook: _program_run(fd) for hook, fd in self._fds.items()}
+
+
+def _attach(program: Program, fd: int) -> int:
+    name = program.source.target if program.kind == "raw_tracepoint" else None
+    return libbpf.open_raw_tracepoint(name, fd)
+
+
+def _program_run(fd: int) -> ProgramRun:
+    text = Path(f"/proc/self/fdinfo/{fd}").read_text()
+    found = dict(line.split(":\t") for line in text.splitlines() if ":\t" in line)
+    # recursion_misses: Linux 9ed9e9ba2337 ("bpf: Count the number of times recursion was prevented") (in v5.12)
+    return ProgramRun(int(found["run_time_ns"]), int(found["run_cnt"]), int(found.get("recursion_misses", 0)))

@@ -1,0 +1,49 @@
+"""Which of a hook's sources this kernel offers, by its BTF: the prototype decides, never a version number."""
+
+from __future__ import annotations
+
+import re
+
+from chainbench_agent.kernel.btf import Btf
+from chainbench_agent.spec import Hook, Source
+
+
+def eligible(hook: Hook, btf: Btf) -> tuple[list[Source], str]:
+    """The sources whose arguments are what the hook's parameters say, and why the others are not."""
+    fitting: list[Source] = []
+    reasons: list[str] = []
+    for source in hook.sources:
+        reason = _mismatch(source, hook, btf)
+        if reason:
+            reasons.append(f"{source}: {reason}")
+        else:
+            fitting.append(source)
+    return fitting, "; ".join(reasons)
+
+
+def _mismatch(source: Source, hook: Hook, btf: Btf) -> str:
+    if source.kind == "raw_tracepoint":
+        offered = btf.tracepoint_args(source.target)
+        if offered is None:
+            return "this kernel has no such tracepoint"
+    else:
+        offered = btf.function_args(source.target)
+        if offered is None:
+            return "this kernel has no such function"
+    for param, place in zip(hook.params, source.args or range(len(hook.params)), strict=True):
+        if isinstance(place, str):
+            continue
+        if place >= len(offered):
+            return f"this kernel passes no argument {place} ({param})"
+        if not _compatible(param, offered[place]):
+            return f"this kernel passes {offered[place]!r} where {param!r} is expected"
+    return ""
+
+
+def _compatible(param: str, offered: str) -> bool:
+    """Pointers must point to the same type; integers may be named differently."""
+    expected = re.sub(r"\w+$", "", param).replace(" ", "")
+    found = offered.replace("const ", "").replace(" ", "")
+    if "*" in expected or "*" in found:
+        return expected == found
+    return not found.startswith(("struct", "union"))

@@ -1,0 +1,42 @@
+"""Kernel functions by address, from /proc/kallsyms, in two flat arrays (about 4 MB for 150,000 functions)."""
+
+from __future__ import annotations
+
+import re
+from array import array
+from bisect import bisect_right
+from pathlib import Path
+
+KALLSYMS = Path("/proc/kallsyms")
+
+
+class Symbols:
+    """`name_of(address)`; an empty string when the address lies below all functions or addresses are hidden."""
+
+    def __init__(self, kallsyms: bytes) -> None:
+        functions = sorted(
+            (int(address, 16), name) for address, name in re.findall(rb"^(\w+) [tTwW] ([^.\s]+)", kallsyms, re.MULTILINE)
+        )
+        self._addresses = array("Q", (address for address, _ in functions))
+        self._ends = array("I")
+        names = bytearray()
+        for _, name in functions:
+            names += name
+            self._ends.append(len(names))
+        self._names = bytes(names)
+
+    @classmethod
+    def load(cls) -> Symbols:
+        return cls(KALLSYMS.read_bytes())
+
+    @property
+    def hidden(self) -> bool:
+        """True if the kernel shows zeros (kernel.kptr_restrict, or no CAP_SYSLOG)."""
+        return not self._addresses or self._addresses[-1] == 0
+
+    def name_of(self, address: int) -> str:
+        index = bisect_right(self._addresses, address) - 1
+        if index < 0 or self.hidden:
+            return ""
+        start = self._ends[index - 1] if index else 0
+        return self._names[start : self._ends[index]].decode()

@@ -1,0 +1,99 @@
+"""From modules to a loaded unit: sources by BTF, header tree, one C text, the loader child, one program per hook."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from chainbench_agent.errors import LoaderError
+from chainbench_agent.kernel.btf import Btf
+from chainbench_agent.kernel.fuse import Unit, fuse
+from chainbench_agent.kernel.header_tree import cached_tree, structs_of
+from chainbench_agent.kernel.loader import Loaded, Request, load
+from chainbench_agent.kernel.offset_checks import check_function, check_source, offset_checks
+from chainbench_agent.kernel.sources import eligible
+from chainbench_agent.probes import FIELDS
+from chainbench_agent.spec import Hook, Module
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedUnit:
+    """Descriptors, and what did not make it: `absent_hooks` by BTF, `absent_modules` because they do not compile."""
+
+    unit: Unit
+    loaded: Loaded
+    header_tree: Path
+    modules: tuple[Module, ...]
+    absent_hooks: Mapping[str, str] = field(default_factory=dict)
+    absent_modules: Mapping[str, str] = field(default_factory=dict)
+
+
+def load_unit(modules: Iterable[Module], hooks: Iterable[Hook], cache_dir: Path) -> LoadedUnit:
+    """Compile and load `modules`; one that does not compile is left out with clang's reason.
+
+    Raises SetupError when nothing can be loaded: no BTF, no BCC, no privileges, a wrong layout.
+    """
+    btf = Btf.load()
+    modules, hooks = tuple(modules), tuple(hooks)
+    fitting = {hook.name: eligible(hook, btf) for hook in hooks}
+    absent = {name: reason for name, (sources, reason) in fitting.items() if reason and not sources}
+
+    def attempt(chosen: tuple[Module, ...]) -> LoadedUnit:
+        unit = fuse(chosen, hooks, lambda hook: fitting[hook.name][0], lambda field_: _has(btf, field_))
+        tree = cached_tree(cache_dir, btf, _roots(unit.text), os.uname().release)
+        return LoadedUnit(unit, load(_request(unit, tree, btf)), tree, chosen, absent)
+
+    try:
+        return attempt(modules)
+    except LoaderError:
+        guilty = _guilty(modules, attempt)
+        if not guilty or len(guilty) == len(modules):
+            raise
+        return replace(attempt(tuple(m for m in modules if m.name not in guilty)), absent_modules=guilty)
+
+
+def _guilty(
+    modules: tuple[Module, ...], attempt: Callable[[tuple[Module, ...]], LoadedUnit]
+) -> dict[str, str]:
+    """The modules that do not compile alone, with the reason."""
+    guilty = {}
+    for module in modules:
+        try:
+            _discard(attempt((module,)))
+        except LoaderError as error:
+            guilty[module.name] = str(error)
+    return guilty
+
+
+def _discard(unit: LoadedUnit) -> None:
+    for fd in (*unit.loaded.programs.values(), *(m.fd for m in unit.loaded.maps.values())):
+        os.close(fd)
+
+
+def _has(btf: Btf, field_: str) -> bool:
+    struct, member = field_.split(".", 1)
+    return btf.member_offset(struct, member) is not None
+
+
+def _roots(text: str) -> set[str]:
+    """The kernel's types that the C text names; those of our own (cb_…) are not in the BTF and fall through."""
+    return set(re.findall(r"\b(?:struct|union|enum) (\w+)", text))
+
+
+def _request(unit: Unit, tree: Path, btf: Btf) -> Request:
+    """Every member that the text could mean is checked: the superset needs no list to be kept."""
+    used = set(re.findall(r"(?:->|\.)(\w+)", unit.text))
+    checks = offset_checks(btf, structs_of(tree), used)
+    return Request(
+        text=unit.text + check_source(checks),
+        header_tree=str(tree),
+        programs=[(program.name, program.kind) for program in unit.programs] + [("cb_identify", "raw_tracepoint")],
+        maps=list(unit.maps),
+        offsets=[
+            (check_function(number), f"{check.struct}.{check.member}", check.offset)
+            for number, check in enumerate(checks)
+        ],
+    )

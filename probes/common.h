@@ -7,9 +7,12 @@
 
 #pragma once
 
+// Macros, and an enum of its own name only: not in a tree that is pruned to what is named.
 #ifndef NULL
 #define NULL ((void *)0)
 #endif
+#define false 0
+#define true 1
 
 // `index`, or the last entry when it lies beyond.  64 bits wide and behind a barrier, because the verifier loses
 // sight of a bound on a value that the compiler widens or checks elsewhere.
@@ -28,10 +31,10 @@ struct cb_config {
 };
 BPF_ARRAY(cb_config, struct cb_config, 1);
 
-// What was lost, by cause; see CAUSES in chainbench_agent/evidence/loss.py.
+// What was lost, by cause; see LOSS_CAUSES in chainbench_agent/kernel/machine.py.
 struct cb_loss {
 	u64 task_collisions; // two live threads share a task record
-	u64 task_order;      // a thread left a CPU that it was never seen to enter
+	u64 unseen_switches;      // a thread entered or left a CPU, and what came before was not seen
 	u64 keys_full;       // a bounded hash had no room for a key
 };
 BPF_PERCPU_ARRAY(cb_loss, struct cb_loss, 1);
@@ -58,6 +61,14 @@ static __always_inline struct cb_loss *cb_lost(void)
 	int zero = 0;
 
 	return cb_loss.lookup(&zero);
+}
+
+static __always_inline void cb_lose_switch(void)
+{
+	struct cb_loss *loss = cb_lost();
+
+	if (loss)
+		loss->unseen_switches++;
 }
 
 static __always_inline void cb_lose_key(void)

@@ -12,19 +12,32 @@
 
 #pragma once
 
+// Notes that this CPU goes from `prev` to `next`; false if it was last seen entering another thread than `prev`.
+static __always_inline bool cb_continuous(struct cb_event *ev, struct task_struct *prev,
+					  struct task_struct *next)
+{
+	int zero = 0;
+	struct cb_on_cpu *cpu = cb_on_cpu.lookup(&zero);
+	bool continuous;
+
+	if (!cpu)
+		return false;
+	continuous = cpu->run != ev->config->run || cpu->tid == prev->pid;
+	cpu->tid = next->pid;
+	cpu->run = ev->config->run;
+	return continuous;
+}
+
 static __always_inline void cb_leave_cpu(struct cb_event *ev, struct task_struct *prev,
-					 bool preempt, u32 prev_state)
+					 bool preempt, u32 prev_state, bool continuous)
 {
 	struct cb_task *task = cb_task_of(ev, prev);
 	bool voluntary = !preempt && prev_state;
 
 	if (!task)
 		return;
-	if (task->state != CB_RUNNING && task->state != CB_UNSEEN) {
-		struct cb_loss *loss = cb_lost();
-
-		if (loss)
-			loss->task_order++;
+	if (!continuous || (task->state != CB_RUNNING && task->state != CB_UNSEEN)) {
+		cb_lose_order();
 		task->since_ns = ev->now_ns;
 	}
 	if (task->counted)
@@ -48,7 +61,9 @@ static __always_inline void cb_enter_cpu(struct cb_event *ev, struct task_struct
 	if (!task)
 		return;
 	// A thread that went to sleep with a signal pending was never dequeued: BLOCKED without a wake-up is a wait too.
-	if (task->counted)
+	if (task->state == CB_RUNNING)
+		cb_lose_order();
+	else if (task->counted)
 		cb_raise_task_waited(ev, task, ev->now_ns - task->since_ns,
 				     task->state == CB_RUNNABLE);
 	task->state = CB_RUNNING;
@@ -59,7 +74,7 @@ static __always_inline void sched_on_sched_switch(struct cb_event *ev, bool pree
 						  struct task_struct *prev,
 						  struct task_struct *next, u32 prev_state)
 {
-	cb_leave_cpu(ev, prev, preempt, prev_state);
+	cb_leave_cpu(ev, prev, preempt, prev_state, cb_continuous(ev, prev, next));
 	cb_enter_cpu(ev, next);
 }
 

@@ -32,6 +32,13 @@ struct cb_task {
 };
 BPF_F_TABLE("array", u32, struct cb_task, cb_tasks, CB_TASKS, BPF_F_MMAPABLE);
 
+// The thread that each CPU entered last.  If another one leaves, a switch in between was not seen.
+struct cb_on_cpu {
+	u32 tid;
+	u32 run;
+};
+BPF_PERCPU_ARRAY(cb_on_cpu, struct cb_on_cpu, 1);
+
 static __always_inline void cb_adopt(struct cb_event *ev, struct cb_task *task,
 				     struct task_struct *of, u32 tid)
 {

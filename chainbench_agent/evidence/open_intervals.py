@@ -20,17 +20,21 @@ def close_intervals(
     """`counts` (module → metric → difference) with the open intervals of `last` added."""
     closed = {module: dict(metrics) for module, metrics in counts.items()}
     for task in last.tasks:
-        ns = max(last.at_ns - max(task.since_ns, first.at_ns), 0)
+        ns = _span(task.since_ns, first, last)
         if task.state == TaskState.RUNNING and "cpu" in closed:
             closed["cpu"]["on_cpu_ns"] += ns
         if "offcpu" in closed and not task.kernel_thread:
             _off_cpu(closed["offcpu"], task, ns)
     if "cpu" in closed:
         idle = list(closed["cpu"]["idle_ns"])
-        for state, since_ns in last.idle:
-            idle[min(state, len(idle) - 1)] += max(last.at_ns - max(since_ns, first.at_ns), 0)
+        for cpu in last.idle:
+            idle[min(cpu.state, len(idle) - 1)] += _span(cpu.since_ns, first, last)
         closed["cpu"]["idle_ns"] = tuple(idle)
     return closed
+
+
+def _span(since_ns: int, first: Sample, last: Sample) -> int:
+    return max(last.at_ns - max(since_ns, first.at_ns), 0)
 
 
 def _off_cpu(offcpu: dict[str, Any], task: OpenInterval, ns: int) -> None:

@@ -44,6 +44,14 @@ class OpenInterval:
 
 
 @dataclass(frozen=True, slots=True)
+class IdleSpan:
+    """A CPU that is idle: in which C-state, since when."""
+
+    state: int
+    since_ns: int
+
+
+@dataclass(frozen=True, slots=True)
 class ProgramRun:
     """The kernel's own account of one program: time, runs, and runs it skipped because one was under way."""
 
@@ -63,7 +71,6 @@ class Sample:
     programs: Mapping[str, ProgramRun] = field(default_factory=dict)
     """By hook."""
     tasks: tuple[OpenInterval, ...] = ()
-    idle: tuple[tuple[int, int], ...] = ()
-    """(C-state, since_ns) of each CPU that is idle."""
+    idle: tuple[IdleSpan, ...] = ()
     kernel: Mapping[str, int] = field(default_factory=dict)
     """The kernel's own counters of the same things, for the cross-check: "cpu.context_switches" → …"""

@@ -1,8 +1,9 @@
 """Where C puts the members of a struct, and what must stand between them so that they lie where BTF says.
 
-BCC's clang lays structs out for x86-64, then LLVM generates code for BPF.  The two agree about members of natural
-size, but not about the integers wider than 64 bits that clang makes of anonymous bit-fields and of long runs of named
-ones: members behind one move, silently.  So every gap is a named member here, and no run exceeds 64 bits.
+BCC's clang lays structs out for x86-64, then LLVM generates code for BPF.  The two agree about members of
+natural size, but not about the integers wider than 64 bits that clang makes of anonymous bit-fields and of
+long runs of named ones: the members behind move, silently.  So every gap is a named member here, and no run
+of bit-fields exceeds 64 bits.
 """
 
 from collections.abc import Sequence
@@ -55,7 +56,7 @@ class Layout:
     def parts(self, record: Record) -> Sequence[Member | Gap]:
         """The members in order, and the gaps to write between and behind them.
 
-        A layout that C cannot express, members that overlap or run backwards, is one gap: right in size, without names.
+        A layout that C cannot express, with members that overlap, is one gap: right in size, without names.
         """
         if record.kind == Kind.UNION:
             return self._union_parts(record)

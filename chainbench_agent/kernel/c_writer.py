@@ -32,7 +32,7 @@ _BUILT_IN = {"__builtin_va_list"}  # clang has it, and refuses a second definiti
 class CWriter:
     """Collects definitions: `define` what is wanted, then take `text`.
 
-    Of several types that share a name the first keeps it, the others are called `name___2`, `name___3` and so on.
+    Of several types that share a name the first keeps it, the next is called `name___2`, and so on.
     """
 
     def __init__(self, btf: Btf) -> None:
@@ -117,7 +117,7 @@ class CWriter:
         return self._btf.declare(type_id, name, spell)
 
     def _body(self, record: Record, pads: Iterator[int], depth: int = 0) -> str:
-        """`{ … }` with every gap a named member; `pads` numbers them, because nested bodies share their names."""
+        """`{ … }`, every gap a named member. `pads` numbers them: nested bodies share one name space."""
         indent = "\t" * (depth + 1)
         lines = (self._part(part, pads, depth + 1) for part in self._layout.parts(record))
         inside = "".join(f"{indent}{line};\n" for line in lines)
@@ -143,7 +143,7 @@ class CWriter:
         return f"{{\n{lines}}}{mode}"
 
     def _constant(self, name: str) -> str:
-        """Enumerators and typedefs share one name space in C; here two of different enums may even be equal."""
+        """C has one name space for typedefs and the enumerators of all enums; the kernel has many."""
         free = name
         for nth in count(2):
             if free not in self.constants and free not in self._typedefs:
@@ -162,18 +162,10 @@ class CWriter:
             return found.name
         kinds = (Kind.TYPEDEF,) if found.kind == Kind.TYPEDEF else (*RECORDS, *ENUMS)
         rivals = self._btf.same_name(found.id, *kinds)
-        if isinstance(found, Forward):
-            nth = next(
-                (n for n, rival in enumerate(rivals) if _same_keyword(self._btf, rival, found)), len(rivals)
-            )
-        else:
-            nth = rivals.index(found.id)
+        alike = (n for n, rival in enumerate(rivals) if keyword(self._btf.type(rival)) == keyword(found))
+        nth = next(alike, len(rivals)) if isinstance(found, Forward) else rivals.index(found.id)
         name = re.sub(r"\W", "_", found.name)
         return f"{name}___{nth + 1}" if nth else name
-
-
-def _same_keyword(btf: Btf, type_id: int, forward: Forward) -> bool:
-    return keyword(btf.type(type_id)) == keyword(forward)
 
 
 def _literal(value: int) -> str:

@@ -4,10 +4,11 @@ from collections.abc import Collection
 
 from chainbench_agent.kernel.bpf_constants import bpf_constants
 
-# Empty files: everything they would declare is in vmlinux.h already.
-# The first line is what BCC's own headers include, the others what the BCC tools of Debian do.
-STUBS = """
-    uapi/linux/bpf.h uapi/linux/if_packet.h uapi/linux/if_ether.h linux/log2.h linux/types.h linux/bpf_common.h
+# Empty files: what they would declare is in vmlinux.h.  The first are for BCC's own headers, the others for
+# programs that include what they would among real headers, as the tools that come with BCC do.
+_STUBS = """
+    uapi/linux/bpf.h uapi/linux/if_packet.h uapi/linux/if_ether.h linux/log2.h linux/types.h
+    linux/bpf_common.h
     linux/bio.h linux/blk-mq.h linux/blk_types.h linux/blkdev.h linux/bpf.h linux/compaction.h linux/cred.h
     linux/dcache.h linux/delay.h linux/errno.h linux/fdtable.h linux/fs.h linux/fs_struct.h linux/in.h
     linux/in6.h linux/init_task.h linux/interrupt.h linux/ip.h linux/ipv6.h linux/irq.h linux/irqdesc.h
@@ -16,17 +17,17 @@ STUBS = """
     linux/ns_common.h linux/nsproxy.h linux/oom.h linux/path.h linux/perf_event.h linux/pid.h
     linux/pid_namespace.h linux/ptrace.h linux/rwsem.h linux/sched.h linux/sched/signal.h linux/sched/task.h
     linux/security.h linux/signal.h linux/skbuff.h linux/slab.h linux/slab_def.h linux/slub_def.h
-    linux/socket.h linux/stat.h linux/tcp.h linux/time.h linux/time64.h linux/tty.h linux/udp.h linux/uio.h
+    linux/socket.h linux/stat.h linux/time.h linux/time64.h linux/tty.h linux/udp.h linux/uio.h
     linux/utsname.h linux/virtio.h linux/workqueue.h linux/writeback.h
-    net/inet_connection_sock.h net/inet_sock.h net/ip.h net/ipv6.h net/net_namespace.h net/request_sock.h
-    net/sock.h net/tcp.h net/tcp_states.h net/udp.h
+    net/inet_connection_sock.h net/ip.h net/ipv6.h net/net_namespace.h net/request_sock.h
+    net/tcp.h net/tcp_states.h net/udp.h
     uapi/linux/bpf_perf_event.h uapi/linux/in.h uapi/linux/in6.h uapi/linux/ip.h uapi/linux/ipv6.h
     uapi/linux/limits.h uapi/linux/openat2.h uapi/linux/perf_event.h uapi/linux/ptrace.h uapi/linux/stat.h
     uapi/linux/tcp.h uapi/linux/types.h uapi/linux/udp.h uapi/linux/unistd.h
-""".split()
+"""
 
-# Included before everything else, in every program.  The guards keep BCC's own copy of the kernel's bpf.h out.
-KCONFIG = """\
+# Included before everything else.  The guards keep BCC's own copy of the kernel's bpf.h out.
+_KCONFIG = """\
 #ifndef CB_KCONFIG_H
 #define CB_KCONFIG_H
 #include <linux/autoconf.h>
@@ -34,6 +35,37 @@ KCONFIG = """\
 #define _UAPI__LINUX_BPF_H__
 #define __LINUX_BPF_H__
 #endif
+"""
+
+# Names that the kernel's headers give to members of members.
+_SOCK_H = """\
+#pragma once
+#define sk_family __sk_common.skc_family
+#define sk_state __sk_common.skc_state
+#define sk_prot __sk_common.skc_prot
+#define sk_net __sk_common.skc_net
+#define sk_num __sk_common.skc_num
+#define sk_dport __sk_common.skc_dport
+#define sk_daddr __sk_common.skc_daddr
+#define sk_rcv_saddr __sk_common.skc_rcv_saddr
+#define sk_v6_daddr __sk_common.skc_v6_daddr
+#define sk_v6_rcv_saddr __sk_common.skc_v6_rcv_saddr
+#define sk_bound_dev_if __sk_common.skc_bound_dev_if
+#define sk_flags __sk_common.skc_flags
+"""
+_INET_SOCK_H = """\
+#pragma once
+#include <net/sock.h>
+#define inet_daddr sk.__sk_common.skc_daddr
+#define inet_rcv_saddr sk.__sk_common.skc_rcv_saddr
+#define inet_dport sk.__sk_common.skc_dport
+#define inet_num sk.__sk_common.skc_num
+#define inet_sk(sk) ((struct inet_sock *)(sk))
+"""
+_TCP_H = """\
+#pragma once
+#include <net/inet_sock.h>
+#define tcp_sk(sk) ((struct tcp_sock *)(sk))
 """
 
 # Numbers that never change. A kernel that has one as an enumerator keeps its own.
@@ -44,6 +76,7 @@ _CONSTANTS = {
     "AF_INET6": 10,
     "SOL_IP": 0,
     "SOL_SOCKET": 1,
+    "SCM_RIGHTS": 1,
     "ETH_P_IP": 0x0800,
     "ETH_P_IPV6": 0x86DD,
     "ETH_P_ARP": 0x0806,
@@ -69,6 +102,12 @@ _CONSTANTS = {
 
 # BPF_STACK_TRACE passes its size through roundup_pow_of_two in an initializer: that must be a constant.
 _MACROS = """\
+#define __user
+#define __kernel
+#define __rcu
+#define __percpu
+#define likely(x) __builtin_expect(!!(x), 1)
+#define unlikely(x) __builtin_expect(!!(x), 0)
 #define __always_inline inline __attribute__((always_inline))
 #define noinline __attribute__((noinline))
 #define offsetof(type, member) __builtin_offsetof(type, member)
@@ -93,7 +132,18 @@ def macros(known: Collection[str]) -> str:
     return "".join(f"#define {name} {value}\n" for name, value in constants.items()) + _MACROS
 
 
+def fixed_files() -> dict[str, str]:
+    """Path below include/ and text of every file that says the same on every kernel."""
+    return dict.fromkeys(_STUBS.split(), "") | {
+        "linux/kconfig.h": _KCONFIG,
+        "linux/tcp.h": _TCP_H,
+        "net/inet_sock.h": _INET_SOCK_H,
+        "net/sock.h": _SOCK_H,
+    }
+
+
 def page_h(page_size: int) -> str:
+    """`page_size` in bytes, a power of two."""
     shift = page_size.bit_length() - 1
     return f"#define PAGE_SHIFT {shift}\n#define PAGE_SIZE (1UL << PAGE_SHIFT)\n"
 

@@ -1,8 +1,8 @@
 """A header tree for BCC, written from the kernel's own BTF: no kernel headers, no bpftool.
 
-Set BCC_KERNEL_SOURCE to it before bcc is imported, and compile with it as the working directory, because BCC looks
-there before anywhere else.  The whole tree serves any BCC program; one pruned to the types that a program names
-compiles several times faster.
+Set BCC_KERNEL_SOURCE to it before bcc is imported, and compile with it as the working directory, because
+BCC looks there before anywhere else.  The whole tree serves any BCC program; one pruned to the types that a
+program names compiles several times faster.
 """
 
 import atexit
@@ -18,32 +18,36 @@ from pathlib import Path
 from chainbench_agent.kernel.btf import Btf
 from chainbench_agent.kernel.btf_types import ENUMS, RECORDS, Kind
 from chainbench_agent.kernel.c_writer import CWriter
-from chainbench_agent.kernel.header_text import KCONFIG, STUBS, macros, page_h, version_h
+from chainbench_agent.kernel.header_text import fixed_files, macros, page_h, version_h
 
 FORMAT = 1  # raise it when the same BTF shall give another tree
 _STRUCTS = "structs.txt"
 _NAMED = (*RECORDS, *ENUMS, Kind.TYPEDEF, Kind.FWD)
 
-# What BCC's own helpers.h needs of a pruned tree: types by value, enums by one of their constants, and names of
-# structs that only stand behind pointers.
+# What BCC's own helpers.h needs of a pruned tree: types by value, enums by one of their constants, and names
+# of structs that only stand behind pointers.
 _BCC_TYPES = """
     u8 u16 u32 u64 s8 s16 s32 s64 __u8 __u16 __u32 __u64 __s8 __s16 __s32 __s64 __be16 __be32 __be64 __wsum
     bool size_t ssize_t uintptr_t pid_t uid_t gid_t dev_t loff_t sector_t gfp_t umode_t fmode_t
     bpf_func_id bpf_map_type bpf_stack_build_id bpf_raw_tracepoint_args bpf_perf_event_data pt_regs
     bpf_pidns_info bpf_perf_event_value
-""".split()
+"""
 _BCC_CONSTANTS = """
-    BPF_ANY BPF_F_NO_PREALLOC BPF_F_CURRENT_CPU BPF_F_USER_STACK BPF_RB_NO_WAKEUP TASK_COMM_LEN TCP_ESTABLISHED
-    IPPROTO_TCP
-""".split()
+    BPF_ANY BPF_F_NO_PREALLOC BPF_F_CURRENT_CPU BPF_F_USER_STACK BPF_RB_NO_WAKEUP TASK_COMM_LEN
+    TCP_ESTABLISHED IPPROTO_TCP
+"""
 _BCC_POINTERS = """
-    bpf_sock bpf_sock_tuple bpf_sysctl bpf_spin_lock bpf_tcp_sock bpf_pidns_info seq_file __sk_buff xdp_md btf_ptr
-    bpf_redir_neigh bpf_timer bpf_dynptr socket unix_sock sk_buff bpf_map task_struct bpf_cgroup_storage_key
-""".split()
+    bpf_sock bpf_sock_tuple bpf_sysctl bpf_spin_lock bpf_tcp_sock bpf_pidns_info seq_file __sk_buff xdp_md
+    btf_ptr bpf_redir_neigh bpf_timer bpf_dynptr socket unix_sock sk_buff bpf_map task_struct
+    bpf_cgroup_storage_key
+"""
 
 
 def kernel_config(release: str | None = None) -> dict[str, str]:
-    """The running kernel's CONFIG_* options as in its .config ("y", "m", "250", '"text"'); empty if it shows none."""
+    """The running kernel's CONFIG_* options as in its .config: "y", "m", "250", '"text"'.
+
+    Empty if the kernel shows them neither in /proc nor in /boot.
+    """
     boot = Path("/boot") / f"config-{release or os.uname().release}"
     for path in (Path("/proc/config.gz"), boot):
         try:
@@ -60,8 +64,8 @@ def write_header_tree(
 ) -> tuple[str, ...]:
     """Write the tree into `dest` and return the names of the structs and unions it defines.
 
-    `roots` are names of structs, unions, enums, typedefs or enumerators; what they contain comes along, what they
-    point to is declared.  A name that this kernel lacks is passed over.  None means every type of the kernel.
+    `roots` are names of structs, unions, enums, typedefs or enumerators; what they contain comes along, what
+    they point to is declared.  A name that this kernel lacks is passed over.  None means every type.
     Raises BtfError, and OSError if `dest` cannot be written.
     """
     writer = CWriter(btf)
@@ -69,14 +73,13 @@ def write_header_tree(
         _define_all(writer, btf)
     else:
         _define_roots(writer, btf, roots)
-    for name in _BCC_POINTERS:
+    for name in _BCC_POINTERS.split():
         writer.declare(name)
-    files = dict.fromkeys((f"include/{stub}" for stub in STUBS), "") | {
-        "include/linux/kconfig.h": KCONFIG,
+    files = {f"include/{name}": text for name, text in fixed_files().items()} | {
         "include/linux/autoconf.h": _autoconf(config),
         "include/linux/version.h": version_h(release),
         "include/asm/page.h": page_h(os.sysconf("SC_PAGE_SIZE")),
-        "include/vmlinux.h": f"#pragma once\n{writer.text}{macros(writer.constants)}",
+        "include/vmlinux.h": f"#pragma once\n{writer.text}{_dname(btf)}{macros(writer.constants)}",
         _STRUCTS: "".join(f"{name}\n" for name in writer.structs),
     }
     for name, text in files.items():
@@ -130,14 +133,22 @@ def _define_all(writer: CWriter, btf: Btf) -> None:
 
 
 def _define_roots(writer: CWriter, btf: Btf, roots: Iterable[str]) -> None:
-    for name in (*_BCC_TYPES, *_BCC_CONSTANTS, *roots):
+    for name in (*_BCC_TYPES.split(), *_BCC_CONSTANTS.split(), *roots):
         named = (btf.find(name, *RECORDS), btf.find(name, *ENUMS), btf.find(name, Kind.TYPEDEF))
         for found in filter(None, (*named, btf.find_enumerator(name))):
             writer.define(found.id)
 
 
+def _dname(btf: Btf) -> str:
+    """The one size among the usual macros that differs from kernel to kernel."""
+    for short_name in ("d_iname", "d_shortname.string"):
+        if btf.member_offset("dentry", short_name) is not None:
+            return f"#define DNAME_INLINE_LEN sizeof(((struct dentry *)0)->{short_name})\n"
+    return ""
+
+
 def _autoconf(config: Mapping[str, str]) -> str:
-    """As the kernel's own build writes it. Without CONFIG_BPF_SYSCALL BCC refuses, and BTF proves that it is set."""
+    """As the kernel's build writes it. BCC insists on CONFIG_BPF_SYSCALL, which a kernel with BTF has."""
     options = {"CONFIG_BPF_SYSCALL": "y"} | dict(config)
     forms = {"y": "#define {0} 1\n", "m": "#define {0}_MODULE 1\n"}
     return "".join(

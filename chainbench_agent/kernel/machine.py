@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from chainbench_agent.errors import SetupError
-from chainbench_agent.evidence.sample import Sample
+from chainbench_agent.evidence.sample import IdleSpan, Sample
 from chainbench_agent.kernel import libbpf, names, values
 from chainbench_agent.kernel.accounts import kernel_counters
 from chainbench_agent.kernel.facts import FACTS
@@ -26,7 +26,7 @@ from chainbench_agent.spec import Hook, Module, Names
 _CONFIG = struct.Struct("=QIIII")  # struct cb_config of probes/common.h
 _LOSS = struct.Struct("=QQQ")  # struct cb_loss
 _IDENTITY = struct.Struct("=IIQ")  # struct cb_identity of probes/identify.h
-LOSS_CAUSES = ("task_collisions", "task_order", "keys_full")
+LOSS_CAUSES = ("task_collisions", "unseen_switches", "keys_full")
 """The members of struct cb_loss, in order."""
 
 
@@ -109,15 +109,15 @@ class Machine:
         at_ns = time.monotonic_ns()
         modules = {}
         for module in self.modules:
-            raw = libbpf.lookup_all_cpus(self._maps[f"cb_{module.name}"].fd, values.size(module))
+            raw = self._per_cpu(f"cb_{module.name}")
             modules[module.name] = values.decode(module, raw, libbpf.possible_cpus(), self._run) | self._hashes(module)
-        loss = zip(*_LOSS.iter_unpack(libbpf.lookup_all_cpus(self._maps["cb_loss"].fd, _LOSS.size)), strict=True)
+        loss = zip(*_LOSS.iter_unpack(self._per_cpu("cb_loss")), strict=True)
         return Sample(
             at_ns=at_ns,
             modules=modules,
             loss=dict(zip(LOSS_CAUSES, map(sum, loss), strict=True)),
             programs=self.programs.runs(),
-            tasks=tuple(values.open_tasks(memoryview(self._tasks), self._run)),
+            tasks=tuple(values.open_tasks(memoryview(self._tasks), self._per_cpu("cb_on_cpu"), self._run)),
             idle=self._idle(),
             kernel=kernel_counters(),
         )
@@ -155,11 +155,14 @@ class Machine:
         tables = {keyed.name: self._maps[f"{module.name}_{keyed.name}"] for keyed in module.keyed}
         return {name: libbpf.items(t.fd, t.key_size, t.value_size) for name, t in tables.items()}
 
-    def _idle(self) -> tuple[tuple[int, int], ...]:
+    def _idle(self) -> tuple[IdleSpan, ...]:
         if "cpu_idle_span" not in self._maps:
             return ()
-        span = self._maps["cpu_idle_span"]
-        return tuple(values.idle_cpus(libbpf.lookup_all_cpus(span.fd, span.value_size), self._run))
+        return tuple(values.idle_cpus(self._per_cpu("cpu_idle_span"), self._run))
+
+    def _per_cpu(self, name: str) -> bytes:
+        table = self._maps[name]
+        return libbpf.lookup_all_cpus(table.fd, table.value_size)
 
     def _stack(self, stack_id: int) -> tuple[str, ...]:
         table = self._maps["offcpu_stacks"]

@@ -1,7 +1,7 @@
 """Proof that the code BCC generates reads members where BTF says they are.
 
-A header tree can be right for the compiler's front end and wrong in the code (see `c_layout`), so the check is made on
-generated code: one function per member, compiled with the unit, that returns the member's offset as a constant.
+A header tree can be right for the compiler's front end and wrong in the code (see `c_layout`), so the check
+is made on generated code: one function per member, compiled with the unit, that returns the member's offset.
 """
 
 import struct

@@ -6,13 +6,14 @@ import struct
 from array import array
 from collections.abc import Iterator
 
-from chainbench_agent.evidence.sample import HistogramCounts, OpenInterval, TaskState, Value
+from chainbench_agent.evidence.sample import HistogramCounts, IdleSpan, OpenInterval, TaskState, Value
 from chainbench_agent.spec import HISTOGRAM_SLOTS, Distribution, Metric, Module, Table
 
 WORD = 8
 _HISTOGRAM_WORDS = HISTOGRAM_SLOTS + 4  # slots, sum, min, max, run
 _TASK = struct.Struct("=QQIIIiBBB5x")  # struct cb_task of probes/task.h
 _TASK_RUN_WORD = 5  # of 32 bits
+_ON_CPU = struct.Struct("=II")  # struct cb_on_cpu of probes/task.h
 _IDLE = struct.Struct("=QII")  # struct cpu_idle_span of probes/cpu.c
 _NOT_IDLE = 0xFFFFFFFF
 
@@ -22,12 +23,6 @@ def words(metric: Metric) -> int:
     if isinstance(metric, Distribution):
         return _HISTOGRAM_WORDS
     return metric.entries if isinstance(metric, Table) else 1
-
-
-def size(module: Module) -> int:
-    """The size of a module's per-CPU struct, in bytes."""
-    fields = sum(scratch.entries for scratch in module.scratch if scratch.field)
-    return WORD * (fields + sum(map(words, module.per_cpu)))
 
 
 def decode(module: Module, raw: bytes, cpus: int, run: int) -> dict[str, Value]:
@@ -61,21 +56,27 @@ def _histogram(parts: list[array[int]], run: int) -> HistogramCounts:
     )
 
 
-def open_tasks(memory: memoryview, run: int) -> Iterator[OpenInterval]:
-    """The threads that `run` has seen and that have not ended, without the agent's own."""
+def open_tasks(memory: memoryview, on_cpu: bytes, run: int) -> Iterator[OpenInterval]:
+    """The threads that `run` has seen and that have not ended, without the agent's own.
+
+    A thread that is RUNNING but that no CPU has entered last has left unseen; when, nobody knows.
+    """
+    entered = {tid for tid, of_run in _ON_CPU.iter_unpack(on_cpu) if of_run == run}
     runs = memory.cast("I")[_TASK_RUN_WORD :: _TASK.size // 4].tolist()
     for index, of_run in enumerate(runs):
         if of_run != run:
             continue
-        since_ns, _regs, _tid, _run, wait, stack, state, counted, kthread = _TASK.unpack_from(
+        since_ns, _regs, tid, _run, wait, stack, state, counted, kthread = _TASK.unpack_from(
             memory, index * _TASK.size
         )
+        if state == TaskState.RUNNING and tid not in entered:
+            continue
         if counted and state > TaskState.UNSEEN:
             yield OpenInterval(TaskState(state), since_ns, wait, stack, bool(kthread))
 
 
-def idle_cpus(raw: bytes, run: int) -> Iterator[tuple[int, int]]:
-    """(C-state, since_ns) of the CPUs that went idle in `run` and still are."""
+def idle_cpus(raw: bytes, run: int) -> Iterator[IdleSpan]:
+    """The CPUs that went idle in `run` and still are."""
     for since_ns, state, of_run in _IDLE.iter_unpack(raw):
         if of_run == run and state != _NOT_IDLE:
-            yield state, since_ns
+            yield IdleSpan(state, since_ns)

@@ -1,13 +1,13 @@
 """Every way the agent can fail, as a tree; each message says what to do.
 
-    AgentError
-    ├── SetupError           this host cannot run eBPF collection; the mock backend takes over
-    │   ├── LoaderError      the unit did not compile or load
-    │   └── LayoutError      the header tree disagrees with the kernel's BTF; never used
-    ├── RunError             a request does not fit the state of the runs
-    │   ├── RunActive        /start while a run is on
-    │   └── NoRun            /stop or /report without one
-    └── InputError           a request that cannot be understood; names the field
+AgentError
+├── SetupError           this host cannot run eBPF collection; the mock backend takes over
+│   ├── LoaderError      the unit did not compile or load
+│   └── LayoutError      the header tree disagrees with the kernel's BTF; never used
+├── RunError             a request does not fit the state of the runs
+│   ├── RunActive        /start while a run is on
+│   └── NoRun            /stop or /report without one
+└── InputError           a request that cannot be understood; names the field
 """
 
 from __future__ import annotations

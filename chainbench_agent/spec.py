@@ -204,6 +204,11 @@ class Module:
         """The metrics that appear in the evidence."""
         return tuple(m for m in self.metrics if m.reported)
 
+    @property
+    def own_maps(self) -> tuple[str, ...]:
+        """The maps that the C file declares, each as MODULE_<name>."""
+        return (*(m.name for m in self.keyed), *(s.name for s in self.scratch if not s.field))
+
     def hooks_of(self, metric: Metric) -> tuple[str, ...]:
         """The hooks that a metric needs; those of a derived one are its sources'."""
         hooks = (*metric.hooks, *(hook for source in self.sources_of(metric) for hook in source.hooks))

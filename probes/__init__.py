@@ -1,18 +1,17 @@
 """The catalogue: every module here, found by its file, in name order."""
 
 from importlib import import_module
-from importlib.resources import files
 from pathlib import Path
 
 from chainbench_agent.probes.hooks import FIELDS, HOOKS
 from chainbench_agent.spec import Module
 
-DIRECTORY = Path(str(files(__package__)))
+DIRECTORY = Path(__file__).parent
 
 
 def _modules() -> tuple[Module, ...]:
     names = sorted(path.stem for path in DIRECTORY.glob("*.c"))
-    return tuple(import_module(f"{__package__}.{name}").MODULE for name in names)
+    return tuple(import_module(f"{__name__}.{name}").MODULE for name in names)
 
 
 CATALOG: tuple[Module, ...] = _modules()

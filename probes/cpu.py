@@ -38,7 +38,9 @@ MODULE = Module(
         ),
         Counter(name="on_cpu_ns", help="Time that threads ran on a CPU.", hooks=("task_ran",)),
         Counter(
-            name="cpu_migrations", help="Times a thread was moved to another CPU.", hooks=("sched_migrate_task",)
+            name="cpu_migrations",
+            help="Times a thread was moved to another CPU.",
+            hooks=("sched_migrate_task",),
         ),
         Distribution(
             name="wakeup_latency_ns",

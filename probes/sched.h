@@ -37,7 +37,7 @@ static __always_inline void cb_leave_cpu(struct cb_event *ev, struct task_struct
 	if (!task)
 		return;
 	if (!continuous || (task->state != CB_RUNNING && task->state != CB_UNSEEN)) {
-		cb_lose_order();
+		cb_lose_switch();
 		task->since_ns = ev->now_ns;
 	}
 	if (task->counted)
@@ -62,7 +62,7 @@ static __always_inline void cb_enter_cpu(struct cb_event *ev, struct task_struct
 		return;
 	// A thread that went to sleep with a signal pending was never dequeued: BLOCKED without a wake-up is a wait too.
 	if (task->state == CB_RUNNING)
-		cb_lose_order();
+		cb_lose_switch();
 	else if (task->counted)
 		cb_raise_task_waited(ev, task, ev->now_ns - task->since_ns,
 				     task->state == CB_RUNNABLE);

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from chainbench_agent.collector.base import CollectorStatus, HookStatus, ModuleStatus
+from chainbench_agent.collector.base import CollectorStatus, HookStatus, ModuleStatus, State
 from chainbench_agent.evidence.build import Method, build
 from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.evidence.model import Evidence, Run
@@ -49,7 +49,11 @@ class EbpfCollector:
 
     def status(self) -> CollectorStatus:
         hooks = [
-            HookStatus(hook.name, ", ".join(self._machine.sources_of(hook.name)), self._machine.absent_hook(hook.name))
+            HookStatus(
+                hook.name,
+                ", ".join(self._machine.sources_of(hook.name)),
+                self._machine.absent_hook(hook.name),
+            )
             for hook in self._hooks
             if not hook.raised_on
         ]
@@ -77,14 +81,14 @@ class EbpfCollector:
                 hooks = module.hooks_of(metric)
                 found = dict.fromkeys(source for hook in hooks for source in self._machine.sources_of(hook))
                 sources[reported_key(metric)] = ", ".join(found)
-        state = "up" if not unavailable else "degraded" if sources else "down"
+        state: State = "up" if not unavailable else "degraded" if sources else "down"
         why = "; ".join(dict.fromkeys(unavailable.values())) if state == "down" else ""
         return ModuleStatus(module.name, state, why, sources, unavailable)
 
     def _lacking(self, module: Module, metric: Metric) -> str:
-        missing = [f"{hook}: {why}" for hook in module.hooks_of(metric) if (why := self._machine.absent_hook(hook))]
+        missing = map(self._machine.absent_hook, module.hooks_of(metric))
         facts = [m.needs for m in (metric, *module.sources_of(metric)) if m.needs]
-        return "; ".join([*missing, *filter(None, map(self._machine.lacks, facts))])
+        return "; ".join(dict.fromkeys(filter(None, (*missing, *map(self._machine.lacks, facts)))))
 
     def _describe(self) -> Method:
         up = [status for status in self._status.values() if status.state != "down"]

@@ -12,7 +12,16 @@ from typing import Any
 
 from chainbench_agent.evidence.histogram import QUANTILES, UPPER_BOUNDS_NS, quantile_ns
 from chainbench_agent.evidence.keys import reported_key
-from chainbench_agent.evidence.model import Cost, CrossCheck, Evidence, Loss, ProgramCost, Run, Section, Target
+from chainbench_agent.evidence.model import (
+    Cost,
+    CrossCheck,
+    Evidence,
+    Loss,
+    ProgramCost,
+    Run,
+    Section,
+    Target,
+)
 from chainbench_agent.evidence.open_intervals import close_intervals
 from chainbench_agent.evidence.sample import HistogramCounts, Sample, Value
 from chainbench_agent.spec import Counter, Derived, Distribution, Metric, Module, Names, Table
@@ -36,9 +45,7 @@ class Method:
 
 def build(run: Run, method: Method, first: Sample, last: Sample, names: Names) -> Evidence:
     """The evidence of a run between two samples."""
-    counts = close_intervals(
-        {module.name: difference(module, first, last) for module in method.modules}, first, last
-    )
+    counts = close_intervals({module.name: difference(module, first, last) for module in method.modules}, first, last)
     sections = {
         module.section_key: section(
             module, counts[module.name], names, method.unavailable[module.name], method.sources[module.name]
@@ -144,7 +151,11 @@ def distribution(counts: HistogramCounts) -> dict[str, Any]:
     }
     if not total or counts.min is None or counts.max is None:
         return answer
-    answer |= {"min_us": counts.min / 1e3, "max_us": counts.max / 1e3, "mean_us": round(counts.sum / total / 1e3, 3)}
+    answer |= {
+        "min_us": counts.min / 1e3,
+        "max_us": counts.max / 1e3,
+        "mean_us": round(counts.sum / total / 1e3, 3),
+    }
     for q in QUANTILES:
         answer[f"p{q * 100:.0f}_us"] = round(quantile_ns(counts.slots, q, counts.min, counts.max) / 1e3, 3)
     return answer
@@ -183,7 +194,12 @@ def _cost(method: Method, first: Sample, last: Sample) -> Cost | None:
 CROSS_CHECKS: Sequence[tuple[str, str, str, str]] = (
     ("cpu.on_cpu_ms", "on_cpu_ms", "/proc/stat", "kept in steps of 10 ms, and with the agent's own time"),
     ("cpu.idle_ms", "idle_ms", "/proc/stat", "kept in steps of 10 ms"),
-    ("cpu.context_switches", "context_switches", "/proc/stat ctxt", "with the switches away from the idle task"),
+    (
+        "cpu.context_switches",
+        "context_switches",
+        "/proc/stat ctxt",
+        "with the switches away from the idle task",
+    ),
     ("exec.forks", "forks", "/proc/stat processes", "processes and threads"),
 )
 """(name, key of Sample.kernel, from, what explains a difference)"""
@@ -201,5 +217,6 @@ def _cross_check(sections: Mapping[str, Section], first: Sample, last: Sample) -
         if name == "exec.forks":
             ours += sections["exec"].get("threads_created", 0)
         theirs = last.kernel[key] - first.kernel[key]
-        checks[name] = CrossCheck(ebpf=_rounded(float(ours)), kernel=theirs, from_=origin, note=note)
+        check = {"ebpf": _rounded(float(ours)), "kernel": theirs, "from": origin, "note": note}
+        checks[name] = CrossCheck.model_validate(check)
     return checks

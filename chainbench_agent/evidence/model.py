@@ -76,10 +76,8 @@ class CrossCheck(_Model):
 
     ebpf: float
     kernel: float
-    from_: str = Field(alias="from", serialization_alias="from")
+    from_: str = Field(alias="from")
     note: str = ""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
 
 
 class Evidence(_Model):

@@ -14,9 +14,7 @@ NO_SYSCALL = 511
 _WAIT_UNKNOWN = 0xFFFFFFFF
 
 
-def close_intervals(
-    counts: Mapping[str, Mapping[str, Any]], first: Sample, last: Sample
-) -> dict[str, dict[str, Any]]:
+def close_intervals(counts: Mapping[str, Mapping[str, Any]], first: Sample, last: Sample) -> dict[str, dict[str, Any]]:
     """`counts` (module → metric → difference) with the open intervals of `last` added."""
     closed = {module: dict(metrics) for module, metrics in counts.items()}
     for task in last.tasks:

@@ -24,9 +24,7 @@ from chainbench_agent.kernel.btf_types import (
 )
 
 _MAGIC = 0xEB9F
-_HEADER = struct.Struct(
-    "=HBBIIIII"
-)  # magic, version, flags, own length; offset and length of types, of strings
+_HEADER = struct.Struct("=HBBIIIII")  # magic, version, flags, own length; offset and length of types, of strings
 _HEAD = struct.Struct("=III")  # name, info, size or target
 _WORD = struct.Struct("=I")
 _ARRAY = struct.Struct("=III")
@@ -70,9 +68,7 @@ def find_sections(data: bytes) -> Sections:
         raise ValueError(f"is BTF of version {version}, and only version 1 is known here")
     if len(data) < header + max(types + types_size, strings + strings_size):
         raise ValueError("is truncated")
-    return Sections(
-        header + types, header + types + types_size, header + strings, header + strings + strings_size
-    )
+    return Sections(header + types, header + types + types_size, header + strings, header + strings + strings_size)
 
 
 class Index(NamedTuple):

@@ -47,9 +47,7 @@ class Layout:
     def is_packed(self, record: Record) -> bool:
         """Whether C's own rules would move a member, or enlarge the whole."""
         return record.size % self._natural_alignment(record) != 0 or any(
-            self._crosses_unit(member)
-            if member.bits
-            else member.bit_offset % (8 * self.alignment(member.type_id))
+            self._crosses_unit(member) if member.bits else member.bit_offset % (8 * self.alignment(member.type_id))
             for member in record.members
         )
 

@@ -151,6 +151,4 @@ def _autoconf(config: Mapping[str, str]) -> str:
     """As the kernel's build writes it. BCC insists on CONFIG_BPF_SYSCALL, which a kernel with BTF has."""
     options = {"CONFIG_BPF_SYSCALL": "y"} | dict(config)
     forms = {"y": "#define {0} 1\n", "m": "#define {0}_MODULE 1\n"}
-    return "".join(
-        forms.get(value, "#define {0} {1}\n").format(name, value) for name, value in options.items()
-    )
+    return "".join(forms.get(value, "#define {0} {1}\n").format(name, value) for name, value in options.items())

@@ -33,8 +33,13 @@ def _library() -> ctypes.CDLL:
     raise OSError(errno.ENOENT, "libbpf is not installed; it comes with: apt install python3-bpfcc")
 
 
+def name() -> str:
+    """The library in use; raises OSError if there is none."""
+    return str(_library()._name)  # noqa: SLF001 - ctypes has no public name for it
+
+
 def _checked(result: int, what: str) -> int:
-    """libbpf 1 returns -errno; libbpf 0 returned -1 and set errno."""
+    """Libbpf 1 returns -errno; libbpf 0 returned -1 and set errno."""
     if result >= 0:
         return result
     code = ctypes.get_errno() if result == -1 and ctypes.get_errno() else -result
@@ -103,9 +108,7 @@ def items(map_fd: int, key_size: int, value_size: int) -> dict[bytes, bytes]:
         batch_keys = ctypes.create_string_buffer(BATCH * key_size)
         values = ctypes.create_string_buffer(BATCH * value_size)
         count = ctypes.c_uint32(BATCH)
-        result = _library().bpf_map_lookup_batch(
-            map_fd, batch, token, batch_keys, values, ctypes.byref(count), None
-        )
+        result = _library().bpf_map_lookup_batch(map_fd, batch, token, batch_keys, values, ctypes.byref(count), None)
         code = 0 if result >= 0 else (ctypes.get_errno() or -result)
         if code not in (0, errno.ENOENT):
             raise OSError(code, f"map batch lookup: {os.strerror(code)}")

@@ -13,15 +13,20 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from chainbench_agent.errors import LayoutError, LoaderError
 from chainbench_agent.kernel.offset_checks import read_offset
 
 _FDS_PER_MESSAGE = 250  # the kernel's SCM_MAX_FD is 253
 _TIMEOUT_S = 120
+_CFLAGS = [
+    "-ffine-grained-bitfield-accesses",  # see kernel/c_layout.py
+    "-Werror=implicit-function-declaration",  # a misspelt call would load as a jump to nowhere
+    "-Wno-unused-value",  # BCC's own macros
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +35,7 @@ class Request:
 
     text: str
     header_tree: str
-    programs: list[tuple[str, str]]
+    programs: Sequence[tuple[str, str]]
     """(C function, kind as in spec.Kind)"""
     maps: list[str]
     offsets: list[tuple[str, str, int]]
@@ -98,9 +103,7 @@ def _loaded(answer: dict[str, Any], fds: list[int]) -> Loaded:
     names, maps = answer["programs"], answer["maps"]
     return Loaded(
         programs=dict(zip(names, fds, strict=False)),
-        maps={
-            name: MapFd(fd, *sizes) for (name, *sizes), fd in zip(maps, fds[len(names) :], strict=True)
-        },
+        maps={name: MapFd(fd, *sizes) for (name, *sizes), fd in zip(maps, fds[len(names) :], strict=True)},
         failed=answer["failed"],
         bcc_version=answer["bcc_version"],
     )
@@ -151,7 +154,7 @@ def _compile_and_load(request: Request) -> tuple[dict[str, Any], tuple[int, ...]
     BPF._trace_autoload = lambda _self: None  # noqa: SLF001 - there is no public switch
     with _Stderr() as words:
         try:
-            unit = BPF(text=request.text, cflags=["-ffine-grained-bitfield-accesses", "-Wno-unused-value"])
+            unit = BPF(text=request.text, cflags=_CFLAGS)
         except Exception:  # noqa: BLE001 - bcc raises nothing more precise
             return {"error": f"the BPF unit does not compile:\n{words.read()}"}, ()
     wrong = [
@@ -172,7 +175,7 @@ def _compile_and_load(request: Request) -> tuple[dict[str, Any], tuple[int, ...]
     return answer, (*programs.values(), *(table.map_fd for _, table in maps))
 
 
-def _load_programs(unit: Any, wanted: list[tuple[str, str]]) -> tuple[dict[str, int], dict[str, str]]:
+def _load_programs(unit: Any, wanted: Sequence[tuple[str, str]]) -> tuple[dict[str, int], dict[str, str]]:
     kinds = {
         "raw_tracepoint": unit.RAW_TRACEPOINT,
         "fentry": unit.TRACING,
@@ -185,14 +188,15 @@ def _load_programs(unit: Any, wanted: list[tuple[str, str]]) -> tuple[dict[str, 
             try:
                 programs[name] = unit.load_func(name.encode(), kinds[kind]).fd
             except Exception as error:  # noqa: BLE001 - bcc raises nothing more precise
-                failed[name] = f"{error}: {_verdict(words.read())}"
+                failed[name] = _verdict(words.read()) or str(error)
     return programs, failed
 
 
 def _verdict(log: str) -> str:
     """The verifier's last words before its statistics: the ones that say why."""
-    lines = [line for line in log.splitlines() if line and not line.startswith("processed ")]
-    return " | ".join(lines[-3:])
+    noise = ("processed ", "HINT:", "bpf: Failed to load program")
+    lines = [line for line in log.splitlines() if line and not line.startswith(noise)]
+    return lines[-1] if lines else log.strip().removeprefix("bpf: ")
 
 
 def _sizes(name: str, table: Any) -> tuple[str, int, int, int]:
@@ -206,8 +210,8 @@ def _sizes(name: str, table: Any) -> tuple[str, int, int, int]:
 class _Stderr:
     """Catches what C code writes to descriptor 2: clang and the verifier explain themselves only there."""
 
-    def __enter__(self) -> _Stderr:
-        self._file = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
+    def __enter__(self) -> Self:
+        self._file = tempfile.TemporaryFile()
         self._saved = os.dup(2)
         os.dup2(self._file.fileno(), 2)
         return self

@@ -1,4 +1,4 @@
-"""This machine's kernel, loaded with our programs: attach, begin, read, end, detach.
+"""The kernel of this machine, loaded with our programs: attach, begin, read, end, detach.
 
 Nothing is attached between runs.  `begin` and `end` flip one word that all programs look at first, so a run starts and
 stops at one moment for every hook, however long attaching takes; samples are read while nothing writes.
@@ -60,7 +60,7 @@ class Machine:
         """Why a hook is not there; empty if it is."""
         hook = self._hooks[name]
         if hook.raised_on:
-            return "; ".join(filter(None, map(self.absent_hook, hook.raised_on)))
+            return "; ".join(dict.fromkeys(filter(None, map(self.absent_hook, hook.raised_on))))
         return self.programs.absent.get(name, "") or self.unit.absent_hooks.get(name, "")
 
     def sources_of(self, name: str) -> list[str]:
@@ -124,8 +124,9 @@ class Machine:
 
     def names(self, last: Sample) -> Names:
         """What the numbers in a sample are called."""
-        stacks = {key[4:] for module in last.modules.values() for key in module.get("sampled_ns", {})}
-        ids = {int.from_bytes(key, "little", signed=True) for key in stacks} | {t.stack for t in last.tasks}
+        sampled = last.modules.get("offcpu", {}).get("sampled_ns", {})
+        keys = sampled if isinstance(sampled, Mapping) else ()
+        ids = {int.from_bytes(key[4:], "little", signed=True) for key in keys} | {t.stack for t in last.tasks}
         return Names(names.tables(), {i: self._stack(i) for i in ids if i >= 0}, self._cgroups)
 
     def close(self) -> None:
@@ -148,8 +149,8 @@ class Machine:
         return (tgid, parent), names.syscalls(os.uname().machine).get(syscall) == "bpf"
 
     def _keyed(self) -> list[str]:
-        declared = [f"{m.name}_{k.name}" for m in self.modules for k in (*m.keyed, *m.scratch)]
-        return [name for name in declared if name in self._maps and self._maps[name].entries > 1]
+        declared = [f"{m.name}_{name}" for m in self.modules for name in m.own_maps]
+        return [name for name in declared if self._maps[name].entries > 1]
 
     def _hashes(self, module: Module) -> dict[str, dict[bytes, bytes]]:
         tables = {keyed.name: self._maps[f"{module.name}_{keyed.name}"] for keyed in module.keyed}

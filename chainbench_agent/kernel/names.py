@@ -32,7 +32,8 @@ def tables() -> Mapping[str, Mapping[int, str]]:
 @cache
 def syscalls(machine: str) -> Mapping[int, str]:
     """Number → name on `machine`, from the tables of the `system-calls` package."""
-    from system_calls import NoSuchSystemCall, syscalls as tables  # noqa: PLC0415 - needed once a run ends
+    from system_calls import NoSuchSystemCall  # noqa: PLC0415 - needed once a run ends
+    from system_calls import syscalls as tables  # noqa: PLC0415
 
     architecture = {"aarch64": "arm64"}.get(machine, machine)
     table, found = tables(), {}

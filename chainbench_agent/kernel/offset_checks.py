@@ -24,9 +24,7 @@ class OffsetCheck(NamedTuple):
     offset: int
 
 
-def offset_checks(
-    btf: Btf, structs: Iterable[str], names: Collection[str] | None = None
-) -> list[OffsetCheck]:
+def offset_checks(btf: Btf, structs: Iterable[str], names: Collection[str] | None = None) -> list[OffsetCheck]:
     """What must hold for each of these structs: its members, those of anonymous members too, if called so.
 
     Bit-fields have no address and are left out; `names` None means every member.

@@ -22,9 +22,7 @@ class Programs:
     _links: list[int] = field(default_factory=list)
 
     @classmethod
-    def choose(
-        cls, candidates: Iterable[Program], loaded: Mapping[str, int], failed: Mapping[str, str]
-    ) -> Programs:
+    def choose(cls, candidates: Iterable[Program], loaded: Mapping[str, int], failed: Mapping[str, str]) -> Programs:
         """For each hook the first candidate that loaded and attaches; the others are given back to the kernel."""
         found = cls()
         reasons: dict[str, list[str]] = {}

@@ -15,7 +15,8 @@ class Symbols:
 
     def __init__(self, kallsyms: bytes) -> None:
         functions = sorted(
-            (int(address, 16), name) for address, name in re.findall(rb"^(\w+) [tTwW] ([^.\s]+)", kallsyms, re.MULTILINE)
+            (int(address, 16), name)
+            for address, name in re.findall(rb"^(\w+) [tTwW] ([^.\s]+)", kallsyms, re.MULTILINE)
         )
         self._addresses = array("Q", (address for address, _ in functions))
         self._ends = array("I")

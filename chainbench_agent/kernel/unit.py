@@ -15,7 +15,6 @@ from chainbench_agent.kernel.header_tree import cached_tree, structs_of
 from chainbench_agent.kernel.loader import Loaded, Request, load
 from chainbench_agent.kernel.offset_checks import check_function, check_source, offset_checks
 from chainbench_agent.kernel.sources import eligible
-from chainbench_agent.probes import FIELDS
 from chainbench_agent.spec import Hook, Module
 
 
@@ -55,9 +54,7 @@ def load_unit(modules: Iterable[Module], hooks: Iterable[Hook], cache_dir: Path)
         return replace(attempt(tuple(m for m in modules if m.name not in guilty)), absent_modules=guilty)
 
 
-def _guilty(
-    modules: tuple[Module, ...], attempt: Callable[[tuple[Module, ...]], LoadedUnit]
-) -> dict[str, str]:
+def _guilty(modules: tuple[Module, ...], attempt: Callable[[tuple[Module, ...]], LoadedUnit]) -> dict[str, str]:
     """The modules that do not compile alone, with the reason."""
     guilty = {}
     for module in modules:

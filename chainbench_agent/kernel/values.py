@@ -66,9 +66,7 @@ def open_tasks(memory: memoryview, on_cpu: bytes, run: int) -> Iterator[OpenInte
     for index, of_run in enumerate(runs):
         if of_run != run:
             continue
-        since_ns, _regs, tid, _run, wait, stack, state, counted, kthread = _TASK.unpack_from(
-            memory, index * _TASK.size
-        )
+        since_ns, _regs, tid, _run, wait, stack, state, counted, kthread = _TASK.unpack_from(memory, index * _TASK.size)
         if state == TaskState.RUNNING and tid not in entered:
             continue
         if counted and state > TaskState.UNSEEN:

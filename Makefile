@@ -1,0 +1,45 @@
+# Every target first makes .venv complete, so each works on a fresh machine: see scripts/setup.
+export PYTHONNOUSERSITE = 1
+unexport PYTHONPATH PYTHONHOME
+
+.DEFAULT_GOAL = help
+.PHONY: help setup run demo test vm-test check lint wheel clean
+
+help:     ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' Makefile
+
+setup:    ## make .venv; install BCC and bpftool where apt may
+	@scripts/setup
+
+run: setup       ## serve on 127.0.0.1:9090; ARGS="..." are options of `serve`
+	@exec .venv/bin/chainbench-agent serve $(ARGS)
+
+demo: setup      ## measure a small workload and show its evidence
+	@exec .venv/bin/chainbench-agent demo $(ARGS)
+
+test: MARKS = not vm
+vm-test: MARKS = vm
+check: MARKS = not bpf and not vm
+check: lint
+
+test: setup      ## all tests that this user may run on this kernel
+vm-test: setup   ## the tests that boot Debian's kernels in QEMU
+check: setup     ## lint, and the tests that need neither root nor BPF
+test vm-test check:
+	@.venv/bin/pytest -m "$(MARKS)" $(PYTEST_ARGS)
+
+lint: setup      ## formatters, linters and types; changes nothing
+	.venv/bin/ruff check
+	.venv/bin/ruff format --check
+	.venv/bin/mypy
+	find probes -name '*.[ch]' -exec .venv/bin/clang-format --dry-run -Werror {} +
+
+wheel: setup     ## dist/*.whl, probes included
+	@rm -rf build  # setuptools would put files of earlier builds into the wheel
+	.venv/bin/python -m build --wheel --no-isolation
+
+clean:           ## remove what was made here, .venv included
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+lint check vm-test wheel: export NEEDS_BPF = no

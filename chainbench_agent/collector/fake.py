@@ -1,0 +1,90 @@
+"""A collector with a script, for tests: what it answers, where it fails, how long it takes.
+
+It watches its caller as well: two calls at a time, or a start without a stop, are an error.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from chainbench_agent.collector.base import CollectorStatus, HookStatus, ModuleStatus
+from chainbench_agent.evidence.model import Evidence, Run, Section, Target
+
+STATUS = CollectorStatus(
+    backend="ebpf",
+    modules=(
+        ModuleStatus("runqlat", "up", sources={"histogram": "raw_tracepoint:sched_switch"}),
+        ModuleStatus("exec", "degraded", unavailable={"forks": "no tracepoint"}),
+        ModuleStatus("cpu", "off"),
+    ),
+    hooks=(
+        HookStatus("sched_switch", "raw_tracepoint:sched_switch"),
+        HookStatus("fork", reason="no tracepoint"),
+    ),
+    details={"kernel": "6.1.0"},
+)
+
+
+@dataclass
+class FakeCollector:
+    """`fails`: call → what it raises; `holds`: call → it waits until the event is set."""
+
+    reported: CollectorStatus = STATUS
+    sections: Mapping[str, Section] = field(default_factory=lambda: {"exec": {"exec_count": 53}})
+    fails: dict[str, Exception] = field(default_factory=dict)
+    holds: dict[str, threading.Event] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+    collecting: bool = False
+    entered: defaultdict[str, threading.Event] = field(default_factory=lambda: defaultdict(threading.Event))
+    """Set when the call begins: what a test waits for."""
+    _busy: threading.Lock = field(default_factory=threading.Lock)
+
+    def start(self) -> None:
+        with self._call("start"):
+            if self.collecting:
+                raise RuntimeError("start: is already collecting")
+            self.collecting = True
+
+    def evidence(self, run: Run) -> Evidence:
+        with self._call("evidence"):
+            return Evidence(
+                available=self.reported.backend == "ebpf",
+                source=self.reported.backend,
+                reason=self.reported.reason,
+                run=run,
+                target=Target(),
+                sections=dict(self.sections),
+            )
+
+    def stop(self) -> None:
+        with self._call("stop"):
+            if not self.collecting:
+                raise RuntimeError("stop: is not collecting")
+            self.collecting = False
+
+    def status(self) -> CollectorStatus:
+        with self._call("status"):
+            return self.reported
+
+    def close(self) -> None:
+        with self._call("close"):
+            self.collecting = False
+
+    @contextmanager
+    def _call(self, name: str) -> Iterator[None]:
+        if not self._busy.acquire(blocking=False):
+            raise RuntimeError(f"{name}: another call is under way")
+        try:
+            self.calls.append(name)
+            self.entered[name].set()
+            if name in self.holds:
+                self.holds[name].wait()
+            if name in self.fails:
+                raise self.fails[name]
+            yield
+        finally:
+            self._busy.release()

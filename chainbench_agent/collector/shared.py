@@ -1,0 +1,59 @@
+"""A collector that threads may share.  It may work for seconds, and it serves one caller at a time."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from chainbench_agent.collector.base import Collector, CollectorStatus
+from chainbench_agent.evidence.model import Evidence, Run
+
+
+class SharedCollector:
+    """Only starting and stopping wait for their turn; who merely looks gets the last known answer instead."""
+
+    def __init__(self, collector: Collector) -> None:
+        self._collector = collector
+        self._turn = threading.Lock()
+        self._status = collector.status()
+        self._so_far: Evidence | None = None
+
+    def start(self) -> None:
+        with self._turn:
+            self._so_far = None
+            self._collector.start()
+
+    def stop(self, run: Callable[[], Run]) -> Evidence:
+        """The evidence of the whole run.  `run` is asked when the turn has come: the run lasts until then."""
+        with self._turn:
+            self._so_far = None
+            run_until_now = run()
+            self._collector.stop()
+            return self._collector.evidence(run_until_now)
+
+    def evidence(self, run: Run) -> Evidence:
+        with self._turn:
+            return self._collector.evidence(run)
+
+    def so_far(self, run: Callable[[], Run | None]) -> Evidence | None:
+        """The evidence of a run that goes on, or None when `run` answers that there is none.
+
+        However many ask, a stop waits for one of them at most.
+        """
+        if not self._turn.acquire(blocking=False):
+            return self._so_far
+        try:
+            running = run()
+            self._so_far = self._collector.evidence(running) if running else None
+            return self._so_far
+        finally:
+            self._turn.release()
+
+    def status(self) -> CollectorStatus:
+        """The present status, or, while the collector is at work, the one before."""
+        if self._turn.acquire(blocking=False):
+            try:
+                self._status = self._collector.status()
+            finally:
+                self._turn.release()
+        return self._status

@@ -1,0 +1,60 @@
+"""What is remembered of runs that ended: bounded, because labels like `commit` grow without end."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+from chainbench_agent.evidence.model import Evidence, Labels
+from chainbench_agent.evidence.report import Report
+
+Result = Literal["finished", "failed", "interrupted"]
+
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """One label set: its latest evidence, if a run of it ever gave one, and how often its runs ended how."""
+
+    labels: Labels
+    evidence: Evidence | None = None
+    results: Counter[Result] = field(default_factory=Counter)
+
+
+class Memory:
+    """The `most` label sets touched last, and as many reports.  The caller sees to the locking."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._kept: dict[Labels, Kept] = {}
+        self._reports: dict[Labels, Report] = {}
+        self.latest: Evidence | None = None
+        """The evidence that came last."""
+
+    def ended(self, labels: Labels, result: Result, evidence: Evidence | None) -> None:
+        """Count a run.  One without evidence leaves that of the run before."""
+        before = self._kept.get(labels, Kept(labels))
+        kept = Kept(labels, evidence or before.evidence, before.results + Counter([result]))
+        self._put(self._kept, labels, kept)
+        self.latest = evidence or self.latest
+
+    def reported(self, report: Report) -> None:
+        """Keep a report under its own labels: it tells of a pair of runs, often without a scenario."""
+        labels = Labels(**{name: getattr(report, name) for name in Labels.model_fields})
+        self._put(self._reports, labels, report)
+
+    def kept(self) -> tuple[Kept, ...]:
+        """The label set touched last at the end."""
+        return tuple(self._kept.values())
+
+    def reports(self) -> tuple[Report, ...]:
+        """The last one at the end."""
+        return tuple(self._reports.values())
+
+    def _put(self, memory: dict[Labels, _T], labels: Labels, value: _T) -> None:
+        memory.pop(labels, None)  # a dict keeps its order, so this moves it to the end
+        memory[labels] = value
+        if len(memory) > self._most:
+            del memory[next(iter(memory))]

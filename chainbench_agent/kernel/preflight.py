@@ -1,0 +1,159 @@
+"""What this machine offers to eBPF collection, each found out by trying, and what to do where it does not."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import struct
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from chainbench_agent.errors import SetupError
+from chainbench_agent.kernel import libbpf
+from chainbench_agent.kernel.btf import DEFAULT_PATH, Btf
+from chainbench_agent.kernel.header_tree import cached_tree
+from chainbench_agent.kernel.loader import Request, load
+from chainbench_agent.kernel.symbols import Symbols
+
+CAPABILITIES = {"CAP_SYS_ADMIN": 21, "CAP_SYSLOG": 34, "CAP_PERFMON": 38, "CAP_BPF": 39}
+_PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing tried.  `needed`: without it nothing is measured."""
+
+    name: str
+    ok: bool
+    found: str
+    remedy: str = ""
+    needed: bool = False
+
+
+def needed_checks() -> list[Check]:
+    """The cheap checks of what nothing works without, most telling first."""
+    return [_privileges(), _btf(), _bcc(), _libbpf()]
+
+
+def all_checks(cache_dir: Path) -> list[Check]:
+    optional: list[Callable[[], Check]] = [
+        _headers,
+        _kprobes,
+        lambda: _fentry(cache_dir),
+        _tracefs,
+        _pmu,
+        _symbols,
+    ]
+    return [_kernel(), *needed_checks(), *(check() for check in optional)]
+
+
+def _kernel() -> Check:
+    uname = os.uname()
+    return Check("kernel", ok=True, found=f"{uname.sysname} {uname.release} {uname.machine}")
+
+
+def capabilities() -> frozenset[str]:
+    """Which of CAPABILITIES this process has."""
+    status = Path("/proc/self/status").read_text()
+    effective = int(status.split("CapEff:")[1].split()[0], 16)
+    return frozenset(name for name, bit in CAPABILITIES.items() if effective >> bit & 1)
+
+
+def _privileges() -> Check:
+    held = capabilities()
+    enough = "CAP_SYS_ADMIN" in held or {"CAP_BPF", "CAP_PERFMON"} <= held
+    return Check(
+        "capabilities",
+        ok=enough,
+        found=", ".join(sorted(held)) or "none of " + ", ".join(CAPABILITIES),
+        remedy="" if enough else "run as root, or with CAP_BPF and CAP_PERFMON (systemd: AmbientCapabilities=)",
+        needed=True,
+    )
+
+
+def _btf() -> Check:
+    try:
+        count = len(Btf.load())
+    except (SetupError, OSError) as error:
+        remedy = "boot a kernel built with CONFIG_DEBUG_INFO_BTF (Debian's are, since 5.10)"
+        return Check("btf", ok=False, found=str(error), remedy=remedy, needed=True)
+    return Check("btf", ok=True, found=f"{DEFAULT_PATH}, {count} types", needed=True)
+
+
+def _bcc() -> Check:
+    code = "import bcc; bcc.BPF; print(bcc.__version__)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return Check("bcc", ok=True, found=f"Debian's bcc {done.stdout.strip()}", needed=True)
+    found = done.stderr.strip().splitlines()[-1]
+    remedy = "apt install python3-bpfcc, and make the virtual environment with --system-site-packages"
+    return Check("bcc", ok=False, found=found, remedy=remedy, needed=True)
+
+
+def _libbpf() -> Check:
+    try:
+        found = libbpf.name()
+    except OSError as error:
+        return Check("libbpf", ok=False, found=str(error), remedy="apt install libbpf1", needed=True)
+    return Check("libbpf", ok=True, found=found, needed=True)
+
+
+def _headers() -> Check:
+    build = Path("/lib/modules") / os.uname().release / "build"
+    found = f"{build}" if build.exists() else "none installed"
+    return Check("kernel headers", ok=True, found=f"{found} (not needed: declarations come from BTF)")
+
+
+def _kprobes() -> Check:
+    if Path("/sys/bus/event_source/devices/kprobe/type").exists():
+        return Check("kprobes", ok=True, found="perf event source kprobe")
+    remedy = "boot a kernel with CONFIG_KPROBE_EVENTS; no present metric needs it"
+    return Check("kprobes", ok=False, found="this kernel has none", remedy=remedy)
+
+
+def _fentry(cache_dir: Path) -> Check:
+    """Asked by loading: that BTF is there says nothing about it."""
+    remedy = "boot a kernel that allows BPF trampolines; no present metric needs it"
+    try:
+        tree = cached_tree(cache_dir, Btf.load(), (), os.uname().release)
+        text = "int kfunc__vfs_read(unsigned long long *ctx) { return 0; }"
+        loaded = load(Request(text, str(tree), [("kfunc__vfs_read", "fentry")], [], []))
+    except (SetupError, OSError) as error:
+        return Check("fentry", ok=False, found=str(error).splitlines()[0], remedy=remedy)
+    for fd in loaded.programs.values():
+        os.close(fd)
+    why = "".join(loaded.failed.values())
+    return Check("fentry", ok=not why, found=why or "a program on vfs_read loads", remedy=remedy if why else "")
+
+
+def _tracefs() -> Check:
+    mounted = os.path.ismount("/sys/kernel/tracing")
+    found = "/sys/kernel/tracing" if mounted else "not mounted (not needed: raw tracepoints go without)"
+    return Check("tracefs", ok=True, found=found)
+
+
+def _pmu() -> Check:
+    """Opens a counter of CPU cycles of this very process."""
+    number = _PERF_EVENT_OPEN.get(os.uname().machine)
+    if number is None:
+        return Check("perf events", ok=False, found=f"not tried on {os.uname().machine}")
+    attributes = struct.pack("=IIQ", 0, 64, 0).ljust(64, b"\0")  # PERF_TYPE_HARDWARE, size, CPU_CYCLES
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd = libc.syscall(number, attributes, 0, -1, -1, 0)
+    if fd >= 0:
+        os.close(fd)
+        return Check("perf events", ok=True, found="hardware counters work")
+    code = ctypes.get_errno()
+    found = "this CPU offers no hardware counters" if code == errno.ENOENT else os.strerror(code)
+    return Check("perf events", ok=False, found=found, remedy="usual in virtual machines; no present metric needs it")
+
+
+def _symbols() -> Check:
+    if not Symbols.load().hidden:
+        return Check("kernel symbols", ok=True, found="/proc/kallsyms shows addresses")
+    remedy = "run with CAP_SYSLOG and kernel.kptr_restrict below 2; until then reasons are system calls, not functions"
+    return Check("kernel symbols", ok=False, found="/proc/kallsyms hides addresses", remedy=remedy)

@@ -1,0 +1,235 @@
+"""One run at a time: idle → starting → running → stopping → idle.
+
+The lock here is only ever held for moments, never while the collector works: a second `/start` is refused,
+and `/status` answered, while the first `/start` still attaches.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from typing import Literal
+
+from chainbench_agent.collector.base import Collector, CollectorStatus
+from chainbench_agent.collector.shared import SharedCollector
+from chainbench_agent.errors import AgentError, NoRun, RunActive
+from chainbench_agent.evidence.model import Evidence, Labels, Run
+from chainbench_agent.evidence.report import Report
+from chainbench_agent.kept import Kept, Memory, Result
+
+Phase = Literal["idle", "starting", "running", "stopping"]
+EndedBy = Literal["stop", "shutdown", "running"]
+
+SETTLE_S = 4.0
+"""How long a shutdown waits for a start under way, and then for a stop; server.py allows more than both."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Active:
+    """The run that is on.  The times are those of the request until collecting has begun."""
+
+    id: str
+    labels: Labels
+    started_at: datetime
+    started_ns: int
+
+
+@dataclass(frozen=True, slots=True)
+class RunsStatus:
+    """`active` is None when idle; `elapsed_ms` is 0.0 until collecting has begun.
+
+    `failure` says why the last run could not start or stop, until one starts.
+    """
+
+    phase: Phase
+    active: Active | None
+    elapsed_ms: float
+    failure: str
+    collector: CollectorStatus
+
+
+class Runs:
+    """The runs of one collector, from any number of threads.  Remembers the last `max_kept` label sets."""
+
+    def __init__(
+        self,
+        collector: Collector,
+        machine: str,
+        *,
+        max_kept: int = 100,
+        clock: Callable[[], int] = time.monotonic_ns,
+        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.machine = machine
+        self._collector = SharedCollector(collector)
+        self._clock = clock
+        self._now = now
+
+        self._changed = threading.Condition()  # guards all that follows
+        self._phase: Phase = "idle"
+        self._active: Active | None = None
+        self._failure = ""
+        self._closing = False
+        self._memory = Memory(max_kept)
+
+    # --- A run ------------------------------------------------------------------------------------
+
+    def start(self, labels: Labels) -> Active:
+        """Begin a run.  RunActive if one is on; AgentError if the collector fails, and then none is on."""
+        claimed = self._claim(labels)
+        try:
+            self._collector.start()
+        except Exception as error:
+            log.exception("run %s could not start", claimed.id)
+            raise self._failed(claimed, f"the collector could not start: {error}") from error
+        active = replace(claimed, started_at=self._now(), started_ns=self._clock())
+        with self._changed:
+            self._phase, self._active, self._failure = "running", active, ""
+            self._changed.notify_all()
+        log.info("run %s started: %s", active.id, _words(labels))
+        return active
+
+    def stop(self, ended_by: EndedBy = "stop") -> Evidence:
+        """End the run.  NoRun if none is on.
+
+        AgentError if the collector fails: then none is on either, and what it had collected is in the log.
+        """
+        active = self._begin_stopping()
+        try:
+            evidence = self._collector.stop(lambda: self._run_until_now(active, ended_by))
+        except Exception as error:
+            log.exception("run %s could not stop; its evidence: %s", active.id, self._salvage(active, ended_by))
+            sentence = f"the collector could not stop: {error}; what it had collected is in the agent's log"
+            raise self._failed(active, sentence) from error
+        self._end(active, "finished" if ended_by == "stop" else "interrupted", evidence)
+        log.info("run %s ended by %s after %.0f ms", active.id, ended_by, evidence.run.duration_ms)
+        return evidence
+
+    def shutdown(self) -> None:
+        """Accept no more runs; finish the one that is on and log its evidence."""
+        with self._changed:
+            self._closing = True
+            self._changed.wait_for(lambda: self._phase in {"idle", "running"}, SETTLE_S)
+        try:
+            evidence = self.stop("shutdown")
+        except NoRun:  # there was none, or a `/stop` came first
+            with self._changed:
+                self._changed.wait_for(lambda: self._phase == "idle", SETTLE_S)
+        except AgentError as error:
+            log.error("the run in progress ended with the shutdown: %s", error)  # noqa: TRY400 - logged by stop
+        else:
+            log.warning("the run in progress ended with the shutdown: %s", json.dumps(evidence.as_json()))
+
+    # --- What is known ----------------------------------------------------------------------------
+
+    def status(self) -> RunsStatus:
+        collector = self._collector.status()
+        with self._changed:
+            begun = self._phase in {"running", "stopping"}
+            elapsed_ms = self._elapsed_ms(self._active) if self._active and begun else 0.0
+            return RunsStatus(self._phase, self._active, elapsed_ms, self._failure, collector)
+
+    def current(self) -> Evidence | None:
+        """The evidence so far of the run that is on; None when there is none, or it cannot be had."""
+        try:
+            return self._collector.so_far(self._running)
+        except Exception:
+            log.exception("the run in progress gives no evidence")
+            return None
+
+    def latest(self) -> Evidence | None:
+        """The evidence of the run that finished last."""
+        with self._changed:
+            return self._memory.latest
+
+    def report(self, report: Report) -> None:
+        """Keep what the runner measured; it need not belong to a run."""
+        with self._changed:
+            self._memory.reported(report)
+
+    def reports(self) -> tuple[Report, ...]:
+        """The latest report of each label set, the last one at the end."""
+        with self._changed:
+            return self._memory.reports()
+
+    def kept(self) -> tuple[Kept, ...]:
+        """What is remembered of each label set, the one touched last at the end."""
+        with self._changed:
+            return self._memory.kept()
+
+    # --- The steps --------------------------------------------------------------------------------
+
+    def _claim(self, labels: Labels) -> Active:
+        with self._changed:
+            if self._closing:
+                raise AgentError("the agent is shutting down; start the run when it is up again")
+            if self._active:
+                raise RunActive(self._who_is_on(self._active))
+            now = self._now()
+            self._phase, self._active = "starting", Active(_new_id(now), labels, now, self._clock())
+            return self._active
+
+    def _who_is_on(self, active: Active) -> str:
+        elapsed_s = self._elapsed_ms(active) / 1000
+        return f"run {active.id} ({_words(active.labels)}) is {self._phase}, {elapsed_s:.1f} s old"
+
+    def _begin_stopping(self) -> Active:
+        with self._changed:
+            if self._active is None:
+                raise NoRun("no run is on")
+            if self._phase != "running":
+                raise NoRun(f"run {self._active.id} is {self._phase}")
+            self._phase = "stopping"
+            return self._active
+
+    def _salvage(self, active: Active, ended_by: EndedBy) -> str:
+        try:
+            run = self._run_until_now(active, ended_by)
+            return json.dumps(self._collector.evidence(run).as_json())
+        except Exception as error:  # noqa: BLE001 - a broken collector may raise anything, again
+            return f"none ({error})"
+
+    def _failed(self, active: Active, sentence: str) -> AgentError:
+        self._end(active, "failed", failure=sentence)
+        return AgentError(sentence)
+
+    def _end(self, active: Active, result: Result, evidence: Evidence | None = None, failure: str = "") -> None:
+        with self._changed:
+            self._memory.ended(active.labels, result, evidence)
+            self._phase, self._active, self._failure = "idle", None, failure
+            self._changed.notify_all()
+
+    def _running(self) -> Run | None:
+        with self._changed:
+            active = self._active if self._phase == "running" else None
+        return self._run_until_now(active, "running") if active else None
+
+    def _run_until_now(self, active: Active, ended_by: EndedBy) -> Run:
+        return Run(
+            **active.labels.model_dump(),
+            id=active.id,
+            machine=self.machine,
+            started_at=active.started_at,
+            duration_ms=self._elapsed_ms(active),
+            ended_by=ended_by,
+        )
+
+    def _elapsed_ms(self, active: Active) -> float:
+        return (self._clock() - active.started_ns) / 1e6
+
+
+def _words(labels: Labels) -> str:
+    return " ".join(f"{name}={value}" for name, value in labels)
+
+
+def _new_id(now: datetime) -> str:
+    """Sorts by time; the random end keeps ids apart when the clock is set back."""
+    return f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}Z-{secrets.token_hex(2)}"

@@ -1,0 +1,161 @@
+"""Every setting, once: its name, its default and a sentence.
+
+The options of `serve`, the variables of the environment and the keys of the configuration file derive from these
+names.  The command line wins over the environment (`CHAINBENCH_PORT`), that over the file (`port = 9090`).
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import tomllib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, ValidationError, field_validator
+from pydantic_core import ErrorDetails, PydanticCustomError
+from pydantic_settings import (
+    BaseSettings,
+    InitSettingsSource,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
+
+from chainbench_agent.errors import InputError
+
+ENV_PREFIX = "CHAINBENCH_"
+DEFAULT_CONFIG = Path("/etc/chainbench_agent.toml")
+ALL = "all"
+
+
+def default_header_cache() -> Path:
+    """The cache directory that is customary for this user."""
+    if xdg := os.environ.get("XDG_CACHE_HOME"):
+        return Path(xdg) / "chainbench_agent"
+    if os.geteuid() == 0:
+        return Path("/var/cache/chainbench_agent")
+    return Path.home() / ".cache" / "chainbench_agent"
+
+
+class Settings(BaseSettings):
+    """What the agent was told.  Made by `load_settings`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, validate_default=False
+    )
+
+    host: str = Field("127.0.0.1", min_length=1, description="The address to listen on.")
+    port: int = Field(9090, ge=0, le=65535, description="The TCP port to listen on; 0 takes a free one.")
+    probes: Annotated[tuple[str, ...], NoDecode] = Field(
+        (ALL,), description="The modules to load: all, or names with commas between them."
+    )
+    sample_interval: int = Field(1, ge=1, description="Count one event in so many; only 1 works so far.")
+    backend: Literal["auto", "ebpf", "mock"] = Field(
+        "auto",
+        description="ebpf measures or refuses to start; mock makes numbers up; auto measures if it can, else makes up.",
+    )
+    machine: str = Field(
+        default_factory=socket.gethostname, min_length=1, max_length=200, description="The label `machine`."
+    )
+    max_kept_label_sets: int = Field(
+        100, ge=1, le=10_000, description="How many label sets /metrics remembers; the oldest go first."
+    )
+    header_cache: Path = Field(
+        default_factory=default_header_cache, description="Where header trees made from BTF are kept."
+    )
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        "info", description="What is logged to stderr: debug, info, warning or error."
+    )
+
+    @field_validator("probes", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(name for part in value.split(",") if (name := part.strip()))
+
+    @field_validator("probes")
+    @classmethod
+    def _not_empty(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if not names:
+            raise PydanticCustomError("no_probes", "names no module")
+        return tuple(dict.fromkeys(names))
+
+    @field_validator("sample_interval")
+    @classmethod
+    def _every_event(cls, value: int) -> int:
+        if value > 1:
+            raise PydanticCustomError("no_sampling", "this version counts every event; leave it at 1")
+        return value
+
+    def choose(self, known: Sequence[str]) -> tuple[str, ...]:
+        """The names that `probes` stands for among the `known` ones; InputError for any other."""
+        if self.probes == (ALL,):
+            return tuple(known)
+        if unknown := [name for name in self.probes if name not in known]:
+            raise InputError(
+                "probes",
+                f"there is no module {', '.join(unknown)}; the modules are {', '.join(known)}, or {ALL}",
+            )
+        return tuple(name for name in known if name in self.probes)
+
+
+def load_settings(config: str | None = None, **given: object) -> Settings:
+    """The settings from the command line (`given`; None is not given), the environment and the file.
+
+    `config` names the file; without it CHAINBENCH_CONFIG does, or /etc/chainbench_agent.toml if that exists.
+    Raises InputError, whose text names every setting that is wrong and says what it should be.
+    """
+    path = _config_path(config)
+    in_file = _read(path) if path else {}
+
+    class WithFile(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,
+            file_secret_settings: PydanticBaseSettingsSource,
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            del dotenv_settings, file_secret_settings
+            return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=in_file)
+
+    try:
+        return WithFile.model_validate({name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise _input_error(error, path) from None
+
+
+def _config_path(config: str | None) -> Path | None:
+    named = config or os.environ.get(f"{ENV_PREFIX}CONFIG")
+    if named:
+        return Path(named)
+    return DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        return tomllib.loads(path.read_text())
+    except OSError as error:
+        raise InputError("config", f"cannot read {path}: {error.strerror}") from None
+    except ValueError as error:  # not TOML, or not UTF-8
+        raise InputError("config", f"{path} is not valid TOML: {error}") from None
+
+
+def _input_error(error: ValidationError, path: Path | None) -> InputError:
+    sentences = [(str(details["loc"][0]), _sentence(details, path)) for details in error.errors()]
+    (field, first), *others = sentences
+    return InputError(field, "\n".join([first, *(f"{name}: {text}" for name, text in others)]))
+
+
+def _sentence(details: ErrorDetails, path: Path | None) -> str:
+    name = str(details["loc"][0])
+    if details["type"] == "extra_forbidden":
+        return f"no such setting ({path}); the settings are {', '.join(Settings.model_fields)}"
+    places = f"--{name.replace('_', '-')}, {ENV_PREFIX}{name.upper()}, or `{name}` in the configuration file"
+    message = details["msg"][0].lower() + details["msg"][1:]
+    return f"{details['input']!r}: {message}. {Settings.model_fields[name].description} (Set by {places}.)"

@@ -1,0 +1,62 @@
+"""Where a bpf or vm test cannot run, it is skipped with the remedy; where it must, a skip is a failure."""
+
+import functools
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REQUIRED = os.environ.get("CHAINBENCH_REQUIRE_BPF") == "1"
+BTF = Path("/sys/kernel/btf/vmlinux")
+CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
+
+
+def capabilities() -> set[int]:
+    mask = re.search(r"^CapEff:\s*(\w+)", Path("/proc/self/status").read_text(), re.MULTILINE)[1]
+    return {bit for bit in range(64) if int(mask, 16) >> bit & 1}
+
+
+@functools.cache
+def why_not_bpf() -> str | None:
+    if not (CAP_SYS_ADMIN in capabilities() or {CAP_BPF, CAP_PERFMON} <= capabilities()):
+        return "This user may not load eBPF programs: run `make test` as root."
+    if not BTF.exists():
+        return f"{BTF} is missing: boot a kernel built with CONFIG_DEBUG_INFO_BTF=y."
+    try_bcc = [sys.executable, "-c", "from bcc import BPF"]  # in a child: it brings LLVM along
+    bcc = subprocess.run(try_bcc, capture_output=True, text=True, check=False)
+    if bcc.returncode:
+        error = bcc.stderr.strip().rpartition("\n")[2]
+        return f"BCC cannot be imported ({error}): as root, `apt-get install python3-bpfcc`."
+    return None
+
+
+def pytest_runtest_setup(item):
+    if item.get_closest_marker("bpf") and (reason := why_not_bpf()):
+        pytest.skip(reason)
+
+
+def is_required(item) -> bool:
+    return REQUIRED and any(item.get_closest_marker(name) for name in ("bpf", "vm"))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # outermost: nothing makes a skip of it again
+def pytest_runtest_makereport(item):
+    """Fail a bpf or vm test that was skipped, however that came; an expected failure did run."""
+    report = yield
+    if is_required(item) and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome = "failed"
+        report.longrepr = f"Skipped, though CHAINBENCH_REQUIRE_BPF=1: {report.longrepr[2]}"
+    return report
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_make_collect_report():
+    """Fail a file that skips itself as a whole: nobody knows which tests it hides."""
+    report = yield
+    if REQUIRED and report.skipped:
+        report.outcome = "failed"
+        report.longrepr = f"Skipped as a whole, though CHAINBENCH_REQUIRE_BPF=1: {report.longrepr[2]}"
+    return report

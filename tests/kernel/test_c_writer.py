@@ -1,0 +1,173 @@
+"""The C that is written means what the BTF says."""
+
+import pytest
+from btf_blob import Blob
+
+from chainbench_agent.kernel.btf_types import ENUMS, RECORDS, Kind
+from chainbench_agent.kernel.c_writer import CWriter
+
+
+@pytest.fixture
+def blob():
+    return Blob()
+
+
+def c_of(btf, *roots):
+    """The declarations of these types, or of all."""
+    writer = CWriter(btf)
+    for type_id in btf.ids(*RECORDS, *ENUMS, Kind.TYPEDEF):
+        found = btf.type(type_id)
+        if found.name in roots if roots else found.name or found.kind in ENUMS:
+            writer.define(type_id)
+    return writer.text.replace("\t", "  ")
+
+
+def test_gaps_are_named(blob):
+    """What C would not leave free is a member, before, between and behind; what it would is not written."""
+    char, long = blob.int("char", 1), blob.int("long int", 8)
+    blob.struct("s", 32, ("a", char, 0), ("b", long, 64), ("c", char, 192))
+
+    assert c_of(blob.btf()) == (
+        "struct s;\nstruct s {\n  char a;\n  long int b;\n  unsigned char cb_pad_1[8];\n  char c;\n};\n"
+    )
+
+
+def test_trailing_space_is_named(blob):
+    """A struct aligned to a cache line keeps its size."""
+    char = blob.int("char", 1)
+    blob.struct("s", 64, ("a", char, 0), ("rest", blob.array(char, 0), 8))
+
+    assert "  char rest[0];\n  unsigned char cb_pad_1[63];\n}" in c_of(blob.btf())
+
+
+def test_packed_where_nothing_else_fits(blob):
+    """A member at an odd place, or a size that alignment would round up, makes the struct packed."""
+    char, word = blob.int("char", 1), blob.int("int", 4)
+    inner = blob.struct("inner", 5, ("a", char, 0), ("b", word, 8))
+    blob.struct("outer", 12, ("c", char, 0), ("in", inner, 24), ("d", word, 64))
+
+    text = c_of(blob.btf())
+
+    assert "struct inner {\n  char a;\n  int b;\n} __attribute__((packed));" in text
+    assert "struct outer {\n  char c;\n  unsigned char cb_pad_1[2];\n  struct inner in;\n  int d;\n};" in text
+
+
+def test_bit_fields(blob):
+    """Bits that are not used are a named bit-field up to the byte, then bytes; never anonymous."""
+    word = blob.int("unsigned int", 4)
+    blob.struct("s", 8, ("a", word, 0, 3), ("b", word, 24, 8), ("c", word, 32, 31))
+
+    assert c_of(blob.btf()).endswith(
+        "struct s {\n  unsigned int a : 3;\n  unsigned char cb_pad_1 : 5;\n  unsigned char cb_pad_2[2];\n"
+        "  unsigned int b : 8;\n  unsigned int c : 31;\n};\n"
+    )
+
+
+def test_long_runs_of_bit_fields_are_cut(blob):
+    """LLVM must not see one integer wider than 64 bits: x86-64 and BPF align it differently."""
+    long = blob.int("unsigned long", 8)
+    blob.struct("s", 24, ("a", long, 0, 64), ("b", long, 64, 32), ("c", long, 96, 32), ("d", long, 128, 64))
+
+    assert c_of(blob.btf()).count("unsigned char : 0;") == 2
+
+
+def test_overlapping_members_become_bytes(blob):
+    """What C cannot say is at least of the right size."""
+    word = blob.int("int", 4)
+    blob.struct("s", 8, ("a", word, 32), ("b", word, 0))
+
+    assert "struct s {\n  unsigned char cb_pad_1[8];\n};" in c_of(blob.btf())
+
+
+def test_enum_sizes(blob):
+    """A packed enum keeps its byte; old bpftool lost it, and every member behind moved."""
+    hint = blob.enum("hint", 1, A=0, B=255)
+    wide = blob.enum64("wide", C=1 << 40)
+    blob.struct("s", 16, ("h", hint, 0), ("w", wide, 64))
+
+    text = c_of(blob.btf())
+
+    assert "enum hint {\n  A = 0,\n  B = 255,\n} __attribute__((mode(QI)));" in text
+    assert "C = 1099511627776ULL,\n} __attribute__((mode(DI)));" in text
+
+
+def test_anonymous_members_are_written_in_place(blob):
+    """An anonymous union stays anonymous, and the gaps of all levels have different names."""
+    char, long = blob.int("char", 1), blob.int("long int", 8)
+    inner = blob.struct("", 16, ("a", char, 0), ("b", char, 64))
+    union = blob.union("", 24, ("x", long, 0), ("", inner, 0))
+    blob.struct("s", 40, ("", union, 0), ("list", blob.array(blob.struct("", 2, ("v", char, 0)), 8), 192))
+
+    assert c_of(blob.btf()).endswith(
+        """struct s {
+  union {
+    long int x;
+    struct {
+      char a;
+      unsigned char cb_pad_1[7];
+      char b;
+      unsigned char cb_pad_2[7];
+    };
+    unsigned char cb_pad_3[24];
+  };
+  struct {
+    char v;
+    unsigned char cb_pad_4[1];
+  } list[8];
+};
+"""
+    )
+
+
+def test_declarators(blob):
+    """Arrays of pointers to functions, pointers to arrays, functions that return pointers."""
+    word = blob.int("int", 4)
+    function = blob.ptr(blob.proto(blob.ptr(word), word, 0))
+    members = [("table", blob.array(function, 3), 0), ("grid", blob.ptr(blob.array(word, 4)), 192)]
+    blob.struct("s", 32, *members)
+
+    text = c_of(blob.btf())
+
+    assert "  int *(*table[3])(int, ...);\n  int (*grid)[4];\n" in text
+
+
+def test_order(blob):
+    """Contained types come first, types behind a pointer are only declared, a typedef precedes its users."""
+    node = 6
+    pointer = blob.ptr(node)
+    blob.struct("owner", 16, ("first", pointer, 0), ("self", 3, 64))
+    blob.ptr(4)
+    blob.typedef("owner_t", 2)
+    blob.ptr(4)
+    blob.struct("node", 24, ("owner", 5, 0), ("by_value", 2, 64))
+
+    btf = blob.btf()
+
+    assert c_of(btf, "owner").split("\n")[:4] == [
+        "struct node;", "struct owner;", "typedef struct owner owner_t;", "struct owner {"
+    ]  # fmt: skip
+    assert "struct node {" not in c_of(btf, "owner")
+    assert c_of(btf, "node").index("struct owner {") < c_of(btf, "node").index("struct node {")
+
+
+def test_shared_names(blob):
+    """The first of a name keeps it; enumerators also give way to typedefs."""
+    word = blob.int("int", 4)
+    blob.struct("s", 4, ("a", word, 0))
+    other = blob.struct("s", 8, ("b", blob.array(word, 2), 0))
+    blob.enum("e", 4, ONE=1, mode=2)
+    blob.enum("", 4, ONE=3)
+    blob.typedef("mode", other)
+
+    text = c_of(blob.btf())
+
+    assert "struct s {\n  int a;\n};" in text
+    assert "struct s___2 {\n  int b[2];\n};" in text
+    assert "typedef struct s___2 mode;" in text
+    assert "  ONE = 1,\n  mode___2 = 2,\n" in text
+    assert "  ONE___2 = 3,\n" in text
+
+
+def test_what_the_compiler_has_itself_is_not_defined(blob):
+    blob.typedef("__builtin_va_list", blob.int("int", 4))
+    assert "va_list" not in c_of(blob.btf())

@@ -1,0 +1,102 @@
+"""The tree has all that BCC asks for, is written once, and is whole or absent."""
+
+import os
+import threading
+from pathlib import Path
+
+import pytest
+from bcc_child import compile_in
+from btf_blob import Blob
+
+from chainbench_agent.kernel import header_tree
+from chainbench_agent.kernel.btf import Btf
+from chainbench_agent.kernel.header_tree import cached_tree, kernel_config, structs_of, write_header_tree
+
+
+@pytest.fixture
+def small():
+    """A kernel of one struct and one enum."""
+    blob = Blob()
+    word = blob.int("int", 4)
+    blob.struct("task_struct", 8, ("pid", word, 32))
+    blob.enum("bpf_map_type", 4, BPF_MAP_TYPE_HASH=1)
+    return blob.btf()
+
+
+def test_tree(small, tmp_path):
+    """All that BCC includes is there, constants that this kernel lacks as macros, the others not."""
+    config = {"CONFIG_HZ": "250", "CONFIG_SMP": "y", "CONFIG_EXT4_FS": "m"}
+
+    structs = write_header_tree(tmp_path, small, config, ["task_struct", "no_such"], "5.10.0-46-amd64")
+
+    include = tmp_path / "include"
+    assert structs == structs_of(tmp_path) == ("task_struct",)
+    assert (include / "linux/autoconf.h").read_text() == (
+        "#define CONFIG_BPF_SYSCALL 1\n#define CONFIG_HZ 250\n"
+        "#define CONFIG_SMP 1\n#define CONFIG_EXT4_FS_MODULE 1\n"
+    )
+    assert f"LINUX_VERSION_CODE {5 << 16 | 10 << 8}\n" in (include / "linux/version.h").read_text()
+    vmlinux = (include / "vmlinux.h").read_text()
+    assert "#define BPF_FUNC_cgrp_storage_delete 211\n" in vmlinux
+    assert "#define BPF_MAP_TYPE_ARRAY 2\n" in vmlinux
+    assert "#define BPF_MAP_TYPE_HASH " not in vmlinux
+    assert (include / "uapi/linux/ptrace.h").exists()
+
+
+def test_a_tree_is_written_once(small, tmp_path, monkeypatch):
+    """The second time nothing is written, nor even parsed; other roots are another tree."""
+    first = cached_tree(tmp_path, small, ["task_struct"], "6.1.0")
+    (first / "mark").touch()
+    unparsed = Btf(small._data)
+
+    assert cached_tree(tmp_path, unparsed, ["task_struct", "task_struct"], "6.1.0") == first
+    assert "_index" not in vars(unparsed)
+    assert (first / "mark").exists()
+    assert cached_tree(tmp_path, small, ["pid_t"], "6.1.0") != first
+    monkeypatch.setattr(header_tree, "FORMAT", header_tree.FORMAT + 1)
+    assert cached_tree(tmp_path, small, ["task_struct"], "6.1.0") != first
+
+
+def test_a_tree_is_whole_or_absent(small, tmp_path, monkeypatch):
+    """What fails half-way leaves nothing behind, and does not stop the next attempt."""
+    with monkeypatch.context() as patch:
+        patch.setattr(header_tree, "kernel_config", lambda _release: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            cached_tree(tmp_path, small, None, "6.1.0")
+    assert list(tmp_path.iterdir()) == []
+    assert structs_of(cached_tree(tmp_path, small, None, "6.1.0")) == ("task_struct",)
+
+
+def test_concurrent_builders_agree(small, tmp_path):
+    """Eight at once: one tree, and no remains."""
+    found = []
+    builders = [
+        threading.Thread(target=lambda: found.append(cached_tree(tmp_path, small, None, "6.1.0")))
+        for _ in range(8)
+    ]
+    for builder in builders:
+        builder.start()
+    for builder in builders:
+        builder.join()
+
+    assert len(found) == 8
+    assert list(tmp_path.iterdir()) == [found[0]]
+
+
+def test_an_unwritable_cache_is_no_obstacle(small, tmp_path):
+    """The tree is a temporary one then."""
+    (tmp_path / "file").touch()
+
+    tree = cached_tree(tmp_path / "file" / "cache", small, None, "6.1.0")
+
+    assert tmp_path not in tree.parents
+    assert structs_of(tree) == ("task_struct",)
+
+
+@pytest.mark.bpf
+def test_any_bcc_program_compiles_with_the_full_tree(tmp_path):
+    """In the manner of BCC's own tools: their includes, their maps, without a warning."""
+    write_header_tree(tmp_path, Btf.load(), kernel_config(), None, os.uname().release)
+    code, warnings = compile_in(tmp_path, (Path(__file__).parent / "any_program.c").read_text(), "on_switch")
+    assert code["on_switch"]
+    assert warnings == ""

@@ -1,0 +1,93 @@
+"""Blocked time has its length, its system call and its function; at the edges of a run it is cut."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+
+pytestmark = pytest.mark.bpf
+
+# rt_sigtimedwait(2): a way to sleep that nothing else on a machine uses.
+SLEEPER = """
+import signal, sys, time
+signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGUSR1})
+print(flush=True)
+signal.sigtimedwait({signal.SIGUSR1}, float(sys.argv[1]))
+"""
+
+
+def sleeper(seconds):
+    """A process that is asleep when this returns, and ends after `seconds`."""
+    child = subprocess.Popen([sys.executable, "-c", SLEEPER, str(seconds)], stdout=subprocess.PIPE)
+    with child.stdout:
+        child.stdout.readline()
+    return child
+
+
+def slept_ms(evidence):
+    reasons = evidence["offcpu"]["top_reasons"]
+    return sum(reason["ms"] for reason in reasons if reason["syscall"] == "rt_sigtimedwait")
+
+
+def test_a_sleep_within_the_run(measure):
+    """Half a second asleep is 500 ms, in the function that sleeps."""
+    evidence = measure(lambda: sleeper(0.5).wait())
+
+    assert slept_ms(evidence) == pytest.approx(500, abs=25)
+    (reason,) = [r for r in evidence["offcpu"]["top_reasons"] if r["syscall"] == "rt_sigtimedwait"]
+    assert reason["reason"] == "do_sigtimedwait"
+    assert reason["sampled_percent"] == 100
+
+
+def test_a_sleep_that_began_before_the_run(measure):
+    """Only the part within the run counts."""
+    child = sleeper(0.7)
+    time.sleep(0.3)
+
+    evidence = measure(child.wait)
+
+    assert slept_ms(evidence) == pytest.approx(400, abs=60)
+
+
+def test_a_sleep_that_outlasts_the_run(measure):
+    """A thread that is still asleep at the end was blocked until then."""
+    children = []
+
+    def begin():
+        children.append(sleeper(30))
+        time.sleep(0.4)
+
+    evidence = measure(begin)
+    for child in children:
+        child.kill()
+        child.wait()
+
+    assert slept_ms(evidence) == pytest.approx(400, abs=40)
+
+
+def test_the_parts_are_the_whole(measure, python):
+    """Blocked and runnable are all of it, and so are voluntary and involuntary."""
+    offcpu = measure(lambda: python("import time; time.sleep(0.1)"))["offcpu"]
+
+    assert offcpu["total_ms"] == pytest.approx(offcpu["blocked_ms"] + offcpu["runnable_ms"])
+    assert offcpu["total_ms"] == pytest.approx(offcpu["voluntary_ms"] + offcpu["involuntary_ms"])
+
+
+@pytest.mark.parametrize(
+    ("code", "syscall", "functions"),
+    [
+        ("import threading\nthreading.Lock().acquire() and threading.Event().wait(0.3)", "futex", ("futex_",)),
+        ("import select\nselect.poll().poll(300)", "poll", ("poll_schedule_timeout", "do_sys_poll", "do_poll")),
+        ("import os, threading, time\nr, w = os.pipe()\nthreading.Timer(0.3, os.write, (w, b'x')).start()\nos.read(r, 1)",
+         "read", ("pipe_read", "anon_pipe_read")),
+        ("import subprocess\nsubprocess.run(['sleep', '0.3'])", "wait4", ("do_wait",)),
+    ],
+    ids=["futex", "poll", "pipe", "child"],
+)  # fmt: skip
+def test_the_blocking_function_is_named(measure, python, code, syscall, functions):
+    """Each way to wait 0.3 s appears under its system call and the function that called the scheduler."""
+    reasons = measure(lambda: python(code))["offcpu"]["top_reasons"]
+
+    matching = [r for r in reasons if r["syscall"] == syscall and r["reason"].startswith(functions)]
+    assert sum(r["ms"] for r in matching) >= 250, reasons

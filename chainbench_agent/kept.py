@@ -20,7 +20,7 @@ class Kept:
 
     labels: Labels
     evidence: Evidence | None = None
-    results: Counter[Result] = field(default_factory=Counter)
+    results: Counter[str] = field(default_factory=Counter)
 
 
 class Memory:
@@ -36,7 +36,7 @@ class Memory:
     def ended(self, labels: Labels, result: Result, evidence: Evidence | None) -> None:
         """Count a run.  One without evidence leaves that of the run before."""
         before = self._kept.get(labels, Kept(labels))
-        kept = Kept(labels, evidence or before.evidence, before.results + Counter([result]))
+        kept = Kept(labels, evidence or before.evidence, before.results + Counter[str]([result]))
         self._put(self._kept, labels, kept)
         self.latest = evidence or self.latest
 

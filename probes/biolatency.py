@@ -12,6 +12,7 @@ MODULE = Module(
             name="latency_ns",
             help="Time of a block request from its issue to the device until its completion.",
             hooks=HOOKS,
+            prometheus="chainbench_biolatency_microseconds",
         ),
         Counter(
             name="unmatched_completions",

@@ -34,7 +34,7 @@ BPF_ARRAY(cb_config, struct cb_config, 1);
 // What was lost, by cause; see LOSS_CAUSES in chainbench_agent/kernel/machine.py.
 struct cb_loss {
 	u64 task_collisions; // two live threads share a task record
-	u64 unseen_switches;      // a thread entered or left a CPU, and what came before was not seen
+	u64 unseen_switches; // a thread entered or left a CPU, and what came before was not seen
 	u64 keys_full;       // a bounded hash had no room for a key
 };
 BPF_PERCPU_ARRAY(cb_loss, struct cb_loss, 1);

@@ -16,7 +16,7 @@ BPF_PERCPU_ARRAY(cpu_idle_span, struct cpu_idle_span, 1);
 
 #define CPU_NOT_IDLE 0xffffffff
 #define CPU_IDLE_UNKNOWN (CPU_IDLE_NS_ENTRIES - 1) // idle since before the run
-#define CPU_NO_QUOTA (~0ULL)			   // kernel/sched/sched.h: RUNTIME_INF
+#define CPU_NO_QUOTA (~0ULL)                       // kernel/sched/sched.h: RUNTIME_INF
 
 static __always_inline void cpu_on_task_ran(struct cb_event *ev, struct cb_cpu *cpu,
 					    struct cb_task *task, u64 ns, bool voluntary)
@@ -67,25 +67,29 @@ static __always_inline void cpu_on_sched_switch(struct cb_event *ev, struct cb_c
 #endif
 }
 
-static __always_inline void cpu_on_irq_handler_entry(struct cb_event *ev, struct cb_cpu *cpu, int irq)
+static __always_inline void cpu_on_irq_handler_entry(struct cb_event *ev, struct cb_cpu *cpu,
+						     int irq)
 {
 	cpu->interrupts++;
 	cpu->device_interrupts[cb_clamp(irq, CPU_DEVICE_INTERRUPTS_ENTRIES)]++;
 }
 
-static __always_inline void cpu_on_local_timer_entry(struct cb_event *ev, struct cb_cpu *cpu, int vector)
+static __always_inline void cpu_on_local_timer_entry(struct cb_event *ev, struct cb_cpu *cpu,
+						     int vector)
 {
 	cpu->interrupts++;
 	cpu->vector_interrupts[0]++;
 }
 
-static __always_inline void cpu_on_reschedule_entry(struct cb_event *ev, struct cb_cpu *cpu, int vector)
+static __always_inline void cpu_on_reschedule_entry(struct cb_event *ev, struct cb_cpu *cpu,
+						    int vector)
 {
 	cpu->interrupts++;
 	cpu->vector_interrupts[1]++;
 }
 
-static __always_inline void cpu_on_call_function_entry(struct cb_event *ev, struct cb_cpu *cpu, int vector)
+static __always_inline void cpu_on_call_function_entry(struct cb_event *ev, struct cb_cpu *cpu,
+						       int vector)
 {
 	cpu->interrupts++;
 	cpu->vector_interrupts[2]++;
@@ -98,13 +102,15 @@ static __always_inline void cpu_on_call_function_single_entry(struct cb_event *e
 	cpu->vector_interrupts[3]++;
 }
 
-static __always_inline void cpu_on_irq_work_entry(struct cb_event *ev, struct cb_cpu *cpu, int vector)
+static __always_inline void cpu_on_irq_work_entry(struct cb_event *ev, struct cb_cpu *cpu,
+						  int vector)
 {
 	cpu->interrupts++;
 	cpu->vector_interrupts[4]++;
 }
 
-static __always_inline void cpu_on_softirq_entry(struct cb_event *ev, struct cb_cpu *cpu, u32 vector)
+static __always_inline void cpu_on_softirq_entry(struct cb_event *ev, struct cb_cpu *cpu,
+						 u32 vector)
 {
 	cpu->softirqs[cb_clamp(vector, CPU_SOFTIRQS_ENTRIES)]++;
 }
@@ -128,7 +134,8 @@ static __always_inline void cpu_on_cpu_idle(struct cb_event *ev, struct cb_cpu *
 		span->state = state == CPU_NOT_IDLE ? CPU_IDLE_UNKNOWN : CPU_NOT_IDLE;
 	}
 	if (span->state != CPU_NOT_IDLE)
-		cpu->idle_ns[cb_clamp(span->state, CPU_IDLE_NS_ENTRIES)] += ev->now_ns - span->since_ns;
+		cpu->idle_ns[cb_clamp(span->state, CPU_IDLE_NS_ENTRIES)] +=
+			ev->now_ns - span->since_ns;
 	span->state = state;
 	span->since_ns = ev->now_ns;
 }

@@ -23,7 +23,8 @@ static __always_inline u32 offcpu_wait(struct cb_task *task, u32 state)
 	u64 number = OFFCPU_NO_SYSCALL;
 
 	if (task->regs)
-		bpf_probe_read_kernel(&number, sizeof(number), (void *)task->regs + CB_SYSCALL_OFFSET);
+		bpf_probe_read_kernel(&number, sizeof(number),
+				      (void *)task->regs + CB_SYSCALL_OFFSET);
 	if (number > OFFCPU_NO_SYSCALL)
 		number = OFFCPU_NO_SYSCALL;
 	return number | (state & CB_TASK_UNINTERRUPTIBLE ? OFFCPU_UNINTERRUPTIBLE : 0);

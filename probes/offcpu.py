@@ -109,6 +109,8 @@ MODULE = Module(
             of=("blocked_ns", "woken_wait_ns", "preempted_wait_ns", "sampled_ns"),
             label="reason",
             value="ms",
+            gauge=True,
+            prometheus="chainbench_offcpu_reason_seconds",
         ),
         Table(
             name="blocked_ns",

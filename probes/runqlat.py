@@ -10,6 +10,7 @@ MODULE = Module(
             name="latency_ns",
             help="Time from becoming runnable (woken, created or preempted) to running.",
             hooks=("task_waited",),
+            prometheus="chainbench_runqlat_microseconds",
         ),
     ),
 )

@@ -8,7 +8,7 @@
 
 enum cb_task_state {
 	CB_FREE,
-	CB_UNSEEN,    // no edge seen in this run yet
+	CB_UNSEEN, // no edge seen in this run yet
 	CB_RUNNING,
 	CB_PREEMPTED, // left a CPU while runnable
 	CB_RUNNABLE,  // woken
@@ -23,10 +23,10 @@ struct cb_task {
 	u64 regs;     // address of the saved user registers; 0 for a kernel thread
 	u32 tid;
 	u32 run;
-	u32 wait;     // what it is blocked in: see offcpu.c
-	s32 stack;    // sampled kernel stack of that, or CB_NO_STACK
+	u32 wait;  // what it is blocked in: see offcpu.c
+	s32 stack; // sampled kernel stack of that, or CB_NO_STACK
 	u8 state;
-	u8 counted;   // 0: the agent's own
+	u8 counted; // 0: the agent's own
 	u8 kthread;
 	u8 pad[5];
 };
@@ -77,4 +77,3 @@ static __always_inline struct cb_task *cb_task_of(struct cb_event *ev, struct ta
 	cb_adopt(ev, task, of, tid);
 	return task;
 }
-

@@ -27,7 +27,7 @@ def wheel(tmp_path_factory):
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     for name in ("chainbench_agent", "probes"):
-        shutil.copytree(ROOT / name, source / name, ignore=NOT_SHIPPED)
+        shutil.copytree(ROOT / name, source / name, symlinks=True, ignore=NOT_SHIPPED)
     subprocess.run(
         [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", source / "dist", source],
         check=True,

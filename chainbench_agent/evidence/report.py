@@ -18,5 +18,6 @@ class Report(BaseModel):
     baseline_ms: float
     optimized_ms: float
     gain_pct: float
-    baseline_success: bool | None = None
-    optimized_success: bool | None = None
+    baseline_success: bool | int | None = None
+    """Did it work?  Runners in the wild send 0 and 1 as well."""
+    optimized_success: bool | int | None = None

@@ -60,9 +60,7 @@ class Blob:
 
     def enum64(self, name, **values):
         signed = any(value < 0 for value in values.values())
-        rows = [
-            (self.string(key), value & 0xFFFFFFFF, value >> 32 & 0xFFFFFFFF) for key, value in values.items()
-        ]
+        rows = [(self.string(key), value & 0xFFFFFFFF, value >> 32 & 0xFFFFFFFF) for key, value in values.items()]
         tail = b"".join(struct.pack("=III", *row) for row in rows)
         return self.add(Kind.ENUM64, name, 8, count=len(rows), flag=signed, tail=tail)
 

@@ -32,8 +32,7 @@ def test_tree(small, tmp_path):
     include = tmp_path / "include"
     assert structs == structs_of(tmp_path) == ("task_struct",)
     assert (include / "linux/autoconf.h").read_text() == (
-        "#define CONFIG_BPF_SYSCALL 1\n#define CONFIG_HZ 250\n"
-        "#define CONFIG_SMP 1\n#define CONFIG_EXT4_FS_MODULE 1\n"
+        "#define CONFIG_BPF_SYSCALL 1\n#define CONFIG_HZ 250\n#define CONFIG_SMP 1\n#define CONFIG_EXT4_FS_MODULE 1\n"
     )
     assert f"LINUX_VERSION_CODE {5 << 16 | 10 << 8}\n" in (include / "linux/version.h").read_text()
     vmlinux = (include / "vmlinux.h").read_text()
@@ -71,8 +70,7 @@ def test_concurrent_builders_agree(small, tmp_path):
     """Eight at once: one tree, and no remains."""
     found = []
     builders = [
-        threading.Thread(target=lambda: found.append(cached_tree(tmp_path, small, None, "6.1.0")))
-        for _ in range(8)
+        threading.Thread(target=lambda: found.append(cached_tree(tmp_path, small, None, "6.1.0"))) for _ in range(8)
     ]
     for builder in builders:
         builder.start()

@@ -1,0 +1,105 @@
+"""The command line.  What only one command needs is imported by that command."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from chainbench_agent.errors import AgentError
+from chainbench_agent.settings import DEFAULT_CONFIG, ENV_PREFIX, Settings, default_header_cache, load_settings
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class Commands(click.Group):
+    """Says what went wrong in the error's own sentence."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except AgentError as error:
+            raise click.ClickException(str(error)) from None
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="chainbench-agent")
+def main() -> None:
+    """Kernel-level evidence for benchmarks: why is the optimised variant faster?"""
+
+
+def settings_options(command: Command) -> Command:
+    """An option for each setting, and --config.  The values stay text: settings.py knows what they must be."""
+    for name, setting in reversed(Settings.model_fields.items()):
+        default = ",".join(setting.default) if isinstance(setting.default, tuple) else setting.default
+        shown = f"  [default: {default}]" if setting.default_factory is None else ""
+        option = click.option(f"--{name.replace('_', '-')}", metavar="…", help=f"{setting.description}{shown}")
+        command = option(command)
+    config_help = f"The configuration file, in TOML; {DEFAULT_CONFIG} is read if it exists."
+    return click.option("--config", metavar="FILE", help=config_help)(command)
+
+
+@main.command(epilog=f"The environment sets the same: {ENV_PREFIX}PORT is --port; a key of the file is `port`.")
+@settings_options
+def serve(config: str | None, **given: str | None) -> None:
+    """Serve the HTTP API until SIGTERM or Ctrl-C."""
+    from chainbench_agent import server
+    from chainbench_agent.collector import open_collector
+
+    server.serve(load_settings(config, **given), open_collector)
+
+
+@main.command()
+def demo() -> None:
+    """Measure a small workload, slow and fast, and show both evidences side by side."""
+    from chainbench_agent.demo import run_demo
+
+    click.echo(run_demo())
+
+
+@main.command()
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--header-cache", type=click.Path(path_type=Path), help="Where header trees made from BTF are kept.")
+def doctor(as_json: bool, header_cache: Path | None) -> None:
+    """Say what this machine offers, which modules work from which sources, and what to do about the rest.
+
+    Exits with 0 when every module works.
+    """
+    from chainbench_agent.doctor import examine, render
+    from chainbench_agent.probes import CATALOG
+
+    examination = examine(CATALOG, header_cache or default_header_cache())
+    click.echo(json.dumps(examination.as_json(), indent=2) if as_json else render(examination))
+    raise SystemExit(0 if examination.healthy else 1)
+
+
+@main.command()
+@click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
+def header_tree(directory: Path) -> None:
+    """Write kernel headers for any BCC program to DIRECTORY, from this kernel's BTF.
+
+    Use it with: BCC_KERNEL_SOURCE=DIRECTORY runqlat-bpfcc
+    """
+    from chainbench_agent.kernel.btf import Btf
+    from chainbench_agent.kernel.header_tree import kernel_config, write_header_tree
+
+    if directory.is_dir() and any(directory.iterdir()):
+        raise AgentError(f"{directory} is not empty; name a directory that is, or that does not exist yet")
+    try:
+        structs = write_header_tree(directory, Btf.load(), kernel_config(), None, os.uname().release)
+    except OSError as error:
+        raise AgentError(f"cannot write {directory}: {error.strerror}") from None
+    click.echo(f"{len(structs)} structs written; use it with: BCC_KERNEL_SOURCE={directory.absolute()}")
+
+
+@main.command()
+def metrics() -> None:
+    """Print the table of all metrics, in Markdown."""
+    from chainbench_agent.export.markdown import metrics_table
+    from chainbench_agent.probes import CATALOG
+
+    click.echo(metrics_table(CATALOG))

@@ -1,0 +1,115 @@
+"""The metrics table of the README, generated from the catalogue.
+
+python -m chainbench_agent.export.markdown README.md    # writes it between the markers
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+
+from chainbench_agent.evidence.keys import reported_key
+from chainbench_agent.export.samples import DURATION, GAIN, RUN_DURATION, RUNS
+from chainbench_agent.export.series import metric_family, split_unit
+from chainbench_agent.probes import CATALOG, HOOKS
+from chainbench_agent.spec import Derived, Distribution, Hook, Metric, Module, Table
+
+BEGIN, END = "<!-- metrics:begin -->", "<!-- metrics:end -->"
+
+HEAD = ("Module", "JSON", "Prometheus", "Unit of the JSON", "What it is", "Kernel hooks")
+UNITS = {"ms": "ms", "us": "µs", "bytes": "bytes", "percent": "%", "ratio": "%", "pages": "pages"}
+"""By a word of the key; everything else is counted."""
+
+ABOUT_RUNS = (
+    ("run", "run.duration_ms", RUN_DURATION, "ms"),
+    ("", "", RUNS, ""),
+    ("report", "baseline_ms, optimized_ms", DURATION, "ms"),
+    ("", "gain_pct", GAIN, "%"),
+)
+"""What is not counted in the kernel: (section, key, family, unit)."""
+
+NO_SERIES = "none: its labels have no bound"
+
+
+def metrics_table(catalog: Iterable[Module], hooks: Iterable[Hook] = HOOKS) -> str:
+    """A Markdown table, one row for each metric that is reported, and one for each series about runs."""
+    by_name = {hook.name: hook for hook in hooks}
+    rows = [HEAD, ("---",) * len(HEAD)]
+    rows += [row for module in catalog for row in _module_rows(module, by_name)]
+    rows += [(name, _code(key), _code(f.name), unit, f.help, "") for name, key, f, unit in ABOUT_RUNS]
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |\n" for row in rows)
+
+
+def with_table(document: str, table: str) -> str:
+    """`document` with what stands between the markers replaced.  Raises ValueError where they are missing."""
+    before, begin, rest = document.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not (begin and end):
+        raise ValueError(f"the markers {BEGIN} and {END} are missing: put them where the metrics table belongs")
+    return f"{before}{BEGIN}\n{table}{END}{after}"
+
+
+def _module_rows(module: Module, hooks: Mapping[str, Hook]) -> Iterator[tuple[str, ...]]:
+    for first, metric in enumerate(module.reported):
+        family = metric_family(module, metric)
+        yield (
+            "" if first else module.name,
+            _code(_path(module, metric)),
+            _code(family.name + _labels(metric)) if family else NO_SERIES,
+            _unit(metric),
+            metric.help,
+            ", ".join(_code(name) for name in _kernel_hooks(module.hooks_of(metric), hooks)),
+        )
+
+
+def _path(module: Module, metric: Metric) -> str:
+    """Where the number stands in the evidence."""
+    key = f"{module.section_key}.{reported_key(metric)}"
+    match metric:
+        case Distribution(name="latency_ns"):
+            return f"{module.section_key}.*"
+        case Distribution():
+            return f"{key}.*"
+        case Table(label=label):
+            return f"{key}.<{label}>"
+        case Derived(inline=True, label=label):
+            return f"{module.section_key}.<{label}>"
+        case Derived(value=value) if value:
+            return f"{key}[].{value}"
+    return key
+
+
+def _labels(metric: Metric) -> str:
+    """The labels of its own; every series has those of the run.  A list's further texts are labels too."""
+    match metric:
+        case Derived(label=label, value=value) if value:
+            return f"{{{label},…}}"
+        case Table(label=label) | Derived(label=label) if label:
+            return f"{{{label}}}"
+    return ""
+
+
+def _unit(metric: Metric) -> str:
+    _, unit = split_unit(metric)
+    words = [unit, *reported_key(metric).split("_")]
+    return next((UNITS[word] for word in words if word in UNITS), "count")
+
+
+def _kernel_hooks(names: Iterable[str], hooks: Mapping[str, Hook]) -> list[str]:
+    """Those that a support file raises, by the hooks they are raised on."""
+    found = (place for name in names for place in (hooks[name].raised_on or (name,)))
+    return list(dict.fromkeys(found))
+
+
+def _code(text: str) -> str:
+    return f"`{text}`" if text else ""
+
+
+def main(path: str) -> None:
+    document = Path(path)
+    document.write_text(with_table(document.read_text(), metrics_table(CATALOG)))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

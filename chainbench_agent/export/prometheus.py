@@ -1,0 +1,190 @@
+"""/metrics: the kept runs and the running one, in Prometheus' text format or in OpenMetrics.
+
+Finished evidence never changes, so prometheus_client turns each run into text once, and a scrape is little
+more than a join.  The lines of a family are the same in both formats; only its head differs.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from prometheus_client import CollectorRegistry, Info
+from prometheus_client.core import Metric
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.registry import Collector
+
+from chainbench_agent.evidence.model import Evidence, Labels
+from chainbench_agent.evidence.report import Report
+from chainbench_agent.export.samples import (
+    REPORT_FAMILIES,
+    RUN_FAMILIES,
+    RUNS,
+    report_samples,
+    result_samples,
+    run_labels,
+    run_samples,
+    without_samples,
+)
+from chainbench_agent.export.series import Family, catalog_families
+from chainbench_agent.spec import Module
+
+EOF = b"# EOF\n"
+_METADATA_LINES = 2  # HELP and TYPE
+
+Lines = Mapping[str, bytes]
+"""Family → its sample lines."""
+
+
+class KeptRuns(Protocol):
+    """One label set: its latest evidence, and how often its runs ended how."""
+
+    @property
+    def labels(self) -> Labels: ...
+    @property
+    def evidence(self) -> Evidence | None: ...
+    @property
+    def results(self) -> Mapping[Any, int]: ...
+
+
+class View(Protocol):
+    """What the exporter asks of the runs (runs.py), which see to it that there are not too many."""
+
+    @property
+    def machine(self) -> str: ...
+
+    def kept(self) -> Sequence[KeptRuns]:
+        """Each label set that is remembered."""
+
+    def reports(self) -> Sequence[Report]:
+        """What runners reported, oldest first."""
+
+    def current(self) -> Evidence | None:
+        """The evidence so far of the run that is on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """An exposition format: what it is called in HTTP, and how a registry is written in it."""
+
+    content_type: str
+    encode: Callable[[Collector], bytes]
+    end: bytes
+
+
+PLAIN = Format(CONTENT_TYPE_PLAIN_0_0_4, generate_latest, b"")
+OPENMETRICS = Format(openmetrics.CONTENT_TYPE_LATEST, openmetrics.generate_latest, EOF)
+
+
+def agent_registry(version: str, backend: str) -> CollectorRegistry:
+    """A registry for what is not about a run, with `chainbench_agent_info{version,backend}` in it."""
+    registry = CollectorRegistry()
+    info = Info(
+        "chainbench_agent",
+        "The version, and whether this agent measures (ebpf) or not (mock).",
+        registry=registry,
+    )
+    info.info({"version": version, "backend": backend})
+    return registry
+
+
+class Exporter:
+    """Renders /metrics for the metrics of a catalogue.  `agent`: what is not about a run.  Thread-safe."""
+
+    def __init__(self, catalog: Iterable[Module], agent: CollectorRegistry) -> None:
+        self._metrics = catalog_families(catalog)
+        self._agent = agent
+        families: tuple[Family, ...] = (RUNS, *RUN_FAMILIES, *REPORT_FAMILIES, *self._metrics)
+        self._heads = {
+            form: {f.name: form.encode(_Single(without_samples(f))).removesuffix(form.end) for f in families}
+            for form in (PLAIN, OPENMETRICS)
+        }
+        self._finished: Mapping[Hashable, Lines] = {}
+
+    def render(self, view: View, accept: str) -> tuple[bytes, str]:
+        """The exposition and its content type.  `accept`: the request's Accept header, or nothing."""
+        form = preferred_format(accept)
+        kept = view.kept()
+        results = result_samples(((runs.labels, runs.results) for runs in kept), view.machine)
+        by_family: dict[str, list[bytes]] = {RUNS.name: [_lines(results)]}
+        for lines in self._current(view, kept):
+            for name, text in lines.items():
+                by_family.setdefault(name, []).append(text)
+        parts = [form.encode(self._agent).removesuffix(form.end)]
+        for name, head in self._heads[form].items():
+            if any(texts := by_family.get(name, [])):
+                parts += [head, *texts]
+        parts.append(form.end)
+        return b"".join(parts), form.content_type
+
+    def _current(self, view: View, kept: Iterable[KeptRuns]) -> Iterable[Lines]:
+        """The lines of each run and report, one per label set; what is finished is turned into text once."""
+        current: dict[Hashable, Lines] = {}
+        finished: dict[Hashable, Lines] = {}
+        for evidence in (runs.evidence for runs in kept):
+            if evidence:
+                run_id = evidence.run.id
+                finished[run_id] = self._finished.get(run_id) or self._run(evidence)
+                current[_identity(evidence)] = finished[run_id]
+        if running := view.current():
+            current[_identity(running)] = self._run(running)
+        for report in view.reports():
+            finished[report] = self._finished.get(report) or _by_family(report_samples(report, view.machine))
+            # without its scenario: the two that it is about are in its samples
+            current[report.impl, report.variant, report.commit, report.dataset] = finished[report]
+        self._finished = finished
+        return current.values()
+
+    def _run(self, evidence: Evidence) -> Lines:
+        return _by_family(run_samples(self._metrics, evidence))
+
+
+def _identity(evidence: Evidence) -> tuple[str, ...]:
+    """The labels that all its series have."""
+    return (*run_labels(evidence.run, evidence.run.machine), evidence.source)
+
+
+class _Single:
+    """Enough of a registry for one family."""
+
+    def __init__(self, family: Metric) -> None:
+        self._family = family
+
+    def collect(self) -> Iterable[Metric]:
+        return (self._family,)
+
+
+def _by_family(families: Iterable[Metric]) -> Lines:
+    return {_scraped_name(family): _lines(family) for family in families}
+
+
+def _scraped_name(family: Metric) -> str:
+    """prometheus_client calls a counter by its name without `_total`."""
+    return f"{family.name}_total" if family.type == "counter" else family.name
+
+
+def _lines(family: Metric) -> bytes:
+    """The sample lines of a family, which are the same in both formats."""
+    return generate_latest(_Single(family)).split(b"\n", _METADATA_LINES)[_METADATA_LINES]
+
+
+def preferred_format(accept: str) -> Format:
+    """OpenMetrics where `accept` names it and does not like plain text better."""
+    openmetrics_quality = _quality(accept, "application/openmetrics-text")
+    if openmetrics_quality and openmetrics_quality >= _quality(accept, "text/plain", "text/*", "*/*"):
+        return OPENMETRICS
+    return PLAIN
+
+
+def _quality(accept: str, *media_types: str) -> float:
+    """The highest quality that the header gives to one of these types; 0 where it names none."""
+    best = 0.0
+    for media_range in accept.lower().split(","):
+        name, *parameters = (part.strip() for part in media_range.split(";"))
+        if name in media_types:
+            quality = next((p.removeprefix("q=") for p in parameters if p.startswith("q=")), "1")
+            best = max(best, float(quality) if re.fullmatch(r"[01](\.\d{0,3})?", quality) else 0.0)
+    return best

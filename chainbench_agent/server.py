@@ -1,0 +1,175 @@
+"""Serves the agent with gunicorn, from code: a master that listens, and one worker that does everything.
+
+One worker, because the BPF objects and the state of the run live in a process; it answers with threads.
+The agent is built in the worker, after the fork, and taken down there whatever signal ends it.
+All modules are imported before the fork, so that the two processes share what they can (57 MB together, not 66).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from flask import Flask
+from gunicorn.app.base import BaseApplication
+from gunicorn.arbiter import Arbiter
+from gunicorn.errors import HaltServer
+from gunicorn.glogging import Logger
+from gunicorn.workers.gthread import ThreadWorker
+
+from chainbench_agent.collector.base import Collector
+from chainbench_agent.errors import AgentError, InputError
+from chainbench_agent.export.prometheus import Exporter, agent_registry
+from chainbench_agent.probes import CATALOG
+from chainbench_agent.runs import Runs
+from chainbench_agent.settings import Settings
+from chainbench_agent.web.app import create_app
+from chainbench_agent.web.status import VERSION
+
+OpenCollector = Callable[[Settings], Collector]
+
+GRACE_S = 1
+"""How long a worker that ends waits for requests under way."""
+
+KILL_AFTER_S = 12
+"""How long the master waits for it: GRACE_S, twice runs.SETTLE_S, and the collector's last words."""
+
+MEMORY = "/dev/shm"  # noqa: S108
+"""Where the worker has the file that it touches every second: on a disk that would be seen in `biolatency`."""
+
+log = logging.getLogger(__name__)
+
+
+def serve(settings: Settings, open_collector: OpenCollector) -> None:
+    """Serve until SIGTERM or SIGINT, then exit with 0; with 3 if the agent cannot be built.
+
+    Raises InputError when the address cannot be listened on.
+    """
+    log_to_stderr(settings.log_level)
+    with listen(settings.host, settings.port) as listener:
+        Master(Server(settings, open_collector), listener).run()
+
+
+def log_to_stderr(level: str) -> None:
+    logging.basicConfig(stream=sys.stderr, level=level.upper(), format="%(asctime)s %(levelname)-7s %(message)s")
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket.  Ours, because gunicorn tries for five seconds before it says that it cannot."""
+    try:
+        family, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.create_server((host, port), family=family, backlog=128)
+    except OSError as error:
+        reason = f"cannot listen on {host}:{port}: {error.strerror}; choose another with --host and --port"
+        raise InputError("port", reason) from None
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by each connection
+    return listener
+
+
+class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; nor have those below
+    """The agent, as gunicorn's application."""
+
+    def __init__(self, settings: Settings, open_collector: OpenCollector) -> None:
+        self._settings = settings
+        self._open_collector = open_collector
+        self._collector: Collector | None = None
+        self._runs: Runs | None = None
+        super().__init__()
+
+    def load_config(self) -> None:
+        options = {
+            "workers": 1,
+            "worker_class": Worker,
+            "threads": 8,
+            # A machine that the benchmark starves for a minute must not cost the run its worker.
+            "timeout": 0,
+            "graceful_timeout": KILL_AFTER_S,
+            # No connection is kept: a shutdown waits for none, and no runner posts into one that is closing.
+            "keepalive": 0,
+            "worker_tmp_dir": MEMORY if os.access(MEMORY, os.W_OK) else None,
+            "control_socket_disable": True,
+            "logger_class": GunicornLog,
+        }
+        for name, value in options.items():
+            self.cfg.set(name, value)
+
+    def load(self) -> Flask:
+        """Build the agent.  Called in the worker, which ends if this fails, and the master with it."""
+        settings = self._settings
+        try:
+            self._collector = self._open_collector(settings)
+        except AgentError as error:
+            log.error("%s", error)  # noqa: TRY400 - a sentence for people
+            sys.exit(Arbiter.WORKER_BOOT_ERROR)
+        self._runs = runs = Runs(self._collector, settings.machine, max_kept=settings.max_kept_label_sets)
+        exporter = Exporter(CATALOG, agent_registry(VERSION, runs.status().collector.backend))
+        return create_app(runs, lambda accept: exporter.render(runs, accept))
+
+    def unload(self) -> None:
+        """Finish the run that is on, and give everything back."""
+        if self._runs:
+            self._runs.shutdown()
+        if self._collector:
+            self._collector.close()
+
+
+class Worker(ThreadWorker):  # type: ignore[misc]
+    """Ends in one way, whatever the signal: requests under way are answered, the run is finished."""
+
+    def handle_quit(self, sig: int, frame: Any) -> None:
+        """Not at once, as gunicorn has it: Ctrl-C is followed by the master's SIGQUIT, in the midst of it all."""
+        self.handle_exit(sig, frame)
+
+    def run(self) -> None:
+        host, port, *_ = self.sockets[0].getsockname()
+        log.info("serving on http://%s:%s", f"[{host}]" if ":" in host else host, port)
+        self.cfg.set("graceful_timeout", GRACE_S)  # in this process; the master waits for longer
+        super().run()
+        self.app.unload()
+        logging.shutdown()
+        os._exit(0)  # Python would wait for the threads, and so for any client that sends nothing
+
+
+class Master(Arbiter):  # type: ignore[misc]
+    """Keeps one worker, never two: what gunicorn does on other signals is left out."""
+
+    def __init__(self, app: Server, listener: socket.socket) -> None:
+        super().__init__(app)
+        self.LISTENERS = [listener]
+
+    def handle_hup(self) -> None:
+        """End: the terminal is gone."""
+        self.handle_term()
+
+    def handle_ttin(self) -> None: ...
+
+    def handle_ttou(self) -> None: ...
+
+    def handle_usr2(self) -> None: ...
+
+    def reap_workers(self) -> None:
+        """A worker that could not build the agent has said why; gunicorn would only add noise."""
+        try:
+            super().reap_workers()
+        except HaltServer as halt:
+            sys.exit(halt.exit_status)
+
+
+class GunicornLog(Logger):  # type: ignore[misc]
+    """Gunicorn's warnings go where everything else goes.  There is no access log."""
+
+    def setup(self, cfg: Any) -> None:
+        self.cfg = cfg
+        self.error_log.propagate = True
+        if not log.isEnabledFor(logging.DEBUG):
+            self.error_log.setLevel(logging.WARNING)
+        self.error_log.addFilter(_is_news)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    could_not_boot = isinstance(record.args, tuple) and record.args[-1:] == (Arbiter.WORKER_BOOT_ERROR,)
+    return not (could_not_boot and "exited with code" in record.msg)

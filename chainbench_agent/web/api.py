@@ -1,0 +1,83 @@
+"""The routes: each is one call into the runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from flask import Flask, Response, abort, request
+from flask.typing import ResponseReturnValue
+from pydantic import BaseModel, ValidationError
+
+from chainbench_agent.runs import Runs
+from chainbench_agent.web.models import ReportRequest, StartRequest
+from chainbench_agent.web.problems import JSON_REMEDY, BadBody, problem
+from chainbench_agent.web.status import backend_json, status_json, timestamp
+
+Metrics = Callable[[str], tuple[bytes, str]]
+"""The Accept header → the exposition and its content type."""
+
+Body = TypeVar("Body", bound=BaseModel)
+
+
+class Api:
+    """Answers requests, from any number of threads."""
+
+    def __init__(self, runs: Runs, metrics: Metrics) -> None:
+        self._runs = runs
+        self._metrics = metrics
+
+    def add_to(self, app: Flask) -> None:
+        app.add_url_rule("/start", "start", self.start, methods=["POST"])
+        app.add_url_rule("/stop", "stop", self.stop, methods=["POST"])
+        app.add_url_rule("/status", "status", self.status)
+        app.add_url_rule("/report", "report", self.report, methods=["POST"])
+        app.add_url_rule("/report", "evidence", self.evidence)
+        app.add_url_rule("/metrics", "metrics", self.metrics)
+
+    def start(self) -> ResponseReturnValue:
+        collector = self._runs.status().collector
+        collecting = [module.name for module in collector.modules if module.state != "off"]
+        active = self._runs.start(_body(StartRequest, collecting).labels)
+        return {
+            "status": "started",
+            "run_id": active.id,
+            **active.labels.model_dump(),
+            "machine": self._runs.machine,
+            "started_at": timestamp(active.started_at),
+            **backend_json(collector),
+        }
+
+    def stop(self) -> ResponseReturnValue:
+        return self._runs.stop().as_json()
+
+    def status(self) -> ResponseReturnValue:
+        return status_json(self._runs.status(), self._runs.machine)
+
+    def report(self) -> ResponseReturnValue:
+        self._runs.report(_body(ReportRequest).report)
+        return {"status": "metrics_reported"}
+
+    def evidence(self) -> ResponseReturnValue:
+        latest = self._runs.latest()
+        if latest is None:
+            return problem(404, "no run has finished yet", "POST /start and POST /stop make one")
+        return {"evidence": latest.as_json()}
+
+    def metrics(self) -> ResponseReturnValue:
+        body, content_type = self._metrics(request.headers.get("Accept", ""))
+        return Response(body, content_type=content_type)
+
+
+def _body(model: type[Body], context: Any = None) -> Body:
+    raw = request.get_data(cache=False)
+    if not raw:
+        abort(problem(400, "the body is empty", JSON_REMEDY))
+    if not request.is_json:
+        abort(415)
+    if len(raw) == request.max_content_length:
+        abort(413)  # a body without Content-Length is cut there
+    try:
+        return model.model_validate_json(raw, context=context)
+    except ValidationError as error:
+        raise BadBody(model, error) from None

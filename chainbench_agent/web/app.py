@@ -1,0 +1,23 @@
+"""The HTTP application."""
+
+from __future__ import annotations
+
+from flask import Flask
+
+from chainbench_agent.runs import Runs
+from chainbench_agent.web import problems
+from chainbench_agent.web.api import Api, Metrics
+
+LONGEST_BODY = 64 * 1024
+"""The largest sensible body is under 2 KiB."""
+
+
+def create_app(runs: Runs, metrics: Metrics) -> Flask:
+    """`metrics` renders the exposition for an Accept header."""
+    app = Flask(__name__, static_folder=None)
+    app.config["MAX_CONTENT_LENGTH"] = LONGEST_BODY
+    app.json.sort_keys = False  # type: ignore[attr-defined]  # the evidence has an order made for reading
+    app.json.ensure_ascii = False  # type: ignore[attr-defined]
+    problems.install(app)
+    Api(runs, metrics).add_to(app)
+    return app

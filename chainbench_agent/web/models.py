@@ -1,0 +1,126 @@
+"""What may come in: the bodies of `POST /start` and `POST /report`.
+
+A field's description completes the sentence "send it as …".  Unknown fields are ignored, as runners in the
+wild expect; but one that would change what is measured is refused where this version cannot honour it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
+from pydantic_core import PydanticCustomError
+
+from chainbench_agent.evidence.model import Labels
+from chainbench_agent.evidence.report import Report
+
+
+def _in_print(text: str) -> str:
+    """Labels end up in log lines and in Prometheus."""
+    if not text.isprintable() or text.isspace():
+        raise PydanticCustomError("not_printable", "has characters that do not print")
+    return text
+
+
+_OptionalWord = Annotated[
+    str,
+    StringConstraints(strict=True, max_length=200),
+    AfterValidator(_in_print),
+    Field(description="a string of at most 200 printable characters"),
+]
+_Word = Annotated[
+    str,
+    StringConstraints(strict=True, min_length=1, max_length=200),
+    AfterValidator(_in_print),
+    Field(description="a string of 1 to 200 printable characters"),
+]
+_Milliseconds = Annotated[
+    float,
+    Field(strict=True, ge=0, allow_inf_nan=False, description="a number of milliseconds, 0 or more"),
+]
+_Percent = Annotated[float, Field(strict=True, allow_inf_nan=False, description="a number of percent")]
+_Flag = Annotated[bool | None, Field(strict=True, description="true or false")]
+
+
+def _refuse(message: str, remedy: str) -> PydanticCustomError:
+    return PydanticCustomError("unsupported", "{message}", {"message": message, "remedy": remedy})
+
+
+class StartRequest(Labels):
+    """All five labels.  The validation context is the names of the modules that collect."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    scenario: _Word = Field()
+    impl: _Word = Field()
+    variant: _Word = Field()
+    commit: _Word = Field()
+    dataset: _Word = Field()
+
+    pid: object = None
+    cgroup: object = None
+    probes: object = None
+    sample_interval: object = None
+    max_duration_s: object = None
+
+    @property
+    def labels(self) -> Labels:
+        return Labels(**self.model_dump(include=set(Labels.model_fields)))
+
+    @field_validator("pid", "cgroup")
+    @classmethod
+    def _whole_machine(cls, value: object) -> object:
+        if value is not None:
+            raise _refuse("this version measures the whole machine", "leave it out")
+        return value
+
+    @field_validator("sample_interval")
+    @classmethod
+    def _every_event(cls, value: object) -> object:
+        if value is not None and value != 1:
+            raise _refuse("this version counts every event", "leave it out, or send 1")
+        return value
+
+    @field_validator("max_duration_s")
+    @classmethod
+    def _until_stop(cls, value: object) -> object:
+        if value is not None:
+            raise _refuse("in this version only /stop ends a run", "leave it out")
+        return value
+
+    @field_validator("probes")
+    @classmethod
+    def _what_collects(cls, value: object, info: ValidationInfo) -> object:
+        collecting: Sequence[str] = info.context or ()
+        if value is not None and _names(value) not in (["all"], sorted(collecting)):
+            raise _refuse(
+                f"modules are chosen when the agent starts; it collects {', '.join(collecting)}",
+                "leave it out, or start the agent with --probes",
+            )
+        return value
+
+
+def _names(value: object) -> list[str]:
+    """A list of names, or a text with commas; sorted."""
+    names = value.split(",") if isinstance(value, str) else value
+    return sorted(str(name).strip() for name in names) if isinstance(names, list) else []
+
+
+class ReportRequest(Report):
+    """A runner need not name a scenario: the report is about two."""
+
+    scenario: _OptionalWord = ""
+    impl: _Word
+    variant: _Word
+    commit: _Word
+    dataset: _Word
+    baseline_ms: _Milliseconds
+    optimized_ms: _Milliseconds
+    gain_pct: _Percent
+    baseline_success: _Flag = None
+    optimized_success: _Flag = None
+
+    @property
+    def report(self) -> Report:
+        return Report(**self.model_dump())

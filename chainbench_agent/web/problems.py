@@ -1,0 +1,110 @@
+"""Every error as a problem document (RFC 9457) that says what to do.
+
+400 not JSON   404, 405 no such call   409 does not fit the state   413 too long   415 not called JSON
+422 JSON that is not the right thing   500 a bug   503 the collector failed
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from http import HTTPStatus
+
+from flask import Flask, Response, current_app, request
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+from werkzeug.exceptions import HTTPException
+
+from chainbench_agent.errors import AgentError, NoRun, RunActive
+
+MEDIA_TYPE = "application/problem+json"
+JSON_REMEDY = "send a JSON object with the header Content-Type: application/json"
+
+log = logging.getLogger(__name__)
+
+
+class BadBody(Exception):  # noqa: N818 - becomes a problem, is none of the program's
+    """A body that is not what the call takes: the error that validating it against `model` gave."""
+
+    def __init__(self, model: type[BaseModel], cause: ValidationError) -> None:
+        super().__init__(str(cause))
+        self.model = model
+        self.errors = cause.errors(include_url=False, include_input=False)
+
+
+def problem(status: int, detail: str, remedy: str = "", errors: list[dict[str, str]] | None = None) -> Response:
+    """`remedy` and `errors` are left out when empty."""
+    document = {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        **({"remedy": remedy} if remedy else {}),
+        **({"errors": errors} if errors else {}),
+    }
+    return Response(json.dumps(document, ensure_ascii=False) + "\n", status, content_type=MEDIA_TYPE)
+
+
+def install(app: Flask) -> None:
+    """Answer each kind of exception with its problem; Flask takes the most specific handler."""
+    app.register_error_handler(RunActive, lambda error: problem(409, str(error), "POST /stop ends it"))
+    app.register_error_handler(NoRun, lambda error: problem(409, str(error), "POST /start begins one"))
+    app.register_error_handler(AgentError, _collector_failed)
+    app.register_error_handler(BadBody, _bad_body)
+    app.register_error_handler(HTTPException, _http)
+    app.register_error_handler(Exception, _bug)
+
+
+def _collector_failed(error: AgentError) -> Response:
+    return problem(503, str(error), "GET /status and `chainbench-agent doctor` say more")
+
+
+def _bug(error: Exception) -> Response:
+    log.error("%s %s failed", request.method, request.path, exc_info=error)
+    return problem(500, "the agent made a mistake", "its log has the details")
+
+
+def _bad_body(error: BadBody) -> Response:
+    first = error.errors[0]
+    if first["type"] == "json_invalid":
+        return problem(400, f"the body is not valid JSON: {first['ctx']['error']}", JSON_REMEDY)
+    if not first["loc"]:
+        return problem(422, "the body is JSON, but not an object", JSON_REMEDY)
+    errors = [_field_error(error.model, details) for details in error.errors]
+    return problem(422, "; ".join(f"{e['field']}: {e['message']}" for e in errors), errors=errors)
+
+
+def _field_error(model: type[BaseModel], details: ErrorDetails) -> dict[str, str]:
+    name = str(details["loc"][0])
+    message = "is missing" if details["type"] == "missing" else details["msg"]
+    remedy = details.get("ctx", {}).get("remedy") or f"send it as {model.model_fields[name].description}"
+    return {"field": name, "message": message[0].lower() + message[1:], "remedy": remedy}
+
+
+def _http(error: HTTPException) -> Response:
+    """What Flask and Werkzeug refuse; their headers (Allow) stay."""
+    match error.code:
+        case 404:
+            answer = problem(404, f"there is no {request.path} here", _calls())
+        case 405:
+            answer = problem(405, f"{request.path} does not take {request.method}", _calls())
+        case 413:
+            limit = f"the body is longer than {request.max_content_length} bytes"
+            answer = problem(413, limit, "send only the fields of this call")
+        case 415:
+            answer = problem(415, "the body is not declared as JSON", JSON_REMEDY)
+        case code:
+            answer = problem(code or 500, error.description or "")
+    for name, value in error.get_headers():
+        if name not in {"Content-Type", "Content-Length"}:
+            answer.headers[name] = value
+    return answer
+
+
+def _calls() -> str:
+    calls = [
+        f"{method} {rule.rule}"
+        for rule in current_app.url_map.iter_rules()
+        for method in sorted((rule.methods or set()) - {"HEAD", "OPTIONS"})
+    ]
+    return f"the calls are {', '.join(calls)}"

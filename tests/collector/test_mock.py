@@ -1,0 +1,113 @@
+"""Made-up data has the shape of measured data, and can never be taken for it."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from chainbench_agent.collector.mock import MockCollector
+from chainbench_agent.evidence.keys import reported_key
+from chainbench_agent.evidence.model import Run
+from chainbench_agent.probes import CATALOG
+from chainbench_agent.spec import Counter, Distribution, Keyed, Module, Table
+
+CONSUMERS_RELY_ON = {
+    "runqlat": {"histogram", "p95_us"},
+    "biolatency": {"histogram", "p95_us"},
+    "offcpu": {"total_ms", "top_reasons"},
+    "exec": {"exec_count", "top_commands"},
+    "syscall_counts": {"futex", "fsync", "openat", "read", "write"},
+    "cpu": {"context_switches", "cpu_migrations", "interrupts", "throttle_events"},
+}
+REASON = "this user may not load eBPF programs"
+
+
+def run(duration_ms=1000.0, run_id="1", commit="abc123"):
+    started_at = datetime(2026, 11, 22, tzinfo=UTC)
+    return Run(
+        id=run_id, machine="host", started_at=started_at, duration_ms=duration_ms, ended_by="stop", commit=commit
+    )
+
+
+@pytest.fixture
+def collector():
+    return MockCollector(REASON, "run it as root", CATALOG, {"kernel": "6.1"})
+
+
+def test_marked_as_mock_everywhere(collector):
+    evidence = collector.evidence(run()).as_json()
+    assert (evidence["available"], evidence["source"], evidence["reason"]) == (False, "mock", REASON)
+    for module in CATALOG:
+        sources = evidence[module.section_key]["sources"]
+        assert set(sources) == {reported_key(metric) for metric in module.reported}
+        assert set(sources.values()) == {"mock"}
+
+
+def test_nothing_is_claimed_that_only_a_measurement_can_know(collector):
+    evidence = collector.evidence(run()).as_json()
+    assert "loss" not in evidence
+    assert "cost" not in evidence
+    assert not evidence["cross_check"]
+
+
+@pytest.mark.parametrize("duration_ms", [0.0, 0.001, 1000.0, 3_600_000.0])
+def test_has_the_keys_that_consumers_rely_on(collector, duration_ms):
+    evidence = collector.evidence(run(duration_ms)).as_json()
+    assert {key: names - evidence[key].keys() for key, names in CONSUMERS_RELY_ON.items()} == {
+        key: set() for key in CONSUMERS_RELY_ON
+    }
+    assert {"reason", "ms"} <= evidence["offcpu"]["top_reasons"][0].keys()
+    assert {"command", "count"} <= evidence["exec"]["top_commands"][0].keys()
+
+
+def test_every_reported_metric_of_the_catalogue_is_there(collector):
+    """Also of modules that this test does not know."""
+    evidence = collector.evidence(run())
+    assert evidence.sections.keys() == {module.section_key for module in CATALOG}
+    for module in CATALOG:
+        section = evidence.sections[module.section_key]
+        inlined = {"latency_us", *(m.name for m in module.reported if getattr(m, "inline", False))}
+        assert {reported_key(metric) for metric in module.reported} - inlined <= section.keys()
+
+
+def test_histograms_add_up(collector):
+    for name in ("runqlat", "biolatency"):
+        section = collector.evidence(run()).sections[name]
+        assert sum(bucket["count"] for bucket in section["histogram"]) == section["count"]
+        assert section["min_us"] <= section["p50_us"] <= section["p95_us"] <= section["p99_us"] <= section["max_us"]
+        assert section["count"] * section["min_us"] <= section["sum_us"] <= section["count"] * section["max_us"]
+
+
+def test_equal_labels_give_equal_numbers(collector):
+    assert collector.evidence(run(run_id="1")).sections == collector.evidence(run(run_id="2")).sections
+    assert collector.evidence(run()).sections != collector.evidence(run(commit="def456")).sections
+
+
+def test_counts_grow_with_the_run(collector):
+    """As the counters of a running run must."""
+    counts = [collector.evidence(run(ms)).sections["exec"]["exec_count"] for ms in (0.0, 500.0, 1000.0, 10_000.0)]
+    assert counts == sorted(counts)
+    assert counts[-1] > 5 * counts[1]
+
+
+def test_a_new_module_needs_no_edit():
+    module = Module(
+        name="locks",
+        question="?",
+        metrics=(
+            Counter(name="waits", help=""),
+            Table(name="wait_ns", help="", entries=2, names="kinds", label="kind"),
+            Distribution(name="hold_ns", help=""),
+            Keyed(name="by_task", help="", key="struct task", entries=1, when_full="", reported=False),
+        ),
+    )
+    section = MockCollector(REASON, "", [module]).evidence(run()).sections["locks"]
+    assert set(section) == {"waits", "wait_ms", "hold_us", "sources"}
+    assert list(section["wait_ms"]) == ["mock-0", "mock-1"]
+
+
+def test_status_says_why_and_what_would_help(collector):
+    status = collector.status()
+    assert (status.backend, status.reason, status.remedy) == ("mock", REASON, "run it as root")
+    assert {module.state for module in status.modules} == {"down"}
+    assert {module.reason for module in status.modules} == {REASON}
+    assert status.details == {"kernel": "6.1"}

@@ -1,0 +1,159 @@
+"""Nothing is attached between runs, nothing wrong is ever loaded, nothing that fails takes the rest along."""
+
+import json
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from chainbench_agent.collector.ebpf import EbpfCollector
+from chainbench_agent.errors import LayoutError
+from chainbench_agent.kernel import fuse
+from chainbench_agent.kernel.btf import Btf
+from chainbench_agent.kernel.machine import Machine
+from chainbench_agent.probes import CATALOG, DIRECTORY, HOOKS
+from chainbench_agent.spec import Counter, Hook, Module, fentry, raw_tracepoint
+
+pytestmark = pytest.mark.bpf
+
+
+def ours(kind):
+    """The BPF objects of `kind` that the kernel has and that are named as ours are."""
+    listed = subprocess.run(["bpftool", "-j", kind, "show"], capture_output=True, text=True, check=True)
+    return {item["id"] for item in json.loads(listed.stdout) if item.get("name", "").startswith(("cb_", "kfunc__"))}
+
+
+def gone(kind, before):
+    """True once the kernel has let go of all that came after `before`; it does so in its own time."""
+    return any(not (ours(kind) - before) or time.sleep(0.1) for _ in range(50))
+
+
+def links():
+    listed = subprocess.run(["bpftool", "-j", "link", "show"], capture_output=True, text=True, check=True)
+    return len(json.loads(listed.stdout))
+
+
+def open_descriptors():
+    return sum(1 for _ in Path("/proc/self/fd").iterdir())
+
+
+def test_attached_only_during_a_run(collector):
+    """Links exist from start to stop; before and after, our programs do not run at all."""
+    before = links()
+    collector.start()
+    during = links()
+    collector.stop()
+
+    assert during - before == len(collector._machine.programs.chosen)
+    assert links() == before
+    stats = Path("/proc/sys/kernel/bpf_stats_enabled")
+    saved = stats.read_text()
+    stats.write_text("1")
+    try:
+        runs = collector._machine.programs.runs()
+        subprocess.run(["/bin/true"], check=True)
+        assert collector._machine.programs.runs() == runs
+    finally:
+        stats.write_text(saved)
+
+
+def test_closing_gives_everything_back(cache_dir):
+    """Programs and maps are gone, and so are the descriptors."""
+    programs, maps, descriptors = ours("prog"), ours("map"), open_descriptors()
+
+    collector = EbpfCollector(CATALOG, HOOKS, cache_dir)
+    assert len(ours("prog") - programs) == len(collector._machine.programs.chosen)
+    collector.close()
+
+    assert gone("prog", programs)
+    assert gone("map", maps)
+    assert open_descriptors() == descriptors
+
+
+def test_a_tree_with_one_wrong_offset_is_never_used(tmp_path):
+    """Eight bytes slipped in before task_struct.pid: the error names the member, and nothing is loaded."""
+    EbpfCollector(CATALOG, HOOKS, tmp_path).close()
+    (header,) = tmp_path.glob("*/include/vmlinux.h")
+    text = header.read_text()
+    start = text.index("struct task_struct {")
+    pid = re.compile(r"\n\tpid_t pid;").search(text, start)
+    header.write_text(text[: pid.start()] + "\n\tlong slipped_in;" + text[pid.start() :])
+    programs = ours("prog")
+
+    with pytest.raises(LayoutError, match=r"struct task_struct\.pid at \d+, BTF says \d+"):
+        EbpfCollector(CATALOG, HOOKS, tmp_path)
+
+    assert gone("prog", programs)
+
+
+def test_a_module_that_does_not_compile_is_absent_with_clangs_reason(tmp_path, cache_dir, monkeypatch):
+    """The others work on."""
+    probes = shutil.copytree(DIRECTORY, tmp_path / "probes")
+    with (probes / "exec.c").open("a") as broken:
+        broken.write("\nstatic int exec_broken(void) { return no_such_thing; }\n")
+    monkeypatch.setattr(fuse, "DIRECTORY", probes)
+
+    collector = EbpfCollector(CATALOG, HOOKS, cache_dir)
+    states = {module.name: module for module in collector.status().modules}
+    collector.close()
+
+    assert states["exec"].state == "down"
+    assert "no_such_thing" in states["exec"].reason
+    assert states["runqlat"].state == "up"
+
+
+def test_a_missing_hook_costs_only_its_metrics(cache_dir):
+    """Without block_rq_requeue there is no block latency; the rest does not notice."""
+    gone = Hook("block_rq_requeue", ("struct request *rq",), (raw_tracepoint("no_such_tracepoint"),))
+    hooks = [gone if hook.name == gone.name else hook for hook in HOOKS]
+
+    collector = EbpfCollector(CATALOG, hooks, cache_dir)
+    states = {module.name: module for module in collector.status().modules}
+    collector.close()
+
+    assert states["biolatency"].state == "down"
+    assert "no_such_tracepoint: this kernel has no such tracepoint" in states["biolatency"].reason
+    assert {name for name, module in states.items() if module.state == "down"} == {"biolatency"}
+
+
+def test_the_first_source_that_loads_and_attaches_is_used(tmp_path, cache_dir, monkeypatch):
+    """An fentry where the kernel allows it, else the tracepoint, and both count."""
+    probes = shutil.copytree(DIRECTORY, tmp_path / "probes")
+    (probes / "wakes.c").write_text(
+        "static __always_inline void wakes_on_waking(struct cb_event *ev, struct cb_wakes *wakes,\n"
+        "struct task_struct *task)\n{\n\twakes->wakes++;\n}\n"
+    )
+    monkeypatch.setattr(fuse, "DIRECTORY", probes)
+    sources = (
+        fentry("no_such_function"),
+        fentry("try_to_wake_up", 2),  # an int, not a task
+        fentry("try_to_wake_up"),
+        raw_tracepoint("sched_waking"),
+    )
+    hook = Hook("waking", ("struct task_struct *task",), sources)
+    module = Module(name="wakes", question="?", metrics=(Counter(name="wakes", help="Wake-ups.", hooks=("waking",)),))
+
+    machine = Machine([module], [hook], cache_dir)
+    machine.attach()
+    machine.begin()
+    subprocess.run(["sleep", "0.05"], check=True)
+    machine.end()
+    counted = machine.sample().modules["wakes"]["wakes"]
+    machine.detach()
+    (source,) = machine.sources_of("waking")
+    machine.close()
+
+    btf = Btf.load()
+    possible = ["raw_tracepoint:sched_waking"]
+    if (btf.function_args("try_to_wake_up") or ("",))[0] == "struct task_struct *":
+        possible.insert(0, "fentry:try_to_wake_up")
+    assert source in possible
+    assert counted > 0
+
+
+def test_the_agents_place_on_the_stack_is_proven(collector):
+    """The system call that the registers show is the one that was being made: names of waits can be trusted."""
+    assert collector._machine.syscall_offset_proven

@@ -1,0 +1,208 @@
+"""The whole agent as an operator meets it: a process, a port, a signal."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import requests
+
+LABELS = {"scenario": "baseline", "impl": "python", "variant": "numpy", "commit": "abc123", "dataset": "sha256hash"}
+NOBODY = 65534
+UNPRIVILEGED = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all"]
+FSYNCS = """
+import os, sys
+fd = os.open(sys.argv[1], os.O_CREAT | os.O_WRONLY)
+for _ in range(23):
+    os.write(fd, b"x")
+    os.fsync(fd)
+"""
+
+
+class Agent:
+    """An agent on a free port, as a subprocess; `prefix` is what starts it."""
+
+    def __init__(self, tmp_path, prefix=()):
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            self.url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        self.log = tmp_path / "agent.log"
+        command = [*prefix, sys.executable, "-m", "chainbench_agent", "serve", "--port", self.url.rpartition(":")[2]]
+        environment = os.environ | {"CHAINBENCH_HEADER_CACHE": str(tmp_path / "headers")}
+        with self.log.open("w") as log:
+            self.process = subprocess.Popen(command, stderr=log, env=environment, cwd="/")
+        self._wait_until_ready()
+
+    def _wait_until_ready(self):
+        for _ in range(600):
+            try:
+                requests.get(f"{self.url}/status", timeout=60)
+            except requests.ConnectionError:
+                assert self.process.poll() is None, self.log.read_text()
+                time.sleep(0.1)
+            else:
+                return
+        pytest.fail(f"the agent does not answer: {self.log.read_text()}")
+
+    def post(self, path, **body):
+        return requests.post(f"{self.url}{path}", json=body or None, timeout=60)
+
+    def get(self, path):
+        return requests.get(f"{self.url}{path}", timeout=60)
+
+    def processes(self):
+        """The agent's process and those below it."""
+        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [self.process.pid, *map(int, children)]
+
+    def end(self):
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(30)
+
+
+@pytest.fixture
+def agent(tmp_path):
+    agent = Agent(tmp_path)
+    yield agent
+    if agent.process.poll() is None:
+        agent.process.kill()
+        agent.process.wait()
+
+
+@pytest.fixture
+def mocking(tmp_path):
+    """An agent that may not use BPF."""
+    tmp_path.chmod(0o777)
+    for directory in tmp_path.parents:
+        if directory.stat().st_uid == os.geteuid() and str(directory) != "/":
+            directory.chmod(directory.stat().st_mode | 0o755)
+    agent = Agent(tmp_path, UNPRIVILEGED if os.geteuid() == 0 else ())
+    yield agent
+    agent.process.kill()
+    agent.process.wait()
+
+
+def round_trip(agent, tmp_path):
+    """What a benchmark runner does: start, a known workload, stop."""
+    started = agent.post("/start", **LABELS)
+    assert started.status_code == 200, started.text
+    dd = ["dd", "if=/dev/zero", f"of={tmp_path}/dd", "bs=1M", "count=8", "conv=fsync", "status=none"]
+    subprocess.run(dd, check=True)
+    subprocess.run([sys.executable, "-c", FSYNCS, tmp_path / "fsyncs"], check=True)
+    for _ in range(53):
+        subprocess.run(["/bin/true"], check=True)
+    stopped = agent.post("/stop")
+    assert stopped.status_code == 200, stopped.text
+    return started.json(), stopped.json()
+
+
+@pytest.mark.bpf
+def test_a_measured_round_trip(agent, tmp_path):
+    """Start, dd with fsync, 23 fsyncs, 53 programs, stop: all six sections, measured, each with its sources."""
+    started, evidence = round_trip(agent, tmp_path)
+
+    assert started["status"] == "started"
+    assert evidence["available"] is True
+    assert evidence["source"] == "ebpf"
+    assert evidence["run"]["id"] == started["run_id"]
+    assert LABELS.items() <= evidence["run"].items()
+    assert evidence["exec"]["exec_count"] >= 53
+    assert any(c["command"] == "true" and c["count"] >= 53 for c in evidence["exec"]["top_commands"])
+    assert evidence["syscall_counts"]["fsync"] >= 24
+    assert evidence["offcpu"]["total_ms"] > 0
+    assert {"reason", "ms"} <= set(evidence["offcpu"]["top_reasons"][0])
+    assert evidence["cpu"]["context_switches"] > 53
+    for name in ("runqlat", "biolatency"):
+        counts = [slot["count"] for slot in evidence[name]["histogram"]]
+        assert sum(counts) == evidence[name]["count"] > 0
+        assert evidence[name]["p95_us"] > 0
+    for name in ("runqlat", "biolatency", "offcpu", "exec", "syscall_counts", "cpu"):
+        assert all(re.match("raw_tracepoint:", source) for source in evidence[name]["sources"].values()), name
+    assert evidence["cost"]["events"] > 0
+    assert evidence["cost"]["ns_per_event"] > 0
+    assert "total" in evidence["loss"]
+
+
+@pytest.mark.bpf
+def test_what_prometheus_sees_is_the_same_run(agent, tmp_path):
+    """The counters and buckets of /metrics are those of the evidence."""
+    _, evidence = round_trip(agent, tmp_path)
+
+    text = agent.get("/metrics").text
+    labels = ",".join(
+        f'{k}="{v}"' for k, v in sorted({**LABELS, "machine": socket.gethostname(), "source": "ebpf"}.items())
+    )
+    assert f"chainbench_exec_count_total{{{labels}}} {evidence['exec']['exec_count']:.1f}" in text
+    assert f"chainbench_runqlat_microseconds_count{{{labels}}} {evidence['runqlat']['count']:.1f}" in text
+    checked = subprocess.run(["promtool", "check", "metrics"], input=text, capture_output=True, text=True, check=False)
+    given = ("chainbench_runqlat_", "chainbench_biolatency_micro", "chainbench_offcpu_milli", "chainbench_duration_")
+    complaints = [line for line in checked.stderr.splitlines() if not line.startswith(given)]
+    assert complaints == []
+
+
+@pytest.mark.bpf
+def test_no_compiler_stays_in_memory(agent):
+    """No process of the agent has LLVM mapped, and each is an ordinary small process."""
+    assert len(agent.processes()) == 2
+    for pid in agent.processes():
+        assert "LLVM" not in Path(f"/proc/{pid}/maps").read_text()
+
+
+@pytest.mark.bpf
+def test_a_signal_in_the_middle_of_a_run(agent):
+    """The run is finished and its evidence logged; the process exits with 0, and no program of ours remains."""
+    assert agent.post("/start", **LABELS).status_code == 200
+    subprocess.run(["/bin/true"], check=True)
+    pids = agent.processes()
+
+    assert agent.end() == 0
+
+    logged = agent.log.read_text()
+    evidence = json.loads(logged[logged.index('{"schema_version"') :].splitlines()[0])
+    assert evidence["run"]["ended_by"] == "shutdown"
+    assert evidence["exec"]["exec_count"] >= 1
+    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+
+
+@pytest.mark.bpf
+def test_one_run_after_another(agent):
+    """Ten runs in a row on one agent, each with its own numbers."""
+    for number in range(1, 11):
+        assert agent.post("/start", **LABELS).status_code == 200
+        for _ in range(number):
+            subprocess.run(["/bin/true"], check=True)
+        evidence = agent.post("/stop").json()
+        assert evidence["exec"]["top_commands"][0]["count"] in range(number, number + 3)
+
+
+def test_without_privileges_it_says_so(mocking, tmp_path):
+    """The same round trip, of made-up numbers that are marked in every place, and /status says why."""
+    _, evidence = round_trip(mocking, tmp_path)
+
+    assert evidence["available"] is False
+    assert evidence["source"] == "mock"
+    assert "capabilities" in evidence["reason"]
+    for name in ("runqlat", "biolatency", "offcpu", "exec", "syscall_counts", "cpu"):
+        assert set(evidence[name]["sources"].values()) == {"mock"}
+    status = mocking.get("/status").json()
+    assert status["backend"] == "mock"
+    assert "CAP_BPF" in status["remedy"]
+    assert 'source="ebpf"' not in mocking.get("/metrics").text
+
+
+def test_ebpf_or_nothing():
+    """Asked for eBPF where it cannot be had, the agent ends with a sentence, not a traceback."""
+    prefix = UNPRIVILEGED if os.geteuid() == 0 else []
+    command = [*prefix, sys.executable, "-m", "chainbench_agent", "serve", "--port", "0", "--backend", "ebpf"]
+
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd="/", check=False)
+
+    assert done.returncode != 0
+    assert "eBPF cannot run here: capabilities" in done.stderr
+    assert "Traceback" not in done.stderr

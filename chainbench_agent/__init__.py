@@ -1,1 +1,26 @@
-"""placeholder."""
+"""Kernel-level evidence for benchmarks.
+
+     POST /start /stop /report        GET /status /report          GET /metrics
+            │                               ▲                            ▲
+    ┌───────▼───────────────────────────────┴────────────────────────────┴───────────────┐
+    │ server, web     gunicorn and Flask: one route is one call into runs                │
+    ├────────────────────────────────────────────────────────────────────────────────────┤
+    │ runs            one run at a time: idle → starting → running → stopping → idle     │
+    ├────────────────────────────────────────────────────────────────────────────────────┤
+    │ collector       two samples make a run: measured (ebpf) or made up (mock)          │
+    ├───────────────────────────────────────────────────┬────────────────────────────────┤
+    │ kernel     compile, load, attach, read maps (BCC) │ export   Prometheus, Markdown  │
+    ├───────────────────────────────────────────────────┤                                │
+    │ headers    the kernel's declarations, from BTF    │                                │
+    ├───────────────────────────────────────────────────┴────────────────────────────────┤
+    │ evidence        Sample + Sample → Evidence   (pure: no I/O, no clock)              │
+    ├────────────────────────────────────────────────────────────────────────────────────┤
+    │ probes          runqlat.c + runqlat.py, …: handlers beside their declarations      │
+    ├────────────────────────────────────────────────────────────────────────────────────┤
+    │ spec, errors, settings                                                             │
+    └────────────────────────────────────────────────────────────────────────────────────┘
+        a module imports only from rows below its own; rows side by side do not know each other
+
+One run, in the order in which to read: web.api → runs.Runs → collector.ebpf → kernel.machine (kernel.unit loads it once:
+kernel.sources, kernel.fuse, headers, kernel.loader) → evidence.build.
+"""

@@ -82,8 +82,10 @@ class Names:
     """By the `names` of a Table: index → name.  An index without a name is called by its number."""
     stacks: Mapping[int, tuple[str, ...]]
     """Stack id → functions, innermost first."""
-    cgroups: Mapping[int, tuple[int, int]]
-    """Cgroup id → (nr_throttled, throttled_ns) before the run."""
+    throttled_before: Mapping[int, tuple[int, int]]
+    """Cgroup id → (nr_throttled, throttled_ns) when the run began."""
+    throttled_after: Mapping[int, tuple[int, int]]
+    """The same when it ended, of the cgroups that were still there."""
 
     def of(self, table: str, index: int) -> str:
         return self.tables.get(table, {}).get(index, str(index))

@@ -11,11 +11,14 @@ INTERRUPTS = ("irq_handler_entry", *(f"{vector}_entry" for vector in VECTORS))
 
 
 def derive(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
-    """A group's counters run since it was made: what they stood at before the run is subtracted."""
+    """A group's counters run since it was made; the kernel adds the last period after the last thread has left.
+
+    So the file system's word is the last one, where it has one; of a group that is gone it is the last one seen.
+    """
+    seen = {int.from_bytes(key, "little"): unpack("=QQ", value) for key, value in counts["throttled_groups"].items()}
     events = throttled_ns = 0
-    for key, value in counts["throttled_groups"].items():
-        count, ns = unpack("=QQ", value)
-        before_count, before_ns = names.cgroups.get(int.from_bytes(key, "little"), (0, 0))
+    for group, (count, ns) in (seen | dict(names.throttled_after)).items():
+        before_count, before_ns = names.throttled_before.get(group, (0, 0))
         events += count - before_count
         throttled_ns += ns - before_ns
     return {"throttle_events": events, "throttled_ms": throttled_ns / 1e6}

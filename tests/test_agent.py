@@ -66,13 +66,12 @@ class Agent:
         return self.process.wait(30)
 
 
-@pytest.fixture
-def agent(tmp_path):
-    agent = Agent(tmp_path)
+@pytest.fixture(scope="module")
+def agent(tmp_path_factory):
+    """One agent for all tests that leave it as they found it."""
+    agent = Agent(tmp_path_factory.mktemp("agent"))
     yield agent
-    if agent.process.poll() is None:
-        agent.process.kill()
-        agent.process.wait()
+    assert agent.end() == 0
 
 
 @pytest.fixture
@@ -155,8 +154,9 @@ def test_no_compiler_stays_in_memory(agent):
 
 
 @pytest.mark.bpf
-def test_a_signal_in_the_middle_of_a_run(agent):
+def test_a_signal_in_the_middle_of_a_run(tmp_path):
     """The run is finished and its evidence logged; the process exits with 0, and no program of ours remains."""
+    agent = Agent(tmp_path)
     assert agent.post("/start", **LABELS).status_code == 200
     subprocess.run(["/bin/true"], check=True)
     pids = agent.processes()

@@ -45,7 +45,7 @@ class EbpfCollector:
         if self._first is None:
             raise RuntimeError("evidence was asked for before a run was started")
         last = self._last or self._machine.sample()
-        return build(run, self._method, self._first, last, self._machine.names(last))
+        return build(run, self._method, self._first, last, self._machine.names(self._first, last))
 
     def status(self) -> CollectorStatus:
         hooks = [

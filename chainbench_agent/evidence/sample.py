@@ -72,5 +72,7 @@ class Sample:
     """By hook."""
     tasks: tuple[OpenInterval, ...] = ()
     idle: tuple[IdleSpan, ...] = ()
+    throttled: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    """Cgroup id → (nr_throttled, throttled_ns), as its cpu.stat has it."""
     kernel: Mapping[str, int] = field(default_factory=dict)
     """The kernel's own counters of the same things, for the cross-check: "cpu.context_switches" → …"""

@@ -50,7 +50,6 @@ class Machine:
         tasks = self._maps["cb_tasks"]
         self._tasks = mmap.mmap(tasks.fd, tasks.entries * tasks.value_size, mmap.MAP_SHARED, mmap.PROT_READ)
         self._symbols = Symbols.load() if "offcpu_stacks" in self._maps else None
-        self._cgroups: Mapping[int, tuple[int, int]] = {}
 
     @property
     def modules(self) -> tuple[Module, ...]:
@@ -80,7 +79,6 @@ class Machine:
             table = self._maps[name]
             for key in libbpf.keys(table.fd, table.key_size):
                 libbpf.delete(table.fd, key)
-        self._cgroups = names.throttled_groups()
         self._run += 1
         self._configure(recording=False)
         self._stats_fd = libbpf.enable_stats()
@@ -119,15 +117,16 @@ class Machine:
             programs=self.programs.runs(),
             tasks=tuple(values.open_tasks(memoryview(self._tasks), self._per_cpu("cb_on_cpu"), self._run)),
             idle=self._idle(),
+            throttled=names.throttled_groups(),
             kernel=kernel_counters(),
         )
 
-    def names(self, last: Sample) -> Names:
-        """What the numbers in a sample are called."""
+    def names(self, first: Sample, last: Sample) -> Names:
+        """What the numbers in a run are called."""
         sampled = last.modules.get("offcpu", {}).get("sampled_ns", {})
         keys = sampled if isinstance(sampled, Mapping) else ()
         ids = {int.from_bytes(key[4:], "little", signed=True) for key in keys} | {t.stack for t in last.tasks}
-        return Names(names.tables(), {i: self._stack(i) for i in ids if i >= 0}, self._cgroups)
+        return Names(names.tables(), {i: self._stack(i) for i in ids if i >= 0}, first.throttled, last.throttled)
 
     def close(self) -> None:
         self.detach()

@@ -31,6 +31,11 @@ def wrong_offsets(tree, checks):
     ]
 
 
+def ends(kernel, tree):
+    """The last four members of every struct in the tree."""
+    return [check for struct in structs_of(tree) for check in offset_checks(kernel, [struct])[-4:]]
+
+
 def test_offset_checks():
     """Only members that are asked for; the C names the struct as C does."""
     blob = Blob()
@@ -66,10 +71,9 @@ def pruned(kernel, tmp_path_factory):
 @pytest.mark.bpf
 def test_generated_code_agrees_with_btf(kernel, pruned):
     """The end of every struct in the pruned tree, in the code that would run: an error shifts all that follows it."""
-    structs = structs_of(pruned)
-    checks = [check for struct in structs for check in offset_checks(kernel, [struct])[-4:]]
+    checks = ends(kernel, pruned)
 
-    assert len(checks) > 2 * len(structs) > 400
+    assert len(checks) > 2 * len(structs_of(pruned)) > 400
     assert wrong_offsets(pruned, checks) == []
 
 
@@ -81,7 +85,7 @@ def test_anonymous_padding_is_noticed(kernel, pruned, tmp_path):
     named = re.compile(r"unsigned char cb_pad_\d+\[(\d+)\];(?=\n\t+\w)")
     header.write_text(named.sub(anonymous, header.read_text()))
 
-    wrong = wrong_offsets(broken, offset_checks(kernel, structs_of(broken)))
+    wrong = wrong_offsets(broken, ends(kernel, broken))
 
     assert wrong
     front_end = (f"_Static_assert(offsetof({struct}, {member}) == {at});" for struct, member, at, _ in wrong)

@@ -1,5 +1,6 @@
-"""The command line.  What only one command needs is imported by that command."""
+"""The command line.  A command imports what only it needs."""
 
+# ruff: noqa: PLC0415 - see above
 from __future__ import annotations
 
 import json

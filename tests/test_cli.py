@@ -1,0 +1,84 @@
+"""The command line: what it passes on, and how it says no."""
+
+import subprocess
+import sys
+
+import pytest
+from click.testing import CliRunner
+
+from chainbench_agent import server
+from chainbench_agent.cli import main
+from chainbench_agent.collector import open_collector
+from chainbench_agent.errors import AgentError
+from chainbench_agent.settings import Settings
+
+
+@pytest.fixture
+def run():
+    def invoke(*arguments):
+        return CliRunner().invoke(main, arguments)
+
+    return invoke
+
+
+@pytest.fixture
+def served(monkeypatch):
+    """What `serve` would have been called with."""
+    calls = []
+    monkeypatch.setattr(server, "serve", lambda *arguments: calls.append(arguments))
+    return calls
+
+
+def test_serve_takes_every_setting(run, served, tmp_path):
+    """From options and from the file that --config names; what opens the collector comes along."""
+    config = tmp_path / "agent.toml"
+    config.write_text('machine = "from the file"\nport = 1\n')
+    result = run("serve", "--config", str(config), "--port", "9191", "--probes", "cpu,exec", "--backend", "mock")
+
+    assert result.exit_code == 0, result.output
+    ((settings, opener),) = served
+    assert (settings.port, settings.probes, settings.backend) == (9191, ("cpu", "exec"), "mock")
+    assert settings.machine == "from the file"
+    assert opener is open_collector
+
+
+def test_help_has_a_sentence_and_the_default_of_every_setting(run):
+    text = " ".join(run("serve", "--help").output.split())
+
+    for name, setting in Settings.model_fields.items():
+        assert f"--{name.replace('_', '-')} " in text
+        assert setting.description in text
+    assert "[default: 9090]" in text
+    assert "[default: all]" in text
+
+
+def test_a_wrong_setting_is_one_sentence(run, served):
+    result = run("serve", "--port", "http")
+
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: port: 'http': input should be a valid integer")
+    assert result.output.count("\n") == 1
+    assert served == []
+
+
+def test_a_failure_is_a_sentence_not_a_traceback(run, monkeypatch):
+    def fail():
+        raise AgentError("the agent did not start")
+
+    monkeypatch.setattr("chainbench_agent.demo.run_demo", fail)
+    result = run("demo")
+
+    assert (result.exit_code, result.output) == (1, "Error: the agent did not start\n")
+
+
+def test_demo_prints_the_table(run, monkeypatch):
+    monkeypatch.setattr("chainbench_agent.demo.run_demo", lambda: "the table")
+
+    assert run("demo").output == "the table\n"
+
+
+def test_as_a_module():
+    version = [sys.executable, "-m", "chainbench_agent", "--version"]
+    result = subprocess.run(version, capture_output=True, text=True, check=True)
+
+    assert result.stdout.startswith("chainbench-agent, version ")

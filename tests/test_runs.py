@@ -1,0 +1,367 @@
+"""The state machine of a run, from many threads and with a collector that fails."""
+
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from chainbench_agent.collector.fake import FakeCollector
+from chainbench_agent.errors import AgentError, NoRun, RunActive
+from chainbench_agent.evidence.model import Labels
+from chainbench_agent.evidence.report import Report
+from chainbench_agent.runs import Runs
+
+LABELS = Labels(scenario="baseline", impl="python", variant="numpy", commit="abc123", dataset="sha256hash")
+BEGAN = datetime(2026, 1, 2, 3, 4, 5, 678900, UTC)
+WAIT_S = 60
+
+
+class Clock:
+    """Time that passes when a test says so."""
+
+    def __init__(self):
+        self.ns = 0
+
+    def __call__(self):
+        return self.ns
+
+    def now(self):
+        return BEGAN + timedelta(microseconds=self.ns / 1000)
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def collector():
+    return FakeCollector()
+
+
+@pytest.fixture
+def runs(collector, clock):
+    return Runs(collector, "m", max_kept=3, clock=clock, now=clock.now)
+
+
+@pytest.fixture
+def aside():
+    """Runs a call in another thread."""
+    with ThreadPoolExecutor(4) as pool:
+        yield pool.submit
+
+
+def commit(number):
+    return LABELS.model_copy(update={"commit": str(number)})
+
+
+def report(**changes):
+    values = {"impl": "python", "variant": "numpy", "commit": "abc123", "dataset": "sha256hash"}
+    return Report(**values | {"baseline_ms": 2, "optimized_ms": 1, "gain_pct": 50} | changes)
+
+
+# --- A run ----------------------------------------------------------------------------------------
+
+
+def test_a_run(runs, collector, clock):
+    """The evidence carries the run's labels, its beginning in UTC and its duration by the monotonic clock."""
+    active = runs.start(LABELS)
+    clock.ns = 1_500_000
+    evidence = runs.stop()
+
+    assert collector.calls == ["status", "start", "stop", "evidence"]
+    assert evidence.run.model_dump() == {
+        **LABELS.model_dump(),
+        "id": active.id,
+        "machine": "m",
+        "started_at": BEGAN,
+        "duration_ms": 1.5,
+        "ended_by": "stop",
+    }
+    assert runs.latest() is evidence
+
+
+def test_a_run_begins_when_the_collector_has_started(runs, collector, clock, aside):
+    """Attaching takes time that is not the benchmark's."""
+    collector.holds["start"] = threading.Event()
+    starting = aside(runs.start, LABELS)
+    collector.entered["start"].wait(WAIT_S)
+    clock.ns = 5_000_000
+    collector.holds["start"].set()
+    active = starting.result(WAIT_S)
+    clock.ns = 6_000_000
+
+    assert active.started_at == BEGAN + timedelta(milliseconds=5)
+    assert runs.stop().run.duration_ms == 1.0
+
+
+def test_ids_sort_by_time(runs, clock):
+    ids = []
+    for _ in range(3):
+        ids.append(runs.start(LABELS).id)
+        runs.stop()
+        clock.ns += 1_000_000
+
+    assert ids == sorted(ids)
+    assert len(set(ids)) == 3
+    assert ids[0].startswith("20260102T030405678Z-")
+
+
+def test_of_100_simultaneous_starts_one_wins(runs, collector):
+    """The others are told whose run it is."""
+    together = threading.Barrier(100)
+
+    def start(number):
+        together.wait(WAIT_S)
+        try:
+            return runs.start(commit(number))
+        except RunActive as error:
+            return error
+
+    with ThreadPoolExecutor(100) as pool:
+        answers = list(pool.map(start, range(100)))
+
+    winners = [answer for answer in answers if not isinstance(answer, RunActive)]
+    assert len(winners) == 1
+    assert collector.calls.count("start") == 1
+    losers = [str(answer) for answer in answers if isinstance(answer, RunActive)]
+    assert all(f"commit={winners[0].labels.commit} " in text for text in losers)
+
+
+def test_of_100_simultaneous_stops_one_gets_the_evidence(runs, collector):
+    runs.start(LABELS)
+    together = threading.Barrier(100)
+
+    def stop(_):
+        together.wait(WAIT_S)
+        try:
+            return runs.stop()
+        except NoRun:
+            return None
+
+    with ThreadPoolExecutor(100) as pool:
+        answers = list(pool.map(stop, range(100)))
+
+    assert len([answer for answer in answers if answer]) == 1
+    assert collector.calls.count("stop") == 1
+
+
+def test_a_second_start_hears_which_run_is_on_and_for_how_long(runs, clock):
+    active = runs.start(LABELS)
+    clock.ns = 12_340_000_000
+
+    with pytest.raises(RunActive, match=rf"run {active.id} \(scenario=baseline .*\) is running, 12\.3 s old"):
+        runs.start(LABELS)
+
+
+def test_nothing_to_stop(runs):
+    with pytest.raises(NoRun, match="no run is on"):
+        runs.stop()
+
+
+@pytest.mark.parametrize(("call", "phase"), [("start", "starting"), ("stop", "stopping")])
+def test_while_the_collector_works(runs, collector, aside, call, phase):
+    """Other callers are answered at once, not when the collector has done."""
+    if call == "stop":
+        runs.start(LABELS)
+    collector.holds[call] = threading.Event()
+    working = aside(getattr(runs, call), *([LABELS] if call == "start" else []))
+    collector.entered[call].wait(WAIT_S)
+
+    assert runs.status().phase == phase
+    assert runs.status().collector.backend == "ebpf"
+    assert runs.current() is None
+    with pytest.raises(RunActive, match=f"is {phase}"):
+        runs.start(LABELS)
+    with pytest.raises(NoRun, match=f"is {phase}"):
+        runs.stop()
+
+    collector.holds[call].set()
+    working.result(WAIT_S)
+
+
+# --- A collector that fails -----------------------------------------------------------------------
+
+
+def test_a_start_that_fails_leaves_no_run(runs, collector):
+    collector.fails["start"] = OSError("no such tracepoint")
+
+    with pytest.raises(AgentError, match="the collector could not start: no such tracepoint"):
+        runs.start(LABELS)
+
+    assert runs.status().phase == "idle"
+    assert "no such tracepoint" in runs.status().failure
+    assert runs.kept()[0].results == {"failed": 1}
+    del collector.fails["start"]
+    runs.start(LABELS)
+    assert runs.status().failure == ""
+
+
+def test_a_stop_that_fails_leaves_no_run_and_loses_nothing(runs, collector, caplog):
+    """What was collected can still be read in the log, as JSON."""
+    active = runs.start(LABELS)
+    collector.fails["stop"] = OSError("cannot detach")
+
+    with pytest.raises(AgentError, match="the collector could not stop: cannot detach"):
+        runs.stop()
+
+    assert runs.status().phase == "idle"
+    assert runs.latest() is None
+    (message,) = [record.message for record in caplog.records if "could not stop" in record.message]
+    evidence = json.loads(message[message.index("{") :])
+    assert (evidence["run"]["id"], evidence["exec"]["exec_count"]) == (active.id, 53)
+
+
+def test_a_collector_that_fails_at_everything(runs, collector, caplog):
+    runs.start(LABELS)
+    collector.fails |= {"stop": OSError("cannot detach"), "evidence": OSError("cannot read")}
+
+    with pytest.raises(AgentError, match="cannot detach"):
+        runs.stop()
+
+    assert "its evidence: none (cannot read)" in caplog.text
+    assert runs.status().phase == "idle"
+
+
+def test_a_failed_run_leaves_the_evidence_of_the_one_before(runs, collector):
+    runs.start(LABELS)
+    evidence = runs.stop()
+    collector.fails["start"] = OSError("no")
+    with pytest.raises(AgentError):
+        runs.start(LABELS)
+
+    (kept,) = runs.kept()
+    assert kept.evidence is evidence
+    assert kept.results == {"finished": 1, "failed": 1}
+
+
+# --- What is known --------------------------------------------------------------------------------
+
+
+def test_status_of_a_run(runs, clock):
+    assert (runs.status().phase, runs.status().active, runs.status().elapsed_ms) == ("idle", None, 0.0)
+    active = runs.start(LABELS)
+    clock.ns = 2_000_000
+
+    status = runs.status()
+
+    assert (status.phase, status.active, status.elapsed_ms) == ("running", active, 2.0)
+
+
+def test_the_running_run_shows_its_evidence_so_far(runs, clock):
+    assert runs.current() is None
+    active = runs.start(LABELS)
+    clock.ns = 1_000_000
+
+    run = runs.current().run
+
+    assert (run.id, run.ended_by, run.duration_ms) == (active.id, "running", 1.0)
+    runs.stop()
+    assert runs.current() is None
+
+
+def test_however_many_look_a_stop_waits_for_one(runs, collector, aside):
+    """Who looks while another does gets the answer before, and does not stand in the way."""
+    runs.start(LABELS)
+    before = runs.current()
+    collector.holds["evidence"] = threading.Event()
+    collector.entered["evidence"].clear()
+    looking = aside(runs.current)
+    collector.entered["evidence"].wait(WAIT_S)
+
+    assert [runs.current() for _ in range(10)] == [before] * 10
+    stopping = aside(runs.stop)
+    collector.holds["evidence"].set()
+    assert looking.result(WAIT_S).run.ended_by == "running"
+    assert stopping.result(WAIT_S).run.ended_by == "stop"
+    assert runs.current() is None
+
+
+def test_evidence_that_fails_midway_does_not_end_the_run(runs, collector):
+    runs.start(LABELS)
+    collector.fails["evidence"] = OSError("busy")
+    assert runs.current() is None
+    del collector.fails["evidence"]
+
+    assert runs.stop().run.ended_by == "stop"
+
+
+def test_the_label_sets_kept_are_bounded(runs):
+    """The one that was not touched for longest goes first."""
+    for number in (1, 2, 3, 1, 4):
+        runs.start(commit(number))
+        runs.stop()
+
+    assert [kept.labels.commit for kept in runs.kept()] == ["3", "1", "4"]
+    assert runs.kept()[1].results == {"finished": 2}
+
+
+def test_reports_are_bounded_and_the_latest_counts(runs):
+    for number in range(5):
+        runs.report(report(commit=str(number), gain_pct=1))
+    runs.report(report(commit="3", gain_pct=2))
+
+    assert [(kept.commit, kept.gain_pct) for kept in runs.reports()] == [("2", 1), ("4", 1), ("3", 2)]
+
+
+# --- Shutdown -------------------------------------------------------------------------------------
+
+
+def logged_evidence(caplog):
+    texts = [record.message for record in caplog.records if "ended with the shutdown: {" in record.message]
+    return [json.loads(text[text.index("{") :]) for text in texts]
+
+
+def test_shutdown_finishes_the_run_and_logs_its_evidence(runs, collector, caplog):
+    active = runs.start(LABELS)
+    runs.shutdown()
+
+    (evidence,) = logged_evidence(caplog)
+    assert (evidence["run"]["id"], evidence["run"]["ended_by"]) == (active.id, "shutdown")
+    assert not collector.collecting
+    assert runs.kept()[0].results == {"interrupted": 1}
+    with pytest.raises(AgentError, match="shutting down"):
+        runs.start(LABELS)
+
+
+def test_shutdown_without_a_run(runs, caplog):
+    runs.shutdown()
+
+    assert logged_evidence(caplog) == []
+
+
+def test_shutdown_waits_for_a_start_and_then_ends_the_run(runs, collector, aside, caplog):
+    collector.holds["start"] = threading.Event()
+    starting = aside(runs.start, LABELS)
+    collector.entered["start"].wait(WAIT_S)
+    closing = aside(runs.shutdown)
+    collector.holds["start"].set()
+    closing.result(WAIT_S)
+
+    assert [evidence["run"]["id"] for evidence in logged_evidence(caplog)] == [starting.result(WAIT_S).id]
+
+
+def test_shutdown_waits_for_a_stop_under_way(runs, collector, aside, caplog):
+    """Its client gets the evidence; nothing is left for the log."""
+    runs.start(LABELS)
+    collector.holds["stop"] = threading.Event()
+    stopping = aside(runs.stop)
+    collector.entered["stop"].wait(WAIT_S)
+    closing = aside(runs.shutdown)
+    collector.holds["stop"].set()
+    closing.result(WAIT_S)
+
+    assert runs.status().phase == "idle"
+    assert stopping.result(WAIT_S).run.ended_by == "stop"
+    assert logged_evidence(caplog) == []
+
+
+def test_shutdown_survives_a_collector_that_fails(runs, collector, caplog):
+    runs.start(LABELS)
+    collector.fails["stop"] = OSError("cannot detach")
+    runs.shutdown()
+
+    assert runs.status().phase == "idle"
+    assert "cannot detach" in caplog.text

@@ -1,0 +1,154 @@
+"""One name for each setting, wherever it is set, and an error that says what to set instead."""
+
+import pytest
+
+from chainbench_agent.errors import InputError
+from chainbench_agent.settings import Settings, default_header_cache, load_settings
+
+KNOWN = ("cpu", "exec", "runqlat")
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(monkeypatch, tmp_path):
+    """No setting but those of the test; no configuration file of this machine."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"CHAINBENCH_{name.upper()}", raising=False)
+    monkeypatch.delenv("CHAINBENCH_CONFIG", raising=False)
+    monkeypatch.setattr("chainbench_agent.settings.DEFAULT_CONFIG", tmp_path / "default.toml")
+
+
+@pytest.fixture
+def config(tmp_path):
+    def write(text):
+        path = tmp_path / "agent.toml"
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def test_defaults():
+    """Without a word said the agent listens on loopback and loads all modules."""
+    settings = load_settings()
+
+    assert (settings.host, settings.port, settings.probes, settings.backend) == ("127.0.0.1", 9090, ("all",), "auto")
+    assert settings.machine
+
+
+def test_precedence(monkeypatch, config):
+    """The command line wins over the environment, the environment over the file, the file over the default."""
+    file = config('host = "file"\nport = 1\nmachine = "file"\n')
+    monkeypatch.setenv("CHAINBENCH_HOST", "environment")
+    monkeypatch.setenv("CHAINBENCH_PORT", "2")
+
+    settings = load_settings(file, port="3", backend=None)
+
+    assert (settings.port, settings.host, settings.machine, settings.backend) == (3, "environment", "file", "auto")
+
+
+def test_the_file_is_named_by_the_environment(monkeypatch, config):
+    monkeypatch.setenv("CHAINBENCH_CONFIG", config("port = 1"))
+
+    assert load_settings().port == 1
+
+
+def test_the_default_file_is_read_if_it_exists(tmp_path):
+    (tmp_path / "default.toml").write_text("port = 1")
+
+    assert load_settings().port == 1
+
+
+def test_an_empty_variable_is_not_set(monkeypatch):
+    monkeypatch.setenv("CHAINBENCH_PORT", "")
+
+    assert load_settings().port == 9090
+
+
+def test_probes_from_the_file_may_be_a_list(config):
+    assert load_settings(config('probes = ["cpu", "exec"]')).probes == ("cpu", "exec")
+
+
+@pytest.mark.parametrize(
+    ("probes", "chosen"), [("all", KNOWN), ("runqlat, cpu", ("cpu", "runqlat")), ("exec,exec,", ("exec",))]
+)
+def test_choose(probes, chosen):
+    """Spaces and repetitions do not matter; the order is the catalogue's."""
+    assert load_settings(probes=probes).choose(KNOWN) == chosen
+
+
+def test_an_unknown_module_is_answered_with_the_known_ones():
+    with pytest.raises(InputError, match="no module memry, x; the modules are cpu, exec, runqlat, or all"):
+        load_settings(probes="cpu,memry,x").choose(KNOWN)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("port", "http", "valid integer"),
+        ("port", "65536", "less than or equal to 65535"),
+        ("port", "-1", "greater than or equal to 0"),
+        ("host", "", "at least 1 character"),
+        ("probes", ",", "names no module"),
+        ("sample_interval", "10", "this version counts every event; leave it at 1"),
+        ("sample_interval", "0", "greater than or equal to 1"),
+        ("backend", "bcc", "'auto', 'ebpf' or 'mock'"),
+        ("machine", "m" * 201, "at most 200 characters"),
+        ("max_kept_label_sets", "0", "greater than or equal to 1"),
+        ("log_level", "loud", "'debug', 'info', 'warning' or 'error'"),
+    ],
+)
+def test_a_wrong_value(name, value, says):
+    """The error names the setting, the value, what is wrong with it, and where it can be set."""
+    with pytest.raises(InputError) as caught:
+        load_settings(**{name: value})
+
+    assert caught.value.field == name
+    for part in (f"{name}: {value!r}", says, f"--{name.replace('_', '-')}", f"CHAINBENCH_{name.upper()}"):
+        assert part in str(caught.value)
+
+
+def test_all_wrong_values_are_named_at_once():
+    with pytest.raises(InputError, match=r"(?s)^port: .*\nbackend: "):
+        load_settings(port="x", backend="x")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("prot = 1", "prot: no such setting .*agent.toml.*; the settings are host, port,"),
+        ("port = ", "config: .*agent.toml is not valid TOML: "),
+        ('port = "\N{SNOWMAN}"', "port: .*valid integer"),
+    ],
+)
+def test_a_wrong_file(config, text, says):
+    with pytest.raises(InputError, match=says):
+        load_settings(config(text))
+
+
+def test_a_file_that_is_not_text(tmp_path):
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+
+    with pytest.raises(InputError, match="is not valid TOML"):
+        load_settings(str(tmp_path / "binary"))
+
+
+def test_a_file_that_was_named_must_exist():
+    with pytest.raises(InputError, match="config: cannot read /nowhere: No such file"):
+        load_settings("/nowhere")
+
+
+def test_every_setting_has_a_sentence():
+    for name, setting in Settings.model_fields.items():
+        assert setting.description, name
+        assert setting.description.endswith("."), name
+
+
+def test_the_header_cache_follows_the_user(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert str(default_header_cache()) == "/xdg/chainbench_agent"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert str(default_header_cache()) == "/var/cache/chainbench_agent"
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setenv("HOME", "/home/me")
+    assert str(default_header_cache()) == "/home/me/.cache/chainbench_agent"

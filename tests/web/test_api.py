@@ -1,0 +1,184 @@
+"""Each call, as a benchmark runner makes it."""
+
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from chainbench_agent.collector.base import CollectorStatus
+from chainbench_agent.collector.fake import FakeCollector
+
+REPORT = {
+    "impl": "python",
+    "variant": "numpy",
+    "commit": "abc123",
+    "dataset": "sha256hash",
+    "baseline_ms": 120.5,
+    "optimized_ms": 60,
+    "gain_pct": 50.2,
+}
+
+
+def test_start(client, labels, runs):
+    """The answer names the run, and whether its numbers will be measured."""
+    answer = client.post("/start", json=labels)
+
+    assert answer.status_code == 200
+    assert answer.json["status"] == "started"
+    assert answer.json["run_id"] == runs.status().active.id
+    assert labels.items() <= answer.json.items()
+    assert (answer.json["machine"], answer.json["backend"], answer.json["available"]) == ("m", "ebpf", True)
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [
+        {"runner_version": "2.1", "anything": {"else": [1]}},
+        {"pid": None, "cgroup": None, "probes": None, "max_duration_s": None, "sample_interval": None},
+        {"sample_interval": 1},
+        {"probes": ["runqlat", "exec"]},
+        {"probes": ["exec", "runqlat"]},
+        {"probes": "exec, runqlat"},
+        {"probes": "all"},
+        {"probes": ["all"]},
+    ],
+)
+def test_start_ignores_what_changes_nothing(client, labels, extra):
+    assert client.post("/start", json=labels | extra).status_code == 200
+
+
+def test_stop(client, labels):
+    """Evidence, its keys in the order that is made for reading."""
+    run_id = client.post("/start", json=labels).json["run_id"]
+    answer = client.post("/stop")
+
+    assert answer.status_code == 200
+    assert list(answer.json)[:7] == ["schema_version", "available", "source", "reason", "run", "target", "exec"]
+    assert (answer.json["run"]["id"], answer.json["run"]["ended_by"]) == (run_id, "stop")
+    assert answer.json["exec"] == {"exec_count": 53}
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"data": b""},
+        {"data": b"", "content_type": "application/x-www-form-urlencoded"},
+        {"json": {}},
+        {"data": b"\xff"},
+    ],
+)
+def test_stop_reads_no_body(client, labels, body):
+    """`curl -X POST`, with or without `-d ''`."""
+    client.post("/start", json=labels)
+
+    assert client.post("/stop", **body).status_code == 200
+
+
+def test_report(client, runs):
+    answer = client.post("/report", json=REPORT | {"optimized_success": True, "ignored": 1})
+
+    assert answer.status_code == 200
+    assert answer.json == {"status": "metrics_reported"}
+    (report,) = runs.reports()
+    assert (report.scenario, report.baseline_ms, report.optimized_ms, report.gain_pct) == ("", 120.5, 60, 50.2)
+    assert (report.baseline_success, report.optimized_success) == (None, True)
+
+
+def test_the_evidence_of_the_latest_run(client, labels):
+    client.post("/start", json=labels)
+    evidence = client.post("/stop").json
+    client.post("/start", json=labels)
+
+    assert client.get("/report").json == {"evidence": evidence}
+
+
+def test_status_when_idle(client):
+    """Every module and hook says what it measures, or why it does not; the agent says what it costs."""
+    status = client.get("/status").json
+
+    assert (status["status"], status["running"]) == ("idle", False)
+    assert [status[key] for key in ("run_id", "labels", "started_at", "elapsed_ms")] == [None] * 4
+    assert status["modules"] == {
+        "runqlat": {"state": "up", "sources": {"histogram": "raw_tracepoint:sched_switch"}},
+        "exec": {"state": "degraded", "unavailable": {"forks": "no tracepoint"}},
+        "cpu": {"state": "off"},
+    }
+    assert status["hooks"] == {
+        "sched_switch": {"source": "raw_tracepoint:sched_switch"},
+        "fork": {"reason": "no tracepoint"},
+    }
+    assert status["details"] == {"kernel": "6.1.0"}
+    assert status["agent"]["resident_kib"] > 1000
+    assert status["agent"]["cpu_seconds"] > 0
+    assert "reason" not in status
+
+
+def test_status_of_a_run(client, labels):
+    started = client.post("/start", json=labels).json
+    status = client.get("/status").json
+
+    assert (status["status"], status["running"], status["labels"]) == ("running", True, labels)
+    assert (status["run_id"], status["started_at"]) == (started["run_id"], started["started_at"])
+    assert status["elapsed_ms"] >= 0
+
+
+def test_status_after_a_failure_says_why(client, labels, collector):
+    collector.fails["start"] = OSError("no such tracepoint")
+    client.post("/start", json=labels)
+
+    assert "no such tracepoint" in client.get("/status").json["failure"]
+
+
+class TestMock:
+    @pytest.fixture
+    def collector(self):
+        return FakeCollector(CollectorStatus("mock", (), reason="no BTF", remedy="boot another kernel"))
+
+    def test_mock_is_marked_everywhere(self, client, labels):
+        """Made-up numbers cannot be taken for measured ones; how to get those is said."""
+        said = {"backend": "mock", "available": False, "reason": "no BTF", "remedy": "boot another kernel"}
+
+        assert said.items() <= client.get("/status").json.items()
+        assert said.items() <= client.post("/start", json=labels).json.items()
+        evidence = client.post("/stop").json
+        assert (evidence["available"], evidence["source"], evidence["reason"]) == (False, "mock", "no BTF")
+
+
+def test_metrics_passes_the_accept_header_on(client):
+    answer = client.get("/metrics", headers={"Accept": "application/openmetrics-text"})
+
+    assert answer.text == "accept application/openmetrics-text\n"
+    assert answer.content_type == "text/plain; version=0.0.4"
+
+
+def test_status_answers_while_a_run_starts(app, labels, collector):
+    collector.holds["start"] = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        starting = pool.submit(app.test_client().post, "/start", json=labels)
+        collector.entered["start"].wait(60)
+        status = app.test_client().get("/status").json
+        collector.holds["start"].set()
+
+    assert (status["status"], status["running"], status["labels"], status["elapsed_ms"]) == (
+        "starting",
+        False,
+        labels,
+        0,
+    )
+    assert starting.result().status_code == 200
+
+
+def test_of_100_simultaneous_starts_exactly_one_wins(app, labels):
+    together = threading.Barrier(100)
+
+    def start(number):
+        together.wait(60)
+        return app.test_client().post("/start", json=labels | {"commit": str(number)})
+
+    with ThreadPoolExecutor(100) as pool:
+        answers = list(pool.map(start, range(100)))
+
+    assert sorted(answer.status_code for answer in answers) == [200] + [409] * 99
+    (winner,) = [answer.json for answer in answers if answer.status_code == 200]
+    assert all(f"commit={winner['commit']} " in answer.json["detail"] for answer in answers if answer.json != winner)

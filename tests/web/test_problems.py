@@ -1,0 +1,213 @@
+"""Whatever is sent, the answer says what is wrong and what to send instead."""
+
+import pytest
+
+from chainbench_agent.web.app import LONGEST_BODY
+
+JSON = "application/json"
+WORD = "send it as a string of 1 to 200 printable characters"
+LABELS = ("scenario", "impl", "variant", "commit", "dataset")
+REPORT = {"impl": "i", "variant": "v", "commit": "c", "dataset": "d"}
+TIMES = {"baseline_ms": 2, "optimized_ms": 1, "gain_pct": 50}
+
+
+def problem(answer, status):
+    """The problem document, after checking its form."""
+    document = answer.get_json(force=True)
+    assert answer.status_code == status, document
+    assert answer.content_type == "application/problem+json"
+    assert list(document)[:4] == ["type", "title", "status", "detail"]
+    assert document["status"] == status
+    assert document["detail"]
+    assert "Traceback" not in answer.text
+    return document
+
+
+@pytest.mark.parametrize("name", LABELS)
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (..., "is missing"),
+        ("", "string should have at least 1 character"),
+        (" ", "has characters that do not print"),
+        ("a\nb", "has characters that do not print"),
+        ("a\x00", "has characters that do not print"),
+        ("x" * 201, "string should have at most 200 characters"),
+        (7, "input should be a valid string"),
+        (None, "input should be a valid string"),
+        ({}, "input should be a valid string"),
+    ],
+)
+def test_a_wrong_label(client, labels, name, value, message):
+    """The field, what is wrong with it, and what it should be; and no run is on."""
+    body = {key: text for key, text in (labels | {name: value}).items() if text is not ...}
+
+    document = problem(client.post("/start", json=body), 422)
+
+    assert document["errors"] == [{"field": name, "message": message, "remedy": WORD}]
+    assert document["detail"] == f"{name}: {message}"
+    assert client.get("/status").json["status"] == "idle"
+
+
+def test_all_wrong_fields_are_named_at_once(client):
+    document = problem(client.post("/start", json={"pid": 1}), 422)
+
+    assert [error["field"] for error in document["errors"]] == [*LABELS, "pid"]
+
+
+WHOLE_MACHINE = ("this version measures the whole machine", "leave it out")
+EVERY_EVENT = ("this version counts every event", "leave it out, or send 1")
+CHOSEN_BEFORE = (
+    "modules are chosen when the agent starts; it collects runqlat, exec",
+    "leave it out, or start the agent with --probes",
+)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "answer"),
+    [
+        ("pid", 1, WHOLE_MACHINE),
+        ("pid", 0, WHOLE_MACHINE),
+        ("cgroup", "/a.slice", WHOLE_MACHINE),
+        ("max_duration_s", 60, ("in this version only /stop ends a run", "leave it out")),
+        ("sample_interval", 10, EVERY_EVENT),
+        ("sample_interval", [1], EVERY_EVENT),
+        ("sample_interval", "x", EVERY_EVENT),
+        ("probes", ["exec"], CHOSEN_BEFORE),
+        ("probes", ["runqlat", "exec", "cpu"], CHOSEN_BEFORE),
+        ("probes", "exec", CHOSEN_BEFORE),
+        *(("probes", nonsense, CHOSEN_BEFORE) for nonsense in ([], "", 7, {"a": 1}, [[1]])),
+    ],
+)
+def test_what_this_version_cannot_do_is_refused(client, labels, name, value, answer):
+    """Ignored, it would give evidence of something else than was asked for."""
+    document = problem(client.post("/start", json=labels | {name: value}), 422)
+
+    message, remedy = answer
+    assert document["errors"] == [{"field": name, "message": message, "remedy": remedy}]
+
+
+@pytest.mark.parametrize("name", ["baseline_ms", "optimized_ms", "gain_pct"])
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999", '"1"', "true", "null", "[]", "1" * 500])
+def test_a_wrong_number(client, runs, name, value):
+    """Only finite numbers end up in Prometheus."""
+    numbers = ",".join(f'"{key}": {value if key == name else 1}' for key in TIMES)
+    words = ",".join(f'"{key}": "{text}"' for key, text in REPORT.items())
+
+    document = problem(client.post("/report", data=f"{{{words},{numbers}}}", content_type=JSON), 422)
+
+    assert [error["field"] for error in document["errors"]] == [name]
+    assert document["errors"][0]["remedy"].startswith("send it as a number of ")
+    assert runs.reports() == ()
+
+
+@pytest.mark.parametrize(
+    ("change", "remedy"),
+    [
+        ({"baseline_ms": -1}, "send it as a number of milliseconds, 0 or more"),
+        ({"baseline_success": "yes"}, "send it as true or false"),
+        ({"scenario": 1}, "send it as a string of at most 200 printable characters"),
+        ({"commit": ""}, WORD),
+    ],
+)
+def test_a_wrong_report(client, change, remedy):
+    document = problem(client.post("/report", json=REPORT | TIMES | change), 422)
+
+    assert [(error["field"], error["remedy"]) for error in document["errors"]] == [(*change, remedy)]
+
+
+@pytest.mark.parametrize("path", ["/start", "/report"])
+@pytest.mark.parametrize(
+    ("status", "sent", "says"),
+    [
+        (400, (b"", None), "the body is empty"),
+        (400, (b"", JSON), "the body is empty"),
+        (400, (b"{", JSON), "not valid JSON: EOF while parsing"),
+        (400, (b"\xff", JSON), "not valid JSON"),
+        (400, (b'{"impl": "\\ud800"}', JSON), "not valid JSON"),
+        (400, (b"[" * 10_000, JSON), "not valid JSON: recursion limit"),
+        (422, (b"[1]", JSON), "not an object"),
+        (422, (b"null", JSON), "not an object"),
+        (415, (b"{}", None), "not declared as JSON"),
+        (415, (b"{}", "application/x-www-form-urlencoded"), "not declared as JSON"),
+        (413, (b" " * (LONGEST_BODY + 1), JSON), "longer than 65536 bytes"),
+    ],
+)
+def test_a_wrong_body(client, path, status, sent, says):
+    body, content_type = sent
+    document = problem(client.post(path, data=body, content_type=content_type), status)
+
+    assert says in document["detail"]
+    assert document["remedy"]
+
+
+@pytest.mark.parametrize("length", [LONGEST_BODY, LONGEST_BODY + 1])
+def test_a_long_body_of_unknown_length(client, length):
+    """Chunked, it has no Content-Length to be refused by."""
+    environment = {"wsgi.input_terminated": True}
+    answer = client.post("/start", data=b" " * length, content_type=JSON, environ_overrides=environment)
+
+    problem(answer, 413)
+
+
+def test_json_with_a_charset_is_json(client, labels):
+    assert client.post("/start", json=labels, content_type="application/json; charset=utf-8").status_code == 200
+
+
+def test_an_unknown_path(client):
+    document = problem(client.get("/strat{request}"), 404)
+
+    assert document["detail"] == "there is no /strat{request} here"
+    assert "POST /start" in document["remedy"]
+    assert "GET /metrics" in document["remedy"]
+
+
+def test_an_unknown_method(client):
+    answer = client.get("/start")
+
+    document = problem(answer, 405)
+    assert document["detail"] == "/start does not take GET"
+    assert "POST" in answer.headers["Allow"]
+
+
+def test_no_run_to_stop(client):
+    document = problem(client.post("/stop"), 409)
+
+    assert (document["detail"], document["remedy"]) == ("no run is on", "POST /start begins one")
+
+
+def test_a_run_is_on(client, labels):
+    client.post("/start", json=labels)
+
+    document = problem(client.post("/start", json=labels), 409)
+
+    assert "scenario=baseline impl=python" in document["detail"]
+    assert document["remedy"] == "POST /stop ends it"
+
+
+def test_no_evidence_yet(client):
+    document = problem(client.get("/report"), 404)
+
+    assert document["detail"] == "no run has finished yet"
+
+
+@pytest.mark.parametrize("call", ["start", "stop"])
+def test_a_collector_that_fails(client, labels, collector, call):
+    """The agent goes on: the next run can start."""
+    collector.fails[call] = OSError("no such tracepoint")
+    answers = [client.post("/start", json=labels), client.post("/stop")]
+
+    document = problem(answers[["start", "stop"].index(call)], 503)
+
+    assert "no such tracepoint" in document["detail"]
+    assert "doctor" in document["remedy"]
+    assert client.get("/status").json["status"] == "idle"
+
+
+def test_a_bug_is_logged_and_not_shown(client, collector, caplog):
+    collector.fails["status"] = KeyError("secret")
+
+    document = problem(client.get("/status"), 500)
+
+    assert "secret" not in str(document)
+    assert "secret" in caplog.text

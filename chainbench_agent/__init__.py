@@ -21,6 +21,6 @@
     └────────────────────────────────────────────────────────────────────────────────────┘
         a module imports only from rows below its own; rows side by side do not know each other
 
-One run, in the order in which to read: web.api → runs.Runs → collector.ebpf → kernel.machine (kernel.unit loads it once:
-kernel.sources, kernel.fuse, headers, kernel.loader) → evidence.build.
+One run, in the order in which to read: web.api → runs.Runs → collector.ebpf → kernel.machine → evidence.build.
+Loading, once: kernel.unit → kernel.sources, kernel.fuse, headers, kernel.loader.
 """

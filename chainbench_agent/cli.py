@@ -65,7 +65,7 @@ def demo() -> None:
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 @click.option("--header-cache", type=click.Path(path_type=Path), help="Where header trees made from BTF are kept.")
-def doctor(as_json: bool, header_cache: Path | None) -> None:
+def doctor(*, as_json: bool, header_cache: Path | None) -> None:
     """Say what this machine offers, which modules work from which sources, and what to do about the rest.
 
     Exits with 0 when every module works.

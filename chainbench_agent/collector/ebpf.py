@@ -31,8 +31,12 @@ class EbpfCollector:
     def start(self) -> None:
         self._last = None
         self._machine.attach()
-        first = self._machine.sample()  # nothing counts yet, so this is how things stand when the run begins
-        self._first = replace(first, at_ns=self._machine.begin())
+        try:
+            first = self._machine.sample()  # nothing counts yet, so this is how things stand when the run begins
+            self._first = replace(first, at_ns=self._machine.begin())
+        except BaseException:
+            self._machine.detach()
+            raise
 
     def stop(self) -> None:
         ended_ns = self._machine.end()

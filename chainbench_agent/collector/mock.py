@@ -85,7 +85,12 @@ def _random(*seed: str) -> Random:
 def _names(module: Module) -> Names:
     tables = {metric.names for metric in module.per_cpu if isinstance(metric, Table)}
     names = {index: f"mock-{index}" for index in range(PER_TABLE)}
-    return Names(tables=dict.fromkeys(tables, names) | {"calls": dict(enumerate(SYSCALLS))}, stacks={}, throttled_before={}, throttled_after={})
+    return Names(
+        tables=dict.fromkeys(tables, names) | {"calls": dict(enumerate(SYSCALLS))},
+        stacks={},
+        throttled_before={},
+        throttled_after={},
+    )
 
 
 def _made_up(metric: Metric, random: Random, seconds: float) -> Value:

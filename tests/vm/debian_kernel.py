@@ -71,9 +71,7 @@ def sources(targets: Iterable[str], codename: str, suite: str) -> str:
     }
     if not wanted or not KEYRING.exists():
         raise Unavailable("Debian's kernels come from a Debian mirror, and apt has none configured here.")
-    return "\n".join(
-        f"deb [arch=amd64 signed-by={KEYRING}] {uri} {name} main" for uri, name in sorted(wanted)
-    )
+    return "\n".join(f"deb [arch=amd64 signed-by={KEYRING}] {uri} {name} main" for uri, name in sorted(wanted))
 
 
 def newest(packages: Iterable[str], image: str) -> str:

@@ -1,0 +1,301 @@
+"""The measured backend over a machine of our own making: what it asks of it, and what it says of it."""
+
+import errno
+from dataclasses import replace
+from datetime import UTC, datetime
+from types import SimpleNamespace
+
+import pytest
+
+from chainbench_agent.collector import ebpf
+from chainbench_agent.collector.ebpf import EbpfCollector
+from chainbench_agent.evidence.model import Run
+from chainbench_agent.evidence.sample import ProgramRun, Sample
+from chainbench_agent.kernel.fuse import Program
+from chainbench_agent.spec import Counter, Derived, Hook, Module, Names, raw_tracepoint
+
+RUN = Run(id="1", machine="host", started_at=datetime(2026, 1, 1, tzinfo=UTC), duration_ms=1, ended_by="stop")
+
+HOOKS = (
+    Hook("fork", ("int x",), (raw_tracepoint("fork"),)),
+    Hook("switch", ("int x",), (raw_tracepoint("switch"),)),
+    Hook("wakeup", ("int x",), (raw_tracepoint("wakeup"),)),
+    Hook("waited", ("u64 ns",), raised_on=("switch", "wakeup")),
+)
+EXEC = Module(
+    name="exec",
+    question="?",
+    metrics=(
+        Counter(name="forks", help="", hooks=("fork",)),
+        Counter(name="threads", help="", hooks=("fork",), reported=False),
+        Derived(name="total", help="", of=("forks", "threads")),
+    ),
+    derive=lambda counts, _names: {"total": counts["forks"] + counts["threads"]},
+)
+SCHED = Module(
+    name="sched",
+    question="?",
+    metrics=(
+        Counter(name="wait_ns", help="", hooks=("waited",)),
+        Counter(name="quota", help="", hooks=("switch",), needs="cfs_bandwidth", reported=False),
+        Derived(name="stops", help="", of=("quota",)),
+        Counter(name="switches", help="", hooks=("switch",)),
+    ),
+    derive=lambda counts, _names: {"stops": counts["quota"]},
+)
+
+
+class FakeMachine:
+    """Counts up what it is told; `absent`: hook → reason, `fails`: call → error."""
+
+    def __init__(self, absent=None, facts=None, absent_modules=None):
+        self.absent, self.facts = absent or {}, facts or {}
+        self.calls, self.fails = [], {}
+        self.counts = {"exec": {"forks": 100, "threads": 10}, "sched": {"wait_ns": 0, "quota": 0, "switches": 0}}
+        self.now_ns = 1000
+        self.unit = SimpleNamespace(
+            absent_modules=absent_modules or {},
+            loaded=SimpleNamespace(bcc_version="0.26"),
+            header_tree="/cache/tree",
+        )
+
+    def __call__(self, modules, hooks, cache_dir):
+        self.hooks = {hook.name: hook for hook in hooks}
+        self.modules = tuple(m for m in modules if m.name not in self.unit.absent_modules)
+        chosen = {
+            hook.name: Program(f"cb_{hook.name}_0", hook.name, hook.sources[0])
+            for hook in hooks
+            if hook.sources and hook.name not in self.absent
+        }
+        self.programs = SimpleNamespace(chosen=chosen)
+        self.cache_dir = cache_dir
+        return self
+
+    def absent_hook(self, name):
+        reasons = [self.absent_hook(on) for on in self.hooks[name].raised_on] or [self.absent.get(name, "")]
+        return "; ".join(filter(None, reasons))
+
+    def sources_of(self, name):
+        if name in self.programs.chosen:
+            return [str(self.programs.chosen[name].source)]
+        return [source for on in self.hooks[name].raised_on for source in self.sources_of(on)]
+
+    def lacks(self, fact):
+        return self.facts.get(fact, "")
+
+    def call(self, name):
+        self.calls.append(name)
+        if name in self.fails:
+            raise self.fails[name]
+
+    def attach(self):
+        self.call("attach")
+
+    def begin(self):
+        self.call("begin")
+        return self.now_ns
+
+    def end(self):
+        self.call("end")
+        return self.now_ns
+
+    def detach(self):
+        self.call("detach")
+
+    def close(self):
+        self.call("close")
+
+    def sample(self):
+        self.call("sample")
+        modules = {module.name: dict(self.counts[module.name]) for module in self.modules}
+        return Sample(-1, modules, programs=dict.fromkeys(self.programs.chosen, ProgramRun(0, 0, 0)))
+
+    def names(self, first, last):
+        assert first is not last
+        return Names({}, {}, {}, {})
+
+
+@pytest.fixture
+def opened(monkeypatch, tmp_path):
+    """`opened(machine, *modules)` → a collector over it."""
+
+    def over(machine, *modules):
+        monkeypatch.setattr(ebpf, "Machine", machine)
+        return EbpfCollector(modules or (EXEC, SCHED), HOOKS, tmp_path)
+
+    return over
+
+
+@pytest.fixture
+def machine():
+    return FakeMachine()
+
+
+def test_a_run(opened, machine):
+    """Attach and read before the run begins, read after it has ended, then detach; the difference is the evidence."""
+    collector = opened(machine)
+    collector.start()
+    assert machine.calls == ["attach", "sample", "begin"]
+    machine.counts["exec"] = {"forks": 123, "threads": 17}
+    machine.now_ns = 5000
+    collector.stop()
+    assert machine.calls[3:] == ["end", "sample", "detach"]
+
+    found = collector.evidence(RUN)
+
+    assert found.sections["exec"]["forks"] == 23
+    assert found.sections["exec"]["total"] == 30
+
+
+def test_the_run_lasts_from_begin_to_end(opened, machine, monkeypatch):
+    """Attaching and reading take time that is none of the run's: the moments are those of the switch."""
+    seen = {}
+
+    def build(run, method, first, last, names):
+        seen.update(run=run, first=first.at_ns, last=last.at_ns, cpus=method.cpus, names=names)
+
+    monkeypatch.setattr(ebpf, "build", build)
+    collector = opened(machine)
+    collector.start()
+    machine.now_ns = 5000
+    collector.stop()
+    machine.now_ns = 9000
+    collector.evidence(RUN)
+
+    assert (seen["first"], seen["last"]) == (1000, 5000)
+    assert seen["run"] is RUN
+
+
+def test_evidence_of_a_run_that_goes_on(opened, machine):
+    """A sample of now, again and again; nothing is stopped by it."""
+    collector = opened(machine)
+    collector.start()
+    for forks in (101, 105):
+        machine.counts["exec"]["forks"] = forks
+        assert collector.evidence(RUN).sections["exec"]["forks"] == forks - 100
+
+    assert "end" not in machine.calls
+    assert "detach" not in machine.calls
+
+
+def test_evidence_of_a_run_that_has_ended_stays(opened, machine):
+    """Until the next one starts; that one begins from its own first sample."""
+    collector = opened(machine)
+    collector.start()
+    machine.counts["exec"]["forks"] = 107
+    collector.stop()
+    machine.counts["exec"]["forks"] = 150
+    assert collector.evidence(RUN).sections["exec"]["forks"] == 7
+
+    collector.start()
+    machine.counts["exec"]["forks"] = 153
+    assert collector.evidence(RUN).sections["exec"]["forks"] == 3
+
+
+def test_no_evidence_without_a_run(opened, machine):
+    with pytest.raises(RuntimeError, match="before a run was started"):
+        opened(machine).evidence(RUN)
+
+
+def test_a_stop_that_fails_detaches_all_the_same(opened, machine):
+    """The kernel is left as it was, and the caller is told."""
+    collector = opened(machine)
+    collector.start()
+    machine.fails["sample"] = OSError(errno.EIO, "map lookup")
+
+    with pytest.raises(OSError, match="map lookup"):
+        collector.stop()
+
+    assert machine.calls[-1] == "detach"
+
+
+@pytest.mark.parametrize("call", ["sample", "begin"])
+def test_a_start_that_fails_detaches(opened, machine, call):
+    """Nobody stops a run that has not started."""
+    machine.fails[call] = OSError(errno.EIO, "map lookup")
+    with pytest.raises(OSError, match="map lookup"):
+        opened(machine).start()
+
+    assert machine.calls[-1] == "detach"
+
+
+def test_close(opened, machine):
+    opened(machine).close()
+    assert machine.calls == ["close"]
+
+
+def test_everything_works(opened, machine):
+    """Each metric with its source: a derived one with its parts', a raised hook's with those it is raised on."""
+    status = opened(machine).status()
+
+    assert [(module.name, module.state, module.reason, module.unavailable) for module in status.modules] == [
+        ("exec", "up", "", {}),
+        ("sched", "up", "", {}),
+    ]
+    assert status.modules[0].sources == {"forks": "raw_tracepoint:fork", "total": "raw_tracepoint:fork"}
+    assert status.modules[1].sources == {
+        "wait_ms": "raw_tracepoint:switch, raw_tracepoint:wakeup",
+        "stops": "raw_tracepoint:switch",
+        "switches": "raw_tracepoint:switch",
+    }
+    assert (status.backend, status.reason, status.remedy) == ("ebpf", "", "")
+    assert status.details["bcc"] == "0.26"
+    assert status.details["headers"] == "BTF (/cache/tree)"
+
+
+def test_hooks_with_what_feeds_them(opened):
+    """Those that are raised have no place of their own, and are not listed."""
+    status = opened(FakeMachine(absent={"wakeup": "no such tracepoint"})).status()
+
+    assert [(hook.name, hook.source, hook.reason) for hook in status.hooks] == [
+        ("fork", "raw_tracepoint:fork", ""),
+        ("switch", "raw_tracepoint:switch", ""),
+        ("wakeup", "", "no such tracepoint"),
+    ]
+
+
+def test_a_hook_is_missing(opened):
+    """What needs it is unavailable with its reason, the rest is measured: degraded, in the evidence too."""
+    machine = FakeMachine(absent={"wakeup": "no such tracepoint"})
+    collector = opened(machine)
+    (exec_, sched) = collector.status().modules
+
+    assert exec_.state == "up"
+    assert (sched.state, sched.reason) == ("degraded", "")
+    assert sched.unavailable == {"wait_ms": "no such tracepoint"}
+    assert "wait_ms" not in sched.sources
+    collector.start()
+    found = collector.evidence(RUN)
+    assert found.sections["sched"]["unavailable"] == {"wait_ms": "no such tracepoint"}
+    assert "wait_ms" not in found.sections["sched"]
+
+
+def test_a_fact_is_missing(opened):
+    """What is derived from a metric that needs it would be a guess."""
+    (_, sched) = opened(FakeMachine(facts={"cfs_bandwidth": "no CFS_BANDWIDTH"})).status().modules
+
+    assert sched.unavailable == {"stops": "no CFS_BANDWIDTH"}
+
+
+def test_nothing_of_a_module_works(opened):
+    """It is down, and absent from the evidence with each reason once."""
+    machine = FakeMachine(absent={"fork": "no such tracepoint"})
+    collector = opened(machine)
+    (exec_, _) = collector.status().modules
+    collector.start()
+
+    found = collector.evidence(RUN)
+
+    assert (exec_.state, exec_.reason) == ("down", "no such tracepoint")
+    assert found.unavailable == {"exec": "no such tracepoint"}
+    assert list(found.sections) == ["sched"]
+
+
+def test_a_module_that_does_not_compile(opened):
+    """Down with clang's words; the others measure."""
+    machine = FakeMachine(absent_modules={"exec": "exec.c:3: error"})
+    collector = opened(machine)
+    collector.start()
+
+    assert replace(collector.status().modules[0]).reason == "exec.c:3: error"
+    assert collector.evidence(RUN).unavailable == {"exec": "exec.c:3: error"}

@@ -1,0 +1,48 @@
+"""Counts as a sample has them."""
+
+import pytest
+
+from chainbench_agent.evidence.histogram import slot_of
+from chainbench_agent.evidence.sample import HistogramCounts, Sample
+from chainbench_agent.probes import CATALOG
+from chainbench_agent.spec import HISTOGRAM_SLOTS, Counter, Distribution, Table
+
+
+def histogram(*values):
+    """As the kernel would have counted these nanoseconds."""
+    slots = [0] * HISTOGRAM_SLOTS
+    for value in values:
+        slots[slot_of(value)] += 1
+    return HistogramCounts(tuple(slots), sum(values), min(values, default=None), max(values, default=None))
+
+
+def nothing(metric):
+    match metric:
+        case Distribution():
+            return histogram()
+        case Table(entries=entries):
+            return (0,) * entries
+        case Counter():
+            return 0
+    return {}
+
+
+@pytest.fixture
+def counted():
+    """`counted(1, 2, 3)` → the histogram of these values."""
+    return histogram
+
+
+@pytest.fixture
+def sample():
+    """`sample(at_ns, cpu={"on_cpu_ns": 5}, tasks=…)` → all modules, zero but for what is given."""
+
+    def of(at_ns, modules=CATALOG, *, loss=None, programs=None, tasks=(), idle=(), kernel=None, **given):  # noqa: PLR0913 - a sample's own
+        values = {
+            module.name: {metric.name: nothing(metric) for metric in (*module.per_cpu, *module.keyed)}
+            | given.get(module.name, {})
+            for module in modules
+        }
+        return Sample(at_ns, values, loss or {}, programs or {}, tuple(tasks), tuple(idle), kernel=kernel or {})
+
+    return of

@@ -1,0 +1,297 @@
+"""Two samples make the evidence: nothing but their difference, with what it cost and what was lost."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from chainbench_agent.evidence.build import Method, build, difference, distribution, section
+from chainbench_agent.evidence.model import Run
+from chainbench_agent.evidence.sample import OpenInterval, ProgramRun, TaskState
+from chainbench_agent.probes import CATALOG
+from chainbench_agent.spec import Counter, Derived, Distribution, Keyed, Module, Names, Table
+
+RUN = Run(id="1", machine="host", started_at=datetime(2026, 1, 1, tzinfo=UTC), duration_ms=1000, ended_by="stop")
+NAMES = Names(tables={"calls": {0: "read"}}, stacks={}, throttled_before={}, throttled_after={})
+SECOND = 10**9
+
+CONSUMERS_RELY_ON = {
+    "runqlat": {"histogram", "p95_us"},
+    "biolatency": {"histogram", "p95_us"},
+    "offcpu": {"total_ms", "top_reasons"},
+    "exec": {"exec_count", "top_commands"},
+    "syscall_counts": {"futex", "fsync", "openat", "read", "write"},
+    "cpu": {"context_switches", "cpu_migrations", "interrupts", "throttle_events"},
+}
+DISTRIBUTION = ["histogram", "count", "sum_us", "min_us", "max_us", "mean_us", "p50_us", "p95_us", "p99_us"]
+
+MODULE = Module(
+    name="locks",
+    question="?",
+    metrics=(
+        Counter(name="waits", help=""),
+        Counter(name="wait_ns", help=""),
+        Table(name="by_kind_ns", help="", entries=4, names="kinds", label="kind"),
+        Distribution(name="hold_ns", help=""),
+        Counter(name="raw", help="", reported=False),
+        Derived(name="ratio", help="", of=("raw",)),
+        Derived(name="parts", help="", of=("raw",), inline=True),
+    ),
+    derive=lambda counts, _names: {"ratio": counts["raw"] / 3, "parts": {"one": 1, "two": 2}},
+)
+
+
+def method(modules=CATALOG, *, unavailable=None, absent=None, program_sources=None):
+    return Method(
+        modules=tuple(modules),
+        sources={module.name: {"x": "raw_tracepoint:x"} for module in modules},
+        unavailable={module.name: (unavailable or {}).get(module.name, {}) for module in modules},
+        absent=absent or {},
+        program_sources=program_sources or {},
+        cpus=2,
+    )
+
+
+def counts_of_locks(counted, **given):
+    return {"waits": 0, "wait_ns": 0, "by_kind_ns": (0,) * 4, "hold_ns": counted(), "raw": 0} | given
+
+
+def built(first, last, **how):
+    return build(RUN, method(**how), first, last, NAMES)
+
+
+def test_counters_are_differences(sample):
+    """Whatever stood in the kernel before the run is no part of it."""
+    calls = (5,) + (0,) * 511
+    first = sample(0, exec={"exec_count": 100, "forks": 7}, syscalls={"calls": calls})
+    last = sample(SECOND, exec={"exec_count": 153, "forks": 7}, syscalls={"calls": (28, *calls[1:])})
+
+    found = built(first, last).as_json()
+
+    assert (found["exec"]["exec_count"], found["exec"]["forks"]) == (53, 0)
+    assert found["syscall_counts"]["read"] == 23
+
+
+def test_histograms_are_differences_and_extremes_are_the_runs(sample, counted):
+    """The kernel keeps min and max for the present run only, so those of the last sample stand."""
+    first = sample(0, runqlat={"latency_ns": counted(10, 1_000_000)})
+    latency = replace(counted(10, 1_000_000, 2_000, 4_000), min=2_000, max=4_000)
+    last = sample(SECOND, runqlat={"latency_ns": latency})
+
+    found = difference(next(m for m in CATALOG if m.name == "runqlat"), first, last)["latency_ns"]
+
+    assert found.sum == 6_000
+    assert found.slots == counted(2_000, 4_000).slots
+    assert (found.min, found.max) == (2_000, 4_000)
+
+
+def test_hashes_are_taken_as_they_are(sample):
+    """They are emptied between runs."""
+    commands = {b"sh": (3).to_bytes(8, "little")}
+    last = sample(SECOND, exec={"commands": commands})
+
+    found = built(sample(0), last).as_json()
+
+    assert found["exec"]["top_commands"] == [{"command": "sh", "count": 3}]
+
+
+def test_what_is_open_is_added_before_anything_is_derived(sample):
+    """A thread asleep at the end is in the totals too."""
+    asleep = OpenInterval(TaskState.BLOCKED, SECOND // 2, 0, -1, kernel_thread=False)
+
+    found = built(sample(0), sample(SECOND, tasks=[asleep])).as_json()
+
+    assert found["offcpu"]["total_ms"] == found["offcpu"]["blocked_ms"] == 500
+    assert found["offcpu"]["top_reasons"][0]["syscall"] == "read"
+
+
+def test_a_section(counted):
+    """Every reported metric under its key and in its unit, in the order declared; raw material is not there."""
+    counts = counts_of_locks(
+        counted, waits=3, wait_ns=1_234_567_891, by_kind_ns=(0, 2_000_000, 0, 1), hold_ns=counted(3_000), raw=1
+    )
+    names = Names(tables={"kinds": {1: "mutex"}}, stacks={}, throttled_before={}, throttled_after={})
+
+    found = section(MODULE, counts, names, {}, {"waits": "raw_tracepoint:x"})
+
+    assert list(found) == ["waits", "wait_ms", "by_kind_ms", "hold_us", "ratio", "one", "two", "sources"]
+    assert (found["waits"], found["wait_ms"]) == (3, 1234.567891)
+    assert found["by_kind_ms"] == {"mutex": 2.0, "3": 0.000001}
+    assert found["hold_us"]["count"] == 1
+    assert found["ratio"] == 0.333333
+    assert found["sources"] == {"waits": "raw_tracepoint:x"}
+
+
+def test_an_unavailable_metric_is_absent_with_its_reason(counted):
+    """Also a derived one; not a zero among the keys."""
+    missing = {"waits": "no tracepoint", "ratio": "no fact", "hold_us": "no hook"}
+
+    found = section(MODULE, counts_of_locks(counted), NAMES, missing, {})
+
+    assert found["unavailable"] == missing
+    assert missing.keys() & (found.keys() - {"unavailable"}) == set()
+    assert found["wait_ms"] == 0
+
+
+def test_a_derived_metric_may_have_no_value():
+    """What derive() leaves out is left out: no key, no error."""
+    shy = Module(
+        name="shy",
+        question="?",
+        metrics=(Counter(name="waits", help=""), Derived(name="mean", help="", of=("waits",))),
+        derive=lambda counts, _names: {"mean": 1 / counts["waits"]} if counts["waits"] else {},
+    )
+
+    assert "mean" not in section(shy, {"waits": 0}, NAMES, {}, {})
+    assert section(shy, {"waits": 4}, NAMES, {}, {})["mean"] == 0.25
+
+
+def test_the_main_distribution_is_the_section(counted):
+    """`latency_ns` has no key of its own."""
+    module = Module(name="m", question="?", metrics=(Distribution(name="latency_ns", help=""),))
+
+    assert list(section(module, {"latency_ns": counted(5)}, NAMES, {}, {})) == [*DISTRIBUTION, "sources"]
+
+
+def test_a_hash_is_not_reported_by_itself():
+    """It has no form in JSON: the declaration is wrong, and says so."""
+    keyed = Keyed(name="by_task", help="", key="u64", entries=8, when_full="")
+    module = Module(name="m", question="?", metrics=(keyed,))
+
+    with pytest.raises(TypeError, match="by_task: a Keyed is not reported by itself"):
+        section(module, {"by_task": {}}, NAMES, {}, {})
+
+
+def test_a_distribution(counted):
+    """Buckets by their inclusive upper bound, empty ones left out; exact sum, count and extremes."""
+    found = distribution(counted(1_000, 1_000, 64_000))
+
+    assert found["histogram"] == [{"bucket_us": 1.024, "count": 2}, {"bucket_us": 65.536, "count": 1}]
+    assert (found["count"], found["sum_us"], found["mean_us"]) == (3, 66, 22)
+    assert (found["min_us"], found["max_us"]) == (1, 64)
+    assert list(found) == DISTRIBUTION
+
+
+def test_nothing_observed_has_no_quantiles(counted):
+    """A latency of zero would be a claim."""
+    assert distribution(counted()) == {"histogram": [], "count": 0, "sum_us": 0}
+
+
+def test_loss_by_cause(sample):
+    """Differences, and what the kernel skipped because a program was under way; causes without a loss are left out."""
+    programs = (
+        {"a": ProgramRun(0, 0, 4), "b": ProgramRun(0, 0, 0)},
+        {"a": ProgramRun(0, 0, 6), "b": ProgramRun(0, 0, 1)},
+    )
+    first = sample(0, loss={"keys_full": 5, "task_collisions": 2}, programs=programs[0])
+    last = sample(SECOND, loss={"keys_full": 12, "task_collisions": 2}, programs=programs[1])
+
+    found = built(first, last, program_sources={"a": "x", "b": "y"}).as_json()["loss"]
+
+    assert found == {"total": 10, "causes": {"keys_full": 7, "programs_skipped": 3}}
+
+
+def test_no_loss_is_said(sample):
+    """A zero that was counted."""
+    assert built(sample(0), sample(SECOND)).as_json()["loss"] == {"total": 0, "causes": {}}
+
+
+def test_cost(sample):
+    """Of all CPUs over the run: 20 ms of 2 x 1 s; the dearest program first."""
+    first = sample(0, programs={"a": ProgramRun(100, 10, 0), "b": ProgramRun(0, 0, 0)})
+    last = sample(SECOND, programs={"a": ProgramRun(5_000_100, 1010, 0), "b": ProgramRun(15_000_000, 1000, 0)})
+
+    found = built(first, last, program_sources={"a": "raw_tracepoint:a", "b": "raw_tracepoint:b"}).as_json()["cost"]
+
+    assert found == {
+        "cpu_percent": 1.0,
+        "bpf_ns": 20_000_000,
+        "events": 2000,
+        "ns_per_event": 10_000.0,
+        "programs": [
+            {"hook": "b", "source": "raw_tracepoint:b", "runs": 1000, "ns": 15_000_000},
+            {"hook": "a", "source": "raw_tracepoint:a", "runs": 1000, "ns": 5_000_000},
+        ],
+    }
+
+
+def test_cost_of_nothing(sample):
+    """No events and no time are no division by zero; no programs have no cost."""
+    idle = {"a": ProgramRun(5, 5, 0)}
+    found = built(sample(0, programs=idle), sample(0, programs=idle), program_sources={"a": "x"}).as_json()["cost"]
+
+    assert (found["cpu_percent"], found["ns_per_event"]) == (0, 0)
+    assert "cost" not in built(sample(0), sample(SECOND)).as_json()
+
+
+def test_cross_checks(sample):
+    """The kernel's own difference beside ours; tables are summed, and forks are processes and threads."""
+    kernel = {"on_cpu_ms": 1000, "idle_ms": 50, "context_switches": 70, "forks": 8}
+    more = {"on_cpu_ms": 1510, "idle_ms": 1550, "context_switches": 101, "forks": 13}
+    last = sample(
+        SECOND,
+        kernel=more,
+        cpu={"on_cpu_ns": 500 * 10**6, "idle_ns": (10**9, 5 * 10**8) + (0,) * 14, "context_switches": 29},
+        exec={"forks": 2, "threads_created": 3},
+    )
+
+    found = built(sample(0, kernel=kernel), last).as_json()["cross_check"]
+
+    assert {name: (check["ebpf"], check["kernel"]) for name, check in found.items()} == {
+        "cpu.on_cpu_ms": (500, 510),
+        "cpu.idle_ms": (1500, 1500),
+        "cpu.context_switches": (29, 31),
+        "exec.forks": (5, 5),
+    }
+    assert all(check["from"].startswith("/proc/stat") and check["note"] for check in found.values())
+
+
+def test_no_cross_check_of_what_was_not_measured(sample):
+    """Neither of a metric that is absent, nor of one that the kernel does not keep."""
+    kernel = {"context_switches": 1, "forks": 1}
+    modules = [module for module in CATALOG if module.name != "exec"]
+    first, last = sample(0, modules, kernel=kernel), sample(SECOND, modules, kernel=kernel)
+
+    found = built(first, last, modules=modules, unavailable={"cpu": {"context_switches": "no hook"}})
+
+    assert found.cross_check == {}
+
+
+def test_absent_modules_have_a_reason(sample):
+    """At the top, because they have no section."""
+    modules = [module for module in CATALOG if module.name != "exec"]
+
+    found = built(
+        sample(0, modules), sample(SECOND, modules), modules=modules, absent={"exec": "does not compile"}
+    ).as_json()
+
+    assert found["unavailable"] == {"exec": "does not compile"}
+    assert "exec" not in found
+
+
+def test_the_shape_that_consumers_rely_on(sample, counted):
+    """Every key of design.md §7 of the modules that there are, with anything observed at all."""
+    calls = (1,) + (0,) * 511
+    last = sample(
+        SECOND,
+        runqlat={"latency_ns": counted(2_000)},
+        biolatency={"latency_ns": counted(80_000)},
+        exec={"exec_count": 1, "commands": {b"sh": (1).to_bytes(8, "little")}},
+        offcpu={"woken_wait_ns": 1_000_000},
+        syscalls={"calls": calls},
+    )
+
+    found = built(sample(0), last).as_json()
+
+    assert (found["available"], found["source"], found["reason"]) == (True, "ebpf", "")
+    assert {f"{key}.{name}" for key, names in CONSUMERS_RELY_ON.items() for name in names - found[key].keys()} == set()
+    assert found["runqlat"]["histogram"][0].keys() == {"bucket_us", "count"}
+    assert {"reason", "ms"} <= found["offcpu"]["top_reasons"][0].keys()
+    assert found["exec"]["top_commands"] == [{"command": "sh", "count": 1}]
+
+
+def test_sections_come_in_the_catalogues_order(sample):
+    """Between the fixed parts, so that two evidences can be compared line by line."""
+    found = list(built(sample(0), sample(SECOND)).as_json())
+
+    assert found[6 : 6 + len(CATALOG)] == [module.section_key for module in CATALOG]

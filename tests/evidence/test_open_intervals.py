@@ -1,0 +1,100 @@
+"""What is still going on when a run ends is cut there, and at the run's beginning."""
+
+import pytest
+
+from chainbench_agent.evidence.open_intervals import NO_SYSCALL, close_intervals
+from chainbench_agent.evidence.sample import IdleSpan, OpenInterval, TaskState
+
+BEGIN, END = 1_000, 5_000
+FUTEX = 202
+UNKNOWN = 0xFFFFFFFF
+
+
+def closed(sample, *tasks, idle=(), modules=("cpu", "offcpu")):
+    first, last = sample(BEGIN), sample(END, tasks=tasks, idle=idle)
+    return close_intervals({name: last.modules[name] for name in modules}, first, last)
+
+
+def task(state, since_ns, wait=UNKNOWN, stack=-1, *, kernel_thread=False):
+    return OpenInterval(state, since_ns, wait, stack, kernel_thread)
+
+
+def gained(counts):
+    """What is not zero, by "module.metric" and index."""
+    found = {}
+    for module, metrics in counts.items():
+        for name, value in metrics.items():
+            if isinstance(value, tuple):
+                found |= {f"{module}.{name}[{index}]": part for index, part in enumerate(value) if part}
+            elif value and isinstance(value, int):
+                found[f"{module}.{name}"] = value
+    return found
+
+
+STATES = [
+    (TaskState.RUNNING, "cpu.on_cpu_ns"),
+    (TaskState.PREEMPTED, "offcpu.preempted_wait_ns"),
+    (TaskState.RUNNABLE, "offcpu.woken_wait_ns"),
+    (TaskState.BLOCKED, f"offcpu.blocked_ns[{FUTEX}]"),
+]
+
+
+@pytest.mark.parametrize(("state", "metric"), STATES)
+@pytest.mark.parametrize(
+    ("since_ns", "ns"),
+    [(3_000, 2_000), (BEGIN, 4_000), (10, 4_000), (END, 0), (END + 7, 0)],
+    ids=["within", "whole run", "longer than the run", "just now", "after the last sample's time"],
+)
+def test_both_edges(sample, state, metric, since_ns, ns):
+    """Never longer than the run, and never negative."""
+    assert gained(closed(sample, task(state, since_ns, FUTEX))) == ({metric: ns} if ns else {})
+
+
+def test_what_was_counted_stays(sample):
+    """Open time is added; threads add up."""
+    first = sample(BEGIN)
+    last = sample(END, tasks=[task(TaskState.RUNNING, 4_000), task(TaskState.RUNNING, 4_500)], cpu={"on_cpu_ns": 70})
+
+    assert close_intervals(dict(last.modules), first, last)["cpu"]["on_cpu_ns"] == 70 + 1_000 + 500
+    assert last.modules["cpu"]["on_cpu_ns"] == 70
+
+
+def test_kernel_threads(sample):
+    """Their running counts, their sleep is nobody's."""
+    tasks = [task(state, 4_000, FUTEX, kernel_thread=True) for state, _ in STATES]
+
+    assert gained(closed(sample, *tasks)) == {"cpu.on_cpu_ns": 1_000}
+
+
+def test_an_unknown_wait_is_none(sample):
+    """Not an index beyond the table."""
+    assert gained(closed(sample, task(TaskState.BLOCKED, 4_000))) == {f"offcpu.blocked_ns[{NO_SYSCALL}]": 1_000}
+
+
+def test_a_stack_gets_its_share(sample):
+    """Beside the exact time, added to what the stack had."""
+    key = FUTEX.to_bytes(4, "little") + (7).to_bytes(4, "little")
+    first = sample(BEGIN)
+    tasks = [task(TaskState.BLOCKED, 4_000, FUTEX, stack=7), task(TaskState.BLOCKED, 4_900, FUTEX, stack=-14)]
+    last = sample(END, tasks=tasks, offcpu={"sampled_ns": {key: (30).to_bytes(8, "little")}})
+
+    offcpu = close_intervals(dict(last.modules), first, last)["offcpu"]
+
+    assert offcpu["sampled_ns"] == {key: (1_030).to_bytes(8, "little")}
+    assert offcpu["blocked_ns"][FUTEX] == 1_100
+
+
+def test_idle_cpus(sample):
+    """By state; one beyond the table is in its last entry."""
+    found = closed(sample, idle=[IdleSpan(2, 4_000), IdleSpan(2, 500), IdleSpan(99, 4_900)])
+
+    assert gained(found) == {"cpu.idle_ns[2]": 5_000, "cpu.idle_ns[15]": 100}
+
+
+@pytest.mark.parametrize("modules", [("cpu",), ("offcpu",), ()])
+def test_modules_that_are_off(sample, modules):
+    """What nobody asked for is not added to anything."""
+    tasks = [task(state, 4_000, FUTEX) for state, _ in STATES]
+    found = closed(sample, *tasks, idle=[IdleSpan(1, 4_000)], modules=modules)
+
+    assert {name.split(".")[0] for name in gained(found)} == set(modules)

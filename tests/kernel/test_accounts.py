@@ -1,0 +1,52 @@
+"""What the kernel keeps itself, from a captured /proc/stat."""
+
+import os
+
+import pytest
+
+from chainbench_agent.kernel import accounts
+
+STAT = """\
+cpu  1000 20 300 50000 400 5 60 7 0 0
+cpu0 500 10 150 25000 200 2 30 3 0 0
+intr 83721 0 9 0
+ctxt 1234567
+btime 1795000000
+processes 4321
+procs_running 2
+softirq 1 2 3
+"""
+
+
+@pytest.fixture
+def proc(tmp_path, monkeypatch):
+    def write(text):
+        (tmp_path / "stat").write_text(text)
+        monkeypatch.setattr(accounts, "STAT", tmp_path / "stat")
+
+    return write
+
+
+def test_since_boot(proc):
+    """Idle with iowait; on a CPU without what the hypervisor stole; in milliseconds."""
+    proc(STAT)
+    tick_ms = 1000 // os.sysconf("SC_CLK_TCK")
+
+    assert accounts.kernel_counters() == {
+        "idle_ms": 50400 * tick_ms,
+        "on_cpu_ms": 1385 * tick_ms,
+        "context_switches": 1234567,
+        "forks": 4321,
+    }
+
+
+def test_a_kernel_that_keeps_less(proc):
+    """What is not there is left out."""
+    proc("ctxt 7\n")
+    assert accounts.kernel_counters() == {"context_switches": 7}
+
+
+def test_this_kernel():
+    """All four, on whatever this runs on."""
+    assert all(count > 0 for count in accounts.kernel_counters().values())
+    assert len(accounts.kernel_counters()) == 4

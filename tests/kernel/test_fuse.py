@@ -1,0 +1,247 @@
+"""The unit that is written for a tiny catalogue: one program per hook and source, each handler called from there."""
+
+import re
+
+import pytest
+
+from chainbench_agent.kernel import fuse as fuse_module
+from chainbench_agent.kernel.fuse import Program, fuse, handlers
+from chainbench_agent.probes import DIRECTORY
+from chainbench_agent.spec import (
+    Counter,
+    Derived,
+    Distribution,
+    Hook,
+    Keyed,
+    Module,
+    Scratch,
+    Table,
+    fentry,
+    fexit,
+    raw_tracepoint,
+)
+
+FORK = Hook("fork", ("struct task_struct *parent", "int flags"), (raw_tracepoint("sched_fork"),))
+READ = Hook(
+    "read", ("struct file *file", "long got"), (fexit("vfs_read", 0, 3), fentry("vfs_read", 0, "0")), timed=False
+)
+SWITCH = Hook("switch", ("u32 state",), (raw_tracepoint("sched_switch"),))
+RAN = Hook("ran", ("u64 ns",), raised_on=("switch",))
+NEVER = Hook("never", ("int x",), (raw_tracepoint("never"),))
+HOOKS = (FORK, READ, SWITCH, RAN, NEVER)
+
+FILES = Module(
+    name="files",
+    question="What was read?",
+    metrics=(
+        Counter(name="reads", help="", hooks=("read",)),
+        Table(name="by_size", help="", hooks=("read",), entries=12, names="", label=""),
+        Distribution(name="took_ns", help="", hooks=("read",)),
+        Keyed(name="by_task", help="", hooks=("read",), key="u64", entries=77, when_full=""),
+        Derived(name="mean", help="", of=("reads",)),
+    ),
+    scratch=(
+        Scratch(name="pending", entries=5, when_full=""),
+        Scratch(name="nth", entries=3, when_full="", field=True),
+    ),
+)
+FILES_C = """
+BPF_TABLE("hash", u64, u64, files_by_task, FILES_BY_TASK_ENTRIES);
+BPF_TABLE("lru_hash", struct file *, u64, files_pending, FILES_PENDING_ENTRIES);
+
+static __always_inline void files_on_read(struct cb_event *ev, struct cb_files *files, struct file *file, long got)
+{
+}
+
+static __always_inline void files_on_fork(struct cb_event *ev, struct cb_files *files,
+\t\t\t\t\t  struct task_struct *parent, int flags)
+{
+}
+"""
+TASKS = Module(name="tasks", question="Who was born?", metrics=(Counter(name="forks", help="", hooks=("fork",)),))
+TASKS_C = "static __always_inline void tasks_on_fork(struct cb_event *ev, struct cb_tasks_ *tasks)\n{\n}\n"
+TIMES = Module(name="times", question="Who ran?", metrics=(Counter(name="ran", help="", hooks=("ran",)),))
+TIMES_C = "static __always_inline void times_on_ran(struct cb_event *ev, struct cb_times *times, u64 ns)\n{\n}\n"
+SCHED_H = """
+#pragma once
+static __always_inline void sched_on_switch(struct cb_event *ev, u32 state)
+{
+\tcb_raise_ran(ev, 0);
+}
+"""
+
+
+@pytest.fixture(autouse=True)
+def directory(tmp_path, monkeypatch):
+    """A directory of probes with the real headers, another state machine, and these modules."""
+    for header in ("common.h", "compat.h", "task.h", "identify.h"):
+        (tmp_path / header).write_text((DIRECTORY / header).read_text())
+    for name, text in {"files.c": FILES_C, "tasks.c": TASKS_C, "times.c": TIMES_C, "sched.h": SCHED_H}.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.setattr(fuse_module, "DIRECTORY", tmp_path)
+
+
+def fused(*modules, hooks=HOOKS, has_field=lambda _field: False):
+    return fuse(modules, hooks, lambda hook: hook.sources, has_field)
+
+
+def function(unit, name):
+    """The text of a function, from its first line to its closing brace."""
+    return re.search(rf"^[^\n]*\b{name}\([^\n]*\)\n\{{\n.*?^\}}\n", unit.text, re.MULTILINE | re.DOTALL)[0]
+
+
+def test_handlers():
+    """Functions called OWNER_on_HOOK at the beginning of a line; helpers, calls and other owners are none."""
+    text = """
+static __always_inline void io_on_read(struct cb_event *ev,
+\t\t\t\t       int x)
+static __always_inline void io_on_write(struct cb_event *ev)
+static __always_inline u32 io_on_answer(void)
+static __always_inline void io_helper(void)
+\tio_on_call(ev);
+static __always_inline void video_on_play(struct cb_event *ev)
+"""
+    assert handlers(text, "io") == {"read", "write"}
+    assert handlers(text, "audio") == set()
+
+
+def test_one_program_per_hook_and_source():
+    """In the order of the hooks, a hook's sources best first; a hook that nobody handles has none."""
+    unit = fused(FILES, TASKS)
+
+    assert unit.programs == (
+        Program("cb_fork_0", "fork", FORK.sources[0]),
+        Program("kretfunc__vfs_read", "read", READ.sources[0]),
+        Program("kfunc__vfs_read", "read", READ.sources[1]),
+    )
+    assert [program.kind for program in unit.programs] == ["raw_tracepoint", "fexit", "fentry"]
+
+
+def test_an_entry():
+    """Is a run on? Then its arguments, the time, and the handlers."""
+    assert function(fused(FILES), "cb_fork_0") == (
+        "int cb_fork_0(struct bpf_raw_tracepoint_args *ctx)\n"
+        "{\n"
+        "\tint zero = 0;\n"
+        "\tstruct cb_config *config = cb_config.lookup(&zero);\n"
+        "\tif (!config || !config->recording)\n"
+        "\t\treturn 0;\n"
+        "\tstruct task_struct *parent = (struct task_struct *)ctx->args[0];\n"
+        "\tint flags = (int)ctx->args[1];\n"
+        "\tstruct cb_event event = { .ctx = ctx, .config = config, .now_ns = bpf_ktime_get_ns() };\n"
+        "\tcb_raise_fork(&event, parent, flags);\n"
+        "\treturn 0;\n"
+        "}\n"
+    )
+
+
+def test_arguments_by_place_and_by_expression():
+    """Each source says where its arguments are; the clock is not read for an untimed hook."""
+    unit = fused(FILES)
+    fexit_, fentry_ = function(unit, "kretfunc__vfs_read"), function(unit, "kfunc__vfs_read")
+
+    assert "(unsigned long long *ctx)" in fexit_
+    assert "\tlong got = (long)ctx[3];\n" in fexit_
+    assert "\tlong got = (long)0;\n" in fentry_
+    assert ".now_ns = 0 }" in fexit_
+    assert "// fexit:vfs_read\n" in unit.text
+
+
+def test_a_hook_calls_every_module_that_handles_it():
+    """In the order of the modules, each with its own values; not those that are off."""
+    assert function(fused(FILES, TASKS), "cb_raise_fork") == (
+        "static __always_inline void cb_raise_fork(struct cb_event *ev, struct task_struct *parent, int flags)\n"
+        "{\n"
+        "\tint zero = 0;\n"
+        "\tstruct cb_files *for_files = cb_files.lookup(&zero);\n"
+        "\tif (for_files)\n"
+        "\t\tfiles_on_fork(ev, for_files, parent, flags);\n"
+        "\tstruct cb_tasks *for_tasks = cb_tasks.lookup(&zero);\n"
+        "\tif (for_tasks)\n"
+        "\t\ttasks_on_fork(ev, for_tasks, parent, flags);\n"
+        "}\n"
+    )
+    assert "tasks" not in function(fused(FILES), "cb_raise_fork")
+
+
+def test_the_state_machine_comes_with_those_who_need_it():
+    """With a handler of a raised hook, and with its own hooks; never for the others."""
+    unit = fused(TIMES)
+
+    assert [program.hook for program in unit.programs] == ["switch"]
+    assert "\tsched_on_switch(ev, state);\n" in function(unit, "cb_raise_switch")
+    assert "times_on_ran(ev, for_times, ns);" in function(unit, "cb_raise_ran")
+    assert "sched_on_switch" not in fused(FILES).text
+
+
+def test_everything_is_defined_before_it_is_used():
+    """Headers, modules, what sched.h raises, sched.h, what raises it, the entries."""
+    text = fused(TIMES, FILES).text
+    order = ("struct cb_config {", "struct cb_task {", "struct cb_times {", "times_on_ran(", "struct cb_files {",
+             "cb_raise_ran(", "sched_on_switch(", "cb_raise_switch(", "cb_identify(", "int cb_switch_0(")  # fmt: skip
+    places = [text.index(part) for part in order]
+
+    assert places == sorted(places)
+    assert "#pragma once" not in text
+
+
+def test_the_values_of_a_module():
+    """Sizes come from the declaration: for C as macros, and as the struct's fields, scratch behind the metrics."""
+    assert (
+        "/* ---- files: What was read? */\n"
+        "#define FILES_BY_SIZE_ENTRIES 12\n"
+        "#define FILES_BY_TASK_ENTRIES 77\n"
+        "#define FILES_PENDING_ENTRIES 5\n"
+        "#define FILES_NTH_ENTRIES 3\n"
+        "struct cb_files {\n"
+        "\tu64 reads;\n"
+        "\tu64 by_size[12];\n"
+        "\tstruct cb_histogram took_ns;\n"
+        "\tu64 nth[3];\n"
+        "};\n"
+        "BPF_PERCPU_ARRAY(cb_files, struct cb_files, 1);\n"
+    ) in fused(FILES).text
+
+
+def test_maps_are_found():
+    """Every one, once: those of the headers, the modules' own and their values."""
+    assert set(fused(FILES).maps) == {
+        *("cb_config", "cb_loss", "cb_tasks", "cb_on_cpu", "cb_identity"),
+        *("cb_files", "files_by_task", "files_pending"),
+    }
+
+
+def test_members_that_this_kernel_has():
+    """Asked by "struct.member", told as CB_HAS_<key>."""
+    asked = []
+
+    def has(field):
+        asked.append(field)
+        return field == "task_struct.__state"
+
+    text = fused(FILES, has_field=has).text
+
+    assert set(asked) == {"task_struct.__state", "task_group.cfs_bandwidth"}
+    assert re.findall(r"^#define CB_HAS_(\w+)", text, re.MULTILINE) == ["TASK___STATE"]
+
+
+def test_a_hook_without_a_source_here():
+    """It has no program, and the unit is written all the same."""
+    unit = fuse([FILES], HOOKS, lambda hook: () if hook is READ else hook.sources, lambda _field: False)
+
+    assert [program.hook for program in unit.programs] == ["fork"]
+    assert "cb_raise_read" in unit.text
+
+
+def test_an_unknown_kind_of_metric():
+    """Nothing is left out of the struct silently."""
+    keyed = FILES.keyed[0]
+    with pytest.raises(TypeError, match=r"by_task.*has no field in the per-CPU struct"):
+        fuse_module._field(keyed)
+
+
+def test_a_source_that_gives_too_little():
+    """Every parameter comes from somewhere."""
+    short = Hook("fork", FORK.params, (raw_tracepoint("sched_fork", 0),))
+    with pytest.raises(ValueError, match="zip"):
+        fused(TASKS, hooks=[short])

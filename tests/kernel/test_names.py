@@ -1,0 +1,162 @@
+"""What indexes are called on this host."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from chainbench_agent.kernel import names
+
+# Captured: a virtual machine with two CPUs (x86-64), and a small board (arm64).
+INTERRUPTS_X86 = """\
+           CPU0       CPU1
+  0:        127          0  IR-IO-APIC    2-edge      timer
+  8:          0          1   IO-APIC   8-edge      rtc0
+ 16:         12          0   IO-APIC  16-fasteoi   ehci_hcd:usb1, i801_smbus
+ 24:          0      31337  PCI-MSIX-0000:00:03.0   1-edge      virtio2-input.0
+ 25:          0          0  PCI-MSIX-0000:00:03.0   2-edge      virtio2-output.0
+NMI:          0          0   Non-maskable interrupts
+LOC:     812345     745210   Local timer interrupts
+ERR:          0
+"""
+INTERRUPTS_ARM64 = """\
+           CPU0       CPU1       CPU2       CPU3
+ 11:    1482211    1394010    1389722    1377801     GICv2  30 Level     arch_timer
+ 14:       2151          0          0          0     GICv2  65 Level     fe00b880.mailbox
+IPI0:     27160      41022      39817      36455       Rescheduling interrupts
+"""
+
+
+@pytest.mark.parametrize(
+    ("machine", "number", "name"),
+    [
+        ("x86_64", 202, "futex"),
+        ("aarch64", 98, "futex"),
+        ("arm64", 98, "futex"),
+        ("i386", 240, "futex"),
+        ("x86_64", 0, "read"),
+        ("x86_64", 321, "bpf"),
+        ("aarch64", 280, "bpf"),
+    ],
+)
+def test_system_calls(machine, number, name):
+    """By the numbers of this architecture, not of the one where the table was made."""
+    assert names.syscalls(machine)[number] == name
+
+
+def test_a_number_that_is_no_system_call():
+    """It has no name, and no wrong one; all that have one are below the size of the kernel's table."""
+    found = names.syscalls("x86_64")
+
+    assert 511 not in found
+    assert len(found) > 300
+    assert max(found) <= names.HIGHEST_SYSCALL
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (
+            INTERRUPTS_X86,
+            {
+                0: "0:timer",
+                8: "8:rtc0",
+                16: "16:i801_smbus",
+                24: "24:virtio2-input.0",
+                25: "25:virtio2-output.0",
+            },
+        ),
+        (INTERRUPTS_ARM64, {11: "11:arch_timer", 14: "14:fe00b880.mailbox"}),
+        ("", {}),
+    ],
+    ids=["x86", "arm64", "empty"],
+)
+def test_interrupts(monkeypatch, tmp_path, text, found):
+    """Number and device; lines that are no device's are left out."""
+    (tmp_path / "interrupts").write_text(text)
+    monkeypatch.setattr(names, "Path", lambda path: tmp_path / Path(path).name)
+
+    assert names.interrupts() == found
+
+
+def test_cstates(monkeypatch, tmp_path):
+    """As the driver calls them."""
+    for number, name in enumerate(("POLL", "C1", "C1E", "C6")):
+        (tmp_path / f"state{number}").mkdir()
+        (tmp_path / f"state{number}" / "name").write_text(f"{name}\n")
+    monkeypatch.setattr(names, "CPUIDLE", tmp_path)
+
+    assert names.cstates() == {0: "POLL", 1: "C1", 2: "C1E", 3: "C6", names.UNKNOWN_STATE: "unknown"}
+
+
+def test_cstates_without_a_driver(monkeypatch, tmp_path):
+    """The two that the kernel's own idle loop reports."""
+    monkeypatch.setattr(names, "CPUIDLE", tmp_path / "none")
+
+    assert names.cstates() == {0: "POLL", 1: "idle", names.UNKNOWN_STATE: "unknown"}
+
+
+@pytest.fixture
+def group(tmp_path, monkeypatch):
+    """`group("a/b", "nr_throttled 3")` makes a cgroup and answers its id."""
+    monkeypatch.setattr(names, "CGROUP_ROOTS", (str(tmp_path),))
+
+    def make(path, *lines):
+        directory = tmp_path / path
+        directory.mkdir(parents=True, exist_ok=True)
+        if lines:
+            (directory / "cpu.stat").write_text("".join(f"{line}\n" for line in lines))
+        return directory.stat().st_ino
+
+    return make
+
+
+def test_throttled_groups_v2(group):
+    """Microseconds become nanoseconds; at any depth; groups that were never stopped are left out."""
+    group(".", "usage_usec 99", "user_usec 90", "system_usec 9")
+    deep = group("a/b/c", "usage_usec 9", "nr_periods 70", "nr_throttled 3", "throttled_usec 2500", "nr_bursts 0")
+    group("a", "usage_usec 9", "nr_periods 70", "nr_throttled 0", "throttled_usec 0")
+    group("a/b")
+
+    assert names.throttled_groups() == {deep: (3, 2_500_000)}
+
+
+def test_throttled_groups_v1(group):
+    """Already nanoseconds."""
+    limited = group("docker/1", "nr_periods 70", "nr_throttled 5", "throttled_time 123456789")
+
+    assert names.throttled_groups() == {limited: (5, 123_456_789)}
+
+
+def test_a_group_that_goes_away_meanwhile(group, monkeypatch):
+    """The others are read all the same."""
+    gone, stays = group("gone", "nr_throttled 1"), group("stays", "nr_throttled 2")
+    walk = names._cpu_stats
+
+    def removed_after_listing(root):
+        for stat in list(walk(root)):
+            if stat.parent.name == "gone":
+                stat.unlink()
+            yield stat
+
+    monkeypatch.setattr(names, "_cpu_stats", removed_after_listing)
+
+    found = names.throttled_groups()
+    assert gone not in found
+    assert found == {stays: (2, 0)}
+
+
+def test_without_cgroups(monkeypatch, tmp_path):
+    monkeypatch.setattr(names, "CGROUP_ROOTS", (str(tmp_path / "none"),))
+    assert names.throttled_groups() == {}
+
+
+def test_all_tables(monkeypatch):
+    """Names of this machine's system calls, and i386's for 32-bit programs."""
+    monkeypatch.setattr(os, "uname", lambda: type("Uname", (), {"machine": "aarch64"}))
+
+    found = names.tables()
+
+    assert found["calls"][98] == found["calls_32bit"][240] == "futex"
+    assert found["softirqs"][3] == "NET_RX"
+    assert found["vectors"][0] == "local_timer"

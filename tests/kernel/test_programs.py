@@ -1,0 +1,186 @@
+"""One program per hook: the first that loads and attaches; every other descriptor is given back."""
+
+import errno
+import os
+
+import pytest
+
+from chainbench_agent.evidence.sample import ProgramRun
+from chainbench_agent.kernel import libbpf, programs
+from chainbench_agent.kernel.fuse import Program
+from chainbench_agent.kernel.programs import Programs
+from chainbench_agent.spec import fentry, raw_tracepoint
+
+
+@pytest.fixture
+def kernel(monkeypatch):
+    """Attaches what it is not told to refuse; remembers (tracepoint, program) and what it gave."""
+
+    class Kernel:
+        def __init__(self):
+            self.refuses = {}
+            self.asked = []
+            self.links = []
+
+        def attach(self, name, program):
+            self.asked.append((name, program))
+            if program in self.refuses:
+                raise OSError(self.refuses[program], f"attach {name}: {os.strerror(self.refuses[program])}")
+            self.links.append(os.open(os.devnull, os.O_RDONLY))
+            return self.links[-1]
+
+    kernel = Kernel()
+    monkeypatch.setattr(libbpf, "open_raw_tracepoint", kernel.attach)
+    return kernel
+
+
+@pytest.fixture
+def descriptor():
+    """`descriptor()` → one that is open, as a loaded program is."""
+    made = []
+
+    def make():
+        made.append(os.open(os.devnull, os.O_RDONLY))
+        return made[-1]
+
+    yield make
+    for fd in filter(is_open, made):
+        os.close(fd)
+
+
+def is_open(fd):
+    try:
+        os.fstat(fd)
+    except OSError:
+        return False
+    return True
+
+
+def program(hook, number=0, source=None):
+    return Program(f"cb_{hook}_{number}", hook, source or raw_tracepoint(f"{hook}_{number}"))
+
+
+def test_the_first_that_attaches(kernel, descriptor):
+    """Tried once and detached; the second choice is closed untried."""
+    loaded = {"cb_a_0": descriptor(), "cb_a_1": descriptor()}
+
+    found = Programs.choose([program("a"), program("a", 1)], loaded, {})
+
+    assert found.chosen == {"a": program("a")}
+    assert found.absent == {}
+    assert kernel.asked == [("a_0", loaded["cb_a_0"])]
+    assert [is_open(fd) for fd in (*loaded.values(), *kernel.links)] == [True, False, False]
+
+
+def test_the_fallback(kernel, descriptor):
+    """One does not load, one does not attach, the third is taken: no reason is left."""
+    loaded = {"cb_a_1": descriptor(), "cb_a_2": descriptor()}
+    kernel.refuses[loaded["cb_a_1"]] = errno.ENOENT
+
+    found = Programs.choose([program("a", n) for n in range(3)], loaded, {"cb_a_0": "R1 invalid"})
+
+    assert found.chosen == {"a": program("a", 2)}
+    assert found.absent == {}
+    assert [is_open(fd) for fd in loaded.values()] == [False, True]
+
+
+def test_no_choice(kernel, descriptor):
+    """Every source says why; the other hooks are not concerned."""
+    loaded = {"cb_a_1": descriptor(), "cb_b_0": descriptor()}
+    kernel.refuses[loaded["cb_a_1"]] = errno.EPERM
+
+    found = Programs.choose([program("a"), program("a", 1), program("b")], loaded, {"cb_a_0": "R1 invalid"})
+
+    assert found.chosen == {"b": program("b")}
+    assert found.absent == {
+        "a": "raw_tracepoint:a_0 does not load: R1 invalid; "
+        "raw_tracepoint:a_1 does not attach: attach a_1: Operation not permitted"
+    }
+    assert not is_open(loaded["cb_a_1"])
+
+
+def test_a_tracing_program_knows_its_place(kernel, descriptor):
+    """The kernel took the function's name when it was loaded."""
+    fd = descriptor()
+    Programs.choose([program("a", source=fentry("vfs_read"))], {"cb_a_0": fd}, {})
+
+    assert kernel.asked == [(None, fd)]
+
+
+@pytest.fixture
+def two(kernel, descriptor):
+    """Programs of the hooks a and b, and their descriptors."""
+    loaded = {"cb_a_0": descriptor(), "cb_b_0": descriptor()}
+    found = Programs.choose([program("a"), program("b")], loaded, {})
+    kernel.links.clear()
+    return found, loaded
+
+
+def test_attach_and_detach(kernel, two):
+    """As often as there are runs; the programs stay loaded."""
+    found, loaded = two
+    for _ in range(2):
+        found.attach()
+        assert [is_open(fd) for fd in kernel.links] == [True, True]
+        found.detach()
+        assert not any(map(is_open, kernel.links))
+        kernel.links.clear()
+
+    assert all(map(is_open, loaded.values()))
+
+
+def test_all_or_none(kernel, two):
+    """After a failure nothing is left attached."""
+    found, loaded = two
+    kernel.refuses[loaded["cb_b_0"]] = errno.ENOMEM
+
+    with pytest.raises(OSError, match="Cannot allocate memory"):
+        found.attach()
+
+    assert len(kernel.links) == 1
+    assert not any(map(is_open, kernel.links))
+
+
+def test_close(kernel, two):
+    """Attached or not, everything is given back, once."""
+    found, loaded = two
+    found.attach()
+
+    found.close()
+    found.close()
+
+    assert not any(map(is_open, (*kernel.links, *loaded.values())))
+    assert found.runs() == {}
+
+
+FDINFO = """\
+pos:\t0
+flags:\t02000002
+mnt_id:\t15
+ino:\t2079
+prog_type:\t17
+prog_jited:\t1
+prog_tag:\ta1b2c3d4e5f60718
+memlock:\t4096
+prog_id:\t41
+run_time_ns:\t123456789
+run_cnt:\t1009
+recursion_misses:\t3
+verified_insns:\t812
+"""
+
+
+@pytest.mark.parametrize(
+    ("fdinfo", "missed"),
+    [(FDINFO, 3), (FDINFO.replace("recursion_misses:\t3\n", ""), 0)],
+    ids=["since 5.12", "before"],
+)
+def test_what_a_program_cost(two, monkeypatch, tmp_path, fdinfo, missed):
+    """By hook, from what the kernel says of each descriptor."""
+    found, loaded = two
+    for fd in loaded.values():
+        (tmp_path / str(fd)).write_text(fdinfo)
+    monkeypatch.setattr(programs, "Path", lambda path: tmp_path / path.rsplit("/", 1)[1])
+
+    run = ProgramRun(ns=123456789, runs=1009, missed=missed)
+    assert found.runs() == {"a": run, "b": run}

@@ -1,0 +1,121 @@
+"""The prototype in this kernel's BTF decides which sources fit; what does not fit has a reason."""
+
+import pytest
+
+from chainbench_agent.kernel.sources import eligible
+from chainbench_agent.probes import HOOKS
+from chainbench_agent.spec import Hook, fentry, fexit, raw_tracepoint
+
+TASK = "struct task_struct *"
+
+
+class FakeBtf:
+    """`tracepoints` and `functions`: name → arguments as C spells them."""
+
+    def __init__(self, tracepoints=None, functions=None):
+        self.tracepoint_args = (tracepoints or {}).get
+        self.function_args = (functions or {}).get
+
+
+def hook(*sources, params=(f"{TASK}task", "unsigned int state")):
+    return Hook("hook", params, sources)
+
+
+def test_all_that_fit_in_order():
+    """The best is the first that fits; the loader tries the others after it."""
+    found = hook(fentry("f"), raw_tracepoint("t"), fexit("f", 0, 1))
+    btf = FakeBtf({"t": (TASK, "unsigned int")}, {"f": (TASK, "int")})
+
+    assert eligible(found, btf) == (list(found.sources), "")
+
+
+def test_the_fallback_is_taken():
+    """The first does not fit, the second does: it is used, and the first says why it is not."""
+    found = hook(raw_tracepoint("t"), raw_tracepoint("t", 1, "state_of(task)"))
+    btf = FakeBtf({"t": ("bool", TASK)})
+
+    sources, reason = eligible(found, btf)
+
+    assert sources == [found.sources[1]]
+    assert reason == "raw_tracepoint:t: this kernel passes 'bool' where 'struct task_struct *task' is expected"
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [
+        (raw_tracepoint("none"), "raw_tracepoint:none: this kernel has no such tracepoint"),
+        (fentry("none"), "fentry:none: this kernel has no such function"),
+        (raw_tracepoint("short"), "raw_tracepoint:short: this kernel passes no argument 1 (unsigned int state)"),
+        (
+            fexit("request"),
+            "fexit:request: this kernel passes 'struct request *' where 'struct task_struct *task' is expected",
+        ),
+        (
+            raw_tracepoint("by_value"),
+            "raw_tracepoint:by_value: this kernel passes 'struct state' where 'unsigned int state' is expected",
+        ),
+        (
+            raw_tracepoint("pointer"),
+            "raw_tracepoint:pointer: this kernel passes 'unsigned int *' where 'unsigned int state' is expected",
+        ),
+    ],
+)
+def test_what_does_not_fit(source, reason):
+    """Nothing is attached to a place that passes something else: it would read memory as what it is not."""
+    btf = FakeBtf(
+        {
+            "short": (TASK,),
+            "by_value": (TASK, "struct state"),
+            "pointer": (TASK, "unsigned int *"),
+        },
+        {"request": ("struct request *", "int")},
+    )
+
+    assert eligible(hook(source), btf) == ([], reason)
+
+
+@pytest.mark.parametrize("offered", ["int", "unsigned int", "long unsigned int", "u64", "enum pm", "bool"])
+def test_integers_may_be_called_differently(offered):
+    """Only their value is passed on."""
+    source = raw_tracepoint("t")
+
+    assert eligible(hook(source), FakeBtf({"t": (TASK, offered)})) == ([source], "")
+
+
+def test_const_makes_no_difference():
+    source = raw_tracepoint("t")
+    assert eligible(hook(source), FakeBtf({"t": ("const struct task_struct *", "const int")})) == ([source], "")
+
+
+def test_several_reasons():
+    """One for each source, so that people see what was tried."""
+    _, reason = eligible(hook(raw_tracepoint("a"), fentry("b")), FakeBtf())
+
+    assert reason == "raw_tracepoint:a: this kernel has no such tracepoint; fentry:b: this kernel has no such function"
+
+
+SWITCH = ("bool", TASK, TASK)
+REQUEST = "struct request *"
+
+
+@pytest.mark.parametrize(
+    ("name", "offered", "index"),
+    [
+        ("sched_switch", (*SWITCH, "unsigned int"), 0),
+        ("sched_switch", SWITCH, 1),
+        ("block_rq_issue", (REQUEST,), 0),
+        ("block_rq_issue", ("struct request_queue *", REQUEST), 1),
+    ],
+    ids=["switch since 5.18", "switch before", "block since 5.11", "block before"],
+)
+def test_the_hooks_that_differ(name, offered, index):
+    """For each generation of kernels the source that is written for it is the first that fits."""
+    found = next(hook for hook in HOOKS if hook.name == name)
+
+    sources, _ = eligible(found, FakeBtf({name: offered}))
+
+    assert sources[0] == found.sources[index]
+
+
+def test_a_raised_hook_has_no_sources():
+    assert eligible(Hook("ran", ("u64 ns",), raised_on=("sched_switch",)), FakeBtf()) == ([], "")

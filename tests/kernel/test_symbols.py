@@ -1,0 +1,71 @@
+"""Addresses of the kernel become names of functions."""
+
+import pytest
+
+from chainbench_agent.kernel import symbols
+from chainbench_agent.kernel.symbols import Symbols
+
+KALLSYMS = b"""\
+0000000000000000 A fixed_percpu_data
+ffffffff81000000 T _stext
+ffffffff81000400 t futex_wait_queue
+ffffffff81000800 W weak_function
+ffffffff81000200 T __schedule
+ffffffff81000600 t do_nanosleep.isra.0
+ffffffff81000700 t hrtimer_nanosleep.cold
+ffffffff82000000 D jiffies
+ffffffffc0000000 t nf_hook\t[nf_tables]
+"""
+
+
+@pytest.fixture
+def kernel():
+    return Symbols(KALLSYMS)
+
+
+@pytest.mark.parametrize(
+    ("address", "name"),
+    [
+        (0xFFFFFFFF81000200, "__schedule"),
+        (0xFFFFFFFF810003FF, "__schedule"),
+        (0xFFFFFFFF81000400, "futex_wait_queue"),
+        (0xFFFFFFFF81000899, "weak_function"),
+        (0xFFFFFFFFC0000010, "nf_hook"),
+        (0xFFFFFFFF80FFFFFF, ""),
+        (0, ""),
+    ],
+)
+def test_the_nearest_below(kernel, address, name):
+    """In a file that is in no order, with data among the functions; below all of them there is no name."""
+    assert kernel.name_of(address) == name
+
+
+def test_the_compilers_suffixes_are_dropped(kernel):
+    """`.isra.0` and `.cold` are the same function to people."""
+    assert kernel.name_of(0xFFFFFFFF81000601) == "do_nanosleep"
+    assert kernel.name_of(0xFFFFFFFF81000701) == "hrtimer_nanosleep"
+
+
+def test_addresses_are_shown(kernel):
+    assert not kernel.hidden
+
+
+@pytest.mark.parametrize(
+    "kallsyms",
+    [b"0000000000000000 T _stext\n0000000000000000 t futex_wait_queue\n", b""],
+    ids=["zeros", "empty"],
+)
+def test_addresses_are_hidden(kallsyms):
+    """Then no address has a name: not all of them the last function's."""
+    kernel = Symbols(kallsyms)
+
+    assert kernel.hidden
+    assert kernel.name_of(0xFFFFFFFF81000200) == ""
+
+
+def test_load(tmp_path, monkeypatch):
+    """From the file of the kernel."""
+    (tmp_path / "kallsyms").write_bytes(KALLSYMS)
+    monkeypatch.setattr(symbols, "KALLSYMS", tmp_path / "kallsyms")
+
+    assert Symbols.load().name_of(0xFFFFFFFF81000000) == "_stext"

@@ -1,0 +1,126 @@
+"""Bytes of per-CPU maps, packed here by hand, become values."""
+
+import struct
+
+import pytest
+
+from chainbench_agent.evidence.sample import IdleSpan, OpenInterval, TaskState
+from chainbench_agent.kernel.values import decode, idle_cpus, open_tasks, words
+from chainbench_agent.spec import HISTOGRAM_SLOTS, Counter, Distribution, Module, Scratch, Table
+
+CPUS = 3
+RUN = 7
+
+CALLS = Counter(name="calls", help="")
+KINDS = Table(name="kinds", help="", entries=4, names="", label="")
+LATENCY = Distribution(name="latency_ns", help="")
+LAST = Counter(name="last", help="")
+MODULE = Module(
+    name="m",
+    question="?",
+    metrics=(CALLS, KINDS, LATENCY, LAST),
+    scratch=(Scratch(name="nth", entries=2, when_full="", field=True),),
+)
+
+
+def cpu(calls=0, kinds=(0, 0, 0, 0), slots=None, totals=(0, 0, 0, 0), last=0):
+    """One CPU's struct: calls, kinds[4], slots[640], sum, min, max, run, last, nth[2]."""
+    histogram = [(slots or {}).get(slot, 0) for slot in range(HISTOGRAM_SLOTS)]
+    return struct.pack(f"={HISTOGRAM_SLOTS + 12}Q", calls, *kinds, *histogram, *totals, last, 99, 98)
+
+
+def test_cpus_are_summed_field_by_field():
+    """Three CPUs, of which one counted nothing; what is no metric is not read."""
+    raw = cpu(1, (1, 0, 0, 9), last=100) + cpu() + cpu(40, (1, 2, 0, 0), last=3)
+
+    found = decode(MODULE, raw, CPUS, RUN)
+
+    assert list(found) == ["calls", "kinds", "latency_ns", "last"]
+    assert (found["calls"], found["kinds"], found["last"]) == (41, (2, 2, 0, 9), 103)
+
+
+def test_a_counter_may_be_large():
+    """Years of nanoseconds on each CPU are no overflow."""
+    assert decode(MODULE, cpu(2**63) * CPUS, CPUS, RUN)["calls"] == 3 * 2**63
+
+
+def test_extremes_are_those_of_this_run():
+    """Slots and sum are of all time, the smallest and largest of the CPUs that observed in this run."""
+    raw = (
+        cpu(slots={0: 1, 100: 2}, totals=(500, 30, 300, RUN))
+        + cpu(slots={5: 4}, totals=(24, 1, 9999, RUN - 1))
+        + cpu(slots={100: 1, 639: 1}, totals=(7000, 50, 6900, RUN))
+    )
+
+    found = decode(MODULE, raw, CPUS, RUN)["latency_ns"]
+
+    assert {slot: count for slot, count in enumerate(found.slots) if count} == {0: 1, 5: 4, 100: 3, 639: 1}
+    assert (found.sum, found.min, found.max) == (7524, 30, 6900)
+
+
+def test_without_observations_there_are_no_extremes():
+    """Not a zero that was never measured."""
+    found = decode(MODULE, cpu(totals=(500, 30, 300, RUN - 1)) * CPUS, CPUS, RUN)["latency_ns"]
+
+    assert (found.sum, found.min, found.max) == (1500, None, None)
+
+
+@pytest.mark.parametrize(("metric", "size"), [(CALLS, 1), (KINDS, 4), (LATENCY, HISTOGRAM_SLOTS + 4)])
+def test_words(metric, size):
+    assert words(metric) == size
+
+
+def task(tid, state, *, run=RUN, since=10, wait=5, stack=-1, counted=1, kthread=0):  # noqa: PLR0913 - as a record has
+    return struct.pack("=QQIIIiBBBBI", since, 0xFFFF, tid, run, wait, stack, state, counted, kthread, 0xEE, 0xEEEEEEEE)
+
+
+def opened(*records, entered=()):
+    on_cpu = b"".join(struct.pack("=II", *pair) for pair in entered)
+    return list(open_tasks(memoryview(b"".join(records)), on_cpu, RUN))
+
+
+def test_open_tasks():
+    """Everything that a record says, signs included."""
+    found = opened(
+        task(1, TaskState.BLOCKED, since=11, wait=202, stack=17),
+        task(2, TaskState.RUNNABLE, since=12, kthread=1),
+        task(3, TaskState.PREEMPTED, since=13, wait=0xFFFFFFFF),
+    )
+
+    assert found == [
+        OpenInterval(TaskState.BLOCKED, 11, 202, 17, kernel_thread=False),
+        OpenInterval(TaskState.RUNNABLE, 12, 5, -1, kernel_thread=True),
+        OpenInterval(TaskState.PREEMPTED, 13, 0xFFFFFFFF, -1, kernel_thread=False),
+    ]
+
+
+def test_whose_records_are_no_threads_of_the_run():
+    """Other runs', the agent's own, those never used, ended, or not seen with any edge yet."""
+    assert not opened(
+        task(1, TaskState.BLOCKED, run=RUN - 1),
+        task(2, TaskState.BLOCKED, counted=0),
+        task(3, TaskState.FREE),
+        task(4, TaskState.UNSEEN),
+        bytes(48),
+    )
+
+
+def test_running_is_who_a_cpu_entered_last():
+    """Another has left unseen; when, nobody knows.  What a CPU entered in a former run is old."""
+    found = opened(
+        task(1, TaskState.RUNNING, since=1),
+        task(2, TaskState.RUNNING, since=2),
+        task(3, TaskState.RUNNING, since=3),
+        entered=[(1, RUN), (0, RUN), (3, RUN - 1)],
+    )
+
+    assert [interval.since_ns for interval in found] == [1]
+
+
+def test_idle_cpus():
+    """Those that went idle in this run and still are; 0 is a C-state."""
+    raw = b"".join(
+        struct.pack("=QII", *span) for span in [(100, 2, RUN), (200, 0xFFFFFFFF, RUN), (300, 1, RUN - 1), (400, 0, RUN)]
+    )
+
+    assert list(idle_cpus(raw, RUN)) == [IdleSpan(2, 100), IdleSpan(0, 400)]

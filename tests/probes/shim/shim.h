@@ -1,0 +1,217 @@
+// shim.h - enough of BCC and of the kernel to run the fused unit as ordinary C, with a clock we hold.
+//
+// Every map becomes cells that a test can read, behind the function-pointer members that BCC's own macros declare.
+// The unit's text is compiled behind this file, unchanged.
+
+#include <stdlib.h>
+#include <string.h>
+
+typedef unsigned char u8;
+typedef int s32;
+typedef unsigned int u32;
+typedef unsigned long long u64;
+typedef _Bool bool;
+
+#undef __always_inline
+#define __always_inline inline __attribute__((always_inline))
+
+// ---- the kernel's structs: only the members that the probes read
+
+struct pt_regs {
+	u64 others[15];
+	u64 orig_ax;
+	u64 more[5];
+};
+struct kernfs_node { u64 id; };
+struct cgroup { struct kernfs_node *kn; };
+struct task_group {
+	struct { struct cgroup *cgroup; } css;
+	struct { u64 quota; int nr_throttled; u64 throttled_time; } cfs_bandwidth;
+};
+struct task_struct {
+	struct { u32 status; } thread_info;
+	u32 flags;
+	int pid, tgid, on_cpu;
+	u32 __state;
+	long state; // its name before v5.14
+	void *stack;
+	struct task_struct *real_parent;
+	struct task_group *sched_task_group;
+	char comm[16];
+};
+struct request { u32 __data_len; };
+struct linux_binprm { int unused; };
+struct bpf_raw_tracepoint_args { u64 args[8]; };
+
+// ---- what a test holds in its hand
+
+#define SHIM_CPUS 4
+u64 shim_now_ns;
+u32 shim_cpu;
+s32 shim_stack_id = -1;
+u64 shim_stack_walks;
+struct task_struct *shim_current;
+
+static struct task_group shim_no_quota = { .cfs_bandwidth = { .quota = ~0ULL } };
+
+struct task_struct *shim_task(int pid, int tgid, u32 flags)
+{
+	struct task_struct *task = calloc(1, sizeof(*task));
+
+	task->pid = pid;
+	task->tgid = tgid;
+	task->flags = flags;
+	task->stack = calloc(1, 16384);
+	task->sched_task_group = &shim_no_quota;
+	return task;
+}
+
+void shim_set_syscall(struct task_struct *task, u64 number)
+{
+	((struct pt_regs *)((char *)task->stack + 16384))[-1].orig_ax = number;
+}
+
+void shim_set_on_cpu(struct task_struct *task, int on_cpu)
+{
+	task->on_cpu = on_cpu;
+}
+
+void shim_set_compat(struct task_struct *task, u32 status)
+{
+	task->thread_info.status = status;
+}
+
+void shim_set_comm(struct task_struct *task, const char *comm)
+{
+	strncpy(task->comm, comm, sizeof(task->comm) - 1);
+}
+
+void shim_set_state(struct task_struct *task, u32 state)
+{
+	task->state = task->__state = state;
+}
+
+void shim_set_quota(struct task_struct *task, u64 cgroup_id, int nr_throttled, u64 throttled_time)
+{
+	struct task_group *group = calloc(1, sizeof(*group));
+
+	group->css.cgroup = calloc(1, sizeof(struct cgroup));
+	group->css.cgroup->kn = calloc(1, sizeof(struct kernfs_node));
+	group->css.cgroup->kn->id = cgroup_id;
+	group->cfs_bandwidth.quota = 1;
+	group->cfs_bandwidth.nr_throttled = nr_throttled;
+	group->cfs_bandwidth.throttled_time = throttled_time;
+	task->sched_task_group = group;
+}
+
+struct request *shim_request(u32 bytes)
+{
+	struct request *request = calloc(1, sizeof(*request));
+
+	request->__data_len = bytes;
+	return request;
+}
+
+// ---- helpers
+
+#define bpf_ktime_get_ns() shim_now_ns
+#define bpf_get_current_task() ((u64)shim_current)
+#define bpf_get_current_pid_tgid() ((u64)shim_current->tgid << 32 | (u32)shim_current->pid)
+#define bpf_probe_read_kernel(to, size, from) ((void)memcpy(to, from, size))
+#define bpf_probe_read_kernel_str(to, size, from) ((void)strncpy((char *)(to), from, (size)-1))
+
+static s32 shim_get_stackid(void *ctx, u64 flags)
+{
+	shim_stack_walks++;
+	return shim_stack_id;
+}
+
+// ---- maps
+
+static void *shim_element(void *cells, u64 size, u32 entries, u32 index)
+{
+	return index < entries ? (char *)cells + size * index : NULL;
+}
+
+static int shim_find(const void *keys, u64 size, const u8 *used, u32 entries, const void *key)
+{
+	for (u32 i = 0; i < entries; i++)
+		if (used[i] && !memcmp((const char *)keys + size * i, key, size))
+			return i;
+	return -1;
+}
+
+static int shim_insert(void *keys, u64 size, u8 *used, u32 entries, const void *key)
+{
+	int found = shim_find(keys, size, used, entries, key);
+
+	for (u32 i = 0; found < 0 && i < entries; i++) {
+		if (used[i])
+			continue;
+		used[i] = 1;
+		memcpy((char *)keys + size * i, key, size);
+		found = i;
+	}
+	return found;
+}
+
+#define SHIM_ARRAY(KEY, LEAF, NAME, ENTRIES, CPUS, CPU)                                             \
+	LEAF NAME##_cells[CPUS][ENTRIES];                                                           \
+	u64 NAME##_size = sizeof(NAME##_cells);                                                     \
+	static LEAF *NAME##_lookup(KEY *key)                                                        \
+	{                                                                                           \
+		return shim_element(NAME##_cells[CPU], sizeof(LEAF), ENTRIES, *key);                \
+	}                                                                                           \
+	static int NAME##_update(KEY *key, LEAF *leaf)                                              \
+	{                                                                                           \
+		return memcpy(NAME##_lookup(key), leaf, sizeof(LEAF)) == NULL;                      \
+	}                                                                                           \
+	static const struct {                                                                       \
+		LEAF *(*lookup)(KEY *);                                                             \
+		int (*update)(KEY *, LEAF *);                                                       \
+	} NAME = { NAME##_lookup, NAME##_update };
+
+#define SHIM_HASH(KEY, LEAF, NAME, ENTRIES)                                                         \
+	LEAF NAME##_cells[ENTRIES];                                                                 \
+	KEY NAME##_keys[ENTRIES];                                                                   \
+	u8 NAME##_used[ENTRIES];                                                                    \
+	u64 NAME##_entries = ENTRIES, NAME##_key_size = sizeof(KEY), NAME##_leaf_size = sizeof(LEAF); \
+	static LEAF *NAME##_lookup(KEY *key)                                                        \
+	{                                                                                           \
+		int i = shim_find(NAME##_keys, sizeof(KEY), NAME##_used, ENTRIES, key);             \
+		return i < 0 ? NULL : &NAME##_cells[i];                                             \
+	}                                                                                           \
+	static int NAME##_update(KEY *key, LEAF *leaf)                                              \
+	{                                                                                           \
+		int i = shim_insert(NAME##_keys, sizeof(KEY), NAME##_used, ENTRIES, key);           \
+		if (i < 0)                                                                          \
+			return -7; /* E2BIG */                                                      \
+		NAME##_cells[i] = *leaf;                                                            \
+		return 0;                                                                           \
+	}                                                                                           \
+	static LEAF *NAME##_lookup_or_try_init(KEY *key, LEAF *leaf)                                \
+	{                                                                                           \
+		LEAF *found = NAME##_lookup(key);                                                   \
+		return found || NAME##_update(key, leaf) ? found : NAME##_lookup(key);              \
+	}                                                                                           \
+	static void NAME##_delete(KEY *key)                                                         \
+	{                                                                                           \
+		int i = shim_find(NAME##_keys, sizeof(KEY), NAME##_used, ENTRIES, key);             \
+		if (i >= 0)                                                                         \
+			NAME##_used[i] = 0;                                                         \
+	}                                                                                           \
+	static const struct {                                                                       \
+		LEAF *(*lookup)(KEY *);                                                             \
+		int (*update)(KEY *, LEAF *);                                                       \
+		LEAF *(*lookup_or_try_init)(KEY *, LEAF *);                                         \
+		void (*delete)(KEY *);                                                              \
+	} NAME = { NAME##_lookup, NAME##_update, NAME##_lookup_or_try_init, NAME##_delete };
+
+#define BPF_ARRAY(NAME, LEAF, ENTRIES) SHIM_ARRAY(int, LEAF, NAME, ENTRIES, 1, 0)
+#define BPF_PERCPU_ARRAY(NAME, LEAF, ENTRIES) SHIM_ARRAY(int, LEAF, NAME, ENTRIES, SHIM_CPUS, shim_cpu)
+#define BPF_F_TABLE(KIND, KEY, LEAF, NAME, ENTRIES, FLAGS) SHIM_ARRAY(KEY, LEAF, NAME, ENTRIES, 1, 0)
+#define BPF_TABLE(KIND, KEY, LEAF, NAME, ENTRIES) SHIM_HASH(KEY, LEAF, NAME, ENTRIES)
+#define BPF_STACK_TRACE(NAME, ENTRIES)                                                              \
+	static const struct {                                                                       \
+		s32 (*get_stackid)(void *, u64);                                                    \
+	} NAME = { shim_get_stackid };

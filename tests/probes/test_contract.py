@@ -1,0 +1,239 @@
+"""What a module declares and what its C file does are the same thing, in both directions."""
+
+import re
+
+import pytest
+from c_text import UNIT, c_of, fields_of, functions
+
+from chainbench_agent.kernel import names, values
+from chainbench_agent.kernel.fuse import handlers
+from chainbench_agent.probes import CATALOG, DIRECTORY, FIELDS, HOOKS, cpu
+from chainbench_agent.spec import PERCPU_VALUE_LIMIT, Derived, Keyed, Module, Table
+
+SUPPORT = ("hooks", "__init__")
+"""Files of the package probes that are no module."""
+
+HOOK = {hook.name: hook for hook in HOOKS}
+each_module = pytest.mark.parametrize("module", CATALOG, ids=lambda module: module.name)
+
+
+def test_every_module_is_a_pair():
+    """A declaration for every C file, and a C file for every declaration."""
+    c_files = {path.stem for path in DIRECTORY.glob("*.c")}
+
+    assert {path.stem for path in DIRECTORY.glob("*.py")} - set(SUPPORT) == c_files
+    assert [module.name for module in CATALOG] == sorted(c_files)
+
+
+@each_module
+def test_handlers_are_the_hooks_that_metrics_name(module):
+    """A hook that no metric names has no handler; a metric names no hook that its C file does not handle.
+
+    The rule is on the metrics' own `hooks`, reported or raw.  Derived metrics have none: theirs are their sources'.
+    A raised hook is handled as any other, and needs the hooks that it is raised on only through `raised_on`.
+    """
+    handled = handlers((DIRECTORY / f"{module.name}.c").read_text(), module.name)
+
+    assert handled == module.hooks
+    assert handled <= HOOK.keys()
+
+
+@each_module
+def test_no_handler_of_another_name(module):
+    """Every function is a handler of this module or a helper with its prefix: all share one name space."""
+    defined = functions(c_of(module))
+
+    assert {name for name in defined if not name.startswith(f"{module.name}_")} == set()
+    on = {name for name in defined if "_on_" in name}
+    assert on == {f"{module.name}_on_{hook}" for hook in module.hooks}
+
+
+@each_module
+def test_handlers_take_what_their_hook_offers(module):
+    """The same number of parameters, with the same types, behind the event and the module's own values."""
+    for hook in module.hooks:
+        declared = re.search(rf"\b{module.name}_on_{hook}\(([^)]*)\)", c_of(module))[1]
+        types = [re.sub(r"\s*\w+$", "", " ".join(param.split())) for param in declared.split(",")]
+        expected = [re.sub(r"\s*\w+$", "", param) for param in HOOK[hook].params]
+        same = {"u32": "unsigned int"}
+        assert types[:2] == ["struct cb_event *", f"struct cb_{module.name} *"]
+        assert [same.get(kind, kind) for kind in types[2:]] == [same.get(kind, kind) for kind in expected]
+
+
+@each_module
+def test_fields_are_declared_and_used(module):
+    """Nothing is reported that is never counted, and nothing counted that is not declared."""
+    used = set(re.findall(rf"\b{module.name}->(\w+)", c_of(module)))
+
+    assert used == fields_of(module)
+
+
+@each_module
+def test_maps_are_declared_and_defined(module):
+    """Each as MODULE_NAME, and fuse finds it, so that the loader is asked for it."""
+    lines = re.findall(r"^BPF_\w+\((.*)\);", c_of(module), re.MULTILINE)
+    defined = {name for line in lines for name in re.findall(rf"(?<!struct )\b{module.name}_\w+", line)}
+
+    assert defined == {f"{module.name}_{name}" for name in module.own_maps}
+    assert defined <= set(UNIT.maps)
+
+
+@each_module
+def test_sizes_stand_in_the_declaration_alone(module):
+    """C knows a size by its macro only; without one, an array is indexed by plain numbers that lie within it."""
+    text = c_of(module)
+    sized = {m.name: m.entries for m in (*module.metrics, *module.scratch) if hasattr(m, "entries")}
+    macros = {name.lower() for name in re.findall(rf"\b{module.name.upper()}_(\w+)_ENTRIES\b", text)}
+
+    assert macros <= sized.keys()
+    scratch = {s.name for s in module.scratch if s.field}
+    for name in sized.keys() - macros:
+        indexes = re.findall(rf"->{name}\[(\w+)\]", text)
+        if name in module.own_maps:
+            assert sized[name] == 1
+        elif name in scratch:  # indexed as another field, by what was clamped to that one's size
+            assert sized[name] in {sized[known] for known in macros}
+        else:
+            assert indexes
+            assert all(int(index) < sized[name] for index in indexes)
+
+
+@each_module
+def test_a_per_cpu_struct_fits(module):
+    """The kernel refuses a larger one."""
+    words = sum(map(values.words, module.per_cpu)) + sum(s.entries for s in module.scratch if s.field)
+    assert words * values.WORD <= PERCPU_VALUE_LIMIT
+
+
+def test_every_map_is_found():
+    """Whatever macro defines it: one that fuse does not find would not be loaded."""
+    defined = re.findall(r"^BPF_\w+\((.*)\);$", UNIT.text, re.MULTILINE)
+
+    assert len(defined) == len(UNIT.maps) == len(set(UNIT.maps))
+    for arguments in defined:
+        assert [name for name in UNIT.maps if re.search(rf"(^|, ){name},", arguments)], arguments
+
+
+def readers_of_the_clock(text):
+    """The functions that read `ev->now_ns`, themselves or through a function that they call."""
+    bodies = functions(text)
+    found = {name for name, body in bodies.items() if "ev->now_ns" in body}
+    while more := {
+        name for name, body in bodies.items() if name not in found and any(f"{reader}(" in body for reader in found)
+    }:
+        found |= more
+    return found
+
+
+def test_untimed_hooks_have_no_use_for_the_time():
+    """Their `now_ns` is 0, so no handler may read it, not even through a helper or a hook that it raises."""
+    readers = readers_of_the_clock(re.sub(r"//.*", "", UNIT.text))
+
+    assert "cb_raise_sched_switch" in readers  # the search works
+    untimed = {f"cb_raise_{hook.name}" for hook in HOOKS if not hook.timed}
+    assert untimed & readers == set()
+
+
+def test_the_clock_is_found_behind_helpers():
+    """A reader three calls away is one."""
+    text = """
+static __always_inline void a(struct cb_event *ev)
+{
+	use(ev->now_ns);
+}
+static __always_inline void b(struct cb_event *ev)
+{
+	a(ev);
+}
+int c(struct cb_event *ev)
+{
+	b(ev);
+}
+int d(struct cb_event *ev)
+{
+	return 0;
+}
+"""
+    assert readers_of_the_clock(text) == {"a", "b", "c"}
+
+
+def entries(module, name):
+    (found,) = [m.entries for m in module.metrics if m.name == name]
+    return found
+
+
+def test_tables_have_a_name_for_every_index():
+    """As many vectors and softirqs as there are counters, in the order in which C counts them."""
+    assert entries(cpu.MODULE, "softirqs") == len(names.SOFTIRQS)
+    assert entries(cpu.MODULE, "vector_interrupts") == len(names.VECTORS)
+    assert names.VECTORS == cpu.VECTORS
+    for index, vector in enumerate(cpu.VECTORS):
+        body = functions(c_of(cpu.MODULE))[f"cpu_on_{vector}_entry"]
+        assert f"vector_interrupts[{index}]++" in body
+
+
+def test_every_table_of_names_is_known():
+    """A Table's `names` is a table that the host's names have, unless a derived metric names its indexes."""
+    wanted = {m.names for module in CATALOG for m in module.reported if isinstance(m, Table)}
+    assert wanted <= names.tables().keys()
+
+
+@each_module
+def test_derived_metrics_are_what_derive_answers(module):
+    """Each is computed from metrics of the module, and something computes it."""
+    derived = [metric for metric in module.metrics if isinstance(metric, Derived)]
+    known = {metric.name for metric in module.metrics}
+
+    assert bool(derived) == bool(module.derive)
+    for metric in derived:
+        assert metric.of
+        assert set(metric.of) <= known
+    assert not [m for m in module.reported if isinstance(m, Keyed)], "a hash is reported through a derived metric"
+
+
+@each_module
+def test_raw_material_is_used(module):
+    """What is not reported itself is in something that is."""
+    raw = {metric.name for metric in module.metrics if not metric.reported}
+    assert raw == {name for metric in module.reported if isinstance(metric, Derived) for name in metric.of} & raw
+
+
+def test_raised_hooks_are_raised_and_need_what_raises_them():
+    """sched.h raises each hook without sources, in handlers of exactly the hooks that it names."""
+    scheduler = functions(re.sub(r"//.*", "", (DIRECTORY / "sched.h").read_text()))
+    for hook in HOOKS:
+        assert bool(hook.sources) != bool(hook.raised_on)
+        raisers = {name for name, body in scheduler.items() if f"cb_raise_{hook.name}(" in body}
+        while more := {
+            n for n, body in scheduler.items() if n not in raisers and any(f"{r}(" in body for r in raisers)
+        }:
+            raisers |= more
+        directly = {name.removeprefix("sched_on_") for name in raisers if name.startswith("sched_on_")}
+        assert directly <= set(hook.raised_on)
+        assert bool(directly) == bool(hook.raised_on)
+
+
+def test_members_of_some_kernels_are_declared():
+    """CB_HAS_<NAME> in C is a key of FIELDS, and each is asked for."""
+    asked = {name for path in DIRECTORY.glob("*.[ch]") for name in re.findall(r"#ifdef CB_HAS_(\w+)", path.read_text())}
+    assert asked == FIELDS.keys()
+
+
+def test_names_are_unique():
+    """Hooks, modules and sections: each is a key of something."""
+    for found in ([hook.name for hook in HOOKS], [m.name for m in CATALOG], [m.section_key for m in CATALOG]):
+        assert len(found) == len(set(found))
+    for module in CATALOG:
+        own = [metric.name for metric in module.metrics]
+        assert len(own) == len(set(own))
+
+
+@pytest.mark.parametrize("path", sorted(DIRECTORY.glob("*.[ch]")), ids=lambda path: path.name)
+def test_the_licence_is_the_kernels(path):
+    """Some BPF helpers are for GPL programs only."""
+    assert path.read_text().splitlines()[0] == "// SPDX-License-Identifier: GPL-2.0-only"
+
+
+def test_a_module_says_what_it_asks():
+    assert all(isinstance(m, Module) and m.question.endswith("?") for m in CATALOG)
+    assert all(metric.help.endswith(".") for m in CATALOG for metric in m.metrics)

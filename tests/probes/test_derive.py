@@ -1,0 +1,237 @@
+"""What is computed from the raw counts of a module: pure functions of the differences and the names."""
+
+import struct
+
+import pytest
+
+from chainbench_agent.probes import cpu, offcpu, syscalls
+from chainbench_agent.probes import exec as exec_
+from chainbench_agent.spec import Names
+
+FUTEX, READ, FSYNC = 202, 0, 74
+NO_NAMES = Names(tables={}, stacks={}, throttled_before={}, throttled_after={})
+
+
+def ns(number):
+    return number.to_bytes(8, "little")
+
+
+class TestOffcpu:
+    NAMES = Names(
+        tables={"calls": {FUTEX: "futex", READ: "read"}},
+        stacks={
+            1: ("bpf_prog_1", "__traceiter_sched_switch", "__schedule", "schedule", "futex_wait_queue", "do_futex"),
+            2: ("__schedule", "schedule", "schedule_timeout", "unix_stream_read", "vfs_read"),
+            3: ("__schedule", "io_schedule", "folio_wait_bit_common"),
+        },
+        throttled_before={},
+        throttled_after={},
+    )
+
+    def derive(self, blocked=None, counts=None, sampled=None, woken=0, preempted=0):
+        table, times = [0] * offcpu.WAITS, [0] * offcpu.WAITS
+        for wait, value in (blocked or {}).items():
+            table[wait] = value
+        for wait, value in (counts or {}).items():
+            times[wait] = value
+        found = {
+            "blocked_ns": tuple(table),
+            "block_counts": tuple(times),
+            "sampled_ns": {struct.pack("=Ii", *key): ns(value) for key, value in (sampled or {}).items()},
+            "woken_wait_ns": woken,
+            "preempted_wait_ns": preempted,
+        }
+        return offcpu.derive(found, self.NAMES)
+
+    def test_the_parts_are_the_whole(self):
+        """Blocked and runnable, voluntary and involuntary: each pair is the total."""
+        found = self.derive({FUTEX: 7_000_000, 511: 2_000_000}, {FUTEX: 3, 511: 2}, woken=500_000, preempted=250_000)
+
+        assert found["blocked_ms"] == 9
+        assert found["runnable_ms"] == 0.75
+        assert found["voluntary_ms"] == 9.5
+        assert found["involuntary_ms"] == 0.25
+        assert found["total_ms"] == 9.75
+        assert found["blocks"] == 5
+
+    def test_nothing_happened(self):
+        """Zeros that were measured, and no reasons."""
+        assert self.derive() == {
+            "total_ms": 0,
+            "voluntary_ms": 0,
+            "involuntary_ms": 0,
+            "blocked_ms": 0,
+            "runnable_ms": 0,
+            "blocks": 0,
+            "top_reasons": [],
+        }
+
+    def test_a_block_is_named_by_its_function(self):
+        """With the system call beside it."""
+        found = self.derive({FUTEX: 3_000_000}, sampled={(FUTEX, 1): 3_000_000})
+
+        assert found["top_reasons"] == [
+            {"reason": "futex_wait_queue", "syscall": "futex", "ms": 3.0, "sampled_percent": 100.0}
+        ]
+
+    def test_exact_time_is_split_by_sampled_time(self):
+        """A quarter of the sampled time is a quarter of all of it; the percentage says how much was sampled."""
+        found = self.derive({READ: 8_000_000}, sampled={(READ, 2): 3_000_000, (READ, 3): 1_000_000})
+
+        assert found["top_reasons"] == [
+            {"reason": "unix_stream_read", "syscall": "read", "ms": 6.0, "sampled_percent": 50.0},
+            {"reason": "io_schedule", "syscall": "read", "ms": 2.0, "sampled_percent": 50.0},
+        ]
+
+    def test_without_a_stack_the_system_call_is_the_reason(self):
+        """And an exception, which has none, is called that; no name but a number is a name too."""
+        found = self.derive({FUTEX: 3_000_000, 511: 2_000_000, 300: 1_000_000})
+
+        reasons = [(reason["reason"], reason["syscall"], reason["sampled_percent"]) for reason in found["top_reasons"]]
+        assert reasons == [("blocked in futex", "futex", 0), ("exception", "", 0), ("blocked in 300", "300", 0)]
+
+    def test_an_uninterruptible_wait_is_the_same_system_call(self):
+        """But a line of its own: its functions are others."""
+        found = self.derive(
+            {READ: 1_000_000, READ | offcpu.UNINTERRUPTIBLE: 2_000_000},
+            sampled={(READ, 2): 1_000_000, (READ | offcpu.UNINTERRUPTIBLE, 3): 2_000_000},
+        )
+
+        assert [(r["reason"], r["syscall"], r["ms"]) for r in found["top_reasons"]] == [
+            ("io_schedule", "read", 2),
+            ("unix_stream_read", "read", 1),
+        ]
+
+    def test_an_uninterruptible_exception_is_an_exception(self):
+        (reason,) = self.derive({511 | offcpu.UNINTERRUPTIBLE: 1_000_000})["top_reasons"]
+        assert (reason["reason"], reason["syscall"]) == ("exception", "")
+
+    def test_the_run_queue_is_a_reason(self):
+        """Exact, so 100 % sampled."""
+        found = self.derive(woken=1_000_000, preempted=3_000_000)
+
+        assert [(r["reason"], r["ms"], r["sampled_percent"]) for r in found["top_reasons"]] == [
+            ("run queue (preempted)", 3, 100),
+            ("run queue (woken)", 1, 100),
+        ]
+
+    def test_the_longest_reasons_come_first_and_are_limited(self):
+        found = self.derive({wait: 1_000_000 * (wait + 1) for wait in range(30)})["top_reasons"]
+
+        assert len(found) == offcpu.TOP
+        assert [reason["ms"] for reason in found] == [float(30 - i) for i in range(offcpu.TOP)]
+
+    def test_no_time_is_split_away(self):
+        """The lines of a system call add up to its time."""
+        found = self.derive({READ: 10_000_000}, sampled={(READ, 1): 1, (READ, 2): 1, (READ, 3): 1, (READ, 99): 4})
+
+        assert sum(reason["ms"] for reason in found["top_reasons"]) == pytest.approx(10, abs=0.003)
+
+    @pytest.mark.parametrize(
+        ("stack", "function"),
+        [
+            ((), ""),
+            (("", "", ""), ""),
+            (("futex_wait", "do_futex"), "futex_wait"),
+            (("__schedule", "schedule"), ""),
+            (("__schedule", "preempt_schedule_irq", "asm_exc_page_fault"), "asm_exc_page_fault"),
+            (("__schedule", "schedule", "schedule_hrtimeout_range_clock", "do_poll"), "do_poll"),
+        ],
+        ids=["none", "hidden", "unwound late", "nothing below", "preempted", "timeout"],
+    )
+    def test_blocking_function(self, stack, function):
+        """The first one below the scheduler and its own wrappers."""
+        assert offcpu.blocking_function(stack) == function
+
+
+class TestCpu:
+    def derive(self, seen, before, after):
+        groups = {ns(group): struct.pack("=QQ", *stands) for group, stands in seen.items()}
+        found = cpu.derive({"throttled_groups": groups}, Names({}, {}, throttled_before=before, throttled_after=after))
+        return found["throttle_events"], found["throttled_ms"]
+
+    def test_what_was_before_the_run_is_subtracted(self):
+        """Counters of a group run since it was made; one that was never stopped before began at zero."""
+        seen = {7: (5, 9_000_000), 8: (2, 1_500_000)}
+
+        assert self.derive(seen, before={7: (3, 4_000_000)}, after={}) == (4, 6.5)
+
+    def test_the_last_word_is_the_file_systems(self):
+        """The kernel adds the last period after the last thread has left: it may be no thread's to see."""
+        seen = {7: (5, 9_000_000)}
+
+        assert self.derive(seen, before={7: (3, 4_000_000)}, after={7: (6, 9_500_000), 8: (1, 1_000_000)}) == (4, 6.5)
+
+    def test_a_group_that_was_stopped_long_ago(self):
+        """It stands where it stood."""
+        assert self.derive({}, before={7: (3, 4_000_000)}, after={7: (3, 4_000_000)}) == (0, 0)
+
+    def test_no_limited_group(self):
+        assert self.derive({}, {}, {}) == (0, 0)
+
+
+class TestExec:
+    def test_commands_most_often_first(self):
+        """Equally often: by name.  What is no UTF-8 is replaced."""
+        commands = {b"sh\0garbage": ns(2), b"cc1\0": ns(7), b"as\0": ns(2), b"caf\xe9\0": ns(1)}
+
+        assert exec_.derive({"commands": commands}, NO_NAMES)["top_commands"] == [
+            {"command": "cc1", "count": 7},
+            {"command": "as", "count": 2},
+            {"command": "sh", "count": 2},
+            {"command": "caf\N{REPLACEMENT CHARACTER}", "count": 1},
+        ]
+
+    def test_only_the_top(self):
+        """Of more than 20, the 20 most frequent."""
+        commands = {f"c{i}".encode(): ns(i) for i in range(1, 31)}
+
+        found = exec_.derive({"commands": commands}, NO_NAMES)["top_commands"]
+
+        assert [line["count"] for line in found] == list(range(30, 10, -1))
+
+
+class TestSyscalls:
+    NAMES = Names(
+        tables={
+            "calls": {FUTEX: "futex", READ: "read", FSYNC: "fsync", 39: "getpid"},
+            "calls_32bit": {3: "read", 20: "getpid"},
+        },
+        stacks={},
+        throttled_before={},
+        throttled_after={},
+    )
+
+    def derive(self, calls, calls_32bit=None, unknown=0):
+        counts = {"unknown_calls": unknown}
+        for name, given in (("calls", calls), ("calls_32bit", calls_32bit or {})):
+            table = [0] * 512
+            for number, count in given.items():
+                table[number] = count
+            counts[name] = tuple(table)
+        return syscalls.derive(counts, self.NAMES)["by_name"]
+
+    def test_five_are_always_there(self):
+        """Zero was counted; of the others, only what happened is named."""
+        assert self.derive({}) == {"futex": 0, "fsync": 0, "openat": 0, "read": 0, "write": 0}
+
+    def test_the_rest_follows_by_frequency(self):
+        found = self.derive({39: 5, 400: 9, FUTEX: 1}, unknown=2)
+
+        assert found == {
+            "futex": 1,
+            "fsync": 0,
+            "openat": 0,
+            "read": 0,
+            "write": 0,
+            "400": 9,
+            "getpid": 5,
+            "unknown": 2,
+        }
+        assert list(found)[5:] == ["400", "getpid", "unknown"]
+
+    def test_32_bit_calls_are_added_by_name(self):
+        """The same call has another number there."""
+        found = self.derive({READ: 2, 39: 1}, {3: 5, 20: 1})
+
+        assert (found["read"], found["getpid"]) == (7, 2)

@@ -1,0 +1,109 @@
+"""What Python reads from memory lies where C has written it."""
+
+import inspect
+import re
+import struct
+
+import pytest
+from c_text import UNIT, constant, fields_of, format_before, format_of, struct_of
+
+from chainbench_agent.evidence import open_intervals
+from chainbench_agent.evidence.sample import HistogramCounts, TaskState
+from chainbench_agent.kernel import machine, names, values
+from chainbench_agent.kernel.fuse import TASK_RECORDS
+from chainbench_agent.probes import CATALOG, cpu, offcpu
+from chainbench_agent.spec import HISTOGRAM_SLOTS, Distribution
+
+each_module = pytest.mark.parametrize("module", CATALOG, ids=lambda module: module.name)
+
+
+def size_of(c_type):
+    if array := re.fullmatch(r"char\[(\d+)\]", c_type):
+        return int(array[1])
+    return 8 if c_type == "u64" else struct.calcsize(format_of(c_type.removeprefix("struct ")))
+
+
+@each_module
+def test_keys_have_the_size_that_is_declared(module):
+    """The key and the value of a hash are, in C, what derive() unpacks."""
+    for keyed in module.keyed:
+        name = f"{module.name}_{keyed.name}"
+        key, value = re.search(rf'^BPF_TABLE\("hash", ([^,]+), ([^,]+), {name},', UNIT.text, re.MULTILINE).groups()
+        assert (size_of(key), value) == (size_of(keyed.key), keyed.value)
+
+
+@each_module
+def test_values_are_read_in_the_order_they_are_written(module):
+    """values.decode() walks the metrics; scratch fields lie behind them all."""
+    body = re.search(rf"^struct cb_{module.name} \{{\n(.*?)^\}};", UNIT.text, re.MULTILINE | re.DOTALL)[1]
+    members = re.findall(r"(\w+)(?:\[\d+\])?;", body)
+
+    assert members[: len(module.per_cpu)] == [metric.name for metric in module.per_cpu]
+    assert set(members) == fields_of(module)
+
+
+@pytest.mark.parametrize(
+    ("c_struct", "python"),
+    [
+        ("cb_config", machine._CONFIG),
+        ("cb_loss", machine._LOSS),
+        ("cb_identity", machine._IDENTITY),
+        ("cb_task", values._TASK),
+        ("cb_on_cpu", values._ON_CPU),
+        ("cpu_idle_span", values._IDLE),
+    ],
+)
+def test_structs_are_read_as_they_are_written(c_struct, python):
+    """Python's format is the C struct, member by member; C leaves no gap that Python does not know."""
+    assert python.format == format_of(c_struct)
+
+
+def test_structs_that_derive_unpacks():
+    """offcpu.py unpacks "=Ii", cpu.py "=QQ", and both say so where they do it."""
+    assert format_of("offcpu_stack") in inspect.getsource(offcpu._blocked)
+    assert format_of("cpu_bandwidth") in inspect.getsource(cpu.derive)
+
+
+def test_members_by_number():
+    """Where Python counts members instead of naming them."""
+    assert tuple(member for member, _, _ in struct_of("cb_loss")) == machine.LOSS_CAUSES
+    (at,) = [struct.calcsize(format_before("cb_task", "run"))]
+    assert at == 4 * values._TASK_RUN_WORD
+
+
+def test_a_histogram_is_read_as_it_is_written():
+    """Slots, then sum, min, max and the run that these belong to: all of them u64."""
+    body = re.search(r"^struct cb_histogram \{\n(.*?)^\};", UNIT.text, re.MULTILINE | re.DOTALL)[1]
+    members = re.findall(r"^\tu64 (\w+)(\[CB_SLOTS\])?;", body, re.MULTILINE)
+
+    assert members == [("slots", "[CB_SLOTS]"), ("sum", ""), ("min", ""), ("max", ""), ("run", "")]
+    assert [name for name, _ in members[:-1]] == list(HistogramCounts.__slots__)
+    assert values.words(Distribution(name="x_ns", help="")) == HISTOGRAM_SLOTS + len(members) - 1
+    assert constant("CB_SLOTS") == HISTOGRAM_SLOTS
+
+
+def test_states_are_those_of_c():
+    """The enum cb_task_state and TaskState have the same names and numbers."""
+    body = re.search(r"^enum cb_task_state \{\n(.*?)^\};", UNIT.text, re.MULTILINE | re.DOTALL)[1]
+    states = re.findall(r"^\tCB_(\w+),", body, re.MULTILINE)
+
+    assert {name: number for number, name in enumerate(states)} == {state.name: state.value for state in TaskState}
+
+
+def test_constants_are_those_of_c():
+    """What stands in C and in Python is the same number."""
+    assert constant("OFFCPU_NO_SYSCALL") == offcpu.NO_SYSCALL == open_intervals.NO_SYSCALL
+    assert constant("OFFCPU_UNINTERRUPTIBLE") == offcpu.UNINTERRUPTIBLE
+    assert offcpu.WAITS == 2 * offcpu.UNINTERRUPTIBLE == 2 * (offcpu.NO_SYSCALL + 1)
+    assert constant("CB_WAIT_UNKNOWN") == open_intervals._WAIT_UNKNOWN
+    assert constant("CPU_NOT_IDLE") == values._NOT_IDLE
+    assert constant("CPU_IDLE_UNKNOWN") == names.UNKNOWN_STATE
+
+
+def test_indexes_by_mask_need_a_power_of_two():
+    """`& (SIZE - 1)` names every entry only if SIZE is one."""
+    masked = set(re.findall(r"& \((\w+) - 1\)", UNIT.text))
+
+    assert masked == {"CB_TASKS"}
+    assert constant("CB_TASKS") == TASK_RECORDS
+    assert TASK_RECORDS & (TASK_RECORDS - 1) == 0

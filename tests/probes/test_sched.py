@@ -1,0 +1,179 @@
+"""The state machine of a thread (probes/sched.h), run with a clock that the test holds."""
+
+import pytest
+from user_space import FUTEX, INTERRUPTIBLE, READ, UNINTERRUPTIBLE, blocked
+
+
+def test_time_on_a_cpu(kernel, thread):
+    """From entering to leaving."""
+    kernel.at(1300).switch(thread, kernel.idle, INTERRUPTIBLE)
+
+    cpu = kernel.counted()["cpu"]
+    assert (cpu["on_cpu_ns"], cpu["context_switches"]) == (300, 1)
+    assert (cpu["voluntary_switches"], cpu["involuntary_switches"]) == (1, 0)
+
+
+def test_running_since_before_the_run(kernel):
+    """Cut at the beginning of the run."""
+    early = kernel.task(10)
+    kernel.at(400).switch(kernel.idle, early)
+    kernel.at(1000).begin()
+
+    kernel.at(1250).switch(early, kernel.idle, INTERRUPTIBLE)
+
+    assert kernel.counted()["cpu"]["on_cpu_ns"] == 250
+    assert kernel.lost() == {}
+
+
+def test_asleep_since_before_the_run(kernel):
+    """Cut at the beginning of the run, in the system call that is still in the saved registers."""
+    early = kernel.task(10, syscall=FUTEX)
+    kernel.at(1000).begin()
+
+    kernel.at(1600).wake(early)
+    kernel.at(1650).switch(kernel.idle, early)
+
+    offcpu = kernel.counted()["offcpu"]
+    assert blocked(offcpu) == {FUTEX: 600}
+    assert blocked(offcpu, "block_counts") == {}  # it fell asleep before
+    assert offcpu["woken_wait_ns"] == 50
+
+
+def test_runnable_since_before_the_run(kernel):
+    """It waited from the beginning of the run; that it was woken, nobody saw."""
+    early = kernel.task(10)
+    kernel.at(1000).begin()
+
+    kernel.at(1070).switch(kernel.idle, early)
+
+    assert kernel.counted()["offcpu"]["preempted_wait_ns"] == 70
+    assert kernel.counted()["runqlat"]["latency_ns"].sum == 70
+
+
+def test_blocked_woken_running(kernel, thread):
+    """Each edge closes one interval: on the CPU, blocked, waiting."""
+    kernel.at(1100).switch(thread, kernel.idle, INTERRUPTIBLE)
+    kernel.at(1400).wake(thread)
+    kernel.at(1420).switch(kernel.idle, thread)
+
+    counted = kernel.counted()
+    assert blocked(counted["offcpu"]) == {FUTEX: 300}
+    assert blocked(counted["offcpu"], "block_counts") == {FUTEX: 1}
+    assert (counted["offcpu"]["woken_wait_ns"], counted["offcpu"]["preempted_wait_ns"]) == (20, 0)
+    assert counted["cpu"]["wakeup_latency_ns"].sum == 20
+    assert counted["cpu"]["on_cpu_ns"] == 100
+
+
+def test_preempted(kernel, thread):
+    """It could have gone on: an involuntary switch and a wait in the run queue, no wake-up latency."""
+    other = kernel.task(11)
+    kernel.at(1100).switch(thread, other)
+    kernel.at(1130).switch(other, thread, INTERRUPTIBLE)
+
+    counted = kernel.counted()
+    assert counted["cpu"]["involuntary_switches"] == 1
+    assert counted["offcpu"]["preempted_wait_ns"] == 30 + 100  # and `other`, from the beginning of the run
+    assert counted["runqlat"]["latency_ns"].max == 100
+    assert sum(counted["cpu"]["wakeup_latency_ns"].slots) == 0
+
+
+def test_preempted_on_the_way_to_sleep(kernel, thread):
+    """The kernel preempts a thread that has set its state but not slept yet: it stays runnable."""
+    kernel.at(1100).switch(thread, kernel.idle, UNINTERRUPTIBLE, preempt=True)
+
+    counted = kernel.counted()
+    assert counted["cpu"]["involuntary_switches"] == 1
+    assert blocked(counted["offcpu"], "block_counts") == {}
+
+
+def test_a_pending_signal(kernel, thread):
+    """Such a thread is never dequeued: it comes back without a wake-up, and has waited, not slept."""
+    kernel.at(1100).switch(thread, kernel.idle, INTERRUPTIBLE)
+    kernel.at(1140).switch(kernel.idle, thread)
+
+    counted = kernel.counted()
+    assert blocked(counted["offcpu"]) == {}
+    assert counted["offcpu"]["preempted_wait_ns"] == 40
+    assert kernel.lost() == {}
+
+
+def test_woken_before_it_slept(kernel):
+    """A wake-up of a running thread that has not been seen yet ends nothing."""
+    task = kernel.task(10, on_cpu=True)
+    kernel.at(1000).begin()
+
+    kernel.at(1100).wake(task)
+    kernel.at(1200).switch(task, kernel.idle)
+
+    counted = kernel.counted()
+    assert counted["cpu"]["on_cpu_ns"] == 200
+    assert blocked(counted["offcpu"]) == {}
+
+
+def test_a_wake_up_counts_once(kernel, thread):
+    """Waking what runs or is runnable changes nothing."""
+    kernel.at(1010).wake(thread)
+    kernel.at(1100).switch(thread, kernel.idle, INTERRUPTIBLE)
+    kernel.at(1200).wake(thread)
+    kernel.at(1250).wake(thread)
+    kernel.at(1300).switch(kernel.idle, thread)
+
+    offcpu = kernel.counted()["offcpu"]
+    assert (blocked(offcpu), offcpu["woken_wait_ns"]) == ({FUTEX: 100}, 100)
+
+
+def test_born_in_the_run(kernel):
+    """From its creation on it waits as if woken; it did not exist before."""
+    kernel.at(1000).begin()
+    child = kernel.task(10)
+
+    kernel.at(1500).born(child)
+    kernel.at(1530).switch(kernel.idle, child)
+
+    counted = kernel.counted()
+    assert counted["offcpu"]["woken_wait_ns"] == 30
+    assert counted["cpu"]["wakeup_latency_ns"].max == 30
+
+
+@pytest.mark.usefixtures("thread")
+def test_an_unseen_switch(kernel):
+    """Another thread leaves than the one that entered: since when it ran, nobody knows, so nothing is added."""
+    other = kernel.task(11)
+    kernel.at(1300).switch(other, kernel.idle, INTERRUPTIBLE)
+
+    counted = kernel.counted(closed=True)
+    assert counted["cpu"]["on_cpu_ns"] == 0
+    assert kernel.lost() == {"unseen_switches": 1}
+
+
+def test_entering_twice(kernel, thread):
+    """A thread that enters another CPU while it is taken to run has left unseen: counted, and no wait."""
+    kernel.at(1300)
+    kernel.switch(kernel.idle, thread, cpu=1)
+    kernel.at(1400)
+    kernel.switch(thread, kernel.idle, INTERRUPTIBLE, cpu=1)
+
+    counted = kernel.counted()
+    assert counted["cpu"]["on_cpu_ns"] == 100
+    assert counted["offcpu"]["preempted_wait_ns"] == 0
+    assert kernel.lost() == {"unseen_switches": 1}
+
+
+@pytest.mark.usefixtures("thread")
+def test_open_at_the_end(kernel):
+    """Running, preempted, woken and asleep: each is cut at the end of the run, and added to what it was."""
+    preempted, woken, asleep = (kernel.task(pid, syscall=READ) for pid in (11, 12, 13))
+    for cpu, task in enumerate((preempted, woken, asleep), start=1):
+        kernel.switch(kernel.idle, task, cpu=cpu)
+    kernel.at(1100)
+    kernel.switch(preempted, kernel.idle, cpu=1)
+    kernel.switch(woken, kernel.idle, INTERRUPTIBLE, cpu=2)
+    kernel.switch(asleep, kernel.idle, INTERRUPTIBLE, cpu=3)
+    kernel.at(1150).wake(woken)
+    kernel.at(1500).end()
+
+    counted = kernel.counted(closed=True)
+    assert counted["cpu"]["on_cpu_ns"] == 500 + 3 * 100
+    assert counted["offcpu"]["preempted_wait_ns"] == 400
+    assert counted["offcpu"]["woken_wait_ns"] == 350
+    assert blocked(counted["offcpu"]) == {READ: 50 + 400}

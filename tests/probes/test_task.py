@@ -1,0 +1,159 @@
+"""One record per thread (probes/task.h): whose it is, and which run's."""
+
+import ctypes
+
+import pytest
+from user_space import AGENT, DEAD, FUTEX, INTERRUPTIBLE, READ, UNINTERRUPTIBLE, UserSpace, blocked, fused
+
+from chainbench_agent.kernel.fuse import TASK_RECORDS
+from chainbench_agent.probes.offcpu import UNINTERRUPTIBLE as NO_SIGNAL
+
+
+def test_the_end_of_a_thread(kernel, thread):
+    """Its last stretch counts, it blocks in nothing, and it is not open at the end of the run."""
+    kernel.at(1100).switch(thread, kernel.idle, DEAD)
+    kernel.at(2000).end()
+
+    counted = kernel.counted(closed=True)
+    assert (counted["cpu"]["on_cpu_ns"], counted["cpu"]["voluntary_switches"]) == (100, 1)
+    assert blocked(counted["offcpu"]) == blocked(counted["offcpu"], "block_counts") == {}
+    assert kernel.sample().tasks == ()
+
+
+def test_a_number_is_used_again(kernel, thread):
+    """A new thread with the number of a dead one starts from nothing."""
+    kernel.at(1100).switch(thread, kernel.idle, DEAD)
+    successor = kernel.task(thread.pid, syscall=READ)
+
+    kernel.at(1500).born(successor)
+    kernel.at(1510).switch(kernel.idle, successor)
+    kernel.at(1530).switch(successor, kernel.idle, INTERRUPTIBLE)
+
+    counted = kernel.counted()
+    assert counted["cpu"]["on_cpu_ns"] == 100 + 20
+    assert counted["offcpu"]["woken_wait_ns"] == 10
+    assert kernel.lost() == {}
+
+
+def test_two_threads_on_one_record(kernel, thread):
+    """The second is not measured, and that is counted; the first is measured all the same."""
+    double = kernel.task(thread.pid + TASK_RECORDS)
+
+    kernel.at(1100).switch(thread, double, INTERRUPTIBLE)
+    kernel.at(1400).switch(double, kernel.idle, INTERRUPTIBLE)
+    kernel.at(1500).wake(thread)
+
+    counted = kernel.counted()
+    assert counted["cpu"]["on_cpu_ns"] == 100
+    assert blocked(counted["offcpu"]) == {FUTEX: 400}
+    assert kernel.lost() == {"task_collisions": 2}
+
+
+def test_a_record_is_free_after_a_death(kernel, thread):
+    """Another thread takes the dead one's record without a collision."""
+    double = kernel.task(thread.pid + TASK_RECORDS)
+    kernel.at(1100).switch(thread, kernel.idle, DEAD)
+
+    kernel.at(1200).born(double)
+    kernel.at(1210).switch(kernel.idle, double)
+    kernel.at(1250).switch(double, kernel.idle, INTERRUPTIBLE)
+
+    assert kernel.counted()["cpu"]["on_cpu_ns"] == 100 + 40
+    assert kernel.lost() == {}
+
+
+def test_the_agent_is_not_counted(kernel):
+    """Neither its threads nor those of its parent, in any state, at any edge."""
+    threads = [kernel.task(AGENT + 50, tgid=AGENT), kernel.task(AGENT + 51, tgid=AGENT + 1)]
+    kernel.at(1000).begin()
+    for task in threads:
+        kernel.at(kernel.now_ns + 10).switch(kernel.idle, task)
+        kernel.at(kernel.now_ns + 10).switch(task, kernel.idle, INTERRUPTIBLE)
+        kernel.at(kernel.now_ns + 10).wake(task)
+        kernel.fire("sched_migrate_task_0", task, 1)
+
+    counted = kernel.end().counted(closed=True)
+    assert {name: value for name, value in counted["cpu"].items() if value and isinstance(value, int)} == {}
+    assert sum(counted["runqlat"]["latency_ns"].slots) == 0
+    assert blocked(counted["offcpu"]) == blocked(counted["offcpu"], "block_counts") == {}
+    assert kernel.sample().tasks == ()
+
+
+def test_kernel_threads_are_not_blocked(kernel):
+    """They run and wait for CPUs as others do, but what they sleep in is nobody's off-CPU time."""
+    worker = kernel.task(10, kthread=True)
+    kernel.at(1000).begin()
+
+    kernel.at(1005).switch(kernel.idle, worker)
+    kernel.at(1025).switch(worker, kernel.idle, UNINTERRUPTIBLE)
+    kernel.at(1050).wake(worker)
+
+    counted = kernel.end().counted(closed=True)
+    assert counted["cpu"]["on_cpu_ns"] == 20
+    assert counted["runqlat"]["latency_ns"].sum == 5
+    assert blocked(counted["offcpu"]) == blocked(counted["offcpu"], "block_counts") == {}
+    assert counted["offcpu"]["preempted_wait_ns"] == 0
+
+
+def test_the_idle_task_is_no_task(kernel):
+    """PID 0 runs on every CPU at once: it has no record, no time and no switches."""
+    kernel.at(1000).begin()
+    for cpu in (0, 1, 0):
+        kernel.at(kernel.now_ns + 10).switch(kernel.idle, kernel.idle, cpu=cpu)
+
+    counted = kernel.counted(closed=True)
+    assert (counted["cpu"]["on_cpu_ns"], counted["cpu"]["context_switches"]) == (0, 0)
+    assert kernel.lost() == {}
+
+
+def test_between_runs_nothing_counts(kernel, thread):
+    """Programs may still be attached; the switch is what counts."""
+    kernel.at(1100).end()
+    before = kernel.sample().modules
+
+    kernel.at(1200).switch(thread, kernel.idle, INTERRUPTIBLE)
+    kernel.wake(thread)
+    kernel.fire("sys_enter_0", 0, READ)
+
+    assert kernel.sample().modules == before
+
+
+def test_a_run_does_not_continue_another(kernel, thread):
+    """What a former run left open is cut at the beginning of this one, whatever happened in between."""
+    kernel.at(1100).switch(thread, kernel.idle, INTERRUPTIBLE)
+    kernel.at(1200).end()
+    kernel.at(5000).begin()
+
+    kernel.at(5030).wake(thread)
+    kernel.at(5035).switch(kernel.idle, thread)
+
+    counted = kernel.counted()
+    assert blocked(counted["offcpu"]) == {FUTEX: 30}
+    assert counted["offcpu"]["woken_wait_ns"] == 5
+    assert counted["runqlat"]["latency_ns"].max == 5
+    assert kernel.lost() == {}
+
+
+def test_the_state_of_older_kernels(compile_unit):
+    """Before 5.14 the member was called `state`; before 5.18 the tracepoint did not pass it."""
+    built = compile_unit(fused(has_field=lambda _field: False).text, "older")
+    kernel = UserSpace(ctypes.CDLL(str(built)))
+    task = kernel.task(10, syscall=READ, state=UNINTERRUPTIBLE)
+    kernel.at(1000).begin().switch(kernel.idle, task)
+
+    kernel.fire("sched_switch_1", 0, task, kernel.idle)
+    kernel.at(1030).wake(task)
+
+    assert blocked(kernel.counted()["offcpu"]) == {READ | NO_SIGNAL: 30}
+
+
+@pytest.mark.xfail(strict=True, reason="cb_adopt takes every record for one that existed when the run began")
+def test_a_record_that_becomes_free(kernel, thread):
+    """A thread that was born in the run, into a collision, has not waited since before it was born."""
+    double = kernel.task(thread.pid + TASK_RECORDS)
+    kernel.at(5000).born(double)  # lost: the record is the other's
+
+    kernel.at(6000).switch(thread, double, DEAD)
+    kernel.at(6100).switch(double, kernel.idle, INTERRUPTIBLE)
+
+    assert kernel.counted()["runqlat"]["latency_ns"].sum <= 6000 - 5000

@@ -1,0 +1,195 @@
+"""Imports only point down: the picture of the architecture, as a test."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import chainbench_agent
+
+PACKAGE = Path(chainbench_agent.__file__).parent
+
+ROWS = (
+    ({"spec", "errors", "settings"},),
+    ({"probes"},),
+    ({"evidence"},),
+    ({"kernel"}, {"export"}),
+    ({"collector"},),
+    ({"runs", "kept"},),
+    ({"web"},),
+    ({"server", "doctor", "demo", "demo_table", "demo_workload", "cli", "__main__"},),
+)
+"""From the bottom up.  What stands in one set may import each other; sets side by side do not know each other."""
+
+LONGEST_FILE = 250
+LONGEST_FUNCTION = 40
+TOO_LONG = frozenset()
+"""Allowed exceptions: "kernel/fuse.py" or "kernel/fuse.py:fuse"."""
+
+IMPURE = {
+    "asyncio",
+    "ctypes",
+    "io",
+    "logging",
+    "mmap",
+    "os",
+    "pathlib",
+    "random",
+    "socket",
+    "subprocess",
+    "sys",
+    "time",
+}
+
+
+def files(package):
+    """(path as in the package, its box), without what setuptools or Python left."""
+    for path in sorted(package.rglob("*.py")):
+        inside = path.relative_to(package)
+        if inside.name != "__init__.py" or len(inside.parts) > 1:
+            yield path, inside.as_posix(), inside.parts[0].removesuffix(".py")
+
+
+def imports(path, package="chainbench_agent"):
+    """Every module that a file imports, anywhere in it: `from package import x` is package.x."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{path}: relative imports hide where they point"
+            yield from (f"{node.module}.{a.name}" for a in node.names) if node.module == package else (node.module,)
+
+
+def place(box):
+    """(row, set within the row); above all where the picture does not know it."""
+    places = ((row, i) for row, sets in enumerate(ROWS) for i, boxes in enumerate(sets) if box in boxes)
+    return next(places, (len(ROWS), 0))
+
+
+def violations(package):
+    """Each import that points up or sideways, and each of bcc outside of the loader."""
+    found = []
+    for path, inside, box in files(package):
+        for imported in imports(path):
+            top, *rest = imported.split(".")
+            if top == "bcc" and inside != "kernel/loader.py":
+                found.append(f"{inside} imports bcc")
+            if top != "chainbench_agent" or not rest:
+                continue
+            (row, here), (target, there) = place(box), place(rest[0])
+            if target > row:
+                found.append(f"{inside} imports {rest[0]} from above")
+            elif target == row and here != there:
+                found.append(f"{inside} imports {rest[0]} from beside")
+    return found
+
+
+def too_long(package):
+    """Files, and functions by "file:name"."""
+    found = set()
+    for path, inside, _ in files(package):
+        text = path.read_text()
+        if len(text.splitlines()) > LONGEST_FILE:
+            found.add(inside)
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                lines = node.end_lineno - node.lineno + 1
+                found |= {f"{inside}:{node.name}"} if lines > LONGEST_FUNCTION else set()
+    return found
+
+
+def test_every_file_has_a_place():
+    """A new file or directory must be put into the picture."""
+    known = {box for row in ROWS for boxes in row for box in boxes}
+    assert {box for _, _, box in files(PACKAGE)} <= known
+
+
+def test_imports_point_down():
+    """Also in functions, and under TYPE_CHECKING."""
+    assert violations(PACKAGE) == []
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "complaint"),
+    [
+        ("evidence/build.py", "from chainbench_agent.kernel import libbpf", "imports kernel from above"),
+        ("spec.py", "import chainbench_agent.runs", "imports runs from above"),
+        ("spec.py", "from chainbench_agent import web", "imports web from above"),
+        ("runs.py", "def f():\n    from chainbench_agent.web.app import create_app", "imports web from above"),
+        ("kernel/machine.py", "from chainbench_agent.export.series import x", "imports export from beside"),
+        ("export/series.py", "from chainbench_agent.kernel import names", "imports kernel from beside"),
+        ("kernel/machine.py", "import bcc", "imports bcc"),
+        ("collector/ebpf.py", "def f():\n    from bcc.table import x", "imports bcc"),
+    ],
+)
+def test_a_violation_is_found(tmp_path, file, line, complaint):
+    """Upward, sideways, bcc elsewhere: however it is written."""
+    planted = tmp_path / file
+    planted.parent.mkdir(exist_ok=True)
+    planted.write_text(line)
+
+    assert violations(tmp_path) == [f"{file} {complaint}"]
+
+
+def test_what_points_down_is_no_violation(tmp_path):
+    """Neighbours in one box, rows below, and bcc in the loader."""
+    (tmp_path / "kernel").mkdir()
+    (tmp_path / "kernel" / "loader.py").write_text(
+        "from bcc import BPF\nfrom chainbench_agent.kernel import libbpf\nfrom chainbench_agent.probes import CATALOG\n"
+    )
+    (tmp_path / "runs.py").write_text(
+        "from chainbench_agent.kept import Kept\nimport chainbench_agent.evidence.model\n"
+    )
+
+    assert violations(tmp_path) == []
+
+
+def test_bcc_is_imported_by_the_child_alone():
+    """Whoever imports the loader's file, as the daemon does, has not imported bcc: that stands in a function."""
+    loader = ast.parse((PACKAGE / "kernel/loader.py").read_text())
+    top = [ast.unparse(node) for node in loader.body if isinstance(node, ast.Import | ast.ImportFrom)]
+
+    assert not [line for line in top if "bcc" in line]
+    assert "bcc.BPF" in set(imports(PACKAGE / "kernel/loader.py", package="bcc"))
+
+
+def test_the_daemon_runs_without_bcc():
+    """Every module of the package imported, and no LLVM in memory."""
+    modules = [
+        "chainbench_agent." + inside.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        for _, inside, box in files(PACKAGE)
+        if box != "__main__"
+    ]
+    code = f"import importlib, sys\nfor name in {modules!r}: importlib.import_module(name)\nprint('bcc' in sys.modules)"
+
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "False\n"
+
+
+@pytest.mark.parametrize("box", ["spec", "probes", "evidence"])
+def test_the_pure_rows_do_nothing(box):
+    """No clock, no files, no processes: what they answer depends on what they are given."""
+    used = {
+        f"{inside}: {imported}"
+        for path, inside, found in files(PACKAGE)
+        for imported in imports(path)
+        if found == box and imported.split(".")[0] in IMPURE
+    }
+    finds_itself = {"probes/__init__.py: pathlib"}
+
+    assert used - finds_itself == set()
+
+
+def test_files_and_functions_stay_short():
+    """250 and 40 lines."""
+    assert too_long(PACKAGE) == TOO_LONG
+
+
+def test_a_long_one_is_found(tmp_path):
+    (tmp_path / "spec.py").write_text("x = 1\n" * 251)
+    (tmp_path / "runs.py").write_text("class A:\n    def f(self):\n" + "        x = 1\n" * 40)
+
+    assert too_long(tmp_path) == {"spec.py", "runs.py:f"}

@@ -28,7 +28,9 @@ class Examination:
 
     @property
     def healthy(self) -> bool:
-        return not self.error and all(module.state in ("up", "degraded") for module in self.modules)
+        return (
+            not self.error and bool(self.modules) and all(module.state in ("up", "degraded") for module in self.modules)
+        )
 
     def as_json(self) -> dict[str, Any]:
         return {"healthy": self.healthy} | asdict(self)

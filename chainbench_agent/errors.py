@@ -47,3 +47,4 @@ class InputError(AgentError):
     def __init__(self, field: str, message: str) -> None:
         super().__init__(f"{field}: {message}")
         self.field = field
+        self.sentence = message

@@ -40,6 +40,13 @@ class Memory:
         self._put(self._kept, labels, kept)
         self.latest = evidence or self.latest
 
+    def how_the_last_ended(self) -> str:
+        """For a `/stop` that comes too late; empty if the last run was stopped, or there was none."""
+        run = self.latest.run if self.latest else None
+        if run is None or run.ended_by in ("stop", "shutdown"):
+            return ""
+        return f": run {run.id} ended by itself ({run.ended_by}); GET /report has its evidence"
+
     def reported(self, report: Report) -> None:
         """Keep a report under its own labels: it tells of a pair of runs, often without a scenario."""
         labels = Labels(**{name: getattr(report, name) for name in Labels.model_fields})

@@ -8,38 +8,28 @@ from __future__ import annotations
 
 import json
 import logging
-import secrets
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Literal
 
-from chainbench_agent.collector.base import Collector, CollectorStatus
+from chainbench_agent.active import MAX_DURATION_S, Active, EndedBy, Watch, new_id
+from chainbench_agent.collector.base import Collector, CollectorStatus, Peer
 from chainbench_agent.collector.shared import SharedCollector
-from chainbench_agent.errors import AgentError, NoRun, RunActive
-from chainbench_agent.evidence.model import Evidence, Labels, Run
+from chainbench_agent.errors import AgentError, InputError, NoRun, RunActive
+from chainbench_agent.evidence.model import Evidence, Labels, Run, Target
 from chainbench_agent.evidence.report import Report
 from chainbench_agent.kept import Kept, Memory, Result
 
 Phase = Literal["idle", "starting", "running", "stopping"]
-EndedBy = Literal["stop", "shutdown", "running"]
 
 SETTLE_S = 4.0
 """How long a shutdown waits for a start under way, and then for a stop; server.py allows more than both."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Active:
-    """The run that is on.  The times are those of the request until collecting has begun."""
-
-    id: str
-    labels: Labels
-    started_at: datetime
-    started_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +72,23 @@ class Runs:
 
     # --- A run ------------------------------------------------------------------------------------
 
-    def start(self, labels: Labels) -> Active:
-        """Begin a run.  RunActive if one is on; AgentError if the collector fails, and then none is on."""
+    def start(
+        self,
+        labels: Labels,
+        target: Target | None = None,
+        peer: Peer | None = None,
+        max_duration_s: float = MAX_DURATION_S,
+    ) -> Active:
+        """Begin a run; it ends with `stop`, after `max_duration_s`, or when the target has been gone for a while.
+
+        RunActive if one is on.  InputError if there is no such target, AgentError if the collector fails; then none is.
+        """
         claimed = self._claim(labels)
         try:
-            self._collector.start()
+            self._collector.start(target or Target(), peer)
+        except InputError:
+            self._give_up(claimed)
+            raise
         except Exception as error:
             log.exception("run %s could not start", claimed.id)
             raise self._failed(claimed, f"the collector could not start: {error}") from error
@@ -94,22 +96,24 @@ class Runs:
         with self._changed:
             self._phase, self._active, self._failure = "running", active, ""
             self._changed.notify_all()
-        log.info("run %s started: %s", active.id, _words(labels))
+        log.info("run %s started: %s", active.id, active.words)
+        watch = Watch(active, max_duration_s, self._collector.gone)
+        threading.Thread(target=self._watch, args=(active, watch), daemon=True).start()
         return active
 
-    def stop(self, ended_by: EndedBy = "stop") -> Evidence:
-        """End the run.  NoRun if none is on.
+    def stop(self, ended_by: EndedBy = "stop", only: str = "") -> Evidence:
+        """End the run, or only the one with that id.  NoRun if it is not on.
 
         AgentError if the collector fails: then none is on either, and what it had collected is in the log.
         """
-        active = self._begin_stopping()
+        active = self._begin_stopping(only)
         try:
             evidence = self._collector.stop(lambda: self._run_until_now(active, ended_by))
         except Exception as error:
             log.exception("run %s could not stop; its evidence: %s", active.id, self._salvage(active, ended_by))
             sentence = f"the collector could not stop: {error}; what it had collected is in the agent's log"
             raise self._failed(active, sentence) from error
-        self._end(active, "finished" if ended_by == "stop" else "interrupted", evidence)
+        self._end(active, "interrupted" if ended_by == "shutdown" else "finished", evidence)
         log.info("run %s ended by %s after %.0f ms", active.id, ended_by, evidence.run.duration_ms)
         return evidence
 
@@ -174,17 +178,28 @@ class Runs:
             if self._active:
                 raise RunActive(self._who_is_on(self._active))
             now = self._now()
-            self._phase, self._active = "starting", Active(_new_id(now), labels, now, self._clock())
+            self._phase, self._active = "starting", Active(new_id(now), labels, now, self._clock())
             return self._active
 
     def _who_is_on(self, active: Active) -> str:
         elapsed_s = self._elapsed_ms(active) / 1000
-        return f"run {active.id} ({_words(active.labels)}) is {self._phase}, {elapsed_s:.1f} s old"
+        return f"run {active.id} ({active.words}) is {self._phase}, {elapsed_s:.1f} s old"
 
-    def _begin_stopping(self) -> Active:
+    def _watch(self, active: Active, watch: Watch) -> None:
+        """End the run when it is due, if nobody else does."""
+        reason: EndedBy | None = None
+        while reason is None:
+            with self._changed:
+                if self._changed.wait_for(lambda: self._active is not active, watch.pause_s(self._clock())):
+                    return
+            reason = watch.why_end(self._clock())
+        with suppress(AgentError):  # a `/stop` came first, or stop has logged what went wrong
+            self.stop(reason, only=active.id)
+
+    def _begin_stopping(self, only: str) -> Active:
         with self._changed:
-            if self._active is None:
-                raise NoRun("no run is on")
+            if self._active is None or (only and self._active.id != only):
+                raise NoRun(f"no run is on{self._memory.how_the_last_ended()}")
             if self._phase != "running":
                 raise NoRun(f"run {self._active.id} is {self._phase}")
             self._phase = "stopping"
@@ -196,6 +211,13 @@ class Runs:
             return json.dumps(self._collector.evidence(run).as_json())
         except Exception as error:  # noqa: BLE001 - a broken collector may raise anything, again
             return f"none ({error})"
+
+    def _give_up(self, active: Active) -> None:
+        """The run never was."""
+        with self._changed:
+            self._phase, self._active = "idle", None
+            self._changed.notify_all()
+        log.info("run %s was refused", active.id)
 
     def _failed(self, active: Active, sentence: str) -> AgentError:
         self._end(active, "failed", failure=sentence)
@@ -213,23 +235,7 @@ class Runs:
         return self._run_until_now(active, "running") if active else None
 
     def _run_until_now(self, active: Active, ended_by: EndedBy) -> Run:
-        return Run(
-            **active.labels.model_dump(),
-            id=active.id,
-            machine=self.machine,
-            started_at=active.started_at,
-            duration_ms=self._elapsed_ms(active),
-            ended_by=ended_by,
-        )
+        return active.run(self.machine, self._clock(), ended_by)
 
     def _elapsed_ms(self, active: Active) -> float:
-        return (self._clock() - active.started_ns) / 1e6
-
-
-def _words(labels: Labels) -> str:
-    return " ".join(f"{name}={value}" for name, value in labels)
-
-
-def _new_id(now: datetime) -> str:
-    """Sorts by time; the random end keeps ids apart when the clock is set back."""
-    return f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}Z-{secrets.token_hex(2)}"
+        return active.elapsed_ms(self._clock())

@@ -70,6 +70,8 @@ class Hook:
     params: tuple[str, ...]
     sources: tuple[Source, ...] = ()
     raised_on: tuple[str, ...] = ()
+    targeted: bool = False
+    """True: only of use when there is a target, and only attached then."""
     timed: bool = True
     """False: no handler looks at `now_ns`, so reading the clock is spared."""
 
@@ -102,6 +104,8 @@ class Metric:
     """A fact of the host without which zero would be a guess; see kernel/facts.py."""
     reported: bool = True
     """False: only raw material for a Derived metric."""
+    machine_wide: bool = False
+    """True: counted for the whole machine whatever the target, because it belongs to a CPU and not to a thread."""
     prometheus: str = ""
     """The series' name where it is not derived from the metric's."""
 

@@ -15,6 +15,14 @@ MODULE = Module(
             prometheus="chainbench_biolatency_microseconds",
         ),
         Counter(
+            name="unattributed",
+            help=(
+                "Requests submitted by a kernel thread on behalf of somebody unknown: writeback, the journal, flushes. "
+                "Without a target these are measured like all others."
+            ),
+            hooks=(*HOOKS, "block_bio_queue"),
+        ),
+        Counter(
             name="unmatched_completions",
             help=(
                 "Completions without an issue in the run: requests issued before it, and writes that only ask for "
@@ -24,6 +32,12 @@ MODULE = Module(
         ),
     ),
     scratch=(
+        Scratch(
+            name="owners",
+            # as many bios as requests, and some that were merged; an old one goes when a new one comes
+            entries=32768,
+            when_full="a request whose bio is forgotten is counted as unattributed",
+        ),
         Scratch(
             name="issued",
             # one per request in flight: 16 devices with 1,024 tags each

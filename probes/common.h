@@ -3,7 +3,7 @@
 //
 // The generated unit (chainbench_agent/kernel/fuse.py) defines before this file:
 //   CB_SLOTS, CB_SLOT_BITS   the shape of a histogram, from chainbench_agent/spec.py
-//   CB_TASKS                 task records, a power of two
+//   CB_TASKS, CB_MEMBERS     task records, a power of two; processes in a target
 
 #pragma once
 
@@ -22,20 +22,30 @@ static __always_inline u64 cb_clamp(u64 index, u64 entries)
 	return index < entries ? index : entries - 1;
 }
 
-// Written by the agent only.  One write of `recording` starts or ends the run for all hooks at once.
+enum cb_phase {
+	CB_OFF,
+	CB_SEEDING, // the agent looks who is in the target; only target.h listens
+	CB_ON,
+};
+
+// Written by the agent only.  One write of `phase` starts or ends the run for all hooks at once.
 struct cb_config {
 	u64 started_ns; // no interval begins before this
-	u32 run;        // state left by another run is never continued
-	u32 recording;  // 0 between runs
-	u32 agent[2];   // thread groups whose own work is never counted
+	u64 cgroup_id;
+	u32 run; // state left by another run is never continued
+	u32 phase;
+	u32 agent[2]; // thread groups whose own work is never counted
+	u32 target;   // enum cb_target_kind
+	u32 cgroup_level;
 };
 BPF_ARRAY(cb_config, struct cb_config, 1);
 
 // What was lost, by cause; see LOSS_CAUSES in chainbench_agent/kernel/machine.py.
 struct cb_loss {
-	u64 task_collisions; // two live threads share a task record
+	u64 task_collisions; // no task record was free for a thread
 	u64 unseen_switches; // a thread entered or left a CPU, and what came before was not seen
 	u64 keys_full;       // a bounded hash had no room for a key
+	u64 members_full;    // a process was forked into the target, and not followed
 };
 BPF_PERCPU_ARRAY(cb_loss, struct cb_loss, 1);
 
@@ -46,14 +56,15 @@ struct cb_event {
 	u64 now_ns;
 };
 
+// The time of this event.  A hook that is untimed reads the clock only when it comes here.
+static __always_inline u64 cb_now(struct cb_event *ev)
+{
+	return ev->now_ns ? ev->now_ns : bpf_ktime_get_ns();
+}
+
 static __always_inline bool cb_is_agent(struct cb_config *config, u32 tgid)
 {
 	return tgid == config->agent[0] || tgid == config->agent[1];
-}
-
-static __always_inline bool cb_current_is_agent(struct cb_event *ev)
-{
-	return cb_is_agent(ev->config, bpf_get_current_pid_tgid() >> 32);
 }
 
 static __always_inline struct cb_loss *cb_lost(void)
@@ -69,6 +80,14 @@ static __always_inline void cb_lose_switch(void)
 
 	if (loss)
 		loss->unseen_switches++;
+}
+
+static __always_inline void cb_lose_member(void)
+{
+	struct cb_loss *loss = cb_lost();
+
+	if (loss)
+		loss->members_full++;
 }
 
 static __always_inline void cb_lose_key(void)

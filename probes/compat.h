@@ -19,6 +19,7 @@ static __always_inline u32 cb_task_state(struct task_struct *task)
 #define CB_TASK_UNINTERRUPTIBLE 0x0002
 #define CB_TASK_DEAD 0x0080
 #define CB_PF_KTHREAD 0x00200000
+#define CB_NO_QUOTA (~0ULL) // kernel/sched/sched.h: RUNTIME_INF
 
 // The user registers lie at the top of a thread's kernel stack (task_pt_regs()); the agent checks this at start-up
 // by finding its own bpf(2) call there.

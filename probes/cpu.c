@@ -16,10 +16,32 @@ BPF_PERCPU_ARRAY(cpu_idle_span, struct cpu_idle_span, 1);
 
 #define CPU_NOT_IDLE 0xffffffff
 #define CPU_IDLE_UNKNOWN (CPU_IDLE_NS_ENTRIES - 1) // idle since before the run
-#define CPU_NO_QUOTA (~0ULL)                       // kernel/sched/sched.h: RUNTIME_INF
+
+// CFS bandwidth control keeps its own counters; they are read when a thread of a limited group leaves a CPU.
+static __always_inline void cpu_read_bandwidth(struct task_struct *prev)
+{
+#ifdef CB_HAS_TASK_GROUP_CFS_BANDWIDTH
+	struct task_group *group = prev->sched_task_group;
+	struct cpu_bandwidth now = {};
+	struct kernfs_node *node;
+	struct cgroup *cgroup;
+	u64 id;
+
+	if (group->cfs_bandwidth.quota == CB_NO_QUOTA)
+		return;
+	now.throttled_count = group->cfs_bandwidth.nr_throttled;
+	now.throttled_ns = group->cfs_bandwidth.throttled_time;
+	cgroup = group->css.cgroup;
+	node = cgroup->kn;
+	id = node->id;
+	if (cpu_throttled_groups.update(&id, &now))
+		cb_lose_key();
+#endif
+}
 
 static __always_inline void cpu_on_task_ran(struct cb_event *ev, struct cb_cpu *cpu,
-					    struct cb_task *task, u64 ns, bool voluntary)
+					    struct cb_task *task, struct task_struct *prev, u64 ns,
+					    bool voluntary)
 {
 	cpu->on_cpu_ns += ns;
 	cpu->context_switches++;
@@ -27,6 +49,7 @@ static __always_inline void cpu_on_task_ran(struct cb_event *ev, struct cb_cpu *
 		cpu->voluntary_switches++;
 	else
 		cpu->involuntary_switches++;
+	cpu_read_bandwidth(prev);
 }
 
 static __always_inline void cpu_on_task_waited(struct cb_event *ev, struct cb_cpu *cpu,
@@ -39,32 +62,8 @@ static __always_inline void cpu_on_task_waited(struct cb_event *ev, struct cb_cp
 static __always_inline void cpu_on_sched_migrate_task(struct cb_event *ev, struct cb_cpu *cpu,
 						      struct task_struct *task, int dest_cpu)
 {
-	if (!cb_is_agent(ev->config, task->tgid))
+	if (cb_is_member(ev, task))
 		cpu->cpu_migrations++;
-}
-
-// CFS bandwidth control keeps its own counters; they are read when a thread of a limited group leaves a CPU.
-static __always_inline void cpu_on_sched_switch(struct cb_event *ev, struct cb_cpu *cpu,
-						bool preempt, struct task_struct *prev,
-						struct task_struct *next, u32 prev_state)
-{
-#ifdef CB_HAS_TASK_GROUP_CFS_BANDWIDTH
-	struct task_group *group = prev->sched_task_group;
-	struct cpu_bandwidth now = {};
-	struct kernfs_node *node;
-	struct cgroup *cgroup;
-	u64 id;
-
-	if (group->cfs_bandwidth.quota == CPU_NO_QUOTA)
-		return;
-	now.throttled_count = group->cfs_bandwidth.nr_throttled;
-	now.throttled_ns = group->cfs_bandwidth.throttled_time;
-	cgroup = group->css.cgroup;
-	node = cgroup->kn;
-	id = node->id;
-	if (cpu_throttled_groups.update(&id, &now))
-		cb_lose_key();
-#endif
 }
 
 static __always_inline void cpu_on_irq_handler_entry(struct cb_event *ev, struct cb_cpu *cpu,

@@ -50,9 +50,10 @@ MODULE = Module(
             help="Time from a thread's wake-up (or creation) to its running.",
             hooks=("task_waited",),
         ),
-        Counter(name="interrupts", help="Hardware interrupts handled.", hooks=INTERRUPTS),
+        Counter(name="interrupts", machine_wide=True, help="Hardware interrupts handled.", hooks=INTERRUPTS),
         Table(
             name="device_interrupts",
+            machine_wide=True,
             help="Interrupts by device (every handler of a shared line counts).",
             hooks=("irq_handler_entry",),
             entries=1024,  # the last one also takes all higher interrupt numbers
@@ -61,6 +62,7 @@ MODULE = Module(
         ),
         Table(
             name="vector_interrupts",
+            machine_wide=True,
             help="Interrupts that have a vector of their own: timer ticks and calls between CPUs.",
             hooks=INTERRUPTS[1:],
             entries=len(VECTORS),
@@ -69,6 +71,7 @@ MODULE = Module(
         ),
         Table(
             name="softirqs",
+            machine_wide=True,
             help="Soft interrupts handled, by vector.",
             hooks=("softirq_entry",),
             entries=10,
@@ -78,7 +81,7 @@ MODULE = Module(
         Keyed(
             name="throttled_groups",
             help="CFS bandwidth control: throttle events and throttled time, by cgroup.",
-            hooks=("sched_switch",),
+            hooks=("task_ran",),
             needs="cfs_bandwidth",
             key="u64",
             value="struct cpu_bandwidth",
@@ -98,12 +101,14 @@ MODULE = Module(
         ),
         Counter(
             name="frequency_changes",
+            machine_wide=True,
             help="CPU frequency changes made by a cpufreq governor.",
             hooks=("cpu_frequency",),
             needs="cpufreq_governor",
         ),
         Table(
             name="idle_ns",
+            machine_wide=True,
             help="Time that CPUs were idle, by C-state.",
             hooks=("cpu_idle",),
             entries=16,  # the last one: idle since before the run, in a state nobody saw

@@ -13,7 +13,7 @@ static __always_inline void exec_on_sched_process_exec(struct cb_event *ev, stru
 	struct exec_command command = {};
 	u64 none = 0, *count;
 
-	if (cb_current_is_agent(ev))
+	if (!cb_current_counts(ev))
 		return;
 	exec->exec_count++;
 	bpf_probe_read_kernel_str(&command.name, sizeof(command.name), task->comm);
@@ -28,7 +28,7 @@ static __always_inline void exec_on_sched_process_fork(struct cb_event *ev, stru
 						       struct task_struct *parent,
 						       struct task_struct *child)
 {
-	if (cb_current_is_agent(ev))
+	if (!cb_current_counts(ev))
 		return;
 	if (child->pid == child->tgid)
 		exec->forks++;

@@ -13,6 +13,7 @@ TASK = "struct task_struct *"
 FIELDS = {
     "TASK___STATE": "task_struct.__state",
     "TASK_GROUP_CFS_BANDWIDTH": "task_group.cfs_bandwidth",
+    "CGROUP_ANCESTORS": "cgroup.ancestors",
 }
 """Members that only some kernels have; the C files see them as CB_HAS_<key>."""
 
@@ -39,12 +40,20 @@ HOOKS = (
     _timed("sched_wakeup_new", f"{TASK}born"),
     _tracepoint("sched_migrate_task", f"{TASK}task", "int dest_cpu"),
     _tracepoint("sched_process_fork", f"{TASK}parent", f"{TASK}child"),
+    Hook("sched_process_exit", (f"{TASK}task",), (raw_tracepoint("sched_process_exit"),), timed=False, targeted=True),
     _tracepoint("sched_process_exec", f"{TASK}task", "int old_pid", "struct linux_binprm *bprm"),
     _tracepoint("sys_enter", "struct pt_regs *regs", "long id"),
     # Linux a54895fa057c ("block: remove the request_queue to argument request based tracepoints") (in v5.11)
     *(
         Hook(name, ("struct request *rq",), (raw_tracepoint(name), raw_tracepoint(name, 1)))
         for name in ("block_rq_issue", "block_rq_requeue")
+    ),
+    Hook(
+        "block_bio_queue",
+        ("struct bio *bio",),
+        (raw_tracepoint("block_bio_queue"), raw_tracepoint("block_bio_queue", 1)),
+        timed=False,
+        targeted=True,
     ),
     Hook(
         "block_rq_complete",
@@ -60,7 +69,12 @@ HOOKS = (
     _tracepoint("cpu_frequency", "unsigned int khz", "unsigned int of_cpu"),
     _timed("cpu_idle", "unsigned int state"),
     # raised by sched.h
-    _raised("task_ran", ("struct cb_task *task", "u64 ns", "bool voluntary"), raised_on=("sched_switch",)),
+    _raised(
+        "task_ran",
+        ("struct cb_task *task", f"{TASK}prev", "u64 ns", "bool voluntary"),
+        raised_on=("sched_switch",),
+    ),
+    _raised("task_throttled", ("struct cb_task *task", "u64 ns"), raised_on=("sched_switch",)),
     _raised(
         "task_waited",
         ("struct cb_task *task", "u64 ns", "bool woken"),

@@ -16,7 +16,20 @@ struct offcpu_stack {
 	s32 stack;
 };
 BPF_TABLE("hash", struct offcpu_stack, u64, offcpu_sampled_ns, OFFCPU_SAMPLED_NS_ENTRIES);
+
+struct offcpu_thread {
+	u64 begin_ns;
+	u32 tid;
+	u32 wait;
+};
+BPF_TABLE("hash", struct offcpu_thread, u64, offcpu_by_thread_ns, OFFCPU_BY_THREAD_NS_ENTRIES);
 BPF_STACK_TRACE(offcpu_stacks, OFFCPU_STACKS_ENTRIES);
+
+// The sleep of kernel threads is idleness, unless they are what is asked about.
+static __always_inline bool offcpu_wants(struct cb_event *ev, struct cb_task *task)
+{
+	return !task->kthread || ev->config->target != CB_MACHINE;
+}
 
 static __always_inline u32 offcpu_wait(struct cb_task *task, u32 state)
 {
@@ -35,7 +48,7 @@ static __always_inline void offcpu_on_task_blocks(struct cb_event *ev, struct cb
 {
 	u64 wait, nth, run;
 
-	if (task->kthread)
+	if (!offcpu_wants(ev, task))
 		return;
 	task->wait = offcpu_wait(task, state);
 	task->stack = CB_NO_STACK;
@@ -50,17 +63,37 @@ static __always_inline void offcpu_on_task_blocks(struct cb_event *ev, struct cb
 		task->stack = offcpu_stacks.get_stackid(ev->ctx, 0);
 }
 
+static __always_inline void offcpu_of_thread(struct cb_task *task, u64 ns)
+{
+	struct offcpu_thread key = { .begin_ns = task->begin_ns,
+				     .tid = task->tid,
+				     .wait = task->wait };
+	u64 none = 0, *blocked = offcpu_by_thread_ns.lookup_or_try_init(&key, &none);
+
+	if (blocked)
+		__sync_fetch_and_add(blocked, ns);
+}
+
+static __always_inline void offcpu_on_task_throttled(struct cb_event *ev, struct cb_offcpu *offcpu,
+						     struct cb_task *task, u64 ns)
+{
+	if (offcpu_wants(ev, task))
+		offcpu->throttled_wait_ns += ns;
+}
+
 static __always_inline void offcpu_on_task_blocked(struct cb_event *ev, struct cb_offcpu *offcpu,
 						   struct cb_task *task, u64 ns)
 {
 	struct offcpu_stack key = {};
 	u64 none = 0, *sampled;
 
-	if (task->kthread)
+	if (!offcpu_wants(ev, task))
 		return;
 	if (task->wait == CB_WAIT_UNKNOWN) // it fell asleep before the run
 		task->wait = offcpu_wait(task, 0);
 	offcpu->blocked_ns[cb_clamp(task->wait, OFFCPU_BLOCKED_NS_ENTRIES)] += ns;
+	if (ev->config->target != CB_MACHINE)
+		offcpu_of_thread(task, ns);
 	if (task->stack < 0)
 		return;
 	key.wait = task->wait;
@@ -75,7 +108,7 @@ static __always_inline void offcpu_on_task_blocked(struct cb_event *ev, struct c
 static __always_inline void offcpu_on_task_waited(struct cb_event *ev, struct cb_offcpu *offcpu,
 						  struct cb_task *task, u64 ns, bool woken)
 {
-	if (task->kthread)
+	if (!offcpu_wants(ev, task))
 		return;
 	if (woken)
 		offcpu->woken_wait_ns += ns;

@@ -26,45 +26,56 @@ def blocking_function(stack: tuple[str, ...]) -> str:
     return next((name for name in stack[switched + 1 :] if not name.startswith(WRAPPERS)), "")
 
 
-def _blocked(counts: Mapping[str, Any], names: Names) -> Iterator[dict[str, Any]]:
-    """Each wait's exact time, split among its functions in proportion to the time of the sampled blocks."""
+def shares(counts: Mapping[str, Any], names: Names) -> dict[int, dict[str, float]]:
+    """Wait → function → its part of the time of the sampled blocks; the parts of a wait add up to 1."""
     sampled: dict[int, dict[str, int]] = defaultdict(lambda: defaultdict(int))
     for key, value in counts["sampled_ns"].items():
         wait, stack = unpack("=Ii", key)
         sampled[wait][blocking_function(names.stacks.get(stack, ()))] += int.from_bytes(value, "little")
+    return {
+        wait: {function: ns / sum(functions.values()) for function, ns in functions.items() if ns}
+        for wait, functions in sampled.items()
+        if any(functions.values())
+    }
+
+
+def split(wait: int, ns: float, parts: Mapping[int, Mapping[str, float]], names: Names) -> Iterator[dict[str, Any]]:
+    """The time of a wait by blocking function: `{reason, syscall, ms}` each."""
+    number = wait & ~UNINTERRUPTIBLE
+    syscall = "" if number == NO_SYSCALL else names.of("calls", number)
+    for function, part in parts.get(wait, {"": 1.0}).items():
+        reason = function or (f"blocked in {syscall}" if syscall else "exception")
+        yield {"reason": reason, "syscall": syscall, "ms": ns * part / 1e6}
+
+
+def blocked_reasons(counts: Mapping[str, Any], names: Names) -> Iterator[dict[str, Any]]:
+    """Each wait's exact time, split among its functions in proportion to the time of the sampled blocks."""
+    parts = shares(counts, names)
+    sampled: dict[int, int] = defaultdict(int)
+    for key, value in counts["sampled_ns"].items():
+        sampled[unpack("=Ii", key)[0]] += int.from_bytes(value, "little")
     for wait, ns in enumerate(counts["blocked_ns"]):
-        if not ns:
-            continue
-        number = wait & ~UNINTERRUPTIBLE
-        syscall = "" if number == NO_SYSCALL else names.of("calls", number)
-        functions = {function: part for function, part in sampled[wait].items() if part} or {"": 1}
-        whole = sum(functions.values())
-        for function, part in functions.items():
-            yield {
-                "reason": function or (f"blocked in {syscall}" if syscall else "exception"),
-                "syscall": syscall,
-                "ms": ns * part / whole / 1e6,
-                "sampled_percent": round(100 * min(sampled_ns_of(sampled, wait) / ns, 1), 1),
-            }
-
-
-def sampled_ns_of(sampled: Mapping[int, Mapping[str, int]], wait: int) -> int:
-    return sum(sampled.get(wait, {}).values())
+        if ns:
+            percent = round(100 * min(sampled[wait] / ns, 1), 1)
+            yield from (reason | {"sampled_percent": percent} for reason in split(wait, ns, parts, names))
 
 
 def derive(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
     blocked_ms = sum(counts["blocked_ns"]) / 1e6
     woken_ms, preempted_ms = counts["woken_wait_ns"] / 1e6, counts["preempted_wait_ns"] / 1e6
+    throttled_ms = counts["throttled_wait_ns"] / 1e6
     reasons = [
-        *_blocked(counts, names),
+        *blocked_reasons(counts, names),
         {"reason": "run queue (woken)", "syscall": "", "ms": woken_ms, "sampled_percent": 100.0},
         {"reason": "run queue (preempted)", "syscall": "", "ms": preempted_ms, "sampled_percent": 100.0},
+        {"reason": "throttled", "syscall": "", "ms": throttled_ms, "sampled_percent": 100.0},
     ]
     top = sorted((reason for reason in reasons if reason["ms"]), key=lambda reason: -reason["ms"])[:TOP]
     return {
-        "total_ms": blocked_ms + woken_ms + preempted_ms,
+        "total_ms": blocked_ms + woken_ms + preempted_ms + throttled_ms,
         "voluntary_ms": blocked_ms + woken_ms,
-        "involuntary_ms": preempted_ms,
+        "involuntary_ms": preempted_ms + throttled_ms,
+        "throttled_ms": throttled_ms,
         "blocked_ms": blocked_ms,
         "runnable_ms": woken_ms + preempted_ms,
         "blocks": sum(counts["block_counts"]),
@@ -79,7 +90,7 @@ MODULE = Module(
         Derived(
             name="total_ms",
             help="Time that user threads spent off the CPUs: blocked, or runnable and waiting for one.",
-            of=("blocked_ns", "woken_wait_ns", "preempted_wait_ns"),
+            of=("blocked_ns", "woken_wait_ns", "preempted_wait_ns", "throttled_wait_ns"),
             gauge=True,
             prometheus="chainbench_offcpu_milliseconds_total",
         ),
@@ -91,7 +102,12 @@ MODULE = Module(
         Derived(
             name="involuntary_ms",
             help="Off-CPU time that began with the thread losing its CPU to another.",
-            of=("preempted_wait_ns",),
+            of=("preempted_wait_ns", "throttled_wait_ns"),
+        ),
+        Derived(
+            name="throttled_ms",
+            help="Time that user threads were kept off the CPUs because their cgroup's quota was used up.",
+            of=("throttled_wait_ns",),
         ),
         Derived(name="blocked_ms", help="Time that user threads were asleep.", of=("blocked_ns",)),
         Derived(
@@ -106,7 +122,7 @@ MODULE = Module(
                 f"The {TOP} longest reasons. Time is exact by system call; where one system call blocks in several "
                 "functions, it is split between them by the blocks whose stack was taken (`sampled_percent`)."
             ),
-            of=("blocked_ns", "woken_wait_ns", "preempted_wait_ns", "sampled_ns"),
+            of=("blocked_ns", "woken_wait_ns", "preempted_wait_ns", "throttled_wait_ns", "sampled_ns"),
             label="reason",
             value="ms",
             gauge=True,
@@ -140,6 +156,21 @@ MODULE = Module(
             name="preempted_wait_ns",
             help="Time that user threads waited for a CPU after they lost it to another.",
             hooks=("task_waited",),
+            reported=False,
+        ),
+        Counter(
+            name="throttled_wait_ns",
+            help="Time that user threads were kept off the CPUs because their cgroup's quota was used up.",
+            hooks=("task_throttled",),
+            reported=False,
+        ),
+        Keyed(
+            name="by_thread_ns",
+            help="Blocked time of a target's threads, by thread and wait.",
+            hooks=BLOCKED,
+            key="struct offcpu_thread",
+            entries=16384,
+            when_full="the thread's blocked time stays whole, but is not told apart by reason",
             reported=False,
         ),
         Keyed(

@@ -7,7 +7,8 @@
 //      +------------------------------- sched_wakeup ---------------------------------+
 //
 // Each edge closes an interval and raises a hook that modules handle:
-//   task_ran (left a CPU), task_waited (entered one), task_blocks (falls asleep), task_blocked (was woken).
+//   task_ran (left a CPU), task_waited (entered one), task_throttled (entered one, but was not allowed to
+//   before), task_blocks (falls asleep), task_blocked (was woken).
 // An interval that was open when the run began is cut at the beginning of the run.
 
 #pragma once
@@ -28,6 +29,22 @@ static __always_inline bool cb_continuous(struct cb_event *ev, struct task_struc
 	return continuous;
 }
 
+// Whether a thread that could go on was taken off its CPU because its group may not run.
+static __always_inline bool cb_is_throttled(struct task_struct *prev)
+{
+#ifdef CB_HAS_TASK_GROUP_CFS_BANDWIDTH
+	struct task_group *group = prev->sched_task_group;
+	struct cfs_rq *queue;
+
+	if (group->cfs_bandwidth.quota == CB_NO_QUOTA)
+		return false;
+	queue = prev->se.cfs_rq;
+	return queue->throttle_count > 0;
+#else
+	return false;
+#endif
+}
+
 static __always_inline void cb_leave_cpu(struct cb_event *ev, struct task_struct *prev,
 					 bool preempt, u32 prev_state, bool continuous)
 {
@@ -40,13 +57,16 @@ static __always_inline void cb_leave_cpu(struct cb_event *ev, struct task_struct
 		cb_lose_switch();
 		task->since_ns = ev->now_ns;
 	}
+	task->on_cpu_ns += ev->now_ns - task->since_ns;
 	if (task->counted)
-		cb_raise_task_ran(ev, task, ev->now_ns - task->since_ns, voluntary);
+		cb_raise_task_ran(ev, task, prev, ev->now_ns - task->since_ns, voluntary);
 	task->since_ns = ev->now_ns;
 	if (prev_state & CB_TASK_DEAD) {
+		if (task->counted)
+			cb_end(ev, task, ev->now_ns);
 		task->state = CB_FREE;
 	} else if (!voluntary) {
-		task->state = CB_PREEMPTED;
+		task->state = cb_is_throttled(prev) ? CB_THROTTLED : CB_PREEMPTED;
 	} else {
 		task->state = CB_BLOCKED;
 		if (task->counted)
@@ -61,11 +81,18 @@ static __always_inline void cb_enter_cpu(struct cb_event *ev, struct task_struct
 	if (!task)
 		return;
 	// A thread that went to sleep with a signal pending was never dequeued: BLOCKED without a wake-up is a wait too.
-	if (task->state == CB_RUNNING)
+	if (task->state == CB_RUNNING) {
 		cb_lose_switch();
-	else if (task->counted)
-		cb_raise_task_waited(ev, task, ev->now_ns - task->since_ns,
-				     task->state == CB_RUNNABLE);
+	} else if (task->state == CB_THROTTLED) {
+		task->throttled_ns += ev->now_ns - task->since_ns;
+		if (task->counted)
+			cb_raise_task_throttled(ev, task, ev->now_ns - task->since_ns);
+	} else {
+		task->runnable_ns += ev->now_ns - task->since_ns;
+		if (task->counted)
+			cb_raise_task_waited(ev, task, ev->now_ns - task->since_ns,
+					     task->state == CB_RUNNABLE);
+	}
 	task->state = CB_RUNNING;
 	task->since_ns = ev->now_ns;
 }
@@ -90,6 +117,7 @@ static __always_inline void sched_on_sched_wakeup(struct cb_event *ev, struct ta
 	}
 	if (task->state != CB_BLOCKED && task->state != CB_UNSEEN)
 		return;
+	task->blocked_ns += ev->now_ns - task->since_ns;
 	if (task->counted)
 		cb_raise_task_blocked(ev, task, ev->now_ns - task->since_ns);
 	task->state = CB_RUNNABLE;
@@ -104,4 +132,16 @@ static __always_inline void sched_on_sched_wakeup_new(struct cb_event *ev, struc
 		return;
 	task->state = CB_RUNNABLE;
 	task->since_ns = ev->now_ns;
+	task->begin_ns = ev->now_ns;
+}
+
+// The thread carries another name from now on.
+static __always_inline void sched_on_sched_process_exec(struct cb_event *ev,
+							struct task_struct *execed, int old_pid,
+							struct linux_binprm *bprm)
+{
+	struct cb_task *task = cb_task_of(ev, execed);
+
+	if (task)
+		bpf_probe_read_kernel_str(&task->comm, sizeof(task->comm), execed->comm);
 }

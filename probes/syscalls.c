@@ -18,7 +18,7 @@ static __always_inline bool syscalls_is_32bit(void)
 static __always_inline void syscalls_on_sys_enter(struct cb_event *ev, struct cb_syscalls *syscalls,
 						  struct pt_regs *regs, long id)
 {
-	if (cb_current_is_agent(ev))
+	if (!cb_current_counts(ev))
 		return;
 	if ((u64)id >= SYSCALLS_CALLS_ENTRIES)
 		syscalls->unknown_calls++;

@@ -13,6 +13,7 @@ enum cb_task_state {
 	CB_PREEMPTED, // left a CPU while runnable
 	CB_RUNNABLE,  // woken
 	CB_BLOCKED,
+	CB_THROTTLED, // left a CPU while runnable, because its group's quota was used up
 };
 
 #define CB_WAIT_UNKNOWN 0xffffffff
@@ -20,17 +21,57 @@ enum cb_task_state {
 
 struct cb_task {
 	u64 since_ns; // when the present state began
-	u64 regs;     // address of the saved user registers; 0 for a kernel thread
+	u64 begin_ns; // when the thread was born, or the run began
+	u64 on_cpu_ns;
+	u64 runnable_ns;
+	u64 blocked_ns;
+	u64 throttled_ns;
+	u64 regs;    // address of the saved user registers; 0 for a kernel thread
+	u64 css_set; // the cgroups it was in when `counted` was decided
 	u32 tid;
+	u32 tgid;
 	u32 run;
 	u32 wait;  // what it is blocked in: see offcpu.c
 	s32 stack; // sampled kernel stack of that, or CB_NO_STACK
 	u8 state;
-	u8 counted; // 0: the agent's own
+	u8 counted; // in the target
 	u8 kthread;
-	u8 pad[5];
+	u8 pad;
+	char comm[16];
 };
 BPF_F_TABLE("array", u32, struct cb_task, cb_tasks, CB_TASKS, BPF_F_MMAPABLE);
+
+// What became of threads that ended.  The sum is complete; single threads are kept while there is room.
+struct cb_ended {
+	u64 threads;
+	u64 wall_ns;
+	u64 on_cpu_ns;
+	u64 runnable_ns;
+	u64 blocked_ns;
+	u64 throttled_ns;
+};
+BPF_PERCPU_ARRAY(cb_ended, struct cb_ended, 1);
+
+struct cb_thread_key {
+	u64 begin_ns;
+	u32 tid;
+	u32 tgid;
+};
+
+struct cb_thread {
+	u64 wall_ns;
+	u64 on_cpu_ns;
+	u64 runnable_ns;
+	u64 blocked_ns;
+	u64 throttled_ns;
+	char comm[16];
+};
+BPF_TABLE("hash", struct cb_thread_key, struct cb_thread, cb_ended_threads, CB_ENDED_THREADS);
+
+// How many are kept.  The more there are, the longer a thread must have lived to be kept as well: twice as long for
+// every CB_KEPT_PER_OCTAVE, so that the first thousand short ones leave room for the long ones that come later.
+BPF_ARRAY(cb_kept, u64, 1);
+#define CB_KEPT_PER_OCTAVE (CB_ENDED_THREADS / 32)
 
 // The thread that each CPU entered last.  If another one leaves, a switch in between was not seen.
 struct cb_on_cpu {
@@ -39,41 +80,156 @@ struct cb_on_cpu {
 };
 BPF_PERCPU_ARRAY(cb_on_cpu, struct cb_on_cpu, 1);
 
+// From `since_ns` on, when its present state began, the thread is in the target.
+static __always_inline void cb_join(struct cb_task *task, struct task_struct *of)
+{
+	struct cb_population *population;
+	int zero = 0;
+
+	task->begin_ns = task->since_ns;
+	task->on_cpu_ns = 0;
+	task->runnable_ns = 0;
+	task->blocked_ns = 0;
+	task->throttled_ns = 0;
+	bpf_probe_read_kernel_str(&task->comm, sizeof(task->comm), of->comm);
+	population = cb_population.lookup(&zero);
+	if (population)
+		population->threads++;
+}
+
+// The thread's part in the target is over: what became of it is kept.
+static __always_inline void cb_end(struct cb_event *ev, struct cb_task *task, u64 until_ns)
+{
+	struct cb_thread_key key = { .begin_ns = task->begin_ns,
+				     .tid = task->tid,
+				     .tgid = task->tgid };
+	struct cb_thread thread = {};
+	int zero = 0;
+	struct cb_ended *ended = cb_ended.lookup(&zero);
+	u64 *kept;
+
+	if (!ended)
+		return;
+	thread.wall_ns = until_ns - task->begin_ns;
+	thread.on_cpu_ns = task->on_cpu_ns;
+	thread.runnable_ns = task->runnable_ns;
+	thread.blocked_ns = task->blocked_ns;
+	thread.throttled_ns = task->throttled_ns;
+	__builtin_memcpy(thread.comm, task->comm, sizeof(thread.comm));
+	ended->threads++;
+	ended->wall_ns += thread.wall_ns;
+	ended->on_cpu_ns += thread.on_cpu_ns;
+	ended->runnable_ns += thread.runnable_ns;
+	ended->blocked_ns += thread.blocked_ns;
+	ended->throttled_ns += thread.throttled_ns;
+	kept = cb_kept.lookup(&zero);
+	if (ev->config->target == CB_MACHINE || !kept ||
+	    thread.wall_ns < 1000ULL << ((*kept / CB_KEPT_PER_OCTAVE) & 31))
+		return;
+	if (!cb_ended_threads.update(&key, &thread))
+		__sync_fetch_and_add(kept, 1);
+}
+
 static __always_inline void cb_adopt(struct cb_event *ev, struct cb_task *task,
 				     struct task_struct *of, u32 tid)
 {
-	task->since_ns = ev->config->started_ns;
+	// A record that had another owner in this run says nothing of the time before.
+	task->since_ns = task->run == ev->config->run ? cb_now(ev) : ev->config->started_ns;
 	task->kthread = !!(of->flags & CB_PF_KTHREAD);
 	task->regs = task->kthread ? 0 : (u64)of->stack + CB_REGS_OFFSET;
+	task->css_set = (u64)of->cgroups;
 	task->tid = tid;
+	task->tgid = of->tgid;
 	task->run = ev->config->run;
 	task->wait = CB_WAIT_UNKNOWN;
 	task->stack = CB_NO_STACK;
 	task->state = CB_UNSEEN;
-	task->counted = !cb_is_agent(ev->config, of->tgid);
+	task->counted = cb_is_member(ev, of);
+	if (task->counted)
+		cb_join(task, of);
 }
 
-// The record of thread `of`; null for the idle task and, counted as loss, when another live thread holds the slot.
-static __always_inline struct cb_task *cb_task_of(struct cb_event *ev, struct task_struct *of)
+// A thread may move to another cgroup.  The interval that is open then belongs to where it ends.
+static __always_inline void cb_follow(struct cb_event *ev, struct cb_task *task,
+				      struct task_struct *of)
 {
-	u32 tid = of->pid;
-	u32 index = tid & (CB_TASKS - 1);
-	struct cb_task *task;
+	bool counted;
+	u64 set;
+
+	if (ev->config->target != CB_CGROUP)
+		return;
+	set = (u64)of->cgroups;
+	if (set == task->css_set)
+		return;
+	task->css_set = set;
+	counted = cb_is_member(ev, of);
+	if (counted && !task->counted)
+		cb_join(task, of);
+	else if (!counted && task->counted)
+		cb_end(ev, task, task->since_ns);
+	task->counted = counted;
+}
+
+static __always_inline bool cb_is_free(struct cb_event *ev, struct cb_task *task)
+{
+	return task->run != ev->config->run || task->state == CB_FREE;
+}
+
+// The record of thread `of`, whose id is `tid`.  The first slot is almost always its own; three more are tried before
+// a thread goes without a record, and is counted as lost.
+static __always_inline struct cb_task *cb_task_with(struct cb_event *ev, struct task_struct *of,
+						    u32 tid)
+{
+	u32 index = tid & (CB_TASKS - 1), free = CB_TASKS;
+	struct cb_task *task, *found = NULL;
+	struct cb_loss *loss;
 
 	if (!tid)
 		return NULL;
-	task = cb_tasks.lookup(&index);
-	if (!task)
-		return NULL;
-	if (task->tid == tid && task->run == ev->config->run && task->state != CB_FREE)
-		return task;
-	if (task->run == ev->config->run && task->state != CB_FREE) {
-		struct cb_loss *loss = cb_lost();
-
-		if (loss)
-			loss->task_collisions++;
-		return NULL;
+#pragma unroll
+	for (u32 way = 0; way < 4; way++) {
+		index = (tid & (CB_TASKS - 1)) ^ way;
+		task = cb_tasks.lookup(&index);
+		if (!task)
+			return NULL;
+		if (cb_is_free(ev, task)) {
+			if (free == CB_TASKS)
+				free = index;
+		} else if (task->tid == tid) {
+			found = task;
+			break;
+		}
 	}
-	cb_adopt(ev, task, of, tid);
-	return task;
+	if (found) {
+		cb_follow(ev, found, of);
+		return found;
+	}
+	task = cb_tasks.lookup(&free);
+	if (task) {
+		cb_adopt(ev, task, of, tid);
+		return task;
+	}
+	loss = cb_lost();
+	if (loss)
+		loss->task_collisions++;
+	return NULL;
+}
+
+static __always_inline struct cb_task *cb_task_of(struct cb_event *ev, struct task_struct *of)
+{
+	return cb_task_with(ev, of, of->pid);
+}
+
+// Whether what the current thread does counts.
+static __always_inline bool cb_current_counts(struct cb_event *ev)
+{
+	u64 id = bpf_get_current_pid_tgid();
+	struct cb_task *task;
+
+	if (cb_is_agent(ev->config, id >> 32))
+		return false;
+	if (ev->config->target == CB_MACHINE)
+		return true;
+	task = cb_task_with(ev, (struct task_struct *)bpf_get_current_task(), id);
+	return task && task->counted;
 }

@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
-from chainbench_agent.evidence.model import BackendName, Evidence, Run
+from chainbench_agent.evidence.model import BackendName, Evidence, Run, Target
+
+Peer = tuple[str, int]
+"""Address and port of a client."""
 
 State = Literal["up", "degraded", "down", "off"]
 
@@ -47,11 +50,18 @@ class CollectorStatus:
 class Collector(Protocol):
     """Collects for one run at a time; the caller (runs.py) sees to that."""
 
-    def start(self) -> None:
-        """Begin collecting: attach, take the first sample."""
+    def start(self, target: Target, peer: Peer | None = None) -> None:
+        """Begin collecting for `target`: attach, take the first sample.
+
+        `peer` is the connection that the request came by: a pid means what it means there.
+        Raises InputError if there is no such target.
+        """
 
     def evidence(self, run: Run) -> Evidence:
         """What has been collected so far; collection goes on."""
+
+    def gone(self) -> bool:
+        """Whether nothing is left of the target, so that nothing more can happen."""
 
     def stop(self) -> None:
         """End collecting: take the last sample, detach.  `evidence` then answers from that sample."""

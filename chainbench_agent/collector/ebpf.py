@@ -7,12 +7,13 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from chainbench_agent.collector.base import CollectorStatus, HookStatus, ModuleStatus, State
+from chainbench_agent.collector.base import CollectorStatus, HookStatus, ModuleStatus, Peer, State
 from chainbench_agent.evidence.build import Method, build
 from chainbench_agent.evidence.keys import reported_key
-from chainbench_agent.evidence.model import Evidence, Run
+from chainbench_agent.evidence.model import Evidence, Run, Target
 from chainbench_agent.evidence.sample import Sample
 from chainbench_agent.kernel.machine import Machine
+from chainbench_agent.kernel.target import resolve
 from chainbench_agent.spec import Hook, Metric, Module
 
 
@@ -28,15 +29,20 @@ class EbpfCollector:
         self._first: Sample | None = None
         self._last: Sample | None = None
 
-    def start(self) -> None:
+    def start(self, target: Target, peer: Peer | None = None) -> None:
+        resolved = resolve(target, peer)
         self._last = None
-        self._machine.attach()
+        self._method = replace(self._method, target=target)
+        self._machine.attach(resolved)
         try:
             first = self._machine.sample()  # nothing counts yet, so this is how things stand when the run begins
             self._first = replace(first, at_ns=self._machine.begin())
         except BaseException:
             self._machine.detach()
             raise
+
+    def gone(self) -> bool:
+        return self._method.targeted and not self._machine.target_processes()
 
     def stop(self) -> None:
         ended_ns = self._machine.end()

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from chainbench_agent.collector.base import CollectorStatus, HookStatus, ModuleStatus
+from chainbench_agent.collector.base import CollectorStatus, HookStatus, ModuleStatus, Peer
 from chainbench_agent.evidence.model import Evidence, Run, Section, Target
 
 STATUS = CollectorStatus(
@@ -37,13 +37,19 @@ class FakeCollector:
     sections: Mapping[str, Section] = field(default_factory=lambda: {"exec": {"exec_count": 53}})
     fails: dict[str, Exception] = field(default_factory=dict)
     holds: dict[str, threading.Event] = field(default_factory=dict)
+    target_gone: bool = False
+    started_for: tuple[Target, Peer | None] = (Target(), None)
     calls: list[str] = field(default_factory=list)
     collecting: bool = False
     entered: defaultdict[str, threading.Event] = field(default_factory=lambda: defaultdict(threading.Event))
     """Set when the call begins: what a test waits for."""
     _busy: threading.Lock = field(default_factory=threading.Lock)
 
-    def start(self) -> None:
+    def gone(self) -> bool:
+        return self.target_gone
+
+    def start(self, target: Target, peer: Peer | None = None) -> None:
+        self.started_for = (target, peer)
         with self._call("start"):
             if self.collecting:
                 raise RuntimeError("start: is already collecting")

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from random import Random
 from typing import Final
 
-from chainbench_agent.collector.base import CollectorStatus, ModuleStatus
+from chainbench_agent.collector.base import CollectorStatus, ModuleStatus, Peer
 from chainbench_agent.evidence.build import section
 from chainbench_agent.evidence.histogram import lower_bound_ns, slot_of, upper_bound_ns
 from chainbench_agent.evidence.keys import reported_key
@@ -40,12 +40,18 @@ class MockCollector:
         self, reason: str, remedy: str, catalog: Iterable[Module], details: Mapping[str, str] | None = None
     ) -> None:
         self._reason = reason
+        self._target = Target()
         self._remedy = remedy
         self._catalog = tuple(catalog)
         self._details = dict(details or {})
 
-    def start(self) -> None:
+    def start(self, target: Target, peer: Peer | None = None) -> None:
         """Nothing to begin: the numbers depend on the run alone."""
+        del peer
+        self._target = target
+
+    def gone(self) -> bool:
+        return False
 
     def stop(self) -> None:
         """See start."""
@@ -56,7 +62,7 @@ class MockCollector:
             source=MOCK,
             reason=self._reason,
             run=run,
-            target=Target(),
+            target=self._target,
             sections={module.section_key: _section(module, run) for module in self._catalog},
         )
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from chainbench_agent.collector.base import Collector, CollectorStatus
-from chainbench_agent.evidence.model import Evidence, Run
+from chainbench_agent.collector.base import Collector, CollectorStatus, Peer
+from chainbench_agent.evidence.model import Evidence, Run, Target
 
 
 class SharedCollector:
@@ -18,10 +18,19 @@ class SharedCollector:
         self._status = collector.status()
         self._so_far: Evidence | None = None
 
-    def start(self) -> None:
+    def start(self, target: Target, peer: Peer | None) -> None:
         with self._turn:
             self._so_far = None
-            self._collector.start()
+            self._collector.start(target, peer)
+
+    def gone(self) -> bool:
+        """False as well while the collector is at work."""
+        if not self._turn.acquire(blocking=False):
+            return False
+        try:
+            return self._collector.gone()
+        finally:
+            self._turn.release()
 
     def stop(self, run: Callable[[], Run]) -> Evidence:
         """The evidence of the whole run.  `run` is asked when the turn has come: the run lasts until then."""

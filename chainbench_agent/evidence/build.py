@@ -6,15 +6,16 @@ still open at the last sample are cut there and added; those that were open at t
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
+from chainbench_agent.evidence.cross_check import counters_check, schedstat_check
 from chainbench_agent.evidence.histogram import QUANTILES, UPPER_BOUNDS_NS, quantile_ns
 from chainbench_agent.evidence.keys import reported_key
+from chainbench_agent.evidence.ledger import ledger
 from chainbench_agent.evidence.model import (
     Cost,
-    CrossCheck,
     Evidence,
     Loss,
     ProgramCost,
@@ -41,28 +42,54 @@ class Method:
     program_sources: Mapping[str, str]
     """Hook → the source it is attached to."""
     cpus: int
+    target: Target = field(default_factory=Target)
+    """Whose events count, as it was asked for."""
+
+    @property
+    def targeted(self) -> bool:
+        return self.target.kind != "machine"
 
 
 def build(run: Run, method: Method, first: Sample, last: Sample, names: Names) -> Evidence:
     """The evidence of a run between two samples."""
-    counts = close_intervals({module.name: difference(module, first, last) for module in method.modules}, first, last)
+    grown = {module.name: difference(module, first, last) for module in method.modules}
+    counts = close_intervals(grown, first, last, kernel_threads=method.targeted)
     sections = {
         module.section_key: section(
             module, counts[module.name], names, method.unavailable[module.name], method.sources[module.name]
         )
+        | (_scope(module) if method.targeted else {})
         for module in method.modules
     }
     return Evidence(
         available=True,
         source="ebpf",
         run=run,
-        target=Target(),
+        target=_population(method.target, first, last),
         sections=sections,
+        ledger=ledger(counts["offcpu"], names, first, last) if method.targeted and "offcpu" in counts else None,
         unavailable=dict(method.absent),
         loss=_loss(first, last),
         cost=_cost(method, first, last),
-        cross_check=_cross_check(sections, first, last),
+        cross_check=schedstat_check(first, last) if method.targeted else counters_check(sections, first, last),
     )
+
+
+def _scope(module: Module) -> Section:
+    """Which metrics belong to CPUs, and so are those of the whole machine although there is a target."""
+    wide = [reported_key(metric) for metric in module.reported if metric.machine_wide]
+    return {"scope": dict.fromkeys(wide, "machine")} if wide else {}
+
+
+def _population(target: Target, first: Sample, last: Sample) -> Target:
+    """The target, with how many processes and threads of it were there in the run."""
+    if target.kind == "machine":
+        return target
+    before, after = first.members, last.members
+    seen = {"threads_seen": len(after.sleepers) + after.threads - before.threads}
+    if target.kind == "pid":  # processes come and go in a cgroup without a fork
+        seen["processes_seen"] = after.seeds + after.processes - before.processes
+    return target.model_copy(update=seen)
 
 
 def difference(module: Module, first: Sample, last: Sample) -> dict[str, Any]:
@@ -189,34 +216,3 @@ def _cost(method: Method, first: Sample, last: Sample) -> Cost | None:
         ns_per_event=round(total / events, 1) if events else 0.0,
         programs=sorted(programs, key=lambda p: -p.ns),
     )
-
-
-CROSS_CHECKS: Sequence[tuple[str, str, str, str]] = (
-    ("cpu.on_cpu_ms", "on_cpu_ms", "/proc/stat", "kept in steps of 10 ms, and with the agent's own time"),
-    ("cpu.idle_ms", "idle_ms", "/proc/stat", "kept in steps of 10 ms"),
-    (
-        "cpu.context_switches",
-        "context_switches",
-        "/proc/stat ctxt",
-        "with the switches away from the idle task",
-    ),
-    ("exec.forks", "forks", "/proc/stat processes", "processes and threads"),
-)
-"""(name, key of Sample.kernel, from, what explains a difference)"""
-
-
-def _cross_check(sections: Mapping[str, Section], first: Sample, last: Sample) -> dict[str, CrossCheck]:
-    checks = {}
-    for name, key, origin, note in CROSS_CHECKS:
-        module, metric = name.split(".")
-        ours = sections.get(module, {}).get(metric)
-        if ours is None or key not in last.kernel:
-            continue
-        if isinstance(ours, dict):
-            ours = sum(ours.values())
-        if name == "exec.forks":
-            ours += sections["exec"].get("threads_created", 0)
-        theirs = last.kernel[key] - first.kernel[key]
-        check = {"ebpf": _rounded(float(ours)), "kernel": theirs, "from": origin, "note": note}
-        checks[name] = CrossCheck.model_validate(check)
-    return checks

@@ -37,14 +37,20 @@ class Run(Labels):
     machine: str
     started_at: datetime
     duration_ms: float
-    ended_by: Literal["stop", "shutdown", "running"]
+    ended_by: Literal["stop", "shutdown", "max_duration", "target_gone", "running"]
 
 
 class Target(_Model):
-    """Whose events count.  This version knows one kind: the whole machine without the agent itself."""
+    """Whose events count: the whole machine, a process with all its descendants, or a cgroup with all below it.
 
-    kind: Literal["machine"] = "machine"
-    excluded: str = "the agent's own processes"
+    The agent's own processes never count.  The `seen` are of the whole run, also those that ended in it.
+    """
+
+    kind: Literal["machine", "pid", "cgroup"] = "machine"
+    pid: int | None = None
+    cgroup: str | None = None
+    processes_seen: int | None = None
+    threads_seen: int | None = None
 
 
 class Loss(_Model):
@@ -91,6 +97,8 @@ class Evidence(_Model):
     run: Run
     target: Target
     sections: dict[str, Section]
+    ledger: Section | None = None
+    """With a target: where all the time of its threads went (evidence/ledger.py)."""
     unavailable: dict[str, str] = Field(default_factory=dict)
     """Modules that are absent, and why."""
     loss: Loss | None = None

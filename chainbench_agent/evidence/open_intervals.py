@@ -14,14 +14,19 @@ NO_SYSCALL = 511
 _WAIT_UNKNOWN = 0xFFFFFFFF
 
 
-def close_intervals(counts: Mapping[str, Mapping[str, Any]], first: Sample, last: Sample) -> dict[str, dict[str, Any]]:
-    """`counts` (module → metric → difference) with the open intervals of `last` added."""
+def close_intervals(
+    counts: Mapping[str, Mapping[str, Any]], first: Sample, last: Sample, *, kernel_threads: bool = False
+) -> dict[str, dict[str, Any]]:
+    """`counts` (module → metric → difference) with the open intervals of `last` added.
+
+    The sleep of kernel threads counts only if they are what is asked about: as in probes/offcpu.c.
+    """
     closed = {module: dict(metrics) for module, metrics in counts.items()}
     for task in last.tasks:
         ns = _span(task.since_ns, first, last)
         if task.state == TaskState.RUNNING and "cpu" in closed:
             closed["cpu"]["on_cpu_ns"] += ns
-        if "offcpu" in closed and not task.kernel_thread:
+        if "offcpu" in closed and (kernel_threads or not task.kernel_thread):
             _off_cpu(closed["offcpu"], task, ns)
     if "cpu" in closed:
         idle = list(closed["cpu"]["idle_ns"])
@@ -40,6 +45,8 @@ def _off_cpu(offcpu: dict[str, Any], task: OpenInterval, ns: int) -> None:
         offcpu["preempted_wait_ns"] += ns
     elif task.state == TaskState.RUNNABLE:
         offcpu["woken_wait_ns"] += ns
+    elif task.state == TaskState.THROTTLED:
+        offcpu["throttled_wait_ns"] += ns
     elif task.state == TaskState.BLOCKED:
         wait = NO_SYSCALL if task.wait == _WAIT_UNKNOWN else task.wait
         blocked = list(offcpu["blocked_ns"])

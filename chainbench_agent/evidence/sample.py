@@ -30,6 +30,28 @@ class TaskState(IntEnum):
     PREEMPTED = 3
     RUNNABLE = 4
     BLOCKED = 5
+    THROTTLED = 6
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Where a thread's time went, until its present state began."""
+
+    wall_ns: int = 0
+    on_cpu_ns: int = 0
+    runnable_ns: int = 0
+    blocked_ns: int = 0
+    throttled_ns: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Thread:
+    """A thread of the target.  `begin_ns`: when it was born, or the run began; with `tid` that names it."""
+
+    tid: int
+    pid: int
+    command: str
+    begin_ns: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +63,19 @@ class OpenInterval:
     wait: int
     stack: int
     kernel_thread: bool
+    thread: Thread = field(default_factory=lambda: Thread(0, 0, "", 0))
+    account: Account = field(default_factory=Account)
+    """`wall_ns` is not kept while a thread lives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sleeper:
+    """A thread of the target that made no move in the whole run.  `function` is empty if the kernel tells none."""
+
+    thread: Thread
+    syscall: int
+    function: str
+    running: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +96,22 @@ class ProgramRun:
 
 
 @dataclass(frozen=True, slots=True)
+class Members:
+    """The target's threads, beyond those with an open interval.  The sums only grow; the rest is of the present run."""
+
+    ended_threads: int = 0
+    ended: Account = field(default_factory=Account)
+    ended_singly: Mapping[Thread, Account] = field(default_factory=dict)
+    sleepers: tuple[Sleeper, ...] = ()
+    processes: int = 0
+    threads: int = 0
+    seeds: int = 0
+    """Processes that were in the target when the run began."""
+    schedstat: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+    """Thread id → the kernel's own (on_cpu_ns, runnable_ns) since the thread was born."""
+
+
+@dataclass(frozen=True, slots=True)
 class Sample:
     """All maps at one time."""
 
@@ -74,5 +125,6 @@ class Sample:
     idle: tuple[IdleSpan, ...] = ()
     throttled: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     """Cgroup id → (nr_throttled, throttled_ns), as its cpu.stat has it."""
+    members: Members = field(default_factory=Members)
     kernel: Mapping[str, int] = field(default_factory=dict)
     """The kernel's own counters of the same things, for the cross-check: "cpu.context_switches" → …"""

@@ -28,7 +28,13 @@ from chainbench_agent.spec import (
 )
 
 TASK_RECORDS = 65536
-"""Threads alive at once that can be told apart, two of them sharing a slot aside; 48 bytes each."""
+"""Threads alive at once that can be told apart; 104 bytes each."""
+
+MEMBERS = 32768
+"""Processes alive at once that a target may have; what is above is counted as lost."""
+
+ENDED_THREADS = 2048
+"""Ended threads of a target that are kept singly; the others are in the sum."""
 
 _CONTEXT = {
     "raw_tracepoint": ("struct bpf_raw_tracepoint_args *ctx", "ctx->args[{}]"),
@@ -77,9 +83,10 @@ def fuse(
     texts = {module.name: (DIRECTORY / f"{module.name}.c").read_text() for module in modules}
     handled = {name: handlers(text, name) for name, text in texts.items()}
     scheduler = (DIRECTORY / "sched.h").read_text()
-    if any(hook.raised_on and any(hook.name in on for on in handled.values()) for hook in hooks):
-        handled = {"sched": handlers(scheduler, "sched"), **handled}
-    wanted = [hook for hook in hooks if any(hook.name in on for on in handled.values())]
+    target = (DIRECTORY / "target.h").read_text()
+    follows = handlers(target, "target")
+    handled = {"sched": handlers(scheduler, "sched"), **handled}
+    wanted = [hook for hook in hooks if hook.name in follows or any(hook.name in on for on in handled.values())]
     programs = [
         Program(_program_name(hook, source, index), hook.name, source)
         for hook in wanted
@@ -89,13 +96,15 @@ def fuse(
     placed = {hook.name: hook for hook in hooks}
     parts = [
         _defines(has_field),
-        *((DIRECTORY / header).read_text() for header in ("common.h", "compat.h", "task.h")),
+        *((DIRECTORY / header).read_text() for header in ("common.h", "compat.h")),
+        target,
+        (DIRECTORY / "task.h").read_text(),
         *(_values(module) + texts[module.name] for module in modules),
         *(_raise(hook, handled) for hook in raised),
-        scheduler if "sched" in handled else "",
+        scheduler,
         *(_raise(hook, handled) for hook in wanted if not hook.raised_on),
         (DIRECTORY / "identify.h").read_text(),
-        *(_entry(program, placed[program.hook]) for program in programs),
+        *(_entry(program, placed[program.hook], follows) for program in programs),
     ]
     text = re.sub(r"^#pragma once\n", "", "\n".join(parts), flags=re.MULTILINE)
     return Unit(text, tuple(programs), _maps(text))
@@ -110,6 +119,8 @@ def _defines(has_field: Callable[[str], bool]) -> str:
         f"#define CB_SLOTS {HISTOGRAM_SLOTS}",
         f"#define CB_SLOT_BITS {SLOTS_PER_OCTAVE_BITS}",
         f"#define CB_TASKS {TASK_RECORDS}",
+        f"#define CB_MEMBERS {MEMBERS}",
+        f"#define CB_ENDED_THREADS {ENDED_THREADS}",
         *(f"#define CB_HAS_{name}" for name, field in FIELDS.items() if has_field(field)),
     ]
     return "\n".join(lines) + "\n"
@@ -163,7 +174,7 @@ def _raise(hook: Hook, handled: dict[str, frozenset[str]]) -> str:
     return "\n".join([*lines, "}", ""])
 
 
-def _entry(program: Program, hook: Hook) -> str:
+def _entry(program: Program, hook: Hook, follows: frozenset[str]) -> str:
     context, argument = _CONTEXT[program.kind]
     places = program.source.args or tuple(range(len(hook.params)))
     clock = "bpf_ktime_get_ns()" if hook.timed else "0"
@@ -180,16 +191,28 @@ def _entry(program: Program, hook: Hook) -> str:
             "{",
             "\tint zero = 0;",
             "\tstruct cb_config *config = cb_config.lookup(&zero);",
-            "\tif (!config || !config->recording)",
+            f"\tif (!config || config->phase {'== CB_OFF' if hook.name in follows else '!= CB_ON'})",
             "\t\treturn 0;",
             *lines,
             f"\tstruct cb_event event = {{ .ctx = ctx, .config = config, .now_ns = {clock} }};",
+            *_following(hook, names, follows),
             f"\tcb_raise_{hook.name}({', '.join(('&event', *names))});",
             "\treturn 0;",
             "}",
             "",
         ]
     )
+
+
+def _following(hook: Hook, names: list[str], follows: frozenset[str]) -> list[str]:
+    """The target is followed before anything is counted, and before counting begins."""
+    if hook.name not in follows:
+        return []
+    return [
+        f"\ttarget_on_{hook.name}({', '.join(('&event', *names))});",
+        "\tif (config->phase != CB_ON)",
+        "\t\treturn 0;",
+    ]
 
 
 def _maps(text: str) -> tuple[str, ...]:

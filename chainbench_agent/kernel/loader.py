@@ -208,22 +208,21 @@ def _sizes(name: str, table: Any) -> tuple[str, int, int, int]:
 
 
 class _Stderr:
-    """Catches what C code writes to descriptor 2: clang and the verifier explain themselves only there."""
+    """What C code writes to descriptor 2: clang and the verifier explain themselves only there.
+
+    The descriptor is a file of the daemon's, which reads the last words there if the child dies.
+    """
 
     def __enter__(self) -> Self:
-        self._file = tempfile.TemporaryFile()
-        self._saved = os.dup(2)
-        os.dup2(self._file.fileno(), 2)
+        self._start = os.lseek(2, 0, os.SEEK_END)
         return self
 
     def read(self) -> str:
-        self._file.seek(0)
-        return self._file.read().decode(errors="replace").strip()
+        size = os.lseek(2, 0, os.SEEK_END) - self._start
+        return os.pread(2, size, self._start).decode(errors="replace").strip()
 
     def __exit__(self, *_exception: object) -> None:
-        os.dup2(self._saved, 2)
-        os.close(self._saved)
-        self._file.close()
+        os.lseek(2, 0, os.SEEK_END)
 
 
 if __name__ == "__main__":

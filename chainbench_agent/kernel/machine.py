@@ -11,23 +11,33 @@ import os
 import struct
 import time
 from collections.abc import Iterable, Mapping
+from enum import IntEnum
 from pathlib import Path
 
 from chainbench_agent.errors import SetupError
-from chainbench_agent.evidence.sample import IdleSpan, Sample
+from chainbench_agent.evidence.sample import Account, IdleSpan, Members, OpenInterval, Sample
 from chainbench_agent.kernel import libbpf, names, values
 from chainbench_agent.kernel.accounts import kernel_counters
 from chainbench_agent.kernel.facts import FACTS
 from chainbench_agent.kernel.programs import Programs
 from chainbench_agent.kernel.symbols import Symbols
+from chainbench_agent.kernel.target import KernelTarget, Kind, schedstat, seed, sleepers
 from chainbench_agent.kernel.unit import load_unit
 from chainbench_agent.spec import Hook, Module, Names
 
-_CONFIG = struct.Struct("=QIIII")  # struct cb_config of probes/common.h
-_LOSS = struct.Struct("=QQQ")  # struct cb_loss
+_CONFIG = struct.Struct("=QQIIIIII")  # struct cb_config of probes/common.h
+_LOSS = struct.Struct("=QQQQ")  # struct cb_loss
 _IDENTITY = struct.Struct("=IIQ")  # struct cb_identity of probes/identify.h
-LOSS_CAUSES = ("task_collisions", "unseen_switches", "keys_full")
+LOSS_CAUSES = ("task_collisions", "unseen_switches", "keys_full", "members_full")
 """The members of struct cb_loss, in order."""
+
+
+class Phase(IntEnum):
+    """`enum cb_phase` of probes/common.h."""
+
+    OFF = 0
+    SEEDING = 1
+    ON = 2
 
 
 class Machine:
@@ -40,6 +50,9 @@ class Machine:
         loaded = self.unit.loaded
         self._maps = loaded.maps
         self._run = 0
+        self._target = KernelTarget()
+        self._seeds = 0
+        self._began_ns = 0
         self._stats_fd = -1
         identify = loaded.programs.pop("cb_identify", None)
         self.programs = Programs.choose(self.unit.unit.programs, loaded.programs, loaded.failed)
@@ -73,28 +86,32 @@ class Machine:
         """Why a fact that a metric needs does not hold here; empty if it does."""
         return FACTS[fact]()
 
-    def attach(self) -> None:
-        """Make ready for a run: empty the hashes, attach every program, keep accounts of them."""
+    def attach(self, target: KernelTarget) -> None:
+        """Make ready for a run: empty the hashes, attach the programs, find out who is in the target."""
         for name in self._keyed():
             table = self._maps[name]
             for key in libbpf.keys(table.fd, table.key_size):
                 libbpf.delete(table.fd, key)
+        libbpf.update(self._maps["cb_kept"].fd, 0, bytes(8))
         self._run += 1
-        self._configure(recording=False)
+        self._target = target
+        self._configure(Phase.SEEDING if target.kind == Kind.TREE else Phase.OFF)
         self._stats_fd = libbpf.enable_stats()
         try:
-            self.programs.attach()
+            self.programs.attach(self._wanted(target))
+            self._seeds = self._seed()
         except OSError:
             self.detach()
             raise
 
     def begin(self) -> int:
         """The run starts now, for all hooks at once; the answer is that moment (CLOCK_MONOTONIC, ns)."""
-        return self._configure(recording=True)
+        self._began_ns = self._configure(Phase.ON)
+        return self._began_ns
 
     def end(self) -> int:
         """The run is over, for all hooks at once; the answer is that moment (CLOCK_MONOTONIC, ns)."""
-        return self._configure(recording=False)
+        return self._configure(Phase.OFF)
 
     def detach(self) -> None:
         self.programs.detach()
@@ -105,6 +122,7 @@ class Machine:
     def sample(self) -> Sample:
         """Read everything.  While a run is on, what happens during the reading may be in or out."""
         at_ns = time.monotonic_ns()
+        tasks = tuple(values.open_tasks(memoryview(self._tasks), self._per_cpu("cb_on_cpu"), self._run))
         modules = {}
         for module in self.modules:
             raw = self._per_cpu(f"cb_{module.name}")
@@ -115,7 +133,8 @@ class Machine:
             modules=modules,
             loss=dict(zip(LOSS_CAUSES, map(sum, loss), strict=True)),
             programs=self.programs.runs(),
-            tasks=tuple(values.open_tasks(memoryview(self._tasks), self._per_cpu("cb_on_cpu"), self._run)),
+            tasks=tasks,
+            members=self._members(tasks),
             idle=self._idle(),
             throttled=names.throttled_groups(),
             kernel=kernel_counters(),
@@ -135,21 +154,67 @@ class Machine:
         while self._maps:
             os.close(self._maps.popitem()[1].fd)
 
-    def _configure(self, *, recording: bool) -> int:
-        now_ns = time.monotonic_ns()
-        libbpf.update(self._maps["cb_config"].fd, 0, _CONFIG.pack(now_ns, self._run, recording, *self._agent))
+    def _configure(self, phase: Phase) -> int:
+        now_ns, target = time.monotonic_ns(), self._target
+        head = (now_ns, target.cgroup_id, self._run, phase, *self._agent)
+        libbpf.update(self._maps["cb_config"].fd, 0, _CONFIG.pack(*head, target.kind, target.cgroup_level))
         return now_ns
 
+    def _wanted(self, target: KernelTarget) -> frozenset[str]:
+        """The hooks of the modules; a target needs those that follow it as well."""
+        if target.kind != Kind.MACHINE:
+            return frozenset(self._hooks)
+        needed = [self._hooks[name] for module in self.modules for name in module.hooks]
+        return frozenset(name for hook in needed if not hook.targeted for name in (hook.raised_on or (hook.name,)))
+
+    def _seed(self) -> int:
+        members = self._maps["cb_members"].fd
+        if self._target.kind != Kind.TREE:
+            return len(self._target.processes())
+        return seed(
+            self._target,
+            lambda pid: libbpf.update(members, pid, (1).to_bytes(8, "little")),
+            lambda pid: libbpf.delete(members, pid.to_bytes(4, "little")),
+        )
+
+    def _members(self, tasks: Iterable[OpenInterval]) -> Members:
+        """The target beyond the threads that were seen; nothing for the whole machine."""
+        processes, threads = values.sums(self._per_cpu("cb_population"))
+        if self._target.kind == Kind.MACHINE:
+            return Members(processes=processes, threads=threads)
+        present = self.target_processes()
+        ended = self._maps["cb_ended_threads"]
+        count, *sums = values.sums(self._per_cpu("cb_ended"))
+        return Members(
+            count,
+            Account(*sums),
+            values.ended_threads(libbpf.items(ended.fd, ended.key_size, ended.value_size)),
+            sleepers(present, {task.thread.tid for task in tasks}, self._began_ns),
+            processes,
+            threads,
+            self._seeds,
+            schedstat(present),
+        )
+
+    def target_processes(self) -> set[int]:
+        """The processes that are in the target now; of a tree, as the kernel followed them."""
+        if self._target.kind != Kind.TREE:
+            return self._target.processes()
+        members = self._maps["cb_members"]
+        return {int.from_bytes(key, "little") for key in libbpf.keys(members.fd, members.key_size)}
+
     def _identify(self, program: int) -> tuple[tuple[int, int], bool]:
-        """Our own process and its parent (gunicorn's master), as the kernel numbers them."""
+        """Our own process, and its parent if that is gunicorn's master, as the kernel numbers them."""
         libbpf.run_program(program)
         os.close(program)
         tgid, parent, syscall = _IDENTITY.unpack(libbpf.lookup(self._maps["cb_identity"].fd, 0, _IDENTITY.size))
-        return (tgid, parent), names.syscalls(os.uname().machine).get(syscall) == "bpf"
+        master = Path("/proc/self/cmdline").read_bytes() == Path(f"/proc/{os.getppid()}/cmdline").read_bytes()
+        return (tgid, parent if master else tgid), names.syscalls(os.uname().machine).get(syscall) == "bpf"
 
     def _keyed(self) -> list[str]:
         declared = [f"{m.name}_{name}" for m in self.modules for name in m.own_maps]
-        return [name for name in declared if self._maps[name].entries > 1]
+        own = [name for name in declared if self._maps[name].entries > 1]
+        return [*own, "cb_members", "cb_ended_threads"]
 
     def _hashes(self, module: Module) -> dict[str, dict[bytes, bytes]]:
         tables = {keyed.name: self._maps[f"{module.name}_{keyed.name}"] for keyed in module.keyed}

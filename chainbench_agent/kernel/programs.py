@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -44,11 +44,12 @@ class Programs:
         found.absent = {hook: "; ".join(why) for hook, why in reasons.items() if hook not in found.chosen}
         return found
 
-    def attach(self) -> None:
-        """Attach all; after a failure nothing is left attached.  Raises OSError."""
+    def attach(self, hooks: Collection[str]) -> None:
+        """Attach those of `hooks`; after a failure nothing is left attached.  Raises OSError."""
         try:
             for hook, program in self.chosen.items():
-                self._links.append(_attach(program, self._fds[hook]))
+                if hook in hooks:
+                    self._links.append(_attach(program, self._fds[hook]))
         except OSError:
             self.detach()
             raise

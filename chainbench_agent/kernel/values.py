@@ -4,15 +4,27 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
-from chainbench_agent.evidence.sample import HistogramCounts, IdleSpan, OpenInterval, TaskState, Value
+from chainbench_agent.evidence.sample import (
+    Account,
+    HistogramCounts,
+    IdleSpan,
+    OpenInterval,
+    TaskState,
+    Thread,
+    Value,
+)
+from chainbench_agent.kernel.libbpf import possible_cpus
 from chainbench_agent.spec import HISTOGRAM_SLOTS, Distribution, Metric, Module, Table
 
 WORD = 8
 _HISTOGRAM_WORDS = HISTOGRAM_SLOTS + 4  # slots, sum, min, max, run
-_TASK = struct.Struct("=QQIIIiBBB5x")  # struct cb_task of probes/task.h
-_TASK_RUN_WORD = 5  # of 32 bits
+_TASK = struct.Struct("=QQQQQQ16xIIIIiBBBx16s")  # struct cb_task of probes/task.h
+_TASK_RUN_WORD = 18  # of 32 bits
+_THREAD_KEY = struct.Struct("=QII")  # struct cb_thread_key
+_THREAD = struct.Struct("=QQQQQ16s")  # struct cb_thread
 _ON_CPU = struct.Struct("=II")  # struct cb_on_cpu of probes/task.h
 _IDLE = struct.Struct("=QII")  # struct cpu_idle_span of probes/cpu.c
 _NOT_IDLE = 0xFFFFFFFF
@@ -59,18 +71,55 @@ def _histogram(parts: list[array[int]], run: int) -> HistogramCounts:
 def open_tasks(memory: memoryview, on_cpu: bytes, run: int) -> Iterator[OpenInterval]:
     """The threads that `run` has seen and that have not ended, without the agent's own.
 
-    A thread that is RUNNING but that no CPU has entered last has left unseen; when, nobody knows.
+    A thread that is RUNNING but that no CPU has entered last has left unseen; when, nobody knows: it is UNSEEN.
     """
     entered = {tid for tid, of_run in _ON_CPU.iter_unpack(on_cpu) if of_run == run}
+    still = any(of_run != run for _, of_run in _ON_CPU.iter_unpack(on_cpu))  # a CPU that made no switch
     runs = memory.cast("I")[_TASK_RUN_WORD :: _TASK.size // 4].tolist()
     for index, of_run in enumerate(runs):
-        if of_run != run:
-            continue
-        since_ns, _regs, tid, _run, wait, stack, state, counted, kthread = _TASK.unpack_from(memory, index * _TASK.size)
-        if state == TaskState.RUNNING and tid not in entered:
-            continue
-        if counted and state > TaskState.UNSEEN:
-            yield OpenInterval(TaskState(state), since_ns, wait, stack, bool(kthread))
+        if of_run == run:
+            interval, counted = _open_task(memory, index)
+            if not counted or interval.state == TaskState.FREE:
+                continue
+            if interval.state == TaskState.UNSEEN:  # at work, and never switched: it has its CPU since the run began
+                yield replace(interval, state=TaskState.RUNNING)
+            elif (
+                interval.state == TaskState.RUNNING
+                and interval.thread.tid not in entered
+                and not (still and interval.since_ns == interval.thread.begin_ns)
+            ):
+                yield replace(interval, state=TaskState.UNSEEN)
+            else:
+                yield interval
+
+
+def _open_task(memory: memoryview, index: int) -> tuple[OpenInterval, int]:
+    since, begin, on_cpu, runnable, blocked, throttled, tid, tgid, _run, wait, stack, state, counted, kthread, comm = (
+        _TASK.unpack_from(memory, index * _TASK.size)
+    )
+    thread = Thread(tid, tgid, command(comm), begin)
+    account = Account(0, on_cpu, runnable, blocked, throttled)
+    return OpenInterval(TaskState(state), since, wait, stack, bool(kthread), thread, account), counted
+
+
+def command(comm: bytes) -> str:
+    return comm.split(b"\0")[0].decode(errors="replace")
+
+
+def ended_threads(entries: Mapping[bytes, bytes]) -> dict[Thread, Account]:
+    """The map `cb_ended_threads`."""
+    found = {}
+    for key, value in entries.items():
+        begin_ns, tid, tgid = _THREAD_KEY.unpack(key)
+        *account, comm = _THREAD.unpack(value)
+        found[Thread(tid, tgid, command(comm), begin_ns)] = Account(*account)
+    return found
+
+
+def sums(raw: bytes) -> tuple[int, ...]:
+    """A per-CPU struct of u64 fields, summed over the CPUs."""
+    memory, cpus = array("Q", raw), possible_cpus()
+    return tuple(sum(memory[field :: len(memory) // cpus]) for field in range(len(memory) // cpus))
 
 
 def idle_cpus(raw: bytes, run: int) -> Iterator[IdleSpan]:

@@ -9,6 +9,7 @@ from flask import Flask, Response, abort, request
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ValidationError
 
+from chainbench_agent.collector.base import Peer
 from chainbench_agent.runs import Runs
 from chainbench_agent.web.models import ReportRequest, StartRequest
 from chainbench_agent.web.problems import JSON_REMEDY, BadBody, problem
@@ -38,13 +39,15 @@ class Api:
     def start(self) -> ResponseReturnValue:
         collector = self._runs.status().collector
         collecting = [module.name for module in collector.modules if module.state != "off"]
-        active = self._runs.start(_body(StartRequest, collecting).labels)
+        asked = _body(StartRequest, collecting)
+        active = self._runs.start(asked.labels, asked.target, _peer(), asked.longest_s)
         return {
             "status": "started",
             "run_id": active.id,
             **active.labels.model_dump(),
             "machine": self._runs.machine,
             "started_at": timestamp(active.started_at),
+            "target": asked.target.model_dump(exclude_none=True),
             **backend_json(collector),
         }
 
@@ -67,6 +70,12 @@ class Api:
     def metrics(self) -> ResponseReturnValue:
         body, content_type = self._metrics(request.headers.get("Accept", ""))
         return Response(body, content_type=content_type)
+
+
+def _peer() -> Peer | None:
+    """The client's end of the connection; a unix socket has none."""
+    address, port = request.remote_addr, request.environ.get("REMOTE_PORT")
+    return (address, int(port)) if address and port else None
 
 
 def _body(model: type[Body], context: Any = None) -> Body:

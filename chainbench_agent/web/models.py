@@ -9,10 +9,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated
 
-from pydantic import AfterValidator, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StringConstraints,
+    ValidationInfo,
+    field_validator,
+)
 from pydantic_core import PydanticCustomError
 
-from chainbench_agent.evidence.model import Labels
+from chainbench_agent.active import MAX_DURATION_S
+from chainbench_agent.evidence.model import Labels, Target
 from chainbench_agent.evidence.report import Report
 
 
@@ -21,6 +31,11 @@ def _in_print(text: str) -> str:
     if not text.isprintable() or text.isspace():
         raise PydanticCustomError("not_printable", "has characters that do not print")
     return text
+
+
+def _zero_or_one(value: object) -> object:
+    """Runners in the wild send flags as integers."""
+    return bool(value) if type(value) is int and value in (0, 1) else value
 
 
 _OptionalWord = Annotated[
@@ -40,7 +55,14 @@ _Milliseconds = Annotated[
     Field(strict=True, ge=0, allow_inf_nan=False, description="a number of milliseconds, 0 or more"),
 ]
 _Percent = Annotated[float, Field(strict=True, allow_inf_nan=False, description="a number of percent")]
-_Flag = Annotated[bool | None, Field(strict=True, description="true or false")]
+_Pid = Annotated[int | None, Field(strict=True, ge=1, le=1 << 22, description="the number of a process")]
+_Path = Annotated[str, StringConstraints(strict=True, min_length=1, max_length=4096), AfterValidator(_in_print)]
+_Cgroup = Annotated[_Path | None, Field(description="the path of a cgroup v2")]
+_Duration = Annotated[
+    float | None,
+    Field(strict=True, gt=0, le=7 * 86400, allow_inf_nan=False, description="a number of seconds, a week at most"),
+]
+_Flag = Annotated[StrictBool | None, BeforeValidator(_zero_or_one), Field(description="true or false")]
 
 
 def _refuse(message: str, remedy: str) -> PydanticCustomError:
@@ -58,21 +80,33 @@ class StartRequest(Labels):
     commit: _Word = Field()
     dataset: _Word = Field()
 
-    pid: object = None
-    cgroup: object = None
+    pid: _Pid = None
+    cgroup: _Cgroup = None
     probes: object = None
     sample_interval: object = None
-    max_duration_s: object = None
+    max_duration_s: _Duration = None
 
     @property
     def labels(self) -> Labels:
         return Labels(**self.model_dump(include=set(Labels.model_fields)))
 
-    @field_validator("pid", "cgroup")
+    @property
+    def longest_s(self) -> float:
+        return MAX_DURATION_S if self.max_duration_s is None else self.max_duration_s
+
+    @property
+    def target(self) -> Target:
+        if self.pid is not None:
+            return Target(kind="pid", pid=self.pid)
+        if self.cgroup is not None:
+            return Target(kind="cgroup", cgroup=self.cgroup)
+        return Target()
+
+    @field_validator("cgroup")
     @classmethod
-    def _whole_machine(cls, value: object) -> object:
-        if value is not None:
-            raise _refuse("this version measures the whole machine", "leave it out")
+    def _one_target(cls, value: str | None, info: ValidationInfo) -> str | None:
+        if value is not None and info.data.get("pid") is not None:
+            raise _refuse("a pid was sent as well", "send one of the two")
         return value
 
     @field_validator("sample_interval")
@@ -80,13 +114,6 @@ class StartRequest(Labels):
     def _every_event(cls, value: object) -> object:
         if value is not None and value != 1:
             raise _refuse("this version counts every event", "leave it out, or send 1")
-        return value
-
-    @field_validator("max_duration_s")
-    @classmethod
-    def _until_stop(cls, value: object) -> object:
-        if value is not None:
-            raise _refuse("in this version only /stop ends a run", "leave it out")
         return value
 
     @field_validator("probes")

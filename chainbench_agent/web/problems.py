@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from werkzeug.exceptions import HTTPException
 
-from chainbench_agent.errors import AgentError, NoRun, RunActive
+from chainbench_agent.errors import AgentError, InputError, NoRun, RunActive
 
 MEDIA_TYPE = "application/problem+json"
 JSON_REMEDY = "send a JSON object with the header Content-Type: application/json"
@@ -49,6 +49,7 @@ def install(app: Flask) -> None:
     """Answer each kind of exception with its problem; Flask takes the most specific handler."""
     app.register_error_handler(RunActive, lambda error: problem(409, str(error), "POST /stop ends it"))
     app.register_error_handler(NoRun, lambda error: problem(409, str(error), "POST /start begins one"))
+    app.register_error_handler(InputError, _bad_input)
     app.register_error_handler(AgentError, _collector_failed)
     app.register_error_handler(BadBody, _bad_body)
     app.register_error_handler(HTTPException, _http)
@@ -57,6 +58,10 @@ def install(app: Flask) -> None:
 
 def _collector_failed(error: AgentError) -> Response:
     return problem(503, str(error), "GET /status and `chainbench-agent doctor` say more")
+
+
+def _bad_input(error: InputError) -> Response:
+    return problem(422, str(error), errors=[{"field": error.field, "message": error.sentence}])
 
 
 def _bug(error: Exception) -> Response:

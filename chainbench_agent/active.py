@@ -1,0 +1,92 @@
+"""The run that is on: who it is, and what would end it if nobody does."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+from chainbench_agent.evidence.model import Labels, Run
+
+EndedBy = Literal["stop", "shutdown", "max_duration", "target_gone", "running"]
+
+MAX_DURATION_S = 3600.0
+"""How long a run lasts at most, unless its start says otherwise."""
+
+GONE_S = 5.0
+"""How long a target must be gone before its run ends; a runner may be between two processes."""
+
+WATCH_S = 1.0
+"""How often the run that is on is looked at."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Active:
+    """The run that is on.  The times are those of the request until collecting has begun."""
+
+    id: str
+    labels: Labels
+    started_at: datetime
+    started_ns: int
+
+    @property
+    def words(self) -> str:
+        return " ".join(f"{name}={value}" for name, value in self.labels)
+
+    def elapsed_ms(self, now_ns: int) -> float:
+        return (now_ns - self.started_ns) / 1e6
+
+    def run(self, machine: str, now_ns: int, ended_by: EndedBy) -> Run:
+        """What the evidence says of it, if it ends now."""
+        return Run(
+            **self.labels.model_dump(),
+            id=self.id,
+            machine=machine,
+            started_at=self.started_at,
+            duration_ms=self.elapsed_ms(now_ns),
+            ended_by=ended_by,
+        )
+
+
+def new_id(now: datetime) -> str:
+    """Sorts by time; the random end keeps ids apart when the clock is set back."""
+    return f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}Z-{secrets.token_hex(2)}"
+
+
+class Watch:
+    """Whether a run's time is over, or its target has been gone for a while."""
+
+    def __init__(self, active: Active, max_duration_s: float, gone: Callable[[], bool]) -> None:
+        self._active = active
+        self._max_duration_s = max_duration_s
+        self._gone = gone
+        self._gone_since_ns: int | None = None
+
+    def pause_s(self, now_ns: int) -> float:
+        """How long to wait before looking again."""
+        left_s = self._max_duration_s - self._active.elapsed_ms(now_ns) / 1e3
+        return min(WATCH_S, max(left_s, 0.0))
+
+    def why_end(self, now_ns: int) -> EndedBy | None:
+        """What ends the run now; None if it goes on."""
+        if self._active.elapsed_ms(now_ns) / 1e3 >= self._max_duration_s:
+            return "max_duration"
+        if not self._is_gone():
+            self._gone_since_ns = None
+            return None
+        if self._gone_since_ns is None:
+            self._gone_since_ns = now_ns
+        return "target_gone" if (now_ns - self._gone_since_ns) / 1e9 >= GONE_S else None
+
+    def _is_gone(self) -> bool:
+        """A collector that fails at this does not keep the run from ending in time."""
+        try:
+            return self._gone()
+        except Exception:
+            log.exception("run %s: whether its target is gone cannot be told", self._active.id)
+            return False

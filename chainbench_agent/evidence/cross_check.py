@@ -1,0 +1,65 @@
+"""The same thing as the kernel itself counted it, where it does.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from chainbench_agent.evidence.model import CrossCheck, Section
+from chainbench_agent.evidence.sample import OpenInterval, Sample, TaskState
+
+CROSS_CHECKS: Sequence[tuple[str, str, str, str]] = (
+    ("cpu.on_cpu_ms", "on_cpu_ms", "/proc/stat", "kept in steps of 10 ms, and with the agent's own time"),
+    ("cpu.idle_ms", "idle_ms", "/proc/stat", "kept in steps of 10 ms"),
+    (
+        "cpu.context_switches",
+        "context_switches",
+        "/proc/stat ctxt",
+        "with the switches away from the idle task",
+    ),
+    ("exec.forks", "forks", "/proc/stat processes", "processes and threads"),
+)
+"""(name, key of Sample.kernel, from, what explains a difference)"""
+
+SCHEDSTAT = {"on_cpu": (TaskState.RUNNING,), "runnable": (TaskState.RUNNABLE, TaskState.PREEMPTED)}
+"""Account, in the order of schedstat's fields → the states that go on it."""
+
+ORIGIN = "/proc/PID/task/TID/schedstat"
+NOTE = "of the threads that outlive the run, read a moment before it and after it"
+
+
+def counters_check(sections: Mapping[str, Section], first: Sample, last: Sample) -> dict[str, CrossCheck]:
+    """For the whole machine: the kernel's own counters, where it keeps any."""
+    checks = {}
+    for name, key, origin, note in CROSS_CHECKS:
+        module, metric = name.split(".")
+        ours = sections.get(module, {}).get(metric)
+        if ours is None or key not in last.kernel:
+            continue
+        if isinstance(ours, dict):
+            ours = sum(ours.values())
+        if name == "exec.forks":
+            ours += sections["exec"].get("threads_created", 0)
+        theirs = last.kernel[key] - first.kernel[key]
+        check = {"ebpf": round(float(ours), 6), "kernel": theirs, "from": origin, "note": note}
+        checks[name] = CrossCheck.model_validate(check)
+    return checks
+
+
+def schedstat_check(first: Sample, last: Sample) -> dict[str, CrossCheck]:
+    """On-CPU and run-queue time of the target's living threads, as /proc/PID/task/TID/schedstat has them."""
+    before, after = first.members.schedstat, last.members.schedstat
+    living = [task for task in last.tasks if task.thread.tid in after]
+    if not living:
+        return {}
+    checks = {}
+    for index, (name, states) in enumerate(SCHEDSTAT.items()):
+        ours = sum(_until_the_end(task, f"{name}_ns", states, first, last) for task in living)
+        theirs = sum(after[t.thread.tid][index] - before.get(t.thread.tid, (0, 0))[index] for t in living)
+        check = {"ebpf": round(ours / 1e6, 6), "kernel": round(theirs / 1e6, 6), "from": ORIGIN, "note": NOTE}
+        checks[f"ledger.{name}_ms"] = CrossCheck.model_validate(check)
+    return checks
+
+
+def _until_the_end(task: OpenInterval, bucket: str, states: tuple[TaskState, ...], first: Sample, last: Sample) -> int:
+    counted: int = getattr(task.account, bucket)
+    return counted + (max(last.at_ns - max(task.since_ns, first.at_ns), 0) if task.state in states else 0)

@@ -1,0 +1,102 @@
+"""What a pid means: in a PID namespace the same number is another process.
+
+A runner in a container names its pid as it knows it.  The process at the other end of the connection tells which
+namespace that is; without it, a number that could mean two processes is refused.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from ipaddress import ip_address
+from pathlib import Path
+from struct import unpack
+
+from chainbench_agent.errors import InputError
+
+PROC = Path("/proc")
+Peer = tuple[str, int]
+_ESTABLISHED = "01"
+
+
+def pid_here(pid: int, peer: Peer | None) -> int:
+    """The number, in our own namespace, of the process that the peer calls `pid`.
+
+    Raises InputError if there is none, or if the number is ambiguous.
+    """
+    client = owner_of(peer) if peer else None
+    ours = _namespace("self")
+    if client is not None and _namespace(str(client)) not in (ours, ""):
+        theirs = _namespace(str(client))
+        found = [number for number, space in _called(pid) if space == theirs]
+        if not found:
+            raise InputError("pid", f"there is no process {pid} in the PID namespace of the runner that asks")
+        return found[0]
+    here = (PROC / str(pid)).exists()
+    elsewhere = [number for number, space in _called(pid) if space != ours] if client is None else []
+    if len(elsewhere) + here > 1:
+        raise InputError(
+            "pid",
+            f"{pid} is the number of {len(elsewhere) + here} processes, in different PID namespaces, and the runner's "
+            "own could not be told from its connection; send the number that the host uses, or a cgroup",
+        )
+    if not here and not elsewhere:
+        raise InputError("pid", f"there is no process {pid}; start it first, or name the runner's own pid")
+    return pid if here else elsewhere[0]
+
+
+def owner_of(peer: Peer) -> int | None:
+    """The process at the other end of a connection on this machine; None if it cannot be told."""
+    inode = _socket_inode(peer)
+    if inode is None:
+        return None
+    for directory in PROC.glob("[0-9]*/fd"):
+        with suppress(OSError):
+            for fd in os.listdir(directory):  # noqa: PTH208 - Path objects cost more than the rest together
+                with suppress(OSError):
+                    if os.readlink(directory / fd) == f"socket:[{inode}]":  # noqa: PTH115
+                        return int(directory.parent.name)
+    return None
+
+
+def _socket_inode(peer: Peer) -> int | None:
+    """The client's socket is the one whose own address and port are the peer's."""
+    local = {f"{address}:{peer[1]:04X}" for address in _spellings(peer[0])}
+    for table in ("tcp", "tcp6"):
+        with suppress(OSError):
+            for line in (PROC / "net" / table).read_text().splitlines()[1:]:
+                fields = line.split()
+                if fields[1] in local and fields[3] == _ESTABLISHED and int(fields[9]):
+                    return int(fields[9])
+    return None
+
+
+def _spellings(address: str) -> Iterator[str]:
+    """An address as /proc/net/tcp and tcp6 write it: 32-bit words in the machine's order, an IPv4 one mapped too."""
+    try:
+        ip = ip_address(address)
+    except ValueError:
+        return
+    mapped = getattr(ip, "ipv4_mapped", None)
+    for form in (ip, mapped, ip_address(b"\0" * 10 + b"\xff" * 2 + ip.packed) if ip.version == 4 else None):
+        if form is not None:
+            words = unpack(f"={len(form.packed) // 4}I", form.packed)
+            yield "".join(f"{word:08X}" for word in words)
+
+
+def _called(pid: int) -> Iterator[tuple[int, str]]:
+    """(number here, namespace) of the processes in namespaces below ours whose own number is `pid`."""
+    for status in PROC.glob("[0-9]*/status"):
+        with suppress(OSError):
+            found = re.search(r"^NSpid:\t(\d+)\t(?:.*\t)?(\d+)$", status.read_text(), re.MULTILINE)
+            if found and int(found[2]) == pid:
+                yield int(found[1]), _namespace(status.parent.name)
+
+
+def _namespace(process: str) -> str:
+    try:
+        return str((PROC / process / "ns/pid").readlink())
+    except OSError:
+        return ""

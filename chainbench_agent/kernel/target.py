@@ -1,0 +1,180 @@
+"""Who is in the target: looked up in /proc and in the cgroup file system when a run begins, and when it ends.
+
+In between the kernel follows the target itself (probes/target.h).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import IntEnum
+from pathlib import Path
+
+from chainbench_agent.errors import InputError
+from chainbench_agent.evidence.model import Target
+from chainbench_agent.evidence.sample import Sleeper, Thread
+from chainbench_agent.kernel.names import syscalls
+from chainbench_agent.kernel.namespaces import Peer, pid_here
+
+PROC = Path("/proc")
+MOUNTS = Path("/proc/self/mounts")
+NO_SYSCALL = 511
+
+
+class Kind(IntEnum):
+    """`enum cb_target_kind` of probes/target.h."""
+
+    MACHINE = 0
+    TREE = 1
+    CGROUP = 2
+
+
+@dataclass(frozen=True, slots=True)
+class KernelTarget:
+    """A target as the kernel side knows it."""
+
+    kind: Kind = Kind.MACHINE
+    root: int = 0
+    """TREE: the process that it begins with."""
+    directory: Path = Path()
+    """CGROUP: where it is."""
+    cgroup_id: int = 0
+    cgroup_level: int = 0
+
+    def processes(self) -> set[int]:
+        """The processes in it at present; none for the whole machine, where nobody asks."""
+        if self.kind == Kind.TREE:
+            return process_tree(self.root)
+        return cgroup_processes(self.directory) if self.kind == Kind.CGROUP else set()
+
+
+def resolve(target: Target, peer: Peer | None = None) -> KernelTarget:
+    """Raises InputError, saying what to do, if there is no such process or cgroup."""
+    if target.pid is not None:
+        return KernelTarget(Kind.TREE, root=_process(pid_here(target.pid, peer)))
+    if target.cgroup is not None:
+        return _cgroup(target.cgroup)
+    return KernelTarget()
+
+
+def _process(number: int) -> int:
+    """A thread has a place in /proc as well, but only a process has descendants."""
+    status = (PROC / str(number) / "status").read_text()
+    tgid = int(status.split("Tgid:")[1].split()[0])
+    if tgid != number:
+        raise InputError("pid", f"{number} is a thread; send the number of its process, {tgid}")
+    return number
+
+
+def _cgroup(path: str) -> KernelTarget:
+    mount = cgroup2_mount()
+    if mount is None:
+        raise InputError("cgroup", "no cgroup v2 hierarchy is mounted here; name a pid instead")
+    inside = Path(path).relative_to(mount) if Path(path).is_relative_to(mount) else Path(path.lstrip("/"))
+    directory = (mount / inside).resolve()
+    if not directory.is_relative_to(mount) or not (directory / "cgroup.procs").exists():
+        raise InputError("cgroup", f"there is no cgroup {path} below {mount}; see /proc/PID/cgroup for a process's own")
+    level = len(directory.relative_to(mount).parts)
+    return KernelTarget(Kind.CGROUP, 0, directory, directory.stat().st_ino, level)
+
+
+def cgroup2_mount() -> Path | None:
+    mounts = (line.split() for line in MOUNTS.read_text().splitlines())
+    return next((Path(where) for _, where, kind, *_ in mounts if kind == "cgroup2"), None)
+
+
+def process_tree(root: int) -> set[int]:
+    """`root` and its descendants, from one pass over /proc."""
+    children: dict[int, list[int]] = {}
+    for pid, parent in _parents():
+        children.setdefault(parent, []).append(pid)
+    tree, todo = set(), [root] if (PROC / str(root)).exists() else []
+    while todo:
+        pid = todo.pop()
+        tree.add(pid)
+        todo += children.get(pid, [])
+    return tree
+
+
+def _parents() -> Iterator[tuple[int, int]]:
+    for entry in os.listdir(PROC):  # noqa: PTH208 - Path objects cost more than the rest together
+        if entry.isdigit():
+            with suppress(OSError):
+                stat = (PROC / entry / "stat").read_text()
+                yield int(entry), int(stat.rpartition(")")[2].split()[1])
+
+
+def cgroup_processes(directory: Path) -> set[int]:
+    """The processes in a cgroup and below it."""
+    found: set[int] = set()
+    for procs in (directory / "cgroup.procs", *directory.glob("**/cgroup.procs")):
+        with suppress(OSError):
+            found |= set(map(int, procs.read_text().split()))
+    return found
+
+
+def seed(target: KernelTarget, add: Callable[[int], None], remove: Callable[[int], None]) -> int:
+    """Add the processes of the tree until no new one turns up; answers how many.
+
+    The kernel already adds the children of those that were added, so only what was forked before by others is to be
+    found, and each pass over /proc finds a generation at least.  A process that ended meanwhile is removed again.
+    """
+    added: set[int] = set()
+    while new := target.processes() - added:
+        for pid in new:
+            add(pid)
+        added |= new
+    for pid in added:
+        if not (PROC / str(pid)).exists():
+            remove(pid)
+            added = added - {pid}
+    return len(added)
+
+
+def schedstat(processes: Iterable[int]) -> dict[int, tuple[int, int]]:
+    """Thread id → (on_cpu_ns, runnable_ns) since it was born, by the kernel's own account."""
+    found = {}
+    for task in _tasks(processes):
+        with suppress(OSError, ValueError):
+            on_cpu_ns, runnable_ns, _ = map(int, (task / "schedstat").read_text().split())
+            found[int(task.name)] = (on_cpu_ns, runnable_ns)
+    return found
+
+
+def sleepers(processes: Iterable[int], seen: set[int], began_ns: int) -> tuple[Sleeper, ...]:
+    """The threads of `processes` that are not among those `seen` at work."""
+    found = []
+    for task in _tasks(processes):
+        if int(task.name) not in seen:
+            with suppress(OSError):
+                found.append(_sleeper(task, began_ns))
+    return tuple(found)
+
+
+def _tasks(processes: Iterable[int]) -> Iterator[Path]:
+    for pid in processes:
+        with suppress(OSError):
+            yield from (PROC / str(pid) / "task").iterdir()
+
+
+def _sleeper(task: Path, began_ns: int) -> Sleeper:
+    stat = (task / "stat").read_text()
+    command, _, fields = stat.partition("(")[2].rpartition(")")
+    thread = Thread(int(task.name), int(task.parent.parent.name), command, began_ns)
+    number = _word(task / "syscall")
+    function = _word(task / "wchan")
+    return Sleeper(
+        thread,
+        int(number) if number.isdigit() and int(number) in syscalls(os.uname().machine) else NO_SYSCALL,
+        "" if function == "0" else function,
+        fields.split()[0] == "R",
+    )
+
+
+def _word(path: Path) -> str:
+    try:
+        return (path.read_text().split() or [""])[0]
+    except OSError:
+        return ""

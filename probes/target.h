@@ -1,0 +1,99 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// target.h - whose events count: a process with all its descendants, a cgroup with all below it, or the whole machine.
+//
+// Membership of a process tree is a set of thread groups.  The agent fills in those that are there when the run begins;
+// every later one is added when it is forked, before it runs, so a child that lives for a millisecond is not missed.
+
+#pragma once
+
+enum cb_target_kind {
+	CB_MACHINE,
+	CB_TREE,
+	CB_CGROUP,
+};
+
+BPF_TABLE("hash", u32, u64, cb_members, CB_MEMBERS);
+
+// What was in the target, ever.
+struct cb_population {
+	u64 processes; // forked into it; the first ones the agent knows itself
+	u64 threads;   // seen at work
+};
+BPF_PERCPU_ARRAY(cb_population, struct cb_population, 1);
+
+static __always_inline bool cb_in_cgroup(struct cb_config *config, struct css_set *set)
+{
+	struct cgroup *group = set->dfl_cgrp;
+	u32 level = config->cgroup_level;
+	void *ancestor;
+	u64 id = 0;
+
+	if (group->level < (int)level)
+		return false;
+#ifdef CB_HAS_CGROUP_ANCESTORS
+	// Linux 7f203bc89eb6 ("cgroup: Replace cgroup->ancestor_ids[] with ->ancestors[]") (in v6.1)
+	void *node = NULL;
+
+	bpf_probe_read_kernel(&ancestor, sizeof(ancestor),
+			      (void *)group + __builtin_offsetof(struct cgroup, ancestors) +
+				      sizeof(void *) * level);
+	bpf_probe_read_kernel(&node, sizeof(node),
+			      ancestor + __builtin_offsetof(struct cgroup, kn));
+	bpf_probe_read_kernel(&id, sizeof(id), node + __builtin_offsetof(struct kernfs_node, id));
+#else
+	ancestor = (void *)group + __builtin_offsetof(struct cgroup, ancestor_ids);
+	bpf_probe_read_kernel(&id, sizeof(id), ancestor + sizeof(id) * level);
+#endif
+	return id == config->cgroup_id;
+}
+
+static __always_inline bool cb_is_member(struct cb_event *ev, struct task_struct *task)
+{
+	u32 tgid = task->tgid;
+
+	if (cb_is_agent(ev->config, tgid))
+		return false;
+	if (ev->config->target == CB_MACHINE)
+		return true;
+	if (ev->config->target == CB_TREE)
+		return cb_members.lookup(&tgid) != NULL;
+	return cb_in_cgroup(ev->config, task->cgroups);
+}
+
+static __always_inline struct cb_task *cb_task_of(struct cb_event *ev, struct task_struct *of);
+
+// Runs from the moment the agent begins to look around, before anything counts.
+static __always_inline void target_on_sched_process_fork(struct cb_event *ev,
+							 struct task_struct *parent,
+							 struct task_struct *child)
+{
+	u32 from = parent->tgid, to = child->tgid;
+	struct cb_population *population;
+	u64 now = 1;
+	int zero = 0;
+
+	if (ev->config->target != CB_TREE || from == to || !cb_members.lookup(&from))
+		return;
+	if (cb_members.update(&to, &now)) {
+		cb_lose_member();
+		return;
+	}
+	population = cb_population.lookup(&zero);
+	if (population)
+		population->processes++;
+}
+
+static __always_inline void target_on_sched_process_exit(struct cb_event *ev,
+							 struct task_struct *task)
+{
+	struct signal_struct *signal = task->signal;
+	u32 tgid = task->tgid;
+
+	// the leader may end before its threads: what counts is that no thread lives
+	if (ev->config->target != CB_TREE || signal->live.counter != 0)
+		return;
+	// it still has to leave its CPU: whether that counts is decided while it is a member
+	if (ev->config->phase == CB_ON)
+		cb_task_of(ev, task);
+	cb_members.delete(&tgid);
+}

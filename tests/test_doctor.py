@@ -98,9 +98,9 @@ def test_it_is_closed_though_it_fails(machine, tmp_path):
     assert machine.closed == 1
 
 
-@pytest.mark.parametrize(("modules", "healthy"), [((UP, DEGRADED), True), ((UP, DOWN), False), ((), True)])
+@pytest.mark.parametrize(("modules", "healthy"), [((UP, DEGRADED), True), ((UP, DOWN), False), ((), False)])
 def test_healthy(modules, healthy):
-    """A metric that this machine cannot offer does not count against it; a module does."""
+    """A metric that this machine cannot offer does not count against it; a module does, and so does having none."""
     assert Examination((), modules).healthy == healthy
 
 

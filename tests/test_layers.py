@@ -17,7 +17,7 @@ ROWS = (
     ({"evidence"},),
     ({"kernel"}, {"export"}),
     ({"collector"},),
-    ({"runs", "kept"},),
+    ({"runs", "active", "kept"},),
     ({"web"},),
     ({"server", "doctor", "demo", "demo_table", "demo_workload", "cli", "__main__"},),
 )

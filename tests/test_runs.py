@@ -3,13 +3,16 @@
 import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
+from chainbench_agent import active as active_runs
+from chainbench_agent.active import GONE_S, MAX_DURATION_S
 from chainbench_agent.collector.fake import FakeCollector
-from chainbench_agent.errors import AgentError, NoRun, RunActive
-from chainbench_agent.evidence.model import Labels
+from chainbench_agent.errors import AgentError, InputError, NoRun, RunActive
+from chainbench_agent.evidence.model import Labels, Target
 from chainbench_agent.evidence.report import Report
 from chainbench_agent.runs import Runs
 
@@ -43,7 +46,10 @@ def collector():
 
 @pytest.fixture
 def runs(collector, clock):
-    return Runs(collector, "m", max_kept=3, clock=clock, now=clock.now)
+    runs = Runs(collector, "m", max_kept=3, clock=clock, now=clock.now)
+    yield runs
+    with suppress(AgentError):  # nobody watches a run of a test that is over
+        runs.stop()
 
 
 @pytest.fixture
@@ -180,6 +186,222 @@ def test_while_the_collector_works(runs, collector, aside, call, phase):
 
     collector.holds[call].set()
     working.result(WAIT_S)
+
+
+# --- A target -------------------------------------------------------------------------------------
+
+PROCESS = Target(kind="pid", pid=7)
+
+
+def test_a_run_of_a_target(runs, collector):
+    """The collector hears whose it is, and by which connection it was asked for."""
+    runs.start(LABELS, PROCESS, ("10.0.0.2", 40000))
+    assert collector.started_for == (PROCESS, ("10.0.0.2", 40000))
+    runs.stop()
+
+    runs.start(LABELS)
+    assert collector.started_for == (Target(), None)
+
+
+def test_there_is_no_such_target(runs, collector):
+    """It was asked wrongly: nothing failed, nothing is counted, and the next run can start."""
+    runs.start(LABELS)
+    evidence = runs.stop()
+    collector.fails["start"] = InputError("pid", "there is no process 7")
+
+    with pytest.raises(InputError, match="pid: there is no process 7"):
+        runs.start(LABELS, PROCESS)
+
+    assert (runs.status().phase, runs.status().active, runs.status().failure) == ("idle", None, "")
+    assert (runs.kept()[0].results, runs.latest()) == ({"finished": 1}, evidence)
+    with pytest.raises(NoRun):
+        runs.stop()
+    del collector.fails["start"]
+    runs.start(LABELS, PROCESS)
+    assert runs.status().phase == "running"
+
+
+def test_a_shutdown_does_not_wait_for_a_target_that_is_refused(runs, collector, aside):
+    collector.holds["start"] = threading.Event()
+    collector.fails["start"] = InputError("pid", "there is no process 7")
+    starting = aside(runs.start, LABELS, PROCESS)
+    collector.entered["start"].wait(WAIT_S)
+    closing = aside(runs.shutdown)
+    collector.holds["start"].set()
+
+    closing.result(WAIT_S)
+    assert isinstance(starting.exception(WAIT_S), InputError)
+
+
+# --- A run that nobody ends -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def watched_often(monkeypatch):
+    """Looked at every millisecond of real time; how much passes in the run, the clock of the test says."""
+    monkeypatch.setattr(active_runs, "WATCH_S", 0.001)
+
+
+class Endings:
+    """Waits for what the watch does."""
+
+    def __init__(self, runs, collector):
+        self._runs = runs
+        self.looks = threading.Semaphore(0)
+        self.gone = False
+        collector.gone = self._look
+
+    def _look(self):
+        self.looks.release()
+        return self.gone
+
+    def looked_at(self, times=3):
+        """The run was looked at so often since this was called."""
+        while self.looks.acquire(blocking=False):
+            pass
+        assert all(self.looks.acquire(timeout=WAIT_S) for _ in range(times))
+
+    def ended(self):
+        """The evidence of the run, once it has ended by itself."""
+        with self._runs._changed:
+            assert self._runs._changed.wait_for(lambda: self._runs._phase == "idle", WAIT_S)
+        return self._runs.latest()
+
+
+@pytest.fixture
+def endings(runs, collector, watched_often):
+    del watched_often
+    return Endings(runs, collector)
+
+
+def test_a_run_ends_when_its_time_is_over(runs, collector, clock, endings):
+    """Not before; its evidence is kept, and it counts as finished."""
+    active = runs.start(LABELS, max_duration_s=60)
+    clock.ns = 60 * 10**9 - 10**6
+    endings.looked_at()
+    assert runs.status().phase == "running"
+    clock.ns = 60 * 10**9
+
+    evidence = endings.ended()
+
+    assert (evidence.run.id, evidence.run.ended_by) == (active.id, "max_duration")
+    assert evidence.run.duration_ms == 60_000
+    assert not collector.collecting
+    assert runs.kept()[0].results == {"finished": 1}
+
+
+def test_a_run_has_an_end_though_nobody_asked_for_one(runs, clock, endings):
+    runs.start(LABELS)
+    clock.ns = int(MAX_DURATION_S - 1) * 10**9
+    endings.looked_at()
+    assert runs.status().phase == "running"
+    clock.ns = int(MAX_DURATION_S) * 10**9
+
+    assert endings.ended().run.ended_by == "max_duration"
+
+
+def test_a_run_ends_when_its_target_is_gone_for_good(runs, clock, endings):
+    """Not while it may be coming back."""
+    active = runs.start(LABELS, PROCESS)
+    endings.gone = True
+    endings.looked_at()
+    clock.ns = int(GONE_S * 10**9) - 1
+    endings.looked_at()
+    assert runs.status().phase == "running"
+    clock.ns = int(GONE_S * 10**9)
+
+    evidence = endings.ended()
+
+    assert (evidence.run.id, evidence.run.ended_by) == (active.id, "target_gone")
+    assert runs.kept()[0].results == {"finished": 1}
+
+
+def test_a_target_that_comes_back_in_time(runs, clock, endings):
+    runs.start(LABELS, PROCESS)
+    for second in range(30):
+        endings.gone = bool(second % 4)
+        clock.ns = second * 10**9
+        endings.looked_at()
+
+    assert runs.stop().run.ended_by == "stop"
+
+
+def test_nobody_waits_for_a_collector_at_work(runs, collector, endings, aside):
+    """While evidence is read, the target is not asked about; whether it is gone is seen afterwards."""
+    runs.start(LABELS, PROCESS)
+    collector.holds["evidence"] = threading.Event()
+    looking = aside(runs.current)
+    collector.entered["evidence"].wait(WAIT_S)
+    endings.gone = True
+
+    assert runs._collector.gone() is False
+    collector.holds["evidence"].set()
+    looking.result(WAIT_S)
+    assert runs._collector.gone() is True
+
+
+@pytest.mark.parametrize("reason", ["max_duration", "target_gone"])
+def test_a_stop_that_comes_too_late(runs, clock, endings, reason):
+    """It hears how the run ended and where the evidence is; after the next run that is forgotten."""
+    active = runs.start(LABELS, max_duration_s=60)
+    endings.gone = reason == "target_gone"
+    endings.looked_at()
+    clock.ns = (60 if reason == "max_duration" else 6) * 10**9
+    endings.ended()
+
+    with pytest.raises(NoRun, match=rf"run {active.id} ended by itself \({reason}\); GET /report has its evidence"):
+        runs.stop()
+
+    endings.gone = False
+    runs.start(LABELS)
+    runs.stop()
+    with pytest.raises(NoRun, match=r"no run is on$"):
+        runs.stop()
+
+
+def test_only_its_own_run_is_ended(runs, clock, endings):
+    """The watch of a run that was stopped leaves the next one alone."""
+    runs.start(LABELS, max_duration_s=60)
+    runs.stop()
+    runs.start(commit(2), max_duration_s=600)
+    clock.ns = 61 * 10**9
+    endings.looked_at()
+
+    assert runs.status().phase == "running"
+    with pytest.raises(NoRun, match="no run is on"):
+        runs.stop(only="another")
+    assert runs.stop().run.ended_by == "stop"
+
+
+def test_an_ending_that_fails_is_known(runs, collector, clock, endings):
+    """As a stop that fails: no run is on, and why is in the status."""
+    collector.fails["stop"] = OSError("cannot detach")
+    runs.start(LABELS, max_duration_s=60)
+    clock.ns = 60 * 10**9
+    endings.ended()
+
+    assert "cannot detach" in runs.status().failure
+    assert runs.kept()[0].results == {"failed": 1}
+
+
+@pytest.mark.usefixtures("watched_often")
+def test_no_watch_is_left(runs, collector, clock):
+    """However a run ended; a start that fails or is refused never has one."""
+    before = set(threading.enumerate())
+    for ending in ("stop", "max_duration", "start fails", "refused"):
+        clock.ns = 0
+        collector.fails = {"start fails": {"start": OSError()}, "refused": {"start": InputError("pid", "")}}.get(
+            ending, {}
+        )
+        with suppress(AgentError):
+            runs.start(LABELS, max_duration_s=60)
+        clock.ns = 60 * 10**9 * (ending == "max_duration")
+        with suppress(NoRun):
+            runs.stop()
+
+    for thread in set(threading.enumerate()) - before:
+        thread.join(WAIT_S)
+        assert not thread.is_alive()
 
 
 # --- A collector that fails -----------------------------------------------------------------------

@@ -9,9 +9,11 @@ import pytest
 
 from chainbench_agent.collector import ebpf
 from chainbench_agent.collector.ebpf import EbpfCollector
-from chainbench_agent.evidence.model import Run
+from chainbench_agent.errors import InputError
+from chainbench_agent.evidence.model import Run, Target
 from chainbench_agent.evidence.sample import ProgramRun, Sample
 from chainbench_agent.kernel.fuse import Program
+from chainbench_agent.kernel.target import KernelTarget, Kind
 from chainbench_agent.spec import Counter, Derived, Hook, Module, Names, raw_tracepoint
 
 RUN = Run(id="1", machine="host", started_at=datetime(2026, 1, 1, tzinfo=UTC), duration_ms=1, ended_by="stop")
@@ -51,6 +53,7 @@ class FakeMachine:
     def __init__(self, absent=None, facts=None, absent_modules=None):
         self.absent, self.facts = absent or {}, facts or {}
         self.calls, self.fails = [], {}
+        self.target, self.present = None, set()
         self.counts = {"exec": {"forks": 100, "threads": 10}, "sched": {"wait_ns": 0, "quota": 0, "switches": 0}}
         self.now_ns = 1000
         self.unit = SimpleNamespace(
@@ -88,7 +91,8 @@ class FakeMachine:
         if name in self.fails:
             raise self.fails[name]
 
-    def attach(self):
+    def attach(self, target):
+        self.target = target
         self.call("attach")
 
     def begin(self):
@@ -109,6 +113,9 @@ class FakeMachine:
         self.call("sample")
         modules = {module.name: dict(self.counts[module.name]) for module in self.modules}
         return Sample(-1, modules, programs=dict.fromkeys(self.programs.chosen, ProgramRun(0, 0, 0)))
+
+    def target_processes(self):
+        return self.present
 
     def names(self, first, last):
         assert first is not last
@@ -134,7 +141,7 @@ def machine():
 def test_a_run(opened, machine):
     """Attach and read before the run begins, read after it has ended, then detach; the difference is the evidence."""
     collector = opened(machine)
-    collector.start()
+    collector.start(Target())
     assert machine.calls == ["attach", "sample", "begin"]
     machine.counts["exec"] = {"forks": 123, "threads": 17}
     machine.now_ns = 5000
@@ -156,7 +163,7 @@ def test_the_run_lasts_from_begin_to_end(opened, machine, monkeypatch):
 
     monkeypatch.setattr(ebpf, "build", build)
     collector = opened(machine)
-    collector.start()
+    collector.start(Target())
     machine.now_ns = 5000
     collector.stop()
     machine.now_ns = 9000
@@ -169,7 +176,7 @@ def test_the_run_lasts_from_begin_to_end(opened, machine, monkeypatch):
 def test_evidence_of_a_run_that_goes_on(opened, machine):
     """A sample of now, again and again; nothing is stopped by it."""
     collector = opened(machine)
-    collector.start()
+    collector.start(Target())
     for forks in (101, 105):
         machine.counts["exec"]["forks"] = forks
         assert collector.evidence(RUN).sections["exec"]["forks"] == forks - 100
@@ -181,15 +188,87 @@ def test_evidence_of_a_run_that_goes_on(opened, machine):
 def test_evidence_of_a_run_that_has_ended_stays(opened, machine):
     """Until the next one starts; that one begins from its own first sample."""
     collector = opened(machine)
-    collector.start()
+    collector.start(Target())
     machine.counts["exec"]["forks"] = 107
     collector.stop()
     machine.counts["exec"]["forks"] = 150
     assert collector.evidence(RUN).sections["exec"]["forks"] == 7
 
-    collector.start()
+    collector.start(Target())
     machine.counts["exec"]["forks"] = 153
     assert collector.evidence(RUN).sections["exec"]["forks"] == 3
+
+
+PROCESS = Target(kind="pid", pid=7)
+TREE = KernelTarget(Kind.TREE, root=70)
+
+
+@pytest.fixture
+def resolved(monkeypatch):
+    """What was asked to be looked up; process 7 of the peer is 70 here."""
+    asked = []
+
+    def resolve(target, peer):
+        asked.append((target, peer))
+        return TREE if target.pid == 7 else KernelTarget()
+
+    monkeypatch.setattr(ebpf, "resolve", resolve)
+    return asked
+
+
+def test_a_target_is_looked_up_as_its_peer_means_it(opened, machine, resolved):
+    """The kernel side gets the process here, the evidence names what was asked for."""
+    collector = opened(machine)
+    collector.start(PROCESS, ("10.0.0.2", 40000))
+
+    assert resolved == [(PROCESS, ("10.0.0.2", 40000))]
+    assert machine.target == TREE
+    assert (collector.evidence(RUN).target.kind, collector.evidence(RUN).target.pid) == ("pid", 7)
+
+
+def test_the_next_run_has_a_target_of_its_own(opened, machine, resolved):
+    collector = opened(machine)
+    for target in (PROCESS, Target()):
+        collector.start(target)
+        collector.stop()
+
+    assert machine.target == KernelTarget()
+    assert collector.evidence(RUN).target == Target()
+    assert [peer for _, peer in resolved] == [None, None]
+
+
+def test_there_is_no_such_target(opened, machine, monkeypatch):
+    """Nothing is attached, and the evidence of the run before stays."""
+
+    def refuse(target, peer):
+        raise InputError("pid", f"there is no process {target.pid} {peer}")
+
+    collector = opened(machine)
+    collector.start(Target())
+    machine.counts["exec"]["forks"] = 107
+    collector.stop()
+    machine.calls.clear()
+    monkeypatch.setattr(ebpf, "resolve", refuse)
+
+    with pytest.raises(InputError, match="no process 7"):
+        collector.start(PROCESS)
+
+    assert machine.calls == []
+    assert collector.evidence(RUN).sections["exec"]["forks"] == 7
+    assert collector.evidence(RUN).target == Target()
+
+
+@pytest.mark.usefixtures("resolved")
+@pytest.mark.parametrize(
+    ("target", "present", "gone"), [(PROCESS, {70, 71}, False), (PROCESS, set(), True), (Target(), set(), False)]
+)
+def test_gone(opened, machine, target, present, gone):
+    """Nobody is left; a machine always is."""
+    collector = opened(machine)
+    collector.start(target)
+    machine.present = present
+
+    assert collector.gone() is gone
 
 
 def test_no_evidence_without_a_run(opened, machine):
@@ -200,7 +279,7 @@ def test_no_evidence_without_a_run(opened, machine):
 def test_a_stop_that_fails_detaches_all_the_same(opened, machine):
     """The kernel is left as it was, and the caller is told."""
     collector = opened(machine)
-    collector.start()
+    collector.start(Target())
     machine.fails["sample"] = OSError(errno.EIO, "map lookup")
 
     with pytest.raises(OSError, match="map lookup"):
@@ -214,7 +293,7 @@ def test_a_start_that_fails_detaches(opened, machine, call):
     """Nobody stops a run that has not started."""
     machine.fails[call] = OSError(errno.EIO, "map lookup")
     with pytest.raises(OSError, match="map lookup"):
-        opened(machine).start()
+        opened(machine).start(Target())
 
     assert machine.calls[-1] == "detach"
 
@@ -264,7 +343,7 @@ def test_a_hook_is_missing(opened):
     assert (sched.state, sched.reason) == ("degraded", "")
     assert sched.unavailable == {"wait_ms": "no such tracepoint"}
     assert "wait_ms" not in sched.sources
-    collector.start()
+    collector.start(Target())
     found = collector.evidence(RUN)
     assert found.sections["sched"]["unavailable"] == {"wait_ms": "no such tracepoint"}
     assert "wait_ms" not in found.sections["sched"]
@@ -282,7 +361,7 @@ def test_nothing_of_a_module_works(opened):
     machine = FakeMachine(absent={"fork": "no such tracepoint"})
     collector = opened(machine)
     (exec_, _) = collector.status().modules
-    collector.start()
+    collector.start(Target())
 
     found = collector.evidence(RUN)
 
@@ -295,7 +374,7 @@ def test_a_module_that_does_not_compile(opened):
     """Down with clang's words; the others measure."""
     machine = FakeMachine(absent_modules={"exec": "exec.c:3: error"})
     collector = opened(machine)
-    collector.start()
+    collector.start(Target())
 
     assert replace(collector.status().modules[0]).reason == "exec.c:3: error"
     assert collector.evidence(RUN).unavailable == {"exec": "exec.c:3: error"}

@@ -6,7 +6,7 @@ import pytest
 
 from chainbench_agent.collector.mock import MockCollector
 from chainbench_agent.evidence.keys import reported_key
-from chainbench_agent.evidence.model import Run
+from chainbench_agent.evidence.model import Run, Target
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.spec import Counter, Distribution, Keyed, Module, Table
 
@@ -47,6 +47,18 @@ def test_nothing_is_claimed_that_only_a_measurement_can_know(collector):
     assert "loss" not in evidence
     assert "cost" not in evidence
     assert not evidence["cross_check"]
+
+
+def test_the_target_is_named_and_nothing_is_claimed_of_it(collector):
+    """It is never looked up, so it is never gone either, and how many it has nobody knows."""
+    collector.start(Target(kind="pid", pid=7), ("127.0.0.1", 1))
+    evidence = collector.evidence(run()).as_json()
+
+    assert evidence["target"] == {"kind": "pid", "pid": 7}
+    assert "ledger" not in evidence
+    assert collector.gone() is False
+    collector.start(Target())
+    assert collector.evidence(run()).target == Target()
 
 
 @pytest.mark.parametrize("duration_ms", [0.0, 0.001, 1000.0, 3_600_000.0])

@@ -3,7 +3,7 @@
 import pytest
 
 from chainbench_agent.evidence.histogram import slot_of
-from chainbench_agent.evidence.sample import HistogramCounts, Sample
+from chainbench_agent.evidence.sample import HistogramCounts, Members, Sample
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.spec import HISTOGRAM_SLOTS, Counter, Distribution, Table
 
@@ -36,13 +36,14 @@ def counted():
 @pytest.fixture
 def sample():
     """`sample(at_ns, cpu={"on_cpu_ns": 5}, tasks=…)` → all modules, zero but for what is given."""
+    parts = {"loss": {}, "programs": {}, "tasks": (), "idle": (), "members": Members(), "kernel": {}}
 
-    def of(at_ns, modules=CATALOG, *, loss=None, programs=None, tasks=(), idle=(), kernel=None, **given):  # noqa: PLR0913 - a sample's own
+    def of(at_ns, modules=CATALOG, **given):
         values = {
             module.name: {metric.name: nothing(metric) for metric in (*module.per_cpu, *module.keyed)}
             | given.get(module.name, {})
             for module in modules
         }
-        return Sample(at_ns, values, loss or {}, programs or {}, tuple(tasks), tuple(idle), kernel=kernel or {})
+        return Sample(at_ns, values, **{name: given.get(name, none) for name, none in parts.items()})
 
     return of

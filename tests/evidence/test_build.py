@@ -6,8 +6,8 @@ from datetime import UTC, datetime
 import pytest
 
 from chainbench_agent.evidence.build import Method, build, difference, distribution, section
-from chainbench_agent.evidence.model import Run
-from chainbench_agent.evidence.sample import OpenInterval, ProgramRun, TaskState
+from chainbench_agent.evidence.model import Run, Target
+from chainbench_agent.evidence.sample import Account, Members, OpenInterval, ProgramRun, Sleeper, TaskState, Thread
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.spec import Counter, Derived, Distribution, Keyed, Module, Names, Table
 
@@ -41,7 +41,7 @@ MODULE = Module(
 )
 
 
-def method(modules=CATALOG, *, unavailable=None, absent=None, program_sources=None):
+def method(modules=CATALOG, *, unavailable=None, absent=None, program_sources=None, target=None):
     return Method(
         modules=tuple(modules),
         sources={module.name: {"x": "raw_tracepoint:x"} for module in modules},
@@ -49,6 +49,7 @@ def method(modules=CATALOG, *, unavailable=None, absent=None, program_sources=No
         absent=absent or {},
         program_sources=program_sources or {},
         cpus=2,
+        target=target or Target(),
     )
 
 
@@ -255,6 +256,98 @@ def test_no_cross_check_of_what_was_not_measured(sample):
     found = built(first, last, modules=modules, unavailable={"cpu": {"context_switches": "no hook"}})
 
     assert found.cross_check == {}
+
+
+PROCESS = Target(kind="pid", pid=7)
+CGROUP = Target(kind="cgroup", cgroup="/a.slice")
+
+
+def running(tid, since_ns, **account):
+    thread = Thread(tid, 7, "sh", since_ns)
+    return OpenInterval(
+        TaskState.RUNNING, since_ns, 0, -1, kernel_thread=False, thread=thread, account=Account(**account)
+    )
+
+
+def test_the_whole_machine_has_no_ledger(sample):
+    """Nor does any metric of it need a scope."""
+    found = built(sample(0), sample(SECOND)).as_json()
+
+    assert found["target"] == {"kind": "machine"}
+    assert "ledger" not in found
+    assert [key for key, part in found.items() if isinstance(part, dict) and "scope" in part] == []
+
+
+@pytest.mark.parametrize("target", [PROCESS, CGROUP])
+def test_a_target_has_its_ledger_and_population(sample, target):
+    """Those that were there at the beginning, those that came, and those that never moved."""
+    sleeper = Sleeper(Thread(9, 7, "sh", 0), 0, "", running=False)
+    first = sample(0, members=Members(processes=100, threads=1000, seeds=2))
+    last = sample(SECOND, members=Members(processes=105, threads=1030, seeds=2, sleepers=(sleeper,)))
+
+    found = built(first, last, target=target).as_json()
+
+    seen = {"threads_seen": 31} | ({"processes_seen": 7} if target.kind == "pid" else {})
+    assert found["target"] == target.model_dump(exclude_none=True) | seen
+    assert found["ledger"]["wall_ms"] == 1000
+    assert found["ledger"]["threads"][0]["tid"] == 9
+
+
+def test_no_ledger_without_its_module(sample):
+    """The ledger is what `offcpu` saw."""
+    modules = [module for module in CATALOG if module.name != "offcpu"]
+
+    found = built(sample(0, modules), sample(SECOND, modules), modules=modules, target=PROCESS)
+
+    assert found.ledger is None
+
+
+def test_what_belongs_to_a_cpu_is_named(sample):
+    """With a target, those metrics are still the whole machine's: by the keys they have in the section."""
+    found = built(sample(0), sample(SECOND), target=PROCESS).as_json()
+
+    assert found["cpu"]["scope"] == dict.fromkeys(
+        ["interrupts", "device_interrupts", "vector_interrupts", "softirqs", "frequency_changes", "idle_ms"], "machine"
+    )
+    assert [key for key, part in found.items() if isinstance(part, dict) and "scope" in part] == ["cpu"]
+
+
+def test_kernel_threads_sleep_if_they_are_asked_about(sample):
+    """As in the kernel: idleness for the whole machine, waiting in a target."""
+    asleep = OpenInterval(TaskState.BLOCKED, SECOND // 2, 0, -1, kernel_thread=True)
+    first, last = sample(0), sample(SECOND, tasks=[asleep])
+
+    assert built(first, last).sections["offcpu"]["blocked_ms"] == 0
+    assert built(first, last, target=CGROUP).sections["offcpu"]["blocked_ms"] == 500
+
+
+def test_a_target_is_checked_against_schedstat(sample):
+    """The threads that both know at the end, each with its open interval; not the kernel's counters of everything."""
+    kernel = {"context_switches": 1, "forks": 1}
+    first = sample(SECOND, kernel=kernel, members=Members(schedstat={1: (5_000_000, 1_000_000), 3: (77, 77)}))
+    tasks = [
+        running(1, 2 * SECOND - 1_000_000, on_cpu_ns=2_000_000, runnable_ns=400_000),
+        replace(running(2, 2 * SECOND - 500_000, on_cpu_ns=10_000_000), state=TaskState.PREEMPTED),
+        replace(running(4, 0, on_cpu_ns=999), state=TaskState.BLOCKED),
+    ]
+    schedstat = {1: (8_100_000, 1_500_000), 2: (10_000_000, 600_000)}
+    last = sample(2 * SECOND, kernel=kernel, tasks=tasks, members=Members(schedstat=schedstat))
+
+    found = built(first, last, target=PROCESS).as_json()["cross_check"]
+
+    assert {name: (check["ebpf"], check["kernel"]) for name, check in found.items()} == {
+        "ledger.on_cpu_ms": (13.0, 13.1),
+        "ledger.runnable_ms": (0.9, 1.1),
+    }
+    assert {check["from"] for check in found.values()} == {"/proc/PID/task/TID/schedstat"}
+    assert all(check["note"] for check in found.values())
+
+
+def test_no_schedstat_of_threads_that_ended(sample):
+    """A check of nothing would agree with everything."""
+    last = sample(SECOND, tasks=[running(1, 0)], members=Members(schedstat={}))
+
+    assert built(sample(0), last, target=PROCESS).cross_check == {}
 
 
 def test_absent_modules_have_a_reason(sample):

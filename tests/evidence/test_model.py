@@ -58,8 +58,36 @@ def test_a_run_has_its_labels_and_times():
     }
 
 
-def test_the_target_is_named():
-    assert evidence().as_json()["target"] == {"kind": "machine", "excluded": "the agent's own processes"}
+@pytest.mark.parametrize(
+    ("target", "named"),
+    [
+        (Target(), {"kind": "machine"}),
+        (
+            Target(kind="pid", pid=7, processes_seen=2, threads_seen=0),
+            {"kind": "pid", "pid": 7, "processes_seen": 2, "threads_seen": 0},
+        ),
+        (Target(kind="cgroup", cgroup="/a.slice"), {"kind": "cgroup", "cgroup": "/a.slice"}),
+    ],
+)
+def test_the_target_is_named(target, named):
+    """By what it was asked for; what nobody knows is left out."""
+    found = evidence().model_copy(update={"target": target}).as_json()["target"]
+
+    assert found == named
+
+
+def test_an_unknown_kind_of_target_is_refused():
+    with pytest.raises(ValidationError, match="kind"):
+        Target(kind="thread")
+
+
+def test_the_ledger_follows_the_sections():
+    """Only if there is one."""
+    assert "ledger" not in evidence().as_json()
+    found = evidence(ledger={"wall_ms": 1.0}).as_json()
+
+    assert list(found)[6:8] == ["exec", "ledger"]
+    assert found["ledger"] == {"wall_ms": 1.0}
 
 
 def test_a_cross_check_says_from_where():

@@ -10,9 +10,9 @@ FUTEX = 202
 UNKNOWN = 0xFFFFFFFF
 
 
-def closed(sample, *tasks, idle=(), modules=("cpu", "offcpu")):
+def closed(sample, *tasks, idle=(), modules=("cpu", "offcpu"), kernel_threads=False):
     first, last = sample(BEGIN), sample(END, tasks=tasks, idle=idle)
-    return close_intervals({name: last.modules[name] for name in modules}, first, last)
+    return close_intervals({name: last.modules[name] for name in modules}, first, last, kernel_threads=kernel_threads)
 
 
 def task(state, since_ns, wait=UNKNOWN, stack=-1, *, kernel_thread=False):
@@ -36,6 +36,7 @@ STATES = [
     (TaskState.PREEMPTED, "offcpu.preempted_wait_ns"),
     (TaskState.RUNNABLE, "offcpu.woken_wait_ns"),
     (TaskState.BLOCKED, f"offcpu.blocked_ns[{FUTEX}]"),
+    (TaskState.THROTTLED, "offcpu.throttled_wait_ns"),
 ]
 
 
@@ -60,10 +61,17 @@ def test_what_was_counted_stays(sample):
 
 
 def test_kernel_threads(sample):
-    """Their running counts, their sleep is nobody's."""
+    """Their running counts, their sleep is nobody's; unless they are what is asked about."""
     tasks = [task(state, 4_000, FUTEX, kernel_thread=True) for state, _ in STATES]
 
     assert gained(closed(sample, *tasks)) == {"cpu.on_cpu_ns": 1_000}
+    assert gained(closed(sample, *tasks, kernel_threads=True)) == {metric: 1_000 for _, metric in STATES}
+
+
+@pytest.mark.parametrize("state", [TaskState.UNSEEN, TaskState.FREE])
+def test_a_thread_that_nobody_saw_gains_nothing(sample, state):
+    """A guess would be a claim."""
+    assert gained(closed(sample, task(state, 4_000, FUTEX))) == {}
 
 
 def test_an_unknown_wait_is_none(sample):

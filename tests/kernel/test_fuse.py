@@ -21,6 +21,7 @@ from chainbench_agent.spec import (
     raw_tracepoint,
 )
 
+BORN = Hook("born", ("struct task_struct *parent",), (raw_tracepoint("sched_process_fork"),))
 FORK = Hook("fork", ("struct task_struct *parent", "int flags"), (raw_tracepoint("sched_fork"),))
 READ = Hook(
     "read", ("struct file *file", "long got"), (fexit("vfs_read", 0, 3), fentry("vfs_read", 0, "0")), timed=False
@@ -28,7 +29,7 @@ READ = Hook(
 SWITCH = Hook("switch", ("u32 state",), (raw_tracepoint("sched_switch"),))
 RAN = Hook("ran", ("u64 ns",), raised_on=("switch",))
 NEVER = Hook("never", ("int x",), (raw_tracepoint("never"),))
-HOOKS = (FORK, READ, SWITCH, RAN, NEVER)
+HOOKS = (BORN, FORK, READ, SWITCH, RAN, NEVER)
 
 FILES = Module(
     name="files",
@@ -69,15 +70,24 @@ static __always_inline void sched_on_switch(struct cb_event *ev, u32 state)
 \tcb_raise_ran(ev, 0);
 }
 """
+TARGET_H = """
+#pragma once
+static __always_inline bool cb_is_member(void);
+static __always_inline void target_on_born(struct cb_event *ev, struct task_struct *parent)
+{
+}
+"""
 
 
 @pytest.fixture(autouse=True)
 def directory(tmp_path, monkeypatch):
-    """A directory of probes with the real headers, another state machine, and these modules."""
+    """A directory of probes with the real headers, another state machine, another target, and these modules."""
     for header in ("common.h", "compat.h", "task.h", "identify.h"):
         (tmp_path / header).write_text((DIRECTORY / header).read_text())
-    for name, text in {"files.c": FILES_C, "tasks.c": TASKS_C, "times.c": TIMES_C, "sched.h": SCHED_H}.items():
+    for name, text in {"files.c": FILES_C, "tasks.c": TASKS_C, "times.c": TIMES_C}.items():
         (tmp_path / name).write_text(text)
+    (tmp_path / "sched.h").write_text(SCHED_H)
+    (tmp_path / "target.h").write_text(TARGET_H)
     monkeypatch.setattr(fuse_module, "DIRECTORY", tmp_path)
 
 
@@ -106,15 +116,21 @@ static __always_inline void video_on_play(struct cb_event *ev)
 
 
 def test_one_program_per_hook_and_source():
-    """In the order of the hooks, a hook's sources best first; a hook that nobody handles has none."""
+    """In the order of the hooks, a hook's sources best first; a hook that nobody handles has none.
+
+    The target and the state machine handle theirs whatever the modules.
+    """
     unit = fused(FILES, TASKS)
 
     assert unit.programs == (
+        Program("cb_born_0", "born", BORN.sources[0]),
         Program("cb_fork_0", "fork", FORK.sources[0]),
         Program("kretfunc__vfs_read", "read", READ.sources[0]),
         Program("kfunc__vfs_read", "read", READ.sources[1]),
+        Program("cb_switch_0", "switch", SWITCH.sources[0]),
     )
-    assert [program.kind for program in unit.programs] == ["raw_tracepoint", "fexit", "fentry"]
+    kinds = [program.kind for program in unit.programs]
+    assert kinds == ["raw_tracepoint", "raw_tracepoint", "fexit", "fentry", "raw_tracepoint"]
 
 
 def test_an_entry():
@@ -124,12 +140,32 @@ def test_an_entry():
         "{\n"
         "\tint zero = 0;\n"
         "\tstruct cb_config *config = cb_config.lookup(&zero);\n"
-        "\tif (!config || !config->recording)\n"
+        "\tif (!config || config->phase != CB_ON)\n"
         "\t\treturn 0;\n"
         "\tstruct task_struct *parent = (struct task_struct *)ctx->args[0];\n"
         "\tint flags = (int)ctx->args[1];\n"
         "\tstruct cb_event event = { .ctx = ctx, .config = config, .now_ns = bpf_ktime_get_ns() };\n"
         "\tcb_raise_fork(&event, parent, flags);\n"
+        "\treturn 0;\n"
+        "}\n"
+    )
+
+
+def test_an_entry_that_follows_the_target():
+    """It runs while the agent looks around as well; what counts, only when the run is on, and after the target."""
+    assert function(fused(FILES), "cb_born_0") == (
+        "int cb_born_0(struct bpf_raw_tracepoint_args *ctx)\n"
+        "{\n"
+        "\tint zero = 0;\n"
+        "\tstruct cb_config *config = cb_config.lookup(&zero);\n"
+        "\tif (!config || config->phase == CB_OFF)\n"
+        "\t\treturn 0;\n"
+        "\tstruct task_struct *parent = (struct task_struct *)ctx->args[0];\n"
+        "\tstruct cb_event event = { .ctx = ctx, .config = config, .now_ns = bpf_ktime_get_ns() };\n"
+        "\ttarget_on_born(&event, parent);\n"
+        "\tif (config->phase != CB_ON)\n"
+        "\t\treturn 0;\n"
+        "\tcb_raise_born(&event, parent);\n"
         "\treturn 0;\n"
         "}\n"
     )
@@ -164,21 +200,23 @@ def test_a_hook_calls_every_module_that_handles_it():
     assert "tasks" not in function(fused(FILES), "cb_raise_fork")
 
 
-def test_the_state_machine_comes_with_those_who_need_it():
-    """With a handler of a raised hook, and with its own hooks; never for the others."""
-    unit = fused(TIMES)
+@pytest.mark.parametrize("modules", [(), (FILES,), (TIMES,)], ids=["none", "another", "its own"])
+def test_the_state_machine_and_the_target_are_always_there(modules):
+    """Every run may have a target, and a ledger; who is off hears nothing of it."""
+    unit = fused(*modules)
 
-    assert [program.hook for program in unit.programs] == ["switch"]
+    assert {"born", "switch"} <= {program.hook for program in unit.programs}
     assert "\tsched_on_switch(ev, state);\n" in function(unit, "cb_raise_switch")
-    assert "times_on_ran(ev, for_times, ns);" in function(unit, "cb_raise_ran")
-    assert "sched_on_switch" not in fused(FILES).text
+    assert "\ttarget_on_born(&event, parent);\n" in function(unit, "cb_born_0")
+    assert ("times_on_ran(ev, for_times, ns);" in function(unit, "cb_raise_ran")) == (TIMES in modules)
 
 
 def test_everything_is_defined_before_it_is_used():
     """Headers, modules, what sched.h raises, sched.h, what raises it, the entries."""
     text = fused(TIMES, FILES).text
-    order = ("struct cb_config {", "struct cb_task {", "struct cb_times {", "times_on_ran(", "struct cb_files {",
-             "cb_raise_ran(", "sched_on_switch(", "cb_raise_switch(", "cb_identify(", "int cb_switch_0(")  # fmt: skip
+    order = ("struct cb_config {", "target_on_born(", "struct cb_task {", "struct cb_times {", "times_on_ran(",
+             "struct cb_files {", "cb_raise_ran(", "sched_on_switch(", "cb_raise_switch(", "cb_identify(",
+             "int cb_switch_0(")  # fmt: skip
     places = [text.index(part) for part in order]
 
     assert places == sorted(places)
@@ -207,6 +245,7 @@ def test_maps_are_found():
     """Every one, once: those of the headers, the modules' own and their values."""
     assert set(fused(FILES).maps) == {
         *("cb_config", "cb_loss", "cb_tasks", "cb_on_cpu", "cb_identity"),
+        *("cb_ended", "cb_ended_threads", "cb_kept"),
         *("cb_files", "files_by_task", "files_pending"),
     }
 
@@ -221,7 +260,7 @@ def test_members_that_this_kernel_has():
 
     text = fused(FILES, has_field=has).text
 
-    assert set(asked) == {"task_struct.__state", "task_group.cfs_bandwidth"}
+    assert set(asked) == {"task_struct.__state", "task_group.cfs_bandwidth", "cgroup.ancestors"}
     assert re.findall(r"^#define CB_HAS_(\w+)", text, re.MULTILINE) == ["TASK___STATE"]
 
 
@@ -229,7 +268,7 @@ def test_a_hook_without_a_source_here():
     """It has no program, and the unit is written all the same."""
     unit = fuse([FILES], HOOKS, lambda hook: () if hook is READ else hook.sources, lambda _field: False)
 
-    assert [program.hook for program in unit.programs] == ["fork"]
+    assert [program.hook for program in unit.programs] == ["born", "fork", "switch"]
     assert "cb_raise_read" in unit.text
 
 
@@ -244,4 +283,4 @@ def test_a_source_that_gives_too_little():
     """Every parameter comes from somewhere."""
     short = Hook("fork", FORK.params, (raw_tracepoint("sched_fork", 0),))
     with pytest.raises(ValueError, match="zip"):
-        fused(TASKS, hooks=[short])
+        fused(TASKS, hooks=[short, SWITCH, RAN])

@@ -120,7 +120,7 @@ def test_attach_and_detach(kernel, two):
     """As often as there are runs; the programs stay loaded."""
     found, loaded = two
     for _ in range(2):
-        found.attach()
+        found.attach({"a", "b"})
         assert [is_open(fd) for fd in kernel.links] == [True, True]
         found.detach()
         assert not any(map(is_open, kernel.links))
@@ -129,13 +129,24 @@ def test_attach_and_detach(kernel, two):
     assert all(map(is_open, loaded.values()))
 
 
+def test_only_what_is_wanted(kernel, two):
+    """Another hook's program stays loaded; a hook that there is no program for is no error."""
+    found, loaded = two
+    kernel.asked.clear()
+
+    found.attach({"b", "absent"})
+
+    assert kernel.asked == [("b_0", loaded["cb_b_0"])]
+    assert [is_open(fd) for fd in (*kernel.links, *loaded.values())] == [True, True, True]
+
+
 def test_all_or_none(kernel, two):
     """After a failure nothing is left attached."""
     found, loaded = two
     kernel.refuses[loaded["cb_b_0"]] = errno.ENOMEM
 
     with pytest.raises(OSError, match="Cannot allocate memory"):
-        found.attach()
+        found.attach({"a", "b"})
 
     assert len(kernel.links) == 1
     assert not any(map(is_open, kernel.links))
@@ -144,7 +155,7 @@ def test_all_or_none(kernel, two):
 def test_close(kernel, two):
     """Attached or not, everything is given back, once."""
     found, loaded = two
-    found.attach()
+    found.attach({"a", "b"})
 
     found.close()
     found.close()

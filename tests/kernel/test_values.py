@@ -4,8 +4,9 @@ import struct
 
 import pytest
 
-from chainbench_agent.evidence.sample import IdleSpan, OpenInterval, TaskState
-from chainbench_agent.kernel.values import decode, idle_cpus, open_tasks, words
+from chainbench_agent.evidence.sample import Account, IdleSpan, OpenInterval, TaskState, Thread
+from chainbench_agent.kernel import values
+from chainbench_agent.kernel.values import command, decode, ended_threads, idle_cpus, open_tasks, sums, words
 from chainbench_agent.spec import HISTOGRAM_SLOTS, Counter, Distribution, Module, Scratch, Table
 
 CPUS = 3
@@ -70,13 +71,25 @@ def test_words(metric, size):
     assert words(metric) == size
 
 
-def task(tid, state, *, run=RUN, since=10, wait=5, stack=-1, counted=1, kthread=0):  # noqa: PLR0913 - as a record has
-    return struct.pack("=QQIIIiBBBBI", since, 0xFFFF, tid, run, wait, stack, state, counted, kthread, 0xEE, 0xEEEEEEEE)
+STARTED = 3
+ACCOUNT = (101, 102, 103, 104)
+"""on_cpu, runnable, blocked, throttled"""
+
+
+def task(tid, state, *, run=RUN, since=10, begin=STARTED, wait=5, stack=-1, counted=1, kthread=0):  # noqa: PLR0913 - as a record has
+    """since, begin, account, regs, css_set, tid, tgid, run, wait, stack, state, counted, kthread, pad, comm."""
+    numbers = (since, begin, *ACCOUNT, 0xFFFF, 0xEEEE, tid, tid + 500, run, wait, stack, state, counted, kthread, 0xEE)
+    return struct.pack("=8QIIIIiBBBB16s", *numbers, f"t{tid}".encode())
 
 
 def opened(*records, entered=()):
     on_cpu = b"".join(struct.pack("=II", *pair) for pair in entered)
     return list(open_tasks(memoryview(b"".join(records)), on_cpu, RUN))
+
+
+def interval(tid, state, since, wait, stack, *, kernel_thread=False):  # noqa: PLR0913 - as an interval has
+    thread = Thread(tid, tid + 500, f"t{tid}", STARTED)
+    return OpenInterval(state, since, wait, stack, kernel_thread, thread, Account(0, *ACCOUNT))
 
 
 def test_open_tasks():
@@ -85,36 +98,88 @@ def test_open_tasks():
         task(1, TaskState.BLOCKED, since=11, wait=202, stack=17),
         task(2, TaskState.RUNNABLE, since=12, kthread=1),
         task(3, TaskState.PREEMPTED, since=13, wait=0xFFFFFFFF),
+        task(4, TaskState.THROTTLED, since=14),
     )
 
     assert found == [
-        OpenInterval(TaskState.BLOCKED, 11, 202, 17, kernel_thread=False),
-        OpenInterval(TaskState.RUNNABLE, 12, 5, -1, kernel_thread=True),
-        OpenInterval(TaskState.PREEMPTED, 13, 0xFFFFFFFF, -1, kernel_thread=False),
+        interval(1, TaskState.BLOCKED, 11, 202, 17),
+        interval(2, TaskState.RUNNABLE, 12, 5, -1, kernel_thread=True),
+        interval(3, TaskState.PREEMPTED, 13, 0xFFFFFFFF, -1),
+        interval(4, TaskState.THROTTLED, 14, 5, -1),
     ]
 
 
 def test_whose_records_are_no_threads_of_the_run():
-    """Other runs', the agent's own, those never used, ended, or not seen with any edge yet."""
+    """Other runs', those that are not in the target, never used, or ended."""
     assert not opened(
         task(1, TaskState.BLOCKED, run=RUN - 1),
         task(2, TaskState.BLOCKED, counted=0),
         task(3, TaskState.FREE),
-        task(4, TaskState.UNSEEN),
-        bytes(48),
+        task(4, TaskState.UNSEEN, counted=0),
+        bytes(104),
     )
+
+
+def test_who_made_no_switch_has_its_cpu():
+    """It did something, a system call perhaps, and never left: it runs since the run began, or its record did."""
+    (found,) = opened(task(4, TaskState.UNSEEN, since=STARTED), entered=[(1, RUN), (2, RUN)])
+
+    assert (found.state, found.since_ns) == (TaskState.RUNNING, STARTED)
 
 
 def test_running_is_who_a_cpu_entered_last():
-    """Another has left unseen; when, nobody knows.  What a CPU entered in a former run is old."""
+    """Another has left unseen; since when, nobody knows.  What a CPU entered in a former run is old."""
     found = opened(
-        task(1, TaskState.RUNNING, since=1),
-        task(2, TaskState.RUNNING, since=2),
-        task(3, TaskState.RUNNING, since=3),
+        task(1, TaskState.RUNNING, since=11),
+        task(2, TaskState.RUNNING, since=12),
+        task(3, TaskState.RUNNING, since=13),
         entered=[(1, RUN), (0, RUN), (3, RUN - 1)],
     )
 
-    assert [interval.since_ns for interval in found] == [1]
+    assert [(interval.thread.tid, interval.state) for interval in found] == [
+        (1, TaskState.RUNNING),
+        (2, TaskState.UNSEEN),
+        (3, TaskState.UNSEEN),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("other_cpu", "since", "state"),
+    [
+        ((9, RUN - 1), STARTED, TaskState.RUNNING),
+        ((9, RUN), STARTED, TaskState.UNSEEN),
+        ((9, RUN - 1), STARTED + 1, TaskState.UNSEEN),
+    ],
+    ids=["on the CPU that made no switch", "every CPU made one", "it made a switch itself"],
+)
+def test_running_since_the_beginning(other_cpu, since, state):
+    """A CPU that made no switch in the run still runs the thread that had it when the run began."""
+    (found,) = opened(task(1, TaskState.RUNNING, since=since), entered=[(8, RUN), other_cpu])
+
+    assert found.state == state
+
+
+def test_ended_threads():
+    """By thread, each with its account."""
+    key = struct.pack("=QII", 1000, 10, 9)
+    value = struct.pack("=QQQQQ16s", 100, 40, 10, 30, 20, b"worker\0rest")
+
+    assert ended_threads({key: value}) == {Thread(10, 9, "worker", 1000): Account(100, 40, 10, 30, 20)}
+
+
+@pytest.mark.parametrize(
+    ("comm", "name"),
+    [(b"a\0garbage", "a"), (b"fifteen letters", "fifteen letters"), (b"caf\xe9\0", "caf\N{REPLACEMENT CHARACTER}")],
+)
+def test_command(comm, name):
+    assert command(comm) == name
+
+
+def test_sums(monkeypatch):
+    """Field by field, over the CPUs that there may be."""
+    monkeypatch.setattr(values, "possible_cpus", lambda: CPUS)
+
+    assert sums(struct.pack("=6Q", 1, 2, 30, 40, 500, 600)) == (531, 642)
 
 
 def test_idle_cpus():

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from chainbench_agent.collector.ebpf import EbpfCollector
-from chainbench_agent.evidence.model import Run
+from chainbench_agent.evidence.model import Run, Target
 from chainbench_agent.probes import CATALOG, HOOKS
 
 RUN = Run(id="test", machine="test", started_at=datetime(2026, 1, 1, tzinfo=UTC), duration_ms=0, ended_by="stop")
@@ -27,11 +27,16 @@ def collector(cache_dir):
 
 
 @pytest.fixture
+def run():
+    return RUN
+
+
+@pytest.fixture
 def measure(collector):
     """`measure(workload)` → the evidence, as JSON, of a run in which the workload ran once."""
 
     def during(workload):
-        collector.start()
+        collector.start(Target())
         try:
             workload()
         finally:
@@ -39,6 +44,66 @@ def measure(collector):
         return collector.evidence(RUN).as_json()
 
     return during
+
+
+class Targeted:
+    """A Python process that waits until the run is on, does its code as the target, and ends."""
+
+    def __init__(self, collector, code):
+        self.collector = collector
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", f"import sys\nprint(flush=True)\nsys.stdin.readline()\n{code}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        self.process.stdout.readline()  # it has started
+        self.output = ""
+
+    def run(self, target=None):
+        """The evidence, as JSON, of a run from before the first line of the code until the process has ended."""
+        target = target or Target(kind="pid", pid=self.process.pid)
+        self.collector.start(target)
+        try:
+            self.output, _ = self.process.communicate("\n")
+        finally:
+            self.collector.stop()
+        assert self.process.returncode == 0
+        return self.collector.evidence(RUN).as_json()
+
+
+@pytest.fixture
+def targeted(collector):
+    """`targeted(code)` → a process that is ready to run the code as a target."""
+    started = []
+
+    def start(code):
+        started.append(Targeted(collector, code))
+        return started[-1]
+
+    yield start
+    for one in started:
+        one.process.kill()
+        one.process.wait()
+        for pipe in (one.process.stdin, one.process.stdout):
+            pipe.close()
+
+
+@pytest.fixture
+def noise():
+    """Unrelated load on the machine: system calls, switches, processes, disk."""
+    code = (
+        "import os, subprocess, tempfile, time\nend = time.monotonic() + 60\n"
+        "with tempfile.TemporaryFile() as file:\n"
+        " while time.monotonic() < end:\n"
+        "  subprocess.run(['/bin/true'])\n  os.getppid()\n"
+        "  os.pwrite(file.fileno(), b'x' * 4096, 0)\n  os.fsync(file.fileno())"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+    yield
+    for process in processes:
+        process.kill()
+        process.wait()
 
 
 @pytest.fixture

@@ -11,9 +11,11 @@ import pytest
 
 from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.errors import LayoutError
+from chainbench_agent.evidence.model import Target
 from chainbench_agent.kernel import fuse
 from chainbench_agent.kernel.btf import Btf
 from chainbench_agent.kernel.machine import Machine
+from chainbench_agent.kernel.target import KernelTarget
 from chainbench_agent.probes import CATALOG, DIRECTORY, HOOKS
 from chainbench_agent.spec import Counter, Hook, Module, fentry, raw_tracepoint
 
@@ -46,11 +48,11 @@ def open_descriptors():
 def test_attached_only_during_a_run(collector):
     """Links exist from start to stop; before and after, our programs do not run at all."""
     before = links()
-    collector.start()
+    collector.start(Target())
     during = links()
     collector.stop()
 
-    assert during - before == len(collector._machine.programs.chosen)
+    assert during - before == len(collector._machine._wanted(KernelTarget()) & set(collector._machine.programs.chosen))
     assert links() == before
     stats = Path("/proc/sys/kernel/bpf_stats_enabled")
     saved = stats.read_text()
@@ -139,8 +141,8 @@ def test_the_first_source_that_loads_and_attaches_is_used(tmp_path, cache_dir, m
     hook = Hook("waking", ("struct task_struct *task",), sources)
     module = Module(name="wakes", question="?", metrics=(Counter(name="wakes", help="Wake-ups.", hooks=("waking",)),))
 
-    machine = Machine([module], [hook], cache_dir)
-    machine.attach()
+    machine = Machine([module], [*HOOKS, hook], cache_dir)
+    machine.attach(KernelTarget())
     machine.begin()
     subprocess.run(["sleep", "0.05"], check=True)
     machine.end()

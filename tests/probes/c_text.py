@@ -41,7 +41,7 @@ def format_of(name):
     written = ""
     for member, code, count in struct_of(name):
         written += (
-            f"{count}{'x' if member == 'pad' else code}" if member == "pad" or code == "s" else code * (count or 1)
+            f"{count or 1}{'x' if member == 'pad' else code}" if member == "pad" or code == "s" else code * (count or 1)
         )
         assert struct.calcsize("@" + written) == struct.calcsize("=" + written), f"{name}.{member} is not aligned"
     assert struct.calcsize(f"@{written}0Q") == struct.calcsize("=" + written), f"{name} ends in a gap"

@@ -13,7 +13,8 @@ sys.path.append(str(HERE))  # the tests here import the files beside them
 
 from user_space import FUTEX, UserSpace, fused  # noqa: E402 - found only now
 
-OPTIONS = ("-std=gnu11", "-O1", "-shared", "-fPIC", "-Wall", "-Wno-unused", "-Werror", f"-I{HERE / 'shim'}")
+OPTIONS = ("-std=gnu11", "-O1", "-shared", "-fPIC", "-Wall", "-Wno-unused", "-Wno-unknown-pragmas", "-Werror")
+INCLUDE = f"-I{HERE / 'shim'}"
 COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 
 
@@ -27,7 +28,7 @@ def compile_unit(tmp_path_factory):
     def compile_(text, name):
         source, built = directory / f"{name}.c", directory / f"{name}.so"
         source.write_text(f'#include "shim.h"\n{text}')
-        subprocess.run([COMPILER, *OPTIONS, source, "-o", built], check=True)
+        subprocess.run([COMPILER, *OPTIONS, INCLUDE, source, "-o", built], check=True)
         return built
 
     return compile_

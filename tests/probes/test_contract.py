@@ -1,13 +1,15 @@
 """What a module declares and what its C file does are the same thing, in both directions."""
 
+import inspect
 import re
 
 import pytest
 from c_text import UNIT, c_of, fields_of, functions
 
+from chainbench_agent.evidence import ledger
 from chainbench_agent.kernel import names, values
 from chainbench_agent.kernel.fuse import handlers
-from chainbench_agent.probes import CATALOG, DIRECTORY, FIELDS, HOOKS, cpu
+from chainbench_agent.probes import CATALOG, DIRECTORY, FIELDS, HOOKS, cpu, offcpu
 from chainbench_agent.spec import PERCPU_VALUE_LIMIT, Derived, Keyed, Module, Table
 
 SUPPORT = ("hooks", "__init__")
@@ -71,7 +73,7 @@ def test_fields_are_declared_and_used(module):
 @each_module
 def test_maps_are_declared_and_defined(module):
     """Each as MODULE_NAME, and fuse finds it, so that the loader is asked for it."""
-    lines = re.findall(r"^BPF_\w+\((.*)\);", c_of(module), re.MULTILINE)
+    lines = re.findall(r"^BPF_\w+\(([^;]*)\);", c_of(module), re.MULTILINE)
     defined = {name for line in lines for name in re.findall(rf"(?<!struct )\b{module.name}_\w+", line)}
 
     assert defined == {f"{module.name}_{name}" for name in module.own_maps}
@@ -107,17 +109,20 @@ def test_a_per_cpu_struct_fits(module):
 
 def test_every_map_is_found():
     """Whatever macro defines it: one that fuse does not find would not be loaded."""
-    defined = re.findall(r"^BPF_\w+\((.*)\);$", UNIT.text, re.MULTILINE)
+    defined = re.findall(r"^BPF_\w+\(([^;]*)\);$", UNIT.text, re.MULTILINE)
 
     assert len(defined) == len(UNIT.maps) == len(set(UNIT.maps))
     for arguments in defined:
-        assert [name for name in UNIT.maps if re.search(rf"(^|, ){name},", arguments)], arguments
+        assert [name for name in UNIT.maps if re.search(rf"(^|,\s){name},", arguments)], arguments
 
 
 def readers_of_the_clock(text):
-    """The functions that read `ev->now_ns`, themselves or through a function that they call."""
+    """The functions that read `ev->now_ns`, themselves or through a function that they call.
+
+    Not cb_now(), which reads the clock itself where the event has no time.
+    """
     bodies = functions(text)
-    found = {name for name, body in bodies.items() if "ev->now_ns" in body}
+    found = {name for name, body in bodies.items() if "ev->now_ns" in body and name != "cb_now"}
     while more := {
         name for name, body in bodies.items() if name not in found and any(f"{reader}(" in body for reader in found)
     }:
@@ -130,8 +135,13 @@ def test_untimed_hooks_have_no_use_for_the_time():
     readers = readers_of_the_clock(re.sub(r"//.*", "", UNIT.text))
 
     assert "cb_raise_sched_switch" in readers  # the search works
-    untimed = {f"cb_raise_{hook.name}" for hook in HOOKS if not hook.timed}
-    assert untimed & readers == set()
+    called = {f"{prefix}_{hook.name}" for hook in HOOKS if not hook.timed for prefix in ("cb_raise", "target_on")}
+    assert called & readers == set()
+
+
+def test_the_clock_is_read_where_the_event_has_no_time():
+    """The exception above is safe only because of this."""
+    assert functions(UNIT.text)["cb_now"] == "\treturn ev->now_ns ? ev->now_ns : bpf_ktime_get_ns();\n"
 
 
 def test_the_clock_is_found_behind_helpers():
@@ -193,9 +203,38 @@ def test_derived_metrics_are_what_derive_answers(module):
 
 @each_module
 def test_raw_material_is_used(module):
-    """What is not reported itself is in something that is."""
+    """What is not reported itself is in something that is, or in the ledger, which is made of offcpu's."""
     raw = {metric.name for metric in module.metrics if not metric.reported}
-    assert raw == {name for metric in module.reported if isinstance(metric, Derived) for name in metric.of} & raw
+    used = {name for metric in module.reported if isinstance(metric, Derived) for name in metric.of}
+    if module is offcpu.MODULE:
+        used |= set(re.findall(r'offcpu\["(\w+)"\]', inspect.getsource(ledger)))
+    assert raw == used & raw
+
+
+@pytest.mark.parametrize("owner", ["sched", "target"])
+def test_support_files_take_what_their_hook_offers(owner):
+    """As modules do, but they have no values of their own."""
+    text = re.sub(r"//.*", "", (DIRECTORY / f"{owner}.h").read_text())
+    found = handlers(text, owner)
+
+    assert found
+    for hook in found:
+        declared = re.search(rf"\b{owner}_on_{hook}\(([^)]*)\)", text)[1]
+        types = [re.sub(r"\s*\w+$", "", " ".join(param.split())) for param in declared.split(",")]
+        expected = [re.sub(r"\s*\w+$", "", param) for param in HOOK[hook].params]
+        same = {"u32": "unsigned int"}
+        assert types[0] == "struct cb_event *"
+        assert [same.get(kind, kind) for kind in types[1:]] == [same.get(kind, kind) for kind in expected]
+
+
+def test_targeted_hooks_count_nothing_alone():
+    """They are not attached when the whole machine is measured: no metric that has a value then hangs on them alone."""
+    targeted = {hook.name for hook in HOOKS if hook.targeted}
+
+    assert targeted == {"sched_process_exit", "block_bio_queue"}
+    for module in CATALOG:
+        for metric in module.metrics:
+            assert not set(metric.hooks) or set(metric.hooks) - targeted
 
 
 def test_raised_hooks_are_raised_and_need_what_raises_them():

@@ -28,7 +28,7 @@ class TestOffcpu:
         throttled_after={},
     )
 
-    def derive(self, blocked=None, counts=None, sampled=None, woken=0, preempted=0):
+    def derive(self, blocked=None, counts=None, sampled=None, **waits):  # waits: woken, preempted, throttled
         table, times = [0] * offcpu.WAITS, [0] * offcpu.WAITS
         for wait, value in (blocked or {}).items():
             table[wait] = value
@@ -38,20 +38,26 @@ class TestOffcpu:
             "blocked_ns": tuple(table),
             "block_counts": tuple(times),
             "sampled_ns": {struct.pack("=Ii", *key): ns(value) for key, value in (sampled or {}).items()},
-            "woken_wait_ns": woken,
-            "preempted_wait_ns": preempted,
+            **{f"{kind}_wait_ns": waits.get(kind, 0) for kind in ("woken", "preempted", "throttled")},
         }
         return offcpu.derive(found, self.NAMES)
 
     def test_the_parts_are_the_whole(self):
-        """Blocked and runnable, voluntary and involuntary: each pair is the total."""
-        found = self.derive({FUTEX: 7_000_000, 511: 2_000_000}, {FUTEX: 3, 511: 2}, woken=500_000, preempted=250_000)
+        """Blocked, runnable and throttled; voluntary and involuntary: both are the total."""
+        found = self.derive(
+            {FUTEX: 7_000_000, 511: 2_000_000},
+            {FUTEX: 3, 511: 2},
+            woken=500_000,
+            preempted=250_000,
+            throttled=125_000,
+        )
 
         assert found["blocked_ms"] == 9
         assert found["runnable_ms"] == 0.75
+        assert found["throttled_ms"] == 0.125
         assert found["voluntary_ms"] == 9.5
-        assert found["involuntary_ms"] == 0.25
-        assert found["total_ms"] == 9.75
+        assert found["involuntary_ms"] == 0.375
+        assert found["total_ms"] == 9.875
         assert found["blocks"] == 5
 
     def test_nothing_happened(self):
@@ -60,6 +66,7 @@ class TestOffcpu:
             "total_ms": 0,
             "voluntary_ms": 0,
             "involuntary_ms": 0,
+            "throttled_ms": 0,
             "blocked_ms": 0,
             "runnable_ms": 0,
             "blocks": 0,
@@ -107,11 +114,12 @@ class TestOffcpu:
         assert (reason["reason"], reason["syscall"]) == ("exception", "")
 
     def test_the_run_queue_is_a_reason(self):
-        """Exact, so 100 % sampled."""
-        found = self.derive(woken=1_000_000, preempted=3_000_000)
+        """And so is a quota that is used up; both are exact, so 100 % sampled."""
+        found = self.derive(woken=1_000_000, preempted=3_000_000, throttled=2_000_000)
 
         assert [(r["reason"], r["ms"], r["sampled_percent"]) for r in found["top_reasons"]] == [
             ("run queue (preempted)", 3, 100),
+            ("throttled", 2, 100),
             ("run queue (woken)", 1, 100),
         ]
 

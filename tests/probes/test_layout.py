@@ -7,10 +7,11 @@ import struct
 import pytest
 from c_text import UNIT, constant, fields_of, format_before, format_of, struct_of
 
-from chainbench_agent.evidence import open_intervals
-from chainbench_agent.evidence.sample import HistogramCounts, TaskState
-from chainbench_agent.kernel import machine, names, values
-from chainbench_agent.kernel.fuse import TASK_RECORDS
+from chainbench_agent.evidence import ledger, open_intervals
+from chainbench_agent.evidence.sample import Account, HistogramCounts, TaskState
+from chainbench_agent.kernel import machine, names, target, values
+from chainbench_agent.kernel.fuse import ENDED_THREADS, MEMBERS, TASK_RECORDS
+from chainbench_agent.kernel.target import Kind
 from chainbench_agent.probes import CATALOG, cpu, offcpu
 from chainbench_agent.spec import HISTOGRAM_SLOTS, Distribution
 
@@ -48,8 +49,9 @@ def test_values_are_read_in_the_order_they_are_written(module):
         ("cb_config", machine._CONFIG),
         ("cb_loss", machine._LOSS),
         ("cb_identity", machine._IDENTITY),
-        ("cb_task", values._TASK),
         ("cb_on_cpu", values._ON_CPU),
+        ("cb_thread_key", values._THREAD_KEY),
+        ("cb_thread", values._THREAD),
         ("cpu_idle_span", values._IDLE),
     ],
 )
@@ -58,9 +60,31 @@ def test_structs_are_read_as_they_are_written(c_struct, python):
     assert python.format == format_of(c_struct)
 
 
+def test_a_task_is_read_as_it_is_written():
+    """Member by member, but for two that are the kernel side's own; what Python skips is exactly these."""
+    skipped = {"regs", "css_set"}
+    written = [(m, "x" * (8 if m in skipped else size or 1) if m in {*skipped, "pad"} else f"{size or ''}{code}")
+               for m, code, size in struct_of("cb_task")]  # fmt: skip
+    expected = "=" + "".join(code for _, code in written)
+    read = re.sub(r"(\d+)x", lambda pad: "x" * int(pad[1]), values._TASK.format)
+
+    assert skipped <= {member for member, _ in written}
+    assert read == expected
+    assert values._TASK.size == struct.calcsize(format_of("cb_task")) == 104
+
+
+def test_a_sum_of_threads_is_read_as_it_is_written():
+    """Python takes the sums of all fields by place: how many threads, then an Account; and two numbers."""
+    assert struct_of("cb_ended") == [(name, "Q", 0) for name in ("threads", *Account.__slots__)]
+    assert [name for name, _, _ in struct_of("cb_thread")] == [*Account.__slots__, "comm"]
+    assert struct_of("cb_population") == [("processes", "Q", 0), ("threads", "Q", 0)]
+
+
 def test_structs_that_derive_unpacks():
-    """offcpu.py unpacks "=Ii", cpu.py "=QQ", and both say so where they do it."""
-    assert format_of("offcpu_stack") in inspect.getsource(offcpu._blocked)
+    """offcpu.py unpacks "=Ii", the ledger "=QII", cpu.py "=QQ", and all say so where they do it."""
+    for reader in (offcpu.shares, offcpu.blocked_reasons):
+        assert format_of("offcpu_stack") in inspect.getsource(reader)
+    assert format_of("offcpu_thread") in inspect.getsource(ledger._threads)
     assert format_of("cpu_bandwidth") in inspect.getsource(cpu.derive)
 
 
@@ -90,12 +114,26 @@ def test_states_are_those_of_c():
     assert {name: number for number, name in enumerate(states)} == {state.name: state.value for state in TaskState}
 
 
+@pytest.mark.parametrize(
+    ("c_enum", "prefix", "python"),
+    [("cb_phase", "CB_", machine.Phase), ("cb_target_kind", "CB_", Kind)],
+)
+def test_enums_are_those_of_c(c_enum, prefix, python):
+    """The same names and numbers."""
+    body = re.search(rf"^enum {c_enum} \{{\n(.*?)^\}};", UNIT.text, re.MULTILINE | re.DOTALL)[1]
+    found = re.findall(rf"^\t{prefix}(\w+),", body, re.MULTILINE)
+
+    assert {name: number for number, name in enumerate(found)} == {member.name: member.value for member in python}
+
+
 def test_constants_are_those_of_c():
     """What stands in C and in Python is the same number."""
-    assert constant("OFFCPU_NO_SYSCALL") == offcpu.NO_SYSCALL == open_intervals.NO_SYSCALL
+    assert constant("OFFCPU_NO_SYSCALL") == offcpu.NO_SYSCALL == open_intervals.NO_SYSCALL == target.NO_SYSCALL
     assert constant("OFFCPU_UNINTERRUPTIBLE") == offcpu.UNINTERRUPTIBLE
     assert offcpu.WAITS == 2 * offcpu.UNINTERRUPTIBLE == 2 * (offcpu.NO_SYSCALL + 1)
-    assert constant("CB_WAIT_UNKNOWN") == open_intervals._WAIT_UNKNOWN
+    assert constant("CB_WAIT_UNKNOWN") == open_intervals._WAIT_UNKNOWN == ledger._WAIT_UNKNOWN
+    assert constant("CB_MEMBERS") == MEMBERS
+    assert constant("CB_ENDED_THREADS") == ENDED_THREADS
     assert constant("CPU_NOT_IDLE") == values._NOT_IDLE
     assert constant("CPU_IDLE_UNKNOWN") == names.UNKNOWN_STATE
 

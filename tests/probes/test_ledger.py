@@ -1,12 +1,16 @@
 """Every nanosecond of every thread is accounted for once, whatever the threads do."""
 
+import ctypes
 from collections import Counter
 from random import Random
 
 import pytest
-from user_space import AGENT, INTERRUPTIBLE, UNINTERRUPTIBLE, blocked
+from user_space import AGENT, DEAD, INTERRUPTIBLE, UNINTERRUPTIBLE, blocked
 
+from chainbench_agent.evidence.ledger import ledger
+from chainbench_agent.evidence.sample import Account, Thread
 from chainbench_agent.probes.offcpu import UNINTERRUPTIBLE as NO_SIGNAL
+from chainbench_agent.spec import Names
 
 
 class Model:
@@ -121,3 +125,131 @@ def test_the_account_of_a_bystander(kernel, seed):
     )
     assert ours == model.totals
     assert kernel.lost() == {}
+
+
+GROUP = 10
+"""Every thread of the lives below is in this process, and it is the target."""
+
+
+NEXT = {0: "runnable_ns", INTERRUPTIBLE: "blocked_ns", UNINTERRUPTIBLE: "blocked_ns", DEAD: None}
+"""What a thread is in after it left its CPU."""
+
+
+class Lives:
+    """Threads of one process that are born, run, wait, sleep, are throttled, and end; and a notebook of each."""
+
+    CPUS = 4
+
+    def __init__(self, kernel, seed):
+        self.kernel = kernel
+        self.random = Random(seed)  # noqa: S311 - no secret; it has to be repeatable
+        self.on = [kernel.idle] * self.CPUS
+        self.state, self.since, self.begun, self.books = {}, {}, {}, {}
+        self.ended = Counter()
+        self.numbers = list(range(10, 22))
+
+    def enters(self, task, state):
+        """The interval that is open goes into the book, and another begins."""
+        now = self.kernel.now_ns
+        if self.state.get(task):
+            self.books[task][self.state[task]] += now - self.since[task]
+        self.state[task], self.since[task] = state, now
+
+    def is_born(self):
+        number = self.random.choice(self.numbers)
+        self.numbers.remove(number)
+        task = self.kernel.task(number, tgid=GROUP, comm=f"t{number}", syscall=number)
+        self.kernel.tell("shim_set_quota", task, ctypes.c_uint64(77), 0, ctypes.c_uint64(0))
+        self.books[task], self.begun[task] = Counter(), self.kernel.now_ns
+        self.enters(task, "runnable_ns")
+        self.kernel.born(task)
+
+    def is_woken(self):
+        asleep = [task for task, state in self.state.items() if state == "blocked_ns"]
+        if asleep:
+            task = self.random.choice(asleep)
+            self.enters(task, "runnable_ns")
+            self.kernel.wake(task)
+
+    def switches(self):
+        cpu = self.random.randrange(self.CPUS)
+        out = self.on[cpu]
+        ready = [task for task, state in self.state.items() if state in ("runnable_ns", "throttled_ns")]
+        into = self.random.choice([*ready, self.kernel.idle])
+        state = self.random.choice(list(NEXT)) if out != self.kernel.idle else 0
+        if into == out:
+            return
+        if out != self.kernel.idle:
+            throttled = self.random.random() < 0.3
+            self.kernel.tell("shim_set_throttled", out, throttled)
+            self.enters(out, "throttled_ns" if throttled and not state else NEXT[state])
+        if into != self.kernel.idle:
+            self.enters(into, "on_cpu_ns")
+        self.on[cpu] = into
+        self.kernel.switch(out, into, state, cpu=cpu)
+        if state == DEAD:
+            self.is_over(out)
+
+    def is_over(self, task):
+        del self.state[task]
+        self.numbers.append(task.pid)
+        wall = self.kernel.now_ns - self.begun[task]
+        self.ended.update(self.books[task], wall_ns=wall, threads=1)
+
+    def live(self, steps):
+        for _ in range(steps):
+            self.kernel.at(self.kernel.now_ns + self.random.randrange(1, 10**6))
+            kind = self.random.random()
+            if kind < 0.1 and self.numbers:
+                self.is_born()
+            elif kind < 0.4:
+                self.is_woken()
+            else:
+                self.switches()
+
+    def book(self, task):
+        thread = Thread(task.pid, GROUP, f"t{task.pid}", self.begun[task])
+        return thread, Account(**self.books[task])
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_the_account_of_every_thread(kernel, seed):
+    """Ended or alive, its wall time is the sum of its states, and each is what its own notebook says."""
+    lives = Lives(kernel, seed)
+    kernel.at(1000).tree(GROUP).begin()
+    lives.live(3000)
+    kernel.end()
+
+    last = kernel.sample()
+    alive = {task.thread: task.account for task in last.tasks}
+    assert alive == dict(lives.book(task) for task in lives.state)
+    ended = last.members.ended
+    assert ended.wall_ns == ended.on_cpu_ns + ended.runnable_ns + ended.blocked_ns + ended.throttled_ns
+    assert lives.ended == Counter(
+        threads=last.members.ended_threads,
+        **{name: getattr(ended, name) for name in Account.__slots__},
+    )
+    books = dict(lives.book(task) for task in lives.books if task not in lives.state)
+    kept = last.members.ended_singly
+    assert kept
+    for thread, account in kept.items():
+        parts = account.on_cpu_ns + account.runnable_ns + account.blocked_ns + account.throttled_ns
+        assert account == Account(**{n: getattr(books[thread], n) for n in Account.__slots__[1:]}, wall_ns=parts)
+    assert last.members.threads == len(lives.books)
+    assert kernel.lost() == {}
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_nothing_is_unexplained(kernel, seed):
+    """The evidence's ledger of such a run adds up."""
+    lives = Lives(kernel, seed)
+    kernel.at(1000).tree(GROUP).begin()
+    lives.live(1000)
+    kernel.end()
+
+    found = ledger(kernel.counted(closed=True)["offcpu"], Names({}, {}, {}, {}), kernel.first, kernel.sample())
+
+    assert found["unexplained_ms"] == 0
+    assert found["wall_ms"] == pytest.approx(found["on_cpu_ms"] + found["runnable_ms"] + found["blocked_ms"], abs=1e-5)
+    assert sum(category["ms"] for category in found["blocked"]) == pytest.approx(found["blocked_ms"], abs=1e-3)
+    assert all(thread["unexplained_ms"] == 0 for thread in found["threads"])

@@ -2,7 +2,6 @@
 
 import ctypes
 
-import pytest
 from user_space import AGENT, DEAD, FUTEX, INTERRUPTIBLE, READ, UNINTERRUPTIBLE, UserSpace, blocked, fused
 
 from chainbench_agent.kernel.fuse import TASK_RECORDS
@@ -35,18 +34,75 @@ def test_a_number_is_used_again(kernel, thread):
     assert kernel.lost() == {}
 
 
-def test_two_threads_on_one_record(kernel, thread):
-    """The second is not measured, and that is counted; the first is measured all the same."""
-    double = kernel.task(thread.pid + TASK_RECORDS)
+def sharing(kernel, count):
+    """Threads whose numbers lead to one record."""
+    return [kernel.task(10 + i * TASK_RECORDS, comm=f"t{i}", syscall=20 + i) for i in range(count)]
 
-    kernel.at(1100).switch(thread, double, INTERRUPTIBLE)
-    kernel.at(1400).switch(double, kernel.idle, INTERRUPTIBLE)
-    kernel.at(1500).wake(thread)
 
+def work(kernel, tasks):
+    """Each runs, sleeps and waits, each for another time; the answer is (on_cpu, blocked, runnable) of each."""
+    expected = []
+    for i, task in enumerate(tasks, start=1):
+        since = kernel.now_ns
+        kernel.born(task)
+        kernel.at(since + i).switch(kernel.idle, task)
+        kernel.at(since + 11 * i).switch(task, kernel.idle, INTERRUPTIBLE)
+        expected.append((task.pid, 10 * i, 100 * i, i))
+    for task, (_, _, ns, _) in zip(tasks, expected, strict=True):
+        since = {t.thread.tid: t.since_ns for t in kernel.sample().tasks}.get(task.pid, 0)
+        kernel.at(max(kernel.now_ns, since + ns)).wake(task)
+    return expected
+
+
+def test_four_threads_on_one_record(kernel):
+    """Told apart at every edge."""
+    tasks = sharing(kernel, 4)
+    kernel.at(1000).begin()
+    expected = work(kernel, tasks)
+
+    found = [
+        (task.thread.tid, task.account.on_cpu_ns, task.account.runnable_ns, task.thread.command)
+        for task in kernel.sample().tasks
+    ]
+    assert sorted(found) == [(pid, on, wait, f"t{i}") for i, (pid, on, _, wait) in enumerate(expected)]
     counted = kernel.counted()
-    assert counted["cpu"]["on_cpu_ns"] == 100
-    assert blocked(counted["offcpu"]) == {FUTEX: 400}
-    assert kernel.lost() == {"task_collisions": 2}
+    assert counted["cpu"]["on_cpu_ns"] == 10 + 20 + 30 + 40
+    assert counted["offcpu"]["woken_wait_ns"] == 1 + 2 + 3 + 4
+    assert set(blocked(counted["offcpu"])) == {20, 21, 22, 23}
+    assert kernel.lost() == {}
+
+
+def test_a_fifth_thread_on_one_record(kernel):
+    """It is not measured, and each time that is counted; the others are measured all the same."""
+    *tasks, fifth = sharing(kernel, 5)
+    kernel.at(1000).begin()
+    work(kernel, tasks)
+    before = kernel.counted()
+
+    kernel.born(fifth)
+    kernel.at(kernel.now_ns + 5).switch(kernel.idle, fifth)
+    kernel.at(kernel.now_ns + 100).switch(fifth, kernel.idle, INTERRUPTIBLE)
+    kernel.at(kernel.now_ns + 100).wake(fifth)
+
+    assert kernel.counted() == before
+    assert kernel.lost() == {"task_collisions": 4}
+    kernel.switch(kernel.idle, tasks[3])
+    kernel.at(kernel.now_ns + 7).switch(tasks[3], fifth, DEAD)
+    kernel.at(kernel.now_ns + 9).switch(fifth, kernel.idle, INTERRUPTIBLE)
+    assert kernel.counted()["cpu"]["on_cpu_ns"] == before["cpu"]["on_cpu_ns"] + 7 + 9
+    assert kernel.lost() == {"task_collisions": 4}
+
+
+def test_a_thread_keeps_its_record(kernel):
+    """Also when a nearer one becomes free: it does not start anew there."""
+    first, second = sharing(kernel, 2)
+    kernel.at(1000).begin().switch(kernel.idle, first)
+    kernel.at(1100).switch(first, second, DEAD)
+    kernel.at(1150).switch(second, kernel.idle, INTERRUPTIBLE)
+    kernel.at(1160).wake(second)
+
+    (task,) = kernel.sample().tasks
+    assert (task.thread.tid, task.account.on_cpu_ns, task.account.blocked_ns) == (second.pid, 50, 10)
 
 
 def test_a_record_is_free_after_a_death(kernel, thread):
@@ -147,13 +203,16 @@ def test_the_state_of_older_kernels(compile_unit):
     assert blocked(kernel.counted()["offcpu"]) == {READ | NO_SIGNAL: 30}
 
 
-@pytest.mark.xfail(strict=True, reason="cb_adopt takes every record for one that existed when the run began")
 def test_a_record_that_becomes_free(kernel, thread):
     """A thread that was born in the run, into a collision, has not waited since before it was born."""
-    double = kernel.task(thread.pid + TASK_RECORDS)
-    kernel.at(5000).born(double)  # lost: the record is the other's
+    *_, double = others = [kernel.task(thread.pid + i * TASK_RECORDS) for i in range(1, 5)]
+    for other in others[:-1]:
+        kernel.born(other)
+    kernel.at(5000).born(double)  # lost: the records are the others'
+    assert kernel.lost() == {"task_collisions": 1}
 
     kernel.at(6000).switch(thread, double, DEAD)
     kernel.at(6100).switch(double, kernel.idle, INTERRUPTIBLE)
 
     assert kernel.counted()["runqlat"]["latency_ns"].sum <= 6000 - 5000
+    assert kernel.counted()["cpu"]["on_cpu_ns"] == 5000 + 100

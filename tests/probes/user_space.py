@@ -1,13 +1,16 @@
 """A kernel that a test plays itself: it holds the clock, fires the hooks, and reads the maps as the agent does."""
 
 import ctypes
+from array import array
 from dataclasses import dataclass
 
 from chainbench_agent.evidence.build import difference
 from chainbench_agent.evidence.open_intervals import close_intervals
-from chainbench_agent.evidence.sample import Sample
+from chainbench_agent.evidence.sample import Account, Members, Sample
 from chainbench_agent.kernel import machine, values
 from chainbench_agent.kernel.fuse import fuse
+from chainbench_agent.kernel.machine import Phase
+from chainbench_agent.kernel.target import KernelTarget, Kind
 from chainbench_agent.probes import CATALOG, HOOKS
 
 CPUS = 4  # SHIM_CPUS
@@ -37,7 +40,9 @@ class UserSpace:
         self.library = library
         self.run = 0
         self.first = None
-        for maker in ("shim_task", "shim_request"):
+        self.target = KernelTarget()
+        self.attached = False
+        for maker in ("shim_task", "shim_request", "shim_bio", "shim_cgroup"):
             getattr(library, maker).restype = ctypes.c_void_p
         self.idle = self.task(0)
         self.set("shim_current", ctypes.c_void_p, self.idle.address)
@@ -70,8 +75,19 @@ class UserSpace:
     def tell(self, setter, task, *what):
         getattr(self.library, setter)(ctypes.c_void_p(task.address), *what)
 
-    def request(self, size):
-        return self.library.shim_request(size)
+    def request(self, size, bio=None):
+        request = self.library.shim_request(size)
+        self.library.shim_set_bio(ctypes.c_void_p(request), ctypes.c_void_p(bio))
+        return request
+
+    def bio(self):
+        return self.library.shim_bio()
+
+    def move(self, task, *cgroups):
+        """Into the last of these cgroups, each an id; the first is a child of the root."""
+        path = (1, *cgroups)
+        group = self.library.shim_cgroup(len(path), (ctypes.c_uint64 * len(path))(*path))
+        self.tell("shim_set_cgroup", task, ctypes.c_void_p(group))
 
     # ---- what happens
 
@@ -92,22 +108,55 @@ class UserSpace:
     def born(self, task):
         self.fire("sched_wakeup_new_0", task)
 
+    def fork(self, parent, child):
+        self.fire("sched_process_fork_0", parent, child, current=parent)
+        return child
+
+    def exit(self, task, left=0):
+        """`left`: the threads of its group that go on."""
+        self.tell("shim_set_live", task, left)
+        self.fire("sched_process_exit_0", task, current=task)
+
     # ---- what the agent does
+
+    def attach(self, target, *members):
+        """As kernel/machine.py: the hashes are emptied, and `members` are seeded into a tree."""
+        self.run += 1
+        self.attached = True
+        self.target = target
+        for name in (*(f"{m.name}_{key.name}" for m in CATALOG for key in m.keyed), "cb_members", "cb_ended_threads"):
+            entries = self.get(f"{name}_entries")
+            ctypes.memset((ctypes.c_uint8 * entries).in_dll(self.library, f"{name}_used"), 0, entries)
+        (ctypes.c_uint64 * 1).in_dll(self.library, "cb_kept_cells")[0] = 0
+        self._configure(Phase.SEEDING if target.kind == Kind.TREE else Phase.OFF)
+        for index, pid in enumerate(members):
+            (ctypes.c_uint32 * len(members)).in_dll(self.library, "cb_members_keys")[index] = pid
+            (ctypes.c_uint8 * len(members)).in_dll(self.library, "cb_members_used")[index] = 1
+        return self
+
+    def tree(self, *members):
+        return self.attach(KernelTarget(Kind.TREE), *members)
+
+    def cgroup(self, number, level):
+        return self.attach(KernelTarget(Kind.CGROUP, cgroup_id=number, cgroup_level=level))
 
     def begin(self):
         """As kernel/machine.py: the first sample is taken before the switch is flipped."""
-        self.run += 1
-        self._configure(recording=False)
+        if not self.attached:
+            self.attach(KernelTarget())
+        self.attached = False
         self.first = self.sample()
-        self._configure(recording=True)
+        self._configure(Phase.ON)
         return self
 
     def end(self):
-        self._configure(recording=False)
+        self._configure(Phase.OFF)
         return self
 
-    def _configure(self, *, recording):
-        packed = machine._CONFIG.pack(self.now_ns, self.run, recording, AGENT, AGENT + 1)
+    def _configure(self, phase):
+        target = self.target
+        head = (self.now_ns, target.cgroup_id, self.run, phase, AGENT, AGENT + 1)
+        packed = machine._CONFIG.pack(*head, target.kind, target.cgroup_level)
         size = self.get("cb_config_size")
         assert size == len(packed)
         (ctypes.c_char * size).in_dll(self.library, "cb_config_cells").raw = packed
@@ -135,8 +184,25 @@ class UserSpace:
             modules=modules,
             loss=dict(zip(machine.LOSS_CAUSES, lost, strict=True)),
             tasks=tuple(values.open_tasks(memoryview(self.raw("cb_tasks")), self.raw("cb_on_cpu"), self.run)),
+            members=self.members(),
             idle=tuple(values.idle_cpus(self.raw("cpu_idle_span"), self.run)),
         )
+
+    def sums(self, name):
+        """A per-CPU struct of u64 fields, summed over the CPUs."""
+        words = array("Q", self.raw(name))
+        stride = len(words) // CPUS
+        return [sum(words[field::stride]) for field in range(stride)]
+
+    def members(self):
+        threads, *ended = self.sums("cb_ended")
+        processes, seen = self.sums("cb_population")
+        singly = values.ended_threads(self.hash("cb_ended_threads"))
+        return Members(threads, Account(*ended), singly, processes=processes, threads=seen)
+
+    def tree_now(self):
+        """The thread groups that are followed."""
+        return {int.from_bytes(key, "little") for key in self.hash("cb_members")}
 
     def counted(self, *, closed=False):
         """Module → metric → what it grew by in this run; `closed`: with what is open now."""

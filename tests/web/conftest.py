@@ -1,6 +1,9 @@
+from contextlib import suppress
+
 import pytest
 
 from chainbench_agent.collector.fake import FakeCollector
+from chainbench_agent.errors import AgentError
 from chainbench_agent.runs import Runs
 from chainbench_agent.web.app import create_app
 
@@ -24,7 +27,10 @@ def collector():
 
 @pytest.fixture
 def runs(collector):
-    return Runs(collector, "m")
+    runs = Runs(collector, "m")
+    yield runs
+    with suppress(AgentError):  # nobody watches a run of a test that is over
+        runs.stop()
 
 
 @pytest.fixture

@@ -5,8 +5,10 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from chainbench_agent.active import MAX_DURATION_S
 from chainbench_agent.collector.base import CollectorStatus
 from chainbench_agent.collector.fake import FakeCollector
+from chainbench_agent.runs import Runs
 
 REPORT = {
     "impl": "python",
@@ -28,6 +30,66 @@ def test_start(client, labels, runs):
     assert answer.json["run_id"] == runs.status().active.id
     assert labels.items() <= answer.json.items()
     assert (answer.json["machine"], answer.json["backend"], answer.json["available"]) == ("m", "ebpf", True)
+
+
+@pytest.mark.parametrize(
+    ("extra", "target"),
+    [
+        ({}, {"kind": "machine"}),
+        ({"pid": 1}, {"kind": "pid", "pid": 1}),
+        ({"pid": 1 << 22}, {"kind": "pid", "pid": 1 << 22}),
+        ({"pid": 7, "cgroup": None}, {"kind": "pid", "pid": 7}),
+        ({"cgroup": "/a.slice/b.scope"}, {"kind": "cgroup", "cgroup": "/a.slice/b.scope"}),
+        ({"pid": None, "cgroup": "/"}, {"kind": "cgroup", "cgroup": "/"}),
+    ],
+)
+def test_start_for_a_target(client, labels, collector, extra, target):
+    """The answer says whose events will count; the collector hears who asked, for a pid means what it means there."""
+    connection = {"REMOTE_ADDR": "10.0.0.2", "REMOTE_PORT": "40000"}
+    answer = client.post("/start", json=labels | extra, environ_overrides=connection)
+
+    assert (answer.status_code, answer.json["target"]) == (200, target)
+    asked, peer = collector.started_for
+    assert asked.model_dump(exclude_none=True) == target
+    assert peer == ("10.0.0.2", 40000)
+
+
+@pytest.mark.parametrize("connection", [{"REMOTE_ADDR": "", "REMOTE_PORT": ""}, {"REMOTE_ADDR": "10.0.0.2"}])
+def test_start_over_a_connection_without_a_port(client, labels, collector, connection):
+    """A unix socket: nobody is told as the one who asks."""
+    client.post("/start", json=labels, environ_overrides=connection)
+
+    assert collector.started_for[1] is None
+
+
+@pytest.mark.parametrize(
+    ("extra", "longest_s"),
+    [({}, MAX_DURATION_S), ({"max_duration_s": 0.5}, 0.5), ({"max_duration_s": 604800}, 604800)],
+)
+def test_start_for_at_most_so_long(client, labels, monkeypatch, extra, longest_s):
+    """An hour, unless the request says otherwise."""
+    asked = []
+    start = Runs.start
+    monkeypatch.setattr(Runs, "start", lambda *how: asked.append(how[-1]) or start(*how))
+
+    assert client.post("/start", json=labels | extra).status_code == 200
+    assert asked == [longest_s]
+
+
+def test_a_run_that_ended_by_itself(client, labels, runs):
+    """Nobody stopped it; its evidence waits where the late stop is sent to."""
+    run_id = client.post("/start", json=labels | {"max_duration_s": 0.001}).json["run_id"]
+    with runs._changed:
+        assert runs._changed.wait_for(lambda: runs._phase == "idle", 60)
+
+    late = client.post("/stop")
+
+    assert late.status_code == 409
+    assert late.json["detail"] == (
+        f"no run is on: run {run_id} ended by itself (max_duration); GET /report has its evidence"
+    )
+    run = client.get("/report").json["evidence"]["run"]
+    assert (run["id"], run["ended_by"]) == (run_id, "max_duration")
 
 
 @pytest.mark.parametrize(
@@ -83,6 +145,15 @@ def test_report(client, runs):
     (report,) = runs.reports()
     assert (report.scenario, report.baseline_ms, report.optimized_ms, report.gain_pct) == ("", 120.5, 60, 50.2)
     assert (report.baseline_success, report.optimized_success) == (None, True)
+
+
+@pytest.mark.parametrize(("sent", "kept"), [(True, True), (False, False), (1, True), (0, False), (None, None)])
+def test_flags_are_truth_values_or_numbers(client, runs, sent, kept):
+    """Runners in the wild send 0 and 1."""
+    assert client.post("/report", json=REPORT | {"baseline_success": sent}).status_code == 200
+
+    (report,) = runs.reports()
+    assert report.baseline_success is kept
 
 
 def test_the_evidence_of_the_latest_run(client, labels):

@@ -2,6 +2,7 @@
 
 import pytest
 
+from chainbench_agent.errors import InputError
 from chainbench_agent.web.app import LONGEST_BODY
 
 JSON = "application/json"
@@ -50,12 +51,77 @@ def test_a_wrong_label(client, labels, name, value, message):
 
 
 def test_all_wrong_fields_are_named_at_once(client):
-    document = problem(client.post("/start", json={"pid": 1}), 422)
+    document = problem(client.post("/start", json={"pid": 0}), 422)
 
     assert [error["field"] for error in document["errors"]] == [*LABELS, "pid"]
 
 
-WHOLE_MACHINE = ("this version measures the whole machine", "leave it out")
+WANTED = {
+    "pid": "send it as the number of a process",
+    "cgroup": "send it as the path of a cgroup v2",
+    "max_duration_s": "send it as a number of seconds, a week at most",
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("pid", 0, "input should be greater than or equal to 1"),
+        ("pid", -1, "input should be greater than or equal to 1"),
+        ("pid", (1 << 22) + 1, "input should be less than or equal to 4194304"),
+        *(("pid", value, "input should be a valid integer") for value in ("7", 7.5, 7.0, True, [7], {"a": 1})),
+        ("cgroup", "", "string should have at least 1 character"),
+        ("cgroup", "/" * 4097, "string should have at most 4096 characters"),
+        ("cgroup", "/a\x00b", "has characters that do not print"),
+        *(("cgroup", value, "input should be a valid string") for value in (7, True, ["/a"])),
+        *(("max_duration_s", value, "input should be greater than 0") for value in (0, -1, 0.0)),
+        ("max_duration_s", 604801, "input should be less than or equal to 604800"),
+        *(("max_duration_s", value, "input should be a valid number") for value in ("60", True, [60])),
+    ],
+)
+def test_a_wrong_target_or_time(client, labels, name, value, message):
+    """Nothing is guessed from it, and no run is on."""
+    document = problem(client.post("/start", json=labels | {name: value}), 422)
+
+    assert document["errors"] == [{"field": name, "message": message, "remedy": WANTED[name]}]
+    assert client.get("/status").json["status"] == "idle"
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999"])
+def test_a_time_without_end(client, labels, value):
+    words = ",".join(f'"{key}": "{text}"' for key, text in labels.items())
+    body = f'{{{words},"max_duration_s": {value}}}'
+
+    document = problem(client.post("/start", data=body, content_type=JSON), 422)
+
+    assert [(error["field"], error["remedy"]) for error in document["errors"]] == [
+        ("max_duration_s", WANTED["max_duration_s"])
+    ]
+
+
+def test_two_targets(client, labels):
+    """Which of them was meant, nobody knows."""
+    document = problem(client.post("/start", json=labels | {"pid": 7, "cgroup": "/a"}), 422)
+
+    assert document["errors"] == [
+        {"field": "cgroup", "message": "a pid was sent as well", "remedy": "send one of the two"}
+    ]
+
+
+def test_a_target_that_is_not_there(client, labels, collector, runs):
+    """A mistake of who asks, not of the agent: the field is named, and nothing has failed."""
+    sentence = "there is no process 7; start it first, or name the runner's own pid"
+    collector.fails["start"] = InputError("pid", sentence)
+
+    document = problem(client.post("/start", json=labels | {"pid": 7}), 422)
+
+    assert document["detail"] == f"pid: {sentence}"
+    assert document["errors"] == [{"field": "pid", "message": sentence}]
+    assert client.get("/status").json["status"] == "idle"
+    assert "failure" not in client.get("/status").json
+    assert runs.kept() == ()
+
+
 EVERY_EVENT = ("this version counts every event", "leave it out, or send 1")
 CHOSEN_BEFORE = (
     "modules are chosen when the agent starts; it collects runqlat, exec",
@@ -66,10 +132,6 @@ CHOSEN_BEFORE = (
 @pytest.mark.parametrize(
     ("name", "value", "answer"),
     [
-        ("pid", 1, WHOLE_MACHINE),
-        ("pid", 0, WHOLE_MACHINE),
-        ("cgroup", "/a.slice", WHOLE_MACHINE),
-        ("max_duration_s", 60, ("in this version only /stop ends a run", "leave it out")),
         ("sample_interval", 10, EVERY_EVENT),
         ("sample_interval", [1], EVERY_EVENT),
         ("sample_interval", "x", EVERY_EVENT),
@@ -105,7 +167,7 @@ def test_a_wrong_number(client, runs, name, value):
     ("change", "remedy"),
     [
         ({"baseline_ms": -1}, "send it as a number of milliseconds, 0 or more"),
-        ({"baseline_success": "yes"}, "send it as true or false"),
+        *(({"baseline_success": value}, "send it as true or false") for value in ("yes", "true", 2, -1, 1.0, [])),
         ({"scenario": 1}, "send it as a string of at most 200 printable characters"),
         ({"commit": ""}, WORD),
     ],

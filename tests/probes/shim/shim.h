@@ -23,7 +23,15 @@ struct pt_regs {
 	u64 more[5];
 };
 struct kernfs_node { u64 id; };
-struct cgroup { struct kernfs_node *kn; };
+struct cgroup {
+	struct kernfs_node *kn;
+	int level;
+	u64 ancestor_ids[4];        // its name before v6.1
+	struct cgroup *ancestors[4]; // the last one is itself
+};
+struct css_set { struct cgroup *dfl_cgrp; };
+struct signal_struct { struct { int counter; } live; };
+struct cfs_rq { int throttle_count; };
 struct task_group {
 	struct { struct cgroup *cgroup; } css;
 	struct { u64 quota; int nr_throttled; u64 throttled_time; } cfs_bandwidth;
@@ -37,9 +45,16 @@ struct task_struct {
 	void *stack;
 	struct task_struct *real_parent;
 	struct task_group *sched_task_group;
+	struct { struct cfs_rq *cfs_rq; } se;
+	struct css_set *cgroups;
+	struct signal_struct *signal;
 	char comm[16];
 };
-struct request { u32 __data_len; };
+struct bio { int unused; };
+struct request {
+	u32 __data_len;
+	struct bio *bio;
+};
 struct linux_binprm { int unused; };
 struct bpf_raw_tracepoint_args { u64 args[8]; };
 
@@ -53,6 +68,36 @@ u64 shim_stack_walks;
 struct task_struct *shim_current;
 
 static struct task_group shim_no_quota = { .cfs_bandwidth = { .quota = ~0ULL } };
+static struct css_set *shim_css_set(struct cgroup *group)
+{
+	struct css_set *set = calloc(1, sizeof(*set));
+
+	set->dfl_cgrp = group;
+	return set;
+}
+
+// A cgroup at the end of the path of ids that begins with the hierarchy's root.
+struct cgroup *shim_cgroup(int levels, const u64 *ids)
+{
+	struct cgroup *parent = NULL, *group = NULL;
+
+	for (int level = 0; level < levels; level++, parent = group) {
+		group = calloc(1, sizeof(*group));
+		if (parent)
+			*group = *parent;
+		group->kn = calloc(1, sizeof(struct kernfs_node));
+		group->kn->id = ids[level];
+		group->level = level;
+		group->ancestor_ids[level] = ids[level];
+		group->ancestors[level] = group;
+	}
+	return group;
+}
+
+void shim_set_cgroup(struct task_struct *task, struct cgroup *group)
+{
+	task->cgroups = shim_css_set(group);
+}
 
 struct task_struct *shim_task(int pid, int tgid, u32 flags)
 {
@@ -63,7 +108,21 @@ struct task_struct *shim_task(int pid, int tgid, u32 flags)
 	task->flags = flags;
 	task->stack = calloc(1, 16384);
 	task->sched_task_group = &shim_no_quota;
+	task->se.cfs_rq = calloc(1, sizeof(struct cfs_rq));
+	task->signal = calloc(1, sizeof(struct signal_struct));
+	task->signal->live.counter = 1;
+	shim_set_cgroup(task, shim_cgroup(1, (u64[]){ 1 }));
 	return task;
+}
+
+void shim_set_live(struct task_struct *task, int threads)
+{
+	task->signal->live.counter = threads;
+}
+
+void shim_set_throttled(struct task_struct *task, int count)
+{
+	task->se.cfs_rq->throttle_count = count;
 }
 
 void shim_set_syscall(struct task_struct *task, u64 number)
@@ -110,6 +169,16 @@ struct request *shim_request(u32 bytes)
 
 	request->__data_len = bytes;
 	return request;
+}
+
+struct bio *shim_bio(void)
+{
+	return calloc(1, sizeof(struct bio));
+}
+
+void shim_set_bio(struct request *request, struct bio *bio)
+{
+	request->bio = bio;
 }
 
 // ---- helpers

@@ -1,0 +1,160 @@
+"""A pid as the runner means it, told from a /proc of our own making."""
+
+import pytest
+
+from chainbench_agent.errors import InputError
+from chainbench_agent.kernel import namespaces
+from chainbench_agent.kernel.namespaces import owner_of, pid_here
+
+HERE, THERE, ELSEWHERE = "pid:[1]", "pid:[2]", "pid:[3]"
+PEER = ("127.0.0.1", 40000)
+HEADER = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n"
+
+
+class Proc:
+    """`add` makes a process; `connect` gives it the client's end of a connection."""
+
+    def __init__(self, path):
+        self.path = path
+        (path / "net").mkdir()
+        self.sockets = {"tcp": [], "tcp6": []}
+        self.add("self", HERE)
+        self.connect(None)
+
+    def add(self, number, space=HERE, inside=()):
+        """`inside`: its numbers in the namespaces below ours, the innermost last."""
+        directory = self.path / str(number)
+        for part in ("ns", "fd"):
+            (directory / part).mkdir(parents=True)
+        (directory / "ns/pid").symlink_to(space)
+        numbers = "\t".join(map(str, (number, *inside)))
+        (directory / "status").write_text(f"Name:\tsh\nNSpid:\t{numbers}\nNSpgid:\t{numbers}\nNSsid:\t99\t99\n")
+
+    def connect(self, number, inode=555, port=40000, table="tcp"):
+        if number is not None:
+            (self.path / str(number) / "fd/3").symlink_to(f"socket:[{inode}]")
+            loopback = {"tcp": "0100007F", "tcp6": "0000000000000000FFFF00000100007F"}[table]
+            ends = f"{loopback}:{port:04X} {loopback}:2382"
+            line = f"   0: {ends} 01 00000000:00000000 00:00000000 00000000  0  0 {inode} 1\n"
+            self.sockets[table].append(line)
+        for name, lines in self.sockets.items():
+            (self.path / "net" / name).write_text(HEADER + "".join(lines))
+
+
+@pytest.fixture
+def proc(tmp_path, monkeypatch):
+    monkeypatch.setattr(namespaces, "PROC", tmp_path)
+    return Proc(tmp_path)
+
+
+def test_a_runner_beside_the_agent(proc):
+    """Its numbers are ours, also where a container has the same one."""
+    proc.add(100)
+    proc.add(7)
+    proc.add(900, THERE, (7,))
+    proc.connect(100)
+
+    assert pid_here(7, PEER) == 7
+
+
+def test_a_runner_in_a_container(proc):
+    """Its 7 is 900 here, and neither ours nor another container's."""
+    proc.add(7)
+    proc.add(800, ELSEWHERE, (7,))
+    proc.add(900, THERE, (7,))
+    proc.add(901, THERE, (8,))
+    proc.connect(901)
+
+    assert pid_here(7, PEER) == 900
+
+
+def test_a_container_in_a_container(proc):
+    """What a process is called is its innermost number."""
+    proc.add(900, THERE, (7,))
+    proc.add(950, ELSEWHERE, (70, 7))
+    proc.add(951, ELSEWHERE, (71, 1))
+    proc.connect(951)
+
+    assert pid_here(7, PEER) == 950
+
+
+def test_a_runner_in_a_container_names_a_process_of_the_host(proc):
+    """It cannot see that one; nothing is guessed."""
+    proc.add(7)
+    proc.add(901, THERE, (8,))
+    proc.connect(901)
+
+    with pytest.raises(InputError, match="pid: there is no process 7 in the PID namespace of the runner") as caught:
+        pid_here(7, PEER)
+    assert caught.value.field == "pid"
+
+
+@pytest.mark.parametrize("peer", [None, PEER], ids=["unix socket", "nobody has it"])
+class TestAPeerThatIsUnknown:
+    def test_a_number_that_is_one_process(self, proc, peer):
+        """Here, or in a container."""
+        proc.add(7)
+        proc.add(900, THERE, (8,))
+
+        assert pid_here(7, peer) == 7
+        assert pid_here(8, peer) == 900
+
+    @pytest.mark.parametrize("others", [1, 2])
+    def test_a_number_that_is_several(self, proc, peer, others):
+        """Refused with how many, and what to send instead."""
+        proc.add(7)
+        for number in range(others):
+            proc.add(900 + number, f"pid:[{2 + number}]", (7,))
+
+        with pytest.raises(InputError, match=f"{1 + others} processes.*the number that the host uses, or a cgroup"):
+            pid_here(7, peer)
+
+    def test_a_number_in_two_containers(self, proc, peer):
+        proc.add(900, THERE, (7,))
+        proc.add(901, ELSEWHERE, (7,))
+
+        with pytest.raises(InputError, match="7 is the number of 2 processes"):
+            pid_here(7, peer)
+
+    def test_no_process(self, proc, peer):
+        proc.add(8)
+
+        with pytest.raises(InputError, match="there is no process 7; start it first, or name the runner's own pid"):
+            pid_here(7, peer)
+
+
+@pytest.mark.parametrize("table", ["tcp", "tcp6"])
+def test_the_owner_of_a_connection(proc, table):
+    """By the address and the port of the client's end, whatever else is open."""
+    proc.add(100)
+    proc.add(101)
+    proc.connect(100, inode=554, port=40001, table=table)
+    proc.connect(101, inode=555, port=40000, table=table)
+
+    assert owner_of(("127.0.0.1", 40000)) == 101
+    assert owner_of(("127.0.0.1", 40001)) == 100
+    assert owner_of(("127.0.0.1", 40002)) is None
+    assert owner_of(("10.9.9.9", 40000)) is None  # the same port, on another machine
+
+
+def test_a_connection_that_nobody_holds_any_more(proc):
+    """The client ended, or is another user's."""
+    proc.add(100)
+    proc.connect(100)
+    (proc.path / "100/fd/3").unlink()
+
+    assert owner_of(PEER) is None
+
+
+def test_processes_that_end_while_they_are_looked_at(proc):
+    """What is left of them is passed over."""
+    proc.add(7)
+    for number, part in ((20, "status"), (21, "ns/pid")):
+        proc.add(number, THERE, (7,))
+        (proc.path / str(number) / part).unlink()
+    (proc.path / "20/ns/pid").unlink()
+
+    with pytest.raises(InputError, match="7 is the number of 2 processes"):
+        pid_here(7, None)
+    (proc.path / "21/status").unlink()
+    assert pid_here(7, None) == 7

@@ -1,0 +1,315 @@
+"""Who is in a target: processes and cgroups of our own making, and then this machine's."""
+
+import os
+import subprocess
+from dataclasses import replace
+
+import pytest
+
+from chainbench_agent.errors import InputError
+from chainbench_agent.evidence.model import Target
+from chainbench_agent.evidence.sample import Sleeper, Thread
+from chainbench_agent.kernel import target
+from chainbench_agent.kernel.target import (
+    NO_SYSCALL,
+    KernelTarget,
+    Kind,
+    cgroup_processes,
+    process_tree,
+    resolve,
+    schedstat,
+    seed,
+    sleepers,
+)
+
+BEGAN_NS = 5
+
+
+class Proc:
+    """`add(pid, parent)` makes a process, `thread(pid, tid)` a thread of it."""
+
+    def __init__(self, path):
+        self.path = path
+        (path / "self").mkdir()
+        (path / "stat").write_text("cpu 1 2 3\n")
+
+    def add(self, pid, parent, command="sh"):
+        (self.path / str(pid) / "task").mkdir(parents=True)
+        (self.path / str(pid) / "stat").write_text(f"{pid} ({command}) S {parent} {pid} {pid} 0 -1 4194304\n")
+
+    def remove(self, pid):
+        (self.path / str(pid) / "stat").unlink()
+        (self.path / str(pid) / "task").rmdir()
+        (self.path / str(pid)).rmdir()
+
+    def thread(self, pid, tid, command="worker", **files):
+        task = self.path / str(pid) / "task" / str(tid)
+        task.mkdir()
+        state = files.pop("state", "S")
+        (task / "stat").write_text(f"{tid} ({command}) {state} 1 {pid} {pid} 0 -1 4194304\n")
+        for name, text in files.items():
+            (task / name).write_text(text)
+
+
+@pytest.fixture
+def proc(tmp_path, monkeypatch):
+    (tmp_path / "proc").mkdir()
+    monkeypatch.setattr(target, "PROC", tmp_path / "proc")
+    return Proc(tmp_path / "proc")
+
+
+@pytest.fixture
+def cgroups(tmp_path, monkeypatch):
+    """A hierarchy with /a, /a/b and /c; the answer is where it is mounted."""
+    mount = tmp_path / "cgroup"
+    for group, processes in (("", "1\n"), ("a", "10\n11\n"), ("a/b", "12\n"), ("c", "")):
+        (mount / group).mkdir(exist_ok=True)
+        (mount / group / "cgroup.procs").write_text(processes)
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"proc /proc proc rw 0 0\ncgroup /sys/x cgroup rw,cpu 0 0\ncgroup2 {mount} cgroup2 rw 0 0\n")
+    monkeypatch.setattr(target, "MOUNTS", mounts)
+    return mount
+
+
+# --- Trees ----------------------------------------------------------------------------------------
+
+
+def test_a_process_tree(proc):
+    """All generations, nobody beside; a command may look like anything."""
+    for pid, parent in ((1, 0), (10, 1), (11, 10), (12, 11), (13, 11), (20, 1), (21, 20)):
+        proc.add(pid, parent, command=f") R {20} (")
+
+    assert process_tree(10) == {10, 11, 12, 13}
+    assert process_tree(21) == {21}
+    assert process_tree(99) == set()
+
+
+def test_a_process_that_ends_while_it_is_looked_at(proc):
+    """Its children are somebody else's then, and it has none."""
+    for pid, parent in ((10, 1), (11, 10), (12, 10)):
+        proc.add(pid, parent)
+    (proc.path / "11/stat").unlink()
+
+    assert process_tree(10) == {10, 12}
+
+
+def test_the_whole_machine_is_nobody_in_particular():
+    assert resolve(Target()) == KernelTarget(Kind.MACHINE)
+    assert KernelTarget().processes() == set()
+
+
+def test_a_pid_is_what_the_peer_means(monkeypatch, proc):
+    asked = []
+    monkeypatch.setattr(target, "pid_here", lambda pid, peer: asked.append((pid, peer)) or 70)
+    proc.add(70, 1)
+    proc.add(71, 70)
+    (target.PROC / "70/status").write_text("Name:\tsh\nTgid:\t70\n")
+    (target.PROC / "71/status").write_text("Name:\tsh\nTgid:\t70\n")
+
+    found = resolve(Target(kind="pid", pid=7), ("127.0.0.1", 4))
+
+    assert asked == [(7, ("127.0.0.1", 4))]
+    assert (found.kind, found.root, found.processes()) == (Kind.TREE, 70, {70, 71})
+    monkeypatch.setattr(target, "pid_here", lambda _pid, _peer: 71)
+    with pytest.raises(InputError, match="pid: 71 is a thread; send the number of its process, 70"):
+        resolve(Target(kind="pid", pid=7))
+
+
+TREE = KernelTarget(Kind.TREE, root=10)
+
+
+def seeded(begin=TREE, on_add=lambda _pid: None):
+    """(how many, who is a member in the end, who ever was)."""
+    members, ever = set(), []
+
+    def add(pid):
+        members.add(pid)
+        ever.append(pid)
+        on_add(pid)
+
+    return seed(begin, add, members.discard), members, ever
+
+
+def test_the_tree_is_seeded(proc):
+    """Each once."""
+    for pid, parent in ((10, 1), (11, 10), (12, 11), (20, 1)):
+        proc.add(pid, parent)
+
+    count, members, ever = seeded()
+
+    assert (count, members, sorted(ever)) == (3, {10, 11, 12}, [10, 11, 12])
+
+
+def test_what_is_forked_meanwhile_is_found(proc):
+    """By those that were not members yet: a generation with each pass."""
+    proc.add(10, 1)
+
+    def fork(pid):
+        if pid < 15:
+            proc.add(pid + 1, pid)
+
+    count, members, ever = seeded(on_add=fork)
+
+    assert (count, members, ever) == (6, {*range(10, 16)}, [*range(10, 16)])
+
+
+def test_who_ends_meanwhile_is_removed_again(proc):
+    """The kernel did not see it leave: it was no member, or not yet."""
+    for pid in (11, 12, 13):
+        proc.add(pid, 10)
+    proc.add(10, 1)
+    ended = {12, 13}
+
+    def end(pid):
+        if pid in ended:
+            proc.remove(pid)
+
+    count, members, ever = seeded(on_add=end)
+
+    assert (count, members, sorted(ever)) == (2, {10, 11}, [10, 11, 12, 13])
+
+
+def test_a_tree_that_has_ended(proc):
+    """Nothing to add, and it comes to an end."""
+    del proc
+
+    assert seeded() == (0, set(), [])
+
+
+# --- Cgroups --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "group", "level"), [("/a", "a", 1), ("a", "a", 1), ("/a/b/", "a/b", 2), ("/a/../c", "c", 1), ("/", "", 0)]
+)
+def test_a_cgroup(cgroups, path, group, level):
+    """By its path in the hierarchy, or in the file system; its id is its inode, its level its depth."""
+    found = resolve(Target(kind="cgroup", cgroup=path))
+
+    directory = cgroups / group
+    assert found == KernelTarget(Kind.CGROUP, 0, directory, directory.stat().st_ino, level)
+    assert resolve(Target(kind="cgroup", cgroup=str(directory))) == found
+
+
+@pytest.mark.parametrize("path", ["/x", "/a/x", "/..", "/../etc", "/a/../../proc", "/a/cgroup.procs", "/nothing"])
+def test_there_is_no_such_cgroup(cgroups, path):
+    """Nor anything outside of the hierarchy; where to look is said."""
+    (cgroups / "nothing").mkdir()
+
+    with pytest.raises(InputError, match=r"there is no cgroup .* below .*; see /proc/PID/cgroup") as caught:
+        resolve(Target(kind="cgroup", cgroup=path))
+    assert caught.value.field == "cgroup"
+    assert path in str(caught.value)
+    assert str(cgroups) in str(caught.value)
+
+
+def test_a_machine_without_cgroup_v2(cgroups):
+    """Something else that works is named."""
+    (cgroups.parent / "mounts").write_text("cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n")
+
+    with pytest.raises(InputError, match="cgroup: no cgroup v2 hierarchy is mounted here; name a pid instead"):
+        resolve(Target(kind="cgroup", cgroup="/a"))
+
+
+def test_the_processes_of_a_cgroup(cgroups):
+    """With all below; none once it is removed."""
+    found = resolve(Target(kind="cgroup", cgroup="/a"))
+    assert found.processes() == {10, 11, 12}
+    assert cgroup_processes(cgroups / "c") == set()
+
+    for file in ("a/b/cgroup.procs", "a/cgroup.procs"):
+        (cgroups / file).unlink()
+    (cgroups / "a/b").rmdir()
+    (cgroups / "a").rmdir()
+    assert found.processes() == set()
+
+
+# --- Threads --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def x86(monkeypatch):
+    """Calls have the numbers of that machine."""
+    monkeypatch.setattr(target, "syscalls", lambda _machine: {0: "read", 202: "futex"})
+
+
+@pytest.mark.usefixtures("x86")
+def test_threads_that_made_no_move(proc):
+    """In what they sleep, as the kernel tells it; the others are known already."""
+    proc.add(10, 1)
+    proc.add(20, 1)
+    proc.thread(10, 10, syscall="202 0x7f 0x80\n", wchan="futex_do_wait")
+    proc.thread(10, 11, command="tmux: (x) R", syscall="0 0x3 0x7f\n", wchan="pipe_read")
+    proc.thread(10, 12, syscall="0 0x3\n", wchan="pipe_read")
+    proc.thread(20, 20, syscall="0 0x3\n", wchan="pipe_read")
+
+    found = sleepers([10], {12}, BEGAN_NS)
+
+    assert set(found) == {
+        Sleeper(Thread(10, 10, "worker", BEGAN_NS), 202, "futex_do_wait", running=False),
+        Sleeper(Thread(11, 10, "tmux: (x) R", BEGAN_NS), 0, "pipe_read", running=False),
+    }
+
+
+UNKNOWN = Sleeper(Thread(10, 10, "worker", BEGAN_NS), NO_SYSCALL, "", running=False)
+
+
+@pytest.mark.usefixtures("x86")
+@pytest.mark.parametrize(
+    ("files", "changed"),
+    [
+        ({"syscall": "running\n", "wchan": "0", "state": "R"}, {"running": True}),
+        ({"syscall": "-1 0x7ffd 0x7f\n", "wchan": "do_nanosleep"}, {"function": "do_nanosleep"}),
+        ({"syscall": "202 0x7f\n", "wchan": "0"}, {"syscall": 202}),
+        ({"syscall": "9999 0x7f\n", "wchan": ""}, {}),
+        ({"syscall": "", "wchan": ""}, {}),
+        ({}, {}),
+        ({"state": "D"}, {}),
+    ],
+    ids=["running", "page fault", "no function", "no such call", "hidden", "no such files", "uninterruptible"],
+)
+def test_what_the_kernel_does_not_tell(proc, files, changed):
+    """It is left open, and the thread is there all the same."""
+    proc.add(10, 1)
+    proc.thread(10, 10, **files)
+
+    assert sleepers([10], set(), BEGAN_NS) == (replace(UNKNOWN, **changed),)
+
+
+def test_threads_that_end_while_they_are_looked_at(proc):
+    """They are passed over, with their processes."""
+    proc.add(10, 1)
+    proc.thread(10, 10, schedstat="1 2 3\n")
+    (proc.path / "10/task/10/stat").unlink()
+
+    assert sleepers([10, 11], set(), BEGAN_NS) == ()
+    assert schedstat([10, 11]) == {10: (1, 2)}
+
+
+def test_schedstat(proc):
+    """Time on a CPU and on a run queue; a thread of which it is not kept is left out."""
+    proc.add(10, 1)
+    proc.thread(10, 10, schedstat="8013046 2104502 9\n")
+    proc.thread(10, 11, schedstat="")
+    proc.thread(10, 12)
+
+    assert schedstat([10]) == {10: (8013046, 2104502)}
+
+
+# --- This machine ---------------------------------------------------------------------------------
+
+
+def test_this_kernel():
+    """A child of ours in our tree, asleep in a call that is named, and with its time."""
+    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as child:
+        child.stdin.write(b"x")
+        child.stdin.flush()
+        tree = resolve(Target(kind="pid", pid=os.getpid()))
+        assert {os.getpid(), child.pid} <= tree.processes()
+        assert resolve(Target(kind="pid", pid=child.pid)).processes() == {child.pid}
+        (sleeper,) = sleepers([child.pid], set(), BEGAN_NS)
+        assert sleeper.thread.pid == sleeper.thread.tid == child.pid
+        assert schedstat([child.pid])[child.pid][0] > 0
+        child.stdin.close()
+
+    assert not KernelTarget(Kind.TREE, root=child.pid).processes()

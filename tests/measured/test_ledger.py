@@ -1,0 +1,212 @@
+"""Known time lands in the right line of the ledger, and the lines add up to the wall time."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from chainbench_agent.evidence.model import Target
+
+pytestmark = pytest.mark.bpf
+
+EMULATED = "TCG" in Path("/proc/cpuinfo").read_text()
+
+V1 = Path("/sys/fs/cgroup/cpu")
+
+
+def categories(line):
+    return {category["category"]: category["ms"] for category in line["blocked"]}
+
+
+def assert_adds_up(evidence):
+    """All time is on_cpu, runnable, blocked or unexplained, and next to none unexplained: as a whole, and by thread.
+
+    Where the kernel did not show a switch, the interval that spans it is unexplained, and said to be lost.
+    """
+    ledger, seen = evidence["ledger"], "unseen_switches" not in evidence["loss"]["causes"]
+    for line in (ledger, *ledger["threads"]):
+        parts = line["on_cpu_ms"] + line["runnable_ms"] + line["blocked_ms"] + line["unexplained_ms"]
+        assert parts == pytest.approx(line["wall_ms"], abs=0.01)
+        assert sum(categories(line).values()) == pytest.approx(line["blocked_ms"], abs=0.01)
+        assert not seen or abs(line["unexplained_ms"]) <= max(0.01 * line["wall_ms"], 0.05)
+
+
+def test_a_sleep(targeted):
+    """Half a second of sleep."""
+    evidence = targeted("import time; time.sleep(0.5)").run()
+    ledger = evidence["ledger"]
+
+    assert 0.95 * 500 <= categories(ledger)["sleep"] <= 560
+    assert_adds_up(evidence)
+
+
+def test_waiting_for_a_lock(targeted):
+    """Half a second behind a lock that another thread holds."""
+    code = """
+import threading, time
+lock = threading.Lock()
+def holder():
+    with lock: held.set(); time.sleep(0.5)
+held = threading.Event()
+threading.Thread(target=holder).start(); held.wait()
+with lock: pass
+"""
+    evidence = targeted(code).run()
+    ledger = evidence["ledger"]
+
+    assert 0.95 * 500 <= categories(ledger)["futex/lock"] <= 650
+    assert 0.95 * 500 <= categories(ledger)["sleep"] <= 560
+    assert_adds_up(evidence)
+
+
+SPIN = "import time\nend = time.thread_time() + {}\nwhile time.thread_time() < end: pass\n"
+
+
+def test_a_spin(targeted):
+    """Half a second of work is on-CPU time; the kernel's own account agrees."""
+    evidence = targeted(SPIN.format(0.5)).run()
+
+    # and what the interpreter needs to end
+    assert 500 <= evidence["ledger"]["on_cpu_ms"] <= (1500 if EMULATED else 600)
+    assert_adds_up(evidence)
+
+
+def test_living_threads_against_schedstat(collector, run):
+    """Of threads that outlive the run, on-CPU and run-queue time are what schedstat says."""
+    code = (
+        "import time\nprint(flush=True)\nwhile True:\n end = time.monotonic() + 0.01\n"
+        " while time.monotonic() < end: pass\n time.sleep(0.005)"
+    )
+    command = ["taskset", "-c", "0", sys.executable, "-c", code]
+    processes = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
+    for process in processes:
+        process.stdout.readline()
+    collector.start(Target(kind="pid", pid=processes[0].pid))
+    subprocess.run(["sleep", "5" if EMULATED else "1"], check=True)
+    collector.stop()
+    for process in processes:
+        with process:
+            process.kill()
+
+    checks = collector.evidence(run).as_json()["cross_check"]
+    for name in ("ledger.on_cpu_ms", "ledger.runnable_ms"):
+        check = checks[name]
+        # the kernel is read a moment before the run begins, and a moment after it ends
+        assert check["ebpf"] == pytest.approx(check["kernel"], rel=0.15, abs=15), name
+    assert checks["ledger.on_cpu_ms"]["ebpf"] > 100
+
+
+def test_a_pipe_ping_pong(targeted):
+    """Two processes on one CPU that wait for each other's byte wait in the pipe."""
+    code = """
+import os
+os.sched_setaffinity(0, {0})
+a, b = os.pipe(), os.pipe()
+if os.fork() == 0:
+    for _ in range(5003): os.read(a[0], 1); os.write(b[1], b"x")
+    os._exit(0)
+for _ in range(5003): os.write(a[1], b"x"); os.read(b[0], 1)
+os.wait()
+"""
+    evidence = targeted(code).run()
+
+    ledger = evidence["ledger"]
+    blocked = categories(ledger)
+    assert blocked["pipe"] >= 0.95 * (ledger["blocked_ms"] - blocked.get("wait_child", 0) - blocked.get("other", 0))
+    assert evidence["syscall_counts"]["read"] >= 2 * 5003
+    assert_adds_up(evidence)
+
+
+def test_direct_reads(targeted, tmp_path):
+    """What a thread waits for a disk is under disk."""
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(8 << 20))
+    os.sync()
+    code = f"""
+import mmap, os
+fd = os.open({str(path)!r}, os.O_RDONLY | os.O_DIRECT)
+buffer = mmap.mmap(-1, 1 << 20)
+for i in range(40): os.preadv(fd, [buffer], i % 8 << 20)
+"""
+    evidence = targeted(code).run()
+
+    assert evidence["biolatency"]["count"] >= 40
+    # a request that is waited for takes its whole latency, unless the CPU polls for it
+    assert categories(evidence["ledger"])["disk"] >= 0.5 * evidence["biolatency"]["sum_us"] / 1000
+    assert_adds_up(evidence)
+
+
+def test_four_spinners_on_one_cpu(targeted):
+    """Each has a fourth of the CPU: most of their time they are runnable, and none of it is anything else."""
+    code = f"""
+import os
+os.sched_setaffinity(0, {{0}})
+for _ in range(4):
+    if os.fork() == 0:
+        {SPIN.format(0.25).replace(chr(10), chr(10) + " " * 8)}
+        os._exit(0)
+for _ in range(4): os.wait()
+"""
+    evidence = targeted(code).run()
+    ledger = evidence["ledger"]
+
+    spinners = [thread for thread in ledger["threads"] if thread["on_cpu_ms"] >= 240 and thread["tid"] == thread["pid"]]
+    assert len(spinners) == 4
+    for thread in spinners:
+        assert thread["on_cpu_ms"] + thread["runnable_ms"] >= 0.95 * thread["wall_ms"]
+    # of four at a time three wait; the first begins before the last, and ends before it
+    assert sum(t["runnable_ms"] for t in spinners) >= 1.5 * sum(t["on_cpu_ms"] for t in spinners)
+    assert_adds_up(evidence)
+
+
+@pytest.fixture
+def limited():
+    """A cgroup with a fifth of a CPU; `limited` is the file that lets a process in."""
+    if V1.is_dir():
+        group = V1 / "chainbench-test-ledger"
+        group.mkdir()
+        (group / "cpu.cfs_period_us").write_text("100000")
+        (group / "cpu.cfs_quota_us").write_text("20000")
+    else:
+        root = Path("/sys/fs/cgroup")
+        (root / "cgroup.subtree_control").write_text("+cpu")
+        group = root / "chainbench-test-ledger"
+        group.mkdir()
+        (group / "cpu.max").write_text("20000 100000")
+    yield group / "cgroup.procs"
+    group.rmdir()
+
+
+def test_a_used_up_quota(targeted, limited):
+    """With a fifth of a CPU, four fifths of the time of a spinner are throttled."""
+    code = f"import os\nopen({str(limited)!r}, 'w').write(str(os.getpid()))\n{SPIN.format(0.2)}"
+
+    evidence = targeted(code).run()
+
+    throttled_ms = evidence["cpu"]["throttled_ms"]
+    assert throttled_ms > 300
+    assert categories(evidence["ledger"])["throttled"] == pytest.approx(throttled_ms, rel=0.1)
+    assert_adds_up(evidence)
+
+
+def test_a_thread_that_sleeps_through_the_run(collector, run):
+    """It was blocked all the time, in the function and the system call that the kernel tells."""
+    code = "import signal, sys\nprint(flush=True)\nsignal.sigtimedwait({signal.SIGUSR1}, 60)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        subprocess.run(["sleep", "0.2"], check=True)
+        collector.start(Target(kind="pid", pid=process.pid))
+        subprocess.run(["sleep", "0.3"], check=True)
+        collector.stop()
+        process.kill()
+
+    evidence = collector.evidence(run).as_json()
+    ledger = evidence["ledger"]
+    assert ledger["wall_ms"] == ledger["blocked_ms"] >= 300
+    (thread,) = ledger["threads"]
+    (category,) = thread["blocked"]
+    assert category["category"] == "sleep"
+    assert category["reasons"][0]["syscall"] == "rt_sigtimedwait"
+    assert_adds_up(evidence)

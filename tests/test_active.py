@@ -1,0 +1,99 @@
+"""What would end a run: the clock, and a target that stays away."""
+
+from datetime import UTC, datetime
+
+import pytest
+
+from chainbench_agent import active
+from chainbench_agent.active import GONE_S, WATCH_S, Active, Watch, new_id
+from chainbench_agent.evidence.model import Labels
+
+S = 10**9
+BEGAN = datetime(2026, 1, 2, 3, 4, 5, 678900, UTC)
+RUN = Active("r1", Labels(scenario="kv", impl="python"), BEGAN, 0)
+
+
+def watched(gone=lambda: False, max_duration_s=3600):
+    return Watch(RUN, max_duration_s, gone)
+
+
+def test_it_goes_on():
+    """As long as there is time, and somebody to look at."""
+    watch = watched()
+
+    assert [watch.why_end(second * S) for second in (0, 1, 3599)] == [None] * 3
+
+
+@pytest.mark.parametrize(("max_duration_s", "now_ns"), [(3600, 3600 * S), (3600, 9999 * S), (0.25, S // 4)])
+def test_its_time_is_over(max_duration_s, now_ns):
+    """To the moment, and long after."""
+    watch = watched(max_duration_s=max_duration_s)
+
+    assert watch.why_end(now_ns - 1 if now_ns <= max_duration_s * S else 0) is None
+    assert watch.why_end(now_ns) == "max_duration"
+
+
+def test_its_target_is_gone():
+    """Not at once, and also when it was so from the first moment on."""
+    watch = watched(lambda: True)
+    moments = [0, S, int(GONE_S * S) - 1, int(GONE_S * S)]
+
+    assert [watch.why_end(at) for at in moments] == [None, None, None, "target_gone"]
+
+
+def test_a_target_that_comes_back():
+    """A runner may be between two processes: the time begins anew."""
+    there = iter([False, False, True] + [False] * 6)
+    watch = watched(lambda: not next(there))
+
+    assert [watch.why_end(second * S) for second in range(9)] == [None] * 8 + ["target_gone"]
+
+
+def test_both_at_once():
+    """The time it was given comes first."""
+    watch = watched(lambda: True, max_duration_s=5)
+    watch.why_end(0)
+
+    assert watch.why_end(5 * S) == "max_duration"
+
+
+def test_a_collector_that_cannot_tell(caplog):
+    """It is there, for all anybody knows; the run still ends in time."""
+
+    def fail():
+        raise OSError("map lookup")
+
+    watch = watched(fail, max_duration_s=60)
+
+    assert [watch.why_end(at * S) for at in (0, 30, 60)] == [None, None, "max_duration"]
+    assert "run r1: whether its target is gone cannot be told" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("max_duration_s", "now_s", "pause_s"), [(3600, 0, WATCH_S), (3600, 3599.75, 0.25), (0.5, 0, 0.5), (1, 7, 0)]
+)
+def test_it_is_looked_at_often_and_in_time(max_duration_s, now_s, pause_s):
+    assert watched(max_duration_s=max_duration_s).pause_s(int(now_s * S)) == pytest.approx(pause_s)
+
+
+def test_how_often_can_be_set(monkeypatch):
+    """A test need not wait for it."""
+    monkeypatch.setattr(active, "WATCH_S", 0.001)
+
+    assert watched().pause_s(0) == 0.001
+
+
+def test_a_run_is_named():
+    assert RUN.words == "scenario=kv impl=python variant= commit= dataset="
+
+
+def test_as_the_evidence_has_it():
+    run = RUN.run("host", 1_500_000, "max_duration")
+
+    assert (run.id, run.machine, run.started_at, run.duration_ms) == ("r1", "host", BEGAN, 1.5)
+    assert (run.ended_by, run.scenario, run.impl) == ("max_duration", "kv", "python")
+
+
+def test_two_ids_of_one_moment():
+    assert new_id(BEGAN) != new_id(BEGAN)
+    assert new_id(BEGAN).startswith("20260102T030405678Z-")

@@ -15,6 +15,7 @@ from struct import unpack
 from typing import Any
 
 from chainbench_agent.evidence.categories import category_of
+from chainbench_agent.evidence.open_intervals import WAIT_UNKNOWN
 from chainbench_agent.evidence.sample import Account, Members, OpenInterval, Sample, Sleeper, TaskState, Thread
 from chainbench_agent.probes.offcpu import NO_SYSCALL, shares, split
 from chainbench_agent.spec import Names
@@ -27,7 +28,6 @@ _OPEN = {
     TaskState.BLOCKED: "blocked_ns",
     TaskState.THROTTLED: "throttled_ns",
 }
-_WAIT_UNKNOWN = 0xFFFFFFFF
 
 
 @dataclass(slots=True)
@@ -81,7 +81,7 @@ def _open_line(task: OpenInterval, waits: dict[int, int], first: Sample, last: S
         bucket = _OPEN[task.state]
         account = replace(account, **{bucket: getattr(account, bucket) + ns})
     if task.state == TaskState.BLOCKED:
-        waits[NO_SYSCALL if task.wait == _WAIT_UNKNOWN else task.wait] += ns
+        waits[NO_SYSCALL if task.wait == WAIT_UNKNOWN else task.wait] += ns
     return Line(account, waits)
 
 

@@ -9,9 +9,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from chainbench_agent.evidence.sample import OpenInterval, Sample, TaskState
+from chainbench_agent.probes.offcpu import NO_SYSCALL
 
-NO_SYSCALL = 511
-_WAIT_UNKNOWN = 0xFFFFFFFF
+WAIT_UNKNOWN = 0xFFFFFFFF
+"""CB_WAIT_UNKNOWN of probes/task.h."""
 
 
 def close_intervals(
@@ -48,7 +49,7 @@ def _off_cpu(offcpu: dict[str, Any], task: OpenInterval, ns: int) -> None:
     elif task.state == TaskState.THROTTLED:
         offcpu["throttled_wait_ns"] += ns
     elif task.state == TaskState.BLOCKED:
-        wait = NO_SYSCALL if task.wait == _WAIT_UNKNOWN else task.wait
+        wait = NO_SYSCALL if task.wait == WAIT_UNKNOWN else task.wait
         blocked = list(offcpu["blocked_ns"])
         blocked[wait] += ns
         offcpu["blocked_ns"] = tuple(blocked)

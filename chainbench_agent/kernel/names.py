@@ -9,8 +9,9 @@ from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
+from chainbench_agent.probes.cpu import VECTORS
+
 SOFTIRQS = ("HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU")
-VECTORS = ("local_timer", "reschedule", "call_function", "call_function_single", "irq_work")
 CPUIDLE = Path("/sys/devices/system/cpu/cpu0/cpuidle")
 CGROUP_ROOTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/cpu")
 UNKNOWN_STATE = 15

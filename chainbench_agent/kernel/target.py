@@ -17,10 +17,10 @@ from chainbench_agent.evidence.model import Target
 from chainbench_agent.evidence.sample import Sleeper, Thread
 from chainbench_agent.kernel.names import syscalls
 from chainbench_agent.kernel.namespaces import Peer, pid_here
+from chainbench_agent.probes.offcpu import NO_SYSCALL
 
 PROC = Path("/proc")
 MOUNTS = Path("/proc/self/mounts")
-NO_SYSCALL = 511
 
 
 class Kind(IntEnum):

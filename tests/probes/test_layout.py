@@ -131,7 +131,7 @@ def test_constants_are_those_of_c():
     assert constant("OFFCPU_NO_SYSCALL") == offcpu.NO_SYSCALL == open_intervals.NO_SYSCALL == target.NO_SYSCALL
     assert constant("OFFCPU_UNINTERRUPTIBLE") == offcpu.UNINTERRUPTIBLE
     assert offcpu.WAITS == 2 * offcpu.UNINTERRUPTIBLE == 2 * (offcpu.NO_SYSCALL + 1)
-    assert constant("CB_WAIT_UNKNOWN") == open_intervals._WAIT_UNKNOWN == ledger._WAIT_UNKNOWN
+    assert constant("CB_WAIT_UNKNOWN") == open_intervals.WAIT_UNKNOWN == ledger.WAIT_UNKNOWN
     assert constant("CB_MEMBERS") == MEMBERS
     assert constant("CB_ENDED_THREADS") == ENDED_THREADS
     assert constant("CPU_NOT_IDLE") == values._NOT_IDLE

@@ -85,8 +85,8 @@ def header_tree(directory: Path) -> None:
 
     Use it with: BCC_KERNEL_SOURCE=DIRECTORY runqlat-bpfcc
     """
-    from chainbench_agent.kernel.btf import Btf
-    from chainbench_agent.kernel.header_tree import kernel_config, write_header_tree
+    from chainbench_agent.headers.btf import Btf
+    from chainbench_agent.headers.header_tree import kernel_config, write_header_tree
 
     if directory.is_dir() and any(directory.iterdir()):
         raise AgentError(f"{directory} is not empty; name a directory that is, or that does not exist yet")

@@ -15,6 +15,7 @@ ROWS = (
     ({"spec", "errors", "settings"},),
     ({"probes"},),
     ({"evidence"},),
+    ({"headers"},),
     ({"kernel"}, {"export"}),
     ({"collector"},),
     ({"runs", "active", "kept"},),

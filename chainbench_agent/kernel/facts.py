@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from chainbench_agent.kernel.btf import Btf
+from chainbench_agent.headers.btf import Btf
 
 CPUFREQ = Path("/sys/devices/system/cpu/cpufreq")
 

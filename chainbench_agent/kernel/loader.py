@@ -18,12 +18,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from chainbench_agent.errors import LayoutError, LoaderError
-from chainbench_agent.kernel.offset_checks import read_offset
+from chainbench_agent.headers.offset_checks import read_offset
 
 _FDS_PER_MESSAGE = 250  # the kernel's SCM_MAX_FD is 253
 _TIMEOUT_S = 120
 _CFLAGS = [
-    "-ffine-grained-bitfield-accesses",  # see kernel/c_layout.py
+    "-ffine-grained-bitfield-accesses",  # see headers/c_layout.py
     "-Werror=implicit-function-declaration",  # a misspelt call would load as a jump to nowhere
     "-Wno-unused-value",  # BCC's own macros
 ]

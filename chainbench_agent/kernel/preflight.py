@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from chainbench_agent.errors import SetupError
+from chainbench_agent.headers.btf import DEFAULT_PATH, Btf
+from chainbench_agent.headers.header_tree import cached_tree
 from chainbench_agent.kernel import libbpf
-from chainbench_agent.kernel.btf import DEFAULT_PATH, Btf
-from chainbench_agent.kernel.header_tree import cached_tree
 from chainbench_agent.kernel.loader import Request, load
 from chainbench_agent.kernel.symbols import Symbols
 

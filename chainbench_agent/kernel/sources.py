@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from chainbench_agent.kernel.btf import Btf
+from chainbench_agent.headers.btf import Btf
 from chainbench_agent.spec import Hook, Source
 
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from chainbench_agent.errors import LoaderError
-from chainbench_agent.kernel.btf import Btf
+from chainbench_agent.headers.btf import Btf
+from chainbench_agent.headers.header_tree import cached_tree, structs_of
+from chainbench_agent.headers.offset_checks import check_function, check_source, offset_checks
 from chainbench_agent.kernel.fuse import Unit, fuse
-from chainbench_agent.kernel.header_tree import cached_tree, structs_of
 from chainbench_agent.kernel.loader import Loaded, Request, load
-from chainbench_agent.kernel.offset_checks import check_function, check_source, offset_checks
 from chainbench_agent.kernel.sources import eligible
 from chainbench_agent.spec import Hook, Module
 

@@ -1,6 +1,6 @@
-"""Lets the tests here import the files beside them."""
+"""Lets the tests here import the files beside them, and the BTF builder of the headers' tests."""
 
 import sys
 from pathlib import Path
 
-sys.path.append(str(Path(__file__).parent))
+sys.path += [str(Path(__file__).parent), str(Path(__file__).parents[1] / "headers")]

@@ -3,8 +3,8 @@
 import pytest
 from btf_blob import Blob
 
+from chainbench_agent.headers.btf import Btf
 from chainbench_agent.kernel import facts
-from chainbench_agent.kernel.btf import Btf
 from chainbench_agent.probes import CATALOG
 
 

@@ -12,8 +12,8 @@ import pytest
 from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.errors import LayoutError
 from chainbench_agent.evidence.model import Target
+from chainbench_agent.headers.btf import Btf
 from chainbench_agent.kernel import fuse
-from chainbench_agent.kernel.btf import Btf
 from chainbench_agent.kernel.machine import Machine
 from chainbench_agent.kernel.target import KernelTarget
 from chainbench_agent.probes import CATALOG, DIRECTORY, HOOKS

@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterator
 from itertools import count
 
-from chainbench_agent.kernel.btf import Btf
-from chainbench_agent.kernel.btf_types import (
+from chainbench_agent.headers.btf import Btf
+from chainbench_agent.headers.btf_types import (
     ENUMS,
     QUALIFIERS,
     RECORDS,
@@ -23,7 +23,7 @@ from chainbench_agent.kernel.btf_types import (
     Type,
     keyword,
 )
-from chainbench_agent.kernel.c_layout import Gap, Layout
+from chainbench_agent.headers.c_layout import Gap, Layout
 
 _MODES = {1: "QI", 2: "HI", 8: "DI"}  # of an enum that is not of int's size
 _BUILT_IN = {"__builtin_va_list"}  # clang has it, and refuses a second definition

@@ -1,10 +1,10 @@
-"""Writes BTF by hand: the opposite of chainbench_agent.kernel.btf_format, kept independent of it."""
+"""Writes BTF by hand: the opposite of chainbench_agent.headers.btf_format, kept independent of it."""
 
 import struct
 from dataclasses import dataclass, field
 
-from chainbench_agent.kernel.btf import Btf
-from chainbench_agent.kernel.btf_types import Kind
+from chainbench_agent.headers.btf import Btf
+from chainbench_agent.headers.btf_types import Kind
 
 
 @dataclass

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from btf_blob import Blob
 
-from chainbench_agent.kernel.btf import Btf, BtfError
-from chainbench_agent.kernel.btf_types import Kind
+from chainbench_agent.headers.btf import Btf, BtfError
+from chainbench_agent.headers.btf_types import Kind
 
 KERNEL = Path("/sys/kernel/btf/vmlinux")
 

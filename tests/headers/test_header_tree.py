@@ -8,9 +8,9 @@ import pytest
 from bcc_child import compile_in
 from btf_blob import Blob
 
-from chainbench_agent.kernel import header_tree
-from chainbench_agent.kernel.btf import Btf
-from chainbench_agent.kernel.header_tree import cached_tree, kernel_config, structs_of, write_header_tree
+from chainbench_agent.headers import header_tree
+from chainbench_agent.headers.btf import Btf
+from chainbench_agent.headers.header_tree import cached_tree, kernel_config, structs_of, write_header_tree
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Self
 
 from chainbench_agent.errors import SetupError
-from chainbench_agent.kernel.btf_format import Decoder, Index, find_sections, index_records
-from chainbench_agent.kernel.btf_types import (
+from chainbench_agent.headers.btf_format import Decoder, Index, find_sections, index_records
+from chainbench_agent.headers.btf_types import (
     ENUMS,
     QUALIFIERS,
     RECORDS,

@@ -8,8 +8,8 @@ import struct
 from collections.abc import Collection, Iterable, Sequence
 from typing import NamedTuple
 
-from chainbench_agent.kernel.btf import Btf
-from chainbench_agent.kernel.btf_types import tag
+from chainbench_agent.headers.btf import Btf
+from chainbench_agent.headers.btf_types import tag
 
 _INSTRUCTION = struct.Struct("=BBhi")
 _MOVES = (0xB7, 0xB4)  # mov64 and mov32 of a constant

@@ -8,9 +8,9 @@ import pytest
 from bcc_child import compile_in
 from btf_blob import Blob
 
-from chainbench_agent.kernel.btf import Btf
-from chainbench_agent.kernel.header_tree import kernel_config, structs_of, write_header_tree
-from chainbench_agent.kernel.offset_checks import check_function, check_source, offset_checks, read_offset
+from chainbench_agent.headers.btf import Btf
+from chainbench_agent.headers.header_tree import kernel_config, structs_of, write_header_tree
+from chainbench_agent.headers.offset_checks import check_function, check_source, offset_checks, read_offset
 
 ROOTS = (
     "task_struct signal_struct mm_struct nsproxy pid_namespace css_set cgroup kernfs_node task_group rq "

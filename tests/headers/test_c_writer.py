@@ -3,8 +3,8 @@
 import pytest
 from btf_blob import Blob
 
-from chainbench_agent.kernel.btf_types import ENUMS, RECORDS, Kind
-from chainbench_agent.kernel.c_writer import CWriter
+from chainbench_agent.headers.btf_types import ENUMS, RECORDS, Kind
+from chainbench_agent.headers.c_writer import CWriter
 
 
 @pytest.fixture

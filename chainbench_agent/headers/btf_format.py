@@ -9,7 +9,7 @@ Little or big endian, it is this machine's: a kernel shows its own types only.
 import struct
 from typing import NamedTuple
 
-from chainbench_agent.kernel.btf_types import (
+from chainbench_agent.headers.btf_types import (
     Array,
     Enum,
     Forward,

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection
 
-from chainbench_agent.kernel.bpf_constants import bpf_constants
+from chainbench_agent.headers.bpf_constants import bpf_constants
 
 # Empty files: what they would declare is in vmlinux.h.  The first are for BCC's own headers, the others for
 # programs that include what they would among real headers, as the tools that come with BCC do.

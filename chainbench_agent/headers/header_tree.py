@@ -15,10 +15,10 @@ import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from chainbench_agent.kernel.btf import Btf
-from chainbench_agent.kernel.btf_types import ENUMS, RECORDS, Kind
-from chainbench_agent.kernel.c_writer import CWriter
-from chainbench_agent.kernel.header_text import fixed_files, macros, page_h, version_h
+from chainbench_agent.headers.btf import Btf
+from chainbench_agent.headers.btf_types import ENUMS, RECORDS, Kind
+from chainbench_agent.headers.c_writer import CWriter
+from chainbench_agent.headers.header_text import fixed_files, macros, page_h, version_h
 
 FORMAT = 1  # raise it when the same BTF shall give another tree
 _STRUCTS = "structs.txt"

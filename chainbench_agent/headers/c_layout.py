@@ -9,8 +9,8 @@ of bit-fields exceeds 64 bits.
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from chainbench_agent.kernel.btf import Btf
-from chainbench_agent.kernel.btf_types import Array, Enum, Kind, Member, Record, Reference, Scalar
+from chainbench_agent.headers.btf import Btf
+from chainbench_agent.headers.btf_types import Array, Enum, Kind, Member, Record, Reference, Scalar
 
 _POINTER = 8  # bytes; both x86-64 and arm64
 _RUN = 64  # bits

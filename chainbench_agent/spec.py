@@ -114,6 +114,9 @@ class Metric:
 class Counter(Metric):
     """One number that only grows: a `u64` field."""
 
+    per_process: bool = False
+    """True: also kept for each process, as `MODULE_NAME` of struct cb_process (probes/process.h)."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table(Metric):
@@ -204,6 +207,11 @@ class Module:
     def per_cpu(self) -> tuple[Metric, ...]:
         """The metrics that live in the module's own per-CPU struct."""
         return tuple(m for m in self.metrics if isinstance(m, Counter | Table | Distribution))
+
+    @property
+    def per_process(self) -> tuple[Counter, ...]:
+        """The main figures: those of which `top_processes` tells for single processes, most telling first."""
+        return tuple(m for m in self.metrics if isinstance(m, Counter) and m.per_process)
 
     @property
     def reported(self) -> tuple[Metric, ...]:

@@ -43,8 +43,14 @@ static __always_inline void cpu_on_task_ran(struct cb_event *ev, struct cb_cpu *
 					    struct cb_task *task, struct task_struct *prev, u64 ns,
 					    bool voluntary)
 {
+	struct cb_process *process = cb_process_of(ev, task->tgid);
+
 	cpu->on_cpu_ns += ns;
 	cpu->context_switches++;
+	if (process) {
+		__sync_fetch_and_add(&process->cpu_on_cpu_ns, ns);
+		__sync_fetch_and_add(&process->cpu_context_switches, 1);
+	}
 	if (voluntary)
 		cpu->voluntary_switches++;
 	else

@@ -28,7 +28,8 @@ MODULE = Module(
     name="cpu",
     question="What did the scheduler and the interrupts do to the workload?",
     metrics=(
-        Counter(name="context_switches", help="Times a thread left a CPU.", hooks=("task_ran",)),
+        Counter(name="on_cpu_ns", help="Time that threads ran on a CPU.", hooks=("task_ran",), per_process=True),
+        Counter(name="context_switches", help="Times a thread left a CPU.", hooks=("task_ran",), per_process=True),
         Counter(
             name="voluntary_switches",
             help="Times a thread left a CPU because it blocked or ended.",
@@ -39,7 +40,6 @@ MODULE = Module(
             help="Times a thread left a CPU while it could have gone on.",
             hooks=("task_ran",),
         ),
-        Counter(name="on_cpu_ns", help="Time that threads ran on a CPU.", hooks=("task_ran",)),
         Counter(
             name="cpu_migrations",
             help="Times a thread was moved to another CPU.",

@@ -12,10 +12,14 @@ static __always_inline void exec_on_sched_process_exec(struct cb_event *ev, stru
 {
 	struct exec_command command = {};
 	u64 none = 0, *count;
+	struct cb_process *process;
 
 	if (!cb_current_counts(ev))
 		return;
 	exec->exec_count++;
+	process = cb_process_of(ev, task->tgid);
+	if (process)
+		__sync_fetch_and_add(&process->exec_exec_count, 1);
 	bpf_probe_read_kernel_str(&command.name, sizeof(command.name), task->comm);
 	count = exec_commands.lookup_or_try_init(&command, &none);
 	if (count)
@@ -28,10 +32,18 @@ static __always_inline void exec_on_sched_process_fork(struct cb_event *ev, stru
 						       struct task_struct *parent,
 						       struct task_struct *child)
 {
+	struct cb_process *process;
+
 	if (!cb_current_counts(ev))
 		return;
-	if (child->pid == child->tgid)
+	process = cb_process_of(ev, parent->tgid);
+	if (child->pid == child->tgid) {
 		exec->forks++;
-	else
+		if (process)
+			__sync_fetch_and_add(&process->exec_forks, 1);
+	} else {
 		exec->threads_created++;
+		if (process)
+			__sync_fetch_and_add(&process->exec_threads_created, 1);
+	}
 }

@@ -27,9 +27,10 @@ MODULE = Module(
             help="Programs started by a successful execve.",
             hooks=("sched_process_exec",),
             prometheus="chainbench_exec_count_total",
+            per_process=True,
         ),
-        Counter(name="forks", help="Processes created.", hooks=("sched_process_fork",)),
-        Counter(name="threads_created", help="Threads created.", hooks=("sched_process_fork",)),
+        Counter(name="forks", help="Processes created.", hooks=("sched_process_fork",), per_process=True),
+        Counter(name="threads_created", help="Threads created.", hooks=("sched_process_fork",), per_process=True),
         Keyed(
             name="commands",
             help="Programs started, by command name.",

@@ -40,7 +40,7 @@ HOOKS = (
     _timed("sched_wakeup_new", f"{TASK}born"),
     _tracepoint("sched_migrate_task", f"{TASK}task", "int dest_cpu"),
     _tracepoint("sched_process_fork", f"{TASK}parent", f"{TASK}child"),
-    Hook("sched_process_exit", (f"{TASK}task",), (raw_tracepoint("sched_process_exit"),), timed=False, targeted=True),
+    _tracepoint("sched_process_exit", f"{TASK}task"),
     _tracepoint("sched_process_exec", f"{TASK}task", "int old_pid", "struct linux_binprm *bprm"),
     _tracepoint("sys_enter", "struct pt_regs *regs", "long id"),
     # Linux a54895fa057c ("block: remove the request_queue to argument request based tracepoints") (in v5.11)

@@ -74,11 +74,23 @@ static __always_inline void offcpu_of_thread(struct cb_task *task, u64 ns)
 		__sync_fetch_and_add(blocked, ns);
 }
 
+static __always_inline void offcpu_add(struct cb_event *ev, struct cb_offcpu *offcpu,
+				       struct cb_task *task, u64 ns)
+{
+	struct cb_process *process = cb_process_of(ev, task->tgid);
+
+	offcpu->off_cpu_ns += ns;
+	if (process)
+		__sync_fetch_and_add(&process->offcpu_off_cpu_ns, ns);
+}
+
 static __always_inline void offcpu_on_task_throttled(struct cb_event *ev, struct cb_offcpu *offcpu,
 						     struct cb_task *task, u64 ns)
 {
-	if (offcpu_wants(ev, task))
-		offcpu->throttled_wait_ns += ns;
+	if (!offcpu_wants(ev, task))
+		return;
+	offcpu_add(ev, offcpu, task, ns);
+	offcpu->throttled_wait_ns += ns;
 }
 
 static __always_inline void offcpu_on_task_blocked(struct cb_event *ev, struct cb_offcpu *offcpu,
@@ -89,6 +101,7 @@ static __always_inline void offcpu_on_task_blocked(struct cb_event *ev, struct c
 
 	if (!offcpu_wants(ev, task))
 		return;
+	offcpu_add(ev, offcpu, task, ns);
 	if (task->wait == CB_WAIT_UNKNOWN) // it fell asleep before the run
 		task->wait = offcpu_wait(task, 0);
 	offcpu->blocked_ns[cb_clamp(task->wait, OFFCPU_BLOCKED_NS_ENTRIES)] += ns;
@@ -110,6 +123,7 @@ static __always_inline void offcpu_on_task_waited(struct cb_event *ev, struct cb
 {
 	if (!offcpu_wants(ev, task))
 		return;
+	offcpu_add(ev, offcpu, task, ns);
 	if (woken)
 		offcpu->woken_wait_ns += ns;
 	else

@@ -128,6 +128,13 @@ MODULE = Module(
             gauge=True,
             prometheus="chainbench_offcpu_reason_seconds",
         ),
+        Counter(
+            name="off_cpu_ns",
+            help="Time that user threads spent off the CPUs.",
+            hooks=("task_blocked", "task_waited", "task_throttled"),
+            per_process=True,
+            reported=False,
+        ),
         Table(
             name="blocked_ns",
             help="Time that user threads were blocked, by wait.",

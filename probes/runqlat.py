@@ -1,6 +1,6 @@
 """Run-queue latency.  Kernel side: runqlat.c"""
 
-from chainbench_agent.spec import Distribution, Module
+from chainbench_agent.spec import Counter, Distribution, Module
 
 MODULE = Module(
     name="runqlat",
@@ -11,6 +11,13 @@ MODULE = Module(
             help="Time from becoming runnable (woken, created or preempted) to running.",
             hooks=("task_waited",),
             prometheus="chainbench_runqlat_microseconds",
+        ),
+        Counter(
+            name="wait_ns",
+            help="Time that threads waited for a CPU.",
+            hooks=("task_waited",),
+            per_process=True,
+            reported=False,
         ),
     ),
 )

@@ -18,8 +18,14 @@ static __always_inline bool syscalls_is_32bit(void)
 static __always_inline void syscalls_on_sys_enter(struct cb_event *ev, struct cb_syscalls *syscalls,
 						  struct pt_regs *regs, long id)
 {
+	struct cb_process *process;
+
 	if (!cb_current_counts(ev))
 		return;
+	syscalls->total++;
+	process = cb_process_of(ev, bpf_get_current_pid_tgid() >> 32);
+	if (process)
+		__sync_fetch_and_add(&process->syscalls_total, 1);
 	if ((u64)id >= SYSCALLS_CALLS_ENTRIES)
 		syscalls->unknown_calls++;
 	else if (syscalls_is_32bit())

@@ -90,10 +90,13 @@ static __always_inline void target_on_sched_process_exit(struct cb_event *ev,
 	u32 tgid = task->tgid;
 
 	// the leader may end before its threads: what counts is that no thread lives
-	if (ev->config->target != CB_TREE || signal->live.counter != 0)
+	if (signal->live.counter != 0)
 		return;
 	// it still has to leave its CPU: whether that counts is decided while it is a member
-	if (ev->config->phase == CB_ON)
+	if (ev->config->phase == CB_ON) {
 		cb_task_of(ev, task);
-	cb_members.delete(&tgid);
+		cb_process_ends(ev, tgid);
+	}
+	if (ev->config->target == CB_TREE)
+		cb_members.delete(&tgid);
 }

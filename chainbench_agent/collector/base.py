@@ -7,9 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from chainbench_agent.evidence.model import BackendName, Evidence, Run, Target
-
-Peer = tuple[str, int]
-"""Address and port of a client."""
+from chainbench_agent.kernel.namespaces import Peer
 
 State = Literal["up", "degraded", "down", "off"]
 

@@ -23,8 +23,9 @@ from chainbench_agent.evidence.model import (
     Section,
     Target,
 )
-from chainbench_agent.evidence.open_intervals import close_intervals
+from chainbench_agent.evidence.open_intervals import close_intervals, close_processes
 from chainbench_agent.evidence.sample import HistogramCounts, Sample, Value
+from chainbench_agent.evidence.top_processes import top_processes
 from chainbench_agent.spec import Counter, Derived, Distribution, Metric, Module, Names, Table
 
 
@@ -54,10 +55,12 @@ def build(run: Run, method: Method, first: Sample, last: Sample, names: Names) -
     """The evidence of a run between two samples."""
     grown = {module.name: difference(module, first, last) for module in method.modules}
     counts = close_intervals(grown, first, last, kernel_threads=method.targeted)
+    processes = close_processes(first, last, kernel_threads=method.targeted)
     sections = {
         module.section_key: section(
             module, counts[module.name], names, method.unavailable[module.name], method.sources[module.name]
         )
+        | top_processes(module, counts[module.name], processes, method.unavailable[module.name])
         | (_scope(module) if method.targeted else {})
         for module in method.modules
     }

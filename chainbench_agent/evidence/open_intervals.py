@@ -6,13 +6,17 @@ A thread that slept through the end was blocked until the end.  Pure, as all of 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
-from chainbench_agent.evidence.sample import OpenInterval, Sample, TaskState
+from chainbench_agent.evidence.sample import OpenInterval, Process, Sample, TaskState
 from chainbench_agent.probes.offcpu import NO_SYSCALL
 
 WAIT_UNKNOWN = 0xFFFFFFFF
 """CB_WAIT_UNKNOWN of probes/task.h."""
+
+
+OFF_CPU = (TaskState.PREEMPTED, TaskState.RUNNABLE, TaskState.THROTTLED, TaskState.BLOCKED)
 
 
 def close_intervals(
@@ -37,11 +41,29 @@ def close_intervals(
     return closed
 
 
+def close_processes(first: Sample, last: Sample, *, kernel_threads: bool = False) -> tuple[Process, ...]:
+    """The processes of `last`, with what their threads were doing when the run ended."""
+    figures = {
+        process.pid: {module: dict(metrics) for module, metrics in process.figures.items()}
+        for process in last.processes
+    }
+    for task in last.tasks:
+        own = figures.get(task.thread.pid, {})
+        ns = _span(task.since_ns, first, last)
+        if task.state == TaskState.RUNNING and "cpu" in own:
+            own["cpu"]["on_cpu_ns"] += ns
+        if task.state in OFF_CPU and "offcpu" in own and (kernel_threads or not task.kernel_thread):
+            own["offcpu"]["off_cpu_ns"] += ns
+    return tuple(replace(process, figures=figures[process.pid]) for process in last.processes)
+
+
 def _span(since_ns: int, first: Sample, last: Sample) -> int:
     return max(last.at_ns - max(since_ns, first.at_ns), 0)
 
 
 def _off_cpu(offcpu: dict[str, Any], task: OpenInterval, ns: int) -> None:
+    if task.state in OFF_CPU:
+        offcpu["off_cpu_ns"] += ns
     if task.state == TaskState.PREEMPTED:
         offcpu["preempted_wait_ns"] += ns
     elif task.state == TaskState.RUNNABLE:

@@ -68,6 +68,15 @@ class OpenInterval:
     """`wall_ns` is not kept while a thread lives."""
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Process:
+    """What a process did in the present run: module → metric → value, of the metrics that are kept per process."""
+
+    pid: int
+    command: str
+    figures: Mapping[str, Mapping[str, int]]
+
+
 @dataclass(frozen=True, slots=True)
 class Sleeper:
     """A thread of the target that made no move in the whole run.  `function` is empty if the kernel tells none."""
@@ -122,6 +131,8 @@ class Sample:
     programs: Mapping[str, ProgramRun] = field(default_factory=dict)
     """By hook."""
     tasks: tuple[OpenInterval, ...] = ()
+    processes: tuple[Process, ...] = ()
+    """Those that have a record; what others did is in `modules` only."""
     idle: tuple[IdleSpan, ...] = ()
     throttled: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     """Cgroup id → (nr_throttled, throttled_ns), as its cpu.stat has it."""

@@ -33,6 +33,9 @@ TASK_RECORDS = 65536
 MEMBERS = 32768
 """Processes alive at once that a target may have; what is above is counted as lost."""
 
+PROCESSES = 4096
+"""Processes that can be told apart, a power of two; what others did is in the sums."""
+
 ENDED_THREADS = 2048
 """Ended threads of a target that are kept singly; the others are in the sum."""
 
@@ -65,6 +68,8 @@ class Unit:
     text: str
     programs: tuple[Program, ...]
     maps: tuple[str, ...]
+    follows: frozenset[str] = frozenset()
+    """The hooks by which the target is followed (probes/target.h)."""
 
 
 def handlers(text: str, owner: str) -> frozenset[str]:
@@ -97,8 +102,8 @@ def fuse(
     parts = [
         _defines(has_field),
         *((DIRECTORY / header).read_text() for header in ("common.h", "compat.h")),
-        target,
-        (DIRECTORY / "task.h").read_text(),
+        _process(modules),
+        *((DIRECTORY / header).read_text() for header in ("process.h", "target.h", "task.h")),
         *(_values(module) + texts[module.name] for module in modules),
         *(_raise(hook, handled) for hook in raised),
         scheduler,
@@ -107,7 +112,7 @@ def fuse(
         *(_entry(program, placed[program.hook], follows) for program in programs),
     ]
     text = re.sub(r"^#pragma once\n", "", "\n".join(parts), flags=re.MULTILINE)
-    return Unit(text, tuple(programs), _maps(text))
+    return Unit(text, tuple(programs), _maps(text), follows)
 
 
 def _program_name(hook: Hook, source: Source, index: int) -> str:
@@ -121,9 +126,17 @@ def _defines(has_field: Callable[[str], bool]) -> str:
         f"#define CB_TASKS {TASK_RECORDS}",
         f"#define CB_MEMBERS {MEMBERS}",
         f"#define CB_ENDED_THREADS {ENDED_THREADS}",
+        f"#define CB_PROCESSES {PROCESSES}",
         *(f"#define CB_HAS_{name}" for name, field in FIELDS.items() if has_field(field)),
     ]
     return "\n".join(lines) + "\n"
+
+
+def _process(modules: Iterable[Module]) -> str:
+    """The record of a process: see probes/process.h."""
+    counters = (f"{module.name}_{metric.name}" for module in modules for metric in module.per_process)
+    fixed = ("u64 begin_ns", "u64 end_ns", "u32 tgid", "u32 run", "char comm[16]")
+    return "\n".join(["struct cb_process {", *(f"\t{f};" for f in (*fixed, *(f"u64 {c}" for c in counters))), "};", ""])
 
 
 def _values(module: Module) -> str:

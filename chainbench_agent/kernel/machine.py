@@ -60,8 +60,7 @@ class Machine:
             reasons = {**loaded.failed, **self.programs.absent}
             raise SetupError(f"no BPF program loads here: {next(iter(reasons.values()), 'unknown')}")
         self._agent, self.syscall_offset_proven = self._identify(identify)
-        tasks = self._maps["cb_tasks"]
-        self._tasks = mmap.mmap(tasks.fd, tasks.entries * tasks.value_size, mmap.MAP_SHARED, mmap.PROT_READ)
+        self._tasks, self._processes = (self._shared(name) for name in ("cb_tasks", "cb_processes"))
         self._symbols = Symbols.load() if "offcpu_stacks" in self._maps else None
 
     @property
@@ -135,6 +134,7 @@ class Machine:
             programs=self.programs.runs(),
             tasks=tasks,
             members=self._members(tasks),
+            processes=tuple(values.processes(memoryview(self._processes), self.modules, self._run)),
             idle=self._idle(),
             throttled=names.throttled_groups(),
             kernel=kernel_counters(),
@@ -150,9 +150,16 @@ class Machine:
     def close(self) -> None:
         self.detach()
         self._tasks.close()
+        self._processes.close()
         self.programs.close()
         while self._maps:
             os.close(self._maps.popitem()[1].fd)
+
+    def _shared(self, name: str) -> mmap.mmap:
+        """An array that is read where it lies."""
+        table = self._maps[name]
+        size = -(-table.entries * table.value_size // mmap.PAGESIZE) * mmap.PAGESIZE
+        return mmap.mmap(table.fd, size, mmap.MAP_SHARED, mmap.PROT_READ)
 
     def _configure(self, phase: Phase) -> int:
         now_ns, target = time.monotonic_ns(), self._target
@@ -165,7 +172,8 @@ class Machine:
         if target.kind != Kind.MACHINE:
             return frozenset(self._hooks)
         needed = [self._hooks[name] for module in self.modules for name in module.hooks]
-        return frozenset(name for hook in needed if not hook.targeted for name in (hook.raised_on or (hook.name,)))
+        counting = {name for hook in needed if not hook.targeted for name in (hook.raised_on or (hook.name,))}
+        return counting | self.unit.unit.follows
 
     def _seed(self) -> int:
         members = self._maps["cb_members"].fd

@@ -18,6 +18,8 @@ from chainbench_agent.errors import InputError
 
 PROC = Path("/proc")
 Peer = tuple[str, int]
+"""Address and port of a client."""
+
 _ESTABLISHED = "01"
 
 

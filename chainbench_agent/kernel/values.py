@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from chainbench_agent.evidence.sample import (
@@ -12,6 +12,7 @@ from chainbench_agent.evidence.sample import (
     HistogramCounts,
     IdleSpan,
     OpenInterval,
+    Process,
     TaskState,
     Thread,
     Value,
@@ -22,6 +23,8 @@ from chainbench_agent.spec import HISTOGRAM_SLOTS, Distribution, Metric, Module,
 WORD = 8
 _HISTOGRAM_WORDS = HISTOGRAM_SLOTS + 4  # slots, sum, min, max, run
 _TASK = struct.Struct("=QQQQQQ16xIIIIiBBBx16s")  # struct cb_task of probes/task.h
+_PROCESS = struct.Struct("=QQII16s")  # the head of struct cb_process (see fuse.py)
+_PROCESS_RUN_WORD = 5  # of 32 bits
 _TASK_RUN_WORD = 18  # of 32 bits
 _THREAD_KEY = struct.Struct("=QII")  # struct cb_thread_key
 _THREAD = struct.Struct("=QQQQQ16s")  # struct cb_thread
@@ -114,6 +117,21 @@ def ended_threads(entries: Mapping[bytes, bytes]) -> dict[Thread, Account]:
         *account, comm = _THREAD.unpack(value)
         found[Thread(tid, tgid, command(comm), begin_ns)] = Account(*account)
     return found
+
+
+def processes(memory: memoryview, modules: Sequence[Module], run: int) -> Iterator[Process]:
+    """The processes that `run` has a record of.  `memory`: the map `cb_processes`."""
+    names = [(module.name, metric.name) for module in modules for metric in module.per_process]
+    size = _PROCESS.size + WORD * len(names)
+    runs = memory.cast("I")[_PROCESS_RUN_WORD :: size // 4].tolist()
+    for index, of_run in enumerate(runs):
+        if of_run == run:
+            _begin, _end, tgid, _run, comm = _PROCESS.unpack_from(memory, index * size)
+            figures: dict[str, dict[str, int]] = {module: {} for module, _ in names}
+            numbers = struct.unpack_from(f"={len(names)}Q", memory, index * size + _PROCESS.size)
+            for (module, metric), number in zip(names, numbers, strict=True):
+                figures[module][metric] = number
+            yield Process(tgid, command(comm), figures)
 
 
 def sums(raw: bytes) -> tuple[int, ...]:

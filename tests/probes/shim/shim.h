@@ -43,7 +43,7 @@ struct task_struct {
 	u32 __state;
 	long state; // its name before v5.14
 	void *stack;
-	struct task_struct *real_parent;
+	struct task_struct *real_parent, *group_leader;
 	struct task_group *sched_task_group;
 	struct { struct cfs_rq *cfs_rq; } se;
 	struct css_set *cgroups;
@@ -109,6 +109,7 @@ struct task_struct *shim_task(int pid, int tgid, u32 flags)
 	task->stack = calloc(1, 16384);
 	task->sched_task_group = &shim_no_quota;
 	task->se.cfs_rq = calloc(1, sizeof(struct cfs_rq));
+	task->group_leader = task;
 	task->signal = calloc(1, sizeof(struct signal_struct));
 	task->signal->live.counter = 1;
 	shim_set_cgroup(task, shim_cgroup(1, (u64[]){ 1 }));

@@ -1,0 +1,43 @@
+"""The main figures of the processes that did most.  Pure.
+
+What a process without a record did is in the module's own counters only, so what these have more than the processes
+shown is the others': the parts always add up to the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from chainbench_agent.evidence.keys import reported_key
+from chainbench_agent.evidence.sample import Process
+from chainbench_agent.spec import Counter, Module
+
+TOP = 10
+
+
+def top_processes(
+    module: Module, counts: Mapping[str, Any], processes: Sequence[Process], unavailable: Mapping[str, str]
+) -> dict[str, Any]:
+    """`{top_processes: [{pid, command, figure: …}], other_processes: {figure: …}}`, by the first figure.
+
+    `counts`: metric → difference of the module, open intervals added; empty if no metric is kept per process.
+    """
+    metrics = [metric for metric in module.per_process if reported_key(metric) not in unavailable]
+    if not metrics:
+        return {}
+    figures = {process: [process.figures[module.name][m.name] for m in metrics] for process in processes}
+    busy = [process for process in processes if any(figures[process])]
+    shown = sorted(busy, key=lambda process: (*(-figure for figure in figures[process]), process.pid))[:TOP]
+    rest = [counts[m.name] - sum(figures[p][i] for p in shown) for i, m in enumerate(metrics)]
+    return {
+        "top_processes": [{"pid": p.pid, "command": p.command} | _named(metrics, figures[p]) for p in shown],
+        "other_processes": _named(metrics, rest),
+    }
+
+
+def _named(metrics: Sequence[Counter], figures: Sequence[int]) -> dict[str, int | float]:
+    return {
+        reported_key(metric): round(figure / 1e6, 6) if metric.name.endswith("_ns") else figure
+        for metric, figure in zip(metrics, figures, strict=True)
+    }

@@ -17,12 +17,13 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from chainbench_agent.active import MAX_DURATION_S, Active, EndedBy, Watch, new_id
-from chainbench_agent.collector.base import Collector, CollectorStatus, Peer
+from chainbench_agent.collector.base import Collector, CollectorStatus
 from chainbench_agent.collector.shared import SharedCollector
 from chainbench_agent.errors import AgentError, InputError, NoRun, RunActive
 from chainbench_agent.evidence.model import Evidence, Labels, Run, Target
 from chainbench_agent.evidence.report import Report
 from chainbench_agent.kept import Kept, Memory, Result
+from chainbench_agent.kernel.namespaces import Peer
 
 Phase = Literal["idle", "starting", "running", "stopping"]
 

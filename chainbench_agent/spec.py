@@ -8,6 +8,7 @@ series, the documentation.
     Table         counters by a small index (a softirq vector, a system call)
     Distribution  a log-linear histogram with exact count, sum, min and max
     Keyed         counters by an arbitrary key, in a bounded hash
+    Procfs        a counter of the kernel's own, of the whole machine
     Derived       computed from these when the evidence is built
 
 In the evidence, a name ending in `_ns` becomes `_ms` (or `_us` in a distribution).
@@ -19,7 +20,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-Kind = Literal["raw_tracepoint", "fentry", "fexit"]
+Kind = Literal["raw_tracepoint", "fentry", "fexit", "kprobe", "kretprobe", "perf"]
 
 SLOTS_PER_OCTAVE_BITS = 4
 """16 slots per power of two: a quantile read from its slot is within 3.1 % of the exact one."""
@@ -36,7 +37,9 @@ class Source:
     """A place in the kernel that can feed a hook.
 
     `args` says where each of the hook's parameters comes from: a position among the place's own arguments (in `fexit`
-    the return value comes last), or a C expression over the parameters before it.  Empty: same position, same type.
+    the return value comes last, in `kretprobe` it is the only one), or a C expression over the parameters before it.
+    Empty: same position, same type.  `perf` is a counter that overflows at each event, by perf's own name for it
+    (kernel/perf_events.py); it has no arguments.
     """
 
     kind: Kind
@@ -57,6 +60,18 @@ def fentry(target: str, *args: int | str) -> Source:
 
 def fexit(target: str, *args: int | str) -> Source:
     return Source("fexit", target, args)
+
+
+def kprobe(target: str, *args: int | str) -> Source:
+    return Source("kprobe", target, args)
+
+
+def kretprobe(target: str, *args: int | str) -> Source:
+    return Source("kretprobe", target, args)
+
+
+def perf(target: str, *args: int | str) -> Source:
+    return Source("perf", target, args)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +167,14 @@ class Keyed(Metric):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Procfs(Metric):
+    """A counter that the kernel keeps for the whole machine, and no hook can tell apart: `file:field` below /proc."""
+
+    field: str
+    machine_wide: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Derived(Metric):
     """A key of the section that the module's `derive` computes from the metrics named in `of`.
 
@@ -212,6 +235,10 @@ class Module:
     def per_process(self) -> tuple[Counter, ...]:
         """The main figures: those of which `top_processes` tells for single processes, most telling first."""
         return tuple(m for m in self.metrics if isinstance(m, Counter) and m.per_process)
+
+    @property
+    def procfs(self) -> tuple[Procfs, ...]:
+        return tuple(m for m in self.metrics if isinstance(m, Procfs))
 
     @property
     def reported(self) -> tuple[Metric, ...]:

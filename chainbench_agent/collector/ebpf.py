@@ -7,14 +7,16 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from chainbench_agent.collector.base import CollectorStatus, HookStatus, ModuleStatus, Peer, State
+from chainbench_agent.collector.base import CollectorStatus, HookStatus, ModuleStatus, State
 from chainbench_agent.evidence.build import Method, build
 from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.evidence.model import Evidence, Run, Target
 from chainbench_agent.evidence.sample import Sample
+from chainbench_agent.kernel.accounts import proc_counters
 from chainbench_agent.kernel.machine import Machine
+from chainbench_agent.kernel.namespaces import Peer
 from chainbench_agent.kernel.target import resolve
-from chainbench_agent.spec import Hook, Metric, Module
+from chainbench_agent.spec import Hook, Metric, Module, Procfs
 
 
 class EbpfCollector:
@@ -85,7 +87,9 @@ class EbpfCollector:
         unavailable, sources = {}, {}
         for metric in module.reported:
             lacking = self._lacking(module, metric)
-            if lacking:
+            if isinstance(metric, Procfs) and not lacking:
+                sources[metric.name] = f"procfs:/proc/{metric.field}"
+            elif lacking:
                 unavailable[reported_key(metric)] = lacking
             else:
                 hooks = module.hooks_of(metric)
@@ -96,6 +100,8 @@ class EbpfCollector:
         return ModuleStatus(module.name, state, why, sources, unavailable)
 
     def _lacking(self, module: Module, metric: Metric) -> str:
+        if isinstance(metric, Procfs) and not proc_counters([metric.field]):
+            return f"this kernel keeps no {metric.field.replace(':', ' ')} in /proc"
         missing = map(self._machine.absent_hook, module.hooks_of(metric))
         facts = [m.needs for m in (metric, *module.sources_of(metric)) if m.needs]
         return "; ".join(dict.fromkeys(filter(None, (*missing, *map(self._machine.lacks, facts)))))

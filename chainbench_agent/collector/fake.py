@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from chainbench_agent.collector.base import CollectorStatus, HookStatus, ModuleStatus, Peer
+from chainbench_agent.collector.base import CollectorStatus, HookStatus, ModuleStatus
 from chainbench_agent.evidence.model import Evidence, Run, Section, Target
+from chainbench_agent.kernel.namespaces import Peer
 
 STATUS = CollectorStatus(
     backend="ebpf",

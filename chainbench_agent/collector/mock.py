@@ -13,13 +13,14 @@ from collections.abc import Iterable, Mapping
 from random import Random
 from typing import Final
 
-from chainbench_agent.collector.base import CollectorStatus, ModuleStatus, Peer
+from chainbench_agent.collector.base import CollectorStatus, ModuleStatus
 from chainbench_agent.evidence.build import section
 from chainbench_agent.evidence.histogram import lower_bound_ns, slot_of, upper_bound_ns
 from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.evidence.model import Evidence, Labels, Run, Section, Target
 from chainbench_agent.evidence.sample import HistogramCounts, Value
-from chainbench_agent.spec import HISTOGRAM_SLOTS, Counter, Distribution, Keyed, Metric, Module, Names, Table
+from chainbench_agent.kernel.namespaces import Peer
+from chainbench_agent.spec import HISTOGRAM_SLOTS, Counter, Distribution, Keyed, Metric, Module, Names, Procfs, Table
 
 MOCK: Final = "mock"
 
@@ -78,7 +79,7 @@ def _section(module: Module, run: Run) -> Section:
     labels = [str(getattr(run, name)) for name in Labels.model_fields]
     counts = {
         metric.name: _made_up(metric, _random(*labels, module.name, metric.name), run.duration_ms / 1e3)
-        for metric in (*module.per_cpu, *module.keyed)
+        for metric in (*module.per_cpu, *module.keyed, *module.procfs)
     }
     sources = {reported_key(metric): MOCK for metric in module.reported}
     return section(module, counts, _names(module), {}, sources)
@@ -106,7 +107,7 @@ def _made_up(metric: Metric, random: Random, seconds: float) -> Value:
             return _distribution(random, seconds)
         case Table(entries=entries):
             return tuple(_number(metric, random, seconds) if i < PER_TABLE else 0 for i in range(entries))
-        case Counter():
+        case Counter() | Procfs():
             return _number(metric, random, seconds)
         case Keyed(key=key, value="u64") if length := re.fullmatch(r"char\[(\d+)\]", key):
             names = (f"mock-{i}".encode().ljust(int(length[1]), b"\0") for i in range(PER_TABLE))

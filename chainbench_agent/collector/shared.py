@@ -5,8 +5,9 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from chainbench_agent.collector.base import Collector, CollectorStatus, Peer
+from chainbench_agent.collector.base import Collector, CollectorStatus
 from chainbench_agent.evidence.model import Evidence, Run, Target
+from chainbench_agent.kernel.namespaces import Peer
 
 
 class SharedCollector:

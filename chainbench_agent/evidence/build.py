@@ -26,7 +26,7 @@ from chainbench_agent.evidence.model import (
 from chainbench_agent.evidence.open_intervals import close_intervals, close_processes
 from chainbench_agent.evidence.sample import HistogramCounts, Sample, Value
 from chainbench_agent.evidence.top_processes import top_processes
-from chainbench_agent.spec import Counter, Derived, Distribution, Metric, Module, Names, Table
+from chainbench_agent.spec import Counter, Derived, Distribution, Metric, Module, Names, Procfs, Table
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,9 @@ def _population(target: Target, first: Sample, last: Sample) -> Target:
 def difference(module: Module, first: Sample, last: Sample) -> dict[str, Any]:
     """What each metric of a module grew by."""
     before, after = first.modules[module.name], last.modules[module.name]
-    return {name: _subtract(after[name], before[name]) for name in after}
+    grown = {name: _subtract(after[name], before[name]) for name in after}
+    kept = {m.name: m.field for m in module.procfs if m.field in last.procfs}
+    return grown | {name: last.procfs[field_] - first.procfs[field_] for name, field_ in kept.items()}
 
 
 def _subtract(after: Value, before: Value) -> Any:
@@ -147,7 +149,7 @@ def _reported(metric: Metric, value: Any, names: Names) -> Any:
     match metric:
         case Distribution():
             return distribution(value)
-        case Counter():
+        case Counter() | Procfs():
             return _rounded(value / 1e6) if in_ms else value
         case Table(names=table):
             return {

@@ -131,6 +131,8 @@ class Sample:
     programs: Mapping[str, ProgramRun] = field(default_factory=dict)
     """By hook."""
     tasks: tuple[OpenInterval, ...] = ()
+    procfs: Mapping[str, int] = field(default_factory=dict)
+    """`file:field` below /proc → the kernel's counter."""
     processes: tuple[Process, ...] = ()
     """Those that have a record; what others did is in `modules` only."""
     idle: tuple[IdleSpan, ...] = ()

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from chainbench_agent.evidence.keys import reported_key
-from chainbench_agent.spec import Counter, Derived, Distribution, Metric, Module, Table
+from chainbench_agent.spec import Counter, Derived, Distribution, Metric, Module, Procfs, Table
 
 Kind = Literal["counter", "gauge", "histogram"]
 
@@ -89,7 +89,7 @@ def _kind(metric: Metric) -> Kind:
     match metric:
         case Distribution():
             return "histogram"
-        case Counter() | Table() | Derived(gauge=False):
+        case Counter() | Procfs() | Table() | Derived(gauge=False):
             return "counter"
     return "gauge"
 

@@ -160,6 +160,12 @@ class Btf:
         function = self.find(name, Kind.FUNC)
         return self._prototype_args(function.target) if isinstance(function, Reference) else None
 
+    def function_result(self, name: str) -> str:
+        """C spelling of what kernel function `name` returns; "void" for nothing, or if BTF does not know it."""
+        function = self.find(name, Kind.FUNC)
+        prototype = self.resolve(function.target) if isinstance(function, Reference) else None
+        return self.declare(prototype.result, "", tag) if isinstance(prototype, Prototype) else "void"
+
     def declare(self, type_id: int, inner: str, spell: Callable[[Type], str]) -> str:
         """C declaration of `inner` with this type; `spell` writes the name of what is not built from others.
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
-STAT = Path("/proc/stat")
+PROC = Path("/proc")
+STAT = PROC / "stat"
 
 
 def kernel_counters() -> dict[str, int]:
@@ -23,3 +26,27 @@ def kernel_counters() -> dict[str, int]:
         elif key == "processes":
             found["forks"] = int(numbers[0])
     return found
+
+
+def proc_counters(fields: Iterable[str]) -> dict[str, int]:
+    """Counters of the whole machine, each named `file:field` below /proc; one that this kernel lacks is left out.
+
+    `vmstat:pswpin` stands in a line `pswpin 7`; `net/snmp:Tcp.RetransSegs` in a line of names and one of numbers.
+    """
+    wanted = set(fields)
+    found: dict[str, int] = {}
+    for file in {field.split(":")[0] for field in wanted}:
+        with suppress(FileNotFoundError):
+            lines = [line.split() for line in (PROC / file).read_text().splitlines()]
+            numbers = _pairs(lines) if lines and lines[0][0].endswith(":") else dict(lines)
+            found |= {f"{file}:{name}": int(number) for name, number in numbers.items() if f"{file}:{name}" in wanted}
+    return found
+
+
+def _pairs(lines: list[list[str]]) -> dict[str, str]:
+    """`Tcp: InSegs OutSegs` above `Tcp: 3 4`."""
+    return {
+        f"{names[0].removesuffix(':')}.{name}": number
+        for names, numbers in zip(lines[::2], lines[1::2], strict=True)
+        for name, number in zip(names[1:], numbers[1:], strict=True)
+    }

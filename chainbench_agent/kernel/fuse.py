@@ -43,6 +43,9 @@ _CONTEXT = {
     "raw_tracepoint": ("struct bpf_raw_tracepoint_args *ctx", "ctx->args[{}]"),
     "fentry": ("unsigned long long *ctx", "ctx[{}]"),
     "fexit": ("unsigned long long *ctx", "ctx[{}]"),
+    "kprobe": ("struct pt_regs *ctx", "PT_REGS_PARM{1}(ctx)"),
+    "kretprobe": ("struct pt_regs *ctx", "PT_REGS_RC(ctx)"),
+    "perf": ("struct bpf_perf_event_data *ctx", ""),
 }
 # BCC finds the function of a tracing program by the program's name.
 _NAME = {"fentry": "kfunc__{}", "fexit": "kretfunc__{}"}
@@ -194,7 +197,7 @@ def _entry(program: Program, hook: Hook, follows: frozenset[str]) -> str:
     names, lines = [], []
     for param, place in zip(hook.params, places, strict=True):
         kind, name = re.fullmatch(r"(.*\W)(\w+)", param).groups()  # type: ignore[union-attr]
-        value = argument.format(place) if isinstance(place, int) else place
+        value = argument.format(place, place + 1) if isinstance(place, int) else place
         lines.append(f"\t{kind}{name} = ({kind.strip()}){value};")
         names.append(name)
     return "\n".join(

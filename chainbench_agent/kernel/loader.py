@@ -180,6 +180,9 @@ def _load_programs(unit: Any, wanted: Sequence[tuple[str, str]]) -> tuple[dict[s
         "raw_tracepoint": unit.RAW_TRACEPOINT,
         "fentry": unit.TRACING,
         "fexit": unit.TRACING,
+        "kprobe": unit.KPROBE,
+        "kretprobe": unit.KPROBE,
+        "perf": unit.PERF_EVENT,
     }
     programs: dict[str, int] = {}
     failed: dict[str, str] = {}

@@ -17,7 +17,7 @@ from pathlib import Path
 from chainbench_agent.errors import SetupError
 from chainbench_agent.evidence.sample import Account, IdleSpan, Members, OpenInterval, Sample
 from chainbench_agent.kernel import libbpf, names, values
-from chainbench_agent.kernel.accounts import kernel_counters
+from chainbench_agent.kernel.accounts import kernel_counters, proc_counters
 from chainbench_agent.kernel.facts import FACTS
 from chainbench_agent.kernel.programs import Programs
 from chainbench_agent.kernel.symbols import Symbols
@@ -138,6 +138,7 @@ class Machine:
             idle=self._idle(),
             throttled=names.throttled_groups(),
             kernel=kernel_counters(),
+            procfs=proc_counters(m.field for module in self.modules for m in module.procfs),
         )
 
     def names(self, first: Sample, last: Sample) -> Names:
@@ -172,7 +173,7 @@ class Machine:
         if target.kind != Kind.MACHINE:
             return frozenset(self._hooks)
         needed = [self._hooks[name] for module in self.modules for name in module.hooks]
-        counting = {name for hook in needed if not hook.targeted for name in (hook.raised_on or (hook.name,))}
+        counting = frozenset(name for hook in needed if not hook.targeted for name in hook.raised_on or (hook.name,))
         return counting | self.unit.unit.follows
 
     def _seed(self) -> int:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chainbench_agent.evidence.sample import ProgramRun
-from chainbench_agent.kernel import libbpf
+from chainbench_agent.kernel import libbpf, perf_events
 from chainbench_agent.kernel.fuse import Program
 
 
@@ -34,7 +34,7 @@ class Programs:
                 os.close(loaded[program.name])
             else:
                 try:
-                    os.close(_attach(program, loaded[program.name]))
+                    _close(_attach(program, loaded[program.name]))
                 except OSError as error:
                     why.append(f"{program.source} does not attach: {error.strerror or error}")
                     os.close(loaded[program.name])
@@ -49,14 +49,14 @@ class Programs:
         try:
             for hook, program in self.chosen.items():
                 if hook in hooks:
-                    self._links.append(_attach(program, self._fds[hook]))
+                    self._links += _attach(program, self._fds[hook])
         except OSError:
             self.detach()
             raise
 
     def detach(self) -> None:
-        while self._links:
-            os.close(self._links.pop())
+        _close(self._links)
+        self._links.clear()
 
     def close(self) -> None:
         self.detach()
@@ -68,9 +68,22 @@ class Programs:
         return {hook: _program_run(fd) for hook, fd in self._fds.items()}
 
 
-def _attach(program: Program, fd: int) -> int:
-    name = program.source.target if program.kind == "raw_tracepoint" else None
-    return libbpf.open_raw_tracepoint(name, fd)
+def _attach(program: Program, fd: int) -> list[int]:
+    """The descriptors that hold the program where it is; raises OSError."""
+    target = program.source.target
+    match program.kind:
+        case "perf":
+            return perf_events.open_everywhere(target, fd)
+        case "kprobe" | "kretprobe" as kind:
+            return [perf_events.open_kprobe(target, fd, at_return=kind == "kretprobe")]
+        case "raw_tracepoint":
+            return [libbpf.open_raw_tracepoint(target, fd)]
+    return [libbpf.open_raw_tracepoint(None, fd)]
+
+
+def _close(descriptors: Iterable[int]) -> None:
+    for fd in descriptors:
+        os.close(fd)
 
 
 def _program_run(fd: int) -> ProgramRun:

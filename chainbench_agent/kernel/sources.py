@@ -22,6 +22,8 @@ def eligible(hook: Hook, btf: Btf) -> tuple[list[Source], str]:
 
 
 def _mismatch(source: Source, hook: Hook, btf: Btf) -> str:
+    if source.kind == "perf":
+        return ""
     if source.kind == "raw_tracepoint":
         offered = btf.tracepoint_args(source.target)
         if offered is None:
@@ -30,6 +32,8 @@ def _mismatch(source: Source, hook: Hook, btf: Btf) -> str:
         offered = btf.function_args(source.target)
         if offered is None:
             return "this kernel has no such function"
+        result = (btf.function_result(source.target),)
+        offered = {"fexit": offered + result, "kretprobe": result}.get(source.kind, offered)
     for param, place in zip(hook.params, source.args or range(len(hook.params)), strict=True):
         if isinstance(place, str):
             continue

@@ -9,7 +9,7 @@ from flask import Flask, Response, abort, request
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ValidationError
 
-from chainbench_agent.collector.base import Peer
+from chainbench_agent.kernel.namespaces import Peer
 from chainbench_agent.runs import Runs
 from chainbench_agent.web.models import ReportRequest, StartRequest
 from chainbench_agent.web.problems import JSON_REMEDY, BadBody, problem

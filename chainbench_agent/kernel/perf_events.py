@@ -1,0 +1,96 @@
+"""perf_event_open(2), which glibc does not wrap: how BPF programs get onto kprobes and perf counters."""
+
+from __future__ import annotations
+
+import ctypes
+import fcntl
+import os
+import struct
+from functools import cache
+from pathlib import Path
+
+DEVICES = Path("/sys/bus/event_source/devices")
+ONLINE = Path("/sys/devices/system/cpu/online")
+
+_SYSCALL = {"x86_64": 298, "aarch64": 241}
+_CLOEXEC = 8  # PERF_FLAG_FD_CLOEXEC
+_ENABLE = 0x2400  # PERF_EVENT_IOC_ENABLE
+_SET_BPF = 0x40042408  # PERF_EVENT_IOC_SET_BPF
+_ATTR = struct.Struct("=IIQQQQQIIQQ")
+"""struct perf_event_attr up to PERF_ATTR_SIZE_VER1: type, size, config, sample_period, sample_type, read_format, flags,
+wakeup_events, bp_type, config1, config2."""
+
+HARDWARE, SOFTWARE, HW_CACHE, RAW = 0, 1, 3, 4
+"""enum perf_type_id."""
+
+EVENTS = {"minor-faults": (SOFTWARE, 5), "major-faults": (SOFTWARE, 6)}
+"""As `perf list` calls them: type and config."""
+
+
+def open_event(  # noqa: PLR0913 - as perf_event_attr has them
+    kind: int, config: int, *, cpu: int, pid: int = -1, period: int = 0, config1: int = 0, config2: int = 0
+) -> int:
+    """A counter of `pid` (-1: of everyone) on `cpu`; raises OSError, ENOENT where the CPU or the kernel has none such.
+
+    `period`: an overflow, and so a run of an attached program, after so many events; 0 only counts.
+    """
+    number = _SYSCALL.get(os.uname().machine)
+    if number is None:
+        raise OSError(0, f"perf_event_open is not known on {os.uname().machine}")
+    attributes = _ATTR.pack(kind, _ATTR.size, config, period, 0, 0, 0, 1, 0, config1, config2)
+    libc = ctypes.CDLL(None, use_errno=True)
+    fd: int = libc.syscall(number, attributes, pid, cpu, -1, _CLOEXEC)
+    if fd < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, f"perf_event_open: {os.strerror(code)}")
+    return fd
+
+
+def attach(fd: int, program: int) -> None:
+    """Run `program` at each overflow of the event."""
+    fcntl.ioctl(fd, _SET_BPF, program)
+    fcntl.ioctl(fd, _ENABLE, 0)
+
+
+def open_kprobe(function: str, program: int, *, at_return: bool) -> int:
+    """Attach to a kernel function; closing the returned descriptor detaches (Linux 4.17)."""
+    device = DEVICES / "kprobe"
+    try:
+        kind = int((device / "type").read_text())
+        bit = int((device / "format/retprobe").read_text().removeprefix("config:"))
+    except FileNotFoundError:
+        raise OSError(2, "this kernel has no kprobes") from None
+    name = ctypes.create_string_buffer(function.encode())
+    fd = open_event(kind, at_return << bit, cpu=0, period=1, config1=ctypes.addressof(name))
+    return _with_program(fd, program)
+
+
+def open_everywhere(name: str, program: int) -> list[int]:
+    """Run `program` on every CPU at each event of EVENTS; closing the descriptors detaches."""
+    opened: list[int] = []
+    kind, config = EVENTS[name]
+    try:
+        for cpu in online_cpus():
+            fd = open_event(kind, config, cpu=cpu, period=1)
+            opened.append(_with_program(fd, program))
+    except OSError:
+        for fd in opened:
+            os.close(fd)
+        raise
+    return opened
+
+
+def _with_program(fd: int, program: int) -> int:
+    try:
+        attach(fd, program)
+    except OSError:
+        os.close(fd)
+        raise
+    return fd
+
+
+@cache
+def online_cpus() -> tuple[int, ...]:
+    """`0-3,6` as numbers."""
+    spans = (part.split("-") for part in ONLINE.read_text().strip().split(","))
+    return tuple(cpu for span in spans for cpu in range(int(span[0]), int(span[-1]) + 1))

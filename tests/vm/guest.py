@@ -48,17 +48,7 @@ def virtme(kernel: Path, results: Path, disk: Path) -> list[str]:
         *("--force-9p", "--disable-kvm", "--cpus", "2", "--memory", "4G"),
         *("--name", "localhost"),  # a name that the guest can resolve
         *("--overlay-rwdir", "/lib"),  # where virtme-ng's init shows the modules
-        *(
-            "--show-boot-console",
-            "--kopt",
-            "loglevel=4",
-            "--kopt",
-            "oops=panic",
-            "--kopt",
-            "tsc=reliable",
-            "--kopt",
-            "clocksource=tsc",
-        ),
+        *("--show-boot-console", "--kopt", "loglevel=4", "--kopt", "oops=panic"),
         *("--script-sh", guest, "--qemu-opts"),  # and up to the end they are QEMU's own:
         *("-fsdev", host_files, "-device", "virtio-9p-pci,fsdev=hostroot,mount_tag=hostroot"),
         *("-fsdev", f"local,id=results,path={results},security_model=none"),

@@ -121,6 +121,8 @@ class Metric:
     """False: only raw material for a Derived metric."""
     machine_wide: bool = False
     """True: counted for the whole machine whatever the target, because it belongs to a CPU and not to a thread."""
+    sampled: bool = False
+    """True: where the run samples, one event in so many is recorded, and stands for all of them (cb_weight)."""
     prometheus: str = ""
     """The series' name where it is not derived from the metric's."""
 

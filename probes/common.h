@@ -37,6 +37,8 @@ struct cb_config {
 	u32 agent[2]; // thread groups whose own work is never counted
 	u32 target;   // enum cb_target_kind
 	u32 cgroup_level;
+	u32 sample_interval; // of the hottest events one in so many is recorded, at random; 1: each
+	u32 pad;
 };
 BPF_ARRAY(cb_config, struct cb_config, 1);
 
@@ -60,6 +62,17 @@ struct cb_event {
 static __always_inline u64 cb_now(struct cb_event *ev)
 {
 	return ev->now_ns ? ev->now_ns : bpf_ktime_get_ns();
+}
+
+// How many events this one stands for: 0 for one that is not recorded.  At random, so that no rhythm of the workload
+// can hide from it.
+static __always_inline u64 cb_weight(struct cb_event *ev)
+{
+	u32 interval = ev->config->sample_interval;
+
+	if (interval <= 1)
+		return 1;
+	return bpf_get_prandom_u32() % interval ? 0 : interval;
 }
 
 static __always_inline bool cb_is_agent(struct cb_config *config, u32 tgid)

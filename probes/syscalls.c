@@ -18,18 +18,19 @@ static __always_inline bool syscalls_is_32bit(void)
 static __always_inline void syscalls_on_sys_enter(struct cb_event *ev, struct cb_syscalls *syscalls,
 						  struct pt_regs *regs, long id)
 {
+	u64 weight = cb_weight(ev);
 	struct cb_process *process;
 
-	if (!cb_current_counts(ev))
+	if (!weight || !cb_current_counts(ev))
 		return;
-	syscalls->total++;
+	syscalls->total += weight;
 	process = cb_process_of(ev, bpf_get_current_pid_tgid() >> 32);
 	if (process)
-		__sync_fetch_and_add(&process->syscalls_total, 1);
+		__sync_fetch_and_add(&process->syscalls_total, weight);
 	if ((u64)id >= SYSCALLS_CALLS_ENTRIES)
-		syscalls->unknown_calls++;
+		syscalls->unknown_calls += weight;
 	else if (syscalls_is_32bit())
-		syscalls->calls_32bit[cb_clamp(id, SYSCALLS_CALLS_32BIT_ENTRIES)]++;
+		syscalls->calls_32bit[cb_clamp(id, SYSCALLS_CALLS_32BIT_ENTRIES)] += weight;
 	else
-		syscalls->calls[cb_clamp(id, SYSCALLS_CALLS_ENTRIES)]++;
+		syscalls->calls[cb_clamp(id, SYSCALLS_CALLS_ENTRIES)] += weight;
 }

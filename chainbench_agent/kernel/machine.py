@@ -25,7 +25,7 @@ from chainbench_agent.kernel.target import KernelTarget, Kind, schedstat, seed, 
 from chainbench_agent.kernel.unit import load_unit
 from chainbench_agent.spec import Hook, Module, Names
 
-_CONFIG = struct.Struct("=QQIIIIII")  # struct cb_config of probes/common.h
+_CONFIG = struct.Struct("=QQIIIIIII4x")  # struct cb_config of probes/common.h
 _LOSS = struct.Struct("=QQQQ")  # struct cb_loss
 _IDENTITY = struct.Struct("=IIQ")  # struct cb_identity of probes/identify.h
 LOSS_CAUSES = ("task_collisions", "unseen_switches", "keys_full", "members_full")
@@ -51,6 +51,7 @@ class Machine:
         self._maps = loaded.maps
         self._run = 0
         self._target = KernelTarget()
+        self._sample_interval = 1
         self._seeds = 0
         self._began_ns = 0
         self._stats_fd = -1
@@ -85,7 +86,7 @@ class Machine:
         """Why a fact that a metric needs does not hold here; empty if it does."""
         return FACTS[fact]()
 
-    def attach(self, target: KernelTarget) -> None:
+    def attach(self, target: KernelTarget, sample_interval: int = 1) -> None:
         """Make ready for a run: empty the hashes, attach the programs, find out who is in the target."""
         for name in self._keyed():
             table = self._maps[name]
@@ -94,6 +95,7 @@ class Machine:
         libbpf.update(self._maps["cb_kept"].fd, 0, bytes(8))
         self._run += 1
         self._target = target
+        self._sample_interval = sample_interval
         self._configure(Phase.SEEDING if target.kind == Kind.TREE else Phase.OFF)
         self._stats_fd = libbpf.enable_stats()
         try:
@@ -165,7 +167,9 @@ class Machine:
     def _configure(self, phase: Phase) -> int:
         now_ns, target = time.monotonic_ns(), self._target
         head = (now_ns, target.cgroup_id, self._run, phase, *self._agent)
-        libbpf.update(self._maps["cb_config"].fd, 0, _CONFIG.pack(*head, target.kind, target.cgroup_level))
+        libbpf.update(
+            self._maps["cb_config"].fd, 0, _CONFIG.pack(*head, target.kind, target.cgroup_level, self._sample_interval)
+        )
         return now_ns
 
     def _wanted(self, target: KernelTarget) -> frozenset[str]:

@@ -65,6 +65,7 @@ u64 shim_now_ns;
 u32 shim_cpu;
 s32 shim_stack_id = -1;
 u64 shim_stack_walks;
+u32 shim_random;
 struct task_struct *shim_current;
 
 static struct task_group shim_no_quota = { .cfs_bandwidth = { .quota = ~0ULL } };
@@ -185,6 +186,7 @@ void shim_set_bio(struct request *request, struct bio *bio)
 // ---- helpers
 
 #define bpf_ktime_get_ns() shim_now_ns
+#define bpf_get_prandom_u32() (shim_random++)
 #define bpf_get_current_task() ((u64)shim_current)
 #define bpf_get_current_pid_tgid() ((u64)shim_current->tgid << 32 | (u32)shim_current->pid)
 #define bpf_probe_read_kernel(to, size, from) ((void)memcpy(to, from, size))

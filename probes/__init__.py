@@ -3,7 +3,7 @@
 from importlib import import_module
 from pathlib import Path
 
-from chainbench_agent.probes.hooks import FIELDS, HOOKS
+from chainbench_agent.probes.hooks import CALLS, FIELDS, HOOKS
 from chainbench_agent.spec import Module
 
 DIRECTORY = Path(__file__).parent
@@ -16,4 +16,4 @@ def _modules() -> tuple[Module, ...]:
 
 CATALOG: tuple[Module, ...] = _modules()
 
-__all__ = ["CATALOG", "DIRECTORY", "FIELDS", "HOOKS"]
+__all__ = ["CALLS", "CATALOG", "DIRECTORY", "FIELDS", "HOOKS"]

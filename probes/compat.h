@@ -26,7 +26,7 @@ static __always_inline u32 cb_task_state(struct task_struct *task)
 #if defined(CONFIG_ARM64)
 #define CB_THREAD_SIZE 16384
 #define CB_STACK_PADDING 0
-#define CB_SYSCALL_OFFSET __builtin_offsetof(struct pt_regs, syscallno)
+#define CB_SYSCALL_NUMBER syscallno
 #else
 #ifdef CONFIG_KASAN
 #define CB_THREAD_SIZE 32768
@@ -39,6 +39,31 @@ static __always_inline u32 cb_task_state(struct task_struct *task)
 #else
 #define CB_STACK_PADDING 0
 #endif
-#define CB_SYSCALL_OFFSET __builtin_offsetof(struct pt_regs, orig_ax)
+#define CB_SYSCALL_NUMBER orig_ax
 #endif
+#define CB_SYSCALL_OFFSET __builtin_offsetof(struct pt_regs, CB_SYSCALL_NUMBER)
 #define CB_REGS_OFFSET (CB_THREAD_SIZE - CB_STACK_PADDING - sizeof(struct pt_regs))
+
+// x86-64: arch/x86/include/asm/thread_info.h; a 32-bit call has the i386 numbers.
+#define CB_TS_COMPAT 0x0002
+
+static __always_inline bool cb_is_32bit_call(void)
+{
+#if defined(CONFIG_X86_64) && defined(CONFIG_IA32_EMULATION)
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+
+	return task->thread_info.status & CB_TS_COMPAT;
+#else
+	return false;
+#endif
+}
+
+// The first three arguments of the system call under way; they stay in the registers until it returns.
+static __always_inline u64 cb_call_argument(struct pt_regs *regs, u32 index)
+{
+#if defined(CONFIG_ARM64)
+	return index == 0 ? regs->orig_x0 : index == 1 ? regs->regs[1] : regs->regs[2];
+#else
+	return index == 0 ? regs->di : index == 1 ? regs->si : regs->dx;
+#endif
+}

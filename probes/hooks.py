@@ -18,6 +18,20 @@ FIELDS = {
 """Members that only some kernels have; the C files see them as CB_HAS_<key>."""
 
 
+CALLS = {
+    "READ": ("read", "pread64", "readv", "preadv", "preadv2"),
+    "WRITE": ("write", "pwrite64", "writev", "pwritev", "pwritev2"),
+    "OPEN": ("open", "openat", "openat2", "creat"),
+    "CLOSE": ("close",),
+    "FSYNC": ("fsync",),
+    "FDATASYNC": ("fdatasync",),
+    "FUTEX": ("futex",),
+}
+"""The system calls that calls.h follows, by kind: CB_CALL_<key> in C."""
+
+CALL = ("struct cb_task *task", "struct pt_regs *regs", "unsigned int kind")
+
+
 def _tracepoint(name: str, *params: str, timed: bool = False) -> Hook:
     """A hook that has one source: the raw tracepoint of its name."""
     return Hook(name, params, (raw_tracepoint(name),), timed=timed)
@@ -43,6 +57,7 @@ HOOKS = (
     _tracepoint("sched_process_exit", f"{TASK}task"),
     _tracepoint("sched_process_exec", f"{TASK}task", "int old_pid", "struct linux_binprm *bprm"),
     _tracepoint("sys_enter", "struct pt_regs *regs", "long id"),
+    _tracepoint("sys_exit", "struct pt_regs *regs", "long ret"),
     # Linux a54895fa057c ("block: remove the request_queue to argument request based tracepoints") (in v5.11)
     *(
         Hook(name, ("struct request *rq",), (raw_tracepoint(name), raw_tracepoint(name, 1)))
@@ -68,6 +83,9 @@ HOOKS = (
     ),
     _tracepoint("cpu_frequency", "unsigned int khz", "unsigned int of_cpu"),
     _timed("cpu_idle", "unsigned int state"),
+    # raised by calls.h
+    _raised("call_begins", (*CALL,), raised_on=("sys_enter",)),
+    _raised("call_done", (*CALL, "long ret", "u64 ns"), raised_on=("sys_enter", "sys_exit")),
     # raised by sched.h
     _raised(
         "task_ran",

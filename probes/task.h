@@ -28,6 +28,8 @@ struct cb_task {
 	u64 throttled_ns;
 	u64 regs;    // address of the saved user registers; 0 for a kernel thread
 	u64 css_set; // the cgroups it was in when `counted` was decided
+	u64 call_ns; // when the system call under way began; see calls.h
+	u32 call;    // enum cb_call
 	u32 tid;
 	u32 tgid;
 	u32 run;
@@ -37,6 +39,7 @@ struct cb_task {
 	u8 counted; // in the target
 	u8 kthread;
 	u8 pad;
+	u32 pad2;
 	char comm[16];
 };
 BPF_F_TABLE("array", u32, struct cb_task, cb_tasks, CB_TASKS, BPF_F_MMAPABLE);
@@ -145,6 +148,7 @@ static __always_inline void cb_adopt(struct cb_event *ev, struct cb_task *task,
 	task->run = ev->config->run;
 	task->wait = CB_WAIT_UNKNOWN;
 	task->stack = CB_NO_STACK;
+	task->call = CB_CALL_UNSEEN;
 	task->state = CB_UNSEEN;
 	task->counted = cb_is_member(ev, of);
 	if (task->counted)

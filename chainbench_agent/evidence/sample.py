@@ -66,6 +66,9 @@ class OpenInterval:
     thread: Thread = field(default_factory=lambda: Thread(0, 0, "", 0))
     account: Account = field(default_factory=Account)
     """`wall_ns` is not kept while a thread lives."""
+    call: int = 0
+    """The system call under way, as `enum cb_call`; see probes/calls.h."""
+    call_since_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True, eq=False)

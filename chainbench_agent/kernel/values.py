@@ -22,10 +22,10 @@ from chainbench_agent.spec import HISTOGRAM_SLOTS, Distribution, Metric, Module,
 
 WORD = 8
 _HISTOGRAM_WORDS = HISTOGRAM_SLOTS + 4  # slots, sum, min, max, run
-_TASK = struct.Struct("=QQQQQQ16xIIIIiBBBx16s")  # struct cb_task of probes/task.h
+_TASK = struct.Struct("=QQQQQQ16xQIIIIIiBBBx4x16s")  # struct cb_task of probes/task.h
 _PROCESS = struct.Struct("=QQII16s")  # the head of struct cb_process (see fuse.py)
 _PROCESS_RUN_WORD = 5  # of 32 bits
-_TASK_RUN_WORD = 18  # of 32 bits
+_TASK_RUN_WORD = 21  # of 32 bits
 _THREAD_KEY = struct.Struct("=QII")  # struct cb_thread_key
 _THREAD = struct.Struct("=QQQQQ16s")  # struct cb_thread
 _ON_CPU = struct.Struct("=II")  # struct cb_on_cpu of probes/task.h
@@ -97,12 +97,20 @@ def open_tasks(memory: memoryview, on_cpu: bytes, run: int) -> Iterator[OpenInte
 
 
 def _open_task(memory: memoryview, index: int) -> tuple[OpenInterval, int]:
-    since, begin, on_cpu, runnable, blocked, throttled, tid, tgid, _run, wait, stack, state, counted, kthread, comm = (
+    since, begin, *account, call_ns, call, tid, tgid, _run, wait, stack, state, counted, kthread, comm = (
         _TASK.unpack_from(memory, index * _TASK.size)
     )
-    thread = Thread(tid, tgid, command(comm), begin)
-    account = Account(0, on_cpu, runnable, blocked, throttled)
-    return OpenInterval(TaskState(state), since, wait, stack, bool(kthread), thread, account), counted
+    return OpenInterval(
+        TaskState(state),
+        since,
+        wait,
+        stack,
+        bool(kthread),
+        Thread(tid, tgid, command(comm), begin),
+        Account(0, *account),
+        call,
+        call_ns,
+    ), counted
 
 
 def command(comm: bytes) -> str:

@@ -18,7 +18,8 @@ typedef _Bool bool;
 // ---- the kernel's structs: only the members that the probes read
 
 struct pt_regs {
-	u64 others[15];
+	u64 others[12];
+	u64 dx, si, di;
 	u64 orig_ax;
 	u64 more[5];
 };

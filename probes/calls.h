@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// calls.h - the state machine of a system call; it turns entries and exits into calls with a duration and a result.
+//
+//            sys_enter                      sys_exit
+//   NONE ----------------> READ, FUTEX, … ----------> NONE
+//
+// Only the calls that CALLS in probes/hooks.py names are followed; their numbers are the agent's business.  Raised, for
+// modules to handle: call_begins, call_done.  A call that was under way when the run began is cut there.
+
+#pragma once
+
+// System call number → enum cb_call, for 64-bit programs and, above them, for 32-bit ones; written by the agent only.
+BPF_ARRAY(cb_call_kinds, u32, CB_CALL_NUMBERS);
+
+static __always_inline u32 cb_call_kind(u64 number)
+{
+	u32 index, *kind;
+
+	if (number >= CB_CALL_NUMBERS / 2)
+		return CB_CALL_NONE;
+	index = number;
+	kind = cb_call_kinds.lookup(&index);
+	if (!kind)
+		return CB_CALL_NONE;
+	if (!cb_is_32bit_call())
+		return *kind;
+	index += CB_CALL_NUMBERS / 2;
+	kind = cb_call_kinds.lookup(&index);
+	return kind ? *kind : CB_CALL_NONE;
+}
+
+static __always_inline struct cb_task *calls_current(struct cb_event *ev)
+{
+	return cb_task_with(ev, (struct task_struct *)bpf_get_current_task(),
+			    bpf_get_current_pid_tgid());
+}
+
+static __always_inline void calls_on_sys_enter(struct cb_event *ev, struct pt_regs *regs, long id)
+{
+	struct cb_task *task;
+	u32 kind;
+
+	if (!cb_current_counts(ev))
+		return;
+	task = calls_current(ev);
+	if (!task)
+		return;
+	kind = cb_call_kind(id);
+	task->call = kind;
+	if (kind == CB_CALL_NONE)
+		return;
+	task->call_ns = cb_now(ev);
+	cb_raise_call_begins(ev, task, regs, kind);
+}
+
+static __always_inline void calls_on_sys_exit(struct cb_event *ev, struct pt_regs *regs, long ret)
+{
+	struct cb_task *task;
+	u32 kind;
+
+	if (!cb_current_counts(ev))
+		return;
+	task = calls_current(ev);
+	if (!task)
+		return;
+	kind = task->call;
+	if (kind == CB_CALL_UNSEEN) {
+		kind = cb_call_kind(regs->CB_SYSCALL_NUMBER);
+		task->call_ns = task->begin_ns;
+	}
+	task->call = CB_CALL_NONE;
+	if (kind != CB_CALL_NONE)
+		cb_raise_call_done(ev, task, regs, kind, ret, cb_now(ev) - task->call_ns);
+}

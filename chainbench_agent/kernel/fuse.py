@@ -121,6 +121,7 @@ def _raised_in(text: str) -> frozenset[str]:
 
 def _defines(has_field: Callable[[str], bool]) -> str:
     lines = [
+        "#define CB_FUSED",
         f"#define CB_SLOTS {HISTOGRAM_SLOTS}",
         f"#define CB_SLOT_BITS {SLOTS_PER_OCTAVE_BITS}",
         f"#define CB_TASKS {TASK_RECORDS}",

@@ -75,7 +75,7 @@ def fuse(
 ) -> Unit:
     """The unit for `modules`.  `sources(hook)` are the places to try, `has_field("struct.member")` asks the BTF."""
     modules, hooks = tuple(modules), tuple(hooks)
-    texts = {module.name: _read(f"{module.name}.c") for module in modules}
+    texts = {module.name: module_text(module.name) for module in modules}
     handled = {name: handlers(text, name) for name, text in texts.items()}
     machines = _machines(frozenset().union(*handled.values()))
     handled = {name: handlers(text, name) for name, text in machines.items()} | handled
@@ -105,6 +105,11 @@ def fuse(
     return Unit(text, tuple(programs), _maps(text), follows)
 
 
+def module_text(name: str) -> str:
+    """A module's C without what it is to plain BCC."""
+    return _read(f"{name}.c").split("#else // CB_FUSED")[0].replace("#ifdef CB_FUSED", "", 1)
+
+
 def _read(name: str) -> str:
     return (DIRECTORY / name).read_text()
 
@@ -121,7 +126,6 @@ def _raised_in(text: str) -> frozenset[str]:
 
 def _defines(has_field: Callable[[str], bool]) -> str:
     lines = [
-        "#define CB_FUSED",
         f"#define CB_SLOTS {HISTOGRAM_SLOTS}",
         f"#define CB_SLOT_BITS {SLOTS_PER_OCTAVE_BITS}",
         f"#define CB_TASKS {TASK_RECORDS}",

@@ -46,7 +46,10 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Thread:
-    """A thread of the target.  `begin_ns`: when it was born, or the run began; with `tid` that names it."""
+    """A thread of the target.  `begin_ns`: when it was born, or the run began; with `tid` that names it.
+
+    `tid` is its first number: a thread that executes a program takes its leader's.
+    """
 
     tid: int
     pid: int
@@ -66,6 +69,12 @@ class OpenInterval:
     thread: Thread = field(default_factory=lambda: Thread(0, 0, "", 0))
     account: Account = field(default_factory=Account)
     """`wall_ns` is not kept while a thread lives."""
+    number: int = 0
+    """The thread's id at present, where that is known to be another than its first."""
+
+    @property
+    def tid(self) -> int:
+        return self.number or self.thread.tid
 
 
 @dataclass(frozen=True, slots=True)

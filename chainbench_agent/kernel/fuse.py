@@ -28,7 +28,7 @@ from chainbench_agent.spec import (
 )
 
 TASK_RECORDS = 65536
-"""Threads alive at once that can be told apart; 104 bytes each."""
+"""Threads alive at once that can be told apart; 112 bytes each."""
 
 MEMBERS = 32768
 """Processes alive at once that a target may have; what is above is counted as lost."""

@@ -189,7 +189,7 @@ class Machine:
             count,
             Account(*sums),
             values.ended_threads(libbpf.items(ended.fd, ended.key_size, ended.value_size)),
-            sleepers(present, {task.thread.tid for task in tasks}, self._began_ns),
+            sleepers(present, {task.tid for task in tasks}, self._began_ns),
             processes,
             threads,
             self._seeds,

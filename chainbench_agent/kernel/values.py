@@ -21,11 +21,11 @@ from chainbench_agent.spec import HISTOGRAM_SLOTS, Distribution, Metric, Module,
 
 WORD = 8
 _HISTOGRAM_WORDS = HISTOGRAM_SLOTS + 4  # slots, sum, min, max, run
-_TASK = struct.Struct("=QQQQQQ16xIIIIiBBBx16s")  # struct cb_task of probes/task.h
-_TASK_RUN_WORD = 18  # of 32 bits
+_TASK = struct.Struct("=QQQQQQ16xIIIIIiBBB5x16s")  # struct cb_task of probes/task.h
+_TASK_RUN_WORD = 19  # of 32 bits
 _THREAD_KEY = struct.Struct("=QII")  # struct cb_thread_key
 _THREAD = struct.Struct("=QQQQQ16s")  # struct cb_thread
-_ON_CPU = struct.Struct("=II")  # struct cb_on_cpu of probes/task.h
+_ON_CPU = struct.Struct("=QII")  # struct cb_on_cpu of probes/task.h
 _IDLE = struct.Struct("=QII")  # struct cpu_idle_span of probes/cpu.c
 _NOT_IDLE = 0xFFFFFFFF
 
@@ -73,8 +73,8 @@ def open_tasks(memory: memoryview, on_cpu: bytes, run: int) -> Iterator[OpenInte
 
     A thread that is RUNNING but that no CPU has entered last has left unseen; when, nobody knows: it is UNSEEN.
     """
-    entered = {tid for tid, of_run in _ON_CPU.iter_unpack(on_cpu) if of_run == run}
-    still = any(of_run != run for _, of_run in _ON_CPU.iter_unpack(on_cpu))  # a CPU that made no switch
+    entered = {tid for _, tid, of_run in _ON_CPU.iter_unpack(on_cpu) if of_run == run}
+    still = any(of_run != run for *_, of_run in _ON_CPU.iter_unpack(on_cpu))  # a CPU that made no switch
     runs = memory.cast("I")[_TASK_RUN_WORD :: _TASK.size // 4].tolist()
     for index, of_run in enumerate(runs):
         if of_run == run:
@@ -85,7 +85,7 @@ def open_tasks(memory: memoryview, on_cpu: bytes, run: int) -> Iterator[OpenInte
                 yield replace(interval, state=TaskState.RUNNING)
             elif (
                 interval.state == TaskState.RUNNING
-                and interval.thread.tid not in entered
+                and interval.tid not in entered
                 and not (still and interval.since_ns == interval.thread.begin_ns)
             ):
                 yield replace(interval, state=TaskState.UNSEEN)
@@ -94,12 +94,15 @@ def open_tasks(memory: memoryview, on_cpu: bytes, run: int) -> Iterator[OpenInte
 
 
 def _open_task(memory: memoryview, index: int) -> tuple[OpenInterval, int]:
-    since, begin, on_cpu, runnable, blocked, throttled, tid, tgid, _run, wait, stack, state, counted, kthread, comm = (
-        _TASK.unpack_from(memory, index * _TASK.size)
+    since, begin, on_cpu, runnable, blocked, throttled, tid, born, tgid, _run, wait, stack, *rest = _TASK.unpack_from(
+        memory, index * _TASK.size
     )
-    thread = Thread(tid, tgid, command(comm), begin)
+    state, counted, kthread, comm = rest
+    thread = Thread(born, tgid, command(comm), begin)
     account = Account(0, on_cpu, runnable, blocked, throttled)
-    return OpenInterval(TaskState(state), since, wait, stack, bool(kthread), thread, account), counted
+    return OpenInterval(
+        TaskState(state), since, wait, stack, bool(kthread), thread, account, tid if tid != born else 0
+    ), counted
 
 
 def command(comm: bytes) -> str:

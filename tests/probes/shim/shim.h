@@ -115,6 +115,11 @@ struct task_struct *shim_task(int pid, int tgid, u32 flags)
 	return task;
 }
 
+void shim_set_pid(struct task_struct *task, int pid)
+{
+	task->pid = pid;
+}
+
 void shim_set_live(struct task_struct *task, int threads)
 {
 	task->signal->live.counter = threads;

@@ -83,7 +83,8 @@ struct cb_on_cpu {
 BPF_PERCPU_ARRAY(cb_on_cpu, struct cb_on_cpu, 1);
 
 // From `since_ns` on, when its present state began, the thread is in the target.
-static __always_inline void cb_join(struct cb_task *task, struct task_struct *of)
+static __always_inline void cb_join(struct cb_event *ev, struct cb_task *task,
+				    struct task_struct *of)
 {
 	struct cb_population *population;
 	int zero = 0;
@@ -97,6 +98,8 @@ static __always_inline void cb_join(struct cb_task *task, struct task_struct *of
 	population = cb_population.lookup(&zero);
 	if (population)
 		population->threads++;
+	if (ev->config->target == CB_CGROUP)
+		cb_enrol(of->tgid);
 }
 
 // The thread's part in the target is over: what became of it is kept.
@@ -149,7 +152,7 @@ static __always_inline void cb_adopt(struct cb_event *ev, struct cb_task *task,
 	task->state = CB_UNSEEN;
 	task->counted = cb_is_member(ev, of);
 	if (task->counted)
-		cb_join(task, of);
+		cb_join(ev, task, of);
 }
 
 // A thread may move to another cgroup.  The interval that is open then belongs to where it ends.
@@ -167,7 +170,7 @@ static __always_inline void cb_follow(struct cb_event *ev, struct cb_task *task,
 	task->css_set = set;
 	counted = cb_is_member(ev, of);
 	if (counted && !task->counted)
-		cb_join(task, of);
+		cb_join(ev, task, of);
 	else if (!counted && task->counted)
 		cb_end(ev, task, task->since_ns);
 	task->counted = counted;

@@ -86,9 +86,10 @@ def _population(target: Target, first: Sample, last: Sample) -> Target:
     if target.kind == "machine":
         return target
     before, after = first.members, last.members
-    seen = {"threads_seen": len(after.sleepers) + after.threads - before.threads}
-    if target.kind == "pid":  # processes come and go in a cgroup without a fork
-        seen["processes_seen"] = after.seeds + after.processes - before.processes
+    seen = {
+        "processes_seen": after.uncounted + after.processes - before.processes,
+        "threads_seen": len(after.sleepers) + after.threads - before.threads,
+    }
     return target.model_copy(update=seen)
 
 

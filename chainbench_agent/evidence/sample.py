@@ -114,8 +114,8 @@ class Members:
     sleepers: tuple[Sleeper, ...] = ()
     processes: int = 0
     threads: int = 0
-    seeds: int = 0
-    """Processes that were in the target when the run began."""
+    uncounted: int = 0
+    """Processes that no hook counted: of a tree, those of the beginning; of a cgroup, those that made no move."""
     schedstat: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     """Thread id → the kernel's own (on_cpu_ns, runnable_ns) since the thread was born."""
 

@@ -170,7 +170,7 @@ class Machine:
     def _seed(self) -> int:
         members = self._maps["cb_members"].fd
         if self._target.kind != Kind.TREE:
-            return len(self._target.processes())
+            return 0
         return seed(
             self._target,
             lambda pid: libbpf.update(members, pid, (1).to_bytes(8, "little")),
@@ -183,23 +183,26 @@ class Machine:
         if self._target.kind == Kind.MACHINE:
             return Members(processes=processes, threads=threads)
         present = self.target_processes()
+        asleep = sleepers(present, {task.tid for task in tasks}, self._began_ns)
         ended = self._maps["cb_ended_threads"]
         count, *sums = values.sums(self._per_cpu("cb_ended"))
         return Members(
             count,
             Account(*sums),
             values.ended_threads(libbpf.items(ended.fd, ended.key_size, ended.value_size)),
-            sleepers(present, {task.tid for task in tasks}, self._began_ns),
+            asleep,
             processes,
             threads,
-            self._seeds,
+            self._seeds or len({sleeper.thread.pid for sleeper in asleep} - self._enrolled()),
             schedstat(present),
         )
 
     def target_processes(self) -> set[int]:
         """The processes that are in the target now; of a tree, as the kernel followed them."""
-        if self._target.kind != Kind.TREE:
-            return self._target.processes()
+        return self._enrolled() if self._target.kind == Kind.TREE else self._target.processes()
+
+    def _enrolled(self) -> set[int]:
+        """The living processes that the kernel side has in its set (probes/target.h)."""
         members = self._maps["cb_members"]
         return {int.from_bytes(key, "little") for key in libbpf.keys(members.fd, members.key_size)}
 

@@ -179,6 +179,29 @@ move('/..')
     evidence = targeted(code).run(Target(kind="cgroup", cgroup=str(group)))
 
     assert evidence["syscall_counts"]["personality"] == 7 + 11 + 13
+    assert evidence["target"]["processes_seen"] == 1
+
+
+def test_processes_of_a_cgroup(collector, run, group):
+    """One that sleeps through the run, one that works, and 29 that come and go; not the one beside them."""
+    code = "import os, sys, time\nprint(flush=True)\nsys.stdin.readline()\n"
+    forks = "for _ in range(29):\n if os.fork() == 0: os._exit(0)\n os.wait()\ntime.sleep(0.2)"
+    command = [sys.executable, "-c", code + forks]
+    asleep, at_work, beside = (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(3)
+    )
+    for process in (asleep, at_work, beside):
+        process.stdout.readline()
+    for process in (asleep, at_work):
+        (group / "cgroup.procs").write_text(str(process.pid))
+        until_asleep(process.pid)
+    collector.start(Target(kind="cgroup", cgroup=str(group)))
+    for process in (at_work, beside):
+        process.communicate(b"\n")
+    collector.stop()
+    asleep.communicate(b"\n")
+
+    assert collector.evidence(run).as_json()["target"]["processes_seen"] == 1 + 1 + 29
 
 
 def test_no_such_target(collector):

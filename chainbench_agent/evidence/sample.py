@@ -59,7 +59,10 @@ class Thread:
 
 @dataclass(frozen=True, slots=True)
 class OpenInterval:
-    """A thread's present state.  `wait` and `stack` as in probes/offcpu.c; -1 for none."""
+    """A thread's present state; FREE if its part in the target was over when that began.
+
+    `wait` and `stack` as in probes/offcpu.c; -1 for none.
+    """
 
     state: TaskState
     since_ns: int
@@ -79,7 +82,7 @@ class OpenInterval:
 
 @dataclass(frozen=True, slots=True)
 class Sleeper:
-    """A thread of the target that made no move in the whole run.  `function` is empty if the kernel tells none."""
+    """A thread of the target that made no move since `begin_ns`.  `function` is empty if the kernel tells none."""
 
     thread: Thread
     syscall: int

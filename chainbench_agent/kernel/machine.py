@@ -21,7 +21,7 @@ from chainbench_agent.kernel.accounts import kernel_counters
 from chainbench_agent.kernel.facts import FACTS
 from chainbench_agent.kernel.programs import Programs
 from chainbench_agent.kernel.symbols import Symbols
-from chainbench_agent.kernel.target import KernelTarget, Kind, schedstat, seed, sleepers
+from chainbench_agent.kernel.target import KernelTarget, Kind, cgroup_threads, leave, schedstat, seed, sleepers
 from chainbench_agent.kernel.unit import load_unit
 from chainbench_agent.spec import Hook, Module, Names
 
@@ -123,6 +123,8 @@ class Machine:
         """Read everything.  While a run is on, what happens during the reading may be in or out."""
         at_ns = time.monotonic_ns()
         tasks = tuple(values.open_tasks(memoryview(self._tasks), self._per_cpu("cb_on_cpu"), self._run))
+        if self._target.kind == Kind.CGROUP:
+            tasks = tuple(leave(tasks, cgroup_threads(self._target.directory)))
         modules = {}
         for module in self.modules:
             raw = self._per_cpu(f"cb_{module.name}")
@@ -183,7 +185,8 @@ class Machine:
         if self._target.kind == Kind.MACHINE:
             return Members(processes=processes, threads=threads)
         present = self.target_processes()
-        asleep = sleepers(present, {task.tid for task in tasks}, self._began_ns)
+        outside = values.strangers(memoryview(self._tasks), self._run) if self._target.kind == Kind.CGROUP else {}
+        asleep = sleepers(present, {task.tid for task in tasks}, self._began_ns, outside)
         ended = self._maps["cb_ended_threads"]
         count, *sums = values.sums(self._per_cpu("cb_ended"))
         return Members(

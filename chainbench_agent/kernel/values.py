@@ -75,22 +75,34 @@ def open_tasks(memory: memoryview, on_cpu: bytes, run: int) -> Iterator[OpenInte
     """
     entered = {tid for _, tid, of_run in _ON_CPU.iter_unpack(on_cpu) if of_run == run}
     still = any(of_run != run for *_, of_run in _ON_CPU.iter_unpack(on_cpu))  # a CPU that made no switch
+    for interval, counted in _records(memory, run):
+        if not counted:
+            continue
+        if interval.state == TaskState.UNSEEN:  # at work, and never switched: it has its CPU since the run began
+            yield replace(interval, state=TaskState.RUNNING)
+        elif (
+            interval.state == TaskState.RUNNING
+            and interval.tid not in entered
+            and not (still and interval.since_ns == interval.thread.begin_ns)
+        ):
+            yield replace(interval, state=TaskState.UNSEEN)
+        else:
+            yield interval
+
+
+def strangers(memory: memoryview, run: int) -> dict[int, int]:
+    """The threads that `run` has seen outside of the target: thread id → when its present state began."""
+    return {interval.tid: interval.since_ns for interval, counted in _records(memory, run) if not counted}
+
+
+def _records(memory: memoryview, run: int) -> Iterator[tuple[OpenInterval, int]]:
+    """The threads that `run` has seen and that have not ended, and whether each is counted."""
     runs = memory.cast("I")[_TASK_RUN_WORD :: _TASK.size // 4].tolist()
     for index, of_run in enumerate(runs):
         if of_run == run:
             interval, counted = _open_task(memory, index)
-            if not counted or interval.state == TaskState.FREE:
-                continue
-            if interval.state == TaskState.UNSEEN:  # at work, and never switched: it has its CPU since the run began
-                yield replace(interval, state=TaskState.RUNNING)
-            elif (
-                interval.state == TaskState.RUNNING
-                and interval.tid not in entered
-                and not (still and interval.since_ns == interval.thread.begin_ns)
-            ):
-                yield replace(interval, state=TaskState.UNSEEN)
-            else:
-                yield interval
+            if interval.state != TaskState.FREE:
+                yield interval, counted
 
 
 def _open_task(memory: memoryview, index: int) -> tuple[OpenInterval, int]:

@@ -120,6 +120,26 @@ def test_whose_records_are_no_threads_of_the_run():
     )
 
 
+def test_strangers():
+    """Who was seen in this run, lives, and is not in the target; each since its present state began."""
+    records = (
+        task(1, TaskState.BLOCKED, since=11, counted=0),
+        task(2, TaskState.BLOCKED, since=12),
+        task(3, TaskState.FREE, counted=0),
+        task(4, TaskState.BLOCKED, run=RUN - 1, counted=0),
+        task(5, TaskState.RUNNING, since=15, counted=0, born=50),
+    )
+
+    assert values.strangers(memoryview(b"".join(records)), RUN) == {1: 11, 5: 15}
+
+
+def test_a_thread_has_two_numbers():
+    """The first one is its name; by the present one it is known to /proc, and to the CPU that it entered."""
+    (found,) = opened(task(5, TaskState.RUNNING, born=50), entered=[(5, RUN)])
+
+    assert (found.thread.tid, found.tid, found.state) == (50, 5, TaskState.RUNNING)
+
+
 def test_who_made_no_switch_has_its_cpu():
     """It did something, a system call perhaps, and never left: it runs since the run began, or its record did."""
     (found,) = opened(task(4, TaskState.UNSEEN, since=STARTED), entered=[(1, RUN), (2, RUN)])

@@ -204,6 +204,41 @@ def test_processes_of_a_cgroup(collector, run, group):
     assert collector.evidence(run).as_json()["target"]["processes_seen"] == 1 + 1 + 29
 
 
+@pytest.mark.parametrize("how", ["out", "in", "out, and woken", "in, and woken"])
+def test_moved_while_asleep(collector, run, targeted, group, how):
+    """The sleep in which it was moved belongs to where it ends, whether or not it is over when the run is."""
+    into = how.startswith("in")
+    before, after = (group.parent, group) if into else (group, group.parent)
+    process = targeted("import time; time.sleep(0.3)\nprint(flush=True)\nsys.stdin.readline()").process
+    (before / "cgroup.procs").write_text(str(process.pid))
+    until_asleep(process.pid)
+    collector.start(Target(kind="cgroup", cgroup=str(group)))
+    process.stdin.write("\n")
+    process.stdin.flush()
+    process.stdout.readline()
+    until_asleep(process.pid)
+    fell_asleep = time.monotonic()
+    (after / "cgroup.procs").write_text(str(process.pid))
+    time.sleep(0.5)
+    slept_ms = (time.monotonic() - fell_asleep) * 1000
+    if "woken" in how:
+        process.communicate("\n")
+    collector.stop()
+    process.communicate("\n" if process.returncode is None else None)
+
+    evidence = collector.evidence(run).as_json()
+    asleep_ms = sum(category["ms"] for category in evidence["ledger"]["blocked"] if category["category"] == "sleep")
+    blocked_ms = evidence["ledger"]["blocked_ms"]
+    assert evidence["target"]["threads_seen"] == evidence["target"]["processes_seen"] == 1
+    assert evidence["ledger"]["unexplained_ms"] == 0
+    if into:
+        assert asleep_ms == 0
+        assert blocked_ms >= slept_ms
+    else:
+        assert asleep_ms == pytest.approx(300, rel=0.05)
+        assert blocked_ms - asleep_ms < 0.5 * slept_ms  # until it was told to begin
+
+
 def test_no_such_target(collector):
     """The field and the remedy are named, and no run is on."""
     with pytest.raises(InputError, match="pid: there is no process 4194303"):

@@ -47,7 +47,7 @@ struct cb_loss {
 	u64 task_collisions; // no task record was free for a thread
 	u64 unseen_switches; // a thread entered or left a CPU, and what came before was not seen
 	u64 keys_full;       // a bounded hash had no room for a key
-	u64 members_full;    // a process was forked into the target, and not followed
+	u64 members_full;    // a process of the target was not followed, or in a cgroup not counted
 };
 BPF_PERCPU_ARRAY(cb_loss, struct cb_loss, 1);
 

@@ -66,7 +66,7 @@ static __always_inline void offcpu_on_task_blocks(struct cb_event *ev, struct cb
 static __always_inline void offcpu_of_thread(struct cb_task *task, u64 ns)
 {
 	struct offcpu_thread key = { .begin_ns = task->begin_ns,
-				     .tid = task->tid,
+				     .tid = task->born,
 				     .wait = task->wait };
 	u64 none = 0, *blocked = offcpu_by_thread_ns.lookup_or_try_init(&key, &none);
 

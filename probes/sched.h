@@ -14,19 +14,70 @@
 #pragma once
 
 // Notes that this CPU goes from `prev` to `next`; false if it was last seen entering another thread than `prev`.
+// `entered` is the number that `prev` had then.
 static __always_inline bool cb_continuous(struct cb_event *ev, struct task_struct *prev,
-					  struct task_struct *next)
+					  struct task_struct *next, u32 *entered)
 {
 	int zero = 0;
 	struct cb_on_cpu *cpu = cb_on_cpu.lookup(&zero);
-	bool continuous;
+	bool first, continuous;
 
+	*entered = prev->pid;
 	if (!cpu)
 		return false;
-	continuous = cpu->run != ev->config->run || cpu->tid == prev->pid;
+	first = cpu->run != ev->config->run;
+	continuous = first || cpu->thread == (u64)prev;
+	if (continuous && !first)
+		*entered = cpu->tid;
+	cpu->thread = (u64)next;
 	cpu->tid = next->pid;
 	cpu->run = ev->config->run;
 	return continuous;
+}
+
+// A thread that executes a program exchanges numbers with its leader, which has ended or is about to leave its CPU for
+// good: de_thread() in fs/exec.c.  So do their records.
+static __always_inline void cb_exchange(struct cb_event *ev, u32 from, u32 to)
+{
+	u32 free, unused;
+	struct cb_task *task = cb_find(ev, from, &unused), *leader = cb_find(ev, to, &free);
+	u64 *one, *other, word;
+
+	if (!leader)
+		leader = cb_tasks.lookup(&free);
+	if (!task || !leader)
+		return;
+	one = (u64 *)task;
+	other = (u64 *)leader;
+#pragma unroll
+	for (u32 i = 0; i < sizeof(*task) / sizeof(word); i++) {
+		word = one[i];
+		one[i] = other[i];
+		other[i] = word;
+	}
+	task->tid = from;
+	leader->tid = to;
+	// under its new number it did something before we noticed, and was taken for another thread
+	if (task->state == CB_UNSEEN)
+		task->state = CB_FREE;
+}
+
+// The record of a thread that leaves its CPU, which it `entered` under a number that it may have no more.
+static __always_inline struct cb_task *cb_leaving(struct cb_event *ev, struct task_struct *prev,
+						  u32 entered, bool dead)
+{
+	u32 unused;
+	struct cb_task *task;
+
+	if (entered == prev->pid)
+		return cb_task_of(ev, prev);
+	if (!dead) {
+		cb_exchange(ev, entered, prev->pid);
+		return cb_task_of(ev, prev);
+	}
+	// a leader whose number was taken: whether its record followed yet depends on who was seen first
+	task = cb_find(ev, prev->pid, &unused);
+	return task && task->born == entered ? task : cb_find(ev, entered, &unused);
 }
 
 // Whether a thread that could go on was taken off its CPU because its group may not run.
@@ -45,10 +96,10 @@ static __always_inline bool cb_is_throttled(struct task_struct *prev)
 #endif
 }
 
-static __always_inline void cb_leave_cpu(struct cb_event *ev, struct task_struct *prev,
+static __always_inline void cb_leave_cpu(struct cb_event *ev, struct task_struct *prev, u32 entered,
 					 bool preempt, u32 prev_state, bool continuous)
 {
-	struct cb_task *task = cb_task_of(ev, prev);
+	struct cb_task *task = cb_leaving(ev, prev, entered, prev_state & CB_TASK_DEAD);
 	bool voluntary = !preempt && prev_state;
 
 	if (!task)
@@ -101,7 +152,10 @@ static __always_inline void sched_on_sched_switch(struct cb_event *ev, bool pree
 						  struct task_struct *prev,
 						  struct task_struct *next, u32 prev_state)
 {
-	cb_leave_cpu(ev, prev, preempt, prev_state, cb_continuous(ev, prev, next));
+	u32 entered;
+	bool continuous = cb_continuous(ev, prev, next, &entered);
+
+	cb_leave_cpu(ev, prev, entered, preempt, prev_state, continuous);
 	cb_enter_cpu(ev, next);
 }
 
@@ -135,13 +189,21 @@ static __always_inline void sched_on_sched_wakeup_new(struct cb_event *ev, struc
 	task->begin_ns = ev->now_ns;
 }
 
-// The thread carries another name from now on.
+// The thread carries another name from now on, and if it was not the leader, the leader's number.
 static __always_inline void sched_on_sched_process_exec(struct cb_event *ev,
 							struct task_struct *execed, int old_pid,
 							struct linux_binprm *bprm)
 {
-	struct cb_task *task = cb_task_of(ev, execed);
+	int zero = 0;
+	struct cb_on_cpu *cpu = cb_on_cpu.lookup(&zero);
+	struct cb_task *task;
 
+	if (cpu && old_pid != execed->pid &&
+	    (cpu->run != ev->config->run || cpu->tid != execed->pid)) {
+		cb_exchange(ev, old_pid, execed->pid);
+		cpu->tid = execed->pid;
+	}
+	task = cb_task_of(ev, execed);
 	if (task)
 		bpf_probe_read_kernel_str(&task->comm, sizeof(task->comm), execed->comm);
 	cb_rename_process(ev, execed);

@@ -3,8 +3,11 @@
 //
 // Membership of a process tree is a set of thread groups.  The agent fills in those that are there when the run begins;
 // every later one is added when it is forked, before it runs, so a child that lives for a millisecond is not missed.
+// A cgroup needs no such set; there it only tells which processes have been counted.
 
 #pragma once
+
+#define CB_EXISTS (-17) // -EEXIST
 
 enum cb_target_kind {
 	CB_MACHINE,
@@ -16,10 +19,28 @@ BPF_TABLE("hash", u32, u64, cb_members, CB_MEMBERS);
 
 // What was in the target, ever.
 struct cb_population {
-	u64 processes; // forked into it; the first ones the agent knows itself
+	u64 processes; // of a tree, forked into it; of a cgroup, seen at work
 	u64 threads;   // seen at work
 };
 BPF_PERCPU_ARRAY(cb_population, struct cb_population, 1);
+
+// A process is in the target from now on; it is counted once, however often it is said.
+static __always_inline void cb_enrol(u32 tgid)
+{
+	struct cb_population *population;
+	u64 one = 1;
+	int zero = 0, refused = cb_members.insert(&tgid, &one);
+
+	if (refused == CB_EXISTS)
+		return;
+	if (refused) {
+		cb_lose_member();
+		return;
+	}
+	population = cb_population.lookup(&zero);
+	if (population)
+		population->processes++;
+}
 
 static __always_inline bool cb_in_cgroup(struct cb_config *config, struct css_set *set)
 {
@@ -68,19 +89,9 @@ static __always_inline void target_on_sched_process_fork(struct cb_event *ev,
 							 struct task_struct *child)
 {
 	u32 from = parent->tgid, to = child->tgid;
-	struct cb_population *population;
-	u64 now = 1;
-	int zero = 0;
 
-	if (ev->config->target != CB_TREE || from == to || !cb_members.lookup(&from))
-		return;
-	if (cb_members.update(&to, &now)) {
-		cb_lose_member();
-		return;
-	}
-	population = cb_population.lookup(&zero);
-	if (population)
-		population->processes++;
+	if (ev->config->target == CB_TREE && from != to && cb_members.lookup(&from))
+		cb_enrol(to);
 }
 
 static __always_inline void target_on_sched_process_exit(struct cb_event *ev,
@@ -97,6 +108,5 @@ static __always_inline void target_on_sched_process_exit(struct cb_event *ev,
 		cb_task_of(ev, task);
 		cb_process_ends(ev, tgid);
 	}
-	if (ev->config->target == CB_TREE)
-		cb_members.delete(&tgid);
+	cb_members.delete(&tgid);
 }

@@ -31,6 +31,7 @@ struct cb_task {
 	u64 call_ns; // when the system call under way began; see calls.h
 	u32 call;    // enum cb_call
 	u32 tid;
+	u32 born; // its first number: who executes a program takes the leader's
 	u32 tgid;
 	u32 run;
 	u32 wait;  // what it is blocked in: see offcpu.c
@@ -39,7 +40,6 @@ struct cb_task {
 	u8 counted; // in the target
 	u8 kthread;
 	u8 pad;
-	u32 pad2;
 	char comm[16];
 };
 BPF_F_TABLE("array", u32, struct cb_task, cb_tasks, CB_TASKS, BPF_F_MMAPABLE);
@@ -78,7 +78,8 @@ BPF_ARRAY(cb_kept, u64, 1);
 
 // The thread that each CPU entered last.  If another one leaves, a switch in between was not seen.
 struct cb_on_cpu {
-	u32 tid;
+	u64 thread; // its task_struct, which it keeps when its number changes
+	u32 tid;    // the number that it has its record under
 	u32 run;
 };
 BPF_PERCPU_ARRAY(cb_on_cpu, struct cb_on_cpu, 1);
@@ -100,13 +101,15 @@ static __always_inline void cb_join(struct cb_event *ev, struct cb_task *task,
 	if (population)
 		population->threads++;
 	cb_meet_process(ev, of);
+	if (ev->config->target == CB_CGROUP)
+		cb_enrol(of->tgid);
 }
 
 // The thread's part in the target is over: what became of it is kept.
 static __always_inline void cb_end(struct cb_event *ev, struct cb_task *task, u64 until_ns)
 {
 	struct cb_thread_key key = { .begin_ns = task->begin_ns,
-				     .tid = task->tid,
+				     .tid = task->born,
 				     .tgid = task->tgid };
 	struct cb_thread thread = {};
 	int zero = 0;
@@ -144,6 +147,7 @@ static __always_inline void cb_adopt(struct cb_event *ev, struct cb_task *task,
 	task->regs = task->kthread ? 0 : (u64)of->stack + CB_REGS_OFFSET;
 	task->css_set = (u64)of->cgroups;
 	task->tid = tid;
+	task->born = tid;
 	task->tgid = of->tgid;
 	task->run = ev->config->run;
 	task->wait = CB_WAIT_UNKNOWN;
@@ -181,17 +185,14 @@ static __always_inline bool cb_is_free(struct cb_event *ev, struct cb_task *task
 	return task->run != ev->config->run || task->state == CB_FREE;
 }
 
-// The record of thread `of`, whose id is `tid`.  The first slot is almost always its own; three more are tried before
-// a thread goes without a record, and is counted as lost.
-static __always_inline struct cb_task *cb_task_with(struct cb_event *ev, struct task_struct *of,
-						    u32 tid)
+// The record under `tid`, if there is one.  The first slot is almost always its own; three more are tried.  `free` is a
+// slot that it could have.
+static __always_inline struct cb_task *cb_find(struct cb_event *ev, u32 tid, u32 *free)
 {
-	u32 index = tid & (CB_TASKS - 1), free = CB_TASKS;
-	struct cb_task *task, *found = NULL;
-	struct cb_loss *loss;
+	struct cb_task *task;
+	u32 index;
 
-	if (!tid)
-		return NULL;
+	*free = CB_TASKS;
 #pragma unroll
 	for (u32 way = 0; way < 4; way++) {
 		index = (tid & (CB_TASKS - 1)) ^ way;
@@ -199,16 +200,29 @@ static __always_inline struct cb_task *cb_task_with(struct cb_event *ev, struct 
 		if (!task)
 			return NULL;
 		if (cb_is_free(ev, task)) {
-			if (free == CB_TASKS)
-				free = index;
+			if (*free == CB_TASKS)
+				*free = index;
 		} else if (task->tid == tid) {
-			found = task;
-			break;
+			return task;
 		}
 	}
-	if (found) {
-		cb_follow(ev, found, of);
-		return found;
+	return NULL;
+}
+
+// The record of thread `of`, whose id is `tid`.  A thread that finds no slot goes without, and is counted as lost.
+static __always_inline struct cb_task *cb_task_with(struct cb_event *ev, struct task_struct *of,
+						    u32 tid)
+{
+	struct cb_task *task;
+	struct cb_loss *loss;
+	u32 free;
+
+	if (!tid)
+		return NULL;
+	task = cb_find(ev, tid, &free);
+	if (task) {
+		cb_follow(ev, task, of);
+		return task;
 	}
 	task = cb_tasks.lookup(&free);
 	if (task) {

@@ -116,4 +116,5 @@ class EbpfCollector:
             absent={s.name: s.reason for s in self._status.values() if s.state == "down"},
             program_sources={hook: str(program.source) for hook, program in chosen.items()},
             cpus=os.cpu_count() or 1,
+            raised_on={hook.name: hook.raised_on for hook in self._hooks if hook.raised_on},
         )

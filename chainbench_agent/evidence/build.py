@@ -10,19 +10,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from chainbench_agent.evidence.cost import cost
 from chainbench_agent.evidence.cross_check import counters_check, schedstat_check
 from chainbench_agent.evidence.histogram import QUANTILES, UPPER_BOUNDS_NS, quantile_ns
 from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.evidence.ledger import ledger
-from chainbench_agent.evidence.model import (
-    Cost,
-    Evidence,
-    Loss,
-    ProgramCost,
-    Run,
-    Section,
-    Target,
-)
+from chainbench_agent.evidence.model import Evidence, Loss, Run, Section, Target
 from chainbench_agent.evidence.open_intervals import close_intervals, close_processes
 from chainbench_agent.evidence.sample import HistogramCounts, Sample, Value
 from chainbench_agent.evidence.top_processes import top_processes
@@ -43,12 +36,20 @@ class Method:
     program_sources: Mapping[str, str]
     """Hook → the source it is attached to."""
     cpus: int
+    raised_on: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """Hook that has no program of its own → the hooks whose programs raise it."""
     target: Target = field(default_factory=Target)
     """Whose events count, as it was asked for."""
 
     @property
     def targeted(self) -> bool:
         return self.target.kind != "machine"
+
+    @property
+    def parts(self) -> dict[str, frozenset[str]]:
+        """Module → the hooks in whose programs it has a part."""
+        raised = self.raised_on
+        return {m.name: frozenset(on for hook in m.hooks for on in raised.get(hook, (hook,))) for m in self.modules}
 
 
 def build(run: Run, method: Method, first: Sample, last: Sample, names: Names) -> Evidence:
@@ -73,7 +74,7 @@ def build(run: Run, method: Method, first: Sample, last: Sample, names: Names) -
         ledger=ledger(counts["offcpu"], names, first, last) if method.targeted and "offcpu" in counts else None,
         unavailable=dict(method.absent),
         loss=_loss(first, last),
-        cost=_cost(method, first, last),
+        cost=cost(method.program_sources, method.parts, method.cpus, first, last),
         cross_check=schedstat_check(first, last) if method.targeted else counters_check(sections, first, last),
     )
 
@@ -89,9 +90,10 @@ def _population(target: Target, first: Sample, last: Sample) -> Target:
     if target.kind == "machine":
         return target
     before, after = first.members, last.members
-    seen = {"threads_seen": len(after.sleepers) + after.threads - before.threads}
-    if target.kind == "pid":  # processes come and go in a cgroup without a fork
-        seen["processes_seen"] = after.seeds + after.processes - before.processes
+    seen = {
+        "processes_seen": after.uncounted + after.processes - before.processes,
+        "threads_seen": len(after.sleepers) + after.threads - before.threads,
+    }
     return target.model_copy(update=seen)
 
 
@@ -198,26 +200,3 @@ def _loss(first: Sample, last: Sample) -> Loss:
     missed = sum(run.missed - first.programs[hook].missed for hook, run in last.programs.items())
     causes["programs_skipped"] = missed
     return Loss(total=sum(causes.values()), causes={cause: count for cause, count in causes.items() if count})
-
-
-def _cost(method: Method, first: Sample, last: Sample) -> Cost | None:
-    if not last.programs:
-        return None
-    programs = [
-        ProgramCost(
-            hook=hook,
-            source=method.program_sources[hook],
-            runs=run.runs - first.programs[hook].runs,
-            ns=run.ns - first.programs[hook].ns,
-        )
-        for hook, run in last.programs.items()
-    ]
-    total, events = sum(p.ns for p in programs), sum(p.runs for p in programs)
-    cpu_ns = (last.at_ns - first.at_ns) * method.cpus
-    return Cost(
-        cpu_percent=round(100 * total / cpu_ns, 4) if cpu_ns else 0.0,
-        bpf_ns=total,
-        events=events,
-        ns_per_event=round(total / events, 1) if events else 0.0,
-        programs=sorted(programs, key=lambda p: -p.ns),
-    )

@@ -48,13 +48,13 @@ def counters_check(sections: Mapping[str, Section], first: Sample, last: Sample)
 def schedstat_check(first: Sample, last: Sample) -> dict[str, CrossCheck]:
     """On-CPU and run-queue time of the target's living threads, as /proc/PID/task/TID/schedstat has them."""
     before, after = first.members.schedstat, last.members.schedstat
-    living = [task for task in last.tasks if task.thread.tid in after]
+    living = [task for task in last.tasks if task.tid in after]
     if not living:
         return {}
     checks = {}
     for index, (name, states) in enumerate(SCHEDSTAT.items()):
         ours = sum(_until_the_end(task, f"{name}_ns", states, first, last) for task in living)
-        theirs = sum(after[t.thread.tid][index] - before.get(t.thread.tid, (0, 0))[index] for t in living)
+        theirs = sum(after[t.tid][index] - before.get(t.tid, (0, 0))[index] for t in living)
         check = {"ebpf": round(ours / 1e6, 6), "kernel": round(theirs / 1e6, 6), "from": ORIGIN, "note": NOTE}
         checks[f"ledger.{name}_ms"] = CrossCheck.model_validate(check)
     return checks

@@ -69,13 +69,14 @@ def _threads(offcpu: Mapping[str, Any], names: Names, first: Sample, last: Sampl
     for task in last.tasks:
         yield task.thread, _open_line(task, waits[task.thread.tid, task.thread.begin_ns], first, last)
     for sleeper in last.members.sleepers:
-        yield sleeper.thread, _sleeper_line(sleeper, names, last.at_ns - first.at_ns)
+        yield sleeper.thread, _sleeper_line(sleeper, names, last.at_ns - max(sleeper.thread.begin_ns, first.at_ns))
 
 
 def _open_line(task: OpenInterval, waits: dict[int, int], first: Sample, last: Sample) -> Line:
     """What the thread's account says, and its present state until the end of the run."""
     ns = max(last.at_ns - max(task.since_ns, first.at_ns), 0)
-    wall_ns = max(last.at_ns - max(task.thread.begin_ns, first.at_ns), 0)
+    until_ns = task.since_ns if task.state == TaskState.FREE else last.at_ns
+    wall_ns = max(until_ns - max(task.thread.begin_ns, first.at_ns), 0)
     account = replace(task.account, wall_ns=wall_ns)
     if task.state in _OPEN:
         bucket = _OPEN[task.state]

@@ -67,6 +67,18 @@ class ProgramCost(_Model):
     ns: int
 
 
+class ModuleCost(_Model):
+    """The programs that a module has a part in: those that are its alone, and those that it shares with others."""
+
+    hooks: list[str]
+    events: int
+    bpf_ns_alone: int
+    bpf_ns_shared: int
+    ns_per_event_at_most: float
+    cpu_percent_at_most: float
+    """As if all of the shared programs were its own, so these add up to more than the whole."""
+
+
 class Cost(_Model):
     """What watching cost, by the kernel's own account.  `cpu_percent` is of all CPUs over the run."""
 
@@ -75,6 +87,7 @@ class Cost(_Model):
     events: int
     ns_per_event: float
     programs: list[ProgramCost]
+    modules: dict[str, ModuleCost]
 
 
 class CrossCheck(_Model):

@@ -46,7 +46,10 @@ class Account:
 
 @dataclass(frozen=True, slots=True)
 class Thread:
-    """A thread of the target.  `begin_ns`: when it was born, or the run began; with `tid` that names it."""
+    """A thread of the target.  `begin_ns`: when it was born, or the run began; with `tid` that names it.
+
+    `tid` is its first number: a thread that executes a program takes its leader's.
+    """
 
     tid: int
     pid: int
@@ -56,7 +59,10 @@ class Thread:
 
 @dataclass(frozen=True, slots=True)
 class OpenInterval:
-    """A thread's present state.  `wait` and `stack` as in probes/offcpu.c; -1 for none."""
+    """A thread's present state; FREE if its part in the target was over when that began.
+
+    `wait` and `stack` as in probes/offcpu.c; -1 for none.
+    """
 
     state: TaskState
     since_ns: int
@@ -69,6 +75,12 @@ class OpenInterval:
     call: int = 0
     """The system call under way, as `enum cb_call`; see probes/calls.h."""
     call_since_ns: int = 0
+    number: int = 0
+    """The thread's id at present, where that is known to be another than its first."""
+
+    @property
+    def tid(self) -> int:
+        return self.number or self.thread.tid
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,7 +94,7 @@ class Process:
 
 @dataclass(frozen=True, slots=True)
 class Sleeper:
-    """A thread of the target that made no move in the whole run.  `function` is empty if the kernel tells none."""
+    """A thread of the target that made no move since `begin_ns`.  `function` is empty if the kernel tells none."""
 
     thread: Thread
     syscall: int
@@ -117,8 +129,8 @@ class Members:
     sleepers: tuple[Sleeper, ...] = ()
     processes: int = 0
     threads: int = 0
-    seeds: int = 0
-    """Processes that were in the target when the run began."""
+    uncounted: int = 0
+    """Processes that no hook counted: of a tree, those of the beginning; of a cgroup, those that made no move."""
     schedstat: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     """Thread id → the kernel's own (on_cpu_ns, runnable_ns) since the thread was born."""
 

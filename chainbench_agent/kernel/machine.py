@@ -22,7 +22,7 @@ from chainbench_agent.kernel.facts import FACTS
 from chainbench_agent.kernel.fuse import CALL_NUMBERS, call_kinds
 from chainbench_agent.kernel.programs import Programs
 from chainbench_agent.kernel.symbols import Symbols
-from chainbench_agent.kernel.target import KernelTarget, Kind, schedstat, seed, sleepers
+from chainbench_agent.kernel.target import KernelTarget, Kind, cgroup_threads, leave, schedstat, seed, sleepers
 from chainbench_agent.kernel.unit import load_unit
 from chainbench_agent.probes import CALLS
 from chainbench_agent.spec import Hook, Module, Names
@@ -128,6 +128,8 @@ class Machine:
         """Read everything.  While a run is on, what happens during the reading may be in or out."""
         at_ns = time.monotonic_ns()
         tasks = tuple(values.open_tasks(memoryview(self._tasks), self._per_cpu("cb_on_cpu"), self._run))
+        if self._target.kind == Kind.CGROUP:
+            tasks = tuple(leave(tasks, cgroup_threads(self._target.directory)))
         modules = {}
         for module in self.modules:
             raw = self._per_cpu(f"cb_{module.name}")
@@ -187,7 +189,7 @@ class Machine:
     def _seed(self) -> int:
         members = self._maps["cb_members"].fd
         if self._target.kind != Kind.TREE:
-            return len(self._target.processes())
+            return 0
         return seed(
             self._target,
             lambda pid: libbpf.update(members, pid, (1).to_bytes(8, "little")),
@@ -200,23 +202,27 @@ class Machine:
         if self._target.kind == Kind.MACHINE:
             return Members(processes=processes, threads=threads)
         present = self.target_processes()
+        outside = values.strangers(memoryview(self._tasks), self._run) if self._target.kind == Kind.CGROUP else {}
+        asleep = sleepers(present, {task.tid for task in tasks}, self._began_ns, outside)
         ended = self._maps["cb_ended_threads"]
         count, *sums = values.sums(self._per_cpu("cb_ended"))
         return Members(
             count,
             Account(*sums),
             values.ended_threads(libbpf.items(ended.fd, ended.key_size, ended.value_size)),
-            sleepers(present, {task.thread.tid for task in tasks}, self._began_ns),
+            asleep,
             processes,
             threads,
-            self._seeds,
+            self._seeds or len({sleeper.thread.pid for sleeper in asleep} - self._enrolled()),
             schedstat(present),
         )
 
     def target_processes(self) -> set[int]:
         """The processes that are in the target now; of a tree, as the kernel followed them."""
-        if self._target.kind != Kind.TREE:
-            return self._target.processes()
+        return self._enrolled() if self._target.kind == Kind.TREE else self._target.processes()
+
+    def _enrolled(self) -> set[int]:
+        """The living processes that the kernel side has in its set (probes/target.h)."""
         members = self._maps["cb_members"]
         return {int.from_bytes(key, "little") for key in libbpf.keys(members.fd, members.key_size)}
 

@@ -6,15 +6,15 @@ In between the kernel follows the target itself (probes/target.h).
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
 
 from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.model import Target
-from chainbench_agent.evidence.sample import Sleeper, Thread
+from chainbench_agent.evidence.sample import OpenInterval, Sleeper, TaskState, Thread
 from chainbench_agent.kernel.names import syscalls
 from chainbench_agent.kernel.namespaces import Peer, pid_here
 from chainbench_agent.probes.offcpu import NO_SYSCALL
@@ -115,6 +115,25 @@ def cgroup_processes(directory: Path) -> set[int]:
     return found
 
 
+def cgroup_threads(directory: Path) -> set[int]:
+    """The threads in a cgroup and below it."""
+    found: set[int] = set()
+    for threads in (directory / "cgroup.threads", *directory.glob("**/cgroup.threads")):
+        with suppress(OSError):
+            found |= set(map(int, threads.read_text().split()))
+    return found
+
+
+def leave(tasks: Iterable[OpenInterval], inside: set[int]) -> Iterator[OpenInterval]:
+    """`tasks`, of which some were moved out of the cgroup while off the CPUs: they are not `inside`, and live.
+
+    Their part was over when they left their CPU, as the kernel side would have said had they come back (cb_follow()).
+    """
+    for task in tasks:
+        away = task.state not in (TaskState.RUNNING, TaskState.UNSEEN) and task.tid not in inside
+        yield replace(task, state=TaskState.FREE) if away and (PROC / str(task.tid)).exists() else task
+
+
 def seed(target: KernelTarget, add: Callable[[int], None], remove: Callable[[int], None]) -> int:
     """Add the processes of the tree until no new one turns up; answers how many.
 
@@ -143,13 +162,18 @@ def schedstat(processes: Iterable[int]) -> dict[int, tuple[int, int]]:
     return found
 
 
-def sleepers(processes: Iterable[int], seen: set[int], began_ns: int) -> tuple[Sleeper, ...]:
-    """The threads of `processes` that are not among those `seen` at work."""
+def sleepers(
+    processes: Iterable[int], seen: set[int], began_ns: int, outside: Mapping[int, int]
+) -> tuple[Sleeper, ...]:
+    """The threads of `processes` that are not among those `seen` at work.
+
+    They made no move since the run began, or since they were last seen `outside`: thread id → when.
+    """
     found = []
     for task in _tasks(processes):
         if int(task.name) not in seen:
             with suppress(OSError):
-                found.append(_sleeper(task, began_ns))
+                found.append(_sleeper(task, outside.get(int(task.name), began_ns)))
     return tuple(found)
 
 

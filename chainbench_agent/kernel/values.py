@@ -22,13 +22,13 @@ from chainbench_agent.spec import HISTOGRAM_SLOTS, Distribution, Metric, Module,
 
 WORD = 8
 _HISTOGRAM_WORDS = HISTOGRAM_SLOTS + 4  # slots, sum, min, max, run
-_TASK = struct.Struct("=QQQQQQ16xQIIIIIiBBBx4x16s")  # struct cb_task of probes/task.h
+_TASK = struct.Struct("=QQQQQQ16xQIIIIIIiBBBx16s")  # struct cb_task of probes/task.h
 _PROCESS = struct.Struct("=QQII16s")  # the head of struct cb_process (see fuse.py)
 _PROCESS_RUN_WORD = 5  # of 32 bits
-_TASK_RUN_WORD = 21  # of 32 bits
+_TASK_RUN_WORD = 22  # of 32 bits
 _THREAD_KEY = struct.Struct("=QII")  # struct cb_thread_key
 _THREAD = struct.Struct("=QQQQQ16s")  # struct cb_thread
-_ON_CPU = struct.Struct("=II")  # struct cb_on_cpu of probes/task.h
+_ON_CPU = struct.Struct("=QII")  # struct cb_on_cpu of probes/task.h
 _IDLE = struct.Struct("=QII")  # struct cpu_idle_span of probes/cpu.c
 _NOT_IDLE = 0xFFFFFFFF
 
@@ -76,28 +76,40 @@ def open_tasks(memory: memoryview, on_cpu: bytes, run: int) -> Iterator[OpenInte
 
     A thread that is RUNNING but that no CPU has entered last has left unseen; when, nobody knows: it is UNSEEN.
     """
-    entered = {tid for tid, of_run in _ON_CPU.iter_unpack(on_cpu) if of_run == run}
-    still = any(of_run != run for _, of_run in _ON_CPU.iter_unpack(on_cpu))  # a CPU that made no switch
+    entered = {tid for _, tid, of_run in _ON_CPU.iter_unpack(on_cpu) if of_run == run}
+    still = any(of_run != run for *_, of_run in _ON_CPU.iter_unpack(on_cpu))  # a CPU that made no switch
+    for interval, counted in _records(memory, run):
+        if not counted:
+            continue
+        if interval.state == TaskState.UNSEEN:  # at work, and never switched: it has its CPU since the run began
+            yield replace(interval, state=TaskState.RUNNING)
+        elif (
+            interval.state == TaskState.RUNNING
+            and interval.tid not in entered
+            and not (still and interval.since_ns == interval.thread.begin_ns)
+        ):
+            yield replace(interval, state=TaskState.UNSEEN)
+        else:
+            yield interval
+
+
+def strangers(memory: memoryview, run: int) -> dict[int, int]:
+    """The threads that `run` has seen outside of the target: thread id → when its present state began."""
+    return {interval.tid: interval.since_ns for interval, counted in _records(memory, run) if not counted}
+
+
+def _records(memory: memoryview, run: int) -> Iterator[tuple[OpenInterval, int]]:
+    """The threads that `run` has seen and that have not ended, and whether each is counted."""
     runs = memory.cast("I")[_TASK_RUN_WORD :: _TASK.size // 4].tolist()
     for index, of_run in enumerate(runs):
         if of_run == run:
             interval, counted = _open_task(memory, index)
-            if not counted or interval.state == TaskState.FREE:
-                continue
-            if interval.state == TaskState.UNSEEN:  # at work, and never switched: it has its CPU since the run began
-                yield replace(interval, state=TaskState.RUNNING)
-            elif (
-                interval.state == TaskState.RUNNING
-                and interval.thread.tid not in entered
-                and not (still and interval.since_ns == interval.thread.begin_ns)
-            ):
-                yield replace(interval, state=TaskState.UNSEEN)
-            else:
-                yield interval
+            if interval.state != TaskState.FREE:
+                yield interval, counted
 
 
 def _open_task(memory: memoryview, index: int) -> tuple[OpenInterval, int]:
-    since, begin, *account, call_ns, call, tid, tgid, _run, wait, stack, state, counted, kthread, comm = (
+    since, begin, *account, call_ns, call, tid, born, tgid, _run, wait, stack, state, counted, kthread, comm = (
         _TASK.unpack_from(memory, index * _TASK.size)
     )
     return OpenInterval(
@@ -106,10 +118,11 @@ def _open_task(memory: memoryview, index: int) -> tuple[OpenInterval, int]:
         wait,
         stack,
         bool(kthread),
-        Thread(tid, tgid, command(comm), begin),
+        Thread(born, tgid, command(comm), begin),
         Account(0, *account),
         call,
         call_ns,
+        tid if tid != born else 0,
     ), counted
 
 

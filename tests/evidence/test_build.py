@@ -6,9 +6,19 @@ from datetime import UTC, datetime
 import pytest
 
 from chainbench_agent.evidence.build import Method, build, difference, distribution, section
+from chainbench_agent.evidence.cost import cost
 from chainbench_agent.evidence.model import Run, Target
-from chainbench_agent.evidence.sample import Account, Members, OpenInterval, ProgramRun, Sleeper, TaskState, Thread
-from chainbench_agent.probes import CATALOG
+from chainbench_agent.evidence.sample import (
+    Account,
+    Members,
+    OpenInterval,
+    ProgramRun,
+    Sample,
+    Sleeper,
+    TaskState,
+    Thread,
+)
+from chainbench_agent.probes import CATALOG, HOOKS
 from chainbench_agent.spec import Counter, Derived, Distribution, Keyed, Module, Names, Table
 
 RUN = Run(id="1", machine="host", started_at=datetime(2026, 1, 1, tzinfo=UTC), duration_ms=1000, ended_by="stop")
@@ -41,15 +51,15 @@ MODULE = Module(
 )
 
 
-def method(modules=CATALOG, *, unavailable=None, absent=None, program_sources=None, target=None):
+def method(modules=CATALOG, *, unavailable=None, absent=None, target=None, **how):
     return Method(
         modules=tuple(modules),
         sources={module.name: {"x": "raw_tracepoint:x"} for module in modules},
         unavailable={module.name: (unavailable or {}).get(module.name, {}) for module in modules},
         absent=absent or {},
-        program_sources=program_sources or {},
         cpus=2,
         target=target or Target(),
+        **{"program_sources": {}, **how},
     )
 
 
@@ -202,7 +212,9 @@ def test_cost(sample):
     first = sample(0, programs={"a": ProgramRun(100, 10, 0), "b": ProgramRun(0, 0, 0)})
     last = sample(SECOND, programs={"a": ProgramRun(5_000_100, 1010, 0), "b": ProgramRun(15_000_000, 1000, 0)})
 
-    found = built(first, last, program_sources={"a": "raw_tracepoint:a", "b": "raw_tracepoint:b"}).as_json()["cost"]
+    sources = {"a": "raw_tracepoint:a", "b": "raw_tracepoint:b"}
+    modules = {"modules": (), "program_sources": sources}
+    found = built(replace(first, modules={}), replace(last, modules={}), **modules).as_json()["cost"]
 
     assert found == {
         "cpu_percent": 1.0,
@@ -213,7 +225,35 @@ def test_cost(sample):
             {"hook": "b", "source": "raw_tracepoint:b", "runs": 1000, "ns": 15_000_000},
             {"hook": "a", "source": "raw_tracepoint:a", "runs": 1000, "ns": 5_000_000},
         ],
+        "modules": {},
     }
+
+
+def test_cost_by_module():
+    """What is a module's alone and what it shares, each once, also where it wants one program for two hooks."""
+    first = Sample(0, {}, programs=dict.fromkeys("abc", ProgramRun(7, 7, 0)))
+    runs = {"a": (4_000_000, 400), "b": (1_000_000, 100), "c": (0, 0)}
+    last = Sample(SECOND, {}, programs={hook: ProgramRun(ns + 7, n + 7, 0) for hook, (ns, n) in runs.items()})
+    parts = {"one": frozenset("ab"), "other": frozenset("a"), "idle": frozenset("c"), "none": frozenset("z")}
+
+    found = cost(dict.fromkeys("abc", "x"), parts, 2, first, last).model_dump()["modules"]
+
+    keys = ("hooks", "events", "bpf_ns_alone", "bpf_ns_shared", "ns_per_event_at_most", "cpu_percent_at_most")
+    assert {module: tuple(costs[key] for key in keys) for module, costs in found.items()} == {
+        "one": (["a", "b"], 500, 1_000_000, 4_000_000, 10_000.0, 0.25),
+        "other": (["a"], 400, 0, 4_000_000, 10_000.0, 0.2),
+        "idle": (["c"], 0, 0, 0, 0.0, 0.0),
+        "none": ([], 0, 0, 0, 0.0, 0.0),
+    }
+
+
+def test_parts_of_modules():
+    """A raised hook has no program: it is in those that raise it."""
+    found = method(raised_on={hook.name: hook.raised_on for hook in HOOKS if hook.raised_on}).parts
+
+    assert found["runqlat"] == {"sched_switch", "sched_wakeup", "sched_wakeup_new"}
+    assert found["syscalls"] == {"sys_enter"}
+    assert all(hooks <= {hook.name for hook in HOOKS if hook.sources} for hooks in found.values())
 
 
 def test_cost_of_nothing(sample):
@@ -282,12 +322,12 @@ def test_the_whole_machine_has_no_ledger(sample):
 def test_a_target_has_its_ledger_and_population(sample, target):
     """Those that were there at the beginning, those that came, and those that never moved."""
     sleeper = Sleeper(Thread(9, 7, "sh", 0), 0, "", running=False)
-    first = sample(0, members=Members(processes=100, threads=1000, seeds=2))
-    last = sample(SECOND, members=Members(processes=105, threads=1030, seeds=2, sleepers=(sleeper,)))
+    first = sample(0, members=Members(processes=100, threads=1000, uncounted=2))
+    last = sample(SECOND, members=Members(processes=105, threads=1030, uncounted=2, sleepers=(sleeper,)))
 
     found = built(first, last, target=target).as_json()
 
-    seen = {"threads_seen": 31} | ({"processes_seen": 7} if target.kind == "pid" else {})
+    seen = {"processes_seen": 7, "threads_seen": 31}
     assert found["target"] == target.model_dump(exclude_none=True) | seen
     assert found["ledger"]["wall_ms"] == 1000
     assert found["ledger"]["threads"][0]["tid"] == 9

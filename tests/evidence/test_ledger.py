@@ -243,6 +243,25 @@ def test_a_thread_that_slept_all_the_time(written, sleeper, reason):
         check_sums(part)
 
 
+def test_a_thread_that_was_moved_in_while_it_slept(written):
+    """It slept there since it fell asleep: what it did before was done elsewhere."""
+    asleep = Sleeper(thread(begin_ns=BEGIN + 400 * MS), READ, "pipe_read", running=False)
+    found = written(members=Members(sleepers=(asleep,)))
+
+    for part in (found, *found["threads"]):
+        assert [part[name] for name in ("wall_ms", *PARTS)] == [600, 0, 0, 600, 0]
+
+
+def test_a_thread_that_was_moved_out_while_it_slept(written):
+    """Its account ends where it fell asleep, and adds up."""
+    moved = living(thread(), TaskState.FREE, 400, account(on_cpu=300, runnable=100))
+    found = written(tasks=[moved])
+
+    for part in (found, *found["threads"]):
+        assert [part[name] for name in ("wall_ms", *PARTS)] == [400, 300, 100, 0, 0]
+        assert part["blocked"] == []
+
+
 def test_a_thread_that_ran_all_the_time(written):
     """It kept its CPU, so there was no switch to see."""
     found = written(members=Members(sleepers=(Sleeper(thread(), NO_SYSCALL, "", running=True),)))

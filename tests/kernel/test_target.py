@@ -8,13 +8,15 @@ import pytest
 
 from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.model import Target
-from chainbench_agent.evidence.sample import Sleeper, Thread
+from chainbench_agent.evidence.sample import OpenInterval, Sleeper, TaskState, Thread
 from chainbench_agent.kernel import target
 from chainbench_agent.kernel.target import (
     NO_SYSCALL,
     KernelTarget,
     Kind,
     cgroup_processes,
+    cgroup_threads,
+    leave,
     process_tree,
     resolve,
     schedstat,
@@ -216,6 +218,11 @@ def test_the_processes_of_a_cgroup(cgroups):
     found = resolve(Target(kind="cgroup", cgroup="/a"))
     assert found.processes() == {10, 11, 12}
     assert cgroup_processes(cgroups / "c") == set()
+    (cgroups / "a/cgroup.threads").write_text("10\n11\n13\n")
+    (cgroups / "a/b/cgroup.threads").write_text("12\n")
+    assert cgroup_threads(cgroups / "a") == {10, 11, 12, 13}
+    for file in ("a/b/cgroup.threads", "a/cgroup.threads"):
+        (cgroups / file).unlink()
 
     for file in ("a/b/cgroup.procs", "a/cgroup.procs"):
         (cgroups / file).unlink()
@@ -243,12 +250,41 @@ def test_threads_that_made_no_move(proc):
     proc.thread(10, 12, syscall="0 0x3\n", wchan="pipe_read")
     proc.thread(20, 20, syscall="0 0x3\n", wchan="pipe_read")
 
-    found = sleepers([10], {12}, BEGAN_NS)
+    found = sleepers([10], {12}, BEGAN_NS, {})
 
     assert set(found) == {
         Sleeper(Thread(10, 10, "worker", BEGAN_NS), 202, "futex_do_wait", running=False),
         Sleeper(Thread(11, 10, "tmux: (x) R", BEGAN_NS), 0, "pipe_read", running=False),
     }
+
+
+@pytest.mark.usefixtures("x86")
+def test_threads_that_were_seen_outside(proc):
+    """They made no move in the target since then, which is not since the run began."""
+    proc.add(10, 1)
+    proc.thread(10, 10)
+    proc.thread(10, 11)
+
+    found = sleepers([10], set(), BEGAN_NS, {11: 77, 99: 78})
+
+    assert {sleeper.thread.tid: sleeper.thread.begin_ns for sleeper in found} == {10: BEGAN_NS, 11: 77}
+
+
+def test_threads_that_left_a_cgroup_off_the_cpus(proc):
+    """Their part is over.  Who is at work tells it himself, and who ended has not left."""
+    states = [TaskState.BLOCKED, TaskState.BLOCKED, TaskState.PREEMPTED, TaskState.RUNNING, TaskState.BLOCKED]
+    tasks = [
+        OpenInterval(state, 50, 0, -1, kernel_thread=False, thread=Thread(tid, 10, "sh", BEGAN_NS))
+        for tid, state in enumerate(states, start=10)
+    ]
+    tasks[4] = replace(tasks[4], number=20)
+    for tid in (10, 11, 12, 13, 20):
+        proc.add(tid, 1)
+    found = list(leave(tasks, inside={10, 20}))
+
+    assert found == [tasks[0], *(replace(task, state=TaskState.FREE) for task in tasks[1:3]), *tasks[3:]]
+    proc.remove(11)
+    assert list(leave(tasks, inside={10, 20}))[1] == tasks[1]
 
 
 UNKNOWN = Sleeper(Thread(10, 10, "worker", BEGAN_NS), NO_SYSCALL, "", running=False)
@@ -273,7 +309,7 @@ def test_what_the_kernel_does_not_tell(proc, files, changed):
     proc.add(10, 1)
     proc.thread(10, 10, **files)
 
-    assert sleepers([10], set(), BEGAN_NS) == (replace(UNKNOWN, **changed),)
+    assert sleepers([10], set(), BEGAN_NS, {}) == (replace(UNKNOWN, **changed),)
 
 
 def test_threads_that_end_while_they_are_looked_at(proc):
@@ -282,7 +318,7 @@ def test_threads_that_end_while_they_are_looked_at(proc):
     proc.thread(10, 10, schedstat="1 2 3\n")
     (proc.path / "10/task/10/stat").unlink()
 
-    assert sleepers([10, 11], set(), BEGAN_NS) == ()
+    assert sleepers([10, 11], set(), BEGAN_NS, {}) == ()
     assert schedstat([10, 11]) == {10: (1, 2)}
 
 
@@ -307,7 +343,7 @@ def test_this_kernel():
         tree = resolve(Target(kind="pid", pid=os.getpid()))
         assert {os.getpid(), child.pid} <= tree.processes()
         assert resolve(Target(kind="pid", pid=child.pid)).processes() == {child.pid}
-        (sleeper,) = sleepers([child.pid], set(), BEGAN_NS)
+        (sleeper,) = sleepers([child.pid], set(), BEGAN_NS, {})
         assert sleeper.thread.pid == sleeper.thread.tid == child.pid
         assert schedstat([child.pid])[child.pid][0] > 0
         child.stdin.close()

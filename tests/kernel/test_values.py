@@ -76,14 +76,14 @@ ACCOUNT = (101, 102, 103, 104)
 """on_cpu, runnable, blocked, throttled"""
 
 
-def task(tid, state, *, run=RUN, since=10, begin=STARTED, wait=5, stack=-1, counted=1, kthread=0):  # noqa: PLR0913 - as a record has
-    """since, begin, account, regs, css_set, tid, tgid, run, wait, stack, state, counted, kthread, pad, comm."""
-    numbers = (since, begin, *ACCOUNT, 0xFFFF, 0xEEEE, tid, tid + 500, run, wait, stack, state, counted, kthread, 0xEE)
-    return struct.pack("=8QIIIIiBBBB16s", *numbers, f"t{tid}".encode())
+def task(tid, state, *, run=RUN, since=10, begin=STARTED, wait=5, stack=-1, counted=1, kthread=0, born=0):  # noqa: PLR0913 - as a record has
+    """since, begin, account, regs, css_set, tid, born, tgid, run, wait, stack, state, counted, kthread, pad, comm."""
+    numbers = (since, begin, *ACCOUNT, 0xFFFF, 0xEEEE, tid, born or tid, tid + 500, run, wait, stack)
+    return struct.pack("=8QIIIIIiBBB5s16s", *numbers, state, counted, kthread, b"\xee" * 5, f"t{tid}".encode())
 
 
 def opened(*records, entered=()):
-    on_cpu = b"".join(struct.pack("=II", *pair) for pair in entered)
+    on_cpu = b"".join(struct.pack("=QII", 0xFFFF, *pair) for pair in entered)
     return list(open_tasks(memoryview(b"".join(records)), on_cpu, RUN))
 
 
@@ -116,8 +116,28 @@ def test_whose_records_are_no_threads_of_the_run():
         task(2, TaskState.BLOCKED, counted=0),
         task(3, TaskState.FREE),
         task(4, TaskState.UNSEEN, counted=0),
-        bytes(104),
+        bytes(112),
     )
+
+
+def test_strangers():
+    """Who was seen in this run, lives, and is not in the target; each since its present state began."""
+    records = (
+        task(1, TaskState.BLOCKED, since=11, counted=0),
+        task(2, TaskState.BLOCKED, since=12),
+        task(3, TaskState.FREE, counted=0),
+        task(4, TaskState.BLOCKED, run=RUN - 1, counted=0),
+        task(5, TaskState.RUNNING, since=15, counted=0, born=50),
+    )
+
+    assert values.strangers(memoryview(b"".join(records)), RUN) == {1: 11, 5: 15}
+
+
+def test_a_thread_has_two_numbers():
+    """The first one is its name; by the present one it is known to /proc, and to the CPU that it entered."""
+    (found,) = opened(task(5, TaskState.RUNNING, born=50), entered=[(5, RUN)])
+
+    assert (found.thread.tid, found.tid, found.state) == (50, 5, TaskState.RUNNING)
 
 
 def test_who_made_no_switch_has_its_cpu():

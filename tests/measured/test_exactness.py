@@ -1,4 +1,4 @@
-"""Exact at any rate and after any number of threads; what is lost, and what it cost, is told."""
+"""Exact at any rate and after any number of threads; what is lost is told."""
 
 import json
 import math
@@ -9,8 +9,6 @@ import time
 from pathlib import Path
 
 import pytest
-
-from chainbench_agent.kernel.target import KernelTarget
 
 pytestmark = pytest.mark.bpf
 
@@ -86,33 +84,6 @@ for t in threads: t.join()
     assert evidence["target"]["threads_seen"] == count + 1
     assert "task_collisions" not in evidence["loss"]["causes"]
     assert abs(evidence["ledger"]["unexplained_ms"]) <= 0.01 * evidence["ledger"]["wall_ms"]
-
-
-def test_the_cost_is_what_the_kernel_says(collector):
-    """Between two samples each program ran as often as bpftool says it did between two looks inside of them."""
-    machine = collector._machine
-    machine.attach(KernelTarget())
-    machine.begin()
-    first, before = machine.sample(), programs()
-    subprocess.run(["dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=20000", "status=none"], check=True)
-    after, last = programs(), machine.sample()
-    machine.end()
-    machine.detach()
-
-    runs, ns = (last.programs["sys_enter"].runs - first.programs["sys_enter"].runs,
-                last.programs["sys_enter"].ns - first.programs["sys_enter"].ns)  # fmt: skip
-    ours = [pid for pid in before if after[pid]["run_cnt"] - before[pid]["run_cnt"] >= 40_000]
-    assert ours
-    grown = [
-        (after[i]["run_cnt"] - before[i]["run_cnt"], after[i]["run_time_ns"] - before[i]["run_time_ns"]) for i in ours
-    ]
-    assert any(0.5 * runs <= count <= runs and 0.5 * ns <= time_ns <= ns for count, time_ns in grown)
-
-
-def programs():
-    listed = subprocess.run(["bpftool", "-j", "prog", "show"], capture_output=True, text=True, check=True)
-    ours = [p for p in json.loads(listed.stdout) if p.get("name", "").startswith("cb_sys_enter")]
-    return {p["id"]: {"run_cnt": 0, "run_time_ns": 0} | p for p in ours}
 
 
 STREAM = Path(__file__).with_name("stream_latencies.py")

@@ -55,29 +55,49 @@ os.waitpid(child, 0)
     assert evidence["target"]["threads_seen"] == 1 + 55 + 19
 
 
-def test_context_switches_against_rusage(targeted):
-    """As many as getrusage says; one more, because the last switch of a thread comes after its last rusage."""
-    code = """
-import os, resource, time
-for _ in range(101): time.sleep(0.001)
-def switches(): r = resource.getrusage(resource.RUSAGE_SELF); return r.ru_nvcsw, r.ru_nivcsw
-print(*switches(), flush=True)
-os._exit(0)
+def until_asleep(pid):
+    """Until it waits for its input, and has left its CPU; the answer is how often it did so far."""
+    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "S":
+        time.sleep(0.01)
+    time.sleep(0.1)
+    lines = (line.split(":") for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+    status = {name: value for name, value, *_ in lines}
+    return int(status["voluntary_ctxt_switches"]), int(status["nonvoluntary_ctxt_switches"])
+
+
+@pytest.mark.parametrize("others", [0, 7])
+def test_context_switches_against_rusage(collector, run, targeted, others):
+    """Of one thread, and of eight: as many as the kernel has counted when it is all over, the last one included."""
+    code = f"""
+import threading, time
+def work():
+    for _ in range(101): time.sleep(0.001)
+threads = [threading.Thread(target=work) for _ in range({others})]
+for t in threads: t.start()
+work()
+for t in threads: t.join()
 """
-    one = targeted(code)
-    time.sleep(0.5)  # until it has gone to sleep
-    stat = dict(
-        line.split(":\t") for line in Path(f"/proc/{one.process.pid}/status").read_text().splitlines() if ":\t" in line
-    )
-    before = int(stat["voluntary_ctxt_switches"]), int(stat["nonvoluntary_ctxt_switches"])
+    process = targeted(code).process
+    before = until_asleep(process.pid)
+    collector.start(Target(kind="pid", pid=process.pid))
+    process.stdin.write("\n")
+    process.stdin.flush()
+    os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+    time.sleep(0.2)  # it is told to have ended a moment before it leaves its CPU for the last time
+    collector.stop()
+    _, process.returncode, usage = os.wait4(process.pid, 0)
 
-    cpu = one.run()["cpu"]
-    voluntary, involuntary = (int(n) - b for n, b in zip(one.output.split(), before, strict=True))
-
-    # the last switch, of which the process can tell no more, is voluntary; before it the print, and the exit, may wait
-    assert voluntary + 1 <= cpu["voluntary_switches"] <= voluntary + 40
-    assert involuntary <= cpu["involuntary_switches"] <= involuntary + 40
-    assert voluntary >= 101
+    evidence = collector.evidence(run).as_json()
+    ours = [evidence["cpu"]["voluntary_switches"], evidence["cpu"]["involuntary_switches"]]
+    voluntary, involuntary = (after - b for after, b in zip((usage.ru_nvcsw, usage.ru_nivcsw), before, strict=True))
+    # The kernel adds up a thread that is not the leader just before its last switch, which is voluntary; and before
+    # that it may be preempted once more.  A leader is added up when it is waited for, so nothing of it is missing.
+    voluntary += others
+    # What this kernel did not show (docs/decisions/0003) may have been any thread's switches: at most, it is all ours.
+    unseen = evidence["loss"]["causes"].get("unseen_switches", 0)
+    assert voluntary - unseen <= ours[0] <= voluntary
+    assert involuntary - unseen <= ours[1] <= involuntary + others
+    assert voluntary >= 101 * (1 + others)
 
 
 def test_block_requests_and_their_owner(targeted, tmp_path):
@@ -159,6 +179,64 @@ move('/..')
     evidence = targeted(code).run(Target(kind="cgroup", cgroup=str(group)))
 
     assert evidence["syscall_counts"]["personality"] == 7 + 11 + 13
+    assert evidence["target"]["processes_seen"] == 1
+
+
+def test_processes_of_a_cgroup(collector, run, group):
+    """One that sleeps through the run, one that works, and 29 that come and go; not the one beside them."""
+    code = "import os, sys, time\nprint(flush=True)\nsys.stdin.readline()\n"
+    forks = "for _ in range(29):\n if os.fork() == 0: os._exit(0)\n os.wait()\ntime.sleep(0.2)"
+    command = [sys.executable, "-c", code + forks]
+    asleep, at_work, beside = (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(3)
+    )
+    for process in (asleep, at_work, beside):
+        process.stdout.readline()
+    for process in (asleep, at_work):
+        (group / "cgroup.procs").write_text(str(process.pid))
+        until_asleep(process.pid)
+    collector.start(Target(kind="cgroup", cgroup=str(group)))
+    for process in (at_work, beside):
+        process.communicate(b"\n")
+    collector.stop()
+    asleep.communicate(b"\n")
+
+    assert collector.evidence(run).as_json()["target"]["processes_seen"] == 1 + 1 + 29
+
+
+@pytest.mark.parametrize("how", ["out", "in", "out, and woken", "in, and woken"])
+def test_moved_while_asleep(collector, run, targeted, group, how):
+    """The sleep in which it was moved belongs to where it ends, whether or not it is over when the run is."""
+    into = how.startswith("in")
+    before, after = (group.parent, group) if into else (group, group.parent)
+    process = targeted("import time; time.sleep(0.3)\nprint(flush=True)\nsys.stdin.readline()").process
+    (before / "cgroup.procs").write_text(str(process.pid))
+    until_asleep(process.pid)
+    collector.start(Target(kind="cgroup", cgroup=str(group)))
+    process.stdin.write("\n")
+    process.stdin.flush()
+    process.stdout.readline()
+    until_asleep(process.pid)
+    fell_asleep = time.monotonic()
+    (after / "cgroup.procs").write_text(str(process.pid))
+    time.sleep(0.5)
+    slept_ms = (time.monotonic() - fell_asleep) * 1000
+    if "woken" in how:
+        process.communicate("\n")
+    collector.stop()
+    process.communicate("\n" if process.returncode is None else None)
+
+    evidence = collector.evidence(run).as_json()
+    asleep_ms = sum(category["ms"] for category in evidence["ledger"]["blocked"] if category["category"] == "sleep")
+    blocked_ms = evidence["ledger"]["blocked_ms"]
+    assert evidence["target"]["threads_seen"] == evidence["target"]["processes_seen"] == 1
+    assert evidence["ledger"]["unexplained_ms"] == 0
+    if into:
+        assert asleep_ms == 0
+        assert blocked_ms >= slept_ms
+    else:
+        assert asleep_ms == pytest.approx(300, rel=0.05)
+        assert blocked_ms - asleep_ms < 0.5 * slept_ms  # until it was told to begin
 
 
 def test_no_such_target(collector):

@@ -70,7 +70,7 @@ def test_a_task_is_read_as_it_is_written():
 
     assert skipped <= {member for member, _ in written}
     assert read == expected
-    assert values._TASK.size == struct.calcsize(format_of("cb_task")) == 104
+    assert values._TASK.size == struct.calcsize(format_of("cb_task")) == 112
 
 
 def test_a_sum_of_threads_is_read_as_it_is_written():

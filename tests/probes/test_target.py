@@ -385,9 +385,43 @@ def test_forks_in_a_cgroup_make_no_tree(kernel):
     kernel.born(child)
     kernel.exit(parent)
 
-    assert kernel.tree_now() == set()
+    assert kernel.tree_now() == {child.pid}  # the parent did no work in the run
     assert on_cpu(kernel, child) == 100
     assert kernel.counted()["exec"]["forks"] == 1
+
+
+def test_processes_of_a_cgroup(kernel):
+    """Each that was at work in it, once, however many threads it has and however often it comes back."""
+    first, second, stranger = (kernel.task(pid, tgid=tgid) for pid, tgid in ((ROOT, ROOT), (11, ROOT), (OTHER, OTHER)))
+    kernel.at(1000).cgroup(OURS[-1], level=2).begin()
+    for path in (OURS, (9,), OURS):
+        for task in (first, second):
+            kernel.move(task, *path)
+            on_cpu(kernel, task)
+    on_cpu(kernel, stranger)
+    assert (kernel.sample().members.processes, kernel.tree_now()) == (1, {ROOT})
+
+    kernel.exit(second, left=1)
+    kernel.switch(kernel.idle, first)
+    kernel.exit(first)
+    successor = kernel.task(ROOT)
+    kernel.move(successor, *OURS)
+    kernel.switch(first, successor, DEAD)
+    kernel.switch(successor, kernel.idle, INTERRUPTIBLE)
+
+    assert kernel.sample().members.processes == 2  # another process, with the number of the first
+    assert kernel.lost() == {}
+
+
+def test_a_cgroup_with_too_many_processes(kernel):
+    """They are measured all the same; that they were not counted is told."""
+    task = kernel.task(ROOT)
+    kernel.move(task, *OURS)
+    kernel.at(1000).cgroup(OURS[-1], level=2).begin()
+    ctypes.memset((ctypes.c_uint8 * MEMBERS).in_dll(kernel.library, "cb_members_used"), 1, MEMBERS)
+
+    assert on_cpu(kernel, task) == 100
+    assert kernel.lost() == {"members_full": 1}
 
 
 # ---- the whole machine

@@ -118,6 +118,11 @@ struct task_struct *shim_task(int pid, int tgid, u32 flags)
 	return task;
 }
 
+void shim_set_pid(struct task_struct *task, int pid)
+{
+	task->pid = pid;
+}
+
 void shim_set_live(struct task_struct *task, int threads)
 {
 	task->signal->live.counter = threads;
@@ -262,6 +267,10 @@ static int shim_insert(void *keys, u64 size, u8 *used, u32 entries, const void *
 		NAME##_cells[i] = *leaf;                                                            \
 		return 0;                                                                           \
 	}                                                                                           \
+	static int NAME##_insert(KEY *key, LEAF *leaf)                                              \
+	{                                                                                           \
+		return NAME##_lookup(key) ? -17 /* EEXIST */ : NAME##_update(key, leaf);            \
+	}                                                                                           \
 	static LEAF *NAME##_lookup_or_try_init(KEY *key, LEAF *leaf)                                \
 	{                                                                                           \
 		LEAF *found = NAME##_lookup(key);                                                   \
@@ -276,9 +285,10 @@ static int shim_insert(void *keys, u64 size, u8 *used, u32 entries, const void *
 	static const struct {                                                                       \
 		LEAF *(*lookup)(KEY *);                                                             \
 		int (*update)(KEY *, LEAF *);                                                       \
+		int (*insert)(KEY *, LEAF *);                                                       \
 		LEAF *(*lookup_or_try_init)(KEY *, LEAF *);                                         \
 		void (*delete)(KEY *);                                                              \
-	} NAME = { NAME##_lookup, NAME##_update, NAME##_lookup_or_try_init, NAME##_delete };
+	} NAME = { NAME##_lookup, NAME##_update, NAME##_insert, NAME##_lookup_or_try_init, NAME##_delete };
 
 #define BPF_ARRAY(NAME, LEAF, ENTRIES) SHIM_ARRAY(int, LEAF, NAME, ENTRIES, 1, 0)
 #define BPF_PERCPU_ARRAY(NAME, LEAF, ENTRIES) SHIM_ARRAY(int, LEAF, NAME, ENTRIES, SHIM_CPUS, shim_cpu)

@@ -1,0 +1,161 @@
+"""What watching cost: the kernel's own account of our programs, and what a workload feels of it."""
+
+import json
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from chainbench_agent.evidence.model import Target
+from chainbench_agent.kernel.target import KernelTarget
+
+pytestmark = pytest.mark.bpf
+
+EMULATED = "TCG" in Path("/proc/cpuinfo").read_text()
+ROUNDS = range(9, 31) if EMULATED else range(15, 101)
+"""At least, and at most."""
+
+
+def test_the_cost_is_what_the_kernel_says(collector):
+    """Between two samples each program ran as often as bpftool says it did between two looks inside of them."""
+    machine = collector._machine
+    machine.attach(KernelTarget())
+    machine.begin()
+    first, before = machine.sample(), programs()
+    subprocess.run(["dd", "if=/dev/zero", "of=/dev/null", "bs=1", "count=20000", "status=none"], check=True)
+    after, last = programs(), machine.sample()
+    machine.end()
+    machine.detach()
+
+    runs, ns = (last.programs["sys_enter"].runs - first.programs["sys_enter"].runs,
+                last.programs["sys_enter"].ns - first.programs["sys_enter"].ns)  # fmt: skip
+    ours = [pid for pid in before if after[pid]["run_cnt"] - before[pid]["run_cnt"] >= 40_000]
+    assert ours
+    grown = [
+        (after[i]["run_cnt"] - before[i]["run_cnt"], after[i]["run_time_ns"] - before[i]["run_time_ns"]) for i in ours
+    ]
+    assert any(0.5 * runs <= count <= runs and 0.5 * ns <= time_ns <= ns for count, time_ns in grown)
+
+
+def programs():
+    listed = subprocess.run(["bpftool", "-j", "prog", "show"], capture_output=True, text=True, check=True)
+    ours = [p for p in json.loads(listed.stdout) if p.get("name", "").startswith("cb_sys_enter")]
+    return {p["id"]: {"run_cnt": 0, "run_time_ns": 0} | p for p in ours}
+
+
+CALLS = """
+import os, sys, time
+for n in map(int, sys.stdin):
+    began = time.process_time_ns()
+    for _ in range(n): os.getppid()
+    print((time.process_time_ns() - began) / n, flush=True)
+"""
+PING_PONG = """
+import os, sys, time
+os.sched_setaffinity(0, {0})
+there, back = os.pipe(), os.pipe()
+child = os.fork()
+if child == 0:
+    os.close(there[1])
+    while os.read(there[0], 1): os.write(back[1], b"x")
+    os._exit(0)
+def cpu_ns(): return time.process_time_ns() + time.clock_gettime_ns(~child << 3 | 2)  # clock_getcpuclockid(3)
+for n in map(int, sys.stdin):
+    began = cpu_ns()
+    for _ in range(n): os.write(there[1], b"x"); os.read(back[0], 1)
+    print((cpu_ns() - began) / n, flush=True)
+"""
+WORKLOADS = {
+    "calls": (CALLS, 100_000, {"sys_enter": 1}),
+    "ping-pong": (PING_PONG, 10_000, {"sched_switch": 2, "sched_wakeup": 2, "sys_enter": 4}),
+}
+"""Code, operations in a round, and which events one operation is."""
+
+
+class Worker:
+    """A process that does a round of its operations when it is told to, and tells the CPU time of one of them."""
+
+    def __init__(self, name):
+        code, self.operations, self.events = WORKLOADS[name]
+        self.operations //= 10 if EMULATED else 1
+        command = [sys.executable, "-c", code]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.round()
+
+    def round(self):
+        self.process.stdin.write(f"{self.operations}\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+    def watched(self, cost):
+        """What the events of one operation cost, by the account of the programs: hook → (ns, runs)."""
+        return sum(times * cost[hook][0] / cost[hook][1] for hook, times in self.events.items())
+
+
+@pytest.fixture(params=WORKLOADS)
+def worker(request):
+    worker = Worker(request.param)
+    yield worker
+    worker.process.communicate(timeout=60)
+
+
+def unwatched(worker):
+    return worker.round(), 0.0
+
+
+def refused(collector, worker):
+    """The programs are attached, and turn back at once, because no run is on."""
+    machine = collector._machine
+    machine.attach(KernelTarget())
+    first = machine.programs.runs()
+    ns = worker.round()
+    last = machine.programs.runs()
+    machine.detach()
+    return ns, worker.watched({h: (last[h].ns - first[h].ns, last[h].runs - first[h].runs) for h in worker.events})
+
+
+def counted(collector, run, worker):
+    """A run is on; the account is the evidence's."""
+    collector.start(Target())
+    ns = worker.round()
+    collector.stop()
+    cost = collector.evidence(run).as_json()["cost"]
+    return ns, worker.watched({program["hook"]: (program["ns"], program["runs"]) for program in cost["programs"]})
+
+
+def interval(values):
+    """Where the median lies, with 99 %: two of the values, by their rank, whatever their distribution."""
+    rank = max(int(len(values) / 2 - 2.58 * len(values) ** 0.5 / 2), 0)
+    return sorted(values)[rank], sorted(values)[-1 - rank]
+
+
+def test_what_the_workload_feels(collector, run, worker):
+    """An operation becomes dearer by what the `cost` section says that its events cost.
+
+    Calling a program at all costs the workload time that no statistics of programs show: a system call takes the
+    kernel's slow path, a tracepoint is no jump over any more, and the statistics themselves read the clock twice.  So
+    the workload is compared not only with nobody watching, but with the same programs, attached, that turn back at
+    once.  Then all of that is on both sides, and what remains is our handlers: felt, it is the difference of CPU time;
+    told, the difference of the account.  Each round has all three, so that a slow moment of the machine slows all.
+
+    The rounds' own spread says how exactly it can be felt; they go on until that is within a quarter.  A quarter is
+    left to what the handlers do to the workload's caches.
+    """
+    felt, told, all_felt, all_told = [], [], [], []
+    for rounds in range(1, ROUNDS.stop):
+        nobody, off, on = unwatched(worker), refused(collector, worker), counted(collector, run, worker)
+        felt.append(on[0] - off[0])
+        told.append(on[1] - off[1])
+        all_felt.append(on[0] - nobody[0])
+        all_told.append(on[1])
+        least, most = interval(felt)
+        if rounds >= ROUNDS.start and most - least <= 0.5 * statistics.median(told):
+            break
+
+    in_all = statistics.median(all_told)
+    message = f"felt {least:.0f} to {most:.0f} ns, told {statistics.median(told):.0f} ns, after {rounds} rounds"
+    assert least <= 1.25 * statistics.median(told), message
+    assert most >= 0.75 * statistics.median(told), message
+    assert interval(all_felt)[1] >= in_all, f"felt {statistics.median(all_felt):.0f} ns, told {in_all:.0f} ns"

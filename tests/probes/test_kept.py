@@ -1,0 +1,68 @@
+"""Ended threads are all in the sum; which are kept singly as well depends on how long they lived (probes/task.h)."""
+
+import pytest
+from user_space import DEAD
+
+from chainbench_agent.kernel.fuse import ENDED_THREADS
+
+ROOT = 10
+OCTAVE = ENDED_THREADS // 32
+"""When so many more are kept, a thread must have lived twice as long: CB_KEPT_PER_OCTAVE."""
+
+LONG_NS = 10**13
+"""Longer than any threshold: 1 µs doubled 31 times is 36 minutes."""
+
+
+@pytest.fixture
+def tree(kernel):
+    return kernel.at(1000).tree(ROOT).begin()
+
+
+def live(kernel, lives_ns):
+    """One thread after the other, each with its length of life; the lives of those that are kept."""
+    for pid, ns in enumerate(lives_ns, start=100):
+        task = kernel.task(pid, tgid=ROOT)
+        kernel.born(task)
+        kernel.switch(kernel.idle, task)
+        kernel.at(kernel.now_ns + ns).switch(task, kernel.idle, DEAD)
+    return [account.wall_ns for account in kernel.sample().members.ended_singly.values()]
+
+
+@pytest.mark.parametrize(("kept", "least_ns"), [(0, 1000), (OCTAVE - 1, 1000), (OCTAVE, 2000), (5 * OCTAVE, 32_000)])
+def test_the_more_are_kept_the_longer_one_must_have_lived(tree, kept, least_ns):
+    """The threshold itself is long enough; a nanosecond less is not."""
+    before = [LONG_NS] * kept
+
+    assert sorted(live(tree, [*before, least_ns - 1, least_ns])) == [least_ns, *before]
+    assert tree.sample().members.ended_threads == kept + 2
+
+
+def test_a_long_one_behind_thousands_of_short_ones(tree):
+    """The short ones stop at the threshold that they do not reach, long before there is no room."""
+    short_ns = 10_000
+
+    found = live(tree, [short_ns] * 2 * ENDED_THREADS + [LONG_NS])
+
+    assert found.count(short_ns) == 4 * OCTAVE  # 8 µs is the last threshold that they reach
+    assert max(found) == LONG_NS
+    members = tree.sample().members
+    assert members.ended_threads == 2 * ENDED_THREADS + 1
+    assert members.ended.wall_ns == 2 * ENDED_THREADS * short_ns + LONG_NS
+
+
+def test_no_room(tree):
+    """Then nobody is kept, however long it lived; the sum goes on."""
+    found = live(tree, [LONG_NS] * (ENDED_THREADS + OCTAVE + 1))
+
+    assert found == [LONG_NS] * ENDED_THREADS
+    members = tree.sample().members
+    assert members.ended_threads == ENDED_THREADS + OCTAVE + 1
+    assert members.ended.wall_ns == members.ended.on_cpu_ns == LONG_NS * members.ended_threads
+
+
+def test_each_run_begins_with_the_shortest(tree):
+    """What a former run kept takes no room in this one."""
+    live(tree, [LONG_NS] * 3 * OCTAVE)
+    tree.end()
+
+    assert live(tree.tree(ROOT).begin(), [1000]) == [1000]

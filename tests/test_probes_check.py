@@ -153,6 +153,7 @@ def invoke(*arguments):
     return CliRunner().invoke(main, ["probes", "check", *arguments])
 
 
+@pytest.mark.portable
 @pytest.mark.bpf
 def test_on_this_kernel(tmp_path):
     """Two modules load, alone and together; nothing is attached."""
@@ -172,6 +173,7 @@ def links():
     return subprocess.run(["bpftool", "-j", "link", "show"], capture_output=True, text=True, check=True).stdout
 
 
+@pytest.mark.portable
 @pytest.mark.bpf
 def test_a_program_that_the_verifier_refuses(tmp_path, monkeypatch):
     """It reads a map's value without asking whether there is one: the verifier's words, and exit status 1."""

@@ -3,7 +3,7 @@ export PYTHONNOUSERSITE = 1
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL = help
-.PHONY: help setup run demo test vm-test check lint wheel clean
+.PHONY: help setup run demo test vm-test check support lint wheel clean
 
 help:     ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' Makefile
@@ -27,6 +27,9 @@ vm-test: setup   ## the tests that boot Debian's kernels in QEMU
 check: setup     ## lint, and the tests that need neither root nor BPF
 test vm-test check:
 	@.venv/bin/pytest -m "$(MARKS)" $(PYTEST_ARGS)
+
+support: setup   ## docs/support.md: what each kernel offers, by booting them all
+	.venv/bin/python tests/vm/support.py --write
 
 lint: setup      ## formatters, linters and types; changes nothing
 	.venv/bin/ruff check

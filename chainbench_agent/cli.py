@@ -78,6 +78,34 @@ def doctor(*, as_json: bool, header_cache: Path | None) -> None:
     raise SystemExit(0 if examination.healthy else 1)
 
 
+@main.group()
+def probes() -> None:
+    """The eBPF programs of the modules."""
+
+
+@probes.command()
+@click.argument("modules", nargs=-1)
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+@click.option("--header-cache", type=click.Path(path_type=Path), help="Where header trees made from BTF are kept.")
+def check(modules: tuple[str, ...], *, as_json: bool, header_cache: Path | None) -> None:
+    """Compile and load MODULES, by default all, and attach nothing; say how large each program is.
+
+    Exits with 1 when one does not compile, or no program of a hook loads.
+    """
+    from chainbench_agent.probes import CATALOG
+    from chainbench_agent.probes_check import check, render
+
+    unknown = set(modules) - {module.name for module in CATALOG}
+    if unknown:
+        raise AgentError(
+            f"there is no module {', '.join(sorted(unknown))}; there are {', '.join(m.name for m in CATALOG)}"
+        )
+    chosen = [module for module in CATALOG if not modules or module.name in modules]
+    found = check(chosen, header_cache or default_header_cache())
+    click.echo(json.dumps(found.as_json(), indent=2) if as_json else render(found))
+    raise SystemExit(0 if found.ok else 1)
+
+
 @main.command()
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
 def header_tree(directory: Path) -> None:

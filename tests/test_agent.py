@@ -101,6 +101,7 @@ def round_trip(agent, tmp_path):
     return started.json(), stopped.json()
 
 
+@pytest.mark.portable
 @pytest.mark.bpf
 def test_a_measured_round_trip(agent, tmp_path):
     """Start, dd with fsync, 23 fsyncs, 53 programs, stop: all six sections, measured, each with its sources."""
@@ -128,6 +129,7 @@ def test_a_measured_round_trip(agent, tmp_path):
     assert "total" in evidence["loss"]
 
 
+@pytest.mark.portable
 @pytest.mark.bpf
 def test_what_prometheus_sees_is_the_same_run(agent, tmp_path):
     """The counters and buckets of /metrics are those of the evidence."""
@@ -145,6 +147,7 @@ def test_what_prometheus_sees_is_the_same_run(agent, tmp_path):
     assert complaints == []
 
 
+@pytest.mark.portable
 @pytest.mark.bpf
 def test_no_compiler_stays_in_memory(agent):
     """No process of the agent has LLVM mapped, and each is an ordinary small process."""
@@ -153,6 +156,7 @@ def test_no_compiler_stays_in_memory(agent):
         assert "LLVM" not in Path(f"/proc/{pid}/maps").read_text()
 
 
+@pytest.mark.portable
 @pytest.mark.bpf
 def test_a_signal_in_the_middle_of_a_run(tmp_path):
     """The run is finished and its evidence logged; the process exits with 0, and no program of ours remains."""
@@ -170,6 +174,7 @@ def test_a_signal_in_the_middle_of_a_run(tmp_path):
     assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
+@pytest.mark.portable
 @pytest.mark.bpf
 def test_one_run_after_another(agent):
     """Ten runs in a row on one agent, each with its own numbers."""

@@ -87,6 +87,7 @@ def test_the_whole_demo_with_mock_data(monkeypatch):
     assert len(rows(text)["wall time of the workload (ms)"]) == 3
 
 
+@pytest.mark.portable
 @pytest.mark.bpf
 def test_the_whole_demo(monkeypatch):
     """Each flush and each program of the workload is in the evidence."""

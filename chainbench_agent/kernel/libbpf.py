@@ -63,6 +63,14 @@ def enable_stats() -> int:
     return _checked(_library().bpf_enable_stats(BPF_STATS_RUN_TIME), "BPF_ENABLE_STATS")
 
 
+def program_bytes(program: int) -> tuple[int, int]:
+    """How long a loaded program is: as instructions after the verifier, and as machine code (0: not compiled)."""
+    info = (ctypes.c_uint32 * 64)()  # struct bpf_prog_info is shorter; the lengths are its fifth and sixth word
+    size = ctypes.c_uint32(ctypes.sizeof(info))
+    _checked(_library().bpf_obj_get_info_by_fd(program, info, ctypes.byref(size)), "program info")
+    return info[5], info[4]
+
+
 @cache
 def possible_cpus() -> int:
     """CPUs that may ever be there: a per-CPU value has room for each."""

@@ -51,6 +51,7 @@ class Machine:
         self.unit = load_unit(modules, self._hooks.values(), cache_dir)
         loaded = self.unit.loaded
         self._maps = loaded.maps
+        self._facts: dict[str, str] = {}
         self._run = 0
         self._target = KernelTarget()
         self._sample_interval = 1
@@ -88,7 +89,9 @@ class Machine:
 
     def lacks(self, fact: str) -> str:
         """Why a fact that a metric needs does not hold here; empty if it does."""
-        return FACTS[fact]()
+        if fact not in self._facts:
+            self._facts[fact] = FACTS[fact]()
+        return self._facts[fact]
 
     def attach(self, target: KernelTarget, sample_interval: int = 1) -> None:
         """Make ready for a run: empty the hashes, attach the programs, find out who is in the target."""

@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from chainbench_agent.evidence.sample import ProgramRun
 from chainbench_agent.kernel import libbpf, perf_events
 from chainbench_agent.kernel.entries import Program
+from chainbench_agent.kernel.footprint import fdinfo
 
 
 @dataclass(slots=True)
@@ -87,7 +87,6 @@ def _close(descriptors: Iterable[int]) -> None:
 
 
 def _program_run(fd: int) -> ProgramRun:
-    text = Path(f"/proc/self/fdinfo/{fd}").read_text()
-    found = dict(line.split(":\t") for line in text.splitlines() if ":\t" in line)
+    found = fdinfo(fd)
     # recursion_misses: Linux 9ed9e9ba2337 ("bpf: Count the number of times recursion was prevented") (in v5.12)
     return ProgramRun(int(found["run_time_ns"]), int(found["run_cnt"]), int(found.get("recursion_misses", 0)))

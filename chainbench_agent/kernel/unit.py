@@ -29,6 +29,11 @@ class LoadedUnit:
     absent_hooks: Mapping[str, str] = field(default_factory=dict)
     absent_modules: Mapping[str, str] = field(default_factory=dict)
 
+    def close(self) -> None:
+        """Give programs and maps back."""
+        for fd in (*self.loaded.programs.values(), *(m.fd for m in self.loaded.maps.values())):
+            os.close(fd)
+
 
 def load_unit(modules: Iterable[Module], hooks: Iterable[Hook], cache_dir: Path) -> LoadedUnit:
     """Compile and load `modules`; one that does not compile is left out with clang's reason.
@@ -59,15 +64,10 @@ def _guilty(modules: tuple[Module, ...], attempt: Callable[[tuple[Module, ...]],
     guilty = {}
     for module in modules:
         try:
-            _discard(attempt((module,)))
+            attempt((module,)).close()
         except LoaderError as error:
             guilty[module.name] = str(error)
     return guilty
-
-
-def _discard(unit: LoadedUnit) -> None:
-    for fd in (*unit.loaded.programs.values(), *(m.fd for m in unit.loaded.maps.values())):
-        os.close(fd)
 
 
 def _has(btf: Btf, field_: str) -> bool:

@@ -77,6 +77,7 @@ def test_generated_code_agrees_with_btf(kernel, pruned):
     assert wrong_offsets(pruned, checks) == []
 
 
+@pytest.mark.portable
 @pytest.mark.bpf
 def test_anonymous_padding_is_noticed(kernel, pruned, tmp_path):
     """What bpftool would write is right for the front end, wrong in the code: this is why gaps have names."""

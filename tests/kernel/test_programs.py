@@ -6,7 +6,7 @@ import os
 import pytest
 
 from chainbench_agent.evidence.sample import ProgramRun
-from chainbench_agent.kernel import libbpf, programs
+from chainbench_agent.kernel import footprint, libbpf
 from chainbench_agent.kernel.fuse import Program
 from chainbench_agent.kernel.programs import Programs
 from chainbench_agent.spec import fentry, raw_tracepoint
@@ -191,7 +191,7 @@ def test_what_a_program_cost(two, monkeypatch, tmp_path, fdinfo, missed):
     found, loaded = two
     for fd in loaded.values():
         (tmp_path / str(fd)).write_text(fdinfo)
-    monkeypatch.setattr(programs, "Path", lambda path: tmp_path / path.rsplit("/", 1)[1])
+    monkeypatch.setattr(footprint, "Path", lambda path: tmp_path / path.rsplit("/", 1)[1])
 
     run = ProgramRun(ns=123456789, runs=1009, missed=missed)
     assert found.runs() == {"a": run, "b": run}

@@ -41,12 +41,15 @@ int on_switch(struct bpf_raw_tracepoint_args *ctx)
 {
     struct task_struct *prev = (struct task_struct *)ctx->args[1], *next = (struct task_struct *)ctx->args[2];
     u64 from = prev->pid, to = next->pid;
-    if (from && (ctx->args[0] & 1 || !(unsigned int)ctx->args[3])) start(from);
+    if (from && (ctx->args[0] & 1 || !PREV_STATE)) start(from);
     else if (from) started.delete(&from);
     if (to) finish(to);
     return 0;
 }
 """
+# Kernels that still call it `state` (before 5.14) do not pass it either (before 5.18).
+RENAMED = b"\0__state\0" in Path("/sys/kernel/btf/vmlinux").read_bytes()
+PREV_STATE = "(unsigned int)ctx->args[3]" if RENAMED else "prev->state"
 HOOKS = {
     "block": {"block_rq_issue": "on_issue", "block_rq_complete": "on_complete"},
     "runq": {"sched_wakeup": "on_wake", "sched_wakeup_new": "on_wake", "sched_switch": "on_switch"},
@@ -58,7 +61,8 @@ LATENCY = ctypes.POINTER(ctypes.c_uint64)
 
 def main(kind, ready):
     BPF._trace_autoload = lambda _self: None
-    unit = BPF(text=COMMON + {"block": BLOCK, "runq": RUNQ}[kind], cflags=["-ffine-grained-bitfield-accesses"])
+    text = COMMON + {"block": BLOCK, "runq": RUNQ.replace("PREV_STATE", PREV_STATE)}[kind]
+    unit = BPF(text=text, cflags=["-ffine-grained-bitfield-accesses"])
     for tracepoint, function in HOOKS[kind].items():
         unit.load_func(function.encode(), BPF.RAW_TRACEPOINT)
         unit.attach_raw_tracepoint(tracepoint.encode(), function.encode())

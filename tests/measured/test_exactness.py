@@ -52,6 +52,7 @@ t = threading.Thread(target=time.sleep, args=(0.5,), name="last"); t.start(); t.
     assert "task_collisions" not in evidence["loss"]["causes"]
 
 
+@pytest.mark.portable
 def test_many_processes(targeted):
     """20,000 processes: every one is counted, the sums are whole, and the evidence stays small."""
     count = 20_000 // SCALE
@@ -67,6 +68,7 @@ def test_many_processes(targeted):
     assert len(json.dumps(evidence)) < 100_000
 
 
+@pytest.mark.portable
 def test_many_living_threads(targeted):
     """5,000 threads at a time are all told apart."""
     count = 5_000 // SCALE
@@ -123,6 +125,7 @@ def assert_within_6_percent(ours, exact):
         assert ours[key] == pytest.approx(nearest_rank, rel=0.06, abs=0.5), key
 
 
+@pytest.mark.portable
 def test_quantiles_of_block_latency(streamed, measure, python, tmp_path):
     """Median, 95 % and 99 % are within 6 % of the exact ones of the same requests."""
     (tmp_path / "file").write_bytes(bytes(64 << 20))
@@ -138,6 +141,7 @@ def test_quantiles_of_block_latency(streamed, measure, python, tmp_path):
     assert_within_6_percent(evidence["biolatency"], exact)
 
 
+@pytest.mark.portable
 def test_quantiles_of_run_queue_latency(streamed, measure):
     """Median, 95 % and 99 % are within 6 % of the exact ones of the same waits, on a crowded machine."""
     spin = "import time\nend = time.monotonic() + 1.5\nwhile time.monotonic() < end: pass"

@@ -78,6 +78,7 @@ def test_closing_gives_everything_back(cache_dir):
     assert open_descriptors() == descriptors
 
 
+@pytest.mark.portable
 def test_a_tree_with_one_wrong_offset_is_never_used(tmp_path):
     """Eight bytes slipped in before task_struct.pid: the error names the member, and nothing is loaded."""
     EbpfCollector(TWO, HOOKS, tmp_path).close()
@@ -94,6 +95,7 @@ def test_a_tree_with_one_wrong_offset_is_never_used(tmp_path):
     assert gone("prog", programs)
 
 
+@pytest.mark.portable
 def test_a_module_that_does_not_compile_is_absent_with_clangs_reason(tmp_path, cache_dir, monkeypatch):
     """The others work on."""
     probes = shutil.copytree(DIRECTORY, tmp_path / "probes")
@@ -110,6 +112,7 @@ def test_a_module_that_does_not_compile_is_absent_with_clangs_reason(tmp_path, c
     assert states["runqlat"].state == "up"
 
 
+@pytest.mark.portable
 def test_a_missing_hook_costs_only_its_metrics(cache_dir):
     """Without block_rq_requeue there is no block latency; the rest does not notice."""
     gone = Hook("block_rq_requeue", ("struct request *rq",), (raw_tracepoint("no_such_tracepoint"),))

@@ -6,8 +6,8 @@ By hand, to try something on another kernel; what follows `--` runs as root in t
     .venv/bin/python tests/vm/guest.py 6.1 -- bash -c 'uname -a; ls /sys/kernel/btf'
 
 Its console is shown, and its exit status returned. In the guest are
-- all files of this machine; what the guest changes stays in its memory, and what is changed here
-  meanwhile may reach it or not,
+- all files of this machine; what the guest changes stays with it, and what is changed here
+  meanwhile may reach it or not; this repository and Python's own files are a copy, on disks,
 - /results, shared with the host: a new directory in /tmp, which is kept,
 - /scratch, also TMPDIR: ext4 on a virtio disk, for true block I/O,
 - two processors, 4 GB, loopback and no other network, no terminal and no udev.
@@ -15,6 +15,7 @@ Everything is emulated: the command starts after 6 to 8 s, and what needs 1 s he
 """
 
 import contextlib
+import itertools
 import os
 import shlex
 import signal
@@ -23,7 +24,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -31,6 +32,8 @@ from debian_kernel import BINARIES, SERIES, obtain, release, run
 
 REPO = Path(__file__).parents[2]
 BOOT_SECONDS = 180  # 6 on an idle machine
+ENDING = threading.Event()
+"""Set when nobody waits for guests any more."""
 COMMAND_SECONDS = int(os.environ.get("CHAINBENCH_VM_SECONDS") or 1500)
 
 
@@ -38,9 +41,30 @@ class GuestDied(Exception):  # noqa: N818 - a fact about the guest, not an error
     """The guest did not end as it should; the sentence says what it did, and shows its console's end."""
 
 
-def virtme(kernel: Path, results: Path, disk: Path) -> list[str]:
+def read_often() -> list[Path]:
+    """Where Python looks for hundreds of small files at every start, most of whose time is 9p's."""
+    found = {REPO, BINARIES.parent, *(Path(path) for path in sys.path if path.startswith("/") and Path(path).is_dir())}
+    return sorted(path for path in found if found.isdisjoint(path.parents))
+
+
+def disk_of(image: Path, directory: Path | None = None) -> Path:
+    """An ext4 file system in `image`: a copy of a directory, or 1 GB of nothing."""
+    sizes = [path.lstat().st_size for path in directory.rglob("*")] if directory else [1 << 29]
+    with image.open("wb") as file:
+        file.truncate((16 << 20) + 2 * sum(max(size, 4096) for size in sizes))  # sparse
+    run("mke2fs", "-q", "-t", "ext4", "-i", "8192", *(("-d", directory) if directory else ()), image)
+    return image
+
+
+def disk(name: str, image: Path) -> list[str]:
+    drive = f"if=none,id={name},file={image},format=raw,cache=unsafe"
+    return ["-drive", drive, "-device", f"virtio-blk-pci,drive={name},serial={name}"]
+
+
+def virtme(kernel: Path, results: Path, scratch: Path, copies: Mapping[Path, Path]) -> list[str]:
     # virtme-ng's CPU (max) and QEMU's threads are left as they are: nothing else measured was faster.
-    guest = shlex.join(["bash", str(Path(__file__).with_name("guest.sh")), str(kernel)])
+    mounts = [f"copy{number}:{directory}" for number, directory in enumerate(copies)]
+    guest = shlex.join(["bash", str(Path(__file__).with_name("guest.sh")), str(kernel), *mounts])
     host_files = "local,id=hostroot,path=/,security_model=none,readonly=on,multidevs=remap"
     return [
         f"{BINARIES}/virtme-run",
@@ -53,8 +77,8 @@ def virtme(kernel: Path, results: Path, disk: Path) -> list[str]:
         *("-fsdev", host_files, "-device", "virtio-9p-pci,fsdev=hostroot,mount_tag=hostroot"),
         *("-fsdev", f"local,id=results,path={results},security_model=none"),
         *("-device", "virtio-9p-pci,fsdev=results,mount_tag=results"),
-        *("-drive", f"if=none,id=scratch,file={disk},format=raw,cache=unsafe"),
-        *("-device", "virtio-blk-pci,drive=scratch"),
+        *disk("scratch", scratch),
+        *itertools.chain.from_iterable(disk(f"copy{number}", image) for number, image in enumerate(copies.values())),
     ]
 
 
@@ -94,6 +118,8 @@ def wait(vm: subprocess.Popen[bytes], results: Path) -> str:
         seconds = time.monotonic() - start
         if seconds > BOOT_SECONDS and not (results / "uname").exists():
             return f"did not boot in {BOOT_SECONDS} s"
+        if ENDING.is_set():
+            return "was not waited for"
         if seconds > COMMAND_SECONDS:
             return f"was still at work after {COMMAND_SECONDS} s (CHAINBENCH_VM_SECONDS)"
         time.sleep(0.1)
@@ -106,11 +132,12 @@ def boot(kernel: Path, results: Path, command: list[str], show: BinaryIO | None 
     (results / "command").write_text(script)
     console = results / "console.log"
     with tempfile.TemporaryDirectory() as temporary:
-        disk = Path(temporary) / "scratch.img"
-        with disk.open("wb") as file:
-            file.truncate(1 << 30)
-        run("mke2fs", "-q", "-t", "ext4", disk)
-        virtme_run = ["env", f"TMPDIR={temporary}", *virtme(kernel, results, disk)]  # it leaves files there
+        scratch = disk_of(Path(temporary) / "scratch.img")
+        copies = {
+            directory: disk_of(Path(temporary) / f"copy{number}.img", directory)
+            for number, directory in enumerate(read_often())
+        }
+        virtme_run = ["env", f"TMPDIR={temporary}", *virtme(kernel, results, scratch, copies)]  # it leaves files there
         with started(virtme_run, console, show) as vm:
             trouble = wait(vm, results)
     if trouble:

@@ -3,6 +3,7 @@
 # debian_kernel.py attaches the two 9p exports and the disk, and reads what is left in /results.
 set -eu
 kernel=$1
+shift
 
 # virtme-ng's own root is 9p without a cache, from which `import bcc` takes a minute instead of 2 s.
 # So the same files once more, cached, and writable: what is changed stays in the guest's memory.
@@ -28,7 +29,15 @@ mounted debugfs none /sys/kernel/debug
 mounted tracefs none /sys/kernel/tracing
 mounted cgroup2 none /sys/fs/cgroup
 echo "+cpu +memory +io" >/sys/fs/cgroup/cgroup.subtree_control
-mount /dev/vda /scratch
+
+# Disks by the names that guest.py gave them: /scratch, and the copies of directories (NAME:DIRECTORY…).
+disk() {
+    for serial in /sys/block/vd*/serial; do
+        [ "$(cat "$serial")" != "$1" ] || basename "$(dirname "$serial")"
+    done
+}
+mount "/dev/$(disk scratch)" /scratch
+for copy in "$@"; do mount "/dev/$(disk "${copy%%:*}")" "${copy#*:}"; done
 busybox ip link set lo up
 
 mkdir /run/home  # a fresh home: caches in the host's belong to another kernel

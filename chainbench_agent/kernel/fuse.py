@@ -3,7 +3,9 @@
 Several modules want the same hot hooks.  Each hook gets one generated entry per source, which fetches the hook's
 parameters the way that source passes them, checks that a run is on, takes the time once, and calls the inlined
 handlers of the enabled modules.  The unit reads, in order: sizes, shared headers, the per-CPU struct and the C file of
-each module, `cb_raise_<hook>` for each hook, the scheduler's state machine, the entries.
+each module, `cb_raise_<hook>` for what the state machines raise, these, the same for all other hooks, the entries.
+
+A state machine is a support file NAME.h that handles hooks, as `NAME_on_HOOK`, and raises others for the modules.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from chainbench_agent.kernel.entries import Program, entry, program_name
 from chainbench_agent.probes import DIRECTORY, FIELDS
 from chainbench_agent.spec import (
     HISTOGRAM_SLOTS,
@@ -20,7 +23,6 @@ from chainbench_agent.spec import (
     Distribution,
     Hook,
     Keyed,
-    Kind,
     Module,
     Scratch,
     Source,
@@ -36,26 +38,17 @@ MEMBERS = 32768
 ENDED_THREADS = 2048
 """Ended threads of a target that are kept singly; the others are in the sum."""
 
-_CONTEXT = {
-    "raw_tracepoint": ("struct bpf_raw_tracepoint_args *ctx", "ctx->args[{}]"),
-    "fentry": ("unsigned long long *ctx", "ctx[{}]"),
-    "fexit": ("unsigned long long *ctx", "ctx[{}]"),
-}
-# BCC finds the function of a tracing program by the program's name.
-_NAME = {"fentry": "kfunc__{}", "fexit": "kretfunc__{}"}
+REQUESTS = 16384
+"""Block requests at once: 16 devices with 1,024 tags each; one without room is not measured, and counted as lost."""
 
+BIOS = 32768
+"""As many as requests, and some that were merged; an old one goes when a new one comes (see request.h)."""
 
-@dataclass(frozen=True, slots=True)
-class Program:
-    """An entry of the unit: the C function that feeds `hook` from `source`."""
+STATE_MACHINES = {"sched": "task.h", "block": "request.h"}
+"""Name of the support file → the header with its records, which modules read.
 
-    name: str
-    hook: str
-    source: Source
-
-    @property
-    def kind(self) -> Kind:
-        return self.source.kind
+One is in the unit when a module handles what it raises; sched always, because every target has a ledger.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,38 +73,48 @@ def fuse(
 ) -> Unit:
     """The unit for `modules`.  `sources(hook)` are the places to try, `has_field("struct.member")` asks the BTF."""
     modules, hooks = tuple(modules), tuple(hooks)
-    texts = {module.name: (DIRECTORY / f"{module.name}.c").read_text() for module in modules}
+    texts = {module.name: _read(f"{module.name}.c") for module in modules}
     handled = {name: handlers(text, name) for name, text in texts.items()}
-    scheduler = (DIRECTORY / "sched.h").read_text()
-    target = (DIRECTORY / "target.h").read_text()
+    machines = _machines(frozenset().union(*handled.values()))
+    handled = {name: handlers(text, name) for name, text in machines.items()} | handled
+    target = _read("target.h")
     follows = handlers(target, "target")
-    handled = {"sched": handlers(scheduler, "sched"), **handled}
+    raised = frozenset().union(*map(_raised_in, machines.values()))
     wanted = [hook for hook in hooks if hook.name in follows or any(hook.name in on for on in handled.values())]
     programs = [
-        Program(_program_name(hook, source, index), hook.name, source)
+        Program(program_name(hook, source, index), hook.name, source)
         for hook in wanted
         for index, source in enumerate(sources(hook))
     ]
-    raised = [hook for hook in hooks if hook.raised_on]
     placed = {hook.name: hook for hook in hooks}
     parts = [
         _defines(has_field),
-        *((DIRECTORY / header).read_text() for header in ("common.h", "compat.h")),
+        *map(_read, ("common.h", "compat.h")),
         target,
-        (DIRECTORY / "task.h").read_text(),
+        *(_read(STATE_MACHINES[name]) for name in machines),
         *(_values(module) + texts[module.name] for module in modules),
-        *(_raise(hook, handled) for hook in raised),
-        scheduler,
+        *(_raise(hook, handled) for hook in hooks if hook.name in raised),
+        *machines.values(),
         *(_raise(hook, handled) for hook in wanted if not hook.raised_on),
-        (DIRECTORY / "identify.h").read_text(),
-        *(_entry(program, placed[program.hook], follows) for program in programs),
+        _read("identify.h"),
+        *(entry(program, placed[program.hook], follows) for program in programs),
     ]
     text = re.sub(r"^#pragma once\n", "", "\n".join(parts), flags=re.MULTILINE)
     return Unit(text, tuple(programs), _maps(text))
 
 
-def _program_name(hook: Hook, source: Source, index: int) -> str:
-    return _NAME.get(source.kind, f"cb_{hook.name}_{index}").format(source.target)
+def _read(name: str) -> str:
+    return (DIRECTORY / name).read_text()
+
+
+def _machines(wanted: frozenset[str]) -> dict[str, str]:
+    """The state machines, with their text, that raise one of the hooks which modules want."""
+    texts = {name: _read(f"{name}.h") for name in STATE_MACHINES}
+    return {name: text for name, text in texts.items() if name == "sched" or wanted & _raised_in(text)}
+
+
+def _raised_in(text: str) -> frozenset[str]:
+    return frozenset(re.findall(r"\bcb_raise_(\w+)\(", text))
 
 
 def _defines(has_field: Callable[[str], bool]) -> str:
@@ -121,6 +124,8 @@ def _defines(has_field: Callable[[str], bool]) -> str:
         f"#define CB_TASKS {TASK_RECORDS}",
         f"#define CB_MEMBERS {MEMBERS}",
         f"#define CB_ENDED_THREADS {ENDED_THREADS}",
+        f"#define CB_REQUESTS {REQUESTS}",
+        f"#define CB_BIOS {BIOS}",
         *(f"#define CB_HAS_{name}" for name, field in FIELDS.items() if has_field(field)),
     ]
     return "\n".join(lines) + "\n"
@@ -165,54 +170,13 @@ def _raise(hook: Hook, handled: dict[str, frozenset[str]]) -> str:
     for owner, on in handled.items():
         if hook.name not in on:
             continue
-        if owner == "sched":
-            lines.append(f"\tsched_on_{hook.name}({', '.join(('ev', *names))});")
+        if owner in STATE_MACHINES:
+            lines.append(f"\t{owner}_on_{hook.name}({', '.join(('ev', *names))});")
             continue
         lines.append(f"\tstruct cb_{owner} *for_{owner} = cb_{owner}.lookup(&zero);")
         lines.append(f"\tif (for_{owner})")
         lines.append(f"\t\t{owner}_on_{hook.name}({', '.join(('ev', f'for_{owner}', *names))});")
     return "\n".join([*lines, "}", ""])
-
-
-def _entry(program: Program, hook: Hook, follows: frozenset[str]) -> str:
-    context, argument = _CONTEXT[program.kind]
-    places = program.source.args or tuple(range(len(hook.params)))
-    clock = "bpf_ktime_get_ns()" if hook.timed else "0"
-    names, lines = [], []
-    for param, place in zip(hook.params, places, strict=True):
-        kind, name = re.fullmatch(r"(.*\W)(\w+)", param).groups()  # type: ignore[union-attr]
-        value = argument.format(place) if isinstance(place, int) else place
-        lines.append(f"\t{kind}{name} = ({kind.strip()}){value};")
-        names.append(name)
-    return "\n".join(
-        [
-            f"// {program.source}",
-            f"int {program.name}({context})",
-            "{",
-            "\tint zero = 0;",
-            "\tstruct cb_config *config = cb_config.lookup(&zero);",
-            f"\tif (!config || config->phase {'== CB_OFF' if hook.name in follows else '!= CB_ON'})",
-            "\t\treturn 0;",
-            *lines,
-            f"\tstruct cb_event event = {{ .ctx = ctx, .config = config, .now_ns = {clock} }};",
-            *_following(hook, names, follows),
-            f"\tcb_raise_{hook.name}({', '.join(('&event', *names))});",
-            "\treturn 0;",
-            "}",
-            "",
-        ]
-    )
-
-
-def _following(hook: Hook, names: list[str], follows: frozenset[str]) -> list[str]:
-    """The target is followed before anything is counted, and before counting begins."""
-    if hook.name not in follows:
-        return []
-    return [
-        f"\ttarget_on_{hook.name}({', '.join(('&event', *names))});",
-        "\tif (config->phase != CB_ON)",
-        "\t\treturn 0;",
-    ]
 
 
 def _maps(text: str) -> tuple[str, ...]:

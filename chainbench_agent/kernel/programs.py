@@ -9,7 +9,7 @@ from pathlib import Path
 
 from chainbench_agent.evidence.sample import ProgramRun
 from chainbench_agent.kernel import libbpf
-from chainbench_agent.kernel.fuse import Program
+from chainbench_agent.kernel.entries import Program
 
 
 @dataclass(slots=True)

@@ -31,7 +31,7 @@ static __always_inline void io_change_depth(struct cb_event *ev, u32 device, u64
 	__sync_fetch_and_add(depth, change);
 	queue->in_flight += change;
 	queue->in_flight_ns -= change * (ev->now_ns - ev->config->started_ns);
-	if (change == 1 && *depth > queue->deepest)
+	if (*depth > queue->deepest)
 		queue->deepest = *depth;
 }
 

@@ -38,7 +38,7 @@ BLOCK: tuple[Metric, ...] = (
         name="queue_depth",
         help=(
             "Requests issued to a device and not completed, of everybody, because all wait for the same device: mean "
-            "over the run's time (without those issued before it), `max` seen at an issue, the device's I/O scheduler."
+            "over the run's time (without those issued before it), highest seen, the device's I/O scheduler."
         ),
         of=("queues",),
         machine_wide=True,

@@ -78,7 +78,8 @@ def perf(target: str, *args: int | str) -> Source:
 class Hook:
     """Something that happens in the kernel, with its typed parameters and its sources, best first.
 
-    A hook without sources is raised by a support file (probes/sched.h): then `raised_on` names the hooks it needs.
+    A hook without sources is raised by a state machine (probes/sched.h, block.h): then `raised_on` names the hooks
+    it needs, those that are `targeted` only when there is a target.
     """
 
     name: str
@@ -103,9 +104,15 @@ class Names:
     """Cgroup id → (nr_throttled, throttled_ns) when the run began."""
     throttled_after: Mapping[int, tuple[int, int]]
     """The same when it ended, of the cgroups that were still there."""
+    run_ns: int = 0
+    """How long the run lasted."""
 
     def of(self, table: str, index: int) -> str:
         return self.tables.get(table, {}).get(index, str(index))
+
+    def of_device(self, number: int) -> str:
+        """A block device's name, or its "major:minor" where it has none any more."""
+        return self.tables.get("devices", {}).get(number, f"{number >> 20}:{number & 0xFFFFF}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,82 +1,74 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // biolatency.c - block I/O latency: from issue to the device until its completion.
 
-// Who asked for the I/O.  Requests are issued and completed by whoever comes along, so it is noted where the bio is
-// submitted.
-enum biolatency_owner {
-	BIOLATENCY_NOBODY, // a kernel thread, on behalf of somebody unknown
-	BIOLATENCY_TARGET,
-	BIOLATENCY_OTHER,
+// A CPU adds to its own entry only, so nothing is lost between two of them.
+struct biolatency_part {
+	u32 device;
+	u16 operation;
+	u16 cpu;
 };
 
-struct biolatency_request {
-	u64 issued_ns;
-	u64 owner;
+struct biolatency_sum {
+	u64 count;
+	u64 bytes;
+	u64 ns;
+	u64 min_ns;
+	u64 max_ns;
 };
-BPF_TABLE("hash", struct request *, struct biolatency_request, biolatency_issued,
-	  BIOLATENCY_ISSUED_ENTRIES);
-BPF_TABLE("lru_hash", struct bio *, u64, biolatency_owners, BIOLATENCY_OWNERS_ENTRIES);
+BPF_TABLE("hash", struct biolatency_part, struct biolatency_sum, biolatency_device_sums,
+	  BIOLATENCY_DEVICE_SUMS_ENTRIES);
 
-static __always_inline void biolatency_on_block_bio_queue(struct cb_event *ev,
-							  struct cb_biolatency *biolatency,
-							  struct bio *bio)
+struct biolatency_slot {
+	u32 device;
+	u32 slot; // of a struct cb_histogram
+};
+BPF_TABLE("hash", struct biolatency_slot, u64, biolatency_device_slots,
+	  BIOLATENCY_DEVICE_SLOTS_ENTRIES);
+
+static __always_inline void biolatency_add_to_device(struct cb_request *request, u64 ns)
 {
-	struct task_struct *current_task = (struct task_struct *)bpf_get_current_task();
-	u64 owner = BIOLATENCY_OTHER;
+	struct biolatency_part part = { .device = request->device,
+					.operation = request->operation,
+					.cpu = bpf_get_smp_processor_id() };
+	struct biolatency_slot slot = { .device = request->device, .slot = cb_slot(ns) };
+	struct biolatency_sum none = { .min_ns = ns };
+	struct biolatency_sum *sum = biolatency_device_sums.lookup_or_try_init(&part, &none);
+	u64 zero = 0, *count = biolatency_device_slots.lookup_or_try_init(&slot, &zero);
 
-	if (cb_current_counts(ev))
-		owner = BIOLATENCY_TARGET;
-	else if (current_task->flags & CB_PF_KTHREAD)
-		owner = BIOLATENCY_NOBODY;
-	biolatency_owners.update(&bio, &owner);
-}
-
-static __always_inline u64 biolatency_owner_of(struct cb_event *ev, struct request *rq)
-{
-	struct bio *bio;
-	u64 *owner;
-
-	if (ev->config->target == CB_MACHINE)
-		return BIOLATENCY_TARGET;
-	bio = rq->bio;
-	owner = biolatency_owners.lookup(&bio);
-	return owner ? *owner : BIOLATENCY_NOBODY;
-}
-
-static __always_inline void biolatency_on_block_rq_issue(struct cb_event *ev,
-							 struct cb_biolatency *biolatency,
-							 struct request *rq)
-{
-	struct biolatency_request request = { .issued_ns = ev->now_ns,
-					      .owner = biolatency_owner_of(ev, rq) };
-
-	if (biolatency_issued.update(&rq, &request))
+	if (!sum || !count)
 		cb_lose_key();
-}
-
-static __always_inline void biolatency_on_block_rq_requeue(struct cb_event *ev,
-							   struct cb_biolatency *biolatency,
-							   struct request *rq)
-{
-	biolatency_issued.delete(&rq); // it will be issued again
-}
-
-static __always_inline void biolatency_on_block_rq_complete(struct cb_event *ev,
-							    struct cb_biolatency *biolatency,
-							    struct request *rq, u32 nr_bytes)
-{
-	struct biolatency_request *issued;
-
-	if (nr_bytes < rq->__data_len)
-		return; // a part of it; the rest completes later
-	issued = biolatency_issued.lookup(&rq);
-	if (!issued) {
-		biolatency->unmatched_completions++;
+	if (count)
+		__sync_fetch_and_add(count, 1);
+	if (!sum)
 		return;
-	}
-	if (issued->owner == BIOLATENCY_TARGET)
-		cb_observe(ev, &biolatency->latency_ns, ev->now_ns - issued->issued_ns);
-	else if (issued->owner == BIOLATENCY_NOBODY)
+	sum->count++;
+	sum->bytes += request->bytes;
+	sum->ns += ns;
+	if (ns < sum->min_ns)
+		sum->min_ns = ns;
+	if (ns > sum->max_ns)
+		sum->max_ns = ns;
+}
+
+static __always_inline void biolatency_on_request_done(struct cb_event *ev,
+						       struct cb_biolatency *biolatency,
+						       struct cb_request *request, u64 ns)
+{
+	if (request->owner == CB_OWNER_UNKNOWN)
 		biolatency->unattributed++;
-	biolatency_issued.delete(&rq);
+	if (request->owner != CB_OWNER_TARGET)
+		return;
+	cb_observe(ev, &biolatency->latency_ns, ns);
+	biolatency->bytes += request->bytes;
+	if (request->operation == CB_REQ_OP_READ)
+		cb_observe(ev, &biolatency->read_latency_ns, ns);
+	else if (request->operation == CB_REQ_OP_WRITE)
+		cb_observe(ev, &biolatency->write_latency_ns, ns);
+	biolatency_add_to_device(request, ns);
+}
+
+static __always_inline void biolatency_on_request_unmatched(struct cb_event *ev,
+							    struct cb_biolatency *biolatency)
+{
+	biolatency->unmatched_completions++;
 }

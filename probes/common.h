@@ -112,7 +112,7 @@ static __always_inline void cb_lose_key(void)
 }
 
 // Values are nanoseconds.  Slot 0 holds 0 and 1; a slot's upper bound is inclusive, as Prometheus' `le` is.
-// chainbench_agent/evidence/histogram.py is the other half of this convention.
+// chainbench_agent/histogram.py is the other half of this convention.
 struct cb_histogram {
 	u64 slots[CB_SLOTS];
 	u64 sum;

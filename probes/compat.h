@@ -15,6 +15,24 @@ static __always_inline u32 cb_task_state(struct task_struct *task)
 #endif
 }
 
+// The number of a request's disk, as stat(2) and /sys/dev/block have it; 0 where it has none (a passed-through command).
+static __always_inline u32 cb_device_of(struct request *rq)
+{
+	// Linux f3fa33acca9f ("block: remove the ->rq_disk field in struct request") (in v5.17)
+#ifdef CB_HAS_REQUEST_RQ_DISK
+	struct gendisk *disk = rq->rq_disk;
+#else
+	struct request_queue *queue = rq->q;
+	struct gendisk *disk = queue->disk;
+#endif
+	return (u32)disk->major << 20 | disk->first_minor;
+}
+
+// include/linux/blk_types.h: the same on all kernels since 4.10; the older ones have macros only.
+#define CB_REQ_OP_MASK 0xff
+#define CB_REQ_OP_READ 0
+#define CB_REQ_OP_WRITE 1
+
 // include/linux/sched.h: the same on all kernels since 4.14; macros are not in BTF.
 #define CB_TASK_UNINTERRUPTIBLE 0x0002
 #define CB_TASK_DEAD 0x0080

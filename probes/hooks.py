@@ -14,6 +14,7 @@ FIELDS = {
     "TASK___STATE": "task_struct.__state",
     "TASK_GROUP_CFS_BANDWIDTH": "task_group.cfs_bandwidth",
     "CGROUP_ANCESTORS": "cgroup.ancestors",
+    "REQUEST_RQ_DISK": "request.rq_disk",
 }
 """Members that only some kernels have; the C files see them as CB_HAS_<key>."""
 
@@ -37,8 +38,16 @@ def _tracepoint(name: str, *params: str, timed: bool = False) -> Hook:
     return Hook(name, params, (raw_tracepoint(name),), timed=timed)
 
 
+def _block(name: str, param: str, *, timed: bool = True, targeted: bool = False) -> Hook:
+    """Linux a54895fa057c ("block: remove the request_queue to argument request based tracepoints") (in v5.11)."""
+    return Hook(name, (param,), (raw_tracepoint(name), raw_tracepoint(name, 1)), timed=timed, targeted=targeted)
+
+
 _timed = partial(_tracepoint, timed=True)
 _raised = partial(Hook, sources=())
+
+REQUESTS = ("block_rq_issue", "block_rq_requeue", "block_rq_complete", "block_bio_queue", "block_split")
+"""What the life of a block request is seen by; the last two say whose it is."""
 
 HOOKS = (
     Hook(
@@ -58,18 +67,9 @@ HOOKS = (
     _tracepoint("sched_process_exec", f"{TASK}task", "int old_pid", "struct linux_binprm *bprm"),
     _tracepoint("sys_enter", "struct pt_regs *regs", "long id"),
     _tracepoint("sys_exit", "struct pt_regs *regs", "long ret"),
-    # Linux a54895fa057c ("block: remove the request_queue to argument request based tracepoints") (in v5.11)
-    *(
-        Hook(name, ("struct request *rq",), (raw_tracepoint(name), raw_tracepoint(name, 1)))
-        for name in ("block_rq_issue", "block_rq_requeue")
-    ),
-    Hook(
-        "block_bio_queue",
-        ("struct bio *bio",),
-        (raw_tracepoint("block_bio_queue"), raw_tracepoint("block_bio_queue", 1)),
-        timed=False,
-        targeted=True,
-    ),
+    *(_block(name, "struct request *rq") for name in ("block_rq_insert", "block_rq_issue", "block_rq_requeue")),
+    _block("block_rq_merge", "struct request *rq", timed=False),
+    *(_block(name, "struct bio *bio", timed=False, targeted=True) for name in ("block_bio_queue", "block_split")),
     Hook(
         "block_rq_complete",
         ("struct request *rq", "unsigned int nr_bytes"),
@@ -100,4 +100,14 @@ HOOKS = (
     ),
     _raised("task_blocks", ("struct cb_task *task", "u32 state"), raised_on=("sched_switch",)),
     _raised("task_blocked", ("struct cb_task *task", "u64 ns"), raised_on=("sched_switch", "sched_wakeup")),
+    # raised by block.h
+    _raised(
+        "request_queued",
+        ("struct cb_request *request", "u64 ns"),
+        raised_on=("block_rq_insert", "block_rq_merge", *REQUESTS),
+    ),
+    _raised("request_issued", ("struct cb_request *request",), raised_on=REQUESTS),
+    _raised("request_requeued", ("struct cb_request *request",), raised_on=REQUESTS),
+    _raised("request_done", ("struct cb_request *request", "u64 ns"), raised_on=REQUESTS),
+    _raised("request_unmatched", (), raised_on=REQUESTS),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -26,15 +26,16 @@ class EbpfCollector:
         self._asked = tuple(modules)
         self._hooks = tuple(hooks)
         self._machine = Machine(self._asked, self._hooks, cache_dir)
-        self._status = {module.name: self._examine(module) for module in self._asked}
-        self._method = self._describe()
+        self._status = self._examine_all(targeted=False)
+        self._methods = {False: self._describe(self._status), True: self._describe(self._examine_all(targeted=True))}
+        self._method = self._methods[False]
         self._first: Sample | None = None
         self._last: Sample | None = None
 
     def start(self, target: Target, peer: Peer | None = None) -> None:
         resolved = resolve(target, peer)
         self._last = None
-        self._method = replace(self._method, target=target)
+        self._method = replace(self._methods[target.kind != "machine"], target=target)
         self._machine.attach(resolved)
         try:
             first = self._machine.sample()  # nothing counts yet, so this is how things stand when the run begins
@@ -63,8 +64,8 @@ class EbpfCollector:
         hooks = [
             HookStatus(
                 hook.name,
-                ", ".join(self._machine.sources_of(hook.name)),
-                self._machine.absent_hook(hook.name),
+                ", ".join(self._machine.sources_of(hook.name, targeted=True)),
+                self._machine.absent_hook(hook.name, targeted=True),
             )
             for hook in self._hooks
             if not hook.raised_on
@@ -79,41 +80,45 @@ class EbpfCollector:
     def close(self) -> None:
         self._machine.close()
 
-    def _examine(self, module: Module) -> ModuleStatus:
-        """Which of a module's metrics can be measured, from what, and why not the others."""
+    def _examine_all(self, *, targeted: bool) -> dict[str, ModuleStatus]:
+        return {module.name: self._examine(module, targeted=targeted) for module in self._asked}
+
+    def _examine(self, module: Module, *, targeted: bool) -> ModuleStatus:
+        """Which of a module's metrics can be measured with or without a target, from what, and why not the others."""
         reason = self._machine.unit.absent_modules.get(module.name, "")
         if reason:
             return ModuleStatus(module.name, "down", reason)
         unavailable, sources = {}, {}
         for metric in module.reported:
-            lacking = self._lacking(module, metric)
+            lacking = self._lacking(module, metric, targeted=targeted)
             if isinstance(metric, Procfs) and not lacking:
                 sources[metric.name] = f"procfs:/proc/{metric.field}"
             elif lacking:
                 unavailable[reported_key(metric)] = lacking
             else:
                 hooks = module.hooks_of(metric)
-                found = dict.fromkeys(source for hook in hooks for source in self._machine.sources_of(hook))
+                listed = (self._machine.sources_of(hook, targeted=targeted) for hook in hooks)
+                found = dict.fromkeys(source for sources_of_hook in listed for source in sources_of_hook)
                 sources[reported_key(metric)] = ", ".join(found)
         state: State = "up" if not unavailable else "degraded" if sources else "down"
         why = "; ".join(dict.fromkeys(unavailable.values())) if state == "down" else ""
         return ModuleStatus(module.name, state, why, sources, unavailable)
 
-    def _lacking(self, module: Module, metric: Metric) -> str:
+    def _lacking(self, module: Module, metric: Metric, *, targeted: bool) -> str:
         if isinstance(metric, Procfs) and not proc_counters([metric.field]):
             return f"this kernel keeps no {metric.field.replace(':', ' ')} in /proc"
-        missing = map(self._machine.absent_hook, module.hooks_of(metric))
+        missing = (self._machine.absent_hook(hook, targeted=targeted) for hook in module.hooks_of(metric))
         facts = [m.needs for m in (metric, *module.sources_of(metric)) if m.needs]
         return "; ".join(dict.fromkeys(filter(None, (*missing, *map(self._machine.lacks, facts)))))
 
-    def _describe(self) -> Method:
-        up = [status for status in self._status.values() if status.state != "down"]
+    def _describe(self, statuses: Mapping[str, ModuleStatus]) -> Method:
+        up = [status for status in statuses.values() if status.state != "down"]
         chosen = self._machine.programs.chosen
         return Method(
-            modules=tuple(m for m in self._machine.modules if self._status[m.name].state != "down"),
+            modules=tuple(m for m in self._machine.modules if statuses[m.name].state != "down"),
             sources={status.name: status.sources for status in up},
             unavailable={status.name: status.unavailable for status in up},
-            absent={s.name: s.reason for s in self._status.values() if s.state == "down"},
+            absent={s.name: s.reason for s in statuses.values() if s.state == "down"},
             program_sources={hook: str(program.source) for hook, program in chosen.items()},
             cpus=os.cpu_count() or 1,
             raised_on={hook.name: hook.raised_on for hook in self._hooks if hook.raised_on},

@@ -15,10 +15,10 @@ from typing import Final
 
 from chainbench_agent.collector.base import CollectorStatus, ModuleStatus
 from chainbench_agent.evidence.build import section
-from chainbench_agent.evidence.histogram import lower_bound_ns, slot_of, upper_bound_ns
 from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.evidence.model import Evidence, Labels, Run, Section, Target
 from chainbench_agent.evidence.sample import HistogramCounts, Value
+from chainbench_agent.histogram import lower_bound_ns, slot_of, upper_bound_ns
 from chainbench_agent.kernel.namespaces import Peer
 from chainbench_agent.spec import HISTOGRAM_SLOTS, Counter, Distribution, Keyed, Metric, Module, Names, Procfs, Table
 

@@ -12,13 +12,13 @@ from typing import Any
 
 from chainbench_agent.evidence.cost import cost
 from chainbench_agent.evidence.cross_check import counters_check, schedstat_check
-from chainbench_agent.evidence.histogram import QUANTILES, UPPER_BOUNDS_NS, quantile_ns
 from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.evidence.ledger import ledger
 from chainbench_agent.evidence.model import Evidence, Loss, Run, Section, Target
 from chainbench_agent.evidence.open_intervals import close_intervals, close_processes
 from chainbench_agent.evidence.sample import HistogramCounts, Sample, Value
 from chainbench_agent.evidence.top_processes import top_processes
+from chainbench_agent.histogram import QUANTILES, UPPER_BOUNDS_NS, quantile_ns
 from chainbench_agent.spec import Counter, Derived, Distribution, Metric, Module, Names, Procfs, Table
 
 

@@ -44,7 +44,13 @@ ENDED_THREADS = 2048
 CALL_NUMBERS = 1024
 """System call numbers, half of them those of 32-bit programs."""
 
-STATE_MACHINES = {"sched": "task.h", "calls": "task.h"}
+REQUESTS = 16384
+"""Block requests at once: 16 devices with 1,024 tags each; one without room is not measured, and counted as lost."""
+
+BIOS = 32768
+"""As many as requests, and some that were merged; an old one goes when a new one comes (see request.h)."""
+
+STATE_MACHINES = {"sched": "task.h", "calls": "task.h", "block": "request.h"}
 """Name of the support file → the header with its records, which modules read.
 
 One is in the unit when a module handles what it raises; sched always, because every target has a ledger.
@@ -134,6 +140,8 @@ def _defines(has_field: Callable[[str], bool]) -> str:
         f"#define CB_PROCESSES {PROCESSES}",
         f"#define CB_CALL_NUMBERS {CALL_NUMBERS}",
         f"enum cb_call {{ {', '.join(f'CB_CALL_{kind}' for kind in call_kinds())} }};",
+        f"#define CB_REQUESTS {REQUESTS}",
+        f"#define CB_BIOS {BIOS}",
         *(f"#define CB_HAS_{name}" for name, field in FIELDS.items() if has_field(field)),
     ]
     return "\n".join(lines) + "\n"

@@ -73,19 +73,23 @@ class Machine:
     def modules(self) -> tuple[Module, ...]:
         return self.unit.modules
 
-    def absent_hook(self, name: str) -> str:
-        """Why a hook is not there; empty if it is."""
-        hook = self._hooks[name]
-        if hook.raised_on:
-            return "; ".join(dict.fromkeys(filter(None, map(self.absent_hook, hook.raised_on))))
-        return self.programs.absent.get(name, "") or self.unit.absent_hooks.get(name, "")
+    def absent_hook(self, name: str, *, targeted: bool) -> str:
+        """Why a hook is not there in a run with or without a target; empty if it is."""
+        reasons = (
+            self.programs.absent.get(on, "") or self.unit.absent_hooks.get(on, "")
+            for on in self._on(name, targeted=targeted)
+        )
+        return "; ".join(dict.fromkeys(filter(None, reasons)))
 
-    def sources_of(self, name: str) -> list[str]:
+    def sources_of(self, name: str, *, targeted: bool) -> list[str]:
         """What a hook is really fed from."""
-        hook = self._hooks[name]
-        if hook.raised_on:
-            return list(dict.fromkeys(source for on in hook.raised_on for source in self.sources_of(on)))
-        return [str(self.programs.chosen[name].source)] if name in self.programs.chosen else []
+        chosen = self.programs.chosen
+        return list(dict.fromkeys(str(chosen[on].source) for on in self._on(name, targeted=targeted) if on in chosen))
+
+    def _on(self, name: str, *, targeted: bool) -> list[str]:
+        """The hooks with sources that a hook stands on; it needs some of them only when there is a target."""
+        on = self._hooks[name].raised_on or (name,)
+        return [hook for hook in on if targeted or not self._hooks[hook].targeted]
 
     def lacks(self, fact: str) -> str:
         """Why a fact that a metric needs does not hold here; empty if it does."""
@@ -157,7 +161,8 @@ class Machine:
         sampled = last.modules.get("offcpu", {}).get("sampled_ns", {})
         keys = sampled if isinstance(sampled, Mapping) else ()
         ids = {int.from_bytes(key[4:], "little", signed=True) for key in keys} | {t.stack for t in last.tasks}
-        return Names(names.tables(), {i: self._stack(i) for i in ids if i >= 0}, first.throttled, last.throttled)
+        stacks = {i: self._stack(i) for i in ids if i >= 0}
+        return Names(names.tables(), stacks, first.throttled, last.throttled, last.at_ns - first.at_ns)
 
     def close(self) -> None:
         self.detach()
@@ -185,9 +190,8 @@ class Machine:
         """The hooks of the modules; a target needs those that follow it as well."""
         if target.kind != Kind.MACHINE:
             return frozenset(self._hooks)
-        needed = [self._hooks[name] for module in self.modules for name in module.hooks]
-        counting = frozenset(name for hook in needed if not hook.targeted for name in hook.raised_on or (hook.name,))
-        return counting | self.unit.unit.follows
+        named = (name for module in self.modules for name in module.hooks)
+        return self.unit.unit.follows.union(hook for name in named for hook in self._on(name, targeted=False))
 
     def _seed(self) -> int:
         members = self._maps["cb_members"].fd
@@ -249,7 +253,8 @@ class Machine:
     def _keyed(self) -> list[str]:
         declared = [f"{m.name}_{name}" for m in self.modules for name in m.own_maps]
         own = [name for name in declared if self._maps[name].entries > 1]
-        return [*own, "cb_members", "cb_ended_threads"]
+        shared = ("cb_members", "cb_ended_threads", "cb_requests", "cb_bios")
+        return [*own, *(name for name in shared if name in self._maps)]
 
     def _hashes(self, module: Module) -> dict[str, dict[bytes, bytes]]:
         tables = {keyed.name: self._maps[f"{module.name}_{keyed.name}"] for keyed in module.keyed}

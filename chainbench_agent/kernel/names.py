@@ -1,4 +1,4 @@
-"""What indexes are called on this host: system calls, interrupts, softirqs, C-states, functions, cgroups."""
+"""What indexes are called on this host: system calls, interrupts, softirqs, C-states, block devices, cgroups."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from chainbench_agent.probes.cpu import VECTORS
 
 SOFTIRQS = ("HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU")
 CPUIDLE = Path("/sys/devices/system/cpu/cpu0/cpuidle")
+BLOCK_DEVICES = Path("/sys/dev/block")
 CGROUP_ROOTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/cpu")
 UNKNOWN_STATE = 15
 HIGHEST_SYSCALL = 511
@@ -27,6 +28,8 @@ def tables() -> Mapping[str, Mapping[int, str]]:
         "vectors": dict(enumerate(VECTORS)),
         "softirqs": dict(enumerate(SOFTIRQS)),
         "cstates": cstates(),
+        "devices": block_devices(),
+        "schedulers": schedulers(),
     }
 
 
@@ -60,6 +63,29 @@ def cstates() -> dict[int, str]:
     for name in CPUIDLE.glob("state*/name"):
         found[int(name.parent.name.removeprefix("state"))] = name.read_text().strip()
     return found | {UNKNOWN_STATE: "unknown"}
+
+
+def _disks() -> Iterator[tuple[int, Path]]:
+    """The kernel's number of every block device (major << 20 | minor), with its place in sysfs."""
+    for link in BLOCK_DEVICES.glob("*:*"):
+        major, minor = map(int, link.name.split(":"))
+        yield major << 20 | minor, link
+
+
+def block_devices() -> dict[int, str]:
+    """Number → name as in /dev: sda, nvme0n1, loop0; a slash in it is a `!` in sysfs."""
+    return {number: link.readlink().name.replace("!", "/") for number, link in _disks()}
+
+
+def schedulers() -> dict[int, str]:
+    """Number → I/O scheduler: the one in brackets, or the only one."""
+    found = {}
+    for number, link in _disks():
+        with suppress(OSError):  # a partition has none; a device may be gone meanwhile
+            offered = (link / "queue/scheduler").read_text()
+            chosen = re.search(r"\[(.+?)\]", offered)
+            found[number] = chosen[1] if chosen else offered.strip()
+    return found
 
 
 def throttled_groups() -> dict[int, tuple[int, int]]:

@@ -12,7 +12,7 @@ from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.model import Run, Target
 from chainbench_agent.evidence.sample import ProgramRun, Sample
-from chainbench_agent.kernel.fuse import Program
+from chainbench_agent.kernel.entries import Program
 from chainbench_agent.kernel.target import KernelTarget, Kind
 from chainbench_agent.spec import Counter, Derived, Hook, Module, Names, raw_tracepoint
 
@@ -23,6 +23,8 @@ HOOKS = (
     Hook("switch", ("int x",), (raw_tracepoint("switch"),)),
     Hook("wakeup", ("int x",), (raw_tracepoint("wakeup"),)),
     Hook("waited", ("u64 ns",), raised_on=("switch", "wakeup")),
+    Hook("submit", ("int x",), (raw_tracepoint("submit"),), targeted=True),
+    Hook("done", ("u64 ns",), raised_on=("switch", "submit")),
 )
 EXEC = Module(
     name="exec",
@@ -45,6 +47,7 @@ SCHED = Module(
     ),
     derive=lambda counts, _names: {"stops": counts["quota"]},
 )
+DISK = Module(name="disk", question="?", metrics=(Counter(name="requests", help="", hooks=("done",)),))
 
 
 class FakeMachine:
@@ -54,7 +57,11 @@ class FakeMachine:
         self.absent, self.facts = absent or {}, facts or {}
         self.calls, self.fails = [], {}
         self.target, self.present = None, set()
-        self.counts = {"exec": {"forks": 100, "threads": 10}, "sched": {"wait_ns": 0, "quota": 0, "switches": 0}}
+        self.counts = {
+            "exec": {"forks": 100, "threads": 10},
+            "sched": {"wait_ns": 0, "quota": 0, "switches": 0},
+            "disk": {"requests": 0},
+        }
         self.now_ns = 1000
         self.unit = SimpleNamespace(
             absent_modules=absent_modules or {},
@@ -74,14 +81,15 @@ class FakeMachine:
         self.cache_dir = cache_dir
         return self
 
-    def absent_hook(self, name):
-        reasons = [self.absent_hook(on) for on in self.hooks[name].raised_on] or [self.absent.get(name, "")]
-        return "; ".join(filter(None, reasons))
+    def absent_hook(self, name, *, targeted):
+        return "; ".join(filter(None, (self.absent.get(on, "") for on in self.on(name, targeted))))
 
-    def sources_of(self, name):
-        if name in self.programs.chosen:
-            return [str(self.programs.chosen[name].source)]
-        return [source for on in self.hooks[name].raised_on for source in self.sources_of(on)]
+    def sources_of(self, name, *, targeted):
+        return [str(self.programs.chosen[on].source) for on in self.on(name, targeted) if on in self.programs.chosen]
+
+    def on(self, name, targeted):
+        on = self.hooks[name].raised_on or (name,)
+        return [hook for hook in on if targeted or not self.hooks[hook].targeted]
 
     def lacks(self, fact):
         return self.facts.get(fact, "")
@@ -330,6 +338,7 @@ def test_hooks_with_what_feeds_them(opened):
         ("fork", "raw_tracepoint:fork", ""),
         ("switch", "raw_tracepoint:switch", ""),
         ("wakeup", "", "no such tracepoint"),
+        ("submit", "raw_tracepoint:submit", ""),
     ]
 
 
@@ -354,6 +363,31 @@ def test_a_fact_is_missing(opened):
     (_, sched) = opened(FakeMachine(facts={"cfs_bandwidth": "no CFS_BANDWIDTH"})).status().modules
 
     assert sched.unavailable == {"stops": "no CFS_BANDWIDTH"}
+
+
+def test_a_hook_that_only_a_target_needs_is_missing(opened):
+    """The whole machine is measured without it; in a run with a target it is the reason why there is nothing."""
+    collector = opened(FakeMachine(absent={"submit": "no such tracepoint"}), DISK)
+    (disk,) = collector.status().modules
+    found = []
+    for target in (Target(), Target(kind="pid", pid=1), Target()):
+        collector.start(target)
+        collector.stop()
+        found.append(collector.evidence(RUN))
+
+    assert (disk.state, disk.sources) == ("up", {"requests": "raw_tracepoint:switch"})
+    assert [evidence.unavailable for evidence in found] == [{}, {"disk": "no such tracepoint"}, {}]
+    assert ["disk" in evidence.sections for evidence in found] == [True, False, True]
+
+
+def test_what_a_target_is_known_by_is_a_source(opened):
+    """Named only where it is used."""
+    collector = opened(FakeMachine(), DISK)
+    collector.start(Target(kind="pid", pid=1))
+
+    sources = collector.evidence(RUN).sections["disk"]["sources"]
+
+    assert sources == {"requests": "raw_tracepoint:switch, raw_tracepoint:submit"}
 
 
 def test_nothing_of_a_module_works(opened):

@@ -5,7 +5,8 @@ import re
 import pytest
 
 from chainbench_agent.kernel import fuse as fuse_module
-from chainbench_agent.kernel.fuse import Program, fuse, handlers
+from chainbench_agent.kernel.entries import Program
+from chainbench_agent.kernel.fuse import fuse, handlers
 from chainbench_agent.probes import DIRECTORY
 from chainbench_agent.spec import (
     Counter,
@@ -28,8 +29,10 @@ READ = Hook(
 )
 SWITCH = Hook("switch", ("u32 state",), (raw_tracepoint("sched_switch"),))
 RAN = Hook("ran", ("u64 ns",), raised_on=("switch",))
+ISSUE = Hook("issue", ("int rq",), (raw_tracepoint("issue"),))
+DONE = Hook("done", ("struct cb_request *request",), raised_on=("issue",))
 NEVER = Hook("never", ("int x",), (raw_tracepoint("never"),))
-HOOKS = (BORN, FORK, READ, SWITCH, RAN, NEVER)
+HOOKS = (BORN, FORK, READ, SWITCH, RAN, ISSUE, DONE, NEVER)
 
 FILES = Module(
     name="files",
@@ -70,6 +73,24 @@ static __always_inline void sched_on_switch(struct cb_event *ev, u32 state)
 \tcb_raise_ran(ev, 0);
 }
 """
+DISK = Module(name="disk", question="What ended?", metrics=(Counter(name="ends", help="", hooks=("done",)),))
+DISK_C = """
+static __always_inline void disk_on_done(struct cb_event *ev, struct cb_disk *disk, struct cb_request *request)
+{
+}
+"""
+REQUEST_H = """
+#pragma once
+struct cb_request { u64 id; };
+BPF_TABLE("hash", u32, struct cb_request, cb_requests, CB_REQUESTS);
+"""
+BLOCK_H = """
+#pragma once
+static __always_inline void block_on_issue(struct cb_event *ev, int rq)
+{
+\tcb_raise_done(ev, 0);
+}
+"""
 TARGET_H = """
 #pragma once
 static __always_inline bool cb_is_member(void);
@@ -84,10 +105,11 @@ def directory(tmp_path, monkeypatch):
     """A directory of probes with the real headers, another state machine, another target, and these modules."""
     for header in ("common.h", "compat.h", "task.h", "identify.h"):
         (tmp_path / header).write_text((DIRECTORY / header).read_text())
-    for name, text in {"files.c": FILES_C, "tasks.c": TASKS_C, "times.c": TIMES_C}.items():
+    for name, text in {"files.c": FILES_C, "tasks.c": TASKS_C, "times.c": TIMES_C, "disk.c": DISK_C}.items():
         (tmp_path / name).write_text(text)
-    (tmp_path / "sched.h").write_text(SCHED_H)
-    (tmp_path / "target.h").write_text(TARGET_H)
+    supports = {"sched.h": SCHED_H, "block.h": BLOCK_H, "request.h": REQUEST_H, "target.h": TARGET_H}
+    for name, text in supports.items():
+        (tmp_path / name).write_text(text)
     monkeypatch.setattr(fuse_module, "DIRECTORY", tmp_path)
 
 
@@ -211,11 +233,31 @@ def test_the_state_machine_and_the_target_are_always_there(modules):
     assert ("times_on_ran(ev, for_times, ns);" in function(unit, "cb_raise_ran")) == (TIMES in modules)
 
 
+def test_a_state_machine_that_somebody_hears():
+    """It comes with its records and the hooks that it handles, and tells the modules what it raises."""
+    unit = fused(FILES, DISK)
+
+    assert "issue" in {program.hook for program in unit.programs}
+    assert "cb_requests" in unit.maps
+    assert "\tblock_on_issue(ev, rq);\n" in function(unit, "cb_raise_issue")
+    assert "\t\tdisk_on_done(ev, for_disk, request);\n" in function(unit, "cb_raise_done")
+
+
+@pytest.mark.parametrize("modules", [(), (FILES, TIMES)], ids=["none", "others"])
+def test_a_state_machine_that_nobody_hears(modules):
+    """Neither it nor its records nor its hooks are there: nothing is paid for it."""
+    unit = fused(*modules)
+
+    assert "issue" not in {program.hook for program in unit.programs}
+    assert not re.search(r"block_on_|struct cb_request\b|cb_raise_done", unit.text)
+
+
 def test_everything_is_defined_before_it_is_used():
-    """Headers, modules, what sched.h raises, sched.h, what raises it, the entries."""
-    text = fused(TIMES, FILES).text
-    order = ("struct cb_config {", "target_on_born(", "struct cb_task {", "struct cb_times {", "times_on_ran(",
-             "struct cb_files {", "cb_raise_ran(", "sched_on_switch(", "cb_raise_switch(", "cb_identify(",
+    """Headers, records, modules, what state machines raise, these, what raises them, the entries."""
+    text = fused(TIMES, FILES, DISK).text
+    order = ("struct cb_config {", "target_on_born(", "struct cb_task {", "struct cb_request {", "struct cb_times {",
+             "times_on_ran(", "struct cb_files {", "disk_on_done(", "cb_raise_ran(", "cb_raise_done(",
+             "sched_on_switch(", "block_on_issue(", "cb_raise_switch(", "cb_raise_issue(", "cb_identify(",
              "int cb_switch_0(")  # fmt: skip
     places = [text.index(part) for part in order]
 
@@ -260,7 +302,7 @@ def test_members_that_this_kernel_has():
 
     text = fused(FILES, has_field=has).text
 
-    assert set(asked) == {"task_struct.__state", "task_group.cfs_bandwidth", "cgroup.ancestors"}
+    assert set(asked) == {"task_struct.__state", "task_group.cfs_bandwidth", "cgroup.ancestors", "request.rq_disk"}
     assert re.findall(r"^#define CB_HAS_(\w+)", text, re.MULTILINE) == ["TASK___STATE"]
 
 

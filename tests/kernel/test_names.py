@@ -151,6 +151,55 @@ def test_without_cgroups(monkeypatch, tmp_path):
     assert names.throttled_groups() == {}
 
 
+@pytest.fixture
+def disks(tmp_path, monkeypatch):
+    """`disks({"8:0": "sda"}, sda="[none] bfq")` makes what /sys/dev/block shows."""
+    links = tmp_path / "dev"
+    links.mkdir()
+    monkeypatch.setattr(names, "BLOCK_DEVICES", links)
+
+    def make(numbers, **schedulers):
+        for number, name in numbers.items():
+            queue = tmp_path / "devices" / name / "queue"
+            queue.mkdir(parents=True)
+            (links / number).symlink_to(f"../devices/{name}")
+            if name in schedulers:
+                (queue / "scheduler").write_text(schedulers[name] + "\n")
+
+    return make
+
+
+def test_block_devices(disks):
+    """By number, as the kernel writes it in 12 and 20 bits; a slash cannot stand in a file's name."""
+    disks({"8:0": "sda", "8:16": "sdb", "259:300": "nvme0n1", "104:0": "cciss!c0d0", "7:1048575": "loop9"})
+
+    assert names.block_devices() == {
+        0x800000: "sda",
+        0x800010: "sdb",
+        0x1030012C: "nvme0n1",
+        0x6800000: "cciss/c0d0",
+        0x7FFFFF: "loop9",
+    }
+
+
+def test_schedulers(disks):
+    """The one in brackets, or the only one; a partition has none."""
+    disks(
+        {"8:0": "sda", "8:1": "sda1", "8:16": "sdb", "8:32": "sdc"},
+        sda="none [mq-deadline] kyber",
+        sdb="[none] ",
+        sdc="none",
+    )
+
+    assert names.schedulers() == {0x800000: "mq-deadline", 0x800010: "none", 0x800020: "none"}
+
+
+def test_without_block_devices(disks):
+    """Nothing, not an error."""
+    disks({})
+    assert names.block_devices() == names.schedulers() == {}
+
+
 def test_all_tables(monkeypatch):
     """Names of this machine's system calls, and i386's for 32-bit programs."""
     monkeypatch.setattr(os, "uname", lambda: type("Uname", (), {"machine": "aarch64"}))

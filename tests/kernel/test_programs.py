@@ -7,7 +7,7 @@ import pytest
 
 from chainbench_agent.evidence.sample import ProgramRun
 from chainbench_agent.kernel import footprint, libbpf
-from chainbench_agent.kernel.fuse import Program
+from chainbench_agent.kernel.entries import Program
 from chainbench_agent.kernel.programs import Programs
 from chainbench_agent.spec import fentry, raw_tracepoint
 

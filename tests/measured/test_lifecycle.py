@@ -1,10 +1,12 @@
 """Nothing is attached between runs, nothing wrong is ever loaded, nothing that fails takes the rest along."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -112,19 +114,39 @@ def test_a_module_that_does_not_compile_is_absent_with_clangs_reason(tmp_path, c
     assert states["runqlat"].state == "up"
 
 
+def without(name):
+    """The hooks, one of which this kernel lacks."""
+    return [replace(h, sources=(raw_tracepoint("no_such_tracepoint"),)) if h.name == name else h for h in HOOKS]
+
+
 @pytest.mark.portable
 def test_a_missing_hook_costs_only_its_metrics(cache_dir):
-    """Without block_rq_requeue there is no block latency; the rest does not notice."""
-    gone = Hook("block_rq_requeue", ("struct request *rq",), (raw_tracepoint("no_such_tracepoint"),))
-    hooks = [gone if hook.name == gone.name else hook for hook in HOOKS]
-
-    collector = EbpfCollector(CATALOG, hooks, cache_dir)
+    """Without block_rq_requeue there is nothing of block requests; the rest does not notice."""
+    collector = EbpfCollector(CATALOG, without("block_rq_requeue"), cache_dir)
     states = {module.name: module for module in collector.status().modules}
     collector.close()
 
     assert states["biolatency"].state == "down"
     assert "no_such_tracepoint: this kernel has no such tracepoint" in states["biolatency"].reason
-    assert {name for name, module in states.items() if module.state == "down"} == {"biolatency"}
+    assert {name for name, module in states.items() if module.state == "down"} == {"biolatency", "io"}
+
+
+def test_without_what_tells_the_submitter(cache_dir, tmp_path, run):
+    """Block requests of the whole machine are measured; a target's are not, and the evidence says why."""
+    collector = EbpfCollector(CATALOG, without("block_bio_queue"), cache_dir)
+    found = []
+    for target in (Target(), Target(kind="pid", pid=os.getpid())):
+        collector.start(target)
+        subprocess.run(["dd", "if=/dev/zero", f"of={tmp_path}/x", "bs=4k", "count=7", "oflag=direct"], check=True)
+        collector.stop()
+        found.append(collector.evidence(run).as_json())
+    collector.close()
+
+    machine, target = found
+    assert machine["biolatency"]["count"] >= 7
+    assert "unavailable" not in machine["biolatency"]
+    assert "biolatency" not in target
+    assert "no_such_tracepoint" in target["unavailable"]["biolatency"]
 
 
 def test_the_first_source_that_loads_and_attaches_is_used(tmp_path, cache_dir, monkeypatch):
@@ -151,7 +173,7 @@ def test_the_first_source_that_loads_and_attaches_is_used(tmp_path, cache_dir, m
     machine.end()
     counted = machine.sample().modules["wakes"]["wakes"]
     machine.detach()
-    (source,) = machine.sources_of("waking")
+    (source,) = machine.sources_of("waking", targeted=False)
     machine.close()
 
     btf = Btf.load()

@@ -31,7 +31,7 @@ def functions(text):
 def struct_of(name):
     """(member, struct code, count) of a C struct in the unit: its members are plain numbers or arrays of them."""
     body = re.search(rf"^struct {name} \{{\n(.*?)^\}};", UNIT.text, re.MULTILINE | re.DOTALL)[1]
-    codes = {"u64": "Q", "u32": "I", "s32": "i", "u8": "B", "char": "s"}
+    codes = {"u64": "Q", "u32": "I", "u16": "H", "s32": "i", "u8": "B", "char": "s"}
     members = re.findall(r"^\t(\w+) (\w+)(?:\[(\w+)\])?;", body, re.MULTILINE)
     return [(member, codes[kind], int(size or 0)) for kind, member, size in members]
 

@@ -1,4 +1,4 @@
-"""The handlers of biolatency.c, cpu.c, exec.c and syscalls.c; those of the scheduler's intervals: test_sched.py."""
+"""The handlers of cpu.c, exec.c and syscalls.c; those of intervals: test_sched.py and test_block.py."""
 
 import ctypes
 
@@ -30,60 +30,6 @@ def user(kernel):
 @pytest.fixture
 def agent(kernel):
     return kernel.task(AGENT + 50, tgid=AGENT, comm="agent")
-
-
-def test_a_block_request(running):
-    """From its issue to its completion; then it is forgotten."""
-    request = running.request(4096)
-
-    running.at(2000).fire("block_rq_issue_0", request)
-    running.at(2700).fire("block_rq_complete_0", request, 0, 4096)
-
-    latency = running.counted()["biolatency"]["latency_ns"]
-    assert (latency.sum, sum(latency.slots), latency.min, latency.max) == (700, 1, 700, 700)
-    assert running.hash("biolatency_issued") == {}
-
-
-def test_a_block_request_on_older_kernels(running):
-    """Before 5.11 the queue came first."""
-    request = running.request(512)
-
-    running.at(2000).fire("block_rq_issue_1", 0, request)
-    running.at(2100).fire("block_rq_requeue_1", 0, request)
-    running.at(2200).fire("block_rq_issue_1", 0, request)
-    running.at(2250).fire("block_rq_complete_0", request, 0, 512)
-
-    assert running.counted()["biolatency"]["latency_ns"].sum == 50
-
-
-def test_a_block_request_in_parts(running):
-    """Only the last part completes it."""
-    request = running.request(8192)
-
-    running.at(2000).fire("block_rq_issue_0", request)
-    running.at(2100).fire("block_rq_complete_0", request, 0, 4096)
-    running.at(2300).fire("block_rq_complete_0", request, 0, 8192)
-
-    latency = running.counted()["biolatency"]["latency_ns"]
-    assert (latency.sum, sum(latency.slots)) == (300, 1)
-
-
-def test_a_block_request_from_before_the_run(running):
-    """Its issue was not seen: counted as such, and no latency."""
-    running.fire("block_rq_complete_0", running.request(512), 0, 512)
-
-    biolatency = running.counted()["biolatency"]
-    assert (biolatency["unmatched_completions"], sum(biolatency["latency_ns"].slots)) == (1, 0)
-
-
-def test_block_requests_without_end(running):
-    """What finds no room is counted as lost, once each."""
-    room = running.get("biolatency_issued_entries")
-    ctypes.memset((ctypes.c_uint8 * room).in_dll(running.library, "biolatency_issued_used"), 1, room)
-
-    running.fire("block_rq_issue_0", running.request(512))
-
-    assert running.lost() == {"keys_full": 1}
 
 
 def test_migrations(running, user, agent):

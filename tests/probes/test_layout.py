@@ -12,7 +12,7 @@ from chainbench_agent.evidence.sample import Account, HistogramCounts, TaskState
 from chainbench_agent.kernel import machine, names, target, values
 from chainbench_agent.kernel.fuse import ENDED_THREADS, MEMBERS, TASK_RECORDS
 from chainbench_agent.kernel.target import Kind
-from chainbench_agent.probes import CATALOG, cpu, offcpu
+from chainbench_agent.probes import CATALOG, biolatency, cpu, io, offcpu
 from chainbench_agent.spec import HISTOGRAM_SLOTS, Distribution
 
 each_module = pytest.mark.parametrize("module", CATALOG, ids=lambda module: module.name)
@@ -81,11 +81,15 @@ def test_a_sum_of_threads_is_read_as_it_is_written():
 
 
 def test_structs_that_derive_unpacks():
-    """offcpu.py unpacks "=Ii", the ledger "=QII", cpu.py "=QQ", and all say so where they do it."""
+    """offcpu.py unpacks "=Ii", the ledger "=QII", cpu.py "=QQ", …, and all say so where they do it."""
     for reader in (offcpu.shares, offcpu.blocked_reasons):
         assert format_of("offcpu_stack") in inspect.getsource(reader)
     assert format_of("offcpu_thread") in inspect.getsource(ledger._threads)
     assert format_of("cpu_bandwidth") in inspect.getsource(cpu.derive)
+    for c_struct in ("biolatency_part", "biolatency_sum", "biolatency_slot"):
+        assert f'"{format_of(c_struct)}"' in inspect.getsource(biolatency.devices)
+    assert f'"{format_of("io_queue_part")}"' in inspect.getsource(io.queue_depth)
+    assert format_of("io_queue") == "=QQQ"  # two of them read as signed: they are sums of differences
 
 
 def test_members_by_number():
@@ -132,6 +136,7 @@ def test_constants_are_those_of_c():
     assert constant("OFFCPU_UNINTERRUPTIBLE") == offcpu.UNINTERRUPTIBLE
     assert offcpu.WAITS == 2 * offcpu.UNINTERRUPTIBLE == 2 * (offcpu.NO_SYSCALL + 1)
     assert constant("CB_WAIT_UNKNOWN") == open_intervals.WAIT_UNKNOWN == ledger.WAIT_UNKNOWN
+    assert (constant("CB_REQ_OP_READ"), constant("CB_REQ_OP_WRITE")) == (biolatency.READ, biolatency.WRITE)
     assert constant("CB_MEMBERS") == MEMBERS
     assert constant("CB_ENDED_THREADS") == ENDED_THREADS
     assert constant("CPU_NOT_IDLE") == values._NOT_IDLE

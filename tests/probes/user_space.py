@@ -43,7 +43,7 @@ class UserSpace:
         self.target = KernelTarget()
         self.attached = False
         self.sample_interval = 1
-        for maker in ("shim_task", "shim_request", "shim_bio", "shim_cgroup"):
+        for maker in ("shim_task", "shim_request", "shim_bio", "shim_cut_off", "shim_cgroup"):
             getattr(library, maker).restype = ctypes.c_void_p
         self.idle = self.task(0)
         self.set("shim_current", ctypes.c_void_p, self.idle.address)
@@ -76,13 +76,18 @@ class UserSpace:
     def tell(self, setter, task, *what):
         getattr(self.library, setter)(ctypes.c_void_p(task.address), *what)
 
-    def request(self, size, bio=None):
-        request = self.library.shim_request(size)
+    def request(self, size, bio=None, operation=0, device=(8, 0)):
+        """`operation` with its flags, as in cmd_flags."""
+        request = self.library.shim_request(size, operation, *device)
         self.library.shim_set_bio(ctypes.c_void_p(request), ctypes.c_void_p(bio))
         return request
 
     def bio(self):
         return self.library.shim_bio()
+
+    def cut_off(self, bio):
+        """A part of a bio that is too large."""
+        return self.library.shim_cut_off(ctypes.c_void_p(bio))
 
     def move(self, task, *cgroups):
         """Into the last of these cgroups, each an id; the first is a child of the root."""
@@ -125,7 +130,8 @@ class UserSpace:
         self.run += 1
         self.attached = True
         self.target = target
-        for name in (*(f"{m.name}_{key.name}" for m in CATALOG for key in m.keyed), "cb_members", "cb_ended_threads"):
+        shared = ("cb_members", "cb_ended_threads", "cb_requests", "cb_bios", "io_depths")
+        for name in (*(f"{m.name}_{key.name}" for m in CATALOG for key in m.keyed), *shared):
             entries = self.get(f"{name}_entries")
             ctypes.memset((ctypes.c_uint8 * entries).in_dll(self.library, f"{name}_used"), 0, entries)
         (ctypes.c_uint64 * 1).in_dll(self.library, "cb_kept_cells")[0] = 0

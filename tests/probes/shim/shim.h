@@ -7,6 +7,7 @@
 #include <string.h>
 
 typedef unsigned char u8;
+typedef unsigned short u16;
 typedef int s32;
 typedef unsigned int u32;
 typedef unsigned long long u64;
@@ -51,10 +52,14 @@ struct task_struct {
 	struct signal_struct *signal;
 	char comm[16];
 };
-struct bio { int unused; };
+struct bio { void *bi_private; };
+struct gendisk { int major, first_minor; };
+struct request_queue { struct gendisk *disk; };
 struct request {
-	u32 __data_len;
+	u32 __data_len, cmd_flags;
 	struct bio *bio;
+	struct request_queue *q;
+	struct gendisk *rq_disk; // before v5.17
 };
 struct linux_binprm { int unused; };
 struct bpf_raw_tracepoint_args { u64 args[8]; };
@@ -171,12 +176,40 @@ void shim_set_quota(struct task_struct *task, u64 cgroup_id, int nr_throttled, u
 	task->sched_task_group = group;
 }
 
-struct request *shim_request(u32 bytes)
+struct request *shim_request(u32 bytes, u32 flags, int major, int minor)
 {
 	struct request *request = calloc(1, sizeof(*request));
 
 	request->__data_len = bytes;
+	request->cmd_flags = flags;
+	request->rq_disk = calloc(1, sizeof(struct gendisk));
+	request->rq_disk->major = major;
+	request->rq_disk->first_minor = minor;
+	request->q = calloc(1, sizeof(struct request_queue));
+	request->q->disk = request->rq_disk;
 	return request;
+}
+
+// Another disk than its queue's, which no kernel has.
+void shim_set_rq_disk(struct request *request, int major, int minor)
+{
+	request->rq_disk = calloc(1, sizeof(struct gendisk));
+	request->rq_disk->major = major;
+	request->rq_disk->first_minor = minor;
+}
+
+void shim_set_bytes(struct request *request, u32 bytes)
+{
+	request->__data_len = bytes;
+}
+
+// A bio that was cut off from `whole`.
+struct bio *shim_cut_off(struct bio *whole)
+{
+	struct bio *part = calloc(1, sizeof(*part));
+
+	part->bi_private = whole;
+	return part;
 }
 
 struct bio *shim_bio(void)
@@ -193,6 +226,7 @@ void shim_set_bio(struct request *request, struct bio *bio)
 
 #define bpf_ktime_get_ns() shim_now_ns
 #define bpf_get_prandom_u32() (shim_random++)
+#define bpf_get_smp_processor_id() shim_cpu
 #define bpf_get_current_task() ((u64)shim_current)
 #define bpf_get_current_pid_tgid() ((u64)shim_current->tgid << 32 | (u32)shim_current->pid)
 #define bpf_probe_read_kernel(to, size, from) ((void)memcpy(to, from, size))

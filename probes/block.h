@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// block.h - the state machine of a block request; it turns block events into latencies.
+//
+//      block_rq_insert             block_rq_issue             block_rq_complete (of the last part)
+//   --------------------> QUEUED -----------------> ISSUED ------------------------------------> (forgotten)
+//                           |                         |
+//                           | block_rq_merge          | block_rq_requeue
+//                           v                         v
+//                      (forgotten)               (forgotten)
+//
+// It begins with its issue where no scheduler or software queue held it.  Raised, for modules to handle:
+//   request_queued (issued, after it was held), request_issued, request_requeued (the device gave it back),
+//   request_done, request_unmatched (completed, but not issued in this run).
+
+#pragma once
+
+static __always_inline void block_on_block_bio_queue(struct cb_event *ev, struct bio *bio)
+{
+	struct task_struct *current_task = (struct task_struct *)bpf_get_current_task();
+	u64 owner = CB_OWNER_OTHER;
+
+	if (cb_current_counts(ev))
+		owner = CB_OWNER_TARGET;
+	else if (current_task->flags & CB_PF_KTHREAD)
+		owner = CB_OWNER_UNKNOWN;
+	cb_bios.update(&bio, &owner);
+}
+
+// A bio that is too large for one request: the part that is cut off is a bio which nobody submits.
+static __always_inline void block_on_block_split(struct cb_event *ev, struct bio *bio)
+{
+	struct bio *whole = bio->bi_private; // bio_chain() made it the parent
+	u64 *owner = cb_bios.lookup(&whole), known;
+
+	if (!owner)
+		return;
+	known = *owner;
+	cb_bios.update(&bio, &known);
+}
+
+// A request may hold bios of several owners: the first one's it is.
+static __always_inline u64 block_owner_of(struct cb_event *ev, struct request *rq)
+{
+	struct bio *bio;
+	u64 *owner;
+
+	if (ev->config->target == CB_MACHINE)
+		return CB_OWNER_TARGET;
+	bio = rq->bio;
+	owner = cb_bios.lookup(&bio);
+	return owner ? *owner : CB_OWNER_UNKNOWN;
+}
+
+static __always_inline struct cb_request *block_record(struct request *rq)
+{
+	struct cb_request none = {};
+	struct cb_request *request = cb_requests.lookup_or_try_init(&rq, &none);
+
+	if (!request)
+		cb_lose_key();
+	return request;
+}
+
+static __always_inline void block_on_block_rq_insert(struct cb_event *ev, struct request *rq)
+{
+	struct cb_request *request = block_record(rq);
+
+	if (request)
+		request->inserted_ns = ev->now_ns;
+}
+
+// It has become a part of another request.
+static __always_inline void block_on_block_rq_merge(struct cb_event *ev, struct request *rq)
+{
+	cb_requests.delete(&rq);
+}
+
+static __always_inline void block_on_block_rq_issue(struct cb_event *ev, struct request *rq)
+{
+	struct cb_request *request = block_record(rq);
+
+	if (!request)
+		return;
+	if (request->issued_ns) // what became of it was not seen
+		cb_raise_request_requeued(ev, request);
+	request->issued_ns = ev->now_ns;
+	request->bytes = rq->__data_len;
+	request->device = cb_device_of(rq);
+	request->operation = rq->cmd_flags & CB_REQ_OP_MASK;
+	request->owner = block_owner_of(ev, rq);
+	if (request->inserted_ns)
+		cb_raise_request_queued(ev, request, ev->now_ns - request->inserted_ns);
+	cb_raise_request_issued(ev, request);
+}
+
+// It will be issued again.  Some drivers give it back before its issue: then it is held as before.
+static __always_inline void block_on_block_rq_requeue(struct cb_event *ev, struct request *rq)
+{
+	struct cb_request *request = cb_requests.lookup(&rq);
+
+	if (!request || !request->issued_ns)
+		return;
+	cb_raise_request_requeued(ev, request);
+	cb_requests.delete(&rq);
+}
+
+static __always_inline void block_on_block_rq_complete(struct cb_event *ev, struct request *rq,
+						       u32 nr_bytes)
+{
+	struct cb_request *request;
+
+	if (nr_bytes < rq->__data_len)
+		return; // a part of it; the rest completes later
+	request = cb_requests.lookup(&rq);
+	if (request && request->issued_ns)
+		cb_raise_request_done(ev, request, ev->now_ns - request->issued_ns);
+	else
+		cb_raise_request_unmatched(ev);
+	cb_requests.delete(&rq);
+}

@@ -1,0 +1,416 @@
+"""The life of a block request (probes/block.h), and what biolatency.c and io.c make of it.
+
+A request is of who submitted its bio, not of who issues it.
+"""
+
+import ctypes
+
+import pytest
+from user_space import INTERRUPTIBLE, UserSpace, fused
+
+from chainbench_agent.probes import biolatency, io
+from chainbench_agent.spec import Names
+
+MEMBER = 10
+READ, WRITE, FLUSH, DISCARD = 0, 1, 2, 3
+SYNC = 1 << 11  # a flag beside the operation
+MS = 1_000_000
+
+
+@pytest.fixture
+def running(kernel):
+    return kernel.at(1000).begin()
+
+
+def times(histogram):
+    return histogram.sum, sum(histogram.slots)
+
+
+def issue(kernel, request, at_ns):
+    kernel.at(at_ns).fire("block_rq_issue_0", request)
+
+
+def complete(kernel, request, at_ns, size=1 << 31):
+    kernel.at(at_ns).fire("block_rq_complete_0", request, 0, size)
+
+
+def by_device(kernel, devices=None):
+    names = Names({"devices": devices or {8 << 20: "sda", 7 << 20 | 3: "loop3"}}, {}, {}, {})
+    return {
+        device.pop("device"): device for device in biolatency.derive(kernel.counted()["biolatency"], names)["by_device"]
+    }
+
+
+def depths(kernel, run_ns):
+    names = Names({"devices": {8 << 20: "sda"}, "schedulers": {8 << 20: "none"}}, {}, {}, {}, run_ns)
+    found = io.derive(kernel.counted()["io"], names)["queue_depth"]
+    return {queue["device"]: (queue["mean"], queue["max"]) for queue in found}
+
+
+def test_a_request(running):
+    """From its issue to its completion; then it is forgotten."""
+    request = running.request(4096)
+
+    issue(running, request, 2000)
+    complete(running, request, 2700)
+
+    biolatency = running.counted()["biolatency"]
+    latency = biolatency["latency_ns"]
+    assert (latency.sum, sum(latency.slots), latency.min, latency.max) == (700, 1, 700, 700)
+    assert biolatency["bytes"] == 4096
+    assert running.hash("cb_requests") == {}
+
+
+def test_a_request_in_parts(running):
+    """Only the last part completes it, and its bytes are those of the issue, though the kernel counts them down."""
+    request = running.request(8192)
+
+    issue(running, request, 2000)
+    complete(running, request, 2100, 4096)
+    running.library.shim_set_bytes(ctypes.c_void_p(request), 4096)
+    complete(running, request, 2300, 4096)
+
+    biolatency = running.counted()["biolatency"]
+    assert times(biolatency["latency_ns"]) == (300, 1)
+    assert biolatency["bytes"] == 8192
+    assert depths(running, 1300) == {"sda": (round(300 / 1300, 6), 1)}
+
+
+def test_a_request_from_before_the_run(running):
+    """Its issue was not seen: counted as such, and no latency, no bytes, no depth."""
+    complete(running, running.request(512), 2000)
+
+    counted = running.counted()
+    assert counted["biolatency"]["unmatched_completions"] == 1
+    assert times(counted["biolatency"]["latency_ns"]) == (0, 0)
+    assert depths(running, 1000) == by_device(running) == {}
+
+
+def test_a_request_that_was_only_inserted(running):
+    """Completed without an issue: the same."""
+    request = running.request(512)
+    running.fire("block_rq_insert_0", request)
+    complete(running, request, 2000)
+
+    assert running.counted()["biolatency"]["unmatched_completions"] == 1
+    assert running.hash("cb_requests") == {}
+
+
+def test_requests_without_end(running):
+    """What finds no room is counted as lost, once each."""
+    room = running.get("cb_requests_entries")
+    ctypes.memset((ctypes.c_uint8 * room).in_dll(running.library, "cb_requests_used"), 1, room)
+
+    issue(running, running.request(512), 1000)
+    running.fire("block_rq_insert_0", running.request(512))
+
+    assert running.lost() == {"keys_full": 2}
+
+
+@pytest.mark.parametrize("name", ["biolatency_device_sums", "biolatency_device_slots", "io_queues", "io_depths"])
+def test_devices_without_end(running, name):
+    """A device that finds no room is counted as lost; the whole is right all the same."""
+    room = running.get(f"{name}_entries")
+    keys = (ctypes.c_uint8 * (room * 4)).in_dll(running.library, f"{name}_keys")
+    ctypes.memset(keys, 0xFF, room * 4)  # of no device
+    ctypes.memset((ctypes.c_uint8 * room).in_dll(running.library, f"{name}_used"), 1, room)
+    request = running.request(4096)
+
+    issue(running, request, 2000)
+    complete(running, request, 2700)
+
+    assert times(running.counted()["biolatency"]["latency_ns"]) == (700, 1)
+    assert running.lost() == {"keys_full": 2 if name.startswith("io") else 1}
+    if name == "biolatency_device_slots":
+        (sda,) = by_device(running).values()
+        assert (sda["count"], sda["max_us"]) == (1, 0.7)
+        assert "p95_us" not in sda
+
+
+def test_by_operation(running):
+    """Reads and writes, with whatever flags; a flush and a discard are in the whole only."""
+    for operation, size, ns in (
+        (READ, 512, 10),
+        (WRITE | SYNC, 1024, 200),
+        (FLUSH, 0, 3000),
+        (DISCARD, 1 << 20, 40000),
+    ):
+        request = running.request(size, operation=operation)
+        issue(running, request, 2000)
+        complete(running, request, 2000 + ns)
+
+    counted = running.counted()["biolatency"]
+    assert times(counted["latency_ns"]) == (43210, 4)
+    assert times(counted["read_latency_ns"]) == (10, 1)
+    assert times(counted["write_latency_ns"]) == (200, 1)
+    assert counted["bytes"] == 512 + 1024 + (1 << 20)
+    (sda,) = by_device(running).values()
+    assert (sda["count"], sda["reads"], sda["read_bytes"], sda["writes"], sda["write_bytes"]) == (4, 1, 512, 1, 1024)
+
+
+def test_by_device(running):
+    """Each has its own requests, whichever CPU completes them; one that sysfs does not know is called by its number."""
+    for minor, major, ns, cpu in ((0, 8, 1000, 0), (0, 8, 3000, 1), (3, 7, 500, 0), (9, 259, 700, 3)):
+        request = running.request(4096, device=(major, minor))
+        issue(running, request, 2000)
+        running.at(2000 + ns).fire("block_rq_complete_0", request, 0, 4096, cpu=cpu)
+
+    found = by_device(running)
+    assert {name: (d["count"], d["bytes"], d["min_us"], d["mean_us"], d["max_us"]) for name, d in found.items()} == {
+        "sda": (2, 8192, 1.0, 2.0, 3.0),
+        "loop3": (1, 4096, 0.5, 0.5, 0.5),
+        "259:9": (1, 4096, 0.7, 0.7, 0.7),
+    }
+    assert next(iter(found)) == "sda"
+    assert found["sda"]["p50_us"] == pytest.approx(1.0, rel=0.031)
+    assert found["sda"]["p95_us"] == found["sda"]["p99_us"] == pytest.approx(3.0, rel=0.031)
+
+
+@pytest.mark.parametrize(("has_rq_disk", "device"), [(True, "sda"), (False, "loop3")])
+def test_the_disk_of_a_request(compile_unit, has_rq_disk, device):
+    """Its own before 5.17, later its queue's."""
+    text = fused(has_field=lambda name: has_rq_disk or name != "request.rq_disk").text
+    kernel = UserSpace(ctypes.CDLL(str(compile_unit(text, f"disk_of_{device}"))))
+    kernel.at(1000).begin()
+    request = kernel.request(512, device=(7, 3))
+    kernel.library.shim_set_rq_disk(ctypes.c_void_p(request), 8, 0)
+    issue(kernel, request, 2000)
+    complete(kernel, request, 2100)
+
+    assert list(by_device(kernel)) == [device]
+
+
+# ---- the I/O scheduler
+
+
+def scheduler_latency(kernel):
+    return times(kernel.counted()["io"]["scheduler_latency_ns"])
+
+
+def test_held_by_the_scheduler(running):
+    """From its insertion to its issue."""
+    request = running.request(4096)
+    running.at(2000).fire("block_rq_insert_0", request)
+    issue(running, request, 2030)
+    complete(running, request, 2100)
+
+    assert scheduler_latency(running) == (30, 1)
+    assert times(running.counted()["biolatency"]["latency_ns"]) == (70, 1)
+
+
+def test_not_held(running):
+    """Issued at once: there is no such time, not a zero."""
+    request = running.request(4096)
+    issue(running, request, 2030)
+    complete(running, request, 2100)
+
+    assert scheduler_latency(running) == (0, 0)
+
+
+def test_merged_into_another(running):
+    """It never ends; the kernel uses its memory for another request, which was not held."""
+    request = running.request(4096)
+    running.at(2000).fire("block_rq_insert_0", request)
+    running.fire("block_rq_merge_0", request)
+    issue(running, request, 5000)
+    complete(running, request, 5100)
+
+    assert scheduler_latency(running) == (0, 0)
+    assert times(running.counted()["biolatency"]["latency_ns"]) == (100, 1)
+
+
+def test_given_back_before_its_issue(running):
+    """The device was busy: it is still held."""
+    request = running.request(4096)
+    running.at(2000).fire("block_rq_insert_0", request)
+    running.at(2010).fire("block_rq_requeue_0", request)
+    issue(running, request, 2050)
+
+    assert scheduler_latency(running) == (50, 1)
+
+
+# ---- in flight
+
+
+def test_depth_over_time(running):
+    """Two at once for a quarter of the run, one for another quarter: 0.75; on several CPUs, and one goes on."""
+    first, second = running.request(4096), running.request(4096)
+    running.at(1000 + 25 * MS).fire("block_rq_issue_0", first, cpu=0)
+    running.at(1000 + 50 * MS).fire("block_rq_issue_0", second, cpu=1)
+    running.at(1000 + 75 * MS).fire("block_rq_complete_0", first, 0, 4096, cpu=2)
+
+    assert depths(running, 100 * MS) == {"sda": (0.25 + 0.25 * 2 + 0.25, 2)}
+
+
+def test_depth_of_others(kernel, threads):
+    """Everybody's: they wait for the same device."""
+    kernel.at(1000).tree(MEMBER).begin()
+    bio = kernel.bio()
+    kernel.fire("block_bio_queue_0", bio, current=threads[1])
+    request = kernel.request(4096, bio)
+    issue(kernel, request, 1000)
+    complete(kernel, request, 1500)
+
+    assert depths(kernel, 1000) == {"sda": (0.5, 1)}
+    assert times(kernel.counted()["biolatency"]["latency_ns"]) == (0, 0)
+
+
+def test_depth_after_a_requeue(running):
+    """It is not in flight until it is issued again."""
+    request = running.request(4096)
+    issue(running, request, 1000)
+    running.at(1100).fire("block_rq_requeue_0", request)
+    issue(running, request, 1500)
+    complete(running, request, 1600)
+
+    assert depths(running, 1000) == {"sda": (0.2, 1)}
+
+
+def test_an_end_that_was_not_seen(running):
+    """The same request is issued again: there is one of it."""
+    request = running.request(4096)
+    issue(running, request, 1000)
+    issue(running, request, 1500)
+    complete(running, request, 1600)
+
+    assert depths(running, 1000) == {"sda": (0.6, 1)}
+    assert times(running.counted()["biolatency"]["latency_ns"]) == (100, 1)
+
+
+def test_depth_of_no_time(running):
+    """A run without a length has no mean."""
+    issue(running, running.request(4096), 1000)
+
+    assert depths(running, 0) == {}
+
+
+# ---- whose it is
+
+
+@pytest.fixture
+def threads(kernel):
+    """(in the target, beside it, a kernel thread)"""
+    return kernel.task(MEMBER), kernel.task(20), kernel.task(30, kthread=True)
+
+
+def transfer(kernel, bio, submitter, issuer):
+    """A request of 70 ns, completed by whoever comes along."""
+    request = kernel.request(4096, bio)
+    if submitter:
+        kernel.fire("block_bio_queue_0", bio, current=submitter)
+    kernel.at(kernel.now_ns + 100).fire("block_rq_issue_0", request, current=issuer)
+    kernel.at(kernel.now_ns + 70).fire("block_rq_complete_0", request, 0, 4096)
+
+
+def found(kernel):
+    biolatency = kernel.counted()["biolatency"]
+    return biolatency["latency_ns"].sum, biolatency["unattributed"], biolatency["unmatched_completions"]
+
+
+@pytest.mark.parametrize(
+    ("submitter", "expected"),
+    [(0, (70, 0, 0)), (1, (0, 0, 0)), (2, (0, 1, 0)), (None, (0, 1, 0))],
+    ids=["target", "other", "kernel thread", "forgotten bio"],
+)
+@pytest.mark.parametrize("issuer", [0, 1, 2])
+def test_the_owner(kernel, threads, submitter, issuer, expected):
+    """Somebody else's is neither measured nor unattributed."""
+    kernel.at(1000).tree(MEMBER).begin()
+
+    transfer(kernel, kernel.bio(), None if submitter is None else threads[submitter], threads[issuer])
+
+    assert found(kernel) == expected
+    assert kernel.hash("cb_requests") == {}
+
+
+@pytest.mark.parametrize("submitter", [0, 1, 2, None])
+def test_the_whole_machine(kernel, threads, submitter):
+    """Without a target everything is measured; who submitted it, nobody asks."""
+    kernel.at(1000).begin()
+
+    transfer(kernel, kernel.bio(), None if submitter is None else threads[submitter], threads[1])
+
+    assert found(kernel) == (70, 0, 0)
+
+
+def test_on_older_kernels(kernel, threads):
+    """Before 5.11 the queue came first."""
+    bio = kernel.bio()
+    request = kernel.request(4096, bio)
+    kernel.at(1000).tree(MEMBER).begin()
+
+    kernel.fire("block_bio_queue_1", 0, bio, current=threads[0])
+    kernel.fire("block_rq_issue_1", 0, request)
+    kernel.at(1030).fire("block_rq_complete_0", request, 0, 4096)
+
+    assert found(kernel) == (30, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("submitter", "expected"), [(0, (140, 0, 0)), (1, (0, 0, 0)), (2, (0, 2, 0)), (None, (0, 2, 0))]
+)
+@pytest.mark.parametrize("hook", ["block_split_0", "block_split_1"])
+def test_a_bio_that_is_cut(kernel, threads, submitter, expected, hook):
+    """Its parts are the owner's too, whoever cuts it, and parts of parts."""
+    kernel.at(1000).tree(MEMBER).begin()
+    bio = kernel.bio()
+    part = kernel.cut_off(bio)
+    smaller = kernel.cut_off(part)
+    if submitter is not None:
+        kernel.fire("block_bio_queue_0", bio, current=threads[submitter])
+    for cut in (part, smaller):
+        kernel.fire(hook, *([0] if hook.endswith("1") else []), cut, current=threads[1])
+
+    transfer(kernel, part, None, threads[2])
+    transfer(kernel, smaller, None, threads[2])
+
+    assert found(kernel) == expected
+
+
+def test_a_bio_is_used_again(kernel, threads):
+    """The last one who submitted it is its owner."""
+    bio = kernel.bio()
+    kernel.at(1000).tree(MEMBER).begin()
+    for submitter in (0, 1, 2, 0):
+        transfer(kernel, bio, threads[submitter], threads[1])
+
+    assert found(kernel) == (140, 1, 0)
+
+
+def test_a_request_without_a_bio(kernel):
+    """A flush belongs to nobody."""
+    kernel.at(1000).tree(MEMBER).begin()
+    transfer(kernel, None, None, kernel.idle)
+
+    assert found(kernel) == (0, 1, 0)
+
+
+def test_issued_again(kernel, threads):
+    """It stays the owner's, and is measured from its last issue."""
+    bio = kernel.bio()
+    request = kernel.request(4096, bio)
+    kernel.at(1000).tree(MEMBER).begin()
+    kernel.fire("block_bio_queue_0", bio, current=threads[0])
+    kernel.at(1100).fire("block_rq_issue_0", request, current=threads[2])
+    kernel.at(1200).fire("block_rq_requeue_0", request, current=threads[2])
+    kernel.at(1300).fire("block_rq_issue_0", request, current=threads[2])
+    kernel.at(1350).fire("block_rq_complete_0", request, 0, 4096)
+
+    assert found(kernel) == (50, 0, 0)
+
+
+def test_the_submitter_of_a_cgroup(kernel, threads):
+    """By where it is when it submits."""
+    ours, other, _ = threads
+    kernel.move(ours, 5)
+    kernel.move(other, 6)
+    kernel.at(1000).cgroup(5, level=1).begin()
+    for submitter in (ours, other):
+        transfer(kernel, kernel.bio(), submitter, other)
+
+    kernel.switch(kernel.idle, ours)
+    kernel.switch(ours, kernel.idle, INTERRUPTIBLE)
+    kernel.move(ours, 6)
+    transfer(kernel, kernel.bio(), ours, other)
+
+    assert found(kernel) == (70, 0, 0)

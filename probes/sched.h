@@ -144,5 +144,4 @@ static __always_inline void sched_on_sched_process_exec(struct cb_event *ev,
 
 	if (task)
 		bpf_probe_read_kernel_str(&task->comm, sizeof(task->comm), execed->comm);
-	cb_rename_process(ev, execed);
 }

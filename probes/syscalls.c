@@ -23,7 +23,7 @@ static __always_inline void syscalls_on_sys_enter(struct cb_event *ev, struct cb
 	if (!cb_current_counts(ev))
 		return;
 	syscalls->total++;
-	process = cb_process_of(ev, bpf_get_current_pid_tgid() >> 32);
+	process = cb_current_process(ev);
 	if (process)
 		__sync_fetch_and_add(&process->syscalls_total, 1);
 	if ((u64)id >= SYSCALLS_CALLS_ENTRIES)

@@ -26,7 +26,13 @@ MODULE = Module(
     section="syscall_counts",
     question="What did the workload ask of the kernel?",
     metrics=(
-        Counter(name="total", help="System calls made.", hooks=("sys_enter",), per_process=True),
+        Counter(
+            name="total",
+            help="System calls made.",
+            hooks=("sys_enter",),
+            prometheus="chainbench_syscalls_total",
+            per_process=True,
+        ),
         Table(
             name="calls",
             help="System calls made, by name, counted as they are entered.",

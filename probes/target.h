@@ -100,3 +100,10 @@ static __always_inline void target_on_sched_process_exit(struct cb_event *ev,
 	if (ev->config->target == CB_TREE)
 		cb_members.delete(&tgid);
 }
+
+static __always_inline void target_on_sched_process_exec(struct cb_event *ev,
+							 struct task_struct *execed, int old_pid,
+							 struct linux_binprm *bprm)
+{
+	cb_rename_process(ev, execed);
+}

@@ -83,7 +83,7 @@ class EbpfCollector:
         if reason:
             return ModuleStatus(module.name, "down", reason)
         unavailable, sources = {}, {}
-        for metric in module.reported:
+        for metric in dict.fromkeys((*module.reported, *module.per_process)):
             lacking = self._lacking(module, metric)
             if lacking:
                 unavailable[reported_key(metric)] = lacking

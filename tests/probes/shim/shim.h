@@ -116,6 +116,11 @@ struct task_struct *shim_task(int pid, int tgid, u32 flags)
 	return task;
 }
 
+void shim_set_leader(struct task_struct *task, struct task_struct *leader)
+{
+	task->group_leader = leader;
+}
+
 void shim_set_live(struct task_struct *task, int threads)
 {
 	task->signal->live.counter = threads;

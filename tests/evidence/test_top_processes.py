@@ -23,7 +23,9 @@ def process(pid, busy_ns, turns, command="worker"):
 
 
 def told(*processes, busy_ns, turns, unavailable=()):
-    return top_processes(MODULE, {"idle": 99, "busy_ns": busy_ns, "turns": turns}, processes, dict.fromkeys(unavailable))
+    return top_processes(
+        MODULE, {"idle": 99, "busy_ns": busy_ns, "turns": turns}, processes, dict.fromkeys(unavailable)
+    )
 
 
 def test_figures_and_units():

@@ -214,7 +214,8 @@ def test_the_state_machine_and_the_target_are_always_there(modules):
 def test_everything_is_defined_before_it_is_used():
     """Headers, modules, what sched.h raises, sched.h, what raises it, the entries."""
     text = fused(TIMES, FILES).text
-    order = ("struct cb_config {", "struct cb_process {", "cb_meet_process(", "target_on_born(", "struct cb_task {", "struct cb_times {", "times_on_ran(",
+    order = ("struct cb_config {", "struct cb_process {", "cb_meet_process(", "target_on_born(",
+             "struct cb_task {", "struct cb_times {", "times_on_ran(",
              "struct cb_files {", "cb_raise_ran(", "sched_on_switch(", "cb_raise_switch(", "cb_identify(",
              "int cb_switch_0(")  # fmt: skip
     places = [text.index(part) for part in order]

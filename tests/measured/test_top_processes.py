@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -63,41 +64,30 @@ print(os.getpid(), *pids)
 """
 
 
-@pytest.fixture(params=["target", "machine"])
-def run_of(request, targeted):
-    """`run_of(code)` → its output and the evidence, once with the process as the target and once of all there is."""
-
-    def run(code):
-        one = targeted(code)
-        evidence = one.run(Target() if request.param == "machine" else None)
-        return one.output, evidence
-
-    return run
-
-
-def test_each_process_is_told(run_of):
-    """Children with 1,009, 503 and 251 calls more than one that does nothing else, 23 forks, 7 programs, 19 threads."""
-    output, evidence = run_of(CHILDREN)
-    parent, many, forking, various, idle = map(int, output.split())
+@pytest.mark.parametrize("machine", [False, True], ids=["target", "machine"])
+def test_each_process_is_told(collector, targeted, machine):
+    """23 forks in one, 7 programs and 19 threads in another; 1,009, 503 and 251 calls in three."""
+    one = targeted(CHILDREN)
+    evidence = one.run(Target() if machine else None)
+    parent, many, forking, various, idle = map(int, one.output.split())
     assert_whole(evidence)
 
-    born, calls = told(evidence, "exec"), told(evidence, "syscall_counts")
-    assert (born[forking]["forks"], born[forking]["exec_count"], born[forking]["threads_created"]) == (23, 0, 0)
-    assert (born[various]["forks"], born[various]["exec_count"], born[various]["threads_created"]) == (7, 0, 19)
-    assert (born[parent]["forks"], born[parent]["exec_count"]) == (4, 0)
-    assert {many, idle} & born.keys() == set()
-    assert calls[many]["command"] == calls[parent]["command"] == Path(sys.executable).resolve().name[:15]
-    if idle in calls:  # of a whole machine, others may have done more
-        assert calls[many]["total"] - calls[idle]["total"] == 1009
-    assert 503 + 23 * 2 <= calls[forking]["total"] <= 503 + 23 * 2 + 300
-    assert 1009 <= calls[many]["total"] <= 1009 + 50
+    records = {process.pid: process for process in collector._last.processes}  # of a machine, others may be the top
+    born = {pid: records[pid].figures["exec"] for pid in (parent, many, forking, various, idle)}
+    assert born[parent] == {"exec_count": 0, "forks": 4, "threads_created": 0}
+    assert born[many] == born[idle] == {"exec_count": 0, "forks": 0, "threads_created": 0}
+    assert born[forking] == {"exec_count": 0, "forks": 23, "threads_created": 0}
+    assert born[various] == {"exec_count": 0, "forks": 7, "threads_created": 19}
+    assert records[many].command == records[parent].command == Path(sys.executable).name[:15]
+    calls = {pid: records[pid].figures["syscalls"]["total"] for pid in (many, forking, idle)}
+    assert calls[many] - calls[idle] == 1009
+    assert 503 + 2 * 23 <= calls[forking] - calls[idle] <= 503 + 10 * 23  # a fork and a wait, and what Python does then
 
 
 def test_exact_calls_of_each(targeted):
     """The kernel's own word for what a child did: to the call, by the name of the program that it became."""
     code = """
 import os
-c = os.pipe()
 def child(n):
     pid = os.fork()
     if pid == 0: os.execv("/bin/dd", ["dd", "if=/dev/zero", "of=/dev/null", "bs=1", f"count={n}", "status=none"])
@@ -183,26 +173,24 @@ def test_processes_from_before_the_run(collector, run, machine):
     assert pids[0] in calls
 
 
-def test_a_process_that_never_leaves_its_cpu(collector, run):
-    """A run of the whole machine that begins in the midst of its calls: it is known without a switch."""
-    code = "import os\nwhile True: os.getppid()"
-    with subprocess.Popen([sys.executable, "-c", code]) as process:
+def test_a_process_in_the_midst_of_its_calls(collector, run):
+    """A run of the whole machine that begins while it calls: all its calls are its own, from the first on."""
+    code = "import ctypes\ncall = ctypes.CDLL(None).personality\nprint(flush=True)\nwhile True: call(0xffffffff)"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
         collector.start(Target())
-        try:
-            process.wait(0.5)
-        except subprocess.TimeoutExpired:
-            collector.stop()
+        time.sleep(0.3)
+        collector.stop()
         process.kill()
     evidence = collector.evidence(run).as_json()
     assert_whole(evidence)
 
-    calls = told(evidence, "syscall_counts")[process.pid]["total"]
-    by_others = evidence["syscall_counts"]["total"] - calls
-    assert 0 <= evidence["syscall_counts"]["getppid"] - calls <= by_others
+    made = told(evidence, "syscall_counts")[process.pid]["total"]
+    assert made == evidence["syscall_counts"]["personality"] > 0
 
 
 def test_time_against_rusage(targeted):
-    """A spinning child ran as long as wait4 says; the run sees its birth and last steps, which its rusage does not."""
+    """A spinning child ran as long as wait4 says, within 2 %, and left its CPU as often."""
     code = """
 import os, time
 pid = os.fork()
@@ -218,9 +206,9 @@ print(pid, 1000 * (usage.ru_utime + usage.ru_stime), usage.ru_nvcsw + usage.ru_n
     assert_whole(evidence)
 
     found = told(evidence, "cpu")[int(pid)]
-    # utime and stime are scaled to the scheduler's own sum, which does not count what interrupts and a hypervisor took
-    assert found["on_cpu_ms"] == pytest.approx(float(cpu_ms), rel=0.05)
-    assert found["context_switches"] == int(switches) + 1  # the last one comes after its rusage
+    # its rusage is closed between its last step and its last switch, and leaves out what interrupts took
+    assert found["on_cpu_ms"] == pytest.approx(float(cpu_ms), rel=0.02)
+    assert found["context_switches"] - int(switches) in {0, 1}
 
 
 def test_two_cpus_in_one_record(targeted):

@@ -1,22 +1,38 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // process.h - the main figures of single processes.
 //
-// The records lie in sets of four slots, so that finding one is an addition.  A process that finds no slot is in the
-// modules' own counters only: what these are more than all records is what the agent reports as other processes'.
+// The records lie in sets of four, so that finding one is an addition; processes that are born one after the other are
+// in different sets.  A process that finds no record is in the modules' own counters only: what these are more than all
+// records is what the agent reports as other processes'.
 
 #pragma once
+
+#define CB_PROCESS_SETS (CB_PROCESSES / 4)
 
 // struct cb_process is generated from the declarations: tgid, run, begin_ns, end_ns, comm, and a u64 MODULE_COUNTER for
 // each Counter that is kept per process.
 BPF_F_TABLE("array", u32, struct cb_process, cb_processes, CB_PROCESSES, BPF_F_MMAPABLE);
+
+// How many CPUs are about to claim a record of a set.  Who finds itself alone may; others go without for this event.
+// Linux before v5.12 has no compare-and-swap for BPF, but it can add and then look: two never both see one.
+BPF_ARRAY(cb_process_claims, u32, CB_PROCESS_SETS);
+
+// So long after its end nothing that a process did is still being added to its record on another CPU.
+#define CB_PROCESS_GRACE_NS 1000000
+
+static __always_inline struct cb_process *cb_process_at(u32 tgid, u32 way)
+{
+	u32 index = (tgid + way * CB_PROCESS_SETS) & (CB_PROCESSES - 1);
+
+	return cb_processes.lookup(&index);
+}
 
 // The record of a process in which a counted thread was seen; NULL if there is none.
 static __always_inline struct cb_process *cb_process_of(struct cb_event *ev, u32 tgid)
 {
 #pragma unroll
 	for (u32 way = 0; way < 4; way++) {
-		u32 index = (tgid & (CB_PROCESSES - 1)) ^ way;
-		struct cb_process *process = cb_processes.lookup(&index);
+		struct cb_process *process = cb_process_at(tgid, way);
 
 		if (process && process->tgid == tgid && process->run == ev->config->run)
 			return process;
@@ -24,50 +40,89 @@ static __always_inline struct cb_process *cb_process_of(struct cb_event *ev, u32
 	return NULL;
 }
 
-// A slot for another process: one that this run has not used, or that of the ended process which lived shortest.
-static __always_inline struct cb_process *cb_process_slot(struct cb_event *ev, u32 tgid)
+// Which of the set's records a new process gets: its number's former owner's, one that this run has not used, or that
+// of the ended process which lived shortest; 4 if all are in use.
+static __always_inline u32 cb_process_way(struct cb_event *ev, u32 tgid)
 {
-	u32 chosen = CB_PROCESSES;
-	u64 shortest_ns = ~0ULL;
+	u64 now_ns = cb_now(ev), shortest_ns = ~0ULL;
+	u32 chosen = 4;
 
 #pragma unroll
 	for (u32 way = 0; way < 4; way++) {
-		u32 index = (tgid & (CB_PROCESSES - 1)) ^ way;
-		struct cb_process *process = cb_processes.lookup(&index);
+		struct cb_process *process = cb_process_at(tgid, way);
 		u64 lived_ns = ~0ULL;
 
 		if (!process)
-			return NULL;
+			return 4;
 		if (process->run != ev->config->run)
 			lived_ns = 0;
-		else if (process->end_ns)
+		else if (process->tgid == tgid)
+			return way;
+		else if (process->end_ns && now_ns > process->end_ns + CB_PROCESS_GRACE_NS)
 			lived_ns = process->end_ns - process->begin_ns;
 		if (lived_ns < shortest_ns) {
 			shortest_ns = lived_ns;
-			chosen = index;
+			chosen = way;
 		}
 	}
-	return cb_processes.lookup(&chosen);
+	return chosen;
 }
 
-// A thread of the process is seen for the first time.
-static __always_inline void cb_meet_process(struct cb_event *ev, struct task_struct *thread)
+// Only for who is alone in the set: see cb_process_claims.
+static __always_inline struct cb_process *cb_claim_process(struct cb_event *ev, u32 tgid,
+							   struct task_struct *leader)
 {
-	u32 tgid = thread->tgid;
-	struct task_struct *leader = thread->group_leader;
-	struct cb_process *process = cb_process_of(ev, tgid);
+	u32 way = cb_process_way(ev, tgid);
+	struct cb_process *process = way < 4 ? cb_process_at(tgid, way) : NULL;
 
-	if (process && !process->end_ns)
-		return;
-	if (!process) // otherwise the number has a new owner
-		process = cb_process_slot(ev, tgid);
-	if (!process)
-		return;
+	// another CPU may have been faster with the same process
+	if (!process ||
+	    (process->tgid == tgid && process->run == ev->config->run && !process->end_ns))
+		return process;
+	process->tgid = 0; // its former owner finds it no more
+	asm volatile("" ::: "memory");
 	__builtin_memset(process, 0, sizeof(*process));
 	bpf_probe_read_kernel_str(&process->comm, sizeof(process->comm), leader->comm);
 	process->begin_ns = cb_now(ev);
-	process->tgid = tgid;
 	process->run = ev->config->run;
+	asm volatile("" ::: "memory");
+	process->tgid = tgid;
+	return process;
+}
+
+// The record of the process of a thread, from now on if there was none; NULL if its set has no room.
+static __always_inline struct cb_process *cb_meet_process(struct cb_event *ev,
+							  struct task_struct *thread)
+{
+	u32 tgid = thread->tgid;
+	int set = tgid & (CB_PROCESS_SETS - 1);
+	struct task_struct *leader = thread->group_leader;
+	struct signal_struct *signal = thread->signal;
+	struct cb_process *process = cb_process_of(ev, tgid);
+	u32 *claims;
+
+	// a record that has ended is its own if it is just dying; otherwise the number has a new owner
+	if (process && (!process->end_ns || signal->live.counter == 0))
+		return process;
+	claims = cb_process_claims.lookup(&set);
+	if (!claims)
+		return NULL;
+	process = NULL;
+	__sync_fetch_and_add(claims, 1);
+	if (*(volatile u32 *)claims == 1)
+		process = cb_claim_process(ev, tgid, leader);
+	__sync_fetch_and_add(claims, -1);
+	return process;
+}
+
+// The record of the process that makes a system call: it may have been at work since before the run.
+static __always_inline struct cb_process *cb_current_process(struct cb_event *ev)
+{
+	struct cb_process *process = cb_process_of(ev, bpf_get_current_pid_tgid() >> 32);
+
+	if (process && !process->end_ns)
+		return process;
+	return cb_meet_process(ev, (struct task_struct *)bpf_get_current_task());
 }
 
 static __always_inline void cb_rename_process(struct cb_event *ev, struct task_struct *execed)

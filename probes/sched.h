@@ -206,5 +206,4 @@ static __always_inline void sched_on_sched_process_exec(struct cb_event *ev,
 	task = cb_task_of(ev, execed);
 	if (task)
 		bpf_probe_read_kernel_str(&task->comm, sizeof(task->comm), execed->comm);
-	cb_rename_process(ev, execed);
 }

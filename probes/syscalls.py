@@ -30,8 +30,8 @@ MODULE = Module(
             name="total",
             help="System calls made.",
             hooks=("sys_enter",),
-            per_process=True,
             prometheus="chainbench_syscalls_total",
+            per_process=True,
         ),
         Table(
             name="calls",

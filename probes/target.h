@@ -110,3 +110,10 @@ static __always_inline void target_on_sched_process_exit(struct cb_event *ev,
 	}
 	cb_members.delete(&tgid);
 }
+
+static __always_inline void target_on_sched_process_exec(struct cb_event *ev,
+							 struct task_struct *execed, int old_pid,
+							 struct linux_binprm *bprm)
+{
+	cb_rename_process(ev, execed);
+}

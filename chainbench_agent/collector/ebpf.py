@@ -89,7 +89,7 @@ class EbpfCollector:
         if reason:
             return ModuleStatus(module.name, "down", reason)
         unavailable, sources = {}, {}
-        for metric in module.reported:
+        for metric in dict.fromkeys((*module.reported, *module.per_process)):
             lacking = self._lacking(module, metric, targeted=targeted)
             if isinstance(metric, Procfs) and not lacking:
                 sources[metric.name] = f"procfs:/proc/{metric.field}"

@@ -36,7 +36,7 @@ def counted():
 @pytest.fixture
 def sample():
     """`sample(at_ns, cpu={"on_cpu_ns": 5}, tasks=…)` → all modules, zero but for what is given."""
-    parts = {"loss": {}, "programs": {}, "tasks": (), "idle": (), "members": Members(), "kernel": {}}
+    parts = {"loss": {}, "programs": {}, "tasks": (), "processes": (), "idle": (), "members": Members(), "kernel": {}}
 
     def of(at_ns, modules=CATALOG, **given):
         values = {

@@ -2,8 +2,8 @@
 
 import pytest
 
-from chainbench_agent.evidence.open_intervals import NO_SYSCALL, close_intervals
-from chainbench_agent.evidence.sample import IdleSpan, OpenInterval, TaskState
+from chainbench_agent.evidence.open_intervals import NO_SYSCALL, close_intervals, close_processes
+from chainbench_agent.evidence.sample import IdleSpan, OpenInterval, Process, TaskState, Thread
 
 BEGIN, END = 1_000, 5_000
 FUTEX = 202
@@ -40,6 +40,11 @@ STATES = [
 ]
 
 
+def told(metric, ns):
+    """Time off the CPUs is told by its kind, and once more all together."""
+    return {metric: ns} | ({"offcpu.off_cpu_ns": ns} if metric.startswith("offcpu.") else {})
+
+
 @pytest.mark.parametrize(("state", "metric"), STATES)
 @pytest.mark.parametrize(
     ("since_ns", "ns"),
@@ -48,7 +53,7 @@ STATES = [
 )
 def test_both_edges(sample, state, metric, since_ns, ns):
     """Never longer than the run, and never negative."""
-    assert gained(closed(sample, task(state, since_ns, FUTEX))) == ({metric: ns} if ns else {})
+    assert gained(closed(sample, task(state, since_ns, FUTEX))) == (told(metric, ns) if ns else {})
 
 
 def test_what_was_counted_stays(sample):
@@ -65,7 +70,10 @@ def test_kernel_threads(sample):
     tasks = [task(state, 4_000, FUTEX, kernel_thread=True) for state, _ in STATES]
 
     assert gained(closed(sample, *tasks)) == {"cpu.on_cpu_ns": 1_000}
-    assert gained(closed(sample, *tasks, kernel_threads=True)) == {metric: 1_000 for _, metric in STATES}
+    assert gained(closed(sample, *tasks, kernel_threads=True)) == {
+        **{metric: 1_000 for _, metric in STATES},
+        "offcpu.off_cpu_ns": 4_000,
+    }
 
 
 @pytest.mark.parametrize("state", [TaskState.UNSEEN, TaskState.FREE])
@@ -76,7 +84,7 @@ def test_a_thread_that_nobody_saw_gains_nothing(sample, state):
 
 def test_an_unknown_wait_is_none(sample):
     """Not an index beyond the table."""
-    assert gained(closed(sample, task(TaskState.BLOCKED, 4_000))) == {f"offcpu.blocked_ns[{NO_SYSCALL}]": 1_000}
+    assert gained(closed(sample, task(TaskState.BLOCKED, 4_000))) == told(f"offcpu.blocked_ns[{NO_SYSCALL}]", 1_000)
 
 
 def test_a_stack_gets_its_share(sample):
@@ -106,3 +114,58 @@ def test_modules_that_are_off(sample, modules):
     found = closed(sample, *tasks, idle=[IdleSpan(1, 4_000)], modules=modules)
 
     assert {name.split(".")[0] for name in gained(found)} == set(modules)
+
+
+def figures(on_cpu_ns=0, off_cpu_ns=0):
+    return {"cpu": {"on_cpu_ns": on_cpu_ns, "context_switches": 7}, "offcpu": {"off_cpu_ns": off_cpu_ns}}
+
+
+def of_process(pid, state, since_ns, *, kernel_thread=False):
+    return OpenInterval(state, since_ns, UNKNOWN, -1, kernel_thread, Thread(pid + 1, pid, "thread", 0))
+
+
+def processes(sample, *tasks, of, kernel_threads=False):
+    """Process → (on CPU, off CPU), closed."""
+    last = sample(END, tasks=tasks, processes=of)
+    found = close_processes(sample(BEGIN), last, kernel_threads=kernel_threads)
+    assert [p.command for p in found] == [p.command for p in of]
+    assert all(p.figures["cpu"]["context_switches"] == 7 for p in found)
+    return {p.pid: (p.figures["cpu"]["on_cpu_ns"], p.figures["offcpu"]["off_cpu_ns"]) for p in found}
+
+
+def test_open_time_belongs_to_the_process_of_its_thread(sample):
+    """Added to what the process had; its threads add up; a process without a record gains nothing anywhere."""
+    known = (Process(10, "a", figures(100, 30)), Process(20, "b", figures()))
+    tasks = [
+        of_process(10, TaskState.RUNNING, 4_000),
+        of_process(10, TaskState.RUNNING, 4_500),
+        *(of_process(20, state, 4_900) for state, _ in STATES),
+        of_process(30, TaskState.RUNNING, 4_000),
+        of_process(10, TaskState.UNSEEN, 4_000),
+    ]
+
+    assert processes(sample, *tasks, of=known) == {10: (100 + 1_000 + 500, 30), 20: (100, 400)}
+    assert known[0].figures == figures(100, 30)
+
+
+@pytest.mark.parametrize("kernel_threads", [False, True])
+def test_processes_gain_what_their_modules_gain(sample, kernel_threads):
+    """The same tasks, closed both ways, are the same time: otherwise the others' part would be wrong."""
+    tasks = [
+        of_process(10, state, since_ns, kernel_thread=kernel_thread)
+        for state in TaskState
+        for since_ns in (10, 3_000, END + 7)
+        for kernel_thread in (False, True)
+    ]
+    modules = closed(sample, *tasks, kernel_threads=kernel_threads)
+
+    found = processes(sample, *tasks, of=(Process(10, "a", figures()),), kernel_threads=kernel_threads)
+
+    assert found == {10: (modules["cpu"]["on_cpu_ns"], modules["offcpu"]["off_cpu_ns"])}
+
+
+def test_processes_of_modules_that_are_off(sample):
+    """There is nothing to add to."""
+    last = sample(END, tasks=[of_process(10, state, 4_000) for state, _ in STATES], processes=(Process(10, "a", {}),))
+
+    assert close_processes(sample(BEGIN), last)[0].figures == {}

@@ -38,7 +38,7 @@ FILES = Module(
     name="files",
     question="What was read?",
     metrics=(
-        Counter(name="reads", help="", hooks=("read",)),
+        Counter(name="reads", help="", hooks=("read",), per_process=True),
         Table(name="by_size", help="", hooks=("read",), entries=12, names="", label=""),
         Distribution(name="took_ns", help="", hooks=("read",)),
         Keyed(name="by_task", help="", hooks=("read",), key="u64", entries=77, when_full=""),
@@ -103,7 +103,7 @@ static __always_inline void target_on_born(struct cb_event *ev, struct task_stru
 @pytest.fixture(autouse=True)
 def directory(tmp_path, monkeypatch):
     """A directory of probes with the real headers, another state machine, another target, and these modules."""
-    for header in ("common.h", "compat.h", "task.h", "identify.h"):
+    for header in ("common.h", "compat.h", "process.h", "task.h", "identify.h"):
         (tmp_path / header).write_text((DIRECTORY / header).read_text())
     for name, text in {"files.c": FILES_C, "tasks.c": TASKS_C, "times.c": TIMES_C, "disk.c": DISK_C}.items():
         (tmp_path / name).write_text(text)
@@ -255,9 +255,10 @@ def test_a_state_machine_that_nobody_hears(modules):
 def test_everything_is_defined_before_it_is_used():
     """Headers, records, modules, what state machines raise, these, what raises them, the entries."""
     text = fused(TIMES, FILES, DISK).text
-    order = ("struct cb_config {", "target_on_born(", "struct cb_task {", "struct cb_request {", "struct cb_times {",
-             "times_on_ran(", "struct cb_files {", "disk_on_done(", "cb_raise_ran(", "cb_raise_done(",
-             "sched_on_switch(", "block_on_issue(", "cb_raise_switch(", "cb_raise_issue(", "cb_identify(",
+    order = ("struct cb_config {", "struct cb_process {", "cb_meet_process(", "target_on_born(", "struct cb_task {",
+             "struct cb_request {", "struct cb_times {", "times_on_ran(", "struct cb_files {", "disk_on_done(",
+             "cb_raise_ran(", "cb_raise_done(", "sched_on_switch(", "block_on_issue(", "cb_raise_switch(",
+             "cb_raise_issue(", "cb_identify(",
              "int cb_switch_0(")  # fmt: skip
     places = [text.index(part) for part in order]
 
@@ -283,10 +284,25 @@ def test_the_values_of_a_module():
     ) in fused(FILES).text
 
 
+def test_the_record_of_a_process():
+    """What every record has, and the counters that are kept per process, in the order of the modules."""
+    other = Module(name="other", question="?", metrics=(Counter(name="ns", help="", per_process=True),))
+    record = "struct cb_process {\n\tu64 begin_ns;\n\tu64 end_ns;\n\tu32 tgid;\n\tu32 run;\n\tchar comm[16];\n"
+
+    assert f"{record}}};\n" in fused(TASKS).text
+    (fuse_module.DIRECTORY / "other.c").write_text("")
+    assert f"{record}\tu64 other_ns;\n\tu64 files_reads;\n}};\n" in fused(other, FILES).text
+
+
+def test_what_follows_the_target():
+    """Attached in every run, whatever the modules: these hooks also say which processes there are."""
+    assert fused(TASKS).follows == {"born"}
+
+
 def test_maps_are_found():
     """Every one, once: those of the headers, the modules' own and their values."""
     assert set(fused(FILES).maps) == {
-        *("cb_config", "cb_loss", "cb_tasks", "cb_on_cpu", "cb_identity"),
+        *("cb_config", "cb_loss", "cb_tasks", "cb_on_cpu", "cb_identity", "cb_processes", "cb_process_claims"),
         *("cb_ended", "cb_ended_threads", "cb_kept"),
         *("cb_files", "files_by_task", "files_pending"),
     }

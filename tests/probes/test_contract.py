@@ -203,9 +203,10 @@ def test_derived_metrics_are_what_derive_answers(module):
 
 @each_module
 def test_raw_material_is_used(module):
-    """What is not reported itself is in something that is, or in the ledger, which is made of offcpu's."""
+    """What is not reported itself is in something that is, told per process, or in the ledger, which is offcpu's."""
     raw = {metric.name for metric in module.metrics if not metric.reported}
-    used = {name for metric in module.reported if isinstance(metric, Derived) for name in metric.of}
+    used = {metric.name for metric in module.per_process}  # in top_processes
+    used |= {name for metric in module.reported if isinstance(metric, Derived) for name in metric.of}
     if module is offcpu.MODULE:
         used |= set(re.findall(r'offcpu\["(\w+)"\]', inspect.getsource(ledger)))
     assert raw == used & raw
@@ -227,11 +228,24 @@ def test_support_files_take_what_their_hook_offers(owner):
         assert [same.get(kind, kind) for kind in types[1:]] == [same.get(kind, kind) for kind in expected]
 
 
+@each_module
+def test_counters_per_process_are_counted_per_process(module):
+    """Exactly those that say so, each wherever the module itself counts it, by the same amount, and atomically."""
+    text = " ".join(c_of(module).split())
+    added = re.findall(rf"__sync_fetch_and_add\(&process->{module.name}_(\w+), (\w+)\)", text)
+    own = [(name, amount or "1") for name, amount in re.findall(rf"\b{module.name}->(\w+)(?: \+= (\w+)|\+\+);", text)]
+    kept = {metric.name for metric in module.per_process}
+
+    assert {name for name, _ in added} == kept
+    assert sorted(added) == sorted((name, amount) for name, amount in own if name in kept)
+    assert text.count("process->") == len(added), "nothing else of a record is a module's business"
+
+
 def test_targeted_hooks_count_nothing_alone():
     """They are not attached when the whole machine is measured: no metric that has a value then hangs on them alone."""
     targeted = {hook.name for hook in HOOKS if hook.targeted}
 
-    assert targeted == {"sched_process_exit", "block_bio_queue", "block_split"}
+    assert targeted == {"block_bio_queue", "block_split"}
     for module in CATALOG:
         for metric in module.metrics:
             assert not set(metric.hooks) or set(metric.hooks) - targeted

@@ -10,7 +10,7 @@ from c_text import UNIT, constant, fields_of, format_before, format_of, struct_o
 from chainbench_agent.evidence import ledger, open_intervals
 from chainbench_agent.evidence.sample import Account, HistogramCounts, TaskState
 from chainbench_agent.kernel import machine, names, target, values
-from chainbench_agent.kernel.fuse import ENDED_THREADS, MEMBERS, TASK_RECORDS
+from chainbench_agent.kernel.fuse import ENDED_THREADS, MEMBERS, PROCESSES, TASK_RECORDS
 from chainbench_agent.kernel.target import Kind
 from chainbench_agent.probes import CATALOG, biolatency, cpu, io, offcpu
 from chainbench_agent.spec import HISTOGRAM_SLOTS, Distribution
@@ -71,6 +71,19 @@ def test_a_task_is_read_as_it_is_written():
     assert skipped <= {member for member, _ in written}
     assert read == expected
     assert values._TASK.size == struct.calcsize(format_of("cb_task")) == 112
+
+
+def test_a_process_is_read_as_it_is_written():
+    """What every record has, then a u64 for each counter that is kept per process, in the order of the modules."""
+    counters = [(f"{module.name}_{metric.name}", "Q", 0) for module in CATALOG for metric in module.per_process]
+
+    assert counters
+    assert struct_of("cb_process")[-len(counters) :] == counters
+    assert format_of("cb_process") == values._PROCESS.format + "Q" * len(counters)
+    assert [name for name, _, _ in struct_of("cb_process")][: -len(counters)] == [
+        *("begin_ns", "end_ns", "tgid", "run", "comm")
+    ]
+    assert struct.calcsize(format_before("cb_process", "run")) == 4 * values._PROCESS_RUN_WORD
 
 
 def test_a_sum_of_threads_is_read_as_it_is_written():
@@ -147,6 +160,10 @@ def test_indexes_by_mask_need_a_power_of_two():
     """`& (SIZE - 1)` names every entry only if SIZE is one."""
     masked = set(re.findall(r"& \((\w+) - 1\)", UNIT.text))
 
-    assert masked == {"CB_TASKS"}
+    assert masked == {"CB_TASKS", "CB_PROCESSES", "CB_PROCESS_SETS"}
     assert constant("CB_TASKS") == TASK_RECORDS
-    assert TASK_RECORDS & (TASK_RECORDS - 1) == 0
+    assert constant("CB_PROCESSES") == PROCESSES
+    for name in masked:
+        size = constant(name) if name != "CB_PROCESS_SETS" else PROCESSES // 4
+        assert size
+        assert size & (size - 1) == 0

@@ -5,7 +5,7 @@ from array import array
 from dataclasses import dataclass
 
 from chainbench_agent.evidence.build import difference
-from chainbench_agent.evidence.open_intervals import close_intervals
+from chainbench_agent.evidence.open_intervals import close_intervals, close_processes
 from chainbench_agent.evidence.sample import Account, Members, Sample
 from chainbench_agent.kernel import machine, values
 from chainbench_agent.kernel.fuse import fuse
@@ -192,6 +192,7 @@ class UserSpace:
             loss=dict(zip(machine.LOSS_CAUSES, lost, strict=True)),
             tasks=tuple(values.open_tasks(memoryview(self.raw("cb_tasks")), self.raw("cb_on_cpu"), self.run)),
             members=self.members(),
+            processes=tuple(values.processes(memoryview(self.raw("cb_processes")), CATALOG, self.run)),
             idle=tuple(values.idle_cpus(self.raw("cpu_idle_span"), self.run)),
         )
 
@@ -216,6 +217,13 @@ class UserSpace:
         last = self.sample()
         counts = {module.name: difference(module, self.first, last) for module in CATALOG}
         return close_intervals(counts, self.first, last) if closed else counts
+
+    def processes(self, *, closed=False):
+        """Pid → the process's record in this run; `closed`: with what is open now."""
+        last = self.sample()
+        found = close_processes(self.first, last) if closed else last.processes
+        assert len({process.pid for process in found}) == len(found)
+        return {process.pid: process for process in found}
 
     def lost(self):
         return {cause: count for cause, count in self.sample().loss.items() if count}

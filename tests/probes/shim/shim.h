@@ -128,6 +128,11 @@ void shim_set_pid(struct task_struct *task, int pid)
 	task->pid = pid;
 }
 
+void shim_set_leader(struct task_struct *task, struct task_struct *leader)
+{
+	task->group_leader = leader;
+}
+
 void shim_set_live(struct task_struct *task, int threads)
 {
 	task->signal->live.counter = threads;

@@ -38,7 +38,7 @@ struct cb_config {
 	u32 target;   // enum cb_target_kind
 	u32 cgroup_level;
 	u32 sample_interval; // of the hottest events one in so many is recorded, at random; 1: each
-	u32 pad;
+	u8 pad[4];
 };
 BPF_ARRAY(cb_config, struct cb_config, 1);
 

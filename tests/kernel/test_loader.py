@@ -29,7 +29,7 @@ class Array(Table):
     class Leaf(ctypes.Structure): _fields_ = [("v", ctypes.c_uint32)]
 
 class BPF:
-    RAW_TRACEPOINT, TRACING = 17, 26
+    KPROBE, PERF_EVENT, RAW_TRACEPOINT, TRACING = 2, 7, 17, 26
     def _trace_autoload(self): raise AssertionError("attached by name")
     def __init__(self, text, cflags):
         self._trace_autoload()

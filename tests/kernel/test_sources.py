@@ -15,6 +15,7 @@ class FakeBtf:
     def __init__(self, tracepoints=None, functions=None):
         self.tracepoint_args = (tracepoints or {}).get
         self.function_args = (functions or {}).get
+        self.function_result = lambda _name: "int"
 
 
 def hook(*sources, params=(f"{TASK}task", "unsigned int state")):

@@ -70,7 +70,7 @@ def test_a_task_is_read_as_it_is_written():
 
     assert skipped <= {member for member, _ in written}
     assert read == expected
-    assert values._TASK.size == struct.calcsize(format_of("cb_task")) == 112
+    assert values._TASK.size == struct.calcsize(format_of("cb_task")) == 120
 
 
 def test_a_process_is_read_as_it_is_written():

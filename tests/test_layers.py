@@ -12,7 +12,7 @@ import chainbench_agent
 PACKAGE = Path(chainbench_agent.__file__).parent
 
 ROWS = (
-    ({"spec", "errors", "settings"},),
+    ({"spec", "errors", "settings", "plan"},),
     ({"probes"},),
     ({"evidence"},),
     ({"headers"},),

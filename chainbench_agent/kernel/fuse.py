@@ -9,7 +9,7 @@ each module, `cb_raise_<hook>` for each hook, the scheduler's state machine, the
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from chainbench_agent.probes import DIRECTORY, FIELDS
@@ -94,6 +94,7 @@ def fuse(
     target = (DIRECTORY / "target.h").read_text()
     follows = handlers(target, "target")
     handled = {"sched": handlers(scheduler, "sched"), **handled}
+    bits = {module.name: 1 << place for place, module in enumerate(modules)}
     wanted = [hook for hook in hooks if hook.name in follows or any(hook.name in on for on in handled.values())]
     programs = [
         Program(_program_name(hook, source, index), hook.name, source)
@@ -108,9 +109,9 @@ def fuse(
         _process(modules),
         *((DIRECTORY / header).read_text() for header in ("process.h", "target.h", "task.h")),
         *(_values(module) + texts[module.name] for module in modules),
-        *(_raise(hook, handled) for hook in raised),
+        *(_raise(hook, handled, bits) for hook in raised),
         scheduler,
-        *(_raise(hook, handled) for hook in wanted if not hook.raised_on),
+        *(_raise(hook, handled, bits) for hook in wanted if not hook.raised_on),
         (DIRECTORY / "identify.h").read_text(),
         *(_entry(program, placed[program.hook], follows) for program in programs),
     ]
@@ -171,7 +172,7 @@ def _field(metric: object) -> str:
     raise TypeError(f"{metric!r} has no field in the per-CPU struct")
 
 
-def _raise(hook: Hook, handled: dict[str, frozenset[str]]) -> str:
+def _raise(hook: Hook, handled: Mapping[str, frozenset[str]], bits: Mapping[str, int]) -> str:
     names = [re.sub(r".*\W", "", param) for param in hook.params]
     lines = [
         f"static __always_inline void cb_raise_{hook.name}({', '.join(('struct cb_event *ev', *hook.params))})",
@@ -184,7 +185,8 @@ def _raise(hook: Hook, handled: dict[str, frozenset[str]]) -> str:
         if owner == "sched":
             lines.append(f"\tsched_on_{hook.name}({', '.join(('ev', *names))});")
             continue
-        lines.append(f"\tstruct cb_{owner} *for_{owner} = cb_{owner}.lookup(&zero);")
+        collects = f"cb_collects(ev, {bits[owner]:#x})"
+        lines.append(f"\tstruct cb_{owner} *for_{owner} = {collects} ? cb_{owner}.lookup(&zero) : NULL;")
         lines.append(f"\tif (for_{owner})")
         lines.append(f"\t\t{owner}_on_{hook.name}({', '.join(('ev', f'for_{owner}', *names))});")
     return "\n".join([*lines, "}", ""])

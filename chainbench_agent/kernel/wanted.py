@@ -1,0 +1,25 @@
+"""What of the loaded unit a run needs.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from chainbench_agent.plan import Plan
+from chainbench_agent.spec import Hook, Module
+
+RENAMES = "sched_process_exec"
+"""By which a process is called what it has become, whichever modules collect."""
+
+
+def wanted_hooks(
+    modules: Sequence[Module], hooks: Mapping[str, Hook], follows: frozenset[str], plan: Plan, *, targeted: bool
+) -> frozenset[str]:
+    """The hooks to attach: those of the plan's modules and options, and those by which the target is followed."""
+    named = (hooks[name] for module in modules if plan.collects(module.name) for name in module.hooks)
+    needed = [hook for hook in named if plan.includes(hook.option) and (targeted or not hook.targeted)]
+    return frozenset({RENAMES, *follows, *(name for hook in needed for name in hook.raised_on or (hook.name,))})
+
+
+def idle_modules(modules: Sequence[Module], plan: Plan) -> int:
+    """A bit for each module that does not collect: its handlers are passed over in programs that it shares."""
+    return sum(1 << place for place, module in enumerate(modules) if not plan.collects(module.name))

@@ -17,7 +17,7 @@ static __always_inline void exec_on_sched_process_exec(struct cb_event *ev, stru
 	if (!cb_current_counts(ev))
 		return;
 	exec->exec_count++;
-	process = cb_process_of(ev, task->tgid);
+	process = cb_current_process(ev);
 	if (process)
 		__sync_fetch_and_add(&process->exec_exec_count, 1);
 	bpf_probe_read_kernel_str(&command.name, sizeof(command.name), task->comm);
@@ -36,7 +36,7 @@ static __always_inline void exec_on_sched_process_fork(struct cb_event *ev, stru
 
 	if (!cb_current_counts(ev))
 		return;
-	process = cb_process_of(ev, parent->tgid);
+	process = cb_current_process(ev);
 	if (child->pid == child->tgid) {
 		exec->forks++;
 		if (process)

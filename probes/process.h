@@ -70,6 +70,18 @@ static __always_inline void cb_meet_process(struct cb_event *ev, struct task_str
 	process->run = ev->config->run;
 }
 
+// The record of the current thread's process.  Where no switches are watched, this is where it is met.
+static __always_inline struct cb_process *cb_current_process(struct cb_event *ev)
+{
+	u32 tgid = bpf_get_current_pid_tgid() >> 32;
+	struct cb_process *process = cb_process_of(ev, tgid);
+
+	if (process)
+		return process;
+	cb_meet_process(ev, (struct task_struct *)bpf_get_current_task());
+	return cb_process_of(ev, tgid);
+}
+
 static __always_inline void cb_rename_process(struct cb_event *ev, struct task_struct *execed)
 {
 	struct cb_process *process = cb_process_of(ev, execed->tgid);

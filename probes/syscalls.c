@@ -24,7 +24,7 @@ static __always_inline void syscalls_on_sys_enter(struct cb_event *ev, struct cb
 	if (!weight || !cb_current_counts(ev))
 		return;
 	syscalls->total += weight;
-	process = cb_process_of(ev, bpf_get_current_pid_tgid() >> 32);
+	process = cb_current_process(ev);
 	if (process)
 		__sync_fetch_and_add(&process->syscalls_total, weight);
 	if ((u64)id >= SYSCALLS_CALLS_ENTRIES)

@@ -17,7 +17,7 @@
     ├────────────────────────────────────────────────────────────────────────────────────┤
     │ probes          runqlat.c + runqlat.py, …: handlers beside their declarations      │
     ├────────────────────────────────────────────────────────────────────────────────────┤
-    │ spec, errors, settings                                                             │
+    │ spec, errors, settings, plan                                                       │
     └────────────────────────────────────────────────────────────────────────────────────┘
         a module imports only from rows below its own; rows side by side do not know each other
 

@@ -10,6 +10,7 @@ from datetime import datetime
 from typing import Literal
 
 from chainbench_agent.evidence.model import Labels, Run
+from chainbench_agent.plan import EVERYTHING, Plan
 
 EndedBy = Literal["stop", "shutdown", "max_duration", "target_gone", "running"]
 
@@ -33,6 +34,7 @@ class Active:
     labels: Labels
     started_at: datetime
     started_ns: int
+    plan: Plan = EVERYTHING
 
     @property
     def words(self) -> str:
@@ -50,6 +52,8 @@ class Active:
             started_at=self.started_at,
             duration_ms=self.elapsed_ms(now_ns),
             ended_by=ended_by,
+            probes=self.plan.probes or None,
+            sample_interval=self.plan.sample_interval,
         )
 
 

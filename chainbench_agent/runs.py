@@ -24,6 +24,7 @@ from chainbench_agent.evidence.model import Evidence, Labels, Run, Target
 from chainbench_agent.evidence.report import Report
 from chainbench_agent.kept import Kept, Memory, Result
 from chainbench_agent.kernel.namespaces import Peer
+from chainbench_agent.plan import EVERYTHING, Plan
 
 Phase = Literal["idle", "starting", "running", "stopping"]
 
@@ -79,14 +80,15 @@ class Runs:
         target: Target | None = None,
         peer: Peer | None = None,
         max_duration_s: float = MAX_DURATION_S,
+        plan: Plan = EVERYTHING,
     ) -> Active:
         """Begin a run; it ends with `stop`, after `max_duration_s`, or when the target has been gone for a while.
 
         RunActive if one is on.  InputError if there is no such target, AgentError if the collector fails; then none is.
         """
-        claimed = self._claim(labels)
+        claimed = self._claim(labels, plan)
         try:
-            self._collector.start(target or Target(), peer)
+            self._collector.start(target or Target(), peer, plan)
         except InputError:
             self._give_up(claimed)
             raise
@@ -172,14 +174,14 @@ class Runs:
 
     # --- The steps --------------------------------------------------------------------------------
 
-    def _claim(self, labels: Labels) -> Active:
+    def _claim(self, labels: Labels, plan: Plan) -> Active:
         with self._changed:
             if self._closing:
                 raise AgentError("the agent is shutting down; start the run when it is up again")
             if self._active:
                 raise RunActive(self._who_is_on(self._active))
             now = self._now()
-            self._phase, self._active = "starting", Active(new_id(now), labels, now, self._clock())
+            self._phase, self._active = "starting", Active(new_id(now), labels, now, self._clock(), plan)
             return self._active
 
     def _who_is_on(self, active: Active) -> str:

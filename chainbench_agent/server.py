@@ -112,7 +112,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
         self._runs = runs = Runs(self._collector, settings.machine, max_kept=settings.max_kept_label_sets)
         exporter = Exporter(CATALOG, agent_registry(VERSION, runs.status().collector.backend))
-        return create_app(runs, lambda accept: exporter.render(runs, accept))
+        return create_app(runs, lambda accept: exporter.render(runs, accept), settings.sample_interval)
 
     def unload(self) -> None:
         """Finish the run that is on, and give everything back."""

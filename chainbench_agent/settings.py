@@ -24,10 +24,10 @@ from pydantic_settings import (
 )
 
 from chainbench_agent.errors import InputError
+from chainbench_agent.plan import ALL, MAX_SAMPLE_INTERVAL, choose, unknown
 
 ENV_PREFIX = "CHAINBENCH_"
 DEFAULT_CONFIG = Path("/etc/chainbench_agent.toml")
-ALL = "all"
 
 
 def default_header_cache() -> Path:
@@ -49,9 +49,11 @@ class Settings(BaseSettings):
     host: str = Field("127.0.0.1", min_length=1, description="The address to listen on.")
     port: int = Field(9090, ge=0, le=65535, description="The TCP port to listen on; 0 takes a free one.")
     probes: Annotated[tuple[str, ...], NoDecode] = Field(
-        (ALL,), description="The modules to load: all, or names with commas between them."
+        (ALL,), description="The modules and module:options to load: all, or names with commas between them."
     )
-    sample_interval: int = Field(1, ge=1, description="Count one event in so many; only 1 works so far.")
+    sample_interval: int = Field(
+        1, ge=1, le=MAX_SAMPLE_INTERVAL, description="Of the hottest events, count one in so many; 1 counts each."
+    )
     backend: Literal["auto", "ebpf", "mock"] = Field(
         "auto",
         description="ebpf measures or refuses to start; mock makes numbers up; auto measures if it can, else makes up.",
@@ -83,23 +85,11 @@ class Settings(BaseSettings):
             raise PydanticCustomError("no_probes", "names no module")
         return tuple(dict.fromkeys(names))
 
-    @field_validator("sample_interval")
-    @classmethod
-    def _every_event(cls, value: int) -> int:
-        if value > 1:
-            raise PydanticCustomError("no_sampling", "this version counts every event; leave it at 1")
-        return value
-
     def choose(self, known: Sequence[str]) -> tuple[str, ...]:
-        """The names that `probes` stands for among the `known` ones; InputError for any other."""
-        if self.probes == (ALL,):
-            return tuple(known)
-        if unknown := [name for name in self.probes if name not in known]:
-            raise InputError(
-                "probes",
-                f"there is no module {', '.join(unknown)}; the modules are {', '.join(known)}, or {ALL}",
-            )
-        return tuple(name for name in known if name in self.probes)
+        """The names that `probes` stands for among the `known` ones (see plan.py); InputError for any other."""
+        if sentence := unknown(self.probes, known):
+            raise InputError("probes", sentence)
+        return choose(self.probes, known)
 
 
 def load_settings(config: str | None = None, **given: object) -> Settings:

@@ -90,6 +90,8 @@ class Hook:
     """True: only of use when there is a target, and only attached then."""
     timed: bool = True
     """False: no handler looks at `now_ns`, so reading the clock is spared."""
+    option: str = ""
+    """`module:option`: only loaded, and only attached, where that was asked for (plan.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +142,8 @@ class Counter(Metric):
 
     per_process: bool = False
     """True: also kept for each process, as `MODULE_NAME` of struct cb_process (probes/process.h)."""
+    squares: str = ""
+    """Of a sampled sum: the raw Counter of weight · x², from which its standard error is estimated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -219,6 +223,8 @@ class Module:
     question: str
     metrics: tuple[Metric, ...]
     scratch: tuple[Scratch, ...] = ()
+    options: tuple[str, ...] = ()
+    """What has to be asked for by name, as `module:option`; the hooks of an option say so."""
     section: str = ""
     """The evidence key, where it is not the module's name."""
     derive: Callable[[Mapping[str, Any], Names], dict[str, Any]] | None = None
@@ -230,6 +236,11 @@ class Module:
     @property
     def section_key(self) -> str:
         return self.section or self.name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What can be asked for: the module, and each of its options."""
+        return (self.name, *(f"{self.name}:{option}" for option in self.options))
 
     @property
     def hooks(self) -> frozenset[str]:

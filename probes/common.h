@@ -38,7 +38,7 @@ struct cb_config {
 	u32 target;   // enum cb_target_kind
 	u32 cgroup_level;
 	u32 sample_interval; // of the hottest events one in so many is recorded, at random; 1: each
-	u8 pad[4];
+	u32 idle_modules;    // a bit for each module that does not collect in this run
 };
 BPF_ARRAY(cb_config, struct cb_config, 1);
 
@@ -57,6 +57,12 @@ struct cb_event {
 	struct cb_config *config;
 	u64 now_ns;
 };
+
+// Whether the module that has this bit collects.
+static __always_inline bool cb_collects(struct cb_event *ev, u32 bit)
+{
+	return !(ev->config->idle_modules & bit);
+}
 
 // The time of this event.  A hook that is untimed reads the clock only when it comes here.
 static __always_inline u64 cb_now(struct cb_event *ev)

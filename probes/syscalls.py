@@ -30,6 +30,7 @@ MODULE = Module(
             name="total",
             help="System calls made.",
             hooks=("sys_enter",),
+            sampled=True,
             prometheus="chainbench_syscalls_total",
             per_process=True,
         ),
@@ -40,6 +41,7 @@ MODULE = Module(
             # Linux 7.2 ends at 471
             entries=512,
             names="calls",
+            sampled=True,
             reported=False,
             label="syscall",
         ),
@@ -49,6 +51,7 @@ MODULE = Module(
             hooks=("sys_enter",),
             entries=512,
             names="calls_32bit",
+            sampled=True,
             reported=False,
             label="syscall",
         ),
@@ -56,6 +59,7 @@ MODULE = Module(
             name="unknown_calls",
             help="System calls with a number above every known one (x32 programs, or calls that do not exist).",
             hooks=("sys_enter",),
+            sampled=True,
             reported=False,
         ),
         Derived(

@@ -81,7 +81,8 @@ static __always_inline bool cb_is_member(struct cb_event *ev, struct task_struct
 	return cb_in_cgroup(ev->config, task->cgroups);
 }
 
-static __always_inline struct cb_task *cb_task_of(struct cb_event *ev, struct task_struct *of);
+static __always_inline void cb_thread_begins(struct cb_event *ev, u32 tid);
+static __always_inline void cb_thread_ends(struct cb_event *ev, struct task_struct *of);
 
 // Runs from the moment the agent begins to look around, before anything counts.
 static __always_inline void target_on_sched_process_fork(struct cb_event *ev,
@@ -90,6 +91,7 @@ static __always_inline void target_on_sched_process_fork(struct cb_event *ev,
 {
 	u32 from = parent->tgid, to = child->tgid;
 
+	cb_thread_begins(ev, child->pid);
 	if (ev->config->target == CB_TREE && from != to && cb_members.lookup(&from))
 		cb_enrol(to);
 }
@@ -100,14 +102,14 @@ static __always_inline void target_on_sched_process_exit(struct cb_event *ev,
 	struct signal_struct *signal = task->signal;
 	u32 tgid = task->tgid;
 
+	// it still has to leave its CPU: whether that counts is decided while it is a member
+	if (ev->config->phase == CB_ON)
+		cb_thread_ends(ev, task);
 	// the leader may end before its threads: what counts is that no thread lives
 	if (signal->live.counter != 0)
 		return;
-	// it still has to leave its CPU: whether that counts is decided while it is a member
-	if (ev->config->phase == CB_ON) {
-		cb_task_of(ev, task);
+	if (ev->config->phase == CB_ON)
 		cb_process_ends(ev, tgid);
-	}
 	cb_members.delete(&tgid);
 }
 

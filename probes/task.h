@@ -39,7 +39,7 @@ struct cb_task {
 	u8 state;
 	u8 counted; // in the target
 	u8 kthread;
-	u8 pad;
+	u8 ended; // it is on its way out
 	char comm[16];
 };
 BPF_F_TABLE("array", u32, struct cb_task, cb_tasks, CB_TASKS, BPF_F_MMAPABLE);
@@ -154,6 +154,7 @@ static __always_inline void cb_adopt(struct cb_event *ev, struct cb_task *task,
 	task->stack = CB_NO_STACK;
 	task->call = CB_CALL_UNSEEN;
 	task->state = CB_UNSEEN;
+	task->ended = false;
 	task->counted = cb_is_member(ev, of);
 	if (task->counted)
 		cb_join(ev, task, of);
@@ -252,4 +253,40 @@ static __always_inline bool cb_current_counts(struct cb_event *ev)
 		return true;
 	task = cb_task_with(ev, (struct task_struct *)bpf_get_current_task(), id);
 	return task && task->counted;
+}
+
+// A thread is on its way out.  What it still does is its own, so it keeps its record: until it leaves its CPU for good, or,
+// in a run that watches no switches, until the record is wanted.
+static __always_inline void cb_thread_ends(struct cb_event *ev, struct task_struct *of)
+{
+	struct cb_task *task = cb_task_of(ev, of);
+
+	if (task)
+		task->ended = true;
+}
+
+// The number `tid` is given to a new thread.  Where no switch told that the last owner is gone, its record is taken back
+// now; so is that of another ended thread, if it is in the way.
+static __always_inline void cb_thread_begins(struct cb_event *ev, u32 tid)
+{
+	struct cb_task *ended = NULL;
+	bool room = false;
+
+#pragma unroll
+	for (u32 way = 0; way < 4; way++) {
+		u32 index = (tid & (CB_TASKS - 1)) ^ way;
+		struct cb_task *task = cb_tasks.lookup(&index);
+
+		if (!task)
+			return;
+		if (!cb_is_free(ev, task) && task->ended && task->state == CB_UNSEEN) {
+			if (task->tid == tid)
+				task->state = CB_FREE;
+			else
+				ended = task;
+		}
+		room = room || cb_is_free(ev, task);
+	}
+	if (!room && ended)
+		ended->state = CB_FREE;
 }

@@ -33,12 +33,13 @@ def test_serve_takes_every_setting(run, served, tmp_path):
     """From options and from the file that --config names; what opens the collector comes along."""
     config = tmp_path / "agent.toml"
     config.write_text('machine = "from the file"\nport = 1\n')
-    result = run("serve", "--config", str(config), "--port", "9191", "--probes", "cpu,exec", "--backend", "mock")
+    result = run("serve", "--config", str(config), "--port", "9191", "--probes", "cpu,exec", "--backend", "mock",
+                 "--sample-interval", "10")  # fmt: skip
 
     assert result.exit_code == 0, result.output
     ((settings, opener),) = served
     assert (settings.port, settings.probes, settings.backend) == (9191, ("cpu", "exec"), "mock")
-    assert settings.machine == "from the file"
+    assert (settings.machine, settings.sample_interval) == ("from the file", 10)
     assert opener is open_collector
 
 

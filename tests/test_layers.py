@@ -12,7 +12,7 @@ import chainbench_agent
 PACKAGE = Path(chainbench_agent.__file__).parent
 
 ROWS = (
-    ({"spec", "errors", "settings", "histogram"},),
+    ({"spec", "errors", "settings", "histogram", "plan"},),
     ({"probes"},),
     ({"evidence"},),
     ({"headers"},),

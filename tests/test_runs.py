@@ -14,6 +14,7 @@ from chainbench_agent.collector.fake import FakeCollector
 from chainbench_agent.errors import AgentError, InputError, NoRun, RunActive
 from chainbench_agent.evidence.model import Labels, Target
 from chainbench_agent.evidence.report import Report
+from chainbench_agent.plan import EVERYTHING, Plan
 from chainbench_agent.runs import Runs
 
 LABELS = Labels(scenario="baseline", impl="python", variant="numpy", commit="abc123", dataset="sha256hash")
@@ -85,8 +86,22 @@ def test_a_run(runs, collector, clock):
         "started_at": BEGAN,
         "duration_ms": 1.5,
         "ended_by": "stop",
+        "probes": None,
+        "sample_interval": 1,
     }
     assert runs.latest() is evidence
+
+
+def test_a_run_of_some_modules(runs, collector):
+    """The collector hears what to collect, and the evidence says it; the next run is not bound by it."""
+    plan = Plan(("exec",), 10)
+    assert runs.start(LABELS, plan=plan).plan == collector.planned == plan
+    assert runs.status().active.plan == plan
+    run = runs.stop().run
+    assert (run.probes, run.sample_interval) == (("exec",), 10)
+
+    runs.start(LABELS)
+    assert collector.planned == EVERYTHING
 
 
 def test_a_run_begins_when_the_collector_has_started(runs, collector, clock, aside):

@@ -5,7 +5,7 @@ import pytest
 from chainbench_agent.errors import InputError
 from chainbench_agent.settings import Settings, default_header_cache, load_settings
 
-KNOWN = ("cpu", "exec", "runqlat")
+KNOWN = ("cpu", "exec", "exec:order", "runqlat")
 
 
 @pytest.fixture(autouse=True)
@@ -69,16 +69,25 @@ def test_probes_from_the_file_may_be_a_list(config):
 
 
 @pytest.mark.parametrize(
-    ("probes", "chosen"), [("all", KNOWN), ("runqlat, cpu", ("cpu", "runqlat")), ("exec,exec,", ("exec",))]
+    ("probes", "chosen"),
+    [
+        ("all", ("cpu", "exec", "runqlat")),
+        ("runqlat, cpu", ("cpu", "runqlat")),
+        ("exec,exec,", ("exec",)),
+        ("exec:order", ("exec", "exec:order")),
+        ("all,exec:order", KNOWN),
+    ],
 )
 def test_choose(probes, chosen):
-    """Spaces and repetitions do not matter; the order is the catalogue's."""
+    """Spaces and repetitions do not matter; the order is the catalogue's.  An option has to be named."""
     assert load_settings(probes=probes).choose(KNOWN) == chosen
 
 
 def test_an_unknown_module_is_answered_with_the_known_ones():
-    with pytest.raises(InputError, match="no module memry, x; the modules are cpu, exec, runqlat, or all"):
+    with pytest.raises(InputError, match="no module memry, x; there is cpu, exec, exec:order, runqlat, or all"):
         load_settings(probes="cpu,memry,x").choose(KNOWN)
+    with pytest.raises(InputError, match="no option cpu:order; there is cpu, exec, exec:order, runqlat, or all"):
+        load_settings(probes="cpu:order").choose(KNOWN)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +98,8 @@ def test_an_unknown_module_is_answered_with_the_known_ones():
         ("port", "-1", "greater than or equal to 0"),
         ("host", "", "at least 1 character"),
         ("probes", ",", "names no module"),
-        ("sample_interval", "10", "this version counts every event; leave it at 1"),
+        ("sample_interval", "10001", "less than or equal to 10000"),
+        ("sample_interval", "1.5", "valid integer"),
         ("sample_interval", "0", "greater than or equal to 1"),
         ("backend", "bcc", "'auto', 'ebpf' or 'mock'"),
         ("machine", "m" * 201, "at most 200 characters"),
@@ -135,6 +145,12 @@ def test_a_file_that_is_not_text(tmp_path):
 def test_a_file_that_was_named_must_exist():
     with pytest.raises(InputError, match="config: cannot read /nowhere: No such file"):
         load_settings("/nowhere")
+
+
+def test_sampling():
+    """Every event unless it is asked for."""
+    assert load_settings().sample_interval == 1
+    assert load_settings(sample_interval="10000").sample_interval == 10_000
 
 
 def test_every_setting_has_a_sentence():

@@ -22,14 +22,15 @@ def open_collector(settings: Settings) -> Collector:
 
     Raises InputError for an unknown module, SetupError if `ebpf` is asked for and cannot be had.
     """
-    chosen = settings.choose([module.name for module in CATALOG])
+    chosen = settings.choose([name for module in CATALOG for name in module.names])
     modules = [module for module in CATALOG if module.name in chosen]
+    options = [name for name in chosen if ":" in name]
     if settings.backend == "mock":
-        return MockCollector("mock data was asked for", "start the agent with --backend auto", modules)
+        return MockCollector("mock data was asked for", "start the agent with --backend auto", modules, options=options)
     reason, remedy = _lacking()
     if not reason:
         try:
-            collector = EbpfCollector(modules, HOOKS, settings.header_cache)
+            collector = EbpfCollector(modules, HOOKS, settings.header_cache, options)
         except (SetupError, OSError) as error:
             reason, remedy = str(error), "see what `chainbench-agent doctor` says"
         else:
@@ -38,7 +39,7 @@ def open_collector(settings: Settings) -> Collector:
     if settings.backend == "ebpf":
         raise SetupError(f"eBPF cannot run here: {reason}; {remedy}")
     log.warning("serving mock data, because eBPF cannot run here: %s; %s", reason, remedy)
-    return MockCollector(reason, remedy, modules)
+    return MockCollector(reason, remedy, modules, options=options)
 
 
 def _lacking() -> tuple[str, str]:

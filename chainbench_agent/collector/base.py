@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.evidence.model import BackendName, Evidence, Run, Target
 from chainbench_agent.kernel.namespaces import Peer
+from chainbench_agent.plan import EVERYTHING, Plan
+from chainbench_agent.spec import Hook, Module
 
 State = Literal["up", "degraded", "down", "off"]
 
@@ -30,6 +33,14 @@ class ModuleStatus:
     reason: str = ""
     sources: dict[str, str] = field(default_factory=dict)
     unavailable: dict[str, str] = field(default_factory=dict)
+    options: dict[str, State] = field(default_factory=dict)
+    """`off` as well: these have to be asked for by name."""
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """What a run can ask for: the module, and its options that were loaded."""
+        options = (f"{self.name}:{option}" for option, state in self.options.items() if state != "off")
+        return () if self.state == "off" else (self.name, *options)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,11 +56,23 @@ class CollectorStatus:
     """Kernel, BCC version, where the headers come from."""
 
 
+def option_states(module: Module, loaded: Collection[str], state: State) -> dict[str, State]:
+    """Each of a module's options: `state` if it is among the `loaded` names, else off."""
+    return {option: state if f"{module.name}:{option}" in loaded else "off" for option in module.options}
+
+
+def not_asked_for(module: Module, hooks: Mapping[str, Hook], asked: Collection[str]) -> dict[str, str]:
+    """Reported key → reason, of the metrics that belong to an option which is not among those `asked` for."""
+    needs = {m: [hooks[name].option for name in module.hooks_of(m)] for m in module.reported}
+    lacks = {reported_key(m): [o for o in options if o and o not in asked] for m, options in needs.items()}
+    return {key: f"not asked for: name {lacking[0]} in the run's probes" for key, lacking in lacks.items() if lacking}
+
+
 class Collector(Protocol):
     """Collects for one run at a time; the caller (runs.py) sees to that."""
 
-    def start(self, target: Target, peer: Peer | None = None) -> None:
-        """Begin collecting for `target`: attach, take the first sample.
+    def start(self, target: Target, peer: Peer | None = None, plan: Plan = EVERYTHING) -> None:
+        """Begin collecting for `target` what `plan` names: attach, take the first sample.
 
         `peer` is the connection that the request came by: a pid means what it means there.
         Raises InputError if there is no such target.

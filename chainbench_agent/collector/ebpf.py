@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
-from chainbench_agent.collector.base import CollectorStatus, HookStatus, ModuleStatus, State
+from chainbench_agent.collector.base import (
+    CollectorStatus,
+    HookStatus,
+    ModuleStatus,
+    State,
+    not_asked_for,
+    option_states,
+)
 from chainbench_agent.evidence.build import Method, build
 from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.evidence.model import Evidence, Run, Target
@@ -16,27 +23,32 @@ from chainbench_agent.kernel.accounts import proc_counters
 from chainbench_agent.kernel.machine import Machine
 from chainbench_agent.kernel.namespaces import Peer
 from chainbench_agent.kernel.target import resolve
+from chainbench_agent.plan import EVERYTHING, Plan
 from chainbench_agent.spec import Hook, Metric, Module, Procfs
 
 
 class EbpfCollector:
     """See base.Collector.  Raises SetupError at construction when eBPF cannot be used here."""
 
-    def __init__(self, modules: Iterable[Module], hooks: Iterable[Hook], cache_dir: Path) -> None:
+    def __init__(
+        self, modules: Iterable[Module], hooks: Iterable[Hook], cache_dir: Path, options: Collection[str] = ()
+    ) -> None:
+        """`options`: those that were asked for, as `module:option`."""
         self._asked = tuple(modules)
-        self._hooks = tuple(hooks)
-        self._machine = Machine(self._asked, self._hooks, cache_dir)
-        self._status = self._examine_all(targeted=False)
-        self._methods = {False: self._describe(self._status), True: self._describe(self._examine_all(targeted=True))}
-        self._method = self._methods[False]
+        self._hooks = {hook.name: hook for hook in hooks}
+        self._options = frozenset(options)
+        self._machine = Machine(self._asked, self._hooks.values(), cache_dir, self._options)
+        self._statuses = {targeted: self._examine_all(targeted=targeted) for targeted in (False, True)}
+        self._status = self._statuses[False]
+        self._method = self._describe(Target(), EVERYTHING, ())
         self._first: Sample | None = None
         self._last: Sample | None = None
 
-    def start(self, target: Target, peer: Peer | None = None) -> None:
+    def start(self, target: Target, peer: Peer | None = None, plan: Plan = EVERYTHING) -> None:
         resolved = resolve(target, peer)
         self._last = None
-        self._method = replace(self._methods[target.kind != "machine"], target=target)
-        self._machine.attach(resolved)
+        self._method = self._describe(target, plan, self._machine.wanted(resolved, plan))
+        self._machine.attach(resolved, plan)
         try:
             first = self._machine.sample()  # nothing counts yet, so this is how things stand when the run begins
             self._first = replace(first, at_ns=self._machine.begin())
@@ -67,7 +79,7 @@ class EbpfCollector:
                 ", ".join(self._machine.sources_of(hook.name, targeted=True)),
                 self._machine.absent_hook(hook.name, targeted=True),
             )
-            for hook in self._hooks
+            for hook in self._hooks.values()
             if not hook.raised_on
         ]
         details = {
@@ -87,7 +99,7 @@ class EbpfCollector:
         """Which of a module's metrics can be measured with or without a target, from what, and why not the others."""
         reason = self._machine.unit.absent_modules.get(module.name, "")
         if reason:
-            return ModuleStatus(module.name, "down", reason)
+            return ModuleStatus(module.name, "down", reason, options=option_states(module, self._options, "down"))
         unavailable, sources = {}, {}
         for metric in dict.fromkeys((*module.reported, *module.per_process)):
             lacking = self._lacking(module, metric, targeted=targeted)
@@ -100,9 +112,11 @@ class EbpfCollector:
                 listed = (self._machine.sources_of(hook, targeted=targeted) for hook in hooks)
                 found = dict.fromkeys(source for sources_of_hook in listed for source in sources_of_hook)
                 sources[reported_key(metric)] = ", ".join(found)
-        state: State = "up" if not unavailable else "degraded" if sources else "down"
+        optional = not_asked_for(module, self._hooks, self._options)
+        state: State = "up" if unavailable.keys() <= optional.keys() else "degraded" if sources else "down"
         why = "; ".join(dict.fromkeys(unavailable.values())) if state == "down" else ""
-        return ModuleStatus(module.name, state, why, sources, unavailable)
+        options = option_states(module, self._options, state)
+        return ModuleStatus(module.name, state, why, sources, unavailable, options)
 
     def _lacking(self, module: Module, metric: Metric, *, targeted: bool) -> str:
         if isinstance(metric, Procfs) and not proc_counters([metric.field]):
@@ -111,15 +125,24 @@ class EbpfCollector:
         facts = [m.needs for m in (metric, *module.sources_of(metric)) if m.needs]
         return "; ".join(dict.fromkeys(filter(None, (*missing, *map(self._machine.lacks, facts)))))
 
-    def _describe(self, statuses: Mapping[str, ModuleStatus]) -> Method:
-        up = [status for status in statuses.values() if status.state != "down"]
+    def _describe(self, target: Target, plan: Plan, attached: Collection[str]) -> Method:
+        """How a run is measured that collects what `plan` names, with programs at the hooks `attached`."""
+        statuses = self._statuses[target.kind != "machine"]
+        asked = {name: status for name, status in statuses.items() if plan.collects(name)}
+        modules = tuple(m for m in self._machine.modules if m.name in asked and asked[m.name].state != "down")
+        optional = {m.name: not_asked_for(m, self._hooks, plan.probes) for m in modules}
         chosen = self._machine.programs.chosen
         return Method(
-            modules=tuple(m for m in self._machine.modules if statuses[m.name].state != "down"),
-            sources={status.name: status.sources for status in up},
-            unavailable={status.name: status.unavailable for status in up},
-            absent={s.name: s.reason for s in statuses.values() if s.state == "down"},
-            program_sources={hook: str(program.source) for hook, program in chosen.items()},
+            modules=modules,
+            sources={
+                name: {key: source for key, source in asked[name].sources.items() if key not in absent}
+                for name, absent in optional.items()
+            },
+            unavailable={name: absent | asked[name].unavailable for name, absent in optional.items()},
+            absent={status.name: status.reason for status in asked.values() if status.state == "down"},
+            program_sources={hook: str(chosen[hook].source) for hook in attached},
             cpus=os.cpu_count() or 1,
-            raised_on={hook.name: hook.raised_on for hook in self._hooks if hook.raised_on},
+            sample_interval=plan.sample_interval,
+            raised_on={hook.name: hook.raised_on for hook in self._hooks.values() if hook.raised_on},
+            target=target,
         )

@@ -14,11 +14,17 @@ from dataclasses import dataclass, field
 from chainbench_agent.collector.base import CollectorStatus, HookStatus, ModuleStatus
 from chainbench_agent.evidence.model import Evidence, Run, Section, Target
 from chainbench_agent.kernel.namespaces import Peer
+from chainbench_agent.plan import EVERYTHING, Plan
 
 STATUS = CollectorStatus(
     backend="ebpf",
     modules=(
-        ModuleStatus("runqlat", "up", sources={"histogram": "raw_tracepoint:sched_switch"}),
+        ModuleStatus(
+            "runqlat",
+            "up",
+            sources={"histogram": "raw_tracepoint:sched_switch"},
+            options={"by_cpu": "up", "by_class": "off"},
+        ),
         ModuleStatus("exec", "degraded", unavailable={"forks": "no tracepoint"}),
         ModuleStatus("cpu", "off"),
     ),
@@ -40,6 +46,7 @@ class FakeCollector:
     holds: dict[str, threading.Event] = field(default_factory=dict)
     target_gone: bool = False
     started_for: tuple[Target, Peer | None] = (Target(), None)
+    planned: Plan = EVERYTHING
     calls: list[str] = field(default_factory=list)
     collecting: bool = False
     entered: defaultdict[str, threading.Event] = field(default_factory=lambda: defaultdict(threading.Event))
@@ -49,8 +56,8 @@ class FakeCollector:
     def gone(self) -> bool:
         return self.target_gone
 
-    def start(self, target: Target, peer: Peer | None = None) -> None:
-        self.started_for = (target, peer)
+    def start(self, target: Target, peer: Peer | None = None, plan: Plan = EVERYTHING) -> None:
+        self.started_for, self.planned = (target, peer), plan
         with self._call("start"):
             if self.collecting:
                 raise RuntimeError("start: is already collecting")

@@ -9,17 +9,19 @@ cross-check.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from random import Random
 from typing import Final
 
-from chainbench_agent.collector.base import CollectorStatus, ModuleStatus
+from chainbench_agent.collector.base import CollectorStatus, ModuleStatus, not_asked_for, option_states
 from chainbench_agent.evidence.build import section
 from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.evidence.model import Evidence, Labels, Run, Section, Target
 from chainbench_agent.evidence.sample import HistogramCounts, Value
 from chainbench_agent.histogram import lower_bound_ns, slot_of, upper_bound_ns
 from chainbench_agent.kernel.namespaces import Peer
+from chainbench_agent.plan import EVERYTHING, Plan
+from chainbench_agent.probes import HOOKS
 from chainbench_agent.spec import HISTOGRAM_SLOTS, Counter, Distribution, Keyed, Metric, Module, Names, Procfs, Table
 
 MOCK: Final = "mock"
@@ -38,18 +40,25 @@ class MockCollector:
     """See base.Collector.  `reason` and `remedy`: why eBPF cannot run here, and what would change that."""
 
     def __init__(
-        self, reason: str, remedy: str, catalog: Iterable[Module], details: Mapping[str, str] | None = None
+        self,
+        reason: str,
+        remedy: str,
+        catalog: Iterable[Module],
+        details: Mapping[str, str] | None = None,
+        options: Collection[str] = (),
     ) -> None:
         self._reason = reason
         self._target = Target()
+        self._plan = EVERYTHING
         self._remedy = remedy
         self._catalog = tuple(catalog)
         self._details = dict(details or {})
+        self._options = options
 
-    def start(self, target: Target, peer: Peer | None = None) -> None:
+    def start(self, target: Target, peer: Peer | None = None, plan: Plan = EVERYTHING) -> None:
         """Nothing to begin: the numbers depend on the run alone."""
         del peer
-        self._target = target
+        self._target, self._plan = target, plan
 
     def gone(self) -> bool:
         return False
@@ -64,25 +73,31 @@ class MockCollector:
             reason=self._reason,
             run=run,
             target=self._target,
-            sections={module.section_key: _section(module, run) for module in self._catalog},
+            sections={
+                m.section_key: _section(m, run, self._plan) for m in self._catalog if self._plan.collects(m.name)
+            },
         )
 
     def status(self) -> CollectorStatus:
-        modules = [ModuleStatus(module.name, "down", self._reason) for module in self._catalog]
+        modules = [
+            ModuleStatus(m.name, "down", self._reason, options=option_states(m, self._options, "down"))
+            for m in self._catalog
+        ]
         return CollectorStatus(MOCK, modules, reason=self._reason, remedy=self._remedy, details=self._details)
 
     def close(self) -> None:
         """Nothing is held."""
 
 
-def _section(module: Module, run: Run) -> Section:
+def _section(module: Module, run: Run, plan: Plan) -> Section:
     labels = [str(getattr(run, name)) for name in Labels.model_fields]
     counts = {
         metric.name: _made_up(metric, _random(*labels, module.name, metric.name), run.duration_ms / 1e3)
         for metric in (*module.per_cpu, *module.keyed, *module.procfs)
     }
-    sources = {reported_key(metric): MOCK for metric in module.reported}
-    return section(module, counts, _names(module), {}, sources)
+    absent = not_asked_for(module, {hook.name: hook for hook in HOOKS}, plan.probes)
+    sources = {key: MOCK for metric in module.reported if (key := reported_key(metric)) not in absent}
+    return section(module, counts, _names(module), absent, sources)
 
 
 def _random(*seed: str) -> Random:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from chainbench_agent.collector.base import Collector, CollectorStatus
 from chainbench_agent.evidence.model import Evidence, Run, Target
 from chainbench_agent.kernel.namespaces import Peer
+from chainbench_agent.plan import Plan
 
 
 class SharedCollector:
@@ -19,10 +20,10 @@ class SharedCollector:
         self._status = collector.status()
         self._so_far: Evidence | None = None
 
-    def start(self, target: Target, peer: Peer | None) -> None:
+    def start(self, target: Target, peer: Peer | None, plan: Plan) -> None:
         with self._turn:
             self._so_far = None
-            self._collector.start(target, peer)
+            self._collector.start(target, peer, plan)
 
     def gone(self) -> bool:
         """False as well while the collector is at work."""

@@ -14,12 +14,15 @@ from chainbench_agent.evidence.cost import cost
 from chainbench_agent.evidence.cross_check import counters_check, schedstat_check
 from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.evidence.ledger import ledger
-from chainbench_agent.evidence.model import Evidence, Loss, Run, Section, Target
+from chainbench_agent.evidence.model import CrossCheck, Evidence, Loss, Run, Section, Target
 from chainbench_agent.evidence.open_intervals import close_intervals, close_processes
 from chainbench_agent.evidence.sample import HistogramCounts, Sample, Value
+from chainbench_agent.evidence.sampling import sampling
 from chainbench_agent.evidence.top_processes import top_processes
 from chainbench_agent.histogram import QUANTILES, UPPER_BOUNDS_NS, quantile_ns
 from chainbench_agent.spec import Counter, Derived, Distribution, Metric, Module, Names, Procfs, Table
+
+NO_LEDGER = "where all the time went is told by the module offcpu, which does not collect in this run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +37,12 @@ class Method:
     absent: Mapping[str, str]
     """Module → reason, for those that are not there at all."""
     program_sources: Mapping[str, str]
-    """Hook → the source it is attached to."""
+    """Hook → the source it is attached to, in this run."""
     cpus: int
     raised_on: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Hook that has no program of its own → the hooks whose programs raise it."""
+    sample_interval: int = 1
+    """Of the events of a sampled metric, one in so many was recorded."""
     target: Target = field(default_factory=Target)
     """Whose events count, as it was asked for."""
 
@@ -57,11 +62,13 @@ def build(run: Run, method: Method, first: Sample, last: Sample, names: Names) -
     grown = {module.name: difference(module, first, last) for module in method.modules}
     counts = close_intervals(grown, first, last, kernel_threads=method.targeted)
     processes = close_processes(first, last, kernel_threads=method.targeted)
+    explained = method.targeted and "offcpu" in counts
     sections = {
         module.section_key: section(
             module, counts[module.name], names, method.unavailable[module.name], method.sources[module.name]
         )
         | top_processes(module, counts[module.name], processes, method.unavailable[module.name])
+        | sampling(module, counts[module.name], names, method.unavailable[module.name], method.sample_interval)
         | (_scope(module) if method.targeted else {})
         for module in method.modules
     }
@@ -71,12 +78,19 @@ def build(run: Run, method: Method, first: Sample, last: Sample, names: Names) -
         run=run,
         target=_population(method.target, first, last),
         sections=sections,
-        ledger=ledger(counts["offcpu"], names, first, last) if method.targeted and "offcpu" in counts else None,
-        unavailable=dict(method.absent),
+        ledger=ledger(counts["offcpu"], names, first, last) if explained else None,
+        unavailable={**method.absent, **({"ledger": NO_LEDGER} if method.targeted and not explained else {})},
         loss=_loss(first, last),
         cost=cost(method.program_sources, method.parts, method.cpus, first, last),
-        cross_check=schedstat_check(first, last) if method.targeted else counters_check(sections, first, last),
+        cross_check=_cross_check(method, sections, first, last),
     )
+
+
+def _cross_check(method: Method, sections: Mapping[str, Section], first: Sample, last: Sample) -> dict[str, CrossCheck]:
+    """Of a target, the ledger is what the kernel's account can be held against."""
+    if not method.targeted:
+        return counters_check(sections, first, last)
+    return schedstat_check(first, last) if "offcpu" in sections else {}
 
 
 def _scope(module: Module) -> Section:

@@ -17,7 +17,7 @@ from chainbench_agent.evidence.sample import Sample
 def cost(
     sources: Mapping[str, str], parts: Mapping[str, frozenset[str]], cpus: int, first: Sample, last: Sample
 ) -> Cost | None:
-    """`sources`: hook → what feeds its program; `parts`: module → the hooks that it has a part in.
+    """`sources`: hook → what feeds its program, of those that this run attached; `parts`: module → the hooks that it has a part in.
 
     None if there are no programs.
     """
@@ -31,6 +31,7 @@ def cost(
             ns=run.ns - first.programs[hook].ns,
         )
         for hook, run in last.programs.items()
+        if hook in sources
     }
     sharers = Counter(hook for hooks in parts.values() for hook in hooks)
     cpu_ns = (last.at_ns - first.at_ns) * cpus

@@ -38,6 +38,10 @@ class Run(Labels):
     started_at: datetime
     duration_ms: float
     ended_by: Literal["stop", "shutdown", "max_duration", "target_gone", "running"]
+    probes: tuple[str, ...] | None = None
+    """The modules and options that were to collect; None where nobody chose."""
+    sample_interval: int = 1
+    """Of the hottest events one in so many was recorded (evidence/sampling.py)."""
 
 
 class Target(_Model):
@@ -113,7 +117,7 @@ class Evidence(_Model):
     ledger: Section | None = None
     """With a target: where all the time of its threads went (evidence/ledger.py)."""
     unavailable: dict[str, str] = Field(default_factory=dict)
-    """Modules that are absent, and why."""
+    """Modules that are absent, and why; with a target the `ledger` as well, if there is none."""
     loss: Loss | None = None
     cost: Cost | None = None
     cross_check: dict[str, CrossCheck] = Field(default_factory=dict)

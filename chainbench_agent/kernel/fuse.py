@@ -11,7 +11,7 @@ A state machine is a support file NAME.h that handles hooks, as `NAME_on_HOOK`, 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from chainbench_agent.kernel.entries import Program, entry, program_name
@@ -88,6 +88,7 @@ def fuse(
     target = _read("target.h")
     follows = handlers(target, "target")
     raised = frozenset().union(*map(_raised_in, machines.values()))
+    bits = {module.name: 1 << place for place, module in enumerate(modules)}
     wanted = [hook for hook in hooks if hook.name in follows or any(hook.name in on for on in handled.values())]
     programs = [
         Program(program_name(hook, source, index), hook.name, source)
@@ -101,9 +102,9 @@ def fuse(
         _process(modules),
         *map(_read, dict.fromkeys(("process.h", "target.h", *(STATE_MACHINES[name] for name in machines)))),
         *(_values(module) + texts[module.name] for module in modules),
-        *(_raise(hook, handled) for hook in hooks if hook.name in raised),
+        *(_raise(hook, handled, bits) for hook in hooks if hook.name in raised),
         *machines.values(),
-        *(_raise(hook, handled) for hook in wanted if not hook.raised_on),
+        *(_raise(hook, handled, bits) for hook in wanted if not hook.raised_on),
         _read("identify.h"),
         *(entry(program, placed[program.hook], follows) for program in programs),
     ]
@@ -188,7 +189,7 @@ def _field(metric: object) -> str:
     raise TypeError(f"{metric!r} has no field in the per-CPU struct")
 
 
-def _raise(hook: Hook, handled: dict[str, frozenset[str]]) -> str:
+def _raise(hook: Hook, handled: Mapping[str, frozenset[str]], bits: Mapping[str, int]) -> str:
     names = [re.sub(r".*\W", "", param) for param in hook.params]
     lines = [
         f"static __always_inline void cb_raise_{hook.name}({', '.join(('struct cb_event *ev', *hook.params))})",
@@ -201,7 +202,8 @@ def _raise(hook: Hook, handled: dict[str, frozenset[str]]) -> str:
         if owner in STATE_MACHINES:
             lines.append(f"\t{owner}_on_{hook.name}({', '.join(('ev', *names))});")
             continue
-        lines.append(f"\tstruct cb_{owner} *for_{owner} = cb_{owner}.lookup(&zero);")
+        collects = f"cb_collects(ev, {bits[owner]:#x})"
+        lines.append(f"\tstruct cb_{owner} *for_{owner} = {collects} ? cb_{owner}.lookup(&zero) : NULL;")
         lines.append(f"\tif (for_{owner})")
         lines.append(f"\t\t{owner}_on_{hook.name}({', '.join(('ev', f'for_{owner}', *names))});")
     return "\n".join([*lines, "}", ""])

@@ -10,7 +10,7 @@ import mmap
 import os
 import struct
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import IntEnum
 from pathlib import Path
 
@@ -24,10 +24,12 @@ from chainbench_agent.kernel.programs import Programs
 from chainbench_agent.kernel.symbols import Symbols
 from chainbench_agent.kernel.target import KernelTarget, Kind, cgroup_threads, leave, schedstat, seed, sleepers
 from chainbench_agent.kernel.unit import load_unit
+from chainbench_agent.kernel.wanted import idle_modules, wanted_hooks
+from chainbench_agent.plan import EVERYTHING, Plan
 from chainbench_agent.probes import CALLS
 from chainbench_agent.spec import Hook, Module, Names
 
-_CONFIG = struct.Struct("=QQIIIIIII4x")  # struct cb_config of probes/common.h
+_CONFIG = struct.Struct("=QQIIIIIIII")  # struct cb_config of probes/common.h
 _LOSS = struct.Struct("=QQQQ")  # struct cb_loss
 _IDENTITY = struct.Struct("=IIQ")  # struct cb_identity of probes/identify.h
 LOSS_CAUSES = ("task_collisions", "unseen_switches", "keys_full", "members_full")
@@ -45,16 +47,18 @@ class Phase(IntEnum):
 class Machine:
     """The one seam in front of the kernel.  Every call raises OSError with what the kernel said."""
 
-    def __init__(self, modules: Iterable[Module], hooks: Iterable[Hook], cache_dir: Path) -> None:
+    def __init__(
+        self, modules: Iterable[Module], hooks: Iterable[Hook], cache_dir: Path, options: Collection[str] = ()
+    ) -> None:
         """Compile, load and try to attach.  Raises SetupError, saying what is missing, if that cannot be done."""
         self._hooks = {hook.name: hook for hook in hooks}
-        self.unit = load_unit(modules, self._hooks.values(), cache_dir)
+        self.unit = load_unit(modules, self._hooks.values(), cache_dir, options)
         loaded = self.unit.loaded
         self._maps = loaded.maps
         self._facts: dict[str, str] = {}
         self._run = 0
         self._target = KernelTarget()
-        self._sample_interval = 1
+        self._plan = EVERYTHING
         self._seeds = 0
         self._began_ns = 0
         self._stats_fd = -1
@@ -97,8 +101,14 @@ class Machine:
             self._facts[fact] = FACTS[fact]()
         return self._facts[fact]
 
-    def attach(self, target: KernelTarget, sample_interval: int = 1) -> None:
-        """Make ready for a run: empty the hashes, attach the programs, find out who is in the target."""
+    def wanted(self, target: KernelTarget, plan: Plan = EVERYTHING) -> frozenset[str]:
+        """The hooks that a run of `target` has programs of."""
+        targeted = target.kind != Kind.MACHINE
+        hooks = wanted_hooks(self.modules, self._hooks, self.unit.unit.follows, plan, targeted=targeted)
+        return hooks & self.programs.chosen.keys()
+
+    def attach(self, target: KernelTarget, plan: Plan = EVERYTHING) -> None:
+        """Make ready for a run: empty the hashes, attach what `plan` needs, find out who is in the target."""
         for name in self._keyed():
             table = self._maps[name]
             for key in libbpf.keys(table.fd, table.key_size):
@@ -106,11 +116,11 @@ class Machine:
         libbpf.update(self._maps["cb_kept"].fd, 0, bytes(8))
         self._run += 1
         self._target = target
-        self._sample_interval = sample_interval
+        self._plan = plan
         self._configure(Phase.SEEDING if target.kind == Kind.TREE else Phase.OFF)
         self._stats_fd = libbpf.enable_stats()
         try:
-            self.programs.attach(self._wanted(target))
+            self.programs.attach(self.wanted(target, plan))
             self._seeds = self._seed()
         except OSError:
             self.detach()
@@ -161,8 +171,9 @@ class Machine:
         sampled = last.modules.get("offcpu", {}).get("sampled_ns", {})
         keys = sampled if isinstance(sampled, Mapping) else ()
         ids = {int.from_bytes(key[4:], "little", signed=True) for key in keys} | {t.stack for t in last.tasks}
-        stacks = {i: self._stack(i) for i in ids if i >= 0}
-        return Names(names.tables(), stacks, first.throttled, last.throttled, last.at_ns - first.at_ns)
+        look, stacks = self._symbols, self._maps.get("offcpu_stacks")
+        known = {i: look.stack(stacks, i) for i in ids if i >= 0} if look and stacks else {}
+        return Names(names.tables(), known, first.throttled, last.throttled, last.at_ns - first.at_ns)
 
     def close(self) -> None:
         self.detach()
@@ -180,18 +191,10 @@ class Machine:
 
     def _configure(self, phase: Phase) -> int:
         now_ns, target = time.monotonic_ns(), self._target
-        head = (now_ns, target.cgroup_id, self._run, phase, *self._agent)
-        libbpf.update(
-            self._maps["cb_config"].fd, 0, _CONFIG.pack(*head, target.kind, target.cgroup_level, self._sample_interval)
-        )
+        head = (now_ns, target.cgroup_id, self._run, phase, *self._agent, target.kind, target.cgroup_level)
+        config = _CONFIG.pack(*head, self._plan.sample_interval, idle_modules(self.modules, self._plan))
+        libbpf.update(self._maps["cb_config"].fd, 0, config)
         return now_ns
-
-    def _wanted(self, target: KernelTarget) -> frozenset[str]:
-        """The hooks of the modules; a target needs those that follow it as well."""
-        if target.kind != Kind.MACHINE:
-            return frozenset(self._hooks)
-        named = (name for module in self.modules for name in module.hooks)
-        return self.unit.unit.follows.union(hook for name in named for hook in self._on(name, targeted=False))
 
     def _seed(self) -> int:
         members = self._maps["cb_members"].fd
@@ -268,12 +271,3 @@ class Machine:
     def _per_cpu(self, name: str) -> bytes:
         table = self._maps[name]
         return libbpf.lookup_all_cpus(table.fd, table.value_size)
-
-    def _stack(self, stack_id: int) -> tuple[str, ...]:
-        table = self._maps["offcpu_stacks"]
-        try:
-            raw = libbpf.lookup(table.fd, stack_id, table.value_size)
-        except OSError:  # taken away by another stack
-            return ()
-        addresses = struct.unpack(f"={table.value_size // 8}Q", raw)
-        return tuple(self._symbols.name_of(address) for address in addresses if address) if self._symbols else ()

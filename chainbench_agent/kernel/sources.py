@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection
 
 from chainbench_agent.headers.btf import Btf
 from chainbench_agent.spec import Hook, Source
 
 
-def eligible(hook: Hook, btf: Btf) -> tuple[list[Source], str]:
-    """The sources whose arguments are what the hook's parameters say, and why the others are not."""
+def eligible(hook: Hook, btf: Btf, options: Collection[str] = ()) -> tuple[list[Source], str]:
+    """The sources whose arguments are what the hook's parameters say, and why the others are not.
+
+    A hook of an option that is not among `options` has none.
+    """
+    if hook.option and hook.option not in options:
+        return [], f"not asked for: start the agent with --probes {hook.option}"
     fitting: list[Source] = []
     reasons: list[str] = []
     for source in hook.sources:

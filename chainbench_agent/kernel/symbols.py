@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import re
+import struct
 from array import array
 from bisect import bisect_right
 from pathlib import Path
+
+from chainbench_agent.kernel import libbpf
+from chainbench_agent.kernel.loader import MapFd
 
 KALLSYMS = Path("/proc/kallsyms")
 
@@ -41,3 +45,12 @@ class Symbols:
             return ""
         start = self._ends[index - 1] if index else 0
         return self._names[start : self._ends[index]].decode()
+
+    def stack(self, stacks: MapFd, stack_id: int) -> tuple[str, ...]:
+        """The functions of a stack in that map, innermost first; none if another stack has taken its place."""
+        try:
+            raw = libbpf.lookup(stacks.fd, stack_id, stacks.value_size)
+        except OSError:
+            return ()
+        addresses = struct.unpack(f"={stacks.value_size // 8}Q", raw)
+        return tuple(self.name_of(address) for address in addresses if address)

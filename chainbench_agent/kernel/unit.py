@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -35,14 +35,16 @@ class LoadedUnit:
             os.close(fd)
 
 
-def load_unit(modules: Iterable[Module], hooks: Iterable[Hook], cache_dir: Path) -> LoadedUnit:
-    """Compile and load `modules`; one that does not compile is left out with clang's reason.
+def load_unit(
+    modules: Iterable[Module], hooks: Iterable[Hook], cache_dir: Path, options: Collection[str] = ()
+) -> LoadedUnit:
+    """Compile and load `modules` with those `options`; one that does not compile is left out with clang's reason.
 
     Raises SetupError when nothing can be loaded: no BTF, no BCC, no privileges, a wrong layout.
     """
     btf = Btf.load()
     modules, hooks = tuple(modules), tuple(hooks)
-    fitting = {hook.name: eligible(hook, btf) for hook in hooks}
+    fitting = {hook.name: eligible(hook, btf, options) for hook in hooks}
     absent = {name: reason for name, (sources, reason) in fitting.items() if reason and not sources}
 
     def attempt(chosen: tuple[Module, ...]) -> LoadedUnit:

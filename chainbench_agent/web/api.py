@@ -10,6 +10,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ValidationError
 
 from chainbench_agent.kernel.namespaces import Peer
+from chainbench_agent.plan import ALL, Plan, choose
 from chainbench_agent.runs import Runs
 from chainbench_agent.web.models import ReportRequest, StartRequest
 from chainbench_agent.web.problems import JSON_REMEDY, BadBody, problem
@@ -24,9 +25,10 @@ Body = TypeVar("Body", bound=BaseModel)
 class Api:
     """Answers requests, from any number of threads."""
 
-    def __init__(self, runs: Runs, metrics: Metrics) -> None:
+    def __init__(self, runs: Runs, metrics: Metrics, sample_interval: int) -> None:
         self._runs = runs
         self._metrics = metrics
+        self._sample_interval = sample_interval
 
     def add_to(self, app: Flask) -> None:
         app.add_url_rule("/start", "start", self.start, methods=["POST"])
@@ -38,9 +40,10 @@ class Api:
 
     def start(self) -> ResponseReturnValue:
         collector = self._runs.status().collector
-        collecting = [module.name for module in collector.modules if module.state != "off"]
-        asked = _body(StartRequest, collecting)
-        active = self._runs.start(asked.labels, asked.target, _peer(), asked.longest_s)
+        loaded = [name for module in collector.modules for name in module.loaded]
+        asked = _body(StartRequest, loaded)
+        plan = Plan(choose(asked.probes or [ALL], loaded), asked.sample_interval or self._sample_interval)
+        active = self._runs.start(asked.labels, asked.target, _peer(), asked.longest_s, plan)
         return {
             "status": "started",
             "run_id": active.id,
@@ -48,6 +51,8 @@ class Api:
             "machine": self._runs.machine,
             "started_at": timestamp(active.started_at),
             "target": asked.target.model_dump(exclude_none=True),
+            "probes": plan.probes,
+            "sample_interval": plan.sample_interval,
             **backend_json(collector),
         }
 

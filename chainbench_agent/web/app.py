@@ -12,12 +12,12 @@ LONGEST_BODY = 64 * 1024
 """The largest sensible body is under 2 KiB."""
 
 
-def create_app(runs: Runs, metrics: Metrics) -> Flask:
-    """`metrics` renders the exposition for an Accept header."""
+def create_app(runs: Runs, metrics: Metrics, sample_interval: int = 1) -> Flask:
+    """`metrics` renders the exposition for an Accept header; `sample_interval` is that of runs that name none."""
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = LONGEST_BODY
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the evidence has an order made for reading
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     problems.install(app)
-    Api(runs, metrics).add_to(app)
+    Api(runs, metrics, sample_interval).add_to(app)
     return app

@@ -24,6 +24,7 @@ from pydantic_core import PydanticCustomError
 from chainbench_agent.active import MAX_DURATION_S
 from chainbench_agent.evidence.model import Labels, Target
 from chainbench_agent.evidence.report import Report
+from chainbench_agent.plan import MAX_SAMPLE_INTERVAL, unknown
 
 
 def _in_print(text: str) -> str:
@@ -36,6 +37,11 @@ def _in_print(text: str) -> str:
 def _zero_or_one(value: object) -> object:
     """Runners in the wild send flags as integers."""
     return bool(value) if type(value) is int and value in (0, 1) else value
+
+
+def _split(value: object) -> object:
+    """A text with commas is a list of names, as on the command line."""
+    return [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
 _OptionalWord = Annotated[
@@ -62,6 +68,18 @@ _Duration = Annotated[
     float | None,
     Field(strict=True, gt=0, le=7 * 86400, allow_inf_nan=False, description="a number of seconds, a week at most"),
 ]
+_Name = Annotated[str, StringConstraints(strict=True, strip_whitespace=True, min_length=1, max_length=100)]
+_Probes = Annotated[
+    Annotated[list[_Name], Field(min_length=1, max_length=100)] | None,
+    BeforeValidator(_split),
+    Field(description='a list of modules and module:options, such as ["exec", "cpu"]'),
+]
+_Interval = Annotated[
+    int | None,
+    Field(
+        strict=True, ge=1, le=MAX_SAMPLE_INTERVAL, description="a whole number: 1 for every event, 10 for one in ten"
+    ),
+]
 _Flag = Annotated[StrictBool | None, BeforeValidator(_zero_or_one), Field(description="true or false")]
 
 
@@ -70,7 +88,7 @@ def _refuse(message: str, remedy: str) -> PydanticCustomError:
 
 
 class StartRequest(Labels):
-    """All five labels.  The validation context is the names of the modules that collect."""
+    """All five labels.  The validation context is the names of the modules and options that are loaded."""
 
     model_config = ConfigDict(extra="ignore")
 
@@ -82,8 +100,8 @@ class StartRequest(Labels):
 
     pid: _Pid = None
     cgroup: _Cgroup = None
-    probes: object = None
-    sample_interval: object = None
+    probes: _Probes = None
+    sample_interval: _Interval = None
     max_duration_s: _Duration = None
 
     @property
@@ -109,29 +127,13 @@ class StartRequest(Labels):
             raise _refuse("a pid was sent as well", "send one of the two")
         return value
 
-    @field_validator("sample_interval")
-    @classmethod
-    def _every_event(cls, value: object) -> object:
-        if value is not None and value != 1:
-            raise _refuse("this version counts every event", "leave it out, or send 1")
-        return value
-
     @field_validator("probes")
     @classmethod
-    def _what_collects(cls, value: object, info: ValidationInfo) -> object:
-        collecting: Sequence[str] = info.context or ()
-        if value is not None and _names(value) not in (["all"], sorted(collecting)):
-            raise _refuse(
-                f"modules are chosen when the agent starts; it collects {', '.join(collecting)}",
-                "leave it out, or start the agent with --probes",
-            )
-        return value
-
-
-def _names(value: object) -> list[str]:
-    """A list of names, or a text with commas; sorted."""
-    names = value.split(",") if isinstance(value, str) else value
-    return sorted(str(name).strip() for name in names) if isinstance(names, list) else []
+    def _is_loaded(cls, names: list[str] | None, info: ValidationInfo) -> list[str] | None:
+        loaded: Sequence[str] = info.context or ()
+        if sentence := unknown(names or (), loaded):
+            raise _refuse(f"{sentence} (loaded)", "choose among those, or start the agent with --probes for others")
+        return names
 
 
 class ReportRequest(Report):

@@ -19,7 +19,7 @@ VERSION = version("chainbench-agent")
 def status_json(status: RunsStatus, machine: str) -> dict[str, Any]:
     """The run that is on, what collects and why the rest does not, and what the agent itself costs.
 
-    `run_id`, `labels`, `started_at` and `elapsed_ms` are null when no run is on.
+    `run_id`, `labels`, `started_at`, `elapsed_ms`, `probes` and `sample_interval` are null when no run is on.
     """
     active = status.active
     return {
@@ -29,6 +29,8 @@ def status_json(status: RunsStatus, machine: str) -> dict[str, Any]:
         "labels": active.labels.model_dump() if active else None,
         "started_at": timestamp(active.started_at) if active else None,
         "elapsed_ms": round(status.elapsed_ms, 3) if active else None,
+        "probes": active.plan.probes if active else None,
+        "sample_interval": active.plan.sample_interval if active else None,
         **({"failure": status.failure} if status.failure else {}),
         "machine": machine,
         **backend_json(status.collector),
@@ -55,7 +57,12 @@ def backend_json(collector: CollectorStatus) -> dict[str, Any]:
 
 
 def _module(module: ModuleStatus) -> dict[str, Any]:
-    known = {"reason": module.reason, "sources": module.sources, "unavailable": module.unavailable}
+    known = {
+        "reason": module.reason,
+        "options": module.options,
+        "sources": module.sources,
+        "unavailable": module.unavailable,
+    }
     return {"state": module.state, **{name: value for name, value in known.items() if value}}
 
 

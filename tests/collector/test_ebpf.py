@@ -14,6 +14,7 @@ from chainbench_agent.evidence.model import Run, Target
 from chainbench_agent.evidence.sample import ProgramRun, Sample
 from chainbench_agent.kernel.entries import Program
 from chainbench_agent.kernel.target import KernelTarget, Kind
+from chainbench_agent.plan import EVERYTHING, Plan
 from chainbench_agent.spec import Counter, Derived, Hook, Module, Names, raw_tracepoint
 
 RUN = Run(id="1", machine="host", started_at=datetime(2026, 1, 1, tzinfo=UTC), duration_ms=1, ended_by="stop")
@@ -69,7 +70,8 @@ class FakeMachine:
             header_tree="/cache/tree",
         )
 
-    def __call__(self, modules, hooks, cache_dir):
+    def __call__(self, modules, hooks, cache_dir, options):
+        self.options = options
         self.hooks = {hook.name: hook for hook in hooks}
         self.modules = tuple(m for m in modules if m.name not in self.unit.absent_modules)
         chosen = {
@@ -99,8 +101,13 @@ class FakeMachine:
         if name in self.fails:
             raise self.fails[name]
 
-    def attach(self, target):
-        self.target = target
+    def wanted(self, target, plan):
+        self.wanted_for = (target, plan)
+        named = [self.hooks[name] for m in self.modules if plan.collects(m.name) for name in m.hooks]
+        return {on for hook in named for on in hook.raised_on or (hook.name,)} & self.programs.chosen.keys()
+
+    def attach(self, target, plan):
+        self.target, self.plan = target, plan
         self.call("attach")
 
     def begin(self):
@@ -304,6 +311,85 @@ def test_a_start_that_fails_detaches(opened, machine, call):
         opened(machine).start(Target())
 
     assert machine.calls[-1] == "detach"
+
+
+EXEC_ONLY = Plan(("exec",), 10)
+
+
+def test_some_of_the_modules(opened, machine, monkeypatch):
+    """Nothing else is attached, in the evidence, or in what it cost; the next run has all of them again."""
+    methods = []
+    monkeypatch.setattr(ebpf, "build", lambda _run, method, *_: methods.append(method))
+    collector = opened(machine)
+    for plan in (EXEC_ONLY, EVERYTHING):
+        collector.start(Target(), None, plan)
+        assert (machine.plan, machine.wanted_for) == (plan, (KernelTarget(), plan))
+        collector.stop()
+        collector.evidence(RUN)
+    some, all_ = methods
+
+    assert (some.modules, all_.modules) == ((EXEC,), (EXEC, SCHED))
+    assert (some.sample_interval, all_.sample_interval) == (10, 1)
+    assert some.program_sources == {"fork": "raw_tracepoint:fork"}
+    assert all_.program_sources.keys() == {"fork", "switch", "wakeup"}
+    assert (some.sources.keys(), some.unavailable, some.absent) == ({"exec"}, {"exec": {}}, {})
+
+
+def test_a_module_that_was_not_chosen_is_not_absent(opened):
+    """Nobody asked for it, so nobody needs a reason; one that was asked for and is down has its own."""
+    machine = FakeMachine(absent={"fork": "no such tracepoint"})
+    collector = opened(machine)
+    found = []
+    for name in ("sched", "exec"):
+        collector.start(Target(), None, Plan((name,)))
+        found.append(collector.evidence(RUN))
+        collector.stop()
+
+    assert [list(evidence.sections) for evidence in found] == [["sched"], []]
+    assert [evidence.unavailable for evidence in found] == [{}, {"exec": "no such tracepoint"}]
+
+
+LOCKS = Module(
+    name="locks",
+    question="?",
+    options=("order",),
+    metrics=(
+        Counter(name="waits", help="", hooks=("switch",)),
+        Counter(name="cycles", help="", hooks=("acquired",)),
+    ),
+)
+ACQUIRED = Hook("acquired", ("int x",), (raw_tracepoint("acquired"),), option="locks:order")
+NOT_LOADED = "not asked for: start the agent with --probes locks:order"
+NOT_IN_RUN = "not asked for: name locks:order in the run's probes"
+
+
+@pytest.mark.parametrize(
+    ("loaded", "plan", "reason"),
+    [
+        ((), EVERYTHING, NOT_LOADED),
+        (("locks:order",), EVERYTHING, NOT_IN_RUN),
+        (("locks:order",), Plan(("locks",)), NOT_IN_RUN),
+        (("locks:order",), Plan(("locks", "locks:order")), None),
+    ],
+)
+def test_an_option(monkeypatch, tmp_path, loaded, plan, reason):
+    """Its metrics are measured where it was asked for twice; elsewhere they are absent, and no zero.
+
+    Not asking for it takes nothing from the module's state.
+    """
+    machine = FakeMachine(absent={} if loaded else {"acquired": NOT_LOADED})
+    machine.counts["locks"] = {"waits": 0, "cycles": 0}
+    monkeypatch.setattr(ebpf, "Machine", machine)
+    collector = EbpfCollector([LOCKS], [*HOOKS, ACQUIRED], tmp_path, loaded)
+    collector.start(Target(), None, plan)
+    section = collector.evidence(RUN).sections["locks"]
+    (status,) = collector.status().modules
+
+    assert (status.state, status.options) == ("up", {"order": "up" if loaded else "off"})
+    assert status.loaded == ("locks", *loaded)
+    assert section["waits"] == 0
+    assert section.get("unavailable") == ({"cycles": reason} if reason else None)
+    assert ("cycles" in section, "cycles" in section["sources"]) == (not reason, not reason)
 
 
 def test_close(opened, machine):

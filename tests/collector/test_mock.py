@@ -7,6 +7,7 @@ import pytest
 from chainbench_agent.collector.mock import MockCollector
 from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.evidence.model import Run, Target
+from chainbench_agent.plan import Plan
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.spec import Counter, Distribution, Keyed, Module, Table
 
@@ -59,6 +60,16 @@ def test_the_target_is_named_and_nothing_is_claimed_of_it(collector):
     assert collector.gone() is False
     collector.start(Target())
     assert collector.evidence(run()).target == Target()
+
+
+def test_only_what_was_chosen(collector):
+    """As in a measured run; made-up numbers have no standard error."""
+    collector.start(Target(), None, Plan(("exec", "syscalls"), 10))
+    evidence = collector.evidence(run())
+    assert evidence.sections.keys() == {"exec", "syscall_counts"}
+    assert "sampling" not in evidence.sections["syscall_counts"]
+    collector.start(Target())
+    assert len(collector.evidence(run()).sections) == len(CATALOG)
 
 
 @pytest.mark.parametrize("duration_ms", [0.0, 0.001, 1000.0, 3_600_000.0])

@@ -55,6 +55,7 @@ def test_a_run_has_its_labels_and_times():
         "started_at": "2026-11-22T12:00:00Z",
         "duration_ms": 1500.5,
         "ended_by": "stop",
+        "sample_interval": 1,
     }
 
 

@@ -8,6 +8,7 @@ import pytest
 
 from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.evidence.model import Run, Target
+from chainbench_agent.plan import EVERYTHING
 from chainbench_agent.probes import CATALOG, HOOKS
 
 RUN = Run(id="test", machine="test", started_at=datetime(2026, 1, 1, tzinfo=UTC), duration_ms=0, ended_by="stop")
@@ -60,10 +61,10 @@ class Targeted:
         self.process.stdout.readline()  # it has started
         self.output = ""
 
-    def run(self, target=None):
+    def run(self, target=None, plan=EVERYTHING):
         """The evidence, as JSON, of a run from before the first line of the code until the process has ended."""
         target = target or Target(kind="pid", pid=self.process.pid)
-        self.collector.start(target)
+        self.collector.start(target, None, plan)
         try:
             self.output, _ = self.process.communicate("\n")
         finally:

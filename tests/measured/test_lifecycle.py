@@ -54,7 +54,7 @@ def test_attached_only_during_a_run(collector):
     during = links()
     collector.stop()
 
-    assert during - before == len(collector._machine._wanted(KernelTarget()) & set(collector._machine.programs.chosen))
+    assert during - before == len(collector._machine.wanted(KernelTarget()))
     assert links() == before
     stats = Path("/proc/sys/kernel/bpf_stats_enabled")
     saved = stats.read_text()

@@ -43,6 +43,7 @@ class UserSpace:
         self.target = KernelTarget()
         self.attached = False
         self.sample_interval = 1
+        self.idle_modules = 0
         for maker in ("shim_task", "shim_request", "shim_bio", "shim_cut_off", "shim_cgroup"):
             getattr(library, maker).restype = ctypes.c_void_p
         self.idle = self.task(0)
@@ -163,7 +164,8 @@ class UserSpace:
     def _configure(self, phase):
         target = self.target
         head = (self.now_ns, target.cgroup_id, self.run, phase, AGENT, AGENT + 1)
-        packed = machine._CONFIG.pack(*head, target.kind, target.cgroup_level, self.sample_interval)
+        head = (*head, target.kind, target.cgroup_level)
+        packed = machine._CONFIG.pack(*head, self.sample_interval, self.idle_modules)
         size = self.get("cb_config_size")
         assert size == len(packed)
         (ctypes.c_char * size).in_dll(self.library, "cb_config_cells").raw = packed

@@ -8,7 +8,9 @@ import pytest
 from chainbench_agent.active import MAX_DURATION_S
 from chainbench_agent.collector.base import CollectorStatus
 from chainbench_agent.collector.fake import FakeCollector
+from chainbench_agent.plan import MAX_SAMPLE_INTERVAL, Plan
 from chainbench_agent.runs import Runs
+from chainbench_agent.web.app import create_app
 
 REPORT = {
     "impl": "python",
@@ -70,10 +72,51 @@ def test_start_for_at_most_so_long(client, labels, monkeypatch, extra, longest_s
     """An hour, unless the request says otherwise."""
     asked = []
     start = Runs.start
-    monkeypatch.setattr(Runs, "start", lambda *how: asked.append(how[-1]) or start(*how))
+    monkeypatch.setattr(Runs, "start", lambda *how: asked.append(how[4]) or start(*how))
 
     assert client.post("/start", json=labels | extra).status_code == 200
     assert asked == [longest_s]
+
+
+LOADED = ("runqlat", "runqlat:by_cpu", "exec")
+
+
+@pytest.mark.parametrize(
+    ("probes", "chosen"),
+    [
+        (None, ("runqlat", "exec")),
+        ("all", ("runqlat", "exec")),
+        (["all"], ("runqlat", "exec")),
+        (["all", "runqlat:by_cpu"], LOADED),
+        (["exec"], ("exec",)),
+        ("exec, runqlat", ("runqlat", "exec")),
+        (["exec", "exec"], ("exec",)),
+        ("runqlat:by_cpu", ("runqlat", "runqlat:by_cpu")),
+    ],
+)
+def test_start_with_some_of_the_modules(client, labels, collector, probes, chosen):
+    """Named in the answer, in /status and in the evidence; an option brings its module, and has to be named."""
+    answer = client.post("/start", json=labels | {"probes": probes})
+
+    assert (answer.status_code, answer.json["probes"]) == (200, list(chosen))
+    assert collector.planned == Plan(chosen, 1)
+    assert client.get("/status").json["probes"] == list(chosen)
+    assert client.post("/stop").json["run"]["probes"] == list(chosen)
+
+
+@pytest.mark.parametrize(
+    ("sent", "interval"),
+    [({}, 7), ({"sample_interval": None}, 7), *(({"sample_interval": n}, n) for n in (1, MAX_SAMPLE_INTERVAL))],
+)
+def test_start_with_sampling(runs, labels, collector, sent, interval):
+    """What the request says, else what the agent was started with."""
+    client = create_app(runs, lambda _: (b"", ""), sample_interval=7).test_client()
+    answer = client.post("/start", json=labels | sent)
+
+    assert (answer.status_code, answer.json["sample_interval"]) == (200, interval)
+    assert collector.planned.sample_interval == interval
+    assert client.get("/status").json["sample_interval"] == interval
+    assert client.post("/stop").json["run"]["sample_interval"] == interval
 
 
 def test_a_run_that_ended_by_itself(client, labels, runs):
@@ -97,12 +140,6 @@ def test_a_run_that_ended_by_itself(client, labels, runs):
     [
         {"runner_version": "2.1", "anything": {"else": [1]}},
         {"pid": None, "cgroup": None, "probes": None, "max_duration_s": None, "sample_interval": None},
-        {"sample_interval": 1},
-        {"probes": ["runqlat", "exec"]},
-        {"probes": ["exec", "runqlat"]},
-        {"probes": "exec, runqlat"},
-        {"probes": "all"},
-        {"probes": ["all"]},
     ],
 )
 def test_start_ignores_what_changes_nothing(client, labels, extra):
@@ -169,9 +206,14 @@ def test_status_when_idle(client):
     status = client.get("/status").json
 
     assert (status["status"], status["running"]) == ("idle", False)
-    assert [status[key] for key in ("run_id", "labels", "started_at", "elapsed_ms")] == [None] * 4
+    about_the_run = ("run_id", "labels", "started_at", "elapsed_ms", "probes", "sample_interval")
+    assert [status[key] for key in about_the_run] == [None] * 6
     assert status["modules"] == {
-        "runqlat": {"state": "up", "sources": {"histogram": "raw_tracepoint:sched_switch"}},
+        "runqlat": {
+            "state": "up",
+            "options": {"by_cpu": "up", "by_class": "off"},
+            "sources": {"histogram": "raw_tracepoint:sched_switch"},
+        },
         "exec": {"state": "degraded", "unavailable": {"forks": "no tracepoint"}},
         "cpu": {"state": "off"},
     }

@@ -3,6 +3,7 @@
 import pytest
 
 from chainbench_agent.errors import InputError
+from chainbench_agent.plan import MAX_SAMPLE_INTERVAL
 from chainbench_agent.web.app import LONGEST_BODY
 
 JSON = "application/json"
@@ -122,31 +123,48 @@ def test_a_target_that_is_not_there(client, labels, collector, runs):
     assert runs.kept() == ()
 
 
-EVERY_EVENT = ("this version counts every event", "leave it out, or send 1")
-CHOSEN_BEFORE = (
-    "modules are chosen when the agent starts; it collects runqlat, exec",
-    "leave it out, or start the agent with --probes",
-)
+LOADED = "there is runqlat, runqlat:by_cpu, exec, or all (loaded)"
+OTHERS = "choose among those, or start the agent with --probes for others"
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "answer"),
+    ("probes", "message"),
     [
-        ("sample_interval", 10, EVERY_EVENT),
-        ("sample_interval", [1], EVERY_EVENT),
-        ("sample_interval", "x", EVERY_EVENT),
-        ("probes", ["exec"], CHOSEN_BEFORE),
-        ("probes", ["runqlat", "exec", "cpu"], CHOSEN_BEFORE),
-        ("probes", "exec", CHOSEN_BEFORE),
-        *(("probes", nonsense, CHOSEN_BEFORE) for nonsense in ([], "", 7, {"a": 1}, [[1]])),
+        (["memry"], f"there is no module memry; {LOADED}"),
+        (["exec", "cpu", "x"], f"there is no module cpu, x; {LOADED}"),
+        ("exec,cpu", f"there is no module cpu; {LOADED}"),
+        (["runqlat:by_class"], f"there is no option runqlat:by_class; {LOADED}"),
+        (["exec:by_cpu", "cpu"], f"there is no module or option exec:by_cpu, cpu; {LOADED}"),
     ],
 )
-def test_what_this_version_cannot_do_is_refused(client, labels, name, value, answer):
+def test_modules_that_are_not_loaded(client, labels, probes, message):
+    """What was asked for, what there is, and how to get the rest; and no run is on."""
+    document = problem(client.post("/start", json=labels | {"probes": probes}), 422)
+
+    assert document["errors"] == [{"field": "probes", "message": message, "remedy": OTHERS}]
+    assert client.get("/status").json["status"] == "idle"
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(("probes", value) for value in ([], "", ",", 7, True, {"a": 1}, [[1]], [""], ["x" * 101], ["exec"] * 101)),
+        *(("sample_interval", value) for value in (0, -1, MAX_SAMPLE_INTERVAL + 1, "10", 1.5, 2.0, True, [1])),
+    ],
+)
+def test_what_cannot_be_a_plan(client, labels, name, value):
     """Ignored, it would give evidence of something else than was asked for."""
     document = problem(client.post("/start", json=labels | {name: value}), 422)
 
-    message, remedy = answer
-    assert document["errors"] == [{"field": name, "message": message, "remedy": remedy}]
+    ((field, remedy),) = {(error["field"], error["remedy"]) for error in document["errors"]}
+    assert (field, remedy) == (name, PLAN[name])
+    assert client.get("/status").json["status"] == "idle"
+
+
+PLAN = {
+    "probes": 'send it as a list of modules and module:options, such as ["exec", "cpu"]',
+    "sample_interval": "send it as a whole number: 1 for every event, 10 for one in ten",
+}
 
 
 @pytest.mark.parametrize("name", ["baseline_ms", "optimized_ms", "gain_pct"])

@@ -1,0 +1,22 @@
+"""What of the loaded unit a run needs.  Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from chainbench_agent.plan import Plan
+from chainbench_agent.spec import Hook, Module
+
+
+def wanted_hooks(
+    modules: Sequence[Module], hooks: Mapping[str, Hook], follows: frozenset[str], plan: Plan, *, targeted: bool
+) -> frozenset[str]:
+    """The hooks to attach: those of the plan's modules and options, and those by which the target is followed."""
+    named = (hooks[name] for module in modules if plan.collects(module.name) for name in module.hooks)
+    needed = (hook.raised_on or (hook.name,) for hook in named if plan.includes(hook.option))
+    return follows | {name for on in needed for name in on if targeted or not hooks[name].targeted}
+
+
+def idle_modules(modules: Sequence[Module], plan: Plan) -> int:
+    """A bit for each module that does not collect: its handlers are passed over in programs that it shares."""
+    return sum(1 << place for place, module in enumerate(modules) if not plan.collects(module.name))

@@ -1,0 +1,55 @@
+"""What one run measures: which modules and options, and how many of the hottest events.
+
+A name is a module's, `exec`, or that of an option, `module:option`, which brings its module along.  Naming is done
+twice, by the same rules: the agent's `--probes` says what is loaded, a run's `probes` what of it collects.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+ALL = "all"
+"""Every module, and no option: these are dear, or special, and have to be named."""
+
+MAX_SAMPLE_INTERVAL = 10_000
+"""One in so many of 100 million events is known to 1 %; above, hardly anything is left to count."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`probes` empty: all modules that are loaded.  `sample_interval` 1: every event is counted."""
+
+    probes: tuple[str, ...] = ()
+    sample_interval: int = 1
+
+    def collects(self, module: str) -> bool:
+        return not self.probes or any(module == module_of(name) for name in self.probes)
+
+    def includes(self, option: str) -> bool:
+        """Whether an option was asked for; what belongs to none ("") always is."""
+        return not option or option in self.probes
+
+
+EVERYTHING = Plan()
+"""All modules without their options, and every event."""
+
+
+def module_of(name: str) -> str:
+    return name.partition(":")[0]
+
+
+def choose(asked: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    """Those of the `known` names that `asked` stands for, in their order."""
+    named = {*asked, *map(module_of, asked)}
+    return tuple(name for name in known if name in named or (ALL in named and ":" not in name))
+
+
+def unknown(asked: Sequence[str], known: Sequence[str]) -> str:
+    """What of `asked` is not known, as a sentence with the known names; empty if all is."""
+    strangers = [name for name in dict.fromkeys(asked) if name not in (ALL, *known)]
+    if not strangers:
+        return ""
+    kinds = {":" in name for name in strangers}
+    kind = "module or option" if len(kinds) > 1 else "option" if True in kinds else "module"
+    return f"there is no {kind} {', '.join(strangers)}; there is {', '.join(known)}, or {ALL}"

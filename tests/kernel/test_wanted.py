@@ -1,0 +1,53 @@
+"""What a run attaches: the hooks of what was chosen, and no others."""
+
+import pytest
+
+from chainbench_agent.kernel.wanted import idle_modules, wanted_hooks
+from chainbench_agent.plan import EVERYTHING, Plan
+from chainbench_agent.spec import Counter, Hook, Module
+
+FOLLOWS = frozenset({"fork", "exit"})
+
+
+def module(name, *hooks):
+    return Module(name=name, question="?", metrics=(Counter(name="x", help="", hooks=hooks),))
+
+
+DISK, TIMES, LOCKS = module("disk", "issue", "queue"), module("times", "waited"), module("locks", "taken", "acquired")
+MODULES = (DISK, TIMES, LOCKS)
+HOOK = {
+    hook.name: hook
+    for hook in (
+        Hook("issue", ()),
+        Hook("queue", (), targeted=True),
+        Hook("waited", (), raised_on=("switch", "wakeup")),
+        Hook("switch", ()),
+        Hook("wakeup", ()),
+        Hook("taken", ()),
+        Hook("acquired", (), option="locks:order"),
+    )
+}
+
+
+@pytest.mark.parametrize(
+    ("probes", "targeted", "hooks"),
+    [
+        ((), False, {"issue", "switch", "wakeup", "taken"}),
+        ((), True, {"issue", "queue", "switch", "wakeup", "taken"}),
+        (("disk",), False, {"issue"}),
+        (("disk",), True, {"issue", "queue"}),
+        (("times",), True, {"switch", "wakeup"}),
+        (("locks",), False, {"taken"}),
+        (("locks", "locks:order"), False, {"taken", "acquired"}),
+    ],
+)
+def test_wanted(probes, targeted, hooks):
+    """A raised hook by what it is raised on; the target is followed, and processes are named, whatever is chosen."""
+    assert wanted_hooks(MODULES, HOOK, FOLLOWS, Plan(probes), targeted=targeted) == FOLLOWS | hooks
+
+
+def test_idle_modules():
+    """The bits of those that are not chosen, in the order of the unit."""
+    assert idle_modules(MODULES, EVERYTHING) == 0
+    assert idle_modules(MODULES, Plan(("times",))) == 0b101
+    assert idle_modules(MODULES, Plan(("locks:order",))) == 0b011

@@ -1,0 +1,116 @@
+"""A run collects what it was asked for: nothing else is attached, and sampled figures are as near as they say."""
+
+from pathlib import Path
+
+import pytest
+
+from chainbench_agent.evidence.model import Evidence, Target
+from chainbench_agent.plan import EVERYTHING, Plan
+
+pytestmark = pytest.mark.bpf
+
+FOLLOWING = {"sched_process_fork", "sched_process_exit", "sched_process_exec"}
+CALLS = 100_000
+FIXED = set(Evidence.model_fields) - {"sections"}
+
+
+def attached():
+    """The tracepoints that this process holds links to, by the kernel's own word."""
+    found = set()
+    for info in Path("/proc/self/fdinfo").iterdir():
+        lines = info.read_text().splitlines() if info.exists() else ()
+        found |= {line.split()[1] for line in lines if line.startswith("tp_name:")}
+    return found
+
+
+@pytest.mark.parametrize(
+    ("probes", "tracepoints"),
+    [
+        ("exec", FOLLOWING),
+        ("syscalls", {*FOLLOWING, "sys_enter"}),
+        ("runqlat", {*FOLLOWING, "sched_switch", "sched_wakeup", "sched_wakeup_new"}),
+    ],
+)
+def test_only_what_was_chosen_is_attached(collector, probes, tracepoints):
+    """The tracepoints of that module, and those by which processes are followed; nothing once the run has ended."""
+    for target in (Target(), Target(kind="pid", pid=1)):
+        collector.start(target, None, Plan((probes,)))
+        try:
+            assert attached() == tracepoints
+        finally:
+            collector.stop()
+        assert attached() == set()
+
+
+def test_the_evidence_has_one_section(collector, run, python):
+    """Exact, although the other modules are loaded; what it cost is told of the programs that were attached."""
+    collector.start(Target(), None, Plan(("exec",)))
+    python("import subprocess\nfor _ in range(53): subprocess.run(['/bin/true'])")
+    collector.stop()
+    evidence = collector.evidence(run).as_json()
+
+    assert evidence.keys() - FIXED == {"exec"}
+    assert {"command": "true", "count": 53} in evidence["exec"]["top_commands"]
+    assert {program["hook"] for program in evidence["cost"]["programs"]} == FOLLOWING
+    assert evidence["unavailable"] == {}
+    assert evidence["loss"]["total"] == 0
+
+
+def test_idle_modules_count_nothing_in_programs_that_they_share(collector, python):
+    """Runqlat needs the switches; cpu and offcpu, which look at them too, stay as they were."""
+    collector.start(Target(), None, Plan(("runqlat",)))
+    python("import time\nfor _ in range(101): time.sleep(0.001)")
+    collector.stop()
+    first, last = collector._first.modules, collector._last.modules
+
+    assert last["runqlat"]["wait_ns"] > first["runqlat"]["wait_ns"]
+    assert [last[name] for name in ("cpu", "offcpu", "exec")] == [first[name] for name in ("cpu", "offcpu", "exec")]
+
+
+def test_a_target_without_its_switches(targeted, noise):
+    """Equal counts and whole processes, though no switch is watched; where the time went is not told, and why not."""
+    del noise
+    code = (
+        "import os, subprocess, threading\nfor _ in range(1009): os.getppid()\n"
+        "for _ in range(53): subprocess.run(['/bin/true'])\n"
+        "for _ in range(19): t = threading.Thread(target=int); t.start(); t.join()"
+    )
+    one = targeted(code)
+    evidence = one.run(plan=Plan(("exec", "syscalls")))
+
+    assert evidence["syscall_counts"]["getppid"] == 1009
+    assert evidence["exec"]["exec_count"] == evidence["exec"]["forks"] == 53
+    assert (evidence["target"]["processes_seen"], evidence["target"]["threads_seen"]) == (54, 54 + 19)
+    (top,) = (p for p in evidence["syscall_counts"]["top_processes"] if p["pid"] == one.process.pid)
+    assert 1009 < top["total"] < evidence["syscall_counts"]["total"]
+    assert "ledger" not in evidence
+    assert "offcpu" in evidence["unavailable"]["ledger"]
+    assert evidence["cross_check"] == {}
+
+
+def test_one_in_ten(targeted):
+    """100,000 calls, estimated to within five of the errors that are told; nothing is lost, not each is recorded."""
+    code = f"import os\nfor _ in range({CALLS}): os.getppid()"
+    every = targeted(code).run(plan=Plan(("syscalls",)))
+    tenth = targeted(code).run(plan=Plan(("syscalls",), 10))
+
+    sampling = tenth["syscall_counts"]["sampling"]
+    assert every["syscall_counts"]["getppid"] == CALLS
+    assert "sampling" not in every["syscall_counts"]
+    assert (sampling["interval"], sampling["zero_means_below"]) == (10, 29)
+    assert 900 < sampling["standard_error"]["getppid"] < 1000  # √(9 · 100,000) = 949
+    for name in ("getppid", "total"):
+        off = tenth["syscall_counts"][name] - every["syscall_counts"][name]
+        assert 0 < abs(off) <= 5 * sampling["standard_error"][name]
+    assert tenth["syscall_counts"]["getppid"] % 10 == 0
+    assert tenth["loss"]["total"] == every["loss"]["total"] == 0
+
+
+def test_the_next_run_counts_every_event_again(collector, targeted):
+    """What one run was asked for binds no other."""
+    collector.start(Target(), None, Plan(("exec",), 10_000))
+    collector.stop()
+    evidence = targeted("import os\nfor _ in range(1009): os.getppid()").run(plan=EVERYTHING)
+
+    assert evidence["syscall_counts"]["getppid"] == 1009
+    assert {"ledger", "cpu", "runqlat", "biolatency"} <= evidence.keys()

@@ -1,0 +1,50 @@
+"""Names of modules and options: what they stand for, and what they do not."""
+
+import pytest
+
+from chainbench_agent.plan import EVERYTHING, Plan, choose, unknown
+
+KNOWN = ("cpu", "locks", "locks:order", "locks:holders")
+
+
+@pytest.mark.parametrize(
+    ("asked", "chosen"),
+    [
+        (("all",), ("cpu", "locks")),
+        (("locks", "cpu"), ("cpu", "locks")),
+        (("locks:order",), ("locks", "locks:order")),
+        (("all", "locks:holders"), ("cpu", "locks", "locks:holders")),
+        ((), ()),
+    ],
+)
+def test_choose(asked, chosen):
+    """`all` are the modules; an option has to be named, and brings its module."""
+    assert choose(asked, KNOWN) == chosen
+
+
+@pytest.mark.parametrize(
+    ("asked", "sentence"),
+    [
+        (("all", "cpu", "locks:order"), ""),
+        (("disk", "disk"), "there is no module disk; there is cpu, locks, locks:order, locks:holders, or all"),
+        (("cpu:order",), "there is no option cpu:order; there is "),
+        (("disk", "cpu:order"), "there is no module or option disk, cpu:order; there is "),
+        (("order", ":order", "locks:"), "there is no module or option order, :order, locks:; there is "),
+    ],
+)
+def test_unknown(asked, sentence):
+    """Named once, with what there is instead."""
+    found = unknown(asked, KNOWN)
+
+    assert found.startswith(sentence)
+    assert bool(found) == bool(sentence)
+
+
+def test_a_plan():
+    """Nothing named is every module, but no option; an option named is its module as well."""
+    order = Plan(("locks:order",))
+
+    assert [EVERYTHING.collects(name) for name in ("cpu", "locks")] == [True, True]
+    assert [order.collects(name) for name in ("cpu", "locks", "lock")] == [False, True, False]
+    assert [plan.includes("locks:order") for plan in (EVERYTHING, Plan(("locks",)), order)] == [False, False, True]
+    assert all(plan.includes("") for plan in (EVERYTHING, order))

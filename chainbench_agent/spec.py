@@ -89,6 +89,8 @@ class Hook:
     """True: only of use when there is a target, and only attached then."""
     timed: bool = True
     """False: no handler looks at `now_ns`, so reading the clock is spared."""
+    optional: bool = False
+    """True: a kernel that has none of the sources misses nothing, because another hook sees the same there."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ and attaches is used.  Version numbers are never compared.
 
 from functools import partial
 
-from chainbench_agent.spec import Hook, raw_tracepoint
+from chainbench_agent.spec import Hook, perf, raw_tracepoint
 
 TASK = "struct task_struct *"
 
@@ -14,6 +14,7 @@ FIELDS = {
     "TASK___STATE": "task_struct.__state",
     "TASK_GROUP_CFS_BANDWIDTH": "task_group.cfs_bandwidth",
     "CGROUP_ANCESTORS": "cgroup.ancestors",
+    "THREAD_INFO_PREEMPT_COUNT": "thread_info.preempt_count",
 }
 """Members that only some kernels have; the C files see them as CB_HAS_<key>."""
 
@@ -68,6 +69,25 @@ HOOKS = (
     ),
     _tracepoint("cpu_frequency", "unsigned int khz", "unsigned int of_cpu"),
     _timed("cpu_idle", "unsigned int state"),
+    # memory
+    Hook("minor_fault", (), (perf("minor-faults"),), timed=False),
+    Hook("major_fault", (), (perf("major-faults"),), timed=False),
+    Hook("kmalloc", ("void *object", "size_t bytes"), (raw_tracepoint("kmalloc", 1, 2),), timed=False),
+    Hook(
+        "kmalloc_node",  # until Linux 11e9734bcb6a ("mm/slab_common: unify NUMA and UMA version of tracepoints") (v6.1)
+        ("void *object", "size_t bytes"),
+        (raw_tracepoint("kmalloc_node", 1, 2),),
+        timed=False,
+        optional=True,
+    ),
+    Hook("kfree", ("void *object",), (raw_tracepoint("kfree", 1),), timed=False),
+    _tracepoint("mm_page_alloc", "struct page *page", "unsigned int order"),
+    Hook(
+        "mark_victim",
+        (f"{TASK}victim", "unsigned int pid"),
+        (raw_tracepoint("mark_victim", 0, "0"), raw_tracepoint("mark_victim", "NULL", 0)),
+        timed=False,
+    ),
     # raised by sched.h
     _raised(
         "task_ran",

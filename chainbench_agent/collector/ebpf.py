@@ -13,6 +13,7 @@ from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.evidence.model import Evidence, Run, Target
 from chainbench_agent.evidence.sample import Sample
 from chainbench_agent.kernel.accounts import proc_counters
+from chainbench_agent.kernel.counters import source_of
 from chainbench_agent.kernel.machine import Machine
 from chainbench_agent.kernel.namespaces import Peer
 from chainbench_agent.kernel.target import resolve
@@ -94,7 +95,7 @@ class EbpfCollector:
             else:
                 hooks = module.hooks_of(metric)
                 found = dict.fromkeys(source for hook in hooks for source in self._machine.sources_of(hook))
-                sources[reported_key(metric)] = ", ".join(found)
+                sources[reported_key(metric)] = ", ".join((*source_of(metric.needs), *found))
         state: State = "up" if not unavailable else "degraded" if sources else "down"
         why = "; ".join(dict.fromkeys(unavailable.values())) if state == "down" else ""
         return ModuleStatus(module.name, state, why, sources, unavailable)

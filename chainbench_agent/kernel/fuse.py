@@ -9,8 +9,9 @@ each module, `cb_raise_<hook>` for each hook, the scheduler's state machine, the
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from chainbench_agent.probes import DIRECTORY, FIELDS
 from chainbench_agent.spec import (
@@ -85,8 +86,12 @@ def fuse(
     hooks: Iterable[Hook],
     sources: Callable[[Hook], Iterable[Source]],
     has_field: Callable[[str], bool],
+    host: Mapping[str, int] = MappingProxyType({}),
 ) -> Unit:
-    """The unit for `modules`.  `sources(hook)` are the places to try, `has_field("struct.member")` asks the BTF."""
+    """The unit for `modules`.  `sources(hook)` are the places to try, `has_field("struct.member")` asks the BTF.
+
+    `host`: what else C knows of this machine, each as CB_<key>.
+    """
     modules, hooks = tuple(modules), tuple(hooks)
     texts = {module.name: (DIRECTORY / f"{module.name}.c").read_text() for module in modules}
     handled = {name: handlers(text, name) for name, text in texts.items()}
@@ -103,10 +108,10 @@ def fuse(
     raised = [hook for hook in hooks if hook.raised_on]
     placed = {hook.name: hook for hook in hooks}
     parts = [
-        _defines(has_field),
+        _defines(has_field, {"COUNTERS": 0} | dict(host)),
         *((DIRECTORY / header).read_text() for header in ("common.h", "compat.h")),
         _process(modules),
-        *((DIRECTORY / header).read_text() for header in ("process.h", "target.h", "task.h")),
+        *((DIRECTORY / header).read_text() for header in ("process.h", "target.h", "task.h", "interrupts.h")),
         *(_values(module) + texts[module.name] for module in modules),
         *(_raise(hook, handled) for hook in raised),
         scheduler,
@@ -122,7 +127,7 @@ def _program_name(hook: Hook, source: Source, index: int) -> str:
     return _NAME.get(source.kind, f"cb_{hook.name}_{index}").format(source.target)
 
 
-def _defines(has_field: Callable[[str], bool]) -> str:
+def _defines(has_field: Callable[[str], bool], host: Mapping[str, int]) -> str:
     lines = [
         f"#define CB_SLOTS {HISTOGRAM_SLOTS}",
         f"#define CB_SLOT_BITS {SLOTS_PER_OCTAVE_BITS}",
@@ -130,6 +135,7 @@ def _defines(has_field: Callable[[str], bool]) -> str:
         f"#define CB_MEMBERS {MEMBERS}",
         f"#define CB_ENDED_THREADS {ENDED_THREADS}",
         f"#define CB_PROCESSES {PROCESSES}",
+        *(f"#define CB_{name} {value}" for name, value in host.items()),
         *(f"#define CB_HAS_{name}" for name, field in FIELDS.items() if has_field(field)),
     ]
     return "\n".join(lines) + "\n"
@@ -234,5 +240,5 @@ def _following(hook: Hook, names: list[str], follows: frozenset[str]) -> list[st
 def _maps(text: str) -> tuple[str, ...]:
     """Every map of the unit, in order: `BPF_TABLE("hash", key, leaf, NAME, …)`, `BPF_ARRAY(NAME, …)`."""
     tables = re.findall(r"^BPF_(?:F_)?TABLE\([^,]+,[^,]+,[^,]+, (\w+),", text, re.MULTILINE)
-    simple = re.findall(r"^BPF_(?:PERCPU_ARRAY|ARRAY|STACK_TRACE)\((\w+),", text, re.MULTILINE)
+    simple = re.findall(r"^BPF_(?:PERCPU_ARRAY|PERF_ARRAY|ARRAY|STACK_TRACE)\((\w+),", text, re.MULTILINE)
     return tuple(tables + simple)

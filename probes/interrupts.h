@@ -9,6 +9,9 @@
 #define CB_INTERRUPT_BITS \
 	0x00ff0100 // include/linux/preempt.h: NMI, hard interrupt, serving a soft one
 
+// Where this CPU's lies; 0 until it was looked for.
+BPF_PERCPU_ARRAY(cb_preempt_count, u64, 1);
+
 static __always_inline bool cb_in_interrupt(void)
 {
 	struct task_struct *current = (struct task_struct *)bpf_get_current_task();
@@ -16,11 +19,18 @@ static __always_inline bool cb_in_interrupt(void)
 #if defined(CB_HAS_THREAD_INFO_PREEMPT_COUNT)
 	count = current->thread_info.preempt_count;
 #elif defined(CB_PREEMPT_COUNT)
-	struct cfs_rq *queue =
-		current->se.cfs_rq; // every thread's, in whatever class, on the CPU it runs on
-	struct rq *cpu = queue->rq;
+	int zero = 0;
+	u64 *place = cb_preempt_count.lookup(&zero);
 
-	bpf_probe_read_kernel(&count, sizeof(count), (void *)cpu + (CB_PREEMPT_COUNT));
+	if (!place)
+		return false;
+	if (!*place) {
+		struct cfs_rq *queue = current->se.cfs_rq; // of every thread, in whatever class
+		struct rq *cpu = queue->rq;
+
+		*place = (u64)cpu + (CB_PREEMPT_COUNT);
+	}
+	bpf_probe_read_kernel(&count, sizeof(count), (void *)*place);
 #endif
 	return count & CB_INTERRUPT_BITS;
 }

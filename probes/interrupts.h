@@ -16,7 +16,7 @@ static __always_inline bool cb_in_interrupt(void)
 {
 	struct task_struct *current = (struct task_struct *)bpf_get_current_task();
 	u32 count = 0;
-#if defined(CB_HAS_THREAD_INFO_PREEMPT_COUNT)
+#ifdef CB_HAS_THREAD_INFO_PREEMPT_COUNT
 	count = current->thread_info.preempt_count;
 #elif defined(CB_PREEMPT_COUNT)
 	int zero = 0;

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from chainbench_agent.spec import Counter, Derived, Module, Names, Procfs, Table
+from chainbench_agent.spec import Counter, Derived, Module, Names, Procfs, Scratch, Table
 
 COUNTERS = ("cache_references", "cache_misses", "l1d_misses", "l2_misses", "dtlb_misses", "itlb_misses")
 """The counters of the CPU, in the order in which memory.c reads them."""
@@ -113,5 +113,6 @@ MODULE = Module(
         Procfs(name="swap_in_pages", help="Pages read from swap.", field="vmstat:pswpin"),
         Procfs(name="swap_out_pages", help="Pages written to swap.", field="vmstat:pswpout"),
     ),
+    scratch=(Scratch(name="span", entries=1, when_full="an array: it cannot be"),),
     derive=derive,
 )

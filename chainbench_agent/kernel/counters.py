@@ -175,7 +175,9 @@ class Counters:
         now = self._final or self._read()
         counted = sample.modules["memory"]["counters"]
         table = list(counted) if targeted and isinstance(counted, tuple) else list(_NOTHING)
-        since = self._open_spans(sample, run, began_ns) if targeted else dict.fromkeys(online_cpus(), _NOTHING)
+        since = (
+            self._open_spans(sample, run, began_ns) if targeted else dict.fromkeys((cpu for _, cpu in now), _NOTHING)
+        )
         for (index, cpu), values in now.items():
             if cpu in since:
                 for part, value in enumerate(values):

@@ -2,10 +2,8 @@
 
 import os
 import resource
-import signal
 import subprocess
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -13,7 +11,7 @@ import pytest
 from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.kernel import counters
-from chainbench_agent.kernel.perf_events import HARDWARE, SOFTWARE
+from chainbench_agent.kernel.perf_events import HARDWARE, SOFTWARE, online_cpus
 from chainbench_agent.kernel.target import cgroup2_mount
 from chainbench_agent.probes import HOOKS, cpu, memory
 
@@ -114,8 +112,8 @@ def test_what_interrupts_do_is_not_the_targets(targeted):
 
 
 @pytest.fixture
-def small_group(tmp_path):
-    """A memory cgroup with a limit of 24 MiB: (its directory, how a process joins)."""
+def small_group():
+    """The code with which a process joins a memory cgroup that has a limit of 24 MiB."""
     v1 = Path("/sys/fs/cgroup/memory")
     group = (v1 if v1.is_dir() else cgroup2_mount()) / "chainbench-test-memory"
     group.mkdir()
@@ -210,7 +208,7 @@ def counting(standing_in, targeted):
 
 
 def test_the_counters_of_a_target(counting):
-    """Read at switches, minor faults are what one program run for each of them counts: exactly; so is the CPU's clock."""
+    """Read at switches, minor faults are exactly as many as program runs at each of them; so is the CPU's clock."""
     threads = "import threading, time\ndef work():\n for _ in range(23): touch(101); time.sleep(0.001)\n"
     code = TOUCH + threads + "all_ = [threading.Thread(target=work) for _ in range(7)]\nfor t in all_: t.start()"
 
@@ -227,3 +225,15 @@ def test_the_counters_of_a_target(counting):
     )
     assert "dtlb_misses" not in found
     assert "no-such-event" in found["unavailable"]["dtlb_misses"]
+
+
+def test_the_counters_of_the_machine(standing_in, python, run):
+    """All CPUs, from the beginning to the end: their clocks add up to the run's duration on each."""
+    standing_in.start(Target())
+    python(TOUCH + "touch(1009)")
+    standing_in.stop()
+
+    found = standing_in.evidence(run).as_json()["memory"]
+    ns = standing_in._last.at_ns - standing_in._first.at_ns
+    assert found["cache_references"] >= found["page_faults_minor"] >= 1009
+    assert found["l1d_misses"] == pytest.approx(ns * len(online_cpus()), rel=0.01)

@@ -117,6 +117,7 @@ struct task_struct *shim_task(int pid, int tgid, u32 flags)
 	task->stack = calloc(1, 16384);
 	task->sched_task_group = &shim_no_quota;
 	task->se.cfs_rq = calloc(1, sizeof(struct cfs_rq));
+	task->se.cfs_rq->rq = calloc(1, sizeof(struct rq));
 	task->group_leader = task;
 	task->signal = calloc(1, sizeof(struct signal_struct));
 	task->signal->live.counter = 1;
@@ -152,6 +153,7 @@ void shim_set_compat(struct task_struct *task, u32 status)
 void shim_set_preempt_count(struct task_struct *task, u32 count)
 {
 	task->thread_info.preempt_count = count;
+	task->se.cfs_rq->rq->preempt_count = count;
 }
 
 void shim_set_comm(struct task_struct *task, const char *comm)

@@ -111,7 +111,7 @@ def fuse(
         _defines(has_field, {"COUNTERS": 0} | dict(host)),
         *((DIRECTORY / header).read_text() for header in ("common.h", "compat.h")),
         _process(modules),
-        *((DIRECTORY / header).read_text() for header in ("process.h", "target.h", "task.h", "interrupts.h")),
+        *((DIRECTORY / header).read_text() for header in ("process.h", "target.h", "task.h")),
         *(_values(module) + texts[module.name] for module in modules),
         *(_raise(hook, handled) for hook in raised),
         scheduler,

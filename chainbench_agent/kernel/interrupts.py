@@ -1,4 +1,4 @@
-"""Where the kernel keeps the preemption count, which says that an interrupt is being served (probes/interrupts.h)."""
+"""Where the kernel keeps the preemption count, which says that an interrupt is being served (probes/compat.h)."""
 
 from __future__ import annotations
 

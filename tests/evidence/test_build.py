@@ -309,7 +309,7 @@ def test_what_belongs_to_a_cpu_is_named(sample):
     assert found["cpu"]["scope"] == dict.fromkeys(
         ["interrupts", "device_interrupts", "vector_interrupts", "softirqs", "frequency_changes", "idle_ms"], "machine"
     )
-    assert [key for key, part in found.items() if isinstance(part, dict) and "scope" in part] == ["cpu"]
+    assert [key for key, part in found.items() if isinstance(part, dict) and "scope" in part] == ["cpu", "memory"]
 
 
 def test_kernel_threads_sleep_if_they_are_asked_about(sample):

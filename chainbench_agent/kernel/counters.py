@@ -64,7 +64,7 @@ INTEL = {
 _L2_INTEL = Event("L2_RQSTS.MISS", RAW, 0x3F24)
 _INTEL_MODELS = frozenset(bytes.fromhex("3c3f4546 3d474f56 4e555e8e9ea5a6 6a6c7d7e 8c8d a7 8fcf"))
 _L2_AMD = Event("l2_cache_req_stat.ic_dc_miss_in_l2", RAW, 0x0964)
-_AMD_FAMILIES = frozenset({0x17, 0x19, 0x1A})  # Zen 1 to 5
+_AMD_FAMILIES = frozenset({0x17, 0x19, 0x1A})  # Zen 1 to 6
 
 
 def event_of(counter: str) -> Event | None:

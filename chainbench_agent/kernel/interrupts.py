@@ -7,8 +7,8 @@ from functools import cache
 from chainbench_agent.headers.btf import Btf
 from chainbench_agent.headers.btf_types import Kind, Section
 
-# Linux 64701838bf05 ("x86/percpu: Move preempt_count next to current_task") (in v6.2) put it into a struct; v6.15 took
-# it out again.
+# Linux 64701838bf05 ("x86/percpu: Move preempt_count next to current_task") (in v6.2) put it into a struct;
+# 46e8fff6d45f ("x86/preempt: Move preempt count to percpu hot section") (in v6.15) took it out again.
 _PLACES = (("__preempt_count", ""), ("pcpu_hot", "preempt_count"))
 
 

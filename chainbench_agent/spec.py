@@ -92,6 +92,8 @@ class Hook:
     """False: no handler looks at `now_ns`, so reading the clock is spared."""
     option: str = ""
     """`module:option`: only loaded, and only attached, where that was asked for (plan.py)."""
+    optional: bool = False
+    """True: a kernel that has none of the sources misses nothing, because another hook sees the same there."""
 
 
 @dataclass(frozen=True, slots=True)

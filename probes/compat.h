@@ -85,3 +85,36 @@ static __always_inline u64 cb_call_argument(struct pt_regs *regs, u32 index)
 	return index == 0 ? regs->di : index == 1 ? regs->si : regs->dx;
 #endif
 }
+
+// Whether an interrupt stopped the present thread and is at work now.  arm64 keeps the preemption count in the thread;
+// elsewhere it is a per-CPU variable, at the distance CB_PREEMPT_COUNT from the CPU's run queue (kernel/interrupts.py).
+// The bits are those of include/linux/preempt.h: NMI, hard interrupt, serving a soft one.
+#define CB_INTERRUPT_BITS 0x00ff0100
+
+// Where this CPU's lies; 0 until it was looked for.
+BPF_PERCPU_ARRAY(cb_preempt_count, u64, 1);
+
+static __always_inline bool cb_in_interrupt(void)
+{
+	struct task_struct *current = (struct task_struct *)bpf_get_current_task();
+	u32 count = 0;
+#ifdef CB_HAS_THREAD_INFO_PREEMPT_COUNT
+	count = current->thread_info.preempt_count;
+#elif defined(CB_PREEMPT_COUNT)
+	int zero = 0;
+	u64 *place = cb_preempt_count.lookup(&zero);
+
+	if (!place)
+		return false;
+	if (!*place) {
+		struct cfs_rq *queue = current->se.cfs_rq; // of every thread, in whatever class
+		struct rq *cpu = queue->rq;
+
+		if (!cpu)
+			return false;
+		*place = (u64)cpu + (CB_PREEMPT_COUNT);
+	}
+	bpf_probe_read_kernel(&count, sizeof(count), (void *)*place);
+#endif
+	return count & CB_INTERRUPT_BITS;
+}

@@ -6,7 +6,7 @@ and attaches is used.  Version numbers are never compared.
 
 from functools import partial
 
-from chainbench_agent.spec import Hook, raw_tracepoint
+from chainbench_agent.spec import Hook, perf, raw_tracepoint
 
 TASK = "struct task_struct *"
 
@@ -15,6 +15,7 @@ FIELDS = {
     "TASK_GROUP_CFS_BANDWIDTH": "task_group.cfs_bandwidth",
     "CGROUP_ANCESTORS": "cgroup.ancestors",
     "REQUEST_RQ_DISK": "request.rq_disk",
+    "THREAD_INFO_PREEMPT_COUNT": "thread_info.preempt_count",
 }
 """Members that only some kernels have; the C files see them as CB_HAS_<key>."""
 
@@ -86,6 +87,25 @@ HOOKS = (
     # raised by calls.h
     _raised("call_begins", (*CALL,), raised_on=("sys_enter",)),
     _raised("call_done", (*CALL, "long ret", "u64 ns"), raised_on=("sys_enter", "sys_exit")),
+    # memory
+    Hook("minor_fault", (), (perf("minor-faults"),), timed=False),
+    Hook("major_fault", (), (perf("major-faults"),), timed=False),
+    Hook("kmalloc", ("void *object", "size_t bytes"), (raw_tracepoint("kmalloc", 1, 2),), timed=False),
+    Hook(
+        "kmalloc_node",  # until Linux 11e9734bcb6a ("mm/slab_common: unify NUMA and UMA version of tracepoints") (v6.1)
+        ("void *object", "size_t bytes"),
+        (raw_tracepoint("kmalloc_node", 1, 2),),
+        timed=False,
+        optional=True,
+    ),
+    Hook("kfree", ("void *object",), (raw_tracepoint("kfree", 1),), timed=False),
+    _tracepoint("mm_page_alloc", "struct page *page", "unsigned int order"),
+    Hook(
+        "mark_victim",
+        (f"{TASK}victim", "unsigned int pid"),
+        (raw_tracepoint("mark_victim", 0, "0"), raw_tracepoint("mark_victim", "NULL", 0)),
+        timed=False,
+    ),
     # raised by sched.h
     _raised(
         "task_ran",

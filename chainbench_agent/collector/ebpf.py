@@ -20,6 +20,7 @@ from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.evidence.model import Evidence, Run, Target
 from chainbench_agent.evidence.sample import Sample
 from chainbench_agent.kernel.accounts import proc_counters
+from chainbench_agent.kernel.counters import source_of
 from chainbench_agent.kernel.machine import Machine
 from chainbench_agent.kernel.namespaces import Peer
 from chainbench_agent.kernel.target import resolve
@@ -111,7 +112,7 @@ class EbpfCollector:
                 hooks = module.hooks_of(metric)
                 listed = (self._machine.sources_of(hook, targeted=targeted) for hook in hooks)
                 found = dict.fromkeys(source for sources_of_hook in listed for source in sources_of_hook)
-                sources[reported_key(metric)] = ", ".join(found)
+                sources[reported_key(metric)] = ", ".join((*source_of(metric.needs), *found))
         optional = not_asked_for(module, self._hooks, self._options)
         state: State = "up" if unavailable.keys() <= optional.keys() else "degraded" if sources else "down"
         why = "; ".join(dict.fromkeys(unavailable.values())) if state == "down" else ""

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from chainbench_agent.headers.btf import Btf
+from chainbench_agent.kernel import counters, interrupts
+from chainbench_agent.probes.memory import COUNTERS
 
 CPUFREQ = Path("/sys/devices/system/cpu/cpufreq")
 
@@ -29,5 +32,7 @@ def _cpufreq_governor() -> str:
 FACTS: dict[str, Callable[[], str]] = {
     "cfs_bandwidth": _cfs_bandwidth,
     "cpufreq_governor": _cpufreq_governor,
+    "interrupt_context": interrupts.lacking,
+    **{f"counter:{name}": partial(counters.lacking, name) for name in (*COUNTERS, "cache_hits", "any")},
 }
 """Name → a check that answers why it is not so; empty: it is."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from chainbench_agent.kernel.entries import Program, entry, program_name
 from chainbench_agent.probes import CALLS, DIRECTORY, FIELDS
@@ -78,8 +79,12 @@ def fuse(
     hooks: Iterable[Hook],
     sources: Callable[[Hook], Iterable[Source]],
     has_field: Callable[[str], bool],
+    host: Mapping[str, int] = MappingProxyType({}),
 ) -> Unit:
-    """The unit for `modules`.  `sources(hook)` are the places to try, `has_field("struct.member")` asks the BTF."""
+    """The unit for `modules`.  `sources(hook)` are the places to try, `has_field("struct.member")` asks the BTF.
+
+    `host`: what else C knows of this machine, each as CB_<key>.
+    """
     modules, hooks = tuple(modules), tuple(hooks)
     texts = {module.name: module_text(module.name) for module in modules}
     handled = {name: handlers(text, name) for name, text in texts.items()}
@@ -97,7 +102,7 @@ def fuse(
     ]
     placed = {hook.name: hook for hook in hooks}
     parts = [
-        _defines(has_field),
+        _defines(has_field, {"COUNTERS": 0} | dict(host)),
         *map(_read, ("common.h", "compat.h")),
         _process(modules),
         *map(_read, dict.fromkeys(("process.h", "target.h", *(STATE_MACHINES[name] for name in machines)))),
@@ -131,7 +136,7 @@ def _raised_in(text: str) -> frozenset[str]:
     return frozenset(re.findall(r"\bcb_raise_(\w+)\(", text))
 
 
-def _defines(has_field: Callable[[str], bool]) -> str:
+def _defines(has_field: Callable[[str], bool], host: Mapping[str, int]) -> str:
     lines = [
         f"#define CB_SLOTS {HISTOGRAM_SLOTS}",
         f"#define CB_SLOT_BITS {SLOTS_PER_OCTAVE_BITS}",
@@ -143,6 +148,7 @@ def _defines(has_field: Callable[[str], bool]) -> str:
         f"enum cb_call {{ {', '.join(f'CB_CALL_{kind}' for kind in call_kinds())} }};",
         f"#define CB_REQUESTS {REQUESTS}",
         f"#define CB_BIOS {BIOS}",
+        *(f"#define CB_{name} {value}" for name, value in host.items()),
         *(f"#define CB_HAS_{name}" for name, field in FIELDS.items() if has_field(field)),
     ]
     return "\n".join(lines) + "\n"
@@ -212,5 +218,5 @@ def _raise(hook: Hook, handled: Mapping[str, frozenset[str]], bits: Mapping[str,
 def _maps(text: str) -> tuple[str, ...]:
     """Every map of the unit, in order: `BPF_TABLE("hash", key, leaf, NAME, …)`, `BPF_ARRAY(NAME, …)`."""
     tables = re.findall(r"^BPF_(?:F_)?TABLE\([^,]+,[^,]+,[^,]+, (\w+),", text, re.MULTILINE)
-    simple = re.findall(r"^BPF_(?:PERCPU_ARRAY|ARRAY|STACK_TRACE)\((\w+),", text, re.MULTILINE)
+    simple = re.findall(r"^BPF_(?:PERCPU_ARRAY|PERF_ARRAY|ARRAY|STACK_TRACE)\((\w+),", text, re.MULTILINE)
     return tuple(tables + simple)

@@ -18,6 +18,7 @@ from chainbench_agent.errors import SetupError
 from chainbench_agent.evidence.sample import Account, IdleSpan, Members, OpenInterval, Sample
 from chainbench_agent.kernel import libbpf, names, values
 from chainbench_agent.kernel.accounts import kernel_counters, proc_counters
+from chainbench_agent.kernel.counters import Counters
 from chainbench_agent.kernel.facts import FACTS
 from chainbench_agent.kernel.fuse import CALL_NUMBERS, call_kinds
 from chainbench_agent.kernel.programs import Programs
@@ -56,6 +57,7 @@ class Machine:
         loaded = self.unit.loaded
         self._maps = loaded.maps
         self._facts: dict[str, str] = {}
+        self._counters = Counters(self._maps, self.unit.counters if "memory_span" in self._maps else 0)
         self._run = 0
         self._target = KernelTarget()
         self._plan = EVERYTHING
@@ -121,6 +123,7 @@ class Machine:
         self._stats_fd = libbpf.enable_stats()
         try:
             self.programs.attach(self.wanted(target, plan))
+            self._counters.open()
             self._seeds = self._seed()
         except OSError:
             self.detach()
@@ -128,15 +131,19 @@ class Machine:
 
     def begin(self) -> int:
         """The run starts now, for all hooks at once; the answer is that moment (CLOCK_MONOTONIC, ns)."""
+        self._counters.begin()
         self._began_ns = self._configure(Phase.ON)
         return self._began_ns
 
     def end(self) -> int:
         """The run is over, for all hooks at once; the answer is that moment (CLOCK_MONOTONIC, ns)."""
-        return self._configure(Phase.OFF)
+        ended_ns = self._configure(Phase.OFF)
+        self._counters.end()
+        return ended_ns
 
     def detach(self) -> None:
         self.programs.detach()
+        self._counters.close()
         if self._stats_fd >= 0:
             os.close(self._stats_fd)
             self._stats_fd = -1
@@ -152,7 +159,7 @@ class Machine:
             raw = self._per_cpu(f"cb_{module.name}")
             modules[module.name] = values.decode(module, raw, libbpf.possible_cpus(), self._run) | self._hashes(module)
         loss = zip(*_LOSS.iter_unpack(self._per_cpu("cb_loss")), strict=True)
-        return Sample(
+        sample = Sample(
             at_ns=at_ns,
             modules=modules,
             loss=dict(zip(LOSS_CAUSES, map(sum, loss), strict=True)),
@@ -165,6 +172,8 @@ class Machine:
             kernel=kernel_counters(),
             procfs=proc_counters(m.field for module in self.modules for m in module.procfs),
         )
+        targeted = self._target.kind != Kind.MACHINE
+        return self._counters.complete(sample, self._run, self._began_ns, targeted=targeted)
 
     def names(self, first: Sample, last: Sample) -> Names:
         """What the numbers in a run are called."""

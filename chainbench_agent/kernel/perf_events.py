@@ -14,6 +14,8 @@ ONLINE = Path("/sys/devices/system/cpu/online")
 
 _SYSCALL = {"x86_64": 298, "aarch64": 241}
 _CLOEXEC = 8  # PERF_FLAG_FD_CLOEXEC
+_TIMES = 3  # PERF_FORMAT_TOTAL_TIME_ENABLED | _RUNNING
+_DISABLED = 1  # the first of the flags
 _ENABLE = 0x2400  # PERF_EVENT_IOC_ENABLE
 _SET_BPF = 0x40042408  # PERF_EVENT_IOC_SET_BPF
 _ATTR = struct.Struct("=IIQQQQQIIQQ")
@@ -28,16 +30,26 @@ EVENTS = {"minor-faults": (SOFTWARE, 5), "major-faults": (SOFTWARE, 6)}
 
 
 def open_event(  # noqa: PLR0913 - as perf_event_attr has them
-    kind: int, config: int, *, cpu: int, pid: int = -1, period: int = 0, config1: int = 0, config2: int = 0
+    kind: int,
+    config: int,
+    *,
+    cpu: int,
+    pid: int = -1,
+    period: int = 0,
+    config1: int = 0,
+    config2: int = 0,
+    counting: bool = False,
 ) -> int:
     """A counter of `pid` (-1: of everyone) on `cpu`; raises OSError, ENOENT where the CPU or the kernel has none such.
 
     `period`: an overflow, and so a run of an attached program, after so many events; 0 only counts.
+    `counting`: begins when it is enabled, and is read together with the times that it was wanted and that it ran.
     """
     number = _SYSCALL.get(os.uname().machine)
     if number is None:
         raise OSError(0, f"perf_event_open is not known on {os.uname().machine}")
-    attributes = _ATTR.pack(kind, _ATTR.size, config, period, 0, 0, 0, 1, 0, config1, config2)
+    read_format, flags = (_TIMES, _DISABLED) if counting else (0, 0)
+    attributes = _ATTR.pack(kind, _ATTR.size, config, period, 0, read_format, flags, 1, 0, config1, config2)
     libc = ctypes.CDLL(None, use_errno=True)
     fd: int = libc.syscall(number, attributes, pid, cpu, -1, _CLOEXEC)
     if fd < 0:
@@ -49,6 +61,10 @@ def open_event(  # noqa: PLR0913 - as perf_event_attr has them
 def attach(fd: int, program: int) -> None:
     """Run `program` at each overflow of the event."""
     fcntl.ioctl(fd, _SET_BPF, program)
+    enable(fd)
+
+
+def enable(fd: int) -> None:
     fcntl.ioctl(fd, _ENABLE, 0)
 
 

@@ -8,11 +8,14 @@ from collections.abc import Collection
 from chainbench_agent.headers.btf import Btf
 from chainbench_agent.spec import Hook, Source
 
+NO_TRACEPOINT, NO_FUNCTION = NOWHERE = ("this kernel has no such tracepoint", "this kernel has no such function")
+
 
 def eligible(hook: Hook, btf: Btf, options: Collection[str] = ()) -> tuple[list[Source], str]:
     """The sources whose arguments are what the hook's parameters say, and why the others are not.
 
-    A hook of an option that is not among `options` has none.
+    A hook of an option that is not among `options` has none.  That there is no such place at all is no reason to an
+    optional hook.
     """
     if hook.option and hook.option not in options:
         return [], f"not asked for: start the agent with --probes {hook.option}"
@@ -20,6 +23,8 @@ def eligible(hook: Hook, btf: Btf, options: Collection[str] = ()) -> tuple[list[
     reasons: list[str] = []
     for source in hook.sources:
         reason = _mismatch(source, hook, btf)
+        if reason in NOWHERE and hook.optional:
+            continue
         if reason:
             reasons.append(f"{source}: {reason}")
         else:
@@ -33,11 +38,11 @@ def _mismatch(source: Source, hook: Hook, btf: Btf) -> str:
     if source.kind == "raw_tracepoint":
         offered = btf.tracepoint_args(source.target)
         if offered is None:
-            return "this kernel has no such tracepoint"
+            return NO_TRACEPOINT
     else:
         offered = btf.function_args(source.target)
         if offered is None:
-            return "this kernel has no such function"
+            return NO_FUNCTION
         result = (btf.function_result(source.target),)
         offered = {"fexit": offered + result, "kretprobe": result}.get(source.kind, offered)
     for param, place in zip(hook.params, source.args or range(len(hook.params)), strict=True):

@@ -12,7 +12,9 @@ from chainbench_agent.errors import LoaderError
 from chainbench_agent.headers.btf import Btf
 from chainbench_agent.headers.header_tree import cached_tree, structs_of
 from chainbench_agent.headers.offset_checks import check_function, check_source, offset_checks
+from chainbench_agent.kernel.counters import available
 from chainbench_agent.kernel.fuse import Unit, fuse
+from chainbench_agent.kernel.interrupts import preempt_count
 from chainbench_agent.kernel.loader import Loaded, Request, load
 from chainbench_agent.kernel.sources import eligible
 from chainbench_agent.spec import Hook, Module
@@ -28,6 +30,8 @@ class LoadedUnit:
     modules: tuple[Module, ...]
     absent_hooks: Mapping[str, str] = field(default_factory=dict)
     absent_modules: Mapping[str, str] = field(default_factory=dict)
+    counters: int = 0
+    """Of the CPU's: see kernel/counters.py."""
 
     def close(self) -> None:
         """Give programs and maps back."""
@@ -46,11 +50,14 @@ def load_unit(
     modules, hooks = tuple(modules), tuple(hooks)
     fitting = {hook.name: eligible(hook, btf, options) for hook in hooks}
     absent = {name: reason for name, (sources, reason) in fitting.items() if reason and not sources}
+    host = {"COUNTERS": available()}
+    if (distance := preempt_count(btf)) is not None:
+        host["PREEMPT_COUNT"] = distance
 
     def attempt(chosen: tuple[Module, ...]) -> LoadedUnit:
-        unit = fuse(chosen, hooks, lambda hook: fitting[hook.name][0], lambda field_: _has(btf, field_))
+        unit = fuse(chosen, hooks, lambda hook: fitting[hook.name][0], lambda field_: _has(btf, field_), host)
         tree = cached_tree(cache_dir, btf, _roots(unit.text), os.uname().release)
-        return LoadedUnit(unit, load(_request(unit, tree, btf)), tree, chosen, absent)
+        return LoadedUnit(unit, load(_request(unit, tree, btf)), tree, chosen, absent, counters=host["COUNTERS"])
 
     try:
         return attempt(modules)

@@ -44,6 +44,7 @@ def sample():
             | given.get(module.name, {})
             for module in modules
         }
+        parts["procfs"] = dict.fromkeys((m.field for module in modules for m in module.procfs), 0)
         return Sample(at_ns, values, **{name: given.get(name, none) for name, none in parts.items()})
 
     return of

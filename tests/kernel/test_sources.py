@@ -120,3 +120,12 @@ def test_the_hooks_that_differ(name, offered, index):
 
 def test_a_raised_hook_has_no_sources():
     assert eligible(Hook("ran", ("u64 ns",), raised_on=("sched_switch",)), FakeBtf()) == ([], "")
+
+
+def test_an_optional_hook_may_be_nowhere():
+    """Then nothing is missed; but one that is there and does not fit is."""
+    optional = Hook("hook", ("void *object",), (raw_tracepoint("t", 1),), optional=True)
+
+    assert eligible(optional, FakeBtf()) == ([], "")
+    assert eligible(optional, FakeBtf({"t": ("void *", "void *")})) == (list(optional.sources), "")
+    assert eligible(optional, FakeBtf({"t": ("void *", "int")}))[1].startswith("raw_tracepoint:t: this kernel passes")

@@ -23,8 +23,8 @@ READ, FUTEX = 0, 202
 NO_SYSCALL = (1 << 64) - 1  # orig_ax outside of any
 
 
-def fused(modules=CATALOG, has_field=lambda _field: True):
-    return fuse(modules, HOOKS, lambda hook: hook.sources, has_field)
+def fused(modules=CATALOG, has_field=lambda _field: True, **host):
+    return fuse(modules, HOOKS, lambda hook: hook.sources, has_field, host)
 
 
 @dataclass(frozen=True)

@@ -33,13 +33,18 @@ struct cgroup {
 };
 struct css_set { struct cgroup *dfl_cgrp; };
 struct signal_struct { struct { int counter; } live; };
-struct cfs_rq { int throttle_count; };
+struct page { u64 flags; };
+struct rq { u32 preempt_count; };
+struct cfs_rq {
+	int throttle_count;
+	struct rq *rq;
+};
 struct task_group {
 	struct { struct cgroup *cgroup; } css;
 	struct { u64 quota; int nr_throttled; u64 throttled_time; } cfs_bandwidth;
 };
 struct task_struct {
-	struct { u32 status; } thread_info;
+	struct { u32 status; u32 preempt_count; } thread_info;
 	u32 flags;
 	int pid, tgid, on_cpu;
 	u32 __state;
@@ -63,6 +68,8 @@ struct request {
 };
 struct linux_binprm { int unused; };
 struct bpf_raw_tracepoint_args { u64 args[8]; };
+struct bpf_perf_event_data { u64 unused; };
+struct bpf_perf_event_value { u64 counter, enabled, running; };
 
 // ---- what a test holds in its hand
 
@@ -116,6 +123,7 @@ struct task_struct *shim_task(int pid, int tgid, u32 flags)
 	task->stack = calloc(1, 16384);
 	task->sched_task_group = &shim_no_quota;
 	task->se.cfs_rq = calloc(1, sizeof(struct cfs_rq));
+	task->se.cfs_rq->rq = calloc(1, sizeof(struct rq));
 	task->group_leader = task;
 	task->signal = calloc(1, sizeof(struct signal_struct));
 	task->signal->live.counter = 1;
@@ -156,6 +164,12 @@ void shim_set_on_cpu(struct task_struct *task, int on_cpu)
 void shim_set_compat(struct task_struct *task, u32 status)
 {
 	task->thread_info.status = status;
+}
+
+void shim_set_preempt_count(struct task_struct *task, u32 count)
+{
+	task->thread_info.preempt_count = count;
+	task->se.cfs_rq->rq->preempt_count = count;
 }
 
 void shim_set_comm(struct task_struct *task, const char *comm)
@@ -230,6 +244,7 @@ void shim_set_bio(struct request *request, struct bio *bio)
 // ---- helpers
 
 #define bpf_ktime_get_ns() shim_now_ns
+#define bpf_get_smp_processor_id() shim_cpu
 #define bpf_get_prandom_u32() (shim_random++)
 #define bpf_get_smp_processor_id() shim_cpu
 #define bpf_get_current_task() ((u64)shim_current)
@@ -333,6 +348,18 @@ static int shim_insert(void *keys, u64 size, u8 *used, u32 entries, const void *
 #define BPF_PERCPU_ARRAY(NAME, LEAF, ENTRIES) SHIM_ARRAY(int, LEAF, NAME, ENTRIES, SHIM_CPUS, shim_cpu)
 #define BPF_F_TABLE(KIND, KEY, LEAF, NAME, ENTRIES, FLAGS) SHIM_ARRAY(KEY, LEAF, NAME, ENTRIES, 1, 0)
 #define BPF_TABLE(KIND, KEY, LEAF, NAME, ENTRIES) SHIM_HASH(KEY, LEAF, NAME, ENTRIES)
+#define BPF_PERF_ARRAY(NAME, ENTRIES)                                                               \
+	struct bpf_perf_event_value NAME##_cells[ENTRIES];                                          \
+	static int NAME##_value(u64 index, void *value, u32 size)                                   \
+	{                                                                                           \
+		if (index >= (ENTRIES))                                                             \
+			return -1;                                                                  \
+		memcpy(value, &NAME##_cells[index], size);                                          \
+		return 0;                                                                           \
+	}                                                                                           \
+	static const struct {                                                                       \
+		int (*perf_counter_value)(u64, void *, u32);                                        \
+	} NAME = { NAME##_value };
 #define BPF_STACK_TRACE(NAME, ENTRIES)                                                              \
 	static const struct {                                                                       \
 		s32 (*get_stackid)(void *, u64);                                                    \

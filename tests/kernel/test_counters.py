@@ -1,0 +1,191 @@
+"""The CPU's counters: which there are, why not, and what a thread that is still at work has on the clock."""
+
+import errno
+import os
+from dataclasses import replace
+
+import pytest
+
+from chainbench_agent.evidence.sample import Members, OpenInterval, Sample, Sleeper, TaskState, Thread
+from chainbench_agent.kernel import counters, perf_events
+from chainbench_agent.kernel.facts import FACTS
+from chainbench_agent.kernel.perf_events import HARDWARE, RAW, SOFTWARE
+from chainbench_agent.probes.memory import COUNTERS, MODULE
+
+SIZE = len(COUNTERS)
+
+
+@pytest.fixture
+def cpu(monkeypatch, tmp_path):
+    """`cpu(vendor, family, model)`: what /proc/cpuinfo says."""
+
+    def pretend(vendor, family, model):
+        file = tmp_path / "cpuinfo"
+        file.write_text(f"processor\t: 0\nvendor_id\t: {vendor}\ncpu family\t: {family}\nmodel\t\t: {model}\n\nother\n")
+        monkeypatch.setattr(counters, "CPUINFO", file)
+
+    return pretend
+
+
+@pytest.mark.parametrize(
+    ("model", "references", "l2"),
+    [
+        (("GenuineIntel", 6, 0x55), (HARDWARE, 2), (RAW, 0x3F24)),  # Skylake-X
+        (("GenuineIntel", 6, 0x97), (HARDWARE, 2), None),  # Alder Lake has two kinds of cores
+        (("GenuineIntel", 15, 0x55), (HARDWARE, 2), None),
+        (("AuthenticAMD", 25, 17), (3, 2), (RAW, 0x0964)),  # Zen 4
+        (("AuthenticAMD", 16, 2), (3, 2), None),
+        (("", 0, 0), (3, 2), None),
+    ],
+)
+def test_events_of_a_cpu(cpu, model, references, l2):
+    """The last level by what it is called there, L2 only where the model is known."""
+    cpu(*model)
+
+    assert counters.event_of("cache_references")[1:] == references
+    event = counters.event_of("l2_misses")
+    assert (event and event[1:]) == l2
+
+
+def test_a_cpu_without_a_model(cpu, tmp_path):
+    """As arm64's /proc/cpuinfo has none."""
+    cpu("", 0, 0)
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nBogoMIPS\t: 243.75\n")
+
+    assert counters.cpu_model() == ("", 0, 0)
+    assert "no event is known" in counters.lacking("l2_misses")
+
+
+@pytest.mark.parametrize(
+    ("code", "remedy"),
+    [
+        (errno.ENOENT, "virtual PMU"),
+        (errno.EOPNOTSUPP, "virtual PMU"),
+        (errno.EACCES, "CAP_PERFMON"),
+    ],
+)
+def test_why_there_is_none(monkeypatch, code, remedy):
+    """The event, the kernel's word, and what would change that."""
+
+    def refuse(*_event, **_where):
+        raise OSError(code, "as the kernel says")
+
+    monkeypatch.setattr(counters, "open_event", refuse)
+
+    reason = counters.lacking("dtlb_misses")
+    assert reason.startswith("perf event dTLB-load-misses: as the kernel says; ")
+    assert remedy in reason
+    assert counters.lacking("any") == counters.lacking("cache_references") == counters.lacking("cache_hits")
+    assert counters.available() == 0
+
+
+def test_some_are_there(monkeypatch):
+    """A bit for each; hits take both of what they are computed from."""
+    known = {"cache_references": counters.Event("minor-faults", SOFTWARE, 5)}
+    monkeypatch.setattr(counters, "event_of", known.get)
+
+    assert counters.available() == 1 << COUNTERS.index("cache_references")
+    assert counters.lacking("any") == counters.lacking("cache_references") == ""
+    assert "no event is known" in counters.lacking("cache_hits")
+
+
+def test_every_need_is_a_fact():
+    """A metric that needs a counter names one that is looked for."""
+    needs = {metric.needs for metric in MODULE.metrics if metric.needs}
+
+    assert needs <= FACTS.keys()
+    assert counters.source_of("counter:cache_hits") != ()
+    assert counters.source_of("cfs_bandwidth") == ()
+
+
+def test_a_counter_counts_when_it_is_enabled():
+    """And answers with the time that it was wanted and the time that it ran."""
+    fd = perf_events.open_event(SOFTWARE, 0, cpu=perf_events.online_cpus()[0], counting=True)
+    with os.fdopen(fd, "rb", buffering=0) as file:
+        assert counters._VALUE.unpack(file.read(24)) == (0, 0, 0)
+        perf_events.enable(fd)
+        sum(range(100_000))
+        value, enabled, ran = counters._VALUE.unpack(file.read(24))
+
+    assert value > 0
+    assert enabled == ran > 0
+
+
+RUN, BEGAN = 7, 1000
+
+
+@pytest.fixture
+def ended(monkeypatch):
+    """`ended(spans, on_cpu, where)`: counters of 4 CPUs after run 7; counter 0 of CPU n stands at 100 + n.
+
+    `spans`: CPU → (tid, run, since); `on_cpu`: CPU → run of its last switch; `where`: the CPUs that threads are on.
+    """
+
+    def make(spans, on_cpu, where=frozenset()):
+        found = counters.Counters({}, mask=1)
+        found._fds = {(0, cpu): -1 for cpu in range(4)}
+        found._final = {(0, cpu): (100 + cpu, 50, 40) for cpu in range(4)}
+        maps = {
+            "memory_span": b"".join(
+                counters._SPAN.pack(tid, run, since, 10, 10, *(0,) * 15)
+                for tid, run, since in (spans.get(cpu, (0, 0, 0)) for cpu in range(4))
+            ),
+            "cb_on_cpu": b"".join(counters._ON_CPU.pack(1, on_cpu.get(cpu, 0)) for cpu in range(4)),
+        }
+        monkeypatch.setattr(found, "_per_cpu", maps.get)
+        monkeypatch.setattr(counters, "_processors", lambda threads: set(where) if threads else set())
+        return found
+
+    return make
+
+
+COUNTED = Sample(at_ns=2000, modules={"memory": {"counters": (1000, *(0,) * (3 * SIZE - 1)), "oom_kills": 1}})
+
+
+def totals(sample):
+    """Of counter 0: value, enabled, running."""
+    return sample.modules["memory"]["counters"][::SIZE]
+
+
+def test_a_thread_that_entered_and_is_still_there(ended):
+    """From where the counters stood then; an old run's span is nothing."""
+    found = ended({1: (10, RUN, 61), 2: (11, RUN - 1, 0), 3: (0, RUN, 0)}, {1: RUN, 2: RUN, 3: RUN})
+
+    sample = found.complete(COUNTED, RUN, BEGAN, targeted=True)
+
+    assert totals(sample) == (1000 + 101 - 61, 50 - 10, 40 - 10)
+    assert sample.modules["memory"]["oom_kills"] == 1
+
+
+def working(since_ns):
+    return OpenInterval(TaskState.RUNNING, since_ns, -1, -1, kernel_thread=False, thread=Thread(10, 10, "a", BEGAN))
+
+
+@pytest.mark.parametrize(
+    ("tasks", "sleepers", "counts"),
+    [
+        ((working(BEGAN),), (), True),
+        ((working(BEGAN + 1),), (), False),  # it entered in this run, so there is a span or nothing
+        ((), (Sleeper(Thread(10, 10, "a", BEGAN), 0, "", running=True),), True),
+        ((), (Sleeper(Thread(10, 10, "a", BEGAN), 0, "", running=False),), False),
+    ],
+)
+def test_a_thread_that_never_switched(ended, tasks, sleepers, counts):
+    """It has had its CPU for the whole run, if that CPU made no switch either."""
+    sample = replace(COUNTED, tasks=tasks, members=Members(sleepers=sleepers))
+
+    found = ended({}, {0: RUN, 1: RUN}, where={1, 3}).complete(sample, RUN, BEGAN, targeted=True)
+
+    assert totals(found) == ((1000 + 103, 50, 40) if counts else (1000, 0, 0))
+
+
+def test_the_whole_machine(ended):
+    """What the counters of all CPUs say, and nothing else."""
+    found = ended({1: (10, RUN, 61)}, {}).complete(COUNTED, RUN, BEGAN, targeted=False)
+
+    assert totals(found) == (100 + 101 + 102 + 103, 200, 160)
+
+
+def test_without_counters():
+    """The sample is as it was."""
+    assert counters.Counters({}, mask=0).complete(COUNTED, RUN, BEGAN, targeted=True) is COUNTED

@@ -1,0 +1,60 @@
+"""Where the preemption count lies."""
+
+import json
+import subprocess
+from types import SimpleNamespace
+
+import pytest
+
+from chainbench_agent.headers.btf import DEFAULT_PATH, Btf
+from chainbench_agent.headers.btf_types import Kind, Section
+from chainbench_agent.kernel import interrupts
+
+
+class FakeBtf:
+    """Per-CPU variables and struct members by name."""
+
+    def __init__(self, variables, members):
+        self.variables, self.members = variables, members
+
+    def find(self, name, kind):
+        if kind == Kind.DATASEC:
+            return Section(1, kind, name, 0, tuple(enumerate(self.variables.values(), start=10)))
+        ids = dict(zip(self.variables, range(10, 99), strict=False))
+        return SimpleNamespace(id=ids[name]) if name in ids else None
+
+    def member_offset(self, struct, member):
+        return self.members.get(f"{struct}.{member}")
+
+
+@pytest.mark.parametrize(
+    ("variables", "members", "distance"),
+    [
+        ({"__preempt_count": 64, "runqueues": 4096}, {"cfs_rq.rq": 8}, 64 - 4096),
+        ({"runqueues": 4096, "pcpu_hot": 8192}, {"cfs_rq.rq": 8, "pcpu_hot.preempt_count": 8}, 4096 + 8),
+        ({"runqueues": 4096}, {"cfs_rq.rq": 8}, None),
+        ({"__preempt_count": 64}, {"cfs_rq.rq": 8}, None),
+        ({"__preempt_count": 64, "runqueues": 4096}, {}, None),
+    ],
+)
+def test_distance(variables, members, distance):
+    """A variable of its own, or in a struct of the hottest ones; None if the kernel does not tell."""
+    assert interrupts.preempt_count(FakeBtf(variables, members)) == distance
+
+
+@pytest.mark.bpf
+def test_on_this_kernel():
+    """As bpftool reads the same section."""
+    dump = subprocess.run(
+        ["bpftool", "-j", "btf", "dump", "file", DEFAULT_PATH, "format", "raw"], capture_output=True, check=True
+    )
+    types = json.loads(dump.stdout)["types"]
+    names = {kind["id"]: kind["name"] for kind in types if kind["kind"] == "VAR"}
+    (section,) = (kind for kind in types if kind["name"] == ".data..percpu")
+    offsets = {names[variable["type_id"]]: variable["offset"] for variable in section["vars"]}
+    count = offsets.get("__preempt_count")
+    if count is None:
+        count = offsets["pcpu_hot"] + Btf.load().member_offset("pcpu_hot", "preempt_count")
+
+    assert interrupts.preempt_count(Btf.load()) == count - offsets["runqueues"]
+    assert interrupts.lacking() == ""

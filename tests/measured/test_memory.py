@@ -1,0 +1,239 @@
+"""Memory, for a target on a busy machine: against getrusage, /proc/vmstat, and sizes that are known."""
+
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from chainbench_agent.collector.ebpf import EbpfCollector
+from chainbench_agent.evidence.model import Target
+from chainbench_agent.kernel import counters
+from chainbench_agent.kernel.perf_events import HARDWARE, SOFTWARE, online_cpus
+from chainbench_agent.kernel.target import cgroup2_mount
+from chainbench_agent.probes import HOOKS, cpu, memory
+
+pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("noise")]
+
+TOUCH = """
+import mmap
+def touch(pages):
+    m = mmap.mmap(-1, pages * 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    m.madvise(mmap.MADV_NOHUGEPAGE)
+    for i in range(pages): m[i * 4096] = 1
+    return m
+"""
+
+
+def faults(one, run):
+    """`run()`, and how many faults getrusage says the process took meanwhile: (minor, major)."""
+    before = Path(f"/proc/{one.process.pid}/stat").read_text().rpartition(")")[2].split()
+    others = resource.getrusage(resource.RUSAGE_CHILDREN)
+    evidence = run()
+    all_ = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return evidence, (
+        all_.ru_minflt - others.ru_minflt - int(before[7]),
+        all_.ru_majflt - others.ru_majflt - int(before[9]),
+    )
+
+
+def test_page_faults(targeted, tmp_path):
+    """16,381 fresh pages and 503 pages from the disk: as many faults as getrusage says, of either kind."""
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(503 * 4096))
+    code = f"""
+import os
+{TOUCH}
+fd = os.open({str(path)!r}, os.O_RDONLY)
+os.fsync(fd)
+os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+file = mmap.mmap(fd, 0, prot=mmap.PROT_READ)
+file.madvise(mmap.MADV_RANDOM)
+for i in range(503): file[i * 4096]
+touch(16381)
+"""
+    one = targeted(code)
+
+    evidence, (minor, major) = faults(one, one.run)
+
+    found = evidence["memory"]
+    assert (found["page_faults_minor"], found["page_faults_major"]) == (minor, major)
+    assert minor >= 16381
+    assert major >= 503
+    process = found["top_processes"][0]
+    assert process["pid"] == one.process.pid
+    assert (process["page_faults_minor"], process["page_faults_major"]) == (minor, major)
+
+
+def test_kernel_memory(targeted):
+    """1,009 new rings for a pipe, of 32 and of 16 buffers of 40 bytes in turn: each is got once, and one is freed."""
+    code = """
+import fcntl
+for i in range({}): fcntl.fcntl(0, 1031, 65536 << (1 - i % 2))
+"""
+    nothing, rings = (targeted(code.format(n)).run()["memory"] for n in (0, 1009))
+
+    grown = {key: rings[key] - nothing[key] for key in ("kmalloc_count", "kmalloc_bytes", "kfree_count")}
+    assert grown["kmalloc_count"] == 1009
+    assert grown["kmalloc_bytes"] == 505 * 32 * 40 + 504 * 16 * 40
+    assert grown["kfree_count"] == 1009
+
+
+def test_pages(targeted):
+    """16,381 pages touched are as many allocated, and the page tables for them.
+
+    To unmap them, the kernel takes up to 19 pages to note them in (MAX_GATHER_BATCH_COUNT); the slabs grow a little.
+    """
+    code = TOUCH + (
+        "def tables(): return next(int(l.split()[1]) for l in open('/proc/self/status') if l.startswith('VmPTE'))\n"
+        "before = tables(); m = touch({}); print((tables() - before) // 4)"
+    )
+    none, some = targeted(code.format(1)), targeted(code.format(16381 + 1))
+
+    grown = some.run()["memory"]["page_allocs"] - none.run()["memory"]["page_allocs"]
+    tables = int(some.output) - int(none.output)
+
+    assert 0 <= grown - 16381 - tables <= 19 + 13
+
+
+SPIN = "import time\nend = time.monotonic() + 1\nwhile time.monotonic() < end: pass"
+
+
+def test_what_interrupts_do_is_not_the_targets(targeted):
+    """A second of computing allocates nothing, although others' memory is freed in interrupts of that second.
+
+    What remains is the beginning and the end of the process: some 6 frees.
+    """
+    found = targeted(SPIN).run()["memory"]
+
+    assert found["kmalloc_count"] + found["kfree_count"] < 30
+
+
+@pytest.fixture
+def small_group():
+    """The code with which a process joins a memory cgroup that has a limit of 24 MiB."""
+    v1 = Path("/sys/fs/cgroup/memory")
+    group = (v1 if v1.is_dir() else cgroup2_mount()) / "chainbench-test-memory"
+    group.mkdir()
+    (group / ("memory.limit_in_bytes" if v1.is_dir() else "memory.max")).write_text(str(24 << 20))
+    yield f"open('{group}/cgroup.procs', 'w').write(str(os.getpid()))\n"
+    group.rmdir()
+
+
+def eater(join):
+    """Code of a process whose child joins the small group and is killed there."""
+    return (
+        f"import os, signal\n{TOUCH}\nchild = os.fork()\nif child == 0:\n    {join}    kept = touch(16381)\n"
+        "    os._exit(0)\nassert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL"
+    )
+
+
+def vmstat(name):
+    return int(dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())[name])
+
+
+def test_oom_kills(targeted, measure, python, small_group):
+    """One in the target; none in it when another process is killed; that one counts for the whole machine."""
+    before = vmstat("oom_kill")
+    assert targeted(eater(small_group)).run()["memory"]["oom_kills"] == 1
+    assert vmstat("oom_kill") - before == 1
+
+    idle = targeted("import time; time.sleep(2)")
+    other = subprocess.Popen([sys.executable, "-c", eater(small_group)])
+    assert idle.run()["memory"]["oom_kills"] == 0
+    assert other.wait() == 0
+    assert vmstat("oom_kill") - before == 2
+
+    assert measure(lambda: python(eater(small_group)))["memory"]["oom_kills"] == 1
+
+
+@pytest.fixture
+def swap():
+    """A compressed RAM disk to swap to, which the kernel may have as a module."""
+    subprocess.run(["modprobe", "zram"], check=False)
+    number = Path("/sys/class/zram-control/hot_add").read_text().strip()
+    Path(f"/sys/block/zram{number}/disksize").write_text(str(128 << 20))
+    subprocess.run(["mkswap", f"/dev/zram{number}"], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["swapon", f"/dev/zram{number}"], check=True)
+    yield
+    subprocess.run(["swapoff", f"/dev/zram{number}"], check=True)
+    Path("/sys/class/zram-control/hot_remove").write_text(number)
+
+
+@pytest.mark.usefixtures("swap")
+def test_swap(targeted, small_group):
+    """64 MB in a group of 24 MB, touched twice: what /proc/vmstat counts in the run."""
+    code = f"import os\n{TOUCH}\n{small_group}m = touch(16381)\nfor i in range(16381): m[i * 4096]"
+    one = targeted(code)
+    before = vmstat("pswpin"), vmstat("pswpout")
+
+    found = one.run()["memory"]
+
+    after = vmstat("pswpin"), vmstat("pswpout")
+    assert (found["swap_in_pages"], found["swap_out_pages"]) == (after[0] - before[0], after[1] - before[1])
+    assert found["swap_out_pages"] >= 8000
+    assert found["swap_in_pages"] >= 8000
+    assert found["scope"] == {"swap_in_pages": "machine", "swap_out_pages": "machine"}
+
+
+STAND_IN = {
+    "cache_references": counters.Event("minor-faults", SOFTWARE, 5),
+    "cache_misses": counters.Event("major-faults", SOFTWARE, 6),
+    "l1d_misses": counters.Event("cpu-clock", SOFTWARE, 0),
+    "dtlb_misses": counters.Event("no-such-event", HARDWARE, 999),
+}
+"""Events of the kernel's own that every machine has, in the place of those of the CPU."""
+
+
+@pytest.fixture
+def standing_in(monkeypatch, cache_dir):
+    monkeypatch.setattr(counters, "event_of", STAND_IN.get)
+    collector = EbpfCollector([cpu.MODULE, memory.MODULE], HOOKS, cache_dir)
+    yield collector
+    collector.close()
+
+
+@pytest.fixture
+def counting(standing_in, targeted):
+    """`counting(code)` → a target of the collector whose counters are those of STAND_IN."""
+
+    def start(code):
+        one = targeted(code)
+        one.collector = standing_in
+        return one
+
+    return start
+
+
+def test_the_counters_of_a_target(counting):
+    """Read at switches, minor faults are exactly as many as program runs at each of them; so is the CPU's clock."""
+    threads = "import threading, time\ndef work():\n for _ in range(23): touch(101); time.sleep(0.001)\n"
+    code = TOUCH + threads + "all_ = [threading.Thread(target=work) for _ in range(7)]\nfor t in all_: t.start()"
+
+    evidence = counting(code).run()
+
+    found = evidence["memory"]
+    assert found["cache_references"] == found["page_faults_minor"] >= 7 * 23 * 101
+    assert found["cache_misses"] == found["page_faults_major"]
+    assert found["cache_hits"] == found["cache_references"] - found["cache_misses"]
+    assert found["l1d_misses"] / 1e6 == pytest.approx(evidence["cpu"]["on_cpu_ms"], rel=0.02)
+    assert found["multiplexed"] == {}
+    assert found["sources"]["cache_hits"].startswith(
+        "perf:minor-faults, perf:major-faults, raw_tracepoint:sched_switch"
+    )
+    assert "dtlb_misses" not in found
+    assert "no-such-event" in found["unavailable"]["dtlb_misses"]
+
+
+def test_the_counters_of_the_machine(standing_in, python, run):
+    """All CPUs, from the beginning to the end: their clocks add up to the run's duration on each."""
+    standing_in.start(Target())
+    python(TOUCH + "touch(1009)")
+    standing_in.stop()
+
+    found = standing_in.evidence(run).as_json()["memory"]
+    ns = standing_in._last.at_ns - standing_in._first.at_ns
+    assert found["cache_references"] >= found["page_faults_minor"] >= 1009
+    assert found["l1d_misses"] == pytest.approx(ns * len(online_cpus()), rel=0.01)

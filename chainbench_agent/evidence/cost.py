@@ -17,8 +17,7 @@ from chainbench_agent.evidence.sample import Sample
 def cost(
     sources: Mapping[str, str], parts: Mapping[str, frozenset[str]], cpus: int, first: Sample, last: Sample
 ) -> Cost | None:
-    """`sources`: hook → what feeds its program, of those that this run attached; `parts`: module → the hooks that it has
-    a part in.
+    """`sources`: hook → what feeds its program, of those that this run attached; `parts`: module → the hooks it is in.
 
     None if there are no programs.
     """

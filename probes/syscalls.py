@@ -26,14 +26,6 @@ MODULE = Module(
     section="syscall_counts",
     question="What did the workload ask of the kernel?",
     metrics=(
-        Counter(
-            name="total",
-            help="System calls made.",
-            hooks=("sys_enter",),
-            sampled=True,
-            prometheus="chainbench_syscalls_total",
-            per_process=True,
-        ),
         Table(
             name="calls",
             help="System calls made, by name, counted as they are entered.",
@@ -69,6 +61,14 @@ MODULE = Module(
             label="syscall",
             inline=True,
             prometheus="chainbench_syscall_count_total",
+        ),
+        Counter(
+            name="total",
+            sampled=True,
+            help="System calls made.",
+            hooks=("sys_enter",),
+            prometheus="chainbench_syscalls_total",
+            per_process=True,
         ),
     ),
     derive=derive,

@@ -498,3 +498,24 @@ def test_a_module_that_does_not_compile(opened):
 
     assert replace(collector.status().modules[0]).reason == "exec.c:3: error"
     assert collector.evidence(RUN).unavailable == {"exec": "exec.c:3: error"}
+
+
+def test_a_figure_of_processes_that_cannot_be_measured(opened):
+    """It is told nowhere but in top_processes, and there a zero would be a claim as well."""
+    module = Module(
+        name="sched",
+        question="?",
+        metrics=(
+            Counter(name="switches", help="", hooks=("switch",), per_process=True),
+            Counter(name="wait_ns", help="", hooks=("wakeup",), per_process=True, reported=False),
+        ),
+    )
+    collector = opened(FakeMachine(absent={"wakeup": "no such tracepoint"}), module)
+    collector.start(Target())
+    collector.stop()
+
+    (status,) = collector.status().modules
+    assert (status.state, status.unavailable) == ("degraded", {"wait_ms": "no such tracepoint"})
+    found = collector.evidence(RUN).as_json()["sched"]
+    assert (found["top_processes"], found["other_processes"]) == ([], {"switches": 0})
+    assert found["unavailable"] == {"wait_ms": "no such tracepoint"}

@@ -89,6 +89,8 @@ class Hook:
     """True: only of use when there is a target, and only attached then."""
     timed: bool = True
     """False: no handler looks at `now_ns`, so reading the clock is spared."""
+    unless: Source | None = None
+    """A place that only some kernels have: where it is, these events come by another hook, and this one is not used."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from chainbench_agent.headers.header_tree import cached_tree, structs_of
 from chainbench_agent.headers.offset_checks import check_function, check_source, offset_checks
 from chainbench_agent.kernel.fuse import Unit, fuse
 from chainbench_agent.kernel.loader import Loaded, Request, load
-from chainbench_agent.kernel.sources import eligible
+from chainbench_agent.kernel.sources import eligible, wanted
 from chainbench_agent.spec import Hook, Module
 
 
@@ -36,7 +36,7 @@ def load_unit(modules: Iterable[Module], hooks: Iterable[Hook], cache_dir: Path)
     Raises SetupError when nothing can be loaded: no BTF, no BCC, no privileges, a wrong layout.
     """
     btf = Btf.load()
-    modules, hooks = tuple(modules), tuple(hooks)
+    modules, hooks = tuple(modules), tuple(hook for hook in hooks if wanted(hook, btf))
     fitting = {hook.name: eligible(hook, btf) for hook in hooks}
     absent = {name: reason for name, (sources, reason) in fitting.items() if reason and not sources}
 

@@ -11,6 +11,8 @@
 #define NETWORK_PEEK 0x02        // MSG_PEEK: it will be received again
 #define NETWORK_ERRORS 0x2000    // MSG_ERRQUEUE: it was sent from here
 #define NETWORK_RCV_SHUTDOWN 0x1 // RCV_SHUTDOWN: nothing can come
+#define NETWORK_FIRST 16
+#define NETWORK_SAMPLING 16
 
 // A TCP socket that was used or born in this run.
 struct network_socket {
@@ -18,6 +20,8 @@ struct network_socket {
 	u32 counted; // that process is in the target
 	u32 segs_in; // as the socket said when they were last counted
 	u32 segs_out;
+	u32 probes; // segments that came while it was established
+	u32 pad;
 };
 BPF_TABLE("hash", struct sock *, struct network_socket, network_sockets, NETWORK_SOCKETS_ENTRIES);
 
@@ -175,6 +179,8 @@ static __always_inline void network_on_tcp_destroy_sock(struct cb_event *ev,
 	network_sockets.delete(&sk);
 }
 
+// Each of the first segments, then one in so many: the round trip is smoothed over as many, and the socket goes on
+// counting.
 static __always_inline void network_on_tcp_probe(struct cb_event *ev, struct cb_network *network,
 						 struct sock *sk)
 {
@@ -183,6 +189,8 @@ static __always_inline void network_on_tcp_probe(struct cb_event *ev, struct cb_
 	u32 srtt = 0; // in eighths of a microsecond
 
 	if (!socket || !socket->counted)
+		return;
+	if (socket->probes++ >= NETWORK_FIRST && socket->probes % NETWORK_SAMPLING)
 		return;
 	network_count_segments(network, sk, socket);
 	bpf_probe_read_kernel(&srtt, sizeof(srtt), &tcp->srtt_us);
@@ -220,7 +228,7 @@ static __always_inline void network_on_synack_again(struct cb_event *ev, struct 
 	network_count_retransmitted(network, network_sockets.lookup(&sk), 1);
 }
 
-// Whether a call on this socket counts, and if so, by which protocol: IPPROTO_TCP, IPPROTO_UDP, or 0.
+// By which protocol a call on this socket counts: IPPROTO_TCP, IPPROTO_UDP, or 0, not at all.
 static __always_inline u16 network_call(struct cb_event *ev, struct cb_network *network,
 					struct sock *sk)
 {

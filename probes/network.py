@@ -80,16 +80,13 @@ MODULE = Module(
             name="tcp_packets_sent",
             help=(
                 "TCP segments sent, as the sockets themselves count them; the SYN-ACK of an accept is added. Of a socket "
-                "that is not closed in the run, up to the last segment received. Not included: what is sent for a "
-                "socket that is gone (in TIME_WAIT)."
+                "that is not closed in the run, the last are not included (it was looked at with each of the first 16 "
+                "segments that it received, then one in 16), nor is what is sent for one that is gone (in TIME_WAIT)."
             ),
         ),
         _packets(
             name="tcp_packets_received",
-            help=(
-                "TCP segments received, as the sockets themselves count them. Limits as "
-                "of tcp_packets_sent."
-            ),
+            help="TCP segments received, as the sockets themselves count them; with the limits of tcp_packets_sent.",
         ),
         Counter(
             name="tcp_retransmissions",
@@ -114,7 +111,10 @@ MODULE = Module(
         _received(name="udp_bytes_received", help="Bytes in the datagrams received, as the calls returned them."),
         Distribution(
             name="tcp_rtt_ns",
-            help="Smoothed round-trip time of a connection, at each segment that it receives, in whole microseconds.",
+            help=(
+                "Smoothed round-trip time of a connection, in whole microseconds: at each of the first 16 segments that "
+                "it receives, then at one in 16."
+            ),
             hooks=(*USES, "tcp_probe"),
         ),
     ),

@@ -17,7 +17,9 @@ with socket.socket() as any_socket:
 def kept(protocol, *names):
     """What this network itself has counted."""
     lines = [line.split() for line in Path("/proc/self/net/snmp").read_text().splitlines()]
-    found = next(dict(zip(a, b, strict=True)) for a, b in zip(lines, lines[1:], strict=False) if a[0] == b[0] == f"{protocol}:")
+    found = next(
+        dict(zip(a, b, strict=True)) for a, b in zip(lines, lines[1:], strict=False) if a[0] == b[0] == f"{protocol}:"
+    )
     return [int(found[name]) for name in names]
 
 

@@ -19,7 +19,7 @@ _received = partial(Counter, hooks=RECEIVED)
 
 
 def derive(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
-    """An accept is attributed with its first use, which may come before the last step of the handshake (TCP Fast Open)."""
+    """With TCP Fast Open an accept is used, and so attributed, before it is established."""
     del names
     return {"unattributed_tcp_connections": max(0, counts["established"] - counts["attributed_connections"])}
 
@@ -79,9 +79,9 @@ MODULE = Module(
         _packets(
             name="tcp_packets_sent",
             help=(
-                "TCP segments sent, as the sockets themselves count them; the SYN-ACK of an accept is added. Of a socket "
-                "that is not closed in the run, the last are not included (it was looked at with each of the first 16 "
-                "segments that it received, then one in 16), nor is what is sent for one that is gone (in TIME_WAIT)."
+                "TCP segments sent, as the sockets themselves count them; the SYN-ACK of an accept is added. Of one "
+                "still open when the run ends, the last are not included (it is looked at with each of the first 16 "
+                "segments that it receives, then one in 16), nor is what answers for one that is gone (TIME_WAIT)."
             ),
         ),
         _packets(
@@ -95,13 +95,13 @@ MODULE = Module(
         ),
         Counter(
             name="unattributed_tcp_retransmissions",
-            help="TCP segments sent again on this machine, from sockets that no process was seen to use in the run.",
+            help="TCP segments sent again on this machine, from sockets that no process was seen to use.",
             hooks=(*USES, "tcp_retransmit_skb", "synack_again"),
             machine_wide=True,
         ),
         _sent(
             name="udp_packets_sent",
-            help="UDP datagrams sent: one per call, also where UDP_CORK makes fewer of them, or UDP_SEGMENT more.",
+            help="UDP datagrams sent: one per call, also where UDP_CORK makes fewer, or UDP_SEGMENT more.",
         ),
         _received(
             name="udp_packets_received",
@@ -112,8 +112,8 @@ MODULE = Module(
         Distribution(
             name="tcp_rtt_ns",
             help=(
-                "Smoothed round-trip time of a connection, in whole microseconds: at each of the first 16 segments that "
-                "it receives, then at one in 16."
+                "Smoothed round-trip time of a connection, in whole microseconds: at each of the first 16 segments "
+                "that it receives, then at one in 16."
             ),
             hooks=(*USES, "tcp_probe"),
         ),
@@ -122,7 +122,7 @@ MODULE = Module(
         Scratch(
             name="sockets",
             entries=65536,
-            when_full="packets, retransmissions, round trips and the accept of a further socket are lost, and so counted",
+            when_full="what packets tell of a further socket is not counted, and it is counted as lost",
         ),
     ),
     derive=derive,

@@ -80,6 +80,12 @@ def handlers(text: str, owner: str) -> frozenset[str]:
     return frozenset(re.findall(rf"^static __always_inline void {owner}_on_(\w+)\(", text, re.MULTILINE))
 
 
+def module_text(name: str) -> str:
+    """A module's C: NAME.h, where there is one, stands before NAME.c."""
+    files = (DIRECTORY / f"{name}.{suffix}" for suffix in "hc")
+    return "".join(file.read_text() for file in files if file.exists())
+
+
 def fuse(
     modules: Iterable[Module],
     hooks: Iterable[Hook],
@@ -88,7 +94,7 @@ def fuse(
 ) -> Unit:
     """The unit for `modules`.  `sources(hook)` are the places to try, `has_field("struct.member")` asks the BTF."""
     modules, hooks = tuple(modules), tuple(hooks)
-    texts = {module.name: (DIRECTORY / f"{module.name}.c").read_text() for module in modules}
+    texts = {module.name: module_text(module.name) for module in modules}
     handled = {name: handlers(text, name) for name, text in texts.items()}
     scheduler = (DIRECTORY / "sched.h").read_text()
     target = (DIRECTORY / "target.h").read_text()

@@ -7,6 +7,7 @@ import struct
 from pathlib import Path
 
 CLONE_NEWNET, SIOCSIFFLAGS, IFF_UP = 0x40000000, 0x8914, 1
+SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
 FAMILIES = ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1"))
 
 assert ctypes.CDLL(None).unshare(CLONE_NEWNET) == 0
@@ -16,10 +17,9 @@ with socket.socket() as any_socket:
 
 def kept(protocol, *names):
     """What this network itself has counted."""
-    lines = [line.split() for line in Path("/proc/self/net/snmp").read_text().splitlines()]
-    found = next(
-        dict(zip(a, b, strict=True)) for a, b in zip(lines, lines[1:], strict=False) if a[0] == b[0] == f"{protocol}:"
-    )
+    rows = [line.split() for line in Path("/proc/self/net/snmp").read_text().splitlines()]
+    header, numbers = (row for row in rows if row[0] == f"{protocol}:")
+    found = dict(zip(header, numbers, strict=True))
     return [int(found[name]) for name in names]
 
 
@@ -40,3 +40,13 @@ def reset(client):
     """Closed at once: nothing is left in TIME_WAIT."""
     client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     client.close()
+
+
+def drop(end):
+    """All that comes to this end from now on: a filter that returns 0."""
+    program = ctypes.create_string_buffer(struct.pack("HBBI", 0x06, 0, 0, 0))
+    end.setsockopt(socket.SOL_SOCKET, SO_ATTACH_FILTER, struct.pack("HL", 1, ctypes.addressof(program)))
+
+
+def listen(end):
+    end.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)

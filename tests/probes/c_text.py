@@ -5,14 +5,14 @@ import struct
 
 from user_space import fused
 
-from chainbench_agent.probes import DIRECTORY
+from chainbench_agent.kernel.fuse import module_text
 
 UNIT = fused()
 
 
 def c_of(module):
-    """The C file without its comments."""
-    return re.sub(r"//.*", "", (DIRECTORY / f"{module.name}.c").read_text())
+    """The module's C without its comments."""
+    return re.sub(r"//.*", "", module_text(module.name))
 
 
 def fields_of(module):

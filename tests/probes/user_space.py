@@ -43,7 +43,7 @@ class UserSpace:
         self.target = KernelTarget()
         self.attached = False
         self.sample_interval = 1
-        for maker in ("shim_task", "shim_request", "shim_bio", "shim_cgroup"):
+        for maker in ("shim_task", "shim_request", "shim_bio", "shim_cgroup", "shim_sock", "shim_skb"):
             getattr(library, maker).restype = ctypes.c_void_p
         self.idle = self.task(0)
         self.set("shim_current", ctypes.c_void_p, self.idle.address)
@@ -125,7 +125,8 @@ class UserSpace:
         self.run += 1
         self.attached = True
         self.target = target
-        for name in (*(f"{m.name}_{key.name}" for m in CATALOG for key in m.keyed), "cb_members", "cb_ended_threads"):
+        hashes = (*(f"{m.name}_{key.name}" for m in CATALOG for key in m.keyed), "network_sockets")
+        for name in (*hashes, "cb_members", "cb_ended_threads"):
             entries = self.get(f"{name}_entries")
             ctypes.memset((ctypes.c_uint8 * entries).in_dll(self.library, f"{name}_used"), 0, entries)
         (ctypes.c_uint64 * 1).in_dll(self.library, "cb_kept_cells")[0] = 0

@@ -13,15 +13,14 @@ static __always_inline void network_on_inet_sock_set_state(struct cb_event *ev,
 							   int newstate)
 {
 	bool answered = newstate == TCP_ESTABLISHED || newstate == TCP_SYN_RECV;
-	struct network_socket born = {};
+	u64 one = 1;
 	struct network_socket *socket;
 
 	if (!network_is(sk, NETWORK_STREAM, IPPROTO_TCP))
 		return;
 	if (newstate == TCP_SYN_SENT)
 		network_sockets.delete(&sk);
-	if (oldstate == TCP_LISTEN && newstate == TCP_SYN_RECV &&
-	    network_sockets.update(&sk, &born))
+	if (oldstate == TCP_LISTEN && newstate == TCP_SYN_RECV && network_waiting.update(&sk, &one))
 		cb_lose_key();
 	socket = network_user(ev, network, sk);
 	if (newstate == TCP_ESTABLISHED && (oldstate == TCP_SYN_SENT || oldstate == TCP_SYN_RECV))
@@ -49,6 +48,7 @@ static __always_inline void network_on_tcp_destroy_sock(struct cb_event *ev,
 							struct cb_network *network, struct sock *sk)
 {
 	network_sockets.delete(&sk);
+	network_waiting.delete(&sk);
 }
 
 // Each of the first segments, then one in so many: the round trip is smoothed over as many, and the socket goes on
@@ -73,7 +73,7 @@ static __always_inline void network_on_tcp_probe(struct cb_event *ev, struct cb_
 static __always_inline void network_count_retransmitted(struct cb_network *network,
 							struct network_socket *socket, u32 segments)
 {
-	if (!socket || !socket->tgid)
+	if (!socket)
 		__sync_fetch_and_add(&network->unattributed_tcp_retransmissions, segments);
 	else if (socket->counted)
 		__sync_fetch_and_add(&network->tcp_retransmissions, segments);
@@ -104,12 +104,11 @@ static __always_inline void network_on_synack_again(struct cb_event *ev, struct 
 static __always_inline u16 network_call(struct cb_event *ev, struct cb_network *network,
 					struct sock *sk)
 {
-	bool counted = cb_current_counts(ev);
 	u16 protocol = sk->sk_protocol;
 
 	if (protocol == IPPROTO_TCP)
-		return network_use(ev, network, sk, counted) && counted ? protocol : 0;
-	if (protocol != IPPROTO_UDP || !counted)
+		return network_use(ev, network, sk) ? protocol : 0;
+	if (protocol != IPPROTO_UDP || !cb_current_counts(ev))
 		return 0;
 	return network_is(sk, NETWORK_DATAGRAM, IPPROTO_UDP) ? protocol : 0;
 }

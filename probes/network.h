@@ -10,9 +10,9 @@
 #define NETWORK_STREAM 1 // enum sock_type; a raw socket may bear the protocol's number as well
 #define NETWORK_DATAGRAM 2
 
-// A TCP socket that was used or born in this run.
+// A TCP socket that was used in this run.
 struct network_socket {
-	u32 tgid;    // of the process that used it last; 0: accepted by nobody so far
+	u32 tgid;    // of the process that used it last
 	u32 counted; // that process is in the target
 	u32 segs_in; // as the socket said when they were last counted
 	u32 segs_out;
@@ -20,6 +20,9 @@ struct network_socket {
 	u32 pad;
 };
 BPF_TABLE("hash", struct sock *, struct network_socket, network_sockets, NETWORK_SOCKETS_ENTRIES);
+
+// Connections that came in this run, until somebody uses them.
+BPF_TABLE("hash", struct sock *, u64, network_waiting, NETWORK_WAITING_ENTRIES);
 
 static __always_inline bool network_is(struct sock *sk, u16 type, u16 protocol)
 {
@@ -46,8 +49,6 @@ static __always_inline void network_count_segments(struct cb_network *network, s
 {
 	u32 segs_in = 0, segs_out = 0;
 
-	if (!socket->tgid) // whoever accepts it will be charged
-		return;
 	network_read_segments(sk, &segs_in, &segs_out);
 	if (socket->counted) {
 		__sync_fetch_and_add(&network->tcp_packets_received,
@@ -74,47 +75,47 @@ static __always_inline void network_count_connection(struct cb_event *ev,
 		__sync_fetch_and_add(&process->network_tcp_connections, 1);
 }
 
-// A record that has no process is a connection that was established and not used.  To delete it succeeds only once,
-// whoever else is at it: so it is accepted only once.
-static __always_inline void network_accept(struct cb_event *ev, struct cb_network *network,
-					   struct sock *sk, struct network_socket socket)
+static __always_inline void network_count_accept(struct cb_event *ev, struct cb_network *network,
+						 struct network_socket *socket)
 {
-	if (network_sockets.delete(&sk))
-		return;
-	network_sockets.update(&sk, &socket);
-	network_count_connection(ev, network, &socket);
-	if (!socket.counted)
+	network_count_connection(ev, network, socket);
+	if (!socket->counted)
 		return;
 	__sync_fetch_and_add(&network->tcp_accepts, 1);
-	__sync_fetch_and_add(&network->tcp_packets_sent,
-			     1); // the SYN-ACK, which was before the socket
+	// the SYN-ACK was sent before there was a socket
+	__sync_fetch_and_add(&network->tcp_packets_sent, 1);
 }
 
-// The current thread uses a TCP socket; false if it is another kind of socket.
+// The current thread uses a TCP socket; the answer is whether that counts.  False also for another kind of socket.
 static __always_inline bool network_use(struct cb_event *ev, struct cb_network *network,
-					struct sock *sk, bool counted)
+					struct sock *sk)
 {
-	struct network_socket used = { .tgid = bpf_get_current_pid_tgid() >> 32,
-				       .counted = counted };
+	struct network_socket used = { .tgid = bpf_get_current_pid_tgid() >> 32 };
 	struct network_socket *socket = network_sockets.lookup(&sk);
 
-	if (!socket) {
-		if (!network_is(sk, NETWORK_STREAM, IPPROTO_TCP))
-			return false;
-		network_read_segments(sk, &used.segs_in, &used.segs_out);
-		if (!network_sockets.lookup_or_try_init(&sk, &used))
-			cb_lose_key();
-	} else if (!socket->tgid) {
-		used.segs_in = socket->segs_in;
-		used.segs_out = socket->segs_out;
-		network_accept(ev, network, sk, used);
-	} else if (socket->tgid != used.tgid || socket->counted != used.counted) {
+	// only between cgroups does a process move
+	if (socket && socket->tgid == used.tgid && ev->config->target != CB_CGROUP)
+		return socket->counted;
+	used.counted = cb_current_counts(ev);
+	if (socket) {
 		if (!socket->counted) // what was before is not the target's
 			network_read_segments(sk, &socket->segs_in, &socket->segs_out);
 		socket->tgid = used.tgid;
 		socket->counted = used.counted;
+		return used.counted;
 	}
-	return true;
+	if (!network_is(sk, NETWORK_STREAM, IPPROTO_TCP))
+		return false;
+	if (!network_waiting.delete(&sk)) { // which succeeds once, however many threads try
+		network_count_accept(ev, network, &used);
+		if (network_sockets.update(&sk, &used))
+			cb_lose_key();
+		return used.counted;
+	}
+	network_read_segments(sk, &used.segs_in, &used.segs_out);
+	if (!network_sockets.lookup_or_try_init(&sk, &used))
+		cb_lose_key();
+	return used.counted;
 }
 
 // The record of a TCP socket whose lock is held: by a packet, by a timer, or, where it says `owned`, by the current
@@ -124,9 +125,8 @@ network_user(struct cb_event *ev, struct cb_network *network, struct sock *sk)
 {
 	struct network_socket *socket = network_sockets.lookup(&sk);
 
-	if (!(socket && socket->tgid) && sk->sk_lock.owned) {
-		network_use(ev, network, sk, cb_current_counts(ev));
-		socket = network_sockets.lookup(&sk);
-	}
-	return socket && socket->tgid ? socket : NULL;
+	if (socket || !sk->sk_lock.owned)
+		return socket;
+	network_use(ev, network, sk);
+	return network_sockets.lookup(&sk);
 }

@@ -124,6 +124,11 @@ MODULE = Module(
             entries=65536,
             when_full="what packets tell of a further socket is not counted, and it is counted as lost",
         ),
+        Scratch(
+            name="waiting",
+            entries=16384,
+            when_full="a further connection is not told from one that was there before the run, and counted as lost",
+        ),
     ),
     derive=derive,
 )

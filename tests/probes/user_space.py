@@ -125,7 +125,7 @@ class UserSpace:
         self.run += 1
         self.attached = True
         self.target = target
-        hashes = (*(f"{m.name}_{key.name}" for m in CATALOG for key in m.keyed), "network_sockets")
+        hashes = (*(f"{m.name}_{key.name}" for m in CATALOG for key in m.keyed), "network_sockets", "network_waiting")
         for name in (*hashes, "cb_members", "cb_ended_threads"):
             entries = self.get(f"{name}_entries")
             ctypes.memset((ctypes.c_uint8 * entries).in_dll(self.library, f"{name}_used"), 0, entries)

@@ -94,6 +94,8 @@ class Hook:
     """`module:option`: only loaded, and only attached, where that was asked for (plan.py)."""
     optional: bool = False
     """True: a kernel that has none of the sources misses nothing, because another hook sees the same there."""
+    unless: Source | None = None
+    """A place that only some kernels have: where it is, these events come by another hook, and this one is not used."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,9 +6,10 @@ and attaches is used.  Version numbers are never compared.
 
 from functools import partial
 
-from chainbench_agent.spec import Hook, perf, raw_tracepoint
+from chainbench_agent.spec import Hook, fexit, perf, raw_tracepoint
 
 TASK = "struct task_struct *"
+SOCK = "struct sock *"
 
 FIELDS = {
     "TASK___STATE": "task_struct.__state",
@@ -49,6 +50,20 @@ _raised = partial(Hook, sources=())
 
 REQUESTS = ("block_rq_issue", "block_rq_requeue", "block_rq_complete", "block_bio_queue", "block_split")
 """What the life of a block request is seen by; the last two say whose it is."""
+
+
+def _sock(name: str, params: tuple[str, ...], tracepoint: str, call: str, places: tuple[int, ...]) -> tuple[Hook, Hook]:
+    """Two hooks of one event: a tracepoint sees calls on all sockets; without it each family's function is asked."""
+    params = (f"{SOCK}sk", *params)
+    socket = "((struct socket *)ctx[0])->sk"
+    # Linux 6e6eda44b939 ("sock: add tracepoint for send recv length") (in v6.3)
+    any_family = raw_tracepoint(tracepoint)
+    ipv4, ipv6 = (fexit(f"{family}_{call}", socket, *places) for family in ("inet", "inet6"))
+    return (
+        Hook(name, params, (any_family, ipv4), timed=False),
+        Hook(f"{name}6", params, (ipv6,), timed=False, unless=any_family),
+    )
+
 
 HOOKS = (
     Hook(
@@ -106,6 +121,27 @@ HOOKS = (
         (raw_tracepoint("mark_victim", 0, "0"), raw_tracepoint("mark_victim", "NULL", 0)),
         timed=False,
     ),
+    # network: what goes through sockets
+    *_sock("sock_sent", ("int bytes",), "sock_send_length", "sendmsg", (3,)),
+    *_sock("sock_received", ("int bytes", "int flags"), "sock_recv_length", "recvmsg", (4, 3)),
+    # Linux dc97391e6610 ("sock: Remove ->sendpage*() in favour of sendmsg(MSG_SPLICE_PAGES)") (in v6.5)
+    Hook(
+        "sent_pages",
+        (f"{SOCK}sk", "int bytes"),
+        (fexit("tcp_sendpage", 0, 5),),
+        timed=False,
+        unless=fexit("splice_to_socket"),
+    ),
+    _tracepoint("inet_sock_set_state", f"{SOCK}sk", "int oldstate", "int newstate"),
+    *(_tracepoint(name, f"{SOCK}sk") for name in ("tcp_probe", "tcp_send_reset", "tcp_destroy_sock")),
+    Hook(
+        "tcp_retransmit_skb",
+        (f"{SOCK}sk", "struct sk_buff *skb", "int error"),
+        # before v6.18 only those that were sent had an event
+        (raw_tracepoint("tcp_retransmit_skb"), raw_tracepoint("tcp_retransmit_skb", 0, 1, "0")),
+        timed=False,
+    ),
+    Hook("synack_again", (f"{SOCK}sk",), (raw_tracepoint("tcp_retransmit_synack"),), timed=False),
     # raised by sched.h
     _raised(
         "task_ran",

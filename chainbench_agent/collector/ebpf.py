@@ -83,6 +83,7 @@ class EbpfCollector:
             for hook in self._hooks.values()
             if not hook.raised_on
         ]
+        hooks = [hook for hook in hooks if hook.source or hook.reason]  # the others are not needed here
         details = {
             "kernel": os.uname().release,
             "bcc": self._machine.unit.loaded.bcc_version,

@@ -74,6 +74,12 @@ def handlers(text: str, owner: str) -> frozenset[str]:
     return frozenset(re.findall(rf"^static __always_inline void {owner}_on_(\w+)\(", text, re.MULTILINE))
 
 
+def module_text(name: str) -> str:
+    """A module's C: NAME.h, where there is one, stands before NAME.c."""
+    files = (DIRECTORY / f"{name}.{suffix}" for suffix in "hc")
+    return "".join(file.read_text() for file in files if file.exists())
+
+
 def fuse(
     modules: Iterable[Module],
     hooks: Iterable[Hook],

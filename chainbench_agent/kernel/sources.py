@@ -32,6 +32,14 @@ def eligible(hook: Hook, btf: Btf, options: Collection[str] = ()) -> tuple[list[
     return fitting, "; ".join(reasons)
 
 
+def wanted(hook: Hook, btf: Btf) -> bool:
+    """Whether the hook is of use here; otherwise its events come by another one."""
+    if not hook.unless:
+        return True
+    args = btf.tracepoint_args if hook.unless.kind == "raw_tracepoint" else btf.function_args
+    return args(hook.unless.target) is None
+
+
 def _mismatch(source: Source, hook: Hook, btf: Btf) -> str:
     if source.kind == "perf":
         return ""

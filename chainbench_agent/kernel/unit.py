@@ -16,7 +16,7 @@ from chainbench_agent.kernel.counters import available
 from chainbench_agent.kernel.fuse import Unit, fuse
 from chainbench_agent.kernel.interrupts import preempt_count
 from chainbench_agent.kernel.loader import Loaded, Request, load
-from chainbench_agent.kernel.sources import eligible
+from chainbench_agent.kernel.sources import eligible, wanted
 from chainbench_agent.spec import Hook, Module
 
 
@@ -47,7 +47,7 @@ def load_unit(
     Raises SetupError when nothing can be loaded: no BTF, no BCC, no privileges, a wrong layout.
     """
     btf = Btf.load()
-    modules, hooks = tuple(modules), tuple(hooks)
+    modules, hooks = tuple(modules), tuple(hook for hook in hooks if wanted(hook, btf))
     fitting = {hook.name: eligible(hook, btf, options) for hook in hooks}
     absent = {name: reason for name, (sources, reason) in fitting.items() if reason and not sources}
     host = {"COUNTERS": available()}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from chainbench_agent.kernel.sources import eligible
+from chainbench_agent.kernel.sources import eligible, wanted
 from chainbench_agent.probes import HOOKS
 from chainbench_agent.spec import Hook, fentry, fexit, raw_tracepoint
 
@@ -129,3 +129,15 @@ def test_an_optional_hook_may_be_nowhere():
     assert eligible(optional, FakeBtf()) == ([], "")
     assert eligible(optional, FakeBtf({"t": ("void *", "void *")})) == (list(optional.sources), "")
     assert eligible(optional, FakeBtf({"t": ("void *", "int")}))[1].startswith("raw_tracepoint:t: this kernel passes")
+
+
+def test_a_hook_whose_events_come_by_another():
+    """It is not wanted where the place exists that makes it needless, be that a tracepoint or a function."""
+    for place, btf in (
+        (raw_tracepoint("t"), FakeBtf({"t": (TASK,)})),
+        (fexit("f"), FakeBtf(functions={"f": (TASK,)})),
+    ):
+        found = Hook("ran", (f"{TASK}task",), (fentry("g"),), unless=place)
+        assert not wanted(found, btf)
+        assert wanted(found, FakeBtf())
+    assert wanted(hook(fentry("g")), FakeBtf({"t": (TASK,)}))

@@ -11,7 +11,7 @@ UNIT = fused()
 
 
 def c_of(module):
-    """The C file without its comments."""
+    """The module's C without its comments."""
     return re.sub(r"//.*", "", module_text(module.name))
 
 

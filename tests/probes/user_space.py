@@ -44,8 +44,8 @@ class UserSpace:
         self.attached = False
         self.sample_interval = 1
         self.idle_modules = 0
-        for maker in ("shim_task", "shim_request", "shim_bio", "shim_cut_off", "shim_cgroup"):
-            getattr(library, maker).restype = ctypes.c_void_p
+        for maker in ("task", "request", "bio", "cut_off", "cgroup", "sock", "skb"):
+            getattr(library, f"shim_{maker}").restype = ctypes.c_void_p
         self.idle = self.task(0)
         self.set("shim_current", ctypes.c_void_p, self.idle.address)
 
@@ -131,8 +131,9 @@ class UserSpace:
         self.run += 1
         self.attached = True
         self.target = target
-        shared = ("cb_members", "cb_ended_threads", "cb_requests", "cb_bios", "io_depths")
-        for name in (*(f"{m.name}_{key.name}" for m in CATALOG for key in m.keyed), *shared):
+        shared = ("cb_members", "cb_ended_threads", "cb_requests", "cb_bios")
+        own = ("io_depths", "network_sockets", "network_waiting")
+        for name in (*(f"{m.name}_{key.name}" for m in CATALOG for key in m.keyed), *shared, *own):
             entries = self.get(f"{name}_entries")
             ctypes.memset((ctypes.c_uint8 * entries).in_dll(self.library, f"{name}_used"), 0, entries)
         (ctypes.c_uint64 * 1).in_dll(self.library, "cb_kept_cells")[0] = 0

@@ -67,6 +67,26 @@ struct request {
 	struct gendisk *rq_disk; // before v5.17
 };
 struct linux_binprm { int unused; };
+enum { IPPROTO_TCP = 6, IPPROTO_UDP = 17 };
+enum { TCP_ESTABLISHED = 1, TCP_SYN_SENT, TCP_SYN_RECV, TCP_CLOSE = 7, TCP_LISTEN = 10 };
+#define AF_INET 2
+#define AF_INET6 10
+struct sock {
+	struct { u16 skc_family; u8 skc_state; } __sk_common;
+	struct { int owned; } sk_lock;
+	u16 sk_type, sk_protocol;
+	u8 sk_shutdown;
+};
+struct tcp_sock {
+	struct sock sk;
+	u32 segs_in, segs_out, srtt_us;
+};
+struct socket { struct sock *sk; };
+struct sk_buff { u64 others; char cb[48]; };
+struct tcp_skb_cb {
+	u32 seq, end_seq;
+	struct { u16 tcp_gso_segs, tcp_gso_size; };
+};
 struct bpf_raw_tracepoint_args { u64 args[8]; };
 struct bpf_perf_event_data { u64 unused; };
 struct bpf_perf_event_value { u64 counter, enabled, running; };
@@ -241,6 +261,40 @@ void shim_set_bio(struct request *request, struct bio *bio)
 	request->bio = bio;
 }
 
+struct sock *shim_sock(u16 family, u16 type, u16 protocol)
+{
+	struct tcp_sock *tcp = calloc(1, sizeof(*tcp));
+
+	tcp->sk.__sk_common.skc_family = family;
+	tcp->sk.sk_type = type;
+	tcp->sk.sk_protocol = protocol;
+	return &tcp->sk;
+}
+
+// `owned`: the current thread has the lock.
+void shim_set_sock(struct sock *sk, int owned, u8 shutdown)
+{
+	sk->sk_lock.owned = owned;
+	sk->sk_shutdown = shutdown;
+}
+
+void shim_set_tcp(struct sock *sk, u32 segs_in, u32 segs_out, u32 srtt_us)
+{
+	struct tcp_sock *tcp = (struct tcp_sock *)sk;
+
+	tcp->segs_in = segs_in;
+	tcp->segs_out = segs_out;
+	tcp->srtt_us = srtt_us;
+}
+
+struct sk_buff *shim_skb(u16 segments)
+{
+	struct sk_buff *skb = calloc(1, sizeof(*skb));
+
+	((struct tcp_skb_cb *)skb->cb)->tcp_gso_segs = segments;
+	return skb;
+}
+
 // ---- helpers
 
 #define bpf_ktime_get_ns() shim_now_ns
@@ -330,18 +384,20 @@ static int shim_insert(void *keys, u64 size, u8 *used, u32 entries, const void *
 		LEAF *found = NAME##_lookup(key);                                                   \
 		return found || NAME##_update(key, leaf) ? found : NAME##_lookup(key);              \
 	}                                                                                           \
-	static void NAME##_delete(KEY *key)                                                         \
+	static int NAME##_delete(KEY *key)                                                          \
 	{                                                                                           \
 		int i = shim_find(NAME##_keys, sizeof(KEY), NAME##_used, ENTRIES, key);             \
-		if (i >= 0)                                                                         \
-			NAME##_used[i] = 0;                                                         \
+		if (i < 0)                                                                          \
+			return -2; /* ENOENT */                                                     \
+		NAME##_used[i] = 0;                                                                 \
+		return 0;                                                                           \
 	}                                                                                           \
 	static const struct {                                                                       \
 		LEAF *(*lookup)(KEY *);                                                             \
 		int (*update)(KEY *, LEAF *);                                                       \
 		int (*insert)(KEY *, LEAF *);                                                       \
 		LEAF *(*lookup_or_try_init)(KEY *, LEAF *);                                         \
-		void (*delete)(KEY *);                                                              \
+		int (*delete)(KEY *);                                                               \
 	} NAME = { NAME##_lookup, NAME##_update, NAME##_insert, NAME##_lookup_or_try_init, NAME##_delete };
 
 #define BPF_ARRAY(NAME, LEAF, ENTRIES) SHIM_ARRAY(int, LEAF, NAME, ENTRIES, 1, 0)

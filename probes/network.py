@@ -1,0 +1,134 @@
+"""TCP and UDP, over IPv4 and IPv6.  Kernel side: network.c"""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from chainbench_agent.spec import Counter, Derived, Distribution, Module, Names, Scratch
+
+SENT = ("sock_sent", "sock_sent6")
+RECEIVED = ("sock_received", "sock_received6")
+STATES = ("inet_sock_set_state", "tcp_destroy_sock")
+USES = (*STATES, *SENT, "sent_pages", *RECEIVED)
+"""What tells whose a TCP socket is."""
+
+_counter = partial(Counter, hooks=USES)
+_packets = partial(Counter, hooks=(*USES, "tcp_probe", "tcp_send_reset"))
+_sent = partial(Counter, hooks=SENT)
+_received = partial(Counter, hooks=RECEIVED)
+
+
+def derive(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
+    """With TCP Fast Open an accept is used, and so attributed, before it is established."""
+    del names
+    return {"unattributed_tcp_connections": max(0, counts["established"] - counts["attributed_connections"])}
+
+
+MODULE = Module(
+    name="network",
+    question="What did the workload send and receive, and did the network lose or delay it?",
+    metrics=(
+        Counter(
+            name="tcp_bytes_sent",
+            help="Bytes that calls handed over to TCP sockets.",
+            hooks=(*SENT, "sent_pages"),
+            per_process=True,
+        ),
+        _received(
+            name="tcp_bytes_received",
+            help="Bytes that calls took from TCP sockets; splice(2) and zero-copy receiving are not seen.",
+            per_process=True,
+        ),
+        _counter(
+            name="tcp_connections",
+            help="TCP connections established: tcp_connects and tcp_accepts.",
+            per_process=True,
+        ),
+        Counter(
+            name="udp_packets",
+            help="UDP datagrams sent and received: udp_packets_sent and udp_packets_received.",
+            hooks=(*SENT, *RECEIVED),
+            per_process=True,
+        ),
+        Counter(
+            name="tcp_connects",
+            help="TCP connections established by connecting; charged to the process that asked for it.",
+            hooks=STATES,
+        ),
+        _counter(
+            name="tcp_accepts",
+            help="TCP connections accepted; charged, and counted, when a process first sends, receives or closes.",
+        ),
+        _counter(
+            name="established",
+            help="TCP connections established on this machine, by whomever.",
+            machine_wide=True,
+            reported=False,
+        ),
+        _counter(
+            name="attributed_connections",
+            help="Those of them whose process was seen.",
+            machine_wide=True,
+            reported=False,
+        ),
+        Derived(
+            name="unattributed_tcp_connections",
+            help="TCP connections established on this machine that no process was seen to ask for or to use.",
+            of=("established", "attributed_connections"),
+        ),
+        _packets(
+            name="tcp_packets_sent",
+            help=(
+                "TCP segments sent, as the sockets themselves count them; the SYN-ACK of an accept is added. Of one "
+                "still open when the run ends, the last are not included (it is looked at with each of the first 16 "
+                "segments that it receives, then one in 16), nor is what answers for one that is gone (TIME_WAIT)."
+            ),
+        ),
+        _packets(
+            name="tcp_packets_received",
+            help="TCP segments received, as the sockets themselves count them; with the limits of tcp_packets_sent.",
+        ),
+        Counter(
+            name="tcp_retransmissions",
+            help="TCP segments sent again; charged to the process that used the socket last.",
+            hooks=(*USES, "tcp_retransmit_skb", "synack_again"),
+        ),
+        Counter(
+            name="unattributed_tcp_retransmissions",
+            help="TCP segments sent again on this machine, from sockets that no process was seen to use.",
+            hooks=(*USES, "tcp_retransmit_skb", "synack_again"),
+            machine_wide=True,
+        ),
+        _sent(
+            name="udp_packets_sent",
+            help="UDP datagrams sent: one per call, also where UDP_CORK makes fewer, or UDP_SEGMENT more.",
+        ),
+        _received(
+            name="udp_packets_received",
+            help="UDP datagrams received: one per call, also where UDP_GRO joins several.",
+        ),
+        _sent(name="udp_bytes_sent", help="Bytes in the datagrams sent."),
+        _received(name="udp_bytes_received", help="Bytes in the datagrams received, as the calls returned them."),
+        Distribution(
+            name="tcp_rtt_ns",
+            help=(
+                "Smoothed round-trip time of a connection, in whole microseconds: at each of the first 16 segments "
+                "that it receives, then at one in 16."
+            ),
+            hooks=(*USES, "tcp_probe"),
+        ),
+    ),
+    scratch=(
+        Scratch(
+            name="sockets",
+            entries=65536,
+            when_full="what packets tell of a further socket is not counted, and it is counted as lost",
+        ),
+        Scratch(
+            name="waiting",
+            entries=16384,
+            when_full="a further connection is not told from one that was there before the run, and counted as lost",
+        ),
+    ),
+    derive=derive,
+)

@@ -1,0 +1,260 @@
+"""What TCP and UDP sockets do is counted exactly, for the target alone; the kernel's own counters are the witness."""
+
+import contextlib
+import json
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from chainbench_agent.evidence.histogram import UPPER_BOUNDS_NS, slot_of
+
+pytestmark = pytest.mark.bpf
+
+OWN = Path(__file__).with_name("own_network.py").read_text()
+LISTEN = """
+import socket, sys
+server = socket.create_server(("127.0.0.1", 0))
+print(server.getsockname()[1], flush=True)
+"""
+
+
+@pytest.fixture
+def measured(targeted):
+    """`measured(code)` → (the section, the numbers that the code printed), in a network of the target's own."""
+
+    def run(code):
+        one = targeted(OWN + code)
+        evidence = one.run()
+        assert "keys_full" not in evidence["loss"]["causes"]
+        return evidence["network"], [int(number) for number in one.output.split()]
+
+    return run
+
+
+@pytest.fixture
+def beside():
+    """`beside(code)` → the number that a process prints first, which is no target."""
+    with contextlib.ExitStack() as started:
+
+        def start(code):
+            process = started.enter_context(subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE))
+            started.callback(process.kill)
+            return int(process.stdout.readline())
+
+        yield start
+
+
+def free_port():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+def test_connections(measured):
+    """53 over IPv4 and 31 over IPv6, both ends in the target: bytes and segments as the network itself counted them."""
+    network, (connects, accepts, sent, received, again) = measured("""
+for (family, address), times in zip(FAMILIES, (53, 31)):
+    server = listening(family, address)
+    for _ in range(times):
+        client, peer = connected(server)
+        client.sendall(b"x" * 1009)
+        assert len(peer.recv(4096, socket.MSG_PEEK)) == len(peer.recv(4096)) == 1009
+        peer.sendall(b"y" * 211)
+        assert len(client.recv(4096)) == 211
+        reset(client)
+        peer.close()
+print(*kept("Tcp", "ActiveOpens", "PassiveOpens", "OutSegs", "InSegs", "RetransSegs"))
+""")
+
+    assert (connects, accepts) == (84, 84)
+    assert (network["tcp_connects"], network["tcp_accepts"], network["tcp_connections"]) == (84, 84, 168)
+    assert network["tcp_bytes_sent"] == network["tcp_bytes_received"] == 84 * (1009 + 211)
+    assert (network["tcp_packets_sent"], network["tcp_packets_received"]) == (sent, received)
+    assert network["tcp_retransmissions"] == again == 0
+    (process,) = network["top_processes"]
+    assert process["tcp_connections"] == 168
+    assert process["tcp_bytes_sent"] == 84 * (1009 + 211)
+
+
+def test_a_file_of_64_mib(measured):
+    """Half of it by sendfile(2), which no send is; a connection that refuses, and other sockets' bytes, are nothing."""
+    network, (segments,) = measured("""
+import os, tempfile, threading
+MIB, size = 1 << 20, 0
+client, peer = connected(server := listening())
+def drain():
+    global size
+    while data := peer.recv(MIB): size += len(data)
+drainer = threading.Thread(target=drain); drainer.start()
+with tempfile.TemporaryFile() as file:
+    file.truncate(32 * MIB)
+    client.sendall(bytes(32 * MIB))
+    done = 0
+    while done < 32 * MIB: done += os.sendfile(client.fileno(), file.fileno(), done, 32 * MIB - done)
+client.shutdown(socket.SHUT_WR); drainer.join()
+assert size == 64 * MIB
+a, b = socket.socketpair(); a.sendall(b"x" * 997); b.recv(4096)
+free = server.getsockname(); server.close()
+with socket.socket() as refused: assert refused.connect_ex(free)
+peer.close()
+print(sum(kept("Tcp", "OutSegs", "RetransSegs")))  # the first does not include the second
+""")
+
+    assert network["tcp_bytes_sent"] == network["tcp_bytes_received"] == 64 << 20
+    assert network["tcp_connections"] == 2
+    # the refused SYN came to no socket, and the reset that answered it was sent by none
+    assert network["tcp_packets_sent"] == network["tcp_packets_received"] == segments - 1
+
+
+def test_datagrams(measured):
+    """1,009 over each family and one that is empty; peeking, refused and unsent ones, the end: none is a datagram."""
+    network, (received, sent) = measured("""
+total = 0
+for family, address in FAMILIES:
+    server, client = (socket.socket(family, socket.SOCK_DGRAM) for _ in range(2))
+    server.bind((address, 0))
+    client.connect(server.getsockname()[:2])
+    for i in range(1009):
+        client.send(b"x" * (i % 101))
+        assert len(server.recv(512, socket.MSG_PEEK)) == i % 101
+        data, sender = server.recvfrom(512)
+        if i < 503: server.sendto(data, sender[:2]); client.recv(512)
+    client.send(b""); server.recv(512)
+    try: client.send(b"x" * 70000)
+    except OSError: pass
+    server.setblocking(False)
+    try: server.recv(512)
+    except BlockingIOError: pass
+    client.shutdown(socket.SHUT_RD); assert client.recv(512) == b""
+a, b = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM); a.send(b"x" * 997); b.recv(4096)
+print(*kept("Udp", "InDatagrams", "OutDatagrams"))
+""")
+
+    each = 1009 + 1 + 503
+    size = sum(i % 101 for i in range(1009)) + sum(i % 101 for i in range(503))
+    assert (received, sent) == (each, each)  # over IPv4 alone
+    assert network["udp_packets_sent"] == network["udp_packets_received"] == 2 * each
+    assert network["udp_packets"] == 4 * each
+    assert network["udp_bytes_sent"] == network["udp_bytes_received"] == 2 * size
+    assert network["tcp_packets_sent"] == network["tcp_bytes_sent"] == 0
+
+
+def test_only_the_client_is_the_target(targeted, beside):
+    """19 connections to a server that is not: no accept, and only the client's bytes."""
+    answer = "while True:\n with server.accept()[0] as peer: peer.recv(4096); peer.sendall(b'y' * 211)\n"
+    port = beside(LISTEN + answer)
+    code = f"""
+import socket
+for _ in range(19):
+    with socket.create_connection(("127.0.0.1", {port})) as client:
+        client.sendall(b"x" * 1009)
+        assert len(client.recv(4096)) == 211
+"""
+    network = targeted(code).run()["network"]
+
+    assert (network["tcp_connects"], network["tcp_accepts"], network["tcp_connections"]) == (19, 0, 19)
+    assert (network["tcp_bytes_sent"], network["tcp_bytes_received"]) == (19 * 1009, 19 * 211)
+
+
+def test_only_the_server_is_the_target(targeted, beside):
+    """17 accepts of what somebody else asked for; one that is closed unused, and one reset, are two more."""
+    port = free_port()
+    beside(f"""
+import socket, struct, time
+def connect():
+    while (found := socket.socket()).connect_ex(("127.0.0.1", {port})): time.sleep(0.01)
+    return found
+print(0, flush=True)
+for _ in range(17):
+    with connect() as client: client.sendall(b"x" * 1009); client.recv(4096)
+connect().recv(1)
+with connect() as client: client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+""")
+    code = f"""
+import socket
+server = socket.create_server(("127.0.0.1", {port}))
+for _ in range(17):
+    with server.accept()[0] as peer: peer.recv(4096); peer.sendall(b"y" * 211)
+server.accept()[0].close()
+try: server.accept()[0].recv(1)
+except ConnectionResetError: pass
+"""
+    network = targeted(code).run()["network"]
+
+    assert (network["tcp_connects"], network["tcp_accepts"], network["tcp_connections"]) == (0, 19, 19)
+    assert (network["tcp_bytes_sent"], network["tcp_bytes_received"]) == (17 * 211, 17 * 1009)
+
+
+def test_a_connection_that_nobody_uses(measured):
+    """It is established, but whoever might have accepted it did not come."""
+    network, _ = measured("""
+server = listening()
+clients = [socket.create_connection(server.getsockname()) for _ in range(7)]
+for client in clients[:3]: reset(client)
+server.close()
+""")
+
+    assert (network["tcp_connects"], network["tcp_accepts"]) == (7, 0)
+    assert network["unattributed_tcp_connections"] >= 7  # on the whole machine
+
+
+def test_retransmissions(measured):
+    """What a peer drops is sent again, and so are a SYN without answer, and a SYN-ACK: as many as the network kept."""
+    network, (again,) = measured("""
+import time
+for family, address in FAMILIES:
+    server = listening(family, address)
+    client, peer = connected(server)
+    drop(peer)
+    client.sendall(bytes(100_000))
+    with socket.socket(family) as deaf:
+        deaf.setblocking(False)
+        drop(deaf)
+        deaf.connect_ex(server.getsockname()[:2])
+        time.sleep(1.5)
+    listen(peer); reset(client); peer.close(); server.close()
+print(*kept("Tcp", "RetransSegs"))
+""")
+
+    assert network["tcp_retransmissions"] == again >= 2 * (3 + 2)
+
+
+def test_round_trips(targeted, beside):
+    """Every observation is a value that the socket itself has told (TCP_INFO)."""
+    port = beside(LISTEN + "peer = server.accept()[0]\nwhile data := peer.recv(4096): peer.sendall(data)\n")
+    one = targeted(f"""
+import socket, struct
+client = socket.create_connection(("127.0.0.1", {port}))
+def rtt_us(): return struct.unpack_from("I", client.getsockopt(socket.SOL_TCP, socket.TCP_INFO, 104), 68)[0]  # tcpi_rtt
+told = [rtt_us()]
+for _ in range(211):
+    client.sendall(b"x" * 101); assert len(client.recv(4096)) == 101
+    told.append(rtt_us())
+print(*told)
+""")
+    rtt = one.run()["network"]["tcp_rtt_us"]
+    told = [int(us) for us in one.output.split()]
+
+    assert rtt["count"] >= 16 + (211 - 16) // 16  # one segment at least for each answer
+    slots = {UPPER_BOUNDS_NS[slot_of(us * 1000)] / 1000 for us in told}
+    assert {bucket["bucket_us"] for bucket in rtt["histogram"]} <= slots
+    assert rtt["min_us"] >= min(told)
+    assert rtt["max_us"] <= max(told)
+
+
+def test_against_iperf3(targeted):
+    """An independent program says the same of what it sent."""
+    assert shutil.which("iperf3"), "to compare with it: apt-get install iperf3"
+    port = str(free_port())
+    client = ["iperf3", "-c", "127.0.0.1", "-p", port, "-J", "-n", "32M", "-P", "3"]
+    with subprocess.Popen(["iperf3", "-s", "-1", "--forceflush", "-p", port], stdout=subprocess.PIPE) as server:
+        next(line for line in server.stdout if b"listening" in line)
+        one = targeted(f"import os; os.execvp('iperf3', {client!r})")
+        network = one.run()["network"]
+        server.communicate()
+
+    said = json.loads(one.output)["end"]["sum_sent"]["bytes"]
+    assert network["tcp_connects"] == 3 + 1
+    assert said <= network["tcp_bytes_sent"] <= said + 4096  # its own words on the control connection

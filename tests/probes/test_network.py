@@ -1,0 +1,231 @@
+"""Whose a TCP socket is (probes/network.c), and what a live kernel does not show easily."""
+
+import ctypes
+
+import pytest
+
+from chainbench_agent.probes.network import derive
+from chainbench_agent.spec import Names
+
+STREAM, DATAGRAM, RAW = 1, 2, 3
+TCP, UDP, NETLINK_XFRM = 6, 17, 6
+ESTABLISHED, SYN_SENT, SYN_RECV, CLOSE_WAIT, CLOSE, LISTEN = 1, 2, 3, 8, 7, 10
+INET, INET6, NETLINK = 2, 10, 16
+PEEK, ERRORS = 0x02, 0x2000
+MEMBER = 10
+
+
+class Net:
+    """Sockets, and what happens to them; `by`: the current thread, None: a packet or a timer."""
+
+    def __init__(self, kernel):
+        self.kernel = kernel
+        self.ours, self.other = kernel.task(MEMBER), kernel.task(20)
+        kernel.at(1000).tree(MEMBER).begin()
+
+    def socket(self, family=INET, kind=STREAM, protocol=TCP):
+        return self.kernel.library.shim_sock(family, kind, protocol)
+
+    def tell(self, setter, sk, *values):
+        getattr(self.kernel.library, f"shim_set_{setter}")(ctypes.c_void_p(sk), *values)
+
+    def state(self, sk, old, new, by=None):
+        self.tell("sock", sk, by is not None, 0)
+        self.kernel.fire("inet_sock_set_state_0", sk, old, new, current=by)
+        self.tell("sock", sk, 0, 0)
+
+    def sent(self, sk, size, by):
+        self.kernel.fire("sock_sent_0", sk, size & 0xFFFFFFFF, current=by)
+
+    def received(self, sk, size, by, flags=0):
+        self.kernel.fire("sock_received_0", sk, size & 0xFFFFFFFF, flags, current=by)
+
+    def segment(self, sk, segs_in, segs_out, srtt_us=800):
+        self.tell("tcp", sk, segs_in, segs_out, srtt_us)
+        self.kernel.fire("tcp_probe_0", sk)
+
+    def again(self, sk, segments, error=0):
+        self.kernel.fire("tcp_retransmit_skb_0", sk, self.kernel.library.shim_skb(segments), error)
+
+    def accepted(self):
+        """A connection that a packet established."""
+        sk = self.socket()
+        self.state(sk, LISTEN, SYN_RECV)
+        self.state(sk, SYN_RECV, ESTABLISHED)
+        return sk
+
+    def connected(self, by):
+        sk = self.socket()
+        self.state(sk, CLOSE, SYN_SENT, by)
+        self.state(sk, SYN_SENT, ESTABLISHED)
+        return sk
+
+    def __getitem__(self, names):
+        found = self.kernel.counted()["network"]
+        return tuple(found[name] for name in names.split())
+
+    @property
+    def unattributed(self):
+        return derive(self.kernel.counted()["network"], Names({}, {}, {}, {}))["unattributed_tcp_connections"]
+
+
+@pytest.fixture
+def net(kernel):
+    return Net(kernel)
+
+
+def test_a_connect_is_its_callers(net):
+    """Whoever is current when the answer comes."""
+    net.connected(net.ours)
+    net.connected(net.other)
+
+    assert net["tcp_connects tcp_accepts tcp_connections"] == (1, 0, 1)
+    assert net.unattributed == 0
+
+
+def test_a_connect_to_itself(net):
+    """The states of an accept, but nobody listens: it is a connect."""
+    sk = net.socket()
+    net.state(sk, CLOSE, SYN_SENT, net.ours)
+    net.state(sk, SYN_SENT, SYN_RECV)
+    net.state(sk, SYN_RECV, ESTABLISHED)
+
+    assert net["tcp_connects tcp_accepts"] == (1, 0)
+    assert net.unattributed == 0
+
+
+def test_a_connect_from_before_the_run(net):
+    """Nobody knows whose it is."""
+    net.state(net.socket(), SYN_SENT, ESTABLISHED)
+
+    assert net["tcp_connects"] == (0,)
+    assert net.unattributed == 1
+
+
+@pytest.mark.parametrize("use", ["sent", "received", "error", "close"])
+def test_an_accept_is_its_first_users(net, use):
+    """Counted once, however often it is used, and not when others use it."""
+    for by in (net.ours, net.other):
+        sk = net.accepted()
+        assert net.unattributed == 1
+        for _ in range(3):
+            if use == "close":
+                net.state(sk, ESTABLISHED, CLOSE, by)
+            elif use == "sent":
+                net.sent(sk, 1, by)
+            else:
+                net.received(sk, 1 if use == "received" else -104, by)
+        assert net.unattributed == 0
+
+    assert net["tcp_accepts tcp_connects"] == (1, 0)
+
+
+def test_segments_are_the_last_users(net):
+    """From the first one on, where the socket was born in the run; otherwise from its first use on."""
+    born, old = net.accepted(), net.socket()
+    net.segment(born, 2, 1)
+    net.segment(old, 100, 200)
+    assert net["tcp_packets_received tcp_packets_sent"] == (0, 0)
+
+    net.sent(born, 1, net.ours)
+    net.segment(born, 3, 2)
+    net.sent(old, 1, net.ours)
+    net.segment(old, 107, 211)
+    assert net["tcp_packets_received tcp_packets_sent"] == (3 + 7, 2 + 1 + 11)
+
+    net.sent(old, 1, net.other)
+    net.segment(old, 1000, 1000)
+    net.sent(old, 1, net.ours)
+    net.segment(old, 1001, 1000)
+    assert net["tcp_packets_received tcp_packets_sent"] == (3 + 7 + 1, 2 + 1 + 11)
+
+
+def test_segments_are_looked_at_now_and_then(net):
+    """The first 16, one in 16 then, and the end."""
+    sk = net.connected(net.ours)
+    for i in range(1, 101):
+        net.segment(sk, i, 0, srtt_us=8 * i + 7)
+    rtt = net.kernel.counted()["network"]["tcp_rtt_ns"]
+    assert (sum(rtt.slots), rtt.min, rtt.max) == (16 + 5, 1000, 96000)
+    assert net["tcp_packets_received"] == (96,)
+
+    net.state(sk, CLOSE_WAIT, CLOSE)
+    assert net["tcp_packets_received"] == (100,)
+
+
+def test_a_reset_is_sent_after_the_last_state(net):
+    """It is a segment too; of a socket that nobody knows it is nothing."""
+    sk = net.connected(net.ours)
+    net.state(sk, ESTABLISHED, CLOSE, net.ours)
+    net.tell("tcp", sk, 0, 1, 0)
+    for found in (sk, sk, 0, net.socket()):
+        net.kernel.fire("tcp_send_reset_0", found)
+
+    assert net["tcp_packets_sent"] == (1,)
+
+
+def test_a_socket_is_forgotten(net):
+    """The next one at its address is another one."""
+    sk = net.connected(net.ours)
+    unused = net.accepted()
+    for found in (sk, unused):
+        net.kernel.fire("tcp_destroy_sock_0", found)
+    net.again(sk, 1)
+
+    assert net.kernel.hash("network_sockets") == net.kernel.hash("network_waiting") == {}
+    assert net["tcp_retransmissions unattributed_tcp_retransmissions"] == (0, 1)
+
+
+def test_retransmissions(net):
+    """As many as the packet has segments; what could not be sent was not; somebody else's are nobody's here."""
+    ours, other = net.connected(net.ours), net.connected(net.other)
+    net.again(ours, 3)
+    net.again(ours, 2, error=-105 & 0xFFFFFFFF)
+    net.again(other, 5)
+    net.again(net.socket(), 7)
+    listener = net.socket()
+    net.state(listener, CLOSE, LISTEN, net.ours)
+    net.kernel.fire("synack_again_0", listener)
+    net.kernel.fire("synack_again_0", net.socket())
+
+    assert net["tcp_retransmissions unattributed_tcp_retransmissions"] == (3 + 1, 7 + 1)
+
+
+@pytest.mark.parametrize(
+    "kind", [(NETLINK, RAW, NETLINK_XFRM), (INET, RAW, TCP), (INET, RAW, UDP), (INET, STREAM, 262), (1, STREAM, 0)]
+)
+def test_other_sockets(net, kind):
+    """Netlink numbers its protocols itself, a raw socket bears the protocol's number, MPTCP has one of its own."""
+    sk = net.socket(*kind)
+    net.sent(sk, 7, net.ours)
+    net.received(sk, 7, net.ours)
+    net.state(sk, CLOSE, SYN_SENT, net.ours)
+
+    assert net["tcp_bytes_sent tcp_bytes_received udp_packets udp_bytes_sent udp_bytes_received"] == (0,) * 5
+    assert net.kernel.hash("network_sockets") == {}
+
+
+def test_datagrams(net):
+    """Empty ones count; errors, peeking, the error queue and the end of a shut socket do not."""
+    sk = net.socket(INET6, DATAGRAM, UDP)
+    for size in (0, 5, -11):
+        net.sent(sk, size, net.ours)
+        net.received(sk, size, net.ours)
+    for flags in (PEEK, ERRORS):
+        net.received(sk, 5, net.ours, flags)
+    net.sent(sk, 5, net.other)
+    net.tell("sock", sk, 0, 1)
+    net.received(sk, 0, net.ours)
+
+    assert net["udp_packets udp_packets_sent udp_packets_received"] == (4, 2, 2)
+    assert net["udp_bytes_sent udp_bytes_received"] == (5, 5)
+
+
+def test_sockets_without_end(net):
+    """Bytes need no record; what does is lost, and so counted."""
+    room = net.kernel.get("network_sockets_entries")
+    ctypes.memset((ctypes.c_uint8 * room).in_dll(net.kernel.library, "network_sockets_used"), 1, room)
+    net.sent(net.socket(), 7, net.ours)
+
+    assert net["tcp_bytes_sent"] == (7,)
+    assert net.kernel.lost() == {"keys_full": 1}

@@ -5,7 +5,8 @@
 //   NONE ----------------> READ, FUTEX, … ----------> NONE
 //
 // Only the calls that CALLS in probes/hooks.py names are followed; their numbers are the agent's business.  Raised, for
-// modules to handle: call_begins, call_done.  A call that was under way when the run began is cut there.
+// modules to handle: call_begins, then call_done.  A call that was under way when the run began is cut there; it is seen
+// when it returns, and both are raised then.
 
 #pragma once
 
@@ -29,20 +30,11 @@ static __always_inline u32 cb_call_kind(u64 number)
 	return kind ? *kind : CB_CALL_NONE;
 }
 
-static __always_inline struct cb_task *calls_current(struct cb_event *ev)
-{
-	return cb_task_with(ev, (struct task_struct *)bpf_get_current_task(),
-			    bpf_get_current_pid_tgid());
-}
-
 static __always_inline void calls_on_sys_enter(struct cb_event *ev, struct pt_regs *regs, long id)
 {
-	struct cb_task *task;
+	struct cb_task *task = cb_current_task(ev);
 	u32 kind;
 
-	if (!cb_current_counts(ev))
-		return;
-	task = calls_current(ev);
 	if (!task)
 		return;
 	kind = cb_call_kind(id);
@@ -55,18 +47,17 @@ static __always_inline void calls_on_sys_enter(struct cb_event *ev, struct pt_re
 
 static __always_inline void calls_on_sys_exit(struct cb_event *ev, struct pt_regs *regs, long ret)
 {
-	struct cb_task *task;
+	struct cb_task *task = cb_current_task(ev);
 	u32 kind;
 
-	if (!cb_current_counts(ev))
-		return;
-	task = calls_current(ev);
-	if (!task)
+	if (!task || task->call == CB_CALL_NONE)
 		return;
 	kind = task->call;
 	if (kind == CB_CALL_UNSEEN) {
 		kind = cb_call_kind(regs->CB_SYSCALL_NUMBER);
 		task->call_ns = task->begin_ns;
+		if (kind != CB_CALL_NONE)
+			cb_raise_call_begins(ev, task, regs, kind);
 	}
 	task->call = CB_CALL_NONE;
 	if (kind != CB_CALL_NONE)

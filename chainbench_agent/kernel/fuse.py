@@ -30,7 +30,7 @@ from chainbench_agent.spec import (
 )
 
 TASK_RECORDS = 65536
-"""Threads alive at once that can be told apart; 120 bytes each."""
+"""Threads alive at once that can be told apart; 128 bytes each."""
 
 MEMBERS = 32768
 """Processes alive at once that a target may have; what is above is counted as lost."""

@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// io.c - what system calls do with files, and what their reads find in the page cache.
+
+// ---- files: a regular file, a directory or a block device; not a pipe, a socket, a terminal
+
+// include/uapi/linux/stat.h
+#define IO_TYPE 0170000
+#define IO_REGULAR 0100000
+#define IO_BLOCK_DEVICE 0060000
+#define IO_DIRECTORY 0040000
+
+static __always_inline u32 io_type(struct inode *inode)
+{
+	u16 mode = 0;
+
+	bpf_probe_read_kernel(&mode, sizeof(mode), &inode->i_mode);
+	return mode & IO_TYPE;
+}
+
+// The type of the file that the current thread has open as `fd`; 0 if that is none.
+static __always_inline u32 io_file(u32 fd)
+{
+	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct files_struct *files = task->files;
+	struct inode *inode = NULL;
+	struct file *file = NULL;
+	struct fdtable *table;
+	u32 type;
+
+	// all of it may be changed by another thread meanwhile; nothing is freed before this program ends (RCU)
+	table = files->fdt;
+	if (fd >= table->max_fds)
+		return 0;
+	bpf_probe_read_kernel(&file, sizeof(file), table->fd + fd);
+	if (!file)
+		return 0;
+	bpf_probe_read_kernel(&inode, sizeof(inode), &file->f_inode);
+	type = io_type(inode);
+	return type == IO_REGULAR || type == IO_BLOCK_DEVICE || type == IO_DIRECTORY ? type : 0;
+}
+
+static __always_inline void io_on_call_begins(struct cb_event *ev, struct cb_io *io,
+					      struct cb_task *task, struct pt_regs *regs, u32 kind)
+{
+	if (kind != CB_CALL_READ && kind != CB_CALL_WRITE && kind != CB_CALL_CLOSE)
+		return;
+	task->file = io_file(cb_call_argument(regs, 0)); // after close there is nothing to look at
+	task->asked = 0;
+}
+
+static __always_inline void io_read_done(struct cb_event *ev, struct cb_io *io,
+					 struct cb_task *task, u64 bytes, u64 ns)
+{
+	struct cb_process *process = cb_process_of(ev, task->tgid);
+
+	io->file_reads++;
+	io->file_reads_bytes += bytes;
+	cb_observe(ev, &io->read_latency_ns, ns);
+	if (process) {
+		__sync_fetch_and_add(&process->io_file_reads, 1);
+		__sync_fetch_and_add(&process->io_file_reads_bytes, bytes);
+	}
+}
+
+static __always_inline void io_write_done(struct cb_event *ev, struct cb_io *io,
+					  struct cb_task *task, u64 bytes, u64 ns)
+{
+	struct cb_process *process = cb_process_of(ev, task->tgid);
+
+	io->file_writes++;
+	io->file_writes_bytes += bytes;
+	cb_observe(ev, &io->write_latency_ns, ns);
+	if (process) {
+		__sync_fetch_and_add(&process->io_file_writes, 1);
+		__sync_fetch_and_add(&process->io_file_writes_bytes, bytes);
+	}
+}
+
+static __always_inline void io_sync_done(struct cb_event *ev, struct cb_io *io,
+					 struct cb_task *task, bool data_only, u64 ns)
+{
+	struct cb_process *process = cb_process_of(ev, task->tgid);
+
+	cb_observe(ev, &io->fsync_latency_ns, ns);
+	if (data_only)
+		io->fdatasyncs++;
+	else
+		io->fsyncs++;
+	if (process && data_only)
+		__sync_fetch_and_add(&process->io_fdatasyncs, 1);
+	else if (process)
+		__sync_fetch_and_add(&process->io_fsyncs, 1);
+}
+
+static __always_inline void io_on_call_done(struct cb_event *ev, struct cb_io *io,
+					    struct cb_task *task, struct pt_regs *regs, u32 kind,
+					    long ret, u64 ns)
+{
+	if (kind == CB_CALL_CLOSE && task->file)
+		io->file_closes++; // whatever it answers, the descriptor is gone
+	if (ret < 0)
+		return;
+	if (kind == CB_CALL_READ && task->file)
+		io_read_done(ev, io, task, ret, ns);
+	else if (kind == CB_CALL_WRITE && task->file)
+		io_write_done(ev, io, task, ret, ns);
+	else if (kind == CB_CALL_OPEN && io_file(ret))
+		io->file_opens++;
+	else if (kind == CB_CALL_FSYNC || kind == CB_CALL_FDATASYNC)
+		io_sync_done(ev, io, task, kind == CB_CALL_FDATASYNC, ns);
+}
+
+// ---- the page cache, as reads find it
+
+// A read asks again for what is left of its pages after each batch that it got: each page counts once.
+static __always_inline void io_on_page_cache_asked(struct cb_event *ev, struct cb_io *io,
+						   struct address_space *mapping,
+						   unsigned long first, unsigned long last)
+{
+	struct cb_task *task = cb_current_task(ev);
+	struct inode *host = NULL;
+	u64 weight, size = 0, pages;
+
+	if (!task || task->call != CB_CALL_READ)
+		return;
+	if (first < task->asked)
+		first = task->asked;
+	if (first > last)
+		return;
+	task->asked = last + 1;
+	weight = cb_weight(ev);
+	if (!weight)
+		return;
+	bpf_probe_read_kernel(&host, sizeof(host), &mapping->host);
+	bpf_probe_read_kernel(&size, sizeof(size), &host->i_size);
+	pages = (size + (1 << CB_PAGE_SHIFT) - 1) >>
+		CB_PAGE_SHIFT; // a buffer may be larger than the file
+	if (last >= pages)
+		last = pages - 1;
+	if (pages && first <= last)
+		io->pages_asked += (last - first + 1) * weight;
+}
+
+// Of the same type as the file that is read: what a file system reads to find its blocks is no page of the file.
+static __always_inline void io_on_page_cache_added(struct cb_event *ev, struct cb_io *io,
+						   struct page *page)
+{
+	struct cb_task *task = cb_current_task(ev);
+	struct address_space *mapping = NULL;
+	struct inode *host = NULL;
+
+	if (!task || task->call != CB_CALL_READ)
+		return;
+	bpf_probe_read_kernel(&mapping, sizeof(mapping), &page->mapping);
+	bpf_probe_read_kernel(&host, sizeof(host), &mapping->host);
+	if (io_type(host) == task->file)
+		io->page_cache_misses += cb_pages(page);
+}

@@ -1,0 +1,120 @@
+"""Files and the page cache.  Kernel side: io.c"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from chainbench_agent.spec import Counter, Derived, Distribution, Module, Names
+
+DONE = ("call_begins", "call_done")
+CACHE = ("page_cache_asked", "page_cache_added", "call_begins")
+
+CALLS = (
+    "Files are regular files (also those of /proc and in memory), directories and block devices, not pipes, sockets "
+    "and terminals. Not seen: mmap, io_uring, Linux AIO, sendfile, splice and copy_file_range."
+)
+
+
+def derive(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
+    del names
+    return _latency(counts) | _page_cache(counts)
+
+
+def _latency(counts: Mapping[str, Any]) -> dict[str, Any]:
+    """The mean; there is none of nothing."""
+    transfers = counts["file_reads"] + counts["file_writes"]
+    ns = counts["read_latency_ns"].sum + counts["write_latency_ns"].sum
+    return {"avg_io_latency_us": ns / transfers / 1e3} if transfers else {}
+
+
+def _page_cache(counts: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked for and did not have to be brought; no ratio of nothing."""
+    misses = counts["page_cache_misses"]
+    hits = max(counts["pages_asked"] - misses, 0)
+    ratio = {"cache_hit_ratio": 100 * hits / (hits + misses)} if hits + misses else {}
+    return {"page_cache_hits": hits} | ratio
+
+
+MODULE = Module(
+    name="io",
+    question="Which files did the workload use, and how long did it wait for them?",
+    metrics=(
+        # ---- files
+        Counter(name="file_reads_bytes", help="Bytes that reads of files returned.", hooks=DONE, per_process=True),
+        Counter(name="file_writes_bytes", help="Bytes that writes to files took.", hooks=DONE, per_process=True),
+        Counter(
+            name="file_reads",
+            help=f"Reads of files that succeeded (read, pread64, readv, preadv, preadv2), by their return. {CALLS}",
+            hooks=DONE,
+            per_process=True,
+        ),
+        Counter(
+            name="file_writes",
+            help=f"Writes to files that succeeded (write, pwrite64, writev, pwritev, pwritev2), by their return. {CALLS}",
+            hooks=DONE,
+            per_process=True,
+        ),
+        Counter(
+            name="file_opens",
+            help="Files opened (open, openat, openat2, creat): regular files, directories and block devices.",
+            hooks=DONE,
+        ),
+        Counter(
+            name="file_closes",
+            help="Files closed by close: not those of which the end of a process or close_range took care.",
+            hooks=DONE,
+        ),
+        Distribution(
+            name="read_latency_ns",
+            help="Time of file_reads from call to return; of one under way when the run began, its part in the run.",
+            hooks=DONE,
+        ),
+        Distribution(
+            name="write_latency_ns",
+            help="Time of file_writes from call to return; of one under way when the run began, its part in the run.",
+            hooks=DONE,
+        ),
+        Derived(
+            name="avg_io_latency_us",
+            help="Mean time of file_reads and file_writes; absent when there were none.",
+            of=("file_reads", "file_writes", "read_latency_ns", "write_latency_ns"),
+            gauge=True,
+        ),
+        Counter(name="fsyncs", help="Calls of fsync that succeeded.", hooks=DONE, per_process=True),
+        Counter(name="fdatasyncs", help="Calls of fdatasync that succeeded.", hooks=DONE, per_process=True),
+        Distribution(
+            name="fsync_latency_ns",
+            help="Time of fsyncs and fdatasyncs from call to return.",
+            hooks=DONE,
+        ),
+        # ---- the page cache
+        Counter(
+            name="pages_asked",
+            help="Pages that the reads in file_reads asked the page cache for.",
+            hooks=CACHE,
+            sampled=True,
+            reported=False,
+        ),
+        Counter(
+            name="page_cache_misses",
+            help=(
+                "Pages that reads brought into the page cache, the readahead among them, asked for or not yet. "
+                "Reads are those of file_reads: of what is mapped, major_faults tells."
+            ),
+            hooks=CACHE,
+        ),
+        Derived(
+            name="page_cache_hits",
+            help="Pages that reads asked for, without page_cache_misses: so a page read ahead is no hit when it is used.",
+            of=("pages_asked", "page_cache_misses"),
+            sampled=True,
+        ),
+        Derived(
+            name="cache_hit_ratio",
+            help="page_cache_hits, in percent of hits and misses; absent when reads asked for nothing (O_DIRECT).",
+            of=("pages_asked", "page_cache_misses"),
+            sampled=True,
+            gauge=True,
+        ),
+    ),
+    derive=derive,
+)

@@ -15,17 +15,13 @@ BPF_ARRAY(cb_call_kinds, u32, CB_CALL_NUMBERS);
 
 static __always_inline u32 cb_call_kind(u64 number)
 {
-	u32 index, *kind;
+	int index = number;
+	u32 *kind;
 
 	if (number >= CB_CALL_NUMBERS / 2)
 		return CB_CALL_NONE;
-	index = number;
-	kind = cb_call_kinds.lookup(&index);
-	if (!kind)
-		return CB_CALL_NONE;
-	if (!cb_is_32bit_call())
-		return *kind;
-	index += CB_CALL_NUMBERS / 2;
+	if (cb_is_32bit_call())
+		index += CB_CALL_NUMBERS / 2;
 	kind = cb_call_kinds.lookup(&index);
 	return kind ? *kind : CB_CALL_NONE;
 }

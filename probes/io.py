@@ -8,9 +8,9 @@ from chainbench_agent.spec import Counter, Derived, Distribution, Module, Names
 DONE = ("call_begins", "call_done")
 CACHE = ("page_cache_asked", "page_cache_added", "call_begins")
 
-CALLS = (
-    "Files are regular files (also those of /proc and in memory), directories and block devices, not pipes, sockets "
-    "and terminals. Not seen: mmap, io_uring, Linux AIO, sendfile, splice and copy_file_range."
+FILES = (
+    "Files are regular files (those of /proc and in memory too), directories and block devices; not pipes, sockets and "
+    "terminals. Not seen: mmap, io_uring, Linux AIO, sendfile, splice, copy_file_range, and what has not returned."
 )
 
 
@@ -43,13 +43,13 @@ MODULE = Module(
         Counter(name="file_writes_bytes", help="Bytes that writes to files took.", hooks=DONE, per_process=True),
         Counter(
             name="file_reads",
-            help=f"Reads of files that succeeded (read, pread64, readv, preadv, preadv2), by their return. {CALLS}",
+            help=f"Successful reads of files (read, pread64, readv, preadv, preadv2). {FILES}",
             hooks=DONE,
             per_process=True,
         ),
         Counter(
             name="file_writes",
-            help=f"Writes to files that succeeded (write, pwrite64, writev, pwritev, pwritev2), by their return. {CALLS}",
+            help=f"Successful writes to files (write, pwrite64, writev, pwritev, pwritev2). {FILES}",
             hooks=DONE,
             per_process=True,
         ),
@@ -104,7 +104,7 @@ MODULE = Module(
         ),
         Derived(
             name="page_cache_hits",
-            help="Pages that reads asked for, without page_cache_misses: so a page read ahead is no hit when it is used.",
+            help="Pages that reads asked for, less page_cache_misses: one that was read ahead is no hit when it is used.",
             of=("pages_asked", "page_cache_misses"),
             sampled=True,
         ),

@@ -11,10 +11,11 @@ A state machine is a support file NAME.h that handles hooks, as `NAME_on_HOOK`, 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from chainbench_agent.kernel.entries import Program, entry, program_name
+from chainbench_agent.kernel.names import syscalls
 from chainbench_agent.probes import CALLS, DIRECTORY, FIELDS
 from chainbench_agent.spec import (
     HISTOGRAM_SLOTS,
@@ -132,6 +133,13 @@ def _defines(has_field: Callable[[str], bool]) -> str:
         *(f"#define CB_HAS_{name}" for name, field in FIELDS.items() if has_field(field)),
     ]
     return "\n".join(lines) + "\n"
+
+
+def followed_calls(machine: str) -> Iterator[tuple[int, int]]:
+    """What goes into cb_call_kinds: index → kind.  Numbers of `machine`, and from the middle on 32-bit ones."""
+    kinds = {name: kind for kind, group in enumerate(call_kinds()) for name in CALLS.get(group, ())}
+    for start, table in ((0, syscalls(machine)), (CALL_NUMBERS // 2, syscalls("i386"))):
+        yield from ((start + number, kinds[name]) for number, name in table.items() if name in kinds)
 
 
 def call_kinds() -> tuple[str, ...]:

@@ -1,11 +1,7 @@
 """Files and the page cache: as many calls, bytes and pages as there were, and nothing of pipes and sockets."""
 
-import json
 import os
 import platform
-import shutil
-import subprocess
-from pathlib import Path
 
 import pytest
 

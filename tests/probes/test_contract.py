@@ -8,7 +8,7 @@ from c_text import UNIT, c_of, fields_of, functions
 
 from chainbench_agent.evidence import ledger
 from chainbench_agent.kernel import names, values
-from chainbench_agent.kernel.fuse import handlers
+from chainbench_agent.kernel.fuse import STATE_MACHINES, handlers
 from chainbench_agent.probes import CATALOG, DIRECTORY, FIELDS, HOOKS, cpu, offcpu
 from chainbench_agent.spec import PERCPU_VALUE_LIMIT, Derived, Keyed, Module, Table
 
@@ -211,7 +211,7 @@ def test_raw_material_is_used(module):
     assert raw == used & raw
 
 
-@pytest.mark.parametrize("owner", ["sched", "target"])
+@pytest.mark.parametrize("owner", [*STATE_MACHINES, "target"])
 def test_support_files_take_what_their_hook_offers(owner):
     """As modules do, but they have no values of their own."""
     text = re.sub(r"//.*", "", (DIRECTORY / f"{owner}.h").read_text())
@@ -237,24 +237,38 @@ def test_targeted_hooks_count_nothing_alone():
             assert not set(metric.hooks) or set(metric.hooks) - targeted
 
 
+def callers(bodies, function):
+    """The functions that call `function`, themselves or through others."""
+    found = {name for name, body in bodies.items() if f"{function}(" in body}
+    while more := {n for n, body in bodies.items() if n not in found and any(f"{f}(" in body for f in found)}:
+        found |= more
+    return found
+
+
 def test_raised_hooks_are_raised_and_need_what_raises_them():
-    """sched.h raises each hook without sources, in handlers of exactly the hooks that it names."""
-    scheduler = functions(re.sub(r"//.*", "", (DIRECTORY / "sched.h").read_text()))
+    """One state machine raises each hook without sources, in handlers of hooks that it needs, and of no others.
+
+    It may need more: a block request's end is worth nothing without its issue.
+    """
+    machines = {name: functions(re.sub(r"//.*", "", (DIRECTORY / f"{name}.h").read_text())) for name in STATE_MACHINES}
     for hook in HOOKS:
         assert bool(hook.sources) != bool(hook.raised_on)
-        raisers = {name for name, body in scheduler.items() if f"cb_raise_{hook.name}(" in body}
-        while more := {
-            n for n, body in scheduler.items() if n not in raisers and any(f"{r}(" in body for r in raisers)
-        }:
-            raisers |= more
-        directly = {name.removeprefix("sched_on_") for name in raisers if name.startswith("sched_on_")}
-        assert directly <= set(hook.raised_on)
-        assert bool(directly) == bool(hook.raised_on)
+        raisers = {name: callers(bodies, f"cb_raise_{hook.name}") for name, bodies in machines.items()}
+        directly = {
+            (machine, caller.removeprefix(f"{machine}_on_"))
+            for machine, found in raisers.items()
+            for caller in found
+            if caller.startswith(f"{machine}_on_")
+        }
+        assert {on for _, on in directly} <= set(hook.raised_on)
+        assert len({machine for machine, _ in directly}) == bool(hook.raised_on)
+        for machine, _ in directly:
+            assert set(hook.raised_on) <= handlers((DIRECTORY / f"{machine}.h").read_text(), machine)
 
 
 def test_members_of_some_kernels_are_declared():
     """CB_HAS_<NAME> in C is a key of FIELDS, and each is asked for."""
-    asked = {name for path in DIRECTORY.glob("*.[ch]") for name in re.findall(r"#ifdef CB_HAS_(\w+)", path.read_text())}
+    asked = {name for path in DIRECTORY.glob("*.[ch]") for name in re.findall(r"\bCB_HAS_(\w+)", path.read_text())}
     assert asked == FIELDS.keys()
 
 

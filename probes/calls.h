@@ -10,20 +10,24 @@
 
 #pragma once
 
-// System call number → enum cb_call, for 64-bit programs and, above them, for 32-bit ones; written by the agent only.
-BPF_ARRAY(cb_call_kinds, u32, CB_CALL_NUMBERS);
+// What a system call number stands for, as enum cb_call; written by the agent only.
+struct cb_call_kinds {
+	u32 of_64bit;
+	u32 of_32bit;
+};
+BPF_ARRAY(cb_call_kinds, struct cb_call_kinds, CB_CALL_NUMBERS);
 
 static __always_inline u32 cb_call_kind(u64 number)
 {
+	struct cb_call_kinds *kinds;
 	int index = number;
-	u32 *kind;
 
-	if (number >= CB_CALL_NUMBERS / 2)
+	if (number >= CB_CALL_NUMBERS)
 		return CB_CALL_NONE;
-	if (cb_is_32bit_call())
-		index += CB_CALL_NUMBERS / 2;
-	kind = cb_call_kinds.lookup(&index);
-	return kind ? *kind : CB_CALL_NONE;
+	kinds = cb_call_kinds.lookup(&index);
+	if (!kinds || (kinds->of_64bit == CB_CALL_NONE && kinds->of_32bit == CB_CALL_NONE))
+		return CB_CALL_NONE;
+	return cb_is_32bit_call() ? kinds->of_32bit : kinds->of_64bit;
 }
 
 static __always_inline void calls_on_sys_enter(struct cb_event *ev, struct pt_regs *regs, long id)

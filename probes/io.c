@@ -24,14 +24,14 @@ static __always_inline u32 io_file(u32 fd)
 	struct files_struct *files = task->files;
 	struct inode *inode = NULL;
 	struct file *file = NULL;
-	struct fdtable *table;
+	struct fdtable table = {};
 	u32 type;
 
 	// all of it may be changed by another thread meanwhile; nothing is freed before this program ends (RCU)
-	table = files->fdt;
-	if (fd >= table->max_fds)
+	bpf_probe_read_kernel(&table, sizeof(table), files->fdt);
+	if (fd >= table.max_fds)
 		return 0;
-	bpf_probe_read_kernel(&file, sizeof(file), table->fd + fd);
+	bpf_probe_read_kernel(&file, sizeof(file), table.fd + fd);
 	if (!file)
 		return 0;
 	bpf_probe_read_kernel(&inode, sizeof(inode), &file->f_inode);

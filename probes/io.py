@@ -104,7 +104,7 @@ MODULE = Module(
         ),
         Derived(
             name="page_cache_hits",
-            help="Pages that reads asked for, less page_cache_misses: one that was read ahead is no hit when it is used.",
+            help="Pages that reads asked for, less page_cache_misses: what was read ahead is no hit when used.",
             of=("pages_asked", "page_cache_misses"),
             sampled=True,
         ),

@@ -42,8 +42,8 @@ PROCESSES = 4096
 ENDED_THREADS = 2048
 """Ended threads of a target that are kept singly; the others are in the sum."""
 
-CALL_NUMBERS = 1024
-"""System call numbers, half of them those of 32-bit programs."""
+CALL_NUMBERS = 512
+"""System call numbers that may be followed; Linux 7.2 ends at 471."""
 
 STATE_MACHINES = {"sched": "task.h", "calls": "task.h"}
 """Name of the support file → the header with its records, which modules read.
@@ -135,11 +135,14 @@ def _defines(has_field: Callable[[str], bool]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def followed_calls(machine: str) -> Iterator[tuple[int, int]]:
-    """What goes into cb_call_kinds: index → kind.  Numbers of `machine`, and from the middle on 32-bit ones."""
+def followed_calls(machine: str) -> Iterator[tuple[int, int, int]]:
+    """What goes into cb_call_kinds: number, its kind in 64-bit programs of `machine`, its kind in 32-bit ones."""
     kinds = {name: kind for kind, group in enumerate(call_kinds()) for name in CALLS.get(group, ())}
-    for start, table in ((0, syscalls(machine)), (CALL_NUMBERS // 2, syscalls("i386"))):
-        yield from ((start + number, kinds[name]) for number, name in table.items() if name in kinds)
+    wide, narrow = syscalls(machine), syscalls("i386")
+    for number in range(CALL_NUMBERS):
+        found = tuple(kinds.get(table.get(number, ""), 0) for table in (wide, narrow))
+        if any(found):
+            yield (number, *found)
 
 
 def call_kinds() -> tuple[str, ...]:

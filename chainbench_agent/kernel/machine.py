@@ -29,6 +29,7 @@ from chainbench_agent.spec import Hook, Module, Names
 _CONFIG = struct.Struct("=QQIIIIIII4x")  # struct cb_config of probes/common.h
 _LOSS = struct.Struct("=QQQQ")  # struct cb_loss
 _IDENTITY = struct.Struct("=IIQ")  # struct cb_identity of probes/identify.h
+_CALL_KINDS = struct.Struct("=II")  # struct cb_call_kinds of probes/calls.h
 LOSS_CAUSES = ("task_collisions", "unseen_switches", "keys_full", "members_full")
 """The members of struct cb_loss, in order."""
 
@@ -63,8 +64,8 @@ class Machine:
             raise SetupError(f"no BPF program loads here: {next(iter(reasons.values()), 'unknown')}")
         self._agent, self.syscall_offset_proven = self._identify(identify)
         if "cb_call_kinds" in self._maps:
-            for index, kind in followed_calls(os.uname().machine):
-                libbpf.update(self._maps["cb_call_kinds"].fd, index, kind.to_bytes(4, "little"))
+            for number, *kinds in followed_calls(os.uname().machine):
+                libbpf.update(self._maps["cb_call_kinds"].fd, number, _CALL_KINDS.pack(*kinds))
         self._tasks, self._processes = (self._shared(name) for name in ("cb_tasks", "cb_processes"))
         self._symbols = Symbols.load() if "offcpu_stacks" in self._maps else None
 

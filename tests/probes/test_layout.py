@@ -49,6 +49,7 @@ def test_values_are_read_in_the_order_they_are_written(module):
         ("cb_config", machine._CONFIG),
         ("cb_loss", machine._LOSS),
         ("cb_identity", machine._IDENTITY),
+        ("cb_call_kinds", machine._CALL_KINDS),
         ("cb_on_cpu", values._ON_CPU),
         ("cb_thread_key", values._THREAD_KEY),
         ("cb_thread", values._THREAD),

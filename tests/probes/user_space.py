@@ -45,9 +45,10 @@ class UserSpace:
         self.sample_interval = 1
         for maker in ("task", "request", "bio", "cgroup", "regs", "open", "mapping", "folio"):
             getattr(library, f"shim_{maker}").restype = ctypes.c_void_p
-        kinds = (ctypes.c_uint32 * (self.get("cb_call_kinds_size") // 4)).in_dll(library, "cb_call_kinds_cells")
-        for index, kind in followed_calls("x86_64"):
-            kinds[index] = kind
+        size = machine._CALL_KINDS.size
+        cells = (ctypes.c_char * self.get("cb_call_kinds_size")).in_dll(library, "cb_call_kinds_cells")
+        for number, *kinds in followed_calls("x86_64"):
+            cells[number * size : (number + 1) * size] = machine._CALL_KINDS.pack(*kinds)
         self.idle = self.task(0)
         self.set("shim_current", ctypes.c_void_p, self.idle.address)
 

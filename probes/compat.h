@@ -15,6 +15,14 @@ static __always_inline u32 cb_task_state(struct task_struct *task)
 #endif
 }
 
+// Linux 3ca1032ab7ab ("bpf: Implement get_current_task_btf and RET_PTR_TO_BTF_ID") (in v5.11): what the verifier knows
+// to be a thread can be loaded from; reading each member by a helper costs more than all the rest.
+#ifdef CB_HAS_CURRENT_TASK_BTF
+#define CB_CURRENT_TASK() bpf_get_current_task_btf()
+#else
+#define CB_CURRENT_TASK() bpf_get_current_task()
+#endif
+
 // include/linux/sched.h: the same on all kernels since 4.14; macros are not in BTF.
 #define CB_TASK_UNINTERRUPTIBLE 0x0002
 #define CB_TASK_DEAD 0x0080
@@ -50,7 +58,7 @@ static __always_inline u32 cb_task_state(struct task_struct *task)
 static __always_inline bool cb_is_32bit_call(void)
 {
 #if defined(CONFIG_X86_64) && defined(CONFIG_IA32_EMULATION)
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct task_struct *task = (struct task_struct *)CB_CURRENT_TASK();
 
 	return task->thread_info.status & CB_TS_COMPAT;
 #else

@@ -14,10 +14,11 @@ FIELDS = {
     "TASK___STATE": "task_struct.__state",
     "TASK_GROUP_CFS_BANDWIDTH": "task_group.cfs_bandwidth",
     "CGROUP_ANCESTORS": "cgroup.ancestors",
+    "CURRENT_TASK_BTF": "BPF_FUNC_get_current_task_btf",
     "FOLIO__NR_PAGES": "folio._nr_pages",
     "FOLIO__FOLIO_NR_PAGES": "folio._folio_nr_pages",
 }
-"""Members that only some kernels have; the C files see them as CB_HAS_<key>."""
+"""Members and constants that only some kernels have; the C files see them as CB_HAS_<key>."""
 
 
 CALLS = {

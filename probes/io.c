@@ -20,18 +20,18 @@ static __always_inline u32 io_type(struct inode *inode)
 // The type of the file that the current thread has open as `fd`; 0 if that is none.
 static __always_inline u32 io_file(u32 fd)
 {
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct task_struct *task = (struct task_struct *)CB_CURRENT_TASK();
 	struct files_struct *files = task->files;
+	struct fdtable *table;
 	struct inode *inode = NULL;
 	struct file *file = NULL;
-	struct fdtable table = {};
 	u32 type;
 
 	// all of it may be changed by another thread meanwhile; nothing is freed before this program ends (RCU)
-	bpf_probe_read_kernel(&table, sizeof(table), files->fdt);
-	if (fd >= table.max_fds)
+	table = files->fdt;
+	if (fd >= table->max_fds)
 		return 0;
-	bpf_probe_read_kernel(&file, sizeof(file), table.fd + fd);
+	bpf_probe_read_kernel(&file, sizeof(file), table->fd + fd);
 	if (!file)
 		return 0;
 	bpf_probe_read_kernel(&inode, sizeof(inode), &file->f_inode);

@@ -279,6 +279,7 @@ struct folio *shim_folio(struct file *file, u32 pages)
 #define bpf_ktime_get_ns() shim_now_ns
 #define bpf_get_prandom_u32() (shim_random++)
 #define bpf_get_current_task() ((u64)shim_current)
+#define bpf_get_current_task_btf() shim_current
 #define bpf_get_current_pid_tgid() ((u64)shim_current->tgid << 32 | (u32)shim_current->pid)
 #define bpf_probe_read_kernel(to, size, from) ((void)memcpy(to, from, size))
 #define bpf_probe_read_kernel_str(to, size, from) ((void)strncpy((char *)(to), from, (size)-1))

@@ -1,7 +1,9 @@
 """Files and the page cache: as many calls, bytes and pages as there were, and nothing of pipes and sockets."""
 
+import json
 import os
 import platform
+import shutil
 
 import pytest
 
@@ -29,6 +31,7 @@ def transfer(name, fd, times):
         assert call(name, fd, *data, *position, 0) == 100, name
 """
 
+MIB = 1 << 20
 READS = {"read": 11, "pread64": 1009, "readv": 53, "preadv": 13, "preadv2": 17}
 WRITES = {"write": 101, "pwrite64": 103, "writev": 107, "pwritev": 109, "pwritev2": 113}
 OPENS = {name: times for name, times in {"open": 3, "openat": 5, "creat": 2}.items() if name in NUMBERS}
@@ -43,24 +46,64 @@ def path(tmp_path):
 
 def test_every_call_that_reads_and_writes(targeted, path):
     """Each variant a prime number of times; the end of the file is a read of nothing, an error is none."""
-    setup = SETUP + f"source, sink = os.open({str(path)!r}, os.O_RDONLY), os.open({str(path)!r}, os.O_WRONLY)"
+    setup = (
+        SETUP
+        + f"""
+source, sink, account = (os.open(*file) for file in (({str(path)!r}, 0), ({str(path)!r}, 1), ("/proc/self/io", 0)))
+"""
+    )
     code = f"""
+before = os.pread(account, 4096, 0)
 for name, times in {READS!r}.items(): transfer(name, source, times)
 for name, times in {WRITES!r}.items(): transfer(name, sink, times)
+after = os.pread(account, 4096, 0)
+print(len(before), len(after), before.decode(), after.decode(), flush=True)
 assert os.pread(source, 100, 100 * 300 - 37) and not os.pread(source, 100, 1 << 30)
 for _ in range(5):
     assert call("pread64", sink, BUFFER, 100, 0) == call("pread64", 999, BUFFER, 100, 0) == -1
     assert call("pread64", source, 0, 100, 0) == call("pwrite64", source, BUFFER, 100, 0) == -1
 os._exit(0)
 """
-    io = targeted(code, setup).run()["io"]
+    one = targeted(code, setup)
+    io = one.run()["io"]
 
+    first, second, *account = one.output.split()
     assert {*READS} == {*CALLS["READ"]}
     assert {*WRITES} == {*CALLS["WRITE"]}
-    assert io["file_reads"] == io["read_latency_us"]["count"] == sum(READS.values()) + 2
-    assert io["file_reads_bytes"] == 100 * sum(READS.values()) + 37
+    assert io["file_reads"] == io["read_latency_us"]["count"] == sum(READS.values()) + 2 + 2
+    assert io["file_reads_bytes"] == 100 * sum(READS.values()) + 37 + int(first) + int(second)
     assert io["file_writes"] == io["write_latency_us"]["count"] == sum(WRITES.values())
     assert io["file_writes_bytes"] == 100 * sum(WRITES.values())
+    # /proc/PID/io was asked before its own answer was counted
+    before, after = (dict(zip(half[::2], map(int, half[1::2]), strict=True)) for half in (account[:14], account[14:]))
+    grown = {name.strip(":"): after[name] - before[name] for name in before}
+    assert (grown["syscr"], grown["rchar"]) == (io["file_reads"] - 3, io["file_reads_bytes"] - 37 - int(second))
+    assert (grown["syscw"], grown["wchar"]) == (io["file_writes"], io["file_writes_bytes"])
+
+
+def test_against_fio(targeted, tmp_path):
+    """Its own account of a job: the same calls and bytes, and times that are hardly shorter than what it felt."""
+    if not shutil.which("fio"):
+        pytest.skip("There is no second opinion: as root, `apt-get install fio`.")
+    path, report = tmp_path / "file", tmp_path / "report"
+    path.write_bytes(os.urandom(8 * MIB))
+    options = f"--name=job --filename={path} --size=8m --bs=4k --rw=randrw --number_ios=1511 --fdatasync=101"
+    command = ["fio", *options.split(), "--ioengine=psync", "--output-format=json", f"--output={report}"]
+
+    io = targeted(f"import os; os.execvp('fio', {command!r})").run()["io"]
+
+    (job,) = json.loads(report.read_text())["jobs"]
+    worker = io["top_processes"][0]
+    read, written = job["read"], job["write"]
+    assert read["total_ios"] + written["total_ios"] == 1511
+    assert (worker["file_writes"], worker["file_writes_bytes"]) == (written["total_ios"], written["io_bytes"])
+    # before the job, the worker reads a few bytes about its disk
+    assert 0 <= worker["file_reads"] - read["total_ios"] <= 3
+    assert 0 <= worker["file_reads_bytes"] - read["io_bytes"] <= 300
+    assert worker["fdatasyncs"] == io["fdatasyncs"] == job["sync"]["lat_ns"]["N"] > 0
+    ours_us = {kind: io[f"{kind}_latency_us"]["sum_us"] for kind in ("read", "write", "fsync")}
+    assert 0.5 < ours_us["write"] * 1e3 / (written["clat_ns"]["mean"] * written["total_ios"]) < 1.1
+    assert 0.9 < ours_us["fsync"] * 1e3 / (job["sync"]["lat_ns"]["mean"] * io["fdatasyncs"]) < 1
 
 
 def test_what_is_no_file(targeted, path):
@@ -141,9 +184,6 @@ os._exit(0)
     assert (io["fsyncs"], io["fdatasyncs"], latency["count"]) == (23, 11, 34)
     assert 0.5 * around_us < latency["sum_us"] < around_us
     assert io["top_processes"][0]["fsyncs"] == 23
-
-
-MIB = 1 << 20
 
 
 @pytest.fixture

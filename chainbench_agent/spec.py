@@ -40,22 +40,25 @@ class Source:
     the return value comes last, in `kretprobe` it is the only one), or a C expression over the parameters before it.
     Empty: same position, same type.  `perf` is a counter that overflows at each event, by perf's own name for it
     (kernel/perf_events.py); it has no arguments.
+
+    `own` are the place's first arguments, with the types that they must have: for expressions to use.
     """
 
     kind: Kind
     target: str
     args: tuple[int | str, ...] = ()
+    own: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.target}"
 
 
-def raw_tracepoint(target: str, *args: int | str) -> Source:
-    return Source("raw_tracepoint", target, args)
+def raw_tracepoint(target: str, *args: int | str, own: tuple[str, ...] = ()) -> Source:
+    return Source("raw_tracepoint", target, args, own)
 
 
-def fentry(target: str, *args: int | str) -> Source:
-    return Source("fentry", target, args)
+def fentry(target: str, *args: int | str, own: tuple[str, ...] = ()) -> Source:
+    return Source("fentry", target, args, own)
 
 
 def fexit(target: str, *args: int | str) -> Source:

@@ -33,6 +33,14 @@ static __always_inline u32 cb_device_of(struct request *rq)
 #define CB_REQ_OP_READ 0
 #define CB_REQ_OP_WRITE 1
 
+// Linux 3ca1032ab7ab ("bpf: Implement get_current_task_btf and RET_PTR_TO_BTF_ID") (in v5.11): what the verifier knows
+// to be a thread can be loaded from; reading each member by a helper costs more than all the rest.
+#ifdef CB_HAS_CURRENT_TASK_BTF
+#define CB_CURRENT_TASK() bpf_get_current_task_btf()
+#else
+#define CB_CURRENT_TASK() bpf_get_current_task()
+#endif
+
 // include/linux/sched.h: the same on all kernels since 4.14; macros are not in BTF.
 #define CB_TASK_UNINTERRUPTIBLE 0x0002
 #define CB_TASK_DEAD 0x0080
@@ -68,7 +76,7 @@ static __always_inline u32 cb_device_of(struct request *rq)
 static __always_inline bool cb_is_32bit_call(void)
 {
 #if defined(CONFIG_X86_64) && defined(CONFIG_IA32_EMULATION)
-	struct task_struct *task = (struct task_struct *)bpf_get_current_task();
+	struct task_struct *task = (struct task_struct *)CB_CURRENT_TASK();
 
 	return task->thread_info.status & CB_TS_COMPAT;
 #else
@@ -82,6 +90,8 @@ static __always_inline u64 cb_call_argument(struct pt_regs *regs, u32 index)
 #if defined(CONFIG_ARM64)
 	return index == 0 ? regs->orig_x0 : index == 1 ? regs->regs[1] : regs->regs[2];
 #else
+	if (cb_is_32bit_call())
+		return index == 0 ? regs->bx : index == 1 ? regs->cx : regs->dx;
 	return index == 0 ? regs->di : index == 1 ? regs->si : regs->dx;
 #endif
 }
@@ -117,4 +127,65 @@ static __always_inline bool cb_in_interrupt(void)
 	bpf_probe_read_kernel(&count, sizeof(count), (void *)*place);
 #endif
 	return count & CB_INTERRUPT_BITS;
+}
+
+#if defined(CONFIG_ARM64_PAGE_SHIFT)
+#define CB_PAGE_SHIFT CONFIG_ARM64_PAGE_SHIFT
+#else
+#define CB_PAGE_SHIFT 12
+#endif
+
+// Where a folio says how many pages it has, if it is a large one.  Before there were folios, the second page says it.
+#if defined(CB_HAS_FOLIO__NR_PAGES)
+#define CB_FOLIO_PAGES __builtin_offsetof(struct folio, _nr_pages)
+#elif defined(CB_HAS_FOLIO__FOLIO_NR_PAGES)
+#define CB_FOLIO_PAGES __builtin_offsetof(struct folio, _folio_nr_pages)
+#else
+#define CB_FOLIO_PAGES (sizeof(struct page) + __builtin_offsetof(struct page, compound_nr))
+#endif
+
+// How many pages there are in what begins with this one.
+static __always_inline u32 cb_pages(struct page *page)
+{
+	enum pageflags head = PG_head;
+	u64 flags = 0;
+	u32 pages = 1;
+
+	bpf_probe_read_kernel(&flags, sizeof(flags),
+			      (void *)page + __builtin_offsetof(struct page, flags));
+	if (flags & (1ULL << head))
+		bpf_probe_read_kernel(&pages, sizeof(pages), (void *)page + CB_FOLIO_PAGES);
+	return pages;
+}
+
+// What a buffered read asks for: pages of a file from the first to the last.
+static __always_inline struct address_space *cb_read_mapping(struct kiocb *iocb)
+{
+	struct address_space *mapping = NULL;
+	struct file *file = NULL;
+
+	bpf_probe_read_kernel(&file, sizeof(file), &iocb->ki_filp);
+	bpf_probe_read_kernel(&mapping, sizeof(mapping), &file->f_mapping);
+	return mapping;
+}
+
+static __always_inline u64 cb_read_position(struct kiocb *iocb)
+{
+	u64 position = 0;
+
+	bpf_probe_read_kernel(&position, sizeof(position), &iocb->ki_pos);
+	return position;
+}
+
+static __always_inline u64 cb_read_first(struct kiocb *iocb)
+{
+	return cb_read_position(iocb) >> CB_PAGE_SHIFT;
+}
+
+static __always_inline u64 cb_read_last(struct kiocb *iocb, struct iov_iter *to)
+{
+	u64 bytes = 0;
+
+	bpf_probe_read_kernel(&bytes, sizeof(bytes), &to->count);
+	return (cb_read_position(iocb) + bytes - 1) >> CB_PAGE_SHIFT;
 }

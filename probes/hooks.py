@@ -6,7 +6,7 @@ and attaches is used.  Version numbers are never compared.
 
 from functools import partial
 
-from chainbench_agent.spec import Hook, fexit, perf, raw_tracepoint
+from chainbench_agent.spec import Hook, fentry, fexit, perf, raw_tracepoint
 
 TASK = "struct task_struct *"
 SOCK = "struct sock *"
@@ -17,8 +17,11 @@ FIELDS = {
     "CGROUP_ANCESTORS": "cgroup.ancestors",
     "REQUEST_RQ_DISK": "request.rq_disk",
     "THREAD_INFO_PREEMPT_COUNT": "thread_info.preempt_count",
+    "CURRENT_TASK_BTF": "BPF_FUNC_get_current_task_btf",
+    "FOLIO__NR_PAGES": "folio._nr_pages",
+    "FOLIO__FOLIO_NR_PAGES": "folio._folio_nr_pages",
 }
-"""Members that only some kernels have; the C files see them as CB_HAS_<key>."""
+"""Members and constants that only some kernels have; the C files see them as CB_HAS_<key>."""
 
 
 CALLS = {
@@ -99,8 +102,38 @@ HOOKS = (
     ),
     _tracepoint("cpu_frequency", "unsigned int khz", "unsigned int of_cpu"),
     _timed("cpu_idle", "unsigned int state"),
+    # the page cache: the pages of a file that a read asks for, in one event or several; a page that is added
+    Hook(
+        "page_cache_asked",
+        ("struct address_space *mapping", "unsigned long first", "unsigned long last"),
+        (
+            raw_tracepoint("mm_filemap_get_pages"),
+            *(
+                fentry(
+                    function,
+                    "cb_read_mapping(iocb)",
+                    "cb_read_first(iocb)",
+                    "cb_read_last(iocb, to)",
+                    own=("struct kiocb *iocb", "struct iov_iter *to"),
+                )
+                # the same function, before v5.12 and since
+                for function in ("generic_file_buffered_read", "filemap_read")
+            ),
+        ),
+        timed=False,
+    ),
+    Hook(
+        "page_cache_added",
+        ("struct page *page",),
+        (
+            raw_tracepoint("mm_filemap_add_to_page_cache"),
+            # since v5.17; a folio begins as its first page does
+            raw_tracepoint("mm_filemap_add_to_page_cache", "(struct page *)folio", own=("struct folio *folio",)),
+        ),
+        timed=False,
+    ),
     # raised by calls.h
-    _raised("call_begins", (*CALL,), raised_on=("sys_enter",)),
+    _raised("call_begins", (*CALL,), raised_on=("sys_enter", "sys_exit")),
     _raised("call_done", (*CALL, "long ret", "u64 ns"), raised_on=("sys_enter", "sys_exit")),
     # memory
     Hook("minor_fault", (), (perf("minor-faults"),), timed=False),

@@ -1,61 +1,158 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// io.c - what happens to I/O before the device has it.
+// io.c - what system calls do with files, and what their reads find in the page cache; block requests are in io.h.
 
-// ---- block devices
+// ---- files: a regular file, a directory or a block device; not a pipe, a socket, a terminal
 
-// In flight: issued and not completed.  Their time is kept as a sum of moments since the run began: a request that
-// ended added its end less its issue, one that is still in flight lacks its end.
-struct io_queue_part {
-	u32 device;
-	u32 cpu; // which alone writes it
-};
+// include/uapi/linux/stat.h
+#define IO_TYPE 0170000
+#define IO_REGULAR 0100000
+#define IO_BLOCK_DEVICE 0060000
+#define IO_DIRECTORY 0040000
 
-struct io_queue {
-	u64 in_flight_ns;
-	u64 in_flight; // issued here less ended here: the sum over the CPUs is the depth
-	u64 deepest;
-};
-BPF_TABLE("hash", struct io_queue_part, struct io_queue, io_queues, IO_QUEUES_ENTRIES);
-BPF_TABLE("hash", u32, u64, io_depths, IO_DEPTHS_ENTRIES);
-
-static __always_inline void io_change_depth(struct cb_event *ev, u32 device, u64 change)
+static __always_inline u32 io_type(struct inode *inode)
 {
-	struct io_queue_part part = { .device = device, .cpu = bpf_get_smp_processor_id() };
-	struct io_queue none = {}, *queue = io_queues.lookup_or_try_init(&part, &none);
-	u64 zero = 0, *depth = io_depths.lookup_or_try_init(&device, &zero);
+	u16 mode = 0;
 
-	if (!queue || !depth) {
-		cb_lose_key();
+	bpf_probe_read_kernel(&mode, sizeof(mode), &inode->i_mode);
+	return mode & IO_TYPE;
+}
+
+// The type of the file that the current thread has open as `fd`; 0 if that is none.
+static __always_inline u32 io_file(u32 fd)
+{
+	struct task_struct *task = (struct task_struct *)CB_CURRENT_TASK();
+	struct files_struct *files = task->files;
+	struct fdtable *table;
+	struct inode *inode = NULL;
+	struct file *file = NULL;
+	u32 type;
+
+	// all of it may be changed by another thread meanwhile; nothing is freed before this program ends (RCU)
+	table = files->fdt;
+	if (fd >= table->max_fds)
+		return 0;
+	bpf_probe_read_kernel(&file, sizeof(file), table->fd + fd);
+	if (!file)
+		return 0;
+	bpf_probe_read_kernel(&inode, sizeof(inode), &file->f_inode);
+	type = io_type(inode);
+	return type == IO_REGULAR || type == IO_BLOCK_DEVICE || type == IO_DIRECTORY ? type : 0;
+}
+
+static __always_inline void io_on_call_begins(struct cb_event *ev, struct cb_io *io,
+					      struct cb_task *task, struct pt_regs *regs, u32 kind)
+{
+	if (kind != CB_CALL_READ && kind != CB_CALL_WRITE && kind != CB_CALL_CLOSE)
 		return;
+	task->file = io_file(cb_call_argument(regs, 0)); // after close there is nothing to look at
+	task->asked = 0;
+}
+
+static __always_inline void io_read_done(struct cb_event *ev, struct cb_io *io,
+					 struct cb_task *task, u64 bytes, u64 ns)
+{
+	struct cb_process *process = cb_process_of(ev, task->tgid);
+
+	io->file_reads++;
+	io->file_reads_bytes += bytes;
+	cb_observe(ev, &io->read_latency_ns, ns);
+	if (process) {
+		__sync_fetch_and_add(&process->io_file_reads, 1);
+		__sync_fetch_and_add(&process->io_file_reads_bytes, bytes);
 	}
-	__sync_fetch_and_add(depth, change);
-	queue->in_flight += change;
-	queue->in_flight_ns -= change * (ev->now_ns - ev->config->started_ns);
-	if (*depth > queue->deepest)
-		queue->deepest = *depth;
 }
 
-static __always_inline void io_on_request_issued(struct cb_event *ev, struct cb_io *io,
-						 struct cb_request *request)
+static __always_inline void io_write_done(struct cb_event *ev, struct cb_io *io,
+					  struct cb_task *task, u64 bytes, u64 ns)
 {
-	io_change_depth(ev, request->device, 1);
+	struct cb_process *process = cb_process_of(ev, task->tgid);
+
+	io->file_writes++;
+	io->file_writes_bytes += bytes;
+	cb_observe(ev, &io->write_latency_ns, ns);
+	if (process) {
+		__sync_fetch_and_add(&process->io_file_writes, 1);
+		__sync_fetch_and_add(&process->io_file_writes_bytes, bytes);
+	}
 }
 
-static __always_inline void io_on_request_requeued(struct cb_event *ev, struct cb_io *io,
-						   struct cb_request *request)
+static __always_inline void io_sync_done(struct cb_event *ev, struct cb_io *io,
+					 struct cb_task *task, bool data_only, u64 ns)
 {
-	io_change_depth(ev, request->device, -1);
+	struct cb_process *process = cb_process_of(ev, task->tgid);
+
+	cb_observe(ev, &io->fsync_latency_ns, ns);
+	if (data_only)
+		io->fdatasyncs++;
+	else
+		io->fsyncs++;
+	if (process && data_only)
+		__sync_fetch_and_add(&process->io_fdatasyncs, 1);
+	else if (process)
+		__sync_fetch_and_add(&process->io_fsyncs, 1);
 }
 
-static __always_inline void io_on_request_done(struct cb_event *ev, struct cb_io *io,
-					       struct cb_request *request, u64 ns)
+static __always_inline void io_on_call_done(struct cb_event *ev, struct cb_io *io,
+					    struct cb_task *task, struct pt_regs *regs, u32 kind,
+					    long ret, u64 ns)
 {
-	io_change_depth(ev, request->device, -1);
+	if (kind == CB_CALL_CLOSE && task->file)
+		io->file_closes++; // whatever it answers, the descriptor is gone
+	if (ret < 0)
+		return;
+	if (kind == CB_CALL_READ && task->file)
+		io_read_done(ev, io, task, ret, ns);
+	else if (kind == CB_CALL_WRITE && task->file)
+		io_write_done(ev, io, task, ret, ns);
+	else if (kind == CB_CALL_OPEN && io_file(ret))
+		io->file_opens++;
+	else if (kind == CB_CALL_FSYNC || kind == CB_CALL_FDATASYNC)
+		io_sync_done(ev, io, task, kind == CB_CALL_FDATASYNC, ns);
 }
 
-static __always_inline void io_on_request_queued(struct cb_event *ev, struct cb_io *io,
-						 struct cb_request *request, u64 ns)
+// ---- the page cache, as reads find it
+
+// A read asks again for what is left of its pages after each batch that it got: each page counts once.
+static __always_inline void io_on_page_cache_asked(struct cb_event *ev, struct cb_io *io,
+						   struct address_space *mapping,
+						   unsigned long first, unsigned long last)
 {
-	if (request->owner == CB_OWNER_TARGET)
-		cb_observe(ev, &io->scheduler_latency_ns, ns);
+	struct cb_task *task = cb_current_task(ev);
+	struct inode *host = NULL;
+	u64 weight, size = 0, pages;
+
+	if (!task || task->call != CB_CALL_READ)
+		return;
+	if (first < task->asked)
+		first = task->asked;
+	if (first > last)
+		return;
+	task->asked = last + 1;
+	weight = cb_weight(ev);
+	if (!weight)
+		return;
+	bpf_probe_read_kernel(&host, sizeof(host), &mapping->host);
+	bpf_probe_read_kernel(&size, sizeof(size), &host->i_size);
+	pages = (size + (1 << CB_PAGE_SHIFT) - 1) >>
+		CB_PAGE_SHIFT; // a buffer may be larger than the file
+	if (last >= pages)
+		last = pages - 1;
+	if (pages && first <= last)
+		io->pages_asked += (last - first + 1) * weight;
+}
+
+// Of the same type as the file that is read: what a file system reads to find its blocks is no page of the file.
+static __always_inline void io_on_page_cache_added(struct cb_event *ev, struct cb_io *io,
+						   struct page *page)
+{
+	struct cb_task *task = cb_current_task(ev);
+	struct address_space *mapping = NULL;
+	struct inode *host = NULL;
+
+	if (!task || task->call != CB_CALL_READ)
+		return;
+	bpf_probe_read_kernel(&mapping, sizeof(mapping), &page->mapping);
+	bpf_probe_read_kernel(&host, sizeof(host), &mapping->host);
+	if (io_type(host) == task->file)
+		io->page_cache_misses += cb_pages(page);
 }

@@ -1,15 +1,40 @@
-"""What happens to I/O before the device has it.  Kernel side: io.c"""
+"""Files, the page cache, and block requests before the device has them.  Kernel side: io.c, io.h"""
 
 from collections import defaultdict
 from collections.abc import Mapping
 from struct import unpack
 from typing import Any
 
-from chainbench_agent.spec import Derived, Distribution, Keyed, Metric, Module, Names, Scratch
-
-# ---- block devices
+from chainbench_agent.spec import Counter, Derived, Distribution, Keyed, Metric, Module, Names, Scratch
 
 IN_FLIGHT = ("request_issued", "request_requeued", "request_done")
+
+DONE = ("call_begins", "call_done")
+CACHE = ("page_cache_asked", "page_cache_added", "call_begins")
+
+FILES = (
+    "Files are regular files (those of /proc and in memory too), directories and block devices; not pipes, sockets and "
+    "terminals. Not seen: mmap, io_uring, Linux AIO, sendfile, splice, copy_file_range, and what has not returned."
+)
+
+
+def derive(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
+    return _latency(counts) | _page_cache(counts) | {"queue_depth": queue_depth(counts, names)}
+
+
+def _latency(counts: Mapping[str, Any]) -> dict[str, Any]:
+    """The mean; there is none of nothing."""
+    transfers = counts["file_reads"] + counts["file_writes"]
+    ns = counts["read_latency_ns"].sum + counts["write_latency_ns"].sum
+    return {"avg_io_latency_us": ns / transfers / 1e3} if transfers else {}
+
+
+def _page_cache(counts: Mapping[str, Any]) -> dict[str, Any]:
+    """What was asked for and did not have to be brought; no ratio of nothing."""
+    misses = counts["page_cache_misses"]
+    hits = max(counts["pages_asked"] - misses, 0)
+    ratio = {"cache_hit_ratio": 100 * hits / (hits + misses)} if hits + misses else {}
+    return {"page_cache_hits": hits} | ratio
 
 
 def queue_depth(counts: Mapping[str, Any], names: Names) -> list[dict[str, Any]]:
@@ -32,6 +57,8 @@ def queue_depth(counts: Mapping[str, Any], names: Names) -> list[dict[str, Any]]
         if names.run_ns
     ]
 
+
+# ---- block devices
 
 BLOCK: tuple[Metric, ...] = (
     Derived(
@@ -69,14 +96,89 @@ BLOCK: tuple[Metric, ...] = (
 BLOCK_SCRATCH = (Scratch(name="depths", entries=1024, when_full="as queues; one per device"),)
 
 
-def derive(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
-    return {"queue_depth": queue_depth(counts, names)}
-
-
 MODULE = Module(
     name="io",
-    question="Was I/O held up before the device had it?",
-    metrics=BLOCK,
+    question="Which files did the workload use, and how long did it wait for them?",
+    metrics=(
+        # ---- files
+        Counter(name="file_reads_bytes", help="Bytes that reads of files returned.", hooks=DONE, per_process=True),
+        Counter(name="file_writes_bytes", help="Bytes that writes to files took.", hooks=DONE, per_process=True),
+        Counter(
+            name="file_reads",
+            help=f"Successful reads of files (read, pread64, readv, preadv, preadv2). {FILES}",
+            hooks=DONE,
+            per_process=True,
+        ),
+        Counter(
+            name="file_writes",
+            help=f"Successful writes to files (write, pwrite64, writev, pwritev, pwritev2). {FILES}",
+            hooks=DONE,
+            per_process=True,
+        ),
+        Counter(
+            name="file_opens",
+            help="Files opened (open, openat, openat2, creat): regular files, directories and block devices.",
+            hooks=DONE,
+        ),
+        Counter(
+            name="file_closes",
+            help="Files closed by close: not those of which the end of a process or close_range took care.",
+            hooks=DONE,
+        ),
+        Distribution(
+            name="read_latency_ns",
+            help="Time of file_reads from call to return; of one under way when the run began, its part in the run.",
+            hooks=DONE,
+        ),
+        Distribution(
+            name="write_latency_ns",
+            help="Time of file_writes from call to return; of one under way when the run began, its part in the run.",
+            hooks=DONE,
+        ),
+        Derived(
+            name="avg_io_latency_us",
+            help="Mean time of file_reads and file_writes; absent when there were none.",
+            of=("file_reads", "file_writes", "read_latency_ns", "write_latency_ns"),
+            gauge=True,
+        ),
+        Counter(name="fsyncs", help="Calls of fsync that succeeded.", hooks=DONE, per_process=True),
+        Counter(name="fdatasyncs", help="Calls of fdatasync that succeeded.", hooks=DONE, per_process=True),
+        Distribution(
+            name="fsync_latency_ns",
+            help="Time of fsyncs and fdatasyncs from call to return.",
+            hooks=DONE,
+        ),
+        # ---- the page cache
+        Counter(
+            name="pages_asked",
+            help="Pages that the reads in file_reads asked the page cache for.",
+            hooks=CACHE,
+            sampled=True,
+            reported=False,
+        ),
+        Counter(
+            name="page_cache_misses",
+            help=(
+                "Pages that reads brought into the page cache, the readahead among them, asked for or not yet. "
+                "Reads are those of file_reads: of what is mapped, major_faults tells."
+            ),
+            hooks=CACHE,
+        ),
+        Derived(
+            name="page_cache_hits",
+            help="Pages that reads asked for, less page_cache_misses: what was read ahead is no hit when used.",
+            of=("pages_asked", "page_cache_misses"),
+            sampled=True,
+        ),
+        Derived(
+            name="cache_hit_ratio",
+            help="page_cache_hits, in percent of hits and misses; absent when reads asked for nothing (O_DIRECT).",
+            of=("pages_asked", "page_cache_misses"),
+            sampled=True,
+            gauge=True,
+        ),
+        *BLOCK,
+    ),
     scratch=BLOCK_SCRATCH,
     derive=derive,
 )

@@ -29,6 +29,7 @@ struct cb_task {
 	u64 regs;    // address of the saved user registers; 0 for a kernel thread
 	u64 css_set; // the cgroups it was in when `counted` was decided
 	u64 call_ns; // when the system call under way began; see calls.h
+	u64 asked;   // the pages before this one, it has asked the page cache for; see io.c
 	u32 call;    // enum cb_call
 	u32 tid;
 	u32 born; // its first number: who executes a program takes the leader's
@@ -40,6 +41,8 @@ struct cb_task {
 	u8 counted; // in the target
 	u8 kthread;
 	u8 ended; // it is on its way out
+	u32 file; // the type of the file that the call is made on; see io.c
+	u32 pad;
 	char comm[16];
 };
 BPF_F_TABLE("array", u32, struct cb_task, cb_tasks, CB_TASKS, BPF_F_MMAPABLE);
@@ -96,6 +99,7 @@ static __always_inline void cb_join(struct cb_event *ev, struct cb_task *task,
 	task->runnable_ns = 0;
 	task->blocked_ns = 0;
 	task->throttled_ns = 0;
+	task->call = CB_CALL_UNSEEN;
 	bpf_probe_read_kernel_str(&task->comm, sizeof(task->comm), of->comm);
 	population = cb_population.lookup(&zero);
 	if (population)
@@ -152,7 +156,6 @@ static __always_inline void cb_adopt(struct cb_event *ev, struct cb_task *task,
 	task->run = ev->config->run;
 	task->wait = CB_WAIT_UNKNOWN;
 	task->stack = CB_NO_STACK;
-	task->call = CB_CALL_UNSEEN;
 	task->state = CB_UNSEEN;
 	task->ended = false;
 	task->counted = cb_is_member(ev, of);
@@ -241,18 +244,24 @@ static __always_inline struct cb_task *cb_task_of(struct cb_event *ev, struct ta
 	return cb_task_with(ev, of, of->pid);
 }
 
-// Whether what the current thread does counts.
-static __always_inline bool cb_current_counts(struct cb_event *ev)
+// The record of the current thread; NULL if what it does does not count.
+static __always_inline struct cb_task *cb_current_task(struct cb_event *ev)
 {
 	u64 id = bpf_get_current_pid_tgid();
 	struct cb_task *task;
 
 	if (cb_is_agent(ev->config, id >> 32))
-		return false;
-	if (ev->config->target == CB_MACHINE)
-		return true;
+		return NULL;
 	task = cb_task_with(ev, (struct task_struct *)bpf_get_current_task(), id);
-	return task && task->counted;
+	return task && task->counted ? task : NULL;
+}
+
+// Whether what the current thread does counts.
+static __always_inline bool cb_current_counts(struct cb_event *ev)
+{
+	if (ev->config->target == CB_MACHINE)
+		return !cb_is_agent(ev->config, bpf_get_current_pid_tgid() >> 32);
+	return cb_current_task(ev) != NULL;
 }
 
 // A thread is on its way out.  What it still does is its own, so it keeps its record: until it leaves its CPU for good, or,

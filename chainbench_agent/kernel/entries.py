@@ -39,14 +39,16 @@ def program_name(hook: Hook, source: Source, index: int) -> str:
 def entry(program: Program, hook: Hook, follows: frozenset[str]) -> str:
     """`follows`: the hooks of target.h, which is told of them first."""
     context, argument = _CONTEXT[program.kind]
-    places = program.source.args or tuple(range(len(hook.params)))
+    own = program.source.own
+    places = (*range(len(own)), *(program.source.args or range(len(hook.params))))
     clock = "bpf_ktime_get_ns()" if hook.timed else "0"
     names, lines = [], []
-    for param, place in zip(hook.params, places, strict=True):
+    for param, place in zip((*own, *hook.params), places, strict=True):
         kind, name = re.fullmatch(r"(.*\W)(\w+)", param).groups()  # type: ignore[union-attr]
         value = argument.format(place, place + 1) if isinstance(place, int) else place
         lines.append(f"\t{kind}{name} = ({kind.strip()}){value};")
         names.append(name)
+    names = names[len(own) :]
     return "\n".join(
         [
             f"// {program.source}",

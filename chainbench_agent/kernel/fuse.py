@@ -11,11 +11,12 @@ A state machine is a support file NAME.h that handles hooks, as `NAME_on_HOOK`, 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from chainbench_agent.kernel.entries import Program, entry, program_name
+from chainbench_agent.kernel.names import syscalls
 from chainbench_agent.probes import CALLS, DIRECTORY, FIELDS
 from chainbench_agent.spec import (
     HISTOGRAM_SLOTS,
@@ -31,7 +32,7 @@ from chainbench_agent.spec import (
 )
 
 TASK_RECORDS = 65536
-"""Threads alive at once that can be told apart; 120 bytes each."""
+"""Threads alive at once that can be told apart; 128 bytes each."""
 
 MEMBERS = 32768
 """Processes alive at once that a target may have; what is above is counted as lost."""
@@ -42,8 +43,8 @@ PROCESSES = 4096
 ENDED_THREADS = 2048
 """Ended threads of a target that are kept singly; the others are in the sum."""
 
-CALL_NUMBERS = 1024
-"""System call numbers, half of them those of 32-bit programs."""
+CALL_NUMBERS = 512
+"""System call numbers that may be followed; Linux 7.2 ends at 471."""
 
 REQUESTS = 16384
 """Block requests at once: 16 devices with 1,024 tags each; one without room is not measured, and counted as lost."""
@@ -75,9 +76,10 @@ def handlers(text: str, owner: str) -> frozenset[str]:
 
 
 def module_text(name: str) -> str:
-    """A module's C: NAME.h, where there is one, stands before NAME.c."""
+    """A module's C: NAME.h, where there is one, stands before NAME.c.  What is for plain BCC is left out."""
     files = (DIRECTORY / f"{name}.{suffix}" for suffix in "hc")
-    return "".join(file.read_text() for file in files if file.exists())
+    text = "".join(file.read_text() for file in files if file.exists())
+    return text.split("#else // CB_FUSED")[0].replace("#ifdef CB_FUSED", "", 1)
 
 
 def fuse(
@@ -123,11 +125,6 @@ def fuse(
     return Unit(text, tuple(programs), _maps(text), follows)
 
 
-def module_text(name: str) -> str:
-    """A module's C without what it is to plain BCC."""
-    return _read(f"{name}.c").split("#else // CB_FUSED")[0].replace("#ifdef CB_FUSED", "", 1)
-
-
 def _read(name: str) -> str:
     return (DIRECTORY / name).read_text()
 
@@ -158,6 +155,16 @@ def _defines(has_field: Callable[[str], bool], host: Mapping[str, int]) -> str:
         *(f"#define CB_HAS_{name}" for name, field in FIELDS.items() if has_field(field)),
     ]
     return "\n".join(lines) + "\n"
+
+
+def followed_calls(machine: str) -> Iterator[tuple[int, int, int]]:
+    """What goes into cb_call_kinds: number, its kind in 64-bit programs of `machine`, its kind in 32-bit ones."""
+    kinds = {name: kind for kind, group in enumerate(call_kinds()) for name in CALLS.get(group, ())}
+    wide, narrow = syscalls(machine), syscalls("i386")
+    for number in range(CALL_NUMBERS):
+        found = tuple(kinds.get(table.get(number, ""), 0) for table in (wide, narrow))
+        if any(found):
+            yield (number, *found)
 
 
 def call_kinds() -> tuple[str, ...]:

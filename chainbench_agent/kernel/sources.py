@@ -53,7 +53,8 @@ def _mismatch(source: Source, hook: Hook, btf: Btf) -> str:
             return NO_FUNCTION
         result = (btf.function_result(source.target),)
         offered = {"fexit": offered + result, "kretprobe": result}.get(source.kind, offered)
-    for param, place in zip(hook.params, source.args or range(len(hook.params)), strict=True):
+    places = (*source.args, *range(len(source.own))) if source.args else range(len(hook.params))
+    for param, place in zip((*hook.params, *source.own), places, strict=True):
         if isinstance(place, str):
             continue
         if place >= len(offered):

@@ -80,7 +80,9 @@ def _guilty(modules: tuple[Module, ...], attempt: Callable[[tuple[Module, ...]],
 
 
 def _has(btf: Btf, field_: str) -> bool:
-    struct, member = field_.split(".", 1)
+    struct, _, member = field_.partition(".")
+    if not member:
+        return btf.find_enumerator(struct) is not None
     return btf.member_offset(struct, member) is not None
 
 

@@ -22,10 +22,10 @@ from chainbench_agent.spec import HISTOGRAM_SLOTS, Distribution, Metric, Module,
 
 WORD = 8
 _HISTOGRAM_WORDS = HISTOGRAM_SLOTS + 4  # slots, sum, min, max, run
-_TASK = struct.Struct("=QQQQQQ16xQIIIIIIiBBBx16s")  # struct cb_task of probes/task.h
+_TASK = struct.Struct("=QQQQQQ16xQ8xIIIIIIiBBB9x16s")  # struct cb_task of probes/task.h
 _PROCESS = struct.Struct("=QQII16s")  # the head of struct cb_process (see fuse.py)
 _PROCESS_RUN_WORD = 5  # of 32 bits
-_TASK_RUN_WORD = 22  # of 32 bits
+_TASK_RUN_WORD = 24  # of 32 bits
 _THREAD_KEY = struct.Struct("=QII")  # struct cb_thread_key
 _THREAD = struct.Struct("=QQQQQ16s")  # struct cb_thread
 _ON_CPU = struct.Struct("=QII")  # struct cb_on_cpu of probes/task.h

@@ -15,7 +15,7 @@ class FakeBtf:
     def __init__(self, tracepoints=None, functions=None):
         self.tracepoint_args = (tracepoints or {}).get
         self.function_args = (functions or {}).get
-        self.function_result = lambda _name: "int"
+        self.function_result = {}.get
 
 
 def hook(*sources, params=(f"{TASK}task", "unsigned int state")):
@@ -39,6 +39,20 @@ def test_the_fallback_is_taken():
 
     assert sources == [found.sources[1]]
     assert reason == "raw_tracepoint:t: this kernel passes 'bool' where 'struct task_struct *task' is expected"
+
+
+def test_arguments_that_expressions_use():
+    """Their types must be right too, though the hook does not have them."""
+    expressions = ("task_of(iocb)", "state_of(iocb)")
+    fitting, other = (
+        fentry(name, *expressions, own=("struct kiocb *iocb", "struct iov_iter *to")) for name in ("read", "write")
+    )
+    btf = FakeBtf(functions={"read": ("struct kiocb *", "struct iov_iter *"), "write": ("struct file *",)})
+
+    sources, reason = eligible(hook(other, fitting), btf)
+
+    assert sources == [fitting]
+    assert reason == "fentry:write: this kernel passes 'struct file *' where 'struct kiocb *iocb' is expected"
 
 
 @pytest.mark.parametrize(

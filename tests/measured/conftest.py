@@ -48,12 +48,12 @@ def measure(collector):
 
 
 class Targeted:
-    """A Python process that waits until the run is on, does its code as the target, and ends."""
+    """A Python process that makes ready, waits until the run is on, does its code as the target, and ends."""
 
-    def __init__(self, collector, code):
+    def __init__(self, collector, code, setup):
         self.collector = collector
         self.process = subprocess.Popen(
-            [sys.executable, "-c", f"import sys\nprint(flush=True)\nsys.stdin.readline()\n{code}"],
+            [sys.executable, "-c", f"import sys\n{setup}\nprint(flush=True)\nsys.stdin.readline()\n{code}"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -75,11 +75,11 @@ class Targeted:
 
 @pytest.fixture
 def targeted(collector):
-    """`targeted(code)` → a process that is ready to run the code as a target."""
+    """`targeted(code)` → a process that is ready to run the code as a target; `setup`: what it has done before."""
     started = []
 
-    def start(code):
-        started.append(Targeted(collector, code))
+    def start(code, setup=""):
+        started.append(Targeted(collector, code, setup))
         return started[-1]
 
     yield start

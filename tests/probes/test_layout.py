@@ -49,6 +49,7 @@ def test_values_are_read_in_the_order_they_are_written(module):
         ("cb_config", machine._CONFIG),
         ("cb_loss", machine._LOSS),
         ("cb_identity", machine._IDENTITY),
+        ("cb_call_kinds", machine._CALL_KINDS),
         ("cb_on_cpu", values._ON_CPU),
         ("cb_thread_key", values._THREAD_KEY),
         ("cb_thread", values._THREAD),
@@ -61,16 +62,16 @@ def test_structs_are_read_as_they_are_written(c_struct, python):
 
 
 def test_a_task_is_read_as_it_is_written():
-    """Member by member, but for three that are the kernel side's own; what Python skips is exactly these."""
-    skipped = {"regs", "css_set", "ended"}
-    written = [(m, "x" * struct.calcsize(code) * (size or 1) if m in skipped else f"{size or ''}{code}")
+    """Member by member, but for those that are the kernel side's own; what Python skips is exactly these."""
+    skipped = {"regs", "css_set", "asked", "ended", "file"}
+    written = [(m, "x" * struct.calcsize(code) * (size or 1) if m in {*skipped, "pad"} else f"{size or ''}{code}")
                for m, code, size in struct_of("cb_task")]  # fmt: skip
     expected = "=" + "".join(code for _, code in written)
     read = re.sub(r"(\d+)x", lambda pad: "x" * int(pad[1]), values._TASK.format)
 
     assert skipped <= {member for member, _ in written}
     assert read == expected
-    assert values._TASK.size == struct.calcsize(format_of("cb_task")) == 120
+    assert values._TASK.size == struct.calcsize(format_of("cb_task")) == 136
 
 
 def test_a_process_is_read_as_it_is_written():

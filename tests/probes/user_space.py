@@ -8,7 +8,7 @@ from chainbench_agent.evidence.build import difference
 from chainbench_agent.evidence.open_intervals import close_intervals, close_processes
 from chainbench_agent.evidence.sample import Account, Members, Sample
 from chainbench_agent.kernel import machine, values
-from chainbench_agent.kernel.fuse import fuse
+from chainbench_agent.kernel.fuse import followed_calls, fuse
 from chainbench_agent.kernel.machine import Phase
 from chainbench_agent.kernel.target import KernelTarget, Kind
 from chainbench_agent.probes import CATALOG, HOOKS
@@ -44,8 +44,13 @@ class UserSpace:
         self.attached = False
         self.sample_interval = 1
         self.idle_modules = 0
-        for maker in ("task", "request", "bio", "cut_off", "cgroup", "sock", "skb"):
+        makers = ("task", "request", "bio", "cut_off", "cgroup", "sock", "skb", "regs", "open", "mapping", "folio")
+        for maker in makers:
             getattr(library, f"shim_{maker}").restype = ctypes.c_void_p
+        size = machine._CALL_KINDS.size
+        cells = (ctypes.c_char * self.get("cb_call_kinds_size")).in_dll(library, "cb_call_kinds_cells")
+        for number, *kinds in followed_calls("x86_64"):
+            cells[number * size : (number + 1) * size] = machine._CALL_KINDS.pack(*kinds)
         self.idle = self.task(0)
         self.set("shim_current", ctypes.c_void_p, self.idle.address)
 
@@ -90,6 +95,22 @@ class UserSpace:
         """A part of a bio that is too large."""
         return self.library.shim_cut_off(ctypes.c_void_p(bio))
 
+    def open(self, task, fd, *, mode="file", size=1 << 30):
+        """What `task` now has open as `fd`; the table of its descriptors has room for no other behind it."""
+        types = {"pipe": 1, "character": 2, "directory": 4, "block": 6, "file": 8, "socket": 12, "anonymous": 0}
+        number, room = ctypes.c_uint32(fd), ctypes.c_uint32(fd + 1)
+        bits = ctypes.c_uint32(types[mode] << 12 | 0o600)
+        return self.library.shim_open(ctypes.c_void_p(task.address), number, room, bits, ctypes.c_uint64(size))
+
+    def close(self, task, fd):
+        self.tell("shim_close", task, ctypes.c_uint32(fd))
+
+    def mapping(self, file):
+        return self.library.shim_mapping(ctypes.c_void_p(file))
+
+    def folio(self, file, pages):
+        return self.library.shim_folio(ctypes.c_void_p(file), ctypes.c_uint32(pages))
+
     def move(self, task, *cgroups):
         """Into the last of these cgroups, each an id; the first is a child of the root."""
         path = (1, *cgroups)
@@ -99,11 +120,14 @@ class UserSpace:
     # ---- what happens
 
     def fire(self, entry, *arguments, cpu=0, current=None):
-        """`entry` as in the unit: cb_HOOK_SOURCE."""
+        """`entry` as in the unit: cb_HOOK_SOURCE, or the name of a tracing program."""
         self.set("shim_cpu", ctypes.c_uint32, cpu)
         self.set("shim_current", ctypes.c_void_p, (current or self.idle).address)
+        if entry in ("sys_enter_0", "sys_exit_0"):  # the registers are those of who makes the call
+            arguments = (self.library.shim_regs(ctypes.c_void_p((current or self.idle).address)), *arguments[1:])
         plain = (argument.address if isinstance(argument, Task) else argument for argument in arguments)
-        getattr(self.library, f"cb_{entry}")((ctypes.c_uint64 * 8)(*plain))
+        name = entry if entry.startswith("k") else f"cb_{entry}"
+        getattr(self.library, name)((ctypes.c_uint64 * 8)(*plain))
 
     def switch(self, out, into, state=0, *, cpu=0, preempt=False):
         """`out` leaves the CPU for `into`; state 0: it could have gone on."""
@@ -123,6 +147,16 @@ class UserSpace:
         """`left`: the threads of its group that go on."""
         self.tell("shim_set_live", task, left)
         self.fire("sched_process_exit_0", task, current=task)
+
+    def enter(self, task, number, *arguments, compat=False):
+        """`task` makes a system call."""
+        self.tell("shim_set_syscall", task, ctypes.c_uint64(number))
+        self.tell("shim_set_compat", task, 2 if compat else 0)  # TS_COMPAT
+        self.tell("shim_set_arguments", task, compat, *map(ctypes.c_uint64, (*arguments, 0, 0, 0)[:3]))
+        self.fire("sys_enter_0", 0, number, current=task)
+
+    def leave(self, task, answer):
+        self.fire("sys_exit_0", 0, answer, current=task)
 
     # ---- what the agent does
 

@@ -19,8 +19,10 @@ typedef _Bool bool;
 // ---- the kernel's structs: only the members that the probes read
 
 struct pt_regs {
-	u64 others[12];
-	u64 dx, si, di;
+	u64 others[5];
+	u64 bx;
+	u64 more_others[5];
+	u64 cx, dx, si, di;
 	u64 orig_ax;
 	u64 more[5];
 };
@@ -43,6 +45,36 @@ struct task_group {
 	struct { struct cgroup *cgroup; } css;
 	struct { u64 quota; int nr_throttled; u64 throttled_time; } cfs_bandwidth;
 };
+enum pageflags { PG_head = 6 };
+struct inode {
+	unsigned short i_mode;
+	u64 i_size;
+};
+struct address_space { struct inode *host; };
+struct file {
+	struct inode *f_inode;
+	struct address_space *f_mapping;
+};
+struct fdtable {
+	u32 max_fds;
+	struct file **fd;
+};
+struct files_struct { struct fdtable *fdt; };
+struct page {
+	u64 flags;
+	struct address_space *mapping;
+	u32 compound_nr; // of the second page
+};
+struct folio {
+	struct page page;
+	u32 _folio_nr_pages; // its name before v6.15
+	u32 _nr_pages;
+};
+struct kiocb {
+	struct file *ki_filp;
+	u64 ki_pos;
+};
+struct iov_iter { u64 count; };
 struct task_struct {
 	struct { u32 status; u32 preempt_count; } thread_info;
 	u32 flags;
@@ -55,6 +87,7 @@ struct task_struct {
 	struct { struct cfs_rq *cfs_rq; } se;
 	struct css_set *cgroups;
 	struct signal_struct *signal;
+	struct files_struct *files;
 	char comm[16];
 };
 struct bio { void *bi_private; };
@@ -147,6 +180,8 @@ struct task_struct *shim_task(int pid, int tgid, u32 flags)
 	task->group_leader = task;
 	task->signal = calloc(1, sizeof(struct signal_struct));
 	task->signal->live.counter = 1;
+	task->files = calloc(1, sizeof(struct files_struct));
+	task->files->fdt = calloc(1, sizeof(struct fdtable));
 	shim_set_cgroup(task, shim_cgroup(1, (u64[]){ 1 }));
 	return task;
 }
@@ -171,9 +206,24 @@ void shim_set_throttled(struct task_struct *task, int count)
 	task->se.cfs_rq->throttle_count = count;
 }
 
+struct pt_regs *shim_regs(struct task_struct *task)
+{
+	return (struct pt_regs *)((char *)task->stack + 16384) - 1;
+}
+
 void shim_set_syscall(struct task_struct *task, u64 number)
 {
-	((struct pt_regs *)((char *)task->stack + 16384))[-1].orig_ax = number;
+	shim_regs(task)->orig_ax = number;
+}
+
+// The first three arguments, where 64-bit programs leave them or 32-bit ones.
+void shim_set_arguments(struct task_struct *task, bool compat, u64 first, u64 second, u64 third)
+{
+	struct pt_regs *regs = shim_regs(task);
+
+	*(compat ? &regs->bx : &regs->di) = first;
+	*(compat ? &regs->cx : &regs->si) = second;
+	regs->dx = third;
 }
 
 void shim_set_on_cpu(struct task_struct *task, int on_cpu)
@@ -295,6 +345,45 @@ struct sk_buff *shim_skb(u16 segments)
 	return skb;
 }
 
+// The file that `task` has open as `fd`: as fget() would find it, in a table with as much room.
+struct file *shim_open(struct task_struct *task, u32 fd, u32 room, u32 mode, u64 size)
+{
+	struct fdtable *table = task->files->fdt;
+	struct file *file = calloc(1, sizeof(*file));
+
+	file->f_inode = calloc(1, sizeof(struct inode));
+	file->f_inode->i_mode = mode;
+	file->f_inode->i_size = size;
+	file->f_mapping = calloc(1, sizeof(struct address_space));
+	file->f_mapping->host = file->f_inode;
+	table->fd = realloc(table->fd, room * sizeof(*table->fd));
+	for (u32 i = table->max_fds; i < room; i++)
+		table->fd[i] = NULL;
+	table->max_fds = room;
+	table->fd[fd] = file;
+	return file;
+}
+
+void shim_close(struct task_struct *task, u32 fd)
+{
+	task->files->fdt->fd[fd] = NULL;
+}
+
+struct address_space *shim_mapping(struct file *file)
+{
+	return file->f_mapping;
+}
+
+struct folio *shim_folio(struct file *file, u32 pages)
+{
+	struct folio *folio = calloc(2, sizeof(*folio));
+
+	folio->page.mapping = file->f_mapping;
+	folio->page.flags = pages > 1 ? 1 << PG_head : 0;
+	folio->_folio_nr_pages = folio->_nr_pages = (&folio->page)[1].compound_nr = pages;
+	return folio;
+}
+
 // ---- helpers
 
 #define bpf_ktime_get_ns() shim_now_ns
@@ -302,6 +391,7 @@ struct sk_buff *shim_skb(u16 segments)
 #define bpf_get_prandom_u32() (shim_random++)
 #define bpf_get_smp_processor_id() shim_cpu
 #define bpf_get_current_task() ((u64)shim_current)
+#define bpf_get_current_task_btf() shim_current
 #define bpf_get_current_pid_tgid() ((u64)shim_current->tgid << 32 | (u32)shim_current->pid)
 #define bpf_probe_read_kernel(to, size, from) ((void)memcpy(to, from, size))
 #define bpf_probe_read_kernel_str(to, size, from) ((void)strncpy((char *)(to), from, (size)-1))

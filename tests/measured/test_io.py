@@ -1,0 +1,240 @@
+"""Files and the page cache: as many calls, bytes and pages as there were, and nothing of pipes and sockets."""
+
+import json
+import os
+import platform
+import shutil
+
+import pytest
+
+from chainbench_agent.kernel.names import syscalls
+from chainbench_agent.probes import CALLS
+
+pytestmark = pytest.mark.bpf
+
+NUMBERS = {name: number for number, name in syscalls(platform.machine()).items()}
+"""Not every architecture has every call: arm64 has no open and no creat."""
+
+SETUP = f"""
+import ctypes, os, socket, time
+NUMBERS = {NUMBERS!r}
+LIBC = ctypes.CDLL(None)
+BUFFER = ctypes.create_string_buffer(100)
+VECTOR = (ctypes.c_void_p * 2)(ctypes.addressof(BUFFER), 100)
+def call(name, *arguments):
+    return LIBC.syscall(*(ctypes.c_long(a) if isinstance(a, int) else a for a in (NUMBERS[name], *arguments)))
+def transfer(name, fd, times):
+    vectored, positioned = "v" in name, name.startswith("p")
+    data = (VECTOR, 1) if vectored else (BUFFER, 100)
+    position = (0, 0) if vectored and positioned else (0,) if positioned else ()
+    for _ in range(times):
+        assert call(name, fd, *data, *position, 0) == 100, name
+"""
+
+MIB = 1 << 20
+READS = {"read": 11, "pread64": 1009, "readv": 53, "preadv": 13, "preadv2": 17}
+WRITES = {"write": 101, "pwrite64": 103, "writev": 107, "pwritev": 109, "pwritev2": 113}
+OPENS = {name: times for name, times in {"open": 3, "openat": 5, "creat": 2}.items() if name in NUMBERS}
+
+
+@pytest.fixture
+def path(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(os.urandom(100 * 300))
+    return path
+
+
+def test_every_call_that_reads_and_writes(targeted, path):
+    """Each variant a prime number of times; the end of the file is a read of nothing, an error is none."""
+    setup = (
+        SETUP
+        + f"""
+source, sink, account = (os.open(*file) for file in (({str(path)!r}, 0), ({str(path)!r}, 1), ("/proc/self/io", 0)))
+"""
+    )
+    code = f"""
+before = os.pread(account, 4096, 0)
+for name, times in {READS!r}.items(): transfer(name, source, times)
+for name, times in {WRITES!r}.items(): transfer(name, sink, times)
+after = os.pread(account, 4096, 0)
+print(len(before), len(after), before.decode(), after.decode(), flush=True)
+assert os.pread(source, 100, 100 * 300 - 37) and not os.pread(source, 100, 1 << 30)
+for _ in range(5):
+    assert call("pread64", sink, BUFFER, 100, 0) == call("pread64", 999, BUFFER, 100, 0) == -1
+    assert call("pread64", source, 0, 100, 0) == call("pwrite64", source, BUFFER, 100, 0) == -1
+os._exit(0)
+"""
+    one = targeted(code, setup)
+    io = one.run()["io"]
+
+    first, second, *account = one.output.split()
+    assert {*READS} == {*CALLS["READ"]}
+    assert {*WRITES} == {*CALLS["WRITE"]}
+    assert io["file_reads"] == io["read_latency_us"]["count"] == sum(READS.values()) + 2 + 2
+    assert io["file_reads_bytes"] == 100 * sum(READS.values()) + 37 + int(first) + int(second)
+    assert io["file_writes"] == io["write_latency_us"]["count"] == sum(WRITES.values())
+    assert io["file_writes_bytes"] == 100 * sum(WRITES.values())
+    # /proc/PID/io was asked before its own answer was counted
+    before, after = (dict(zip(half[::2], map(int, half[1::2]), strict=True)) for half in (account[:14], account[14:]))
+    grown = {name.strip(":"): after[name] - before[name] for name in before}
+    assert (grown["syscr"], grown["rchar"]) == (io["file_reads"] - 3, io["file_reads_bytes"] - 37 - int(second))
+    assert (grown["syscw"], grown["wchar"]) == (io["file_writes"], io["file_writes_bytes"])
+
+
+def test_against_fio(targeted, tmp_path):
+    """Its own account of a job: the same calls and bytes, and times that are hardly shorter than what it felt."""
+    if not shutil.which("fio"):
+        pytest.skip("There is no second opinion: as root, `apt-get install fio`.")
+    path, report = tmp_path / "file", tmp_path / "report"
+    path.write_bytes(os.urandom(8 * MIB))
+    options = f"--name=job --filename={path} --size=8m --bs=4k --rw=randrw --number_ios=1511 --fdatasync=101"
+    command = ["fio", *options.split(), "--ioengine=psync", "--output-format=json", f"--output={report}"]
+
+    io = targeted(f"import os; os.execvp('fio', {command!r})").run()["io"]
+
+    (job,) = json.loads(report.read_text())["jobs"]
+    worker = io["top_processes"][0]
+    read, written = job["read"], job["write"]
+    assert read["total_ios"] + written["total_ios"] == 1511
+    assert (worker["file_writes"], worker["file_writes_bytes"]) == (written["total_ios"], written["io_bytes"])
+    # before the job, the worker reads a few bytes about its disk
+    assert 0 <= worker["file_reads"] - read["total_ios"] <= 3
+    assert 0 <= worker["file_reads_bytes"] - read["io_bytes"] <= 300
+    assert worker["fdatasyncs"] == io["fdatasyncs"] == job["sync"]["lat_ns"]["N"] > 0
+    ours_us = {kind: io[f"{kind}_latency_us"]["sum_us"] for kind in ("read", "write", "fsync")}
+    assert 0.5 < ours_us["write"] * 1e3 / (written["clat_ns"]["mean"] * written["total_ios"]) < 1.1
+    assert 0.9 < ours_us["fsync"] * 1e3 / (job["sync"]["lat_ns"]["mean"] * io["fdatasyncs"]) < 1
+
+
+def test_what_is_no_file(targeted, path):
+    """Pipes, sockets, event counters, terminals, /dev/zero: neither their opening, nor their traffic, nor their end."""
+    setup = (
+        SETUP
+        + f"""
+r, w = os.pipe()
+a, b = socket.socketpair()
+terminal, keyboard = os.openpty()
+counter = os.eventfd(1)
+os.mkfifo({str(path)!r} + ".fifo")
+"""
+    )
+    code = f"""
+for _ in range(19):
+    os.write(w, b"x" * 50); os.read(r, 50)
+    os.write(a.fileno(), b"x" * 50); os.read(b.fileno(), 50)
+    os.write(counter, bytes(7) + b"\\1"); os.read(counter, 8)
+    os.write(keyboard, b"x\\n"); os.read(terminal, 3)
+    for name in ("/dev/zero", {str(path)!r} + ".fifo"):
+        fd = os.open(name, os.O_RDWR); os.write(fd, b"x" * 50); os.read(fd, 50); os.close(fd)
+    fd = os.open({str(path)!r}, os.O_RDWR); os.pwrite(fd, b"x" * 7, 0); os.pread(fd, 11, 0); os.close(fd)
+for fd in (r, w, a.detach(), b.detach(), terminal, keyboard, counter): os.close(fd)
+os._exit(0)
+"""
+    io = targeted(code, setup).run()["io"]
+
+    assert (io["file_opens"], io["file_closes"]) == (19, 19)
+    assert (io["file_reads"], io["file_reads_bytes"]) == (19, 19 * 11)
+    assert (io["file_writes"], io["file_writes_bytes"]) == (19, 19 * 7)
+
+
+def test_opens_and_closes(targeted, path):
+    """By each call, also of directories; what failed is not counted, and what the end of a process closes is not."""
+    setup = (
+        SETUP
+        + f"""
+name, below = ctypes.c_char_p({str(path)!r}.encode()), {str(path.parent)!r}
+how = (ctypes.c_uint64 * 3)()
+at = -100
+arguments = {{"open": (name, 0), "openat": (at, name, 0), "creat": (name, 0o600), "openat2": (at, name, how, 24)}}
+"""
+    )
+    code = f"""
+opened = [call(open_, *arguments[open_]) for open_, times in {OPENS!r}.items() for _ in range(times)]
+opened += [call("openat2", *arguments["openat2"]) for _ in range(7)]
+opened += [os.open(below, os.O_RDONLY | os.O_DIRECTORY) for _ in range(11)]
+for _ in range(13): assert call("openat", at, 0, 0) == call("close", 999) == -1
+for fd in opened[1:]: os.close(fd)
+os._exit(0)
+"""
+    io = targeted(code, setup).run()["io"]
+
+    assert {*CALLS["OPEN"]} & {*NUMBERS} == {*OPENS, "openat2"}
+    assert io["file_opens"] == sum(OPENS.values()) + 7 + 11
+    assert io["file_closes"] == io["file_opens"] - 1
+
+
+def test_syncs_and_their_time(targeted, path):
+    """23 and 11, as long as the process itself measured around them, and hardly less; none of a pipe."""
+    setup = SETUP + f"fd = os.open({str(path)!r}, os.O_WRONLY); r, w = os.pipe(); c = time.monotonic_ns"
+    code = """
+def timed(call, *arguments):
+    begin = c(); call(*arguments); return c() - begin
+around = 0
+for i in range(23): os.pwrite(fd, b"x" * (i + 1), 0); around += timed(os.fsync, fd)
+for i in range(11): os.pwrite(fd, b"y" * (i + 1), 0); around += timed(os.fdatasync, fd)
+for _ in range(5): assert call("fsync", w) == call("fdatasync", 999) == -1
+print(around, flush=True)
+os._exit(0)
+"""
+    one = targeted(code, setup)
+    io = one.run()["io"]
+
+    latency = io["fsync_latency_us"]
+    around_us = int(one.output) / 1e3
+    assert (io["fsyncs"], io["fdatasyncs"], latency["count"]) == (23, 11, 34)
+    assert 0.5 * around_us < latency["sum_us"] < around_us
+    assert io["top_processes"][0]["fsyncs"] == 23
+
+
+@pytest.fixture
+def reading(targeted, tmp_path):
+    """`reading(code)` → the section of a process that reads a file of 16 MiB.
+
+    All of it is in the page cache and held there, because this kernel may take pages away at any time; `cold`: none is.
+    """
+    path = tmp_path / "large"
+    path.write_bytes(os.urandom(16 * MIB))
+    setup = f"""
+import ctypes, mmap, os
+fd, buffer = os.open({str(path)!r}, os.O_RDWR), bytearray({MIB})
+direct, page = os.open({str(path)!r}, os.O_RDONLY | os.O_DIRECT), mmap.mmap(-1, 4096)
+def read(size, begin=0):
+    for at in range(begin, 16 * {MIB}, size): os.preadv(fd, [memoryview(buffer)[:size]], at)
+"""
+    forget = "os.fsync(fd); os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)"
+    hold = f"""
+held = mmap.mmap(fd, 16 * {MIB})
+assert ctypes.CDLL(None).mlock(ctypes.byref(ctypes.c_char.from_buffer(held)), ctypes.c_size_t(16 * {MIB})) == 0
+"""
+
+    def read(code, *, cold=False):
+        return targeted(f"{code}\nos._exit(0)", setup + (forget if cold else hold)).run()["io"]
+
+    return read
+
+
+def cache(io):
+    return io["page_cache_misses"], io["page_cache_hits"], io.get("cache_hit_ratio")
+
+
+def test_the_page_cache(reading):
+    """16 MiB that nobody has are 4,096 misses; once they are there, 4,096 hits, however they are cut into reads."""
+    assert cache(reading("read(1 << 16)", cold=True)) == (4096, 0, 0)
+    assert cache(reading("read(1 << 20)", cold=True)) == (4096, 0, 0)
+    assert cache(reading("read(1 << 16)")) == (0, 4096, 100)
+    assert cache(reading("read(1 << 20)")) == (0, 4096, 100)
+    assert cache(reading("read(1 << 16); read(1 << 12, 8 << 20)", cold=True)) == (4096, 2048, 33.333333)
+
+
+def test_pages_are_those_of_the_file(reading):
+    """A buffer reaches beyond its end, a read begins within a page, the same page is read again and again."""
+    assert cache(reading(f"os.preadv(fd, [buffer], 16 * {MIB} - 5000)")) == (0, 2, 100)
+    assert cache(reading("for _ in range(101): os.pread(fd, 2, 4095)")) == (0, 202, 100)
+    assert cache(reading(f"os.pread(fd, 7, 16 * {MIB})")) == (0, 0, None)
+
+
+def test_the_page_cache_is_not_asked(reading):
+    """Writes bring pages that nobody read, and O_DIRECT passes by."""
+    assert cache(reading("os.ftruncate(fd, 0); [os.pwrite(fd, buffer, i << 20) for i in range(7)]")) == (0, 0, None)
+    io = reading("for i in range(101): os.preadv(direct, [page], i * 4096)", cold=True)
+    assert (io["file_reads_bytes"], cache(io)) == (101 * 4096, (0, 0, None))

@@ -1,0 +1,172 @@
+"""System calls from entry to exit (probes/calls.h), as the io module sees them and as they are open in the sample."""
+
+import ctypes
+
+import pytest
+from user_space import AGENT, FUTEX, INTERRUPTIBLE, NO_SYSCALL, UserSpace, fused
+
+from chainbench_agent.kernel.fuse import call_kinds, followed_calls
+from chainbench_agent.kernel.names import syscalls
+from chainbench_agent.probes import CALLS
+
+READ, FSYNC, GETPPID = 0, 74, 110
+READ_32BIT, FSYNC_32BIT, FUTEX_32BIT = 3, 118, 240
+KIND = {name: number for number, name in enumerate(call_kinds())}
+
+
+@pytest.fixture
+def caller(kernel):
+    """A thread that has a file open as 3; the run begins at 1000."""
+    caller = kernel.task(10)
+    kernel.open(caller, 3)
+    kernel.at(1000).begin()
+    return caller
+
+
+def syncs(kernel):
+    latency = kernel.counted()["io"]["fsync_latency_ns"]
+    return sum(latency.slots), latency.sum
+
+
+def under_way(kernel):
+    (task,) = kernel.sample().tasks
+    return task.call, task.call_since_ns
+
+
+def test_from_entry_to_exit(kernel, caller):
+    """Its time is that between the two, and it is under way meanwhile."""
+    kernel.at(1100).enter(caller, FSYNC, 3)
+    assert under_way(kernel) == (KIND["FSYNC"], 1100)
+    kernel.at(1170).leave(caller, 0)
+
+    assert under_way(kernel)[0] == KIND["NONE"]
+    assert syncs(kernel) == (1, 70)
+
+
+def test_one_after_the_other(kernel, caller):
+    """Each with its own time, whatever lies between."""
+    for begin, number, end in ((1100, FSYNC, 1110), (1200, GETPPID, 1900), (2000, FSYNC, 2300)):
+        kernel.at(begin).enter(caller, number, 3)
+        kernel.at(end).leave(caller, 0)
+
+    assert syncs(kernel) == (2, 310)
+
+
+def test_a_call_that_never_returns(kernel, caller):
+    """The next entry is another call: exit_group, or a signal's handler, has no exit of its own."""
+    kernel.at(1100).enter(caller, FSYNC, 3)
+    kernel.at(1200).enter(caller, GETPPID)
+    kernel.at(1300).leave(caller, 0)
+
+    assert syncs(kernel) == (0, 0)
+
+
+def test_an_exit_without_an_entry(kernel, caller):
+    """After a signal's handler there is none to the number that stands in the registers."""
+    kernel.at(1100).enter(caller, FSYNC, 3)
+    kernel.at(1200).leave(caller, 0)
+    kernel.at(1300).leave(caller, 0)
+
+    assert syncs(kernel) == (1, 100)
+
+
+def test_under_way_when_the_run_begins(kernel, caller):
+    """Counted once, where it returns, with its part in the run; its file is found then."""
+    kernel.enter(caller, READ, 3)
+    kernel.end().at(5000).begin()
+    kernel.at(5030).leave(caller, 100)
+
+    io = kernel.counted()["io"]
+    assert (io["file_reads"], io["file_reads_bytes"], io["read_latency_ns"].sum) == (1, 100, 30)
+
+
+@pytest.mark.parametrize("number", [GETPPID, 511, 512, 5000, NO_SYSCALL])
+def test_others_under_way_when_the_run_begins(kernel, caller, number):
+    """What nobody follows is nothing, also where the registers hold no number at all."""
+    kernel.tell("shim_set_syscall", caller, number if number != NO_SYSCALL else -1)
+    kernel.at(1100).leave(caller, 0)
+
+    assert syncs(kernel) == (0, 0)
+    assert under_way(kernel)[0] == KIND["NONE"]
+
+
+def test_under_way_when_the_run_ends(kernel, caller):
+    """It is in the sample with its begin, and in no count."""
+    kernel.at(1100).enter(caller, FUTEX)
+    kernel.at(1500).end()
+    kernel.leave(caller, 0)
+
+    assert under_way(kernel) == (KIND["FUTEX"], 1100)
+
+
+def test_each_thread_has_its_own(kernel, caller):
+    """Interleaved calls of two threads do not mix."""
+    other = kernel.task(11, tgid=10)
+    kernel.open(other, 3)
+    kernel.at(1100).enter(caller, FSYNC, 3)
+    kernel.at(1150).enter(other, READ, 3)
+    kernel.at(1200).leave(caller, 0)
+    kernel.at(1350).leave(other, 7)
+
+    assert syncs(kernel) == (1, 100)
+    assert kernel.counted()["io"]["read_latency_ns"].sum == 200
+
+
+def test_32_bit_calls(compile_unit):
+    """They have other numbers, and other registers for their arguments."""
+    text = "#define CONFIG_X86_64 1\n#define CONFIG_IA32_EMULATION 1\n" + fused().text
+    kernel = UserSpace(ctypes.CDLL(str(compile_unit(text, "calls_32bit"))))
+    caller = kernel.task(10)
+    kernel.open(caller, 3)
+    kernel.open(caller, 4, mode="pipe")
+    kernel.at(1000).begin()
+    for fd, number in ((3, READ_32BIT), (4, READ_32BIT), (3, FSYNC_32BIT)):
+        kernel.at(kernel.now_ns + 100).enter(caller, number, fd, compat=True)
+        kernel.at(kernel.now_ns + 10).leave(caller, 0)
+    kernel.enter(caller, FSYNC_32BIT, 3)  # another call, for a 64-bit program
+    kernel.leave(caller, 0)
+
+    assert syncs(kernel) == (1, 10)
+    assert kernel.counted()["io"]["file_reads"] == 1
+    kernel.enter(caller, FUTEX_32BIT, compat=True)
+    assert under_way(kernel)[0] == KIND["FUTEX"]
+
+
+def test_the_agent_and_others_beside_the_target(kernel):
+    """Neither is followed."""
+    member, other, agent = kernel.task(10), kernel.task(20), kernel.task(AGENT + 50, tgid=AGENT)
+    kernel.at(1000).tree(10, AGENT).begin()
+    for task in (member, other, agent):
+        kernel.at(1100).enter(task, FSYNC, 3)
+        kernel.at(1110).leave(task, 0)
+
+    assert syncs(kernel) == (1, 10)
+
+
+def test_a_thread_that_left_and_came_back_within_its_calls(kernel):
+    """What it was doing when it left is not what it does when it is back."""
+    task = kernel.task(10)
+    kernel.move(task, 5)
+    kernel.at(1000).cgroup(5, level=1).begin()
+    kernel.at(1100).enter(task, FSYNC, 3)
+    kernel.move(task, 6)
+    kernel.at(1200).leave(task, 0)
+    kernel.at(8000).switch(task, kernel.idle, INTERRUPTIBLE)
+    kernel.at(8100).enter(task, GETPPID)
+    kernel.move(task, 5)
+    kernel.at(8200).leave(task, 0)
+
+    assert syncs(kernel) == (0, 0)
+
+
+def test_the_numbers_of_every_call():
+    """Each name in CALLS is found in a table, with its kind; no other number is followed."""
+    names = {name: KIND[kind] for kind, group in CALLS.items() for name in group}
+    followed = {number: kinds for number, *kinds in followed_calls("x86_64")}
+
+    for table, width in (("x86_64", 0), ("i386", 1)):
+        found = {name: followed[number][width] for number, name in syscalls(table).items() if name in names}
+        assert found == names
+        assert len(found) == sum(kinds[width] != KIND["NONE"] for kinds in followed.values())
+    assert (followed[READ], followed[READ_32BIT]) == ([KIND["READ"], KIND["NONE"]], [KIND["CLOSE"], KIND["READ"]])
+    assert GETPPID not in followed

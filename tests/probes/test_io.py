@@ -1,0 +1,102 @@
+"""What the calls of a target do with files (probes/io.c), where a live kernel does not go at will."""
+
+import pytest
+
+from chainbench_agent.evidence.sample import HistogramCounts
+from chainbench_agent.probes.io import derive
+from chainbench_agent.spec import Names
+
+READ, WRITE, OPEN, CLOSE, FSYNC, FDATASYNC = 0, 1, 2, 3, 74, 75
+EIO = -5
+
+
+@pytest.fixture
+def caller(kernel):
+    return kernel.task(10)
+
+
+@pytest.fixture
+def running(kernel, caller):
+    kernel.open(caller, 3)
+    return kernel.at(1000).begin()
+
+
+def call(kernel, task, number, fd, answer):
+    """70 ns long."""
+    kernel.enter(task, number, fd)
+    kernel.at(kernel.now_ns + 70).leave(task, answer)
+
+
+def figures(kernel, *names):
+    io = kernel.counted()["io"]
+    return tuple(io[name] for name in names)
+
+
+@pytest.mark.parametrize(
+    ("mode", "counts"),
+    [("file", 1), ("block", 1), ("directory", 1), ("pipe", 0), ("socket", 0), ("character", 0), ("anonymous", 0)],
+)
+def test_what_a_file_is(kernel, caller, mode, counts):
+    """For reads, writes, opens and closes alike."""
+    kernel.open(caller, 7, mode=mode)
+    kernel.at(1000).begin()
+    for number in (READ, WRITE):
+        call(kernel, caller, number, 7, 100)
+    call(kernel, caller, OPEN, 0, 7)
+    kernel.enter(caller, CLOSE, 7)
+    kernel.close(caller, 7)
+    kernel.leave(caller, 0)
+
+    assert figures(kernel, "file_reads", "file_writes", "file_opens", "file_closes") == (counts,) * 4
+    assert figures(kernel, "file_reads_bytes", "file_writes_bytes") == (counts * 100,) * 2
+
+
+@pytest.mark.parametrize("fd", [0, 8, 1 << 20, 0xFFFFFFFF])
+def test_a_descriptor_that_is_none(running, caller, fd):
+    """Not open, or beyond the table: no file, and nothing else is read."""
+    call(running, caller, READ, fd, 100)
+    call(running, caller, OPEN, 0, fd)
+    call(running, caller, CLOSE, fd, 0)
+
+    assert figures(running, "file_reads", "file_opens", "file_closes") == (0, 0, 0)
+
+
+def test_a_file_closed_while_it_is_read(running, caller):
+    """By another thread: it was a file when the read began."""
+    running.enter(caller, READ, 3)
+    running.close(caller, 3)
+    running.leave(caller, 100)
+
+    assert figures(running, "file_reads", "file_reads_bytes") == (1, 100)
+
+
+def test_a_failed_close_has_closed(running, caller):
+    call(running, caller, CLOSE, 3, EIO)
+
+    assert figures(running, "file_closes") == (1,)
+
+
+def test_syncs_of_each_kind(running, caller):
+    """Errors are none."""
+    for number, answer in ((FSYNC, 0), (FDATASYNC, 0), (FDATASYNC, 0), (FSYNC, EIO)):
+        call(running, caller, number, 3, answer)
+
+    fsyncs, fdatasyncs, latency = figures(running, "fsyncs", "fdatasyncs", "fsync_latency_ns")
+    assert (fsyncs, fdatasyncs, sum(latency.slots), latency.sum) == (1, 2, 3, 210)
+
+
+@pytest.mark.parametrize(
+    ("reads", "writes", "expected"),
+    [
+        ((2, 3000), (1, 6000), {"avg_io_latency_us": 3}),
+        ((0, 0), (1, 500), {"avg_io_latency_us": 0.5}),
+        ((0, 0), (0, 0), {}),
+    ],
+)
+def test_the_mean_of_reads_and_writes(reads, writes, expected):
+    """Of nothing there is none."""
+    counts = {"pages_asked": 0, "page_cache_misses": 0}
+    for name, (count, ns) in {"read": reads, "write": writes}.items():
+        counts |= {f"file_{name}s": count, f"{name}_latency_ns": HistogramCounts((), ns, None, None)}
+
+    assert derive(counts, Names({}, {}, {}, {})) == {"page_cache_hits": 0} | expected

@@ -162,9 +162,9 @@ def followed_calls(machine: str) -> Iterator[tuple[int, int, int]]:
     kinds = {name: kind for kind, group in enumerate(call_kinds()) for name in CALLS.get(group, ())}
     wide, narrow = syscalls(machine), syscalls("i386")
     for number in range(CALL_NUMBERS):
-        found = tuple(kinds.get(table.get(number, ""), 0) for table in (wide, narrow))
-        if any(found):
-            yield (number, *found)
+        in_wide, in_narrow = (kinds.get(table.get(number, ""), 0) for table in (wide, narrow))
+        if in_wide or in_narrow:
+            yield number, in_wide, in_narrow
 
 
 def call_kinds() -> tuple[str, ...]:

@@ -16,9 +16,9 @@ static __always_inline void network_on_inet_sock_set_state(struct cb_event *ev,
 	u64 one = 1;
 	struct network_socket *socket;
 
-	if (sk->sk_protocol != IPPROTO_TCP || !network_is(sk, NETWORK_STREAM))
+	if (sk->sk_protocol != IPPROTO_TCP)
 		return;
-	if (newstate == TCP_SYN_SENT)
+	if (newstate == TCP_SYN_SENT) // perhaps once more, and its counts begin again
 		network_sockets.delete(&sk);
 	if (oldstate == TCP_LISTEN && newstate == TCP_SYN_RECV && network_waiting.update(&sk, &one))
 		cb_lose_key();

@@ -16,9 +16,9 @@ static __always_inline void network_on_inet_sock_set_state(struct cb_event *ev,
 	u64 one = 1;
 	struct network_socket *socket;
 
-	if (!network_is(sk, NETWORK_STREAM, IPPROTO_TCP))
+	if (sk->sk_protocol != IPPROTO_TCP)
 		return;
-	if (newstate == TCP_SYN_SENT)
+	if (newstate == TCP_SYN_SENT) // perhaps once more, and its counts begin again
 		network_sockets.delete(&sk);
 	if (oldstate == TCP_LISTEN && newstate == TCP_SYN_RECV && network_waiting.update(&sk, &one))
 		cb_lose_key();
@@ -104,13 +104,14 @@ static __always_inline void network_on_synack_again(struct cb_event *ev, struct 
 static __always_inline u16 network_call(struct cb_event *ev, struct cb_network *network,
 					struct sock *sk)
 {
-	u16 protocol = sk->sk_protocol;
+	struct network_socket *socket = network_sockets.lookup(&sk);
+	u16 protocol = socket ? IPPROTO_TCP : sk->sk_protocol; // to look up is faster than to read
 
 	if (protocol == IPPROTO_TCP)
-		return network_use(ev, network, sk) ? protocol : 0;
+		return network_use(ev, network, sk, socket) ? protocol : 0;
 	if (protocol != IPPROTO_UDP || !cb_current_counts(ev))
 		return 0;
-	return network_is(sk, NETWORK_DATAGRAM, IPPROTO_UDP) ? protocol : 0;
+	return network_is(sk, NETWORK_DATAGRAM) ? protocol : 0;
 }
 
 static __always_inline void network_send(struct cb_event *ev, struct cb_network *network,

@@ -7,7 +7,7 @@
 
 #pragma once
 
-#define NETWORK_STREAM 1 // enum sock_type; a raw socket may bear the protocol's number as well
+#define NETWORK_STREAM 1 // enum sock_type
 #define NETWORK_DATAGRAM 2
 
 // A TCP socket that was used in this run.
@@ -24,11 +24,12 @@ BPF_TABLE("hash", struct sock *, struct network_socket, network_sockets, NETWORK
 // Connections that came in this run, until somebody uses them.
 BPF_TABLE("hash", struct sock *, u64, network_waiting, NETWORK_WAITING_ENTRIES);
 
-static __always_inline bool network_is(struct sock *sk, u16 type, u16 protocol)
+// Whether the protocol of this type of socket is the internet's: netlink has numbers of its own, a raw socket any.
+static __always_inline bool network_is(struct sock *sk, u16 type)
 {
 	u16 family;
 
-	if (sk->sk_protocol != protocol || sk->sk_type != type)
+	if (sk->sk_type != type)
 		return false;
 	family = sk->__sk_common.skc_family;
 	return family == AF_INET || family == AF_INET6;
@@ -86,12 +87,12 @@ static __always_inline void network_count_accept(struct cb_event *ev, struct cb_
 	__sync_fetch_and_add(&network->tcp_packets_sent, 1);
 }
 
-// The current thread uses a TCP socket; the answer is whether that counts.  False also for another kind of socket.
+// The current thread uses a TCP socket, of which this is the record, or NULL; the answer is whether that counts.  False
+// also for another kind of socket.
 static __always_inline bool network_use(struct cb_event *ev, struct cb_network *network,
-					struct sock *sk)
+					struct sock *sk, struct network_socket *socket)
 {
 	struct network_socket used = { .tgid = bpf_get_current_pid_tgid() >> 32 };
-	struct network_socket *socket = network_sockets.lookup(&sk);
 
 	// only between cgroups does a process move
 	if (socket && socket->tgid == used.tgid && ev->config->target != CB_CGROUP)
@@ -104,7 +105,7 @@ static __always_inline bool network_use(struct cb_event *ev, struct cb_network *
 		socket->counted = used.counted;
 		return used.counted;
 	}
-	if (!network_is(sk, NETWORK_STREAM, IPPROTO_TCP))
+	if (!network_is(sk, NETWORK_STREAM))
 		return false;
 	if (!network_waiting.delete(&sk)) { // which succeeds once, however many threads try
 		network_count_accept(ev, network, &used);
@@ -127,6 +128,6 @@ network_user(struct cb_event *ev, struct cb_network *network, struct sock *sk)
 
 	if (socket || !sk->sk_lock.owned)
 		return socket;
-	network_use(ev, network, sk);
+	network_use(ev, network, sk, NULL);
 	return network_sockets.lookup(&sk);
 }

@@ -8,7 +8,7 @@ from chainbench_agent.probes.network import derive
 from chainbench_agent.spec import Names
 
 STREAM, DATAGRAM, RAW = 1, 2, 3
-TCP, UDP, NETLINK_XFRM = 6, 17, 6
+TCP, UDP, MPTCP, NETLINK_XFRM = 6, 17, 262, 6
 ESTABLISHED, SYN_SENT, SYN_RECV, CLOSE_WAIT, CLOSE, LISTEN = 1, 2, 3, 8, 7, 10
 INET, INET6, NETLINK = 2, 10, 16
 PEEK, ERRORS = 0x02, 0x2000
@@ -32,7 +32,6 @@ class Net:
     def state(self, sk, old, new, by=None):
         self.tell("sock", sk, by is not None, 0)
         self.kernel.fire("inet_sock_set_state_0", sk, old, new, current=by)
-        self.tell("sock", sk, 0, 0)
 
     def sent(self, sk, size, by):
         self.kernel.fire("sock_sent_0", sk, size & 0xFFFFFFFF, current=by)
@@ -41,6 +40,7 @@ class Net:
         self.kernel.fire("sock_received_0", sk, size & 0xFFFFFFFF, flags, current=by)
 
     def segment(self, sk, segs_in, segs_out, srtt_us=800):
+        self.tell("sock", sk, 0, 0)
         self.tell("tcp", sk, segs_in, segs_out, srtt_us)
         self.kernel.fire("tcp_probe_0", sk)
 
@@ -94,6 +94,19 @@ def test_a_connect_to_itself(net):
     assert net.unattributed == 0
 
 
+def test_a_socket_connects_again(net):
+    """Disconnected in between, it counts its segments from zero, and may have another user."""
+    sk = net.connected(net.other)
+    net.segment(sk, 100, 100)
+    net.state(sk, ESTABLISHED, CLOSE, net.other)
+    net.tell("tcp", sk, 0, 0, 0)
+    net.state(sk, CLOSE, SYN_SENT, net.ours)
+    net.state(sk, SYN_SENT, ESTABLISHED)
+    net.segment(sk, 3, 2)
+
+    assert net["tcp_connects tcp_packets_received tcp_packets_sent"] == (1, 3, 2)
+
+
 def test_a_connect_from_before_the_run(net):
     """Nobody knows whose it is."""
     net.state(net.socket(), SYN_SENT, ESTABLISHED)
@@ -102,19 +115,22 @@ def test_a_connect_from_before_the_run(net):
     assert net.unattributed == 1
 
 
-@pytest.mark.parametrize("use", ["sent", "received", "error", "close"])
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda net, sk, by: net.sent(sk, 1, by),
+        lambda net, sk, by: net.received(sk, -104, by),
+        lambda net, sk, by: net.state(sk, ESTABLISHED, CLOSE, by),
+    ],
+    ids=["sends", "fails to receive", "closes"],
+)
 def test_an_accept_is_its_first_users(net, use):
     """Counted once, however often it is used, and not when others use it."""
     for by in (net.ours, net.other):
         sk = net.accepted()
         assert net.unattributed == 1
         for _ in range(3):
-            if use == "close":
-                net.state(sk, ESTABLISHED, CLOSE, by)
-            elif use == "sent":
-                net.sent(sk, 1, by)
-            else:
-                net.received(sk, 1 if use == "received" else -104, by)
+            use(net, sk, by)
         assert net.unattributed == 0
 
     assert net["tcp_accepts tcp_connects"] == (1, 0)
@@ -164,6 +180,18 @@ def test_a_reset_is_sent_after_the_last_state(net):
     assert net["tcp_packets_sent"] == (1,)
 
 
+def test_a_process_leaves_the_cgroup(net):
+    """What it sends by the same socket counts as long as it is there."""
+    kernel, sk = net.kernel, net.socket()
+    kernel.move(net.ours, 5)
+    kernel.cgroup(5, level=1).begin()
+    net.sent(sk, 7, net.ours)
+    kernel.move(net.ours, 6)
+    net.sent(sk, 11, net.ours)
+
+    assert net["tcp_bytes_sent"] == (7,)
+
+
 def test_a_socket_is_forgotten(net):
     """The next one at its address is another one."""
     sk = net.connected(net.ours)
@@ -192,7 +220,7 @@ def test_retransmissions(net):
 
 
 @pytest.mark.parametrize(
-    "kind", [(NETLINK, RAW, NETLINK_XFRM), (INET, RAW, TCP), (INET, RAW, UDP), (INET, STREAM, 262), (1, STREAM, 0)]
+    "kind", [(NETLINK, RAW, NETLINK_XFRM), (INET, RAW, TCP), (INET, RAW, UDP), (INET, STREAM, MPTCP)]
 )
 def test_other_sockets(net, kind):
     """Netlink numbers its protocols itself, a raw socket bears the protocol's number, MPTCP has one of its own."""

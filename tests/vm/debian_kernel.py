@@ -29,7 +29,9 @@ class Series(NamedTuple):
 
 
 SERIES = {
+    "5.10": Series("bullseye", r"linux-image-5\.10\.0-\d+-amd64"),
     "6.1": Series("bookworm", r"linux-image-6\.1\.0-\d+-amd64"),
+    "6.12": Series("trixie", r"linux-image-6\.12\.\d+\+deb13-amd64"),
 }
 
 NEEDED = {

@@ -45,11 +45,6 @@ def choose(asked: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
     return tuple(name for name in known if name in named or (ALL in named and ":" not in name))
 
 
-def unknown(asked: Sequence[str], known: Sequence[str]) -> str:
-    """What of `asked` is not known, as a sentence with the known names; empty if all is."""
-    strangers = [name for name in dict.fromkeys(asked) if name not in (ALL, *known)]
-    if not strangers:
-        return ""
-    kinds = {":" in name for name in strangers}
-    kind = "module or option" if len(kinds) > 1 else "option" if True in kinds else "module"
-    return f"there is no {kind} {', '.join(strangers)}; there is {', '.join(known)}, or {ALL}"
+def unknown(asked: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
+    """Those of `asked` that are not known, each once."""
+    return tuple(name for name in dict.fromkeys(asked) if name not in (ALL, *known))

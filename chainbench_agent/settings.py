@@ -87,8 +87,11 @@ class Settings(BaseSettings):
 
     def choose(self, known: Sequence[str]) -> tuple[str, ...]:
         """The names that `probes` stands for among the `known` ones (see plan.py); InputError for any other."""
-        if sentence := unknown(self.probes, known):
-            raise InputError("probes", sentence)
+        if strangers := unknown(self.probes, known):
+            kind = "option" if all(":" in name for name in strangers) else "module"
+            raise InputError(
+                "probes", f"there is no {kind} {', '.join(strangers)}; there is {', '.join(known)}, or {ALL}"
+            )
         return choose(self.probes, known)
 
 

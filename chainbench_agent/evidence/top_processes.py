@@ -1,7 +1,8 @@
 """The main figures of the processes that did most.  Pure.
 
 What a process without a record did is in the module's own counters only, so what these have more than the processes
-shown is the others': the parts always add up to the whole.
+shown is the others': the parts always add up to the whole.  Figures of sampled events are estimates, as the whole is;
+how far off they may be is computed as in evidence/sampling.py.
 """
 
 from __future__ import annotations

@@ -131,8 +131,11 @@ class StartRequest(Labels):
     @classmethod
     def _is_loaded(cls, names: list[str] | None, info: ValidationInfo) -> list[str] | None:
         loaded: Sequence[str] = info.context or ()
-        if sentence := unknown(names or (), loaded):
-            raise _refuse(f"{sentence} (loaded)", "choose among those, or start the agent with --probes for others")
+        if strangers := unknown(names or (), loaded):
+            raise _refuse(
+                f"{', '.join(strangers)} is not loaded; loaded is {', '.join(loaded)}",
+                "choose among those, or start the agent with --probes for others",
+            )
         return names
 
 

@@ -4,12 +4,16 @@ from datetime import UTC, datetime
 
 import pytest
 
+from chainbench_agent import collector as collectors
+from chainbench_agent.collector import mock
 from chainbench_agent.collector.mock import MockCollector
+from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.evidence.model import Run, Target
 from chainbench_agent.plan import Plan
 from chainbench_agent.probes import CATALOG
-from chainbench_agent.spec import Counter, Distribution, Keyed, Module, Table
+from chainbench_agent.settings import load_settings
+from chainbench_agent.spec import Counter, Distribution, Hook, Keyed, Module, Table
 
 CONSUMERS_RELY_ON = {
     "runqlat": {"histogram", "p95_us"},
@@ -134,3 +138,28 @@ def test_status_says_why_and_what_would_help(collector):
     assert {module.state for module in status.modules} == {"down"}
     assert {module.reason for module in status.modules} == {REASON}
     assert status.details == {"kernel": "6.1"}
+
+
+def test_an_option(monkeypatch):
+    """Loaded by name, in the status by its state, and in the evidence of the runs that ask for it."""
+    forks, order = (Counter(name=name, help="", hooks=(name,)) for name in ("forks", "order"))
+    locks = Module(name="locks", question="?", metrics=(forks, order), options=("order", "holders"))
+    hooks = (Hook("forks", ()), Hook("order", (), option="locks:order"))
+    monkeypatch.setattr(mock, "HOOKS", hooks)
+    monkeypatch.setattr(collectors, "CATALOG", (locks,))
+    collector = collectors.open_collector(load_settings(backend="mock", probes="locks:order"))
+    (status,) = collector.status().modules
+    found = []
+    for probes in ((), ("locks", "locks:order")):
+        collector.start(Target(), None, Plan(probes))
+        found.append(collector.evidence(run()).sections["locks"])
+
+    assert status.options == {"order": "down", "holders": "off"}
+    assert status.loaded == ("locks", "locks:order")
+    assert found[0].keys() == {"forks", "sources", "unavailable"}
+    assert found[1].keys() == {"forks", "order", "sources"}
+
+
+def test_an_option_that_does_not_exist():
+    with pytest.raises(InputError, match="there is no option exec:order; there is biolatency, cpu, exec,"):
+        collectors.open_collector(load_settings(backend="mock", probes="exec:order"))

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from chainbench_agent.evidence.build import Method, build, difference, distribution, section
+from chainbench_agent.evidence.build import NO_LEDGER, Method, build, difference, distribution, section
 from chainbench_agent.evidence.cost import cost
 from chainbench_agent.evidence.model import Run, Target
 from chainbench_agent.evidence.sample import (
@@ -429,3 +429,51 @@ def test_sections_come_in_the_catalogues_order(sample):
     found = list(built(sample(0), sample(SECOND)).as_json())
 
     assert found[6 : 6 + len(CATALOG)] == [module.section_key for module in CATALOG]
+
+
+def test_a_target_without_offcpu(sample):
+    """There is no ledger, nor a check of it, and the reason stands where people look for it."""
+    exec_ = [module for module in CATALOG if module.name == "exec"]
+    target = Target(kind="pid", pid=7)
+    members = Members(schedstat={7: (1, 1)})
+    last = sample(SECOND, tasks=[RUNNING], members=members)
+
+    found = built(sample(0), last, modules=exec_, target=target).as_json()
+    whole = built(sample(0), last, target=target).as_json()
+    machine = built(sample(0), last, modules=exec_).as_json()
+
+    assert "ledger" not in found
+    assert found["unavailable"] == {"ledger": NO_LEDGER}
+    assert (found["cross_check"], whole["unavailable"], machine["unavailable"]) == ({}, {}, {})
+    assert "ledger" in whole
+    assert whole["cross_check"].keys() == {"ledger.on_cpu_ms", "ledger.runnable_ms"}
+
+
+RUNNING = OpenInterval(TaskState.RUNNING, 0, -1, -1, kernel_thread=False, thread=Thread(7, 7, "x", 0))
+
+
+def test_only_attached_programs_cost(sample):
+    """What was not attached in the run is no part of what it cost: not a zero among the programs."""
+    runs = {"fork": ProgramRun(10, 1, 0), "switch": ProgramRun(0, 0, 0)}
+    last = {"fork": ProgramRun(110, 3, 0), "switch": ProgramRun(0, 0, 0)}
+
+    found = built(
+        sample(0, programs=runs), sample(SECOND, programs=last), program_sources={"fork": "raw_tracepoint:fork"}
+    )
+
+    assert [(program.hook, program.runs) for program in found.cost.programs] == [("fork", 2)]
+    assert (found.cost.events, found.cost.bpf_ns) == (2, 100)
+
+
+def test_sampled_figures_say_so(sample):
+    """In the sections that have them, and only where the run samples."""
+    last = sample(SECOND, syscalls={"total": 400, "calls": (400,) + (0,) * 511})
+    how = replace(method(), sample_interval=10)
+
+    found = build(RUN, how, sample(0), last, NAMES).as_json()
+
+    assert found["syscall_counts"]["sampling"]["standard_error"] == {"total": 60.0, "read": 60.0}
+    assert [key for key, value in found.items() if isinstance(value, dict) and "sampling" in value] == [
+        "syscall_counts"
+    ]
+    assert "sampling" not in built(sample(0), last).as_json()["syscall_counts"]

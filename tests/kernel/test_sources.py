@@ -1,5 +1,7 @@
 """The prototype in this kernel's BTF decides which sources fit; what does not fit has a reason."""
 
+from dataclasses import replace
+
 import pytest
 
 from chainbench_agent.kernel.sources import eligible, wanted
@@ -53,6 +55,16 @@ def test_arguments_that_expressions_use():
 
     assert sources == [fitting]
     assert reason == "fentry:write: this kernel passes 'struct file *' where 'struct kiocb *iocb' is expected"
+
+
+def test_an_option_that_was_not_asked_for():
+    """Whatever the kernel offers; the reason says how to have it."""
+    found = replace(hook(raw_tracepoint("t")), option="locks:order")
+    btf = FakeBtf({"t": (TASK, "unsigned int")})
+
+    for options in ((), ("locks",), ("locks:holders",)):
+        assert eligible(found, btf, options) == ([], "not asked for: start the agent with --probes locks:order")
+    assert eligible(found, btf, ("locks:order",)) == (list(found.sources), "")
 
 
 @pytest.mark.parametrize(

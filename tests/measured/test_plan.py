@@ -1,11 +1,17 @@
 """A run collects what it was asked for: nothing else is attached, and sampled figures are as near as they say."""
 
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.evidence.model import Evidence, Target
+from chainbench_agent.kernel import fuse
 from chainbench_agent.plan import EVERYTHING, Plan
+from chainbench_agent.probes import DIRECTORY, HOOKS
+from chainbench_agent.spec import Counter, Hook, Module, raw_tracepoint
 
 pytestmark = pytest.mark.bpf
 
@@ -114,3 +120,45 @@ def test_the_next_run_counts_every_event_again(collector, targeted):
 
     assert evidence["syscall_counts"]["getppid"] == 1009
     assert {"ledger", "cpu", "runqlat", "biolatency"} <= evidence.keys()
+
+
+@pytest.fixture
+def wakes(tmp_path, monkeypatch):
+    """A module with an option: it counts forks, and, where that is asked for, wake-ups."""
+    probes = shutil.copytree(DIRECTORY, tmp_path / "probes")
+    (probes / "wakes.c").write_text(
+        "static __always_inline void wakes_on_sched_process_fork(struct cb_event *ev, struct cb_wakes *wakes,\n"
+        "struct task_struct *parent, struct task_struct *child)\n{\n\twakes->forks++;\n}\n"
+        "static __always_inline void wakes_on_waking(struct cb_event *ev, struct cb_wakes *wakes,\n"
+        "struct task_struct *task)\n{\n\twakes->wakes++;\n}\n"
+    )
+    monkeypatch.setattr(fuse, "DIRECTORY", probes)
+    metrics = (
+        Counter(name="forks", help="Forks.", hooks=("sched_process_fork",)),
+        Counter(name="wakes", help="Wake-ups.", hooks=("waking",)),
+    )
+    return Module(name="wakes", question="?", metrics=metrics, options=("all",))
+
+
+WAKING = Hook("waking", ("struct task_struct *task",), (raw_tracepoint("sched_waking"),), option="wakes:all")
+
+
+@pytest.mark.parametrize("loaded", [(), ("wakes:all",)], ids=["not loaded", "loaded"])
+def test_an_option(wakes, cache_dir, run, loaded):
+    """Not loaded unless the agent was told to, not attached unless the run asks for it, and never a zero."""
+    collector = EbpfCollector([wakes], [*HOOKS, WAKING], cache_dir, loaded)
+    assert ("waking" in collector._machine.programs.chosen) == bool(loaded)
+    found = {}
+    for probes in (("wakes",), ("wakes", "wakes:all")):
+        collector.start(Target(), None, Plan(probes))
+        assert ("sched_waking" in attached()) == (probes[1:] == loaded != ())
+        subprocess.run(["sleep", "0.05"], check=True)
+        collector.stop()
+        found[probes] = collector.evidence(run).sections["wakes"]
+    collector.close()
+
+    assert all(section["forks"] >= 1 for section in found.values())
+    without, asked = found.values()
+    assert "wakes" not in without
+    assert "wakes:all" in without["unavailable"]["wakes"]
+    assert (asked.get("wakes", 0) > 0) == ("wakes" not in asked.get("unavailable", {})) == bool(loaded)

@@ -10,7 +10,7 @@ from chainbench_agent.evidence import ledger
 from chainbench_agent.kernel import names, values
 from chainbench_agent.kernel.fuse import STATE_MACHINES, handlers
 from chainbench_agent.probes import CATALOG, DIRECTORY, FIELDS, HOOKS, cpu, offcpu
-from chainbench_agent.spec import PERCPU_VALUE_LIMIT, Derived, Keyed, Module, Table
+from chainbench_agent.spec import PERCPU_VALUE_LIMIT, Counter, Derived, Keyed, Module, Table
 
 SUPPORT = ("hooks", "__init__")
 """Files of the package probes that are no module."""
@@ -207,6 +207,7 @@ def test_raw_material_is_used(module):
     raw = {metric.name for metric in module.metrics if not metric.reported}
     used = {metric.name for metric in module.per_process}  # in top_processes
     used |= {name for metric in module.reported if isinstance(metric, Derived) for name in metric.of}
+    used |= {metric.squares for metric in module.reported if isinstance(metric, Counter)}
     if module is offcpu.MODULE:
         used |= set(re.findall(r'offcpu\["(\w+)"\]', inspect.getsource(ledger)))
     assert raw == used & raw
@@ -304,3 +305,11 @@ def test_the_licence_is_the_kernels(path):
 def test_a_module_says_what_it_asks():
     assert all(isinstance(m, Module) and m.question.endswith("?") for m in CATALOG)
     assert all(metric.help.endswith(".") for m in CATALOG for metric in m.metrics)
+
+
+@each_module
+def test_options_are_those_of_its_hooks(module):
+    """A module declares what its hooks belong to, and no hook belongs to another module's option."""
+    of_hooks = {HOOK[name].option for name in module.hooks} - {""}
+
+    assert of_hooks == {name for name in module.names if ":" in name}

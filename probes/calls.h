@@ -5,47 +5,75 @@
 //   NONE ----------------> READ, FUTEX, … ----------> NONE
 //
 // Only the calls that CALLS in probes/hooks.py names are followed; their numbers are the agent's business.  Raised, for
-// modules to handle: call_begins, call_done.  A call that was under way when the run began is cut there.
+// modules to handle: call_begins, then call_done.  A call that was under way when the run began is cut there; it is seen
+// when it returns, and both are raised then.
 
 #pragma once
 
-// System call number → enum cb_call, for 64-bit programs and, above them, for 32-bit ones; written by the agent only.
-BPF_ARRAY(cb_call_kinds, u32, CB_CALL_NUMBERS);
+// What a system call number stands for, as enum cb_call; written by the agent only.
+struct cb_call_kinds {
+	u32 of_64bit;
+	u32 of_32bit;
+};
+BPF_ARRAY(cb_call_kinds, struct cb_call_kinds, CB_CALL_NUMBERS);
 
 static __always_inline u32 cb_call_kind(u64 number)
 {
-	u32 index, *kind;
+	struct cb_call_kinds *kinds;
+	int index = number;
 
-	if (number >= CB_CALL_NUMBERS / 2)
+	if (number >= CB_CALL_NUMBERS)
 		return CB_CALL_NONE;
-	index = number;
-	kind = cb_call_kinds.lookup(&index);
-	if (!kind)
+	kinds = cb_call_kinds.lookup(&index);
+	if (!kinds || (kinds->of_64bit == CB_CALL_NONE && kinds->of_32bit == CB_CALL_NONE))
 		return CB_CALL_NONE;
-	if (!cb_is_32bit_call())
-		return *kind;
-	index += CB_CALL_NUMBERS / 2;
-	kind = cb_call_kinds.lookup(&index);
-	return kind ? *kind : CB_CALL_NONE;
+	return cb_is_32bit_call() ? kinds->of_32bit : kinds->of_64bit;
 }
 
-static __always_inline struct cb_task *calls_current(struct cb_event *ev)
+// include/uapi/linux/futex.h: futex(2) is many calls in one, told apart by its second argument.
+#define CALLS_FUTEX_COMMAND 0x7f
+#define CALLS_FUTEX_WAIT (1U << 0)
+#define CALLS_FUTEX_WAKE (1U << 1)
+#define CALLS_FUTEX_REQUEUE (1U << 3)
+#define CALLS_FUTEX_CMP_REQUEUE (1U << 4)
+#define CALLS_FUTEX_WAKE_OP (1U << 5)
+#define CALLS_FUTEX_LOCK_PI (1U << 6)
+#define CALLS_FUTEX_UNLOCK_PI (1U << 7)
+#define CALLS_FUTEX_WAIT_BITSET (1U << 9)
+#define CALLS_FUTEX_WAKE_BITSET (1U << 10)
+#define CALLS_FUTEX_WAIT_REQUEUE_PI (1U << 11)
+#define CALLS_FUTEX_CMP_REQUEUE_PI (1U << 12)
+#define CALLS_FUTEX_LOCK_PI2 (1U << 13)
+#define CALLS_FUTEX_WAITS                                                           \
+	(CALLS_FUTEX_WAIT | CALLS_FUTEX_WAIT_BITSET | CALLS_FUTEX_WAIT_REQUEUE_PI | \
+	 CALLS_FUTEX_LOCK_PI | CALLS_FUTEX_LOCK_PI2)
+#define CALLS_FUTEX_WAKES                                                                         \
+	(CALLS_FUTEX_WAKE | CALLS_FUTEX_WAKE_BITSET | CALLS_FUTEX_WAKE_OP | CALLS_FUTEX_REQUEUE | \
+	 CALLS_FUTEX_CMP_REQUEUE | CALLS_FUTEX_CMP_REQUEUE_PI | CALLS_FUTEX_UNLOCK_PI)
+
+static __always_inline u32 calls_kind(struct pt_regs *regs, u64 number)
 {
-	return cb_task_with(ev, (struct task_struct *)bpf_get_current_task(),
-			    bpf_get_current_pid_tgid());
+	u32 kind = cb_call_kind(number), command;
+
+	if (kind != CB_CALL_FUTEX)
+		return kind;
+	command = cb_call_argument(regs, 1) & CALLS_FUTEX_COMMAND;
+	if (command > 13)
+		return CB_CALL_NONE;
+	command = 1U << command;
+	if (command & CALLS_FUTEX_WAITS)
+		return CB_CALL_FUTEX_WAIT;
+	return command & CALLS_FUTEX_WAKES ? CB_CALL_FUTEX_WAKE : CB_CALL_NONE;
 }
 
 static __always_inline void calls_on_sys_enter(struct cb_event *ev, struct pt_regs *regs, long id)
 {
-	struct cb_task *task;
+	struct cb_task *task = cb_current_task(ev);
 	u32 kind;
 
-	if (!cb_current_counts(ev))
-		return;
-	task = calls_current(ev);
 	if (!task)
 		return;
-	kind = cb_call_kind(id);
+	kind = calls_kind(regs, id);
 	task->call = kind;
 	if (kind == CB_CALL_NONE)
 		return;
@@ -55,18 +83,17 @@ static __always_inline void calls_on_sys_enter(struct cb_event *ev, struct pt_re
 
 static __always_inline void calls_on_sys_exit(struct cb_event *ev, struct pt_regs *regs, long ret)
 {
-	struct cb_task *task;
+	struct cb_task *task = cb_current_task(ev);
 	u32 kind;
 
-	if (!cb_current_counts(ev))
-		return;
-	task = calls_current(ev);
-	if (!task)
+	if (!task || task->call == CB_CALL_NONE)
 		return;
 	kind = task->call;
 	if (kind == CB_CALL_UNSEEN) {
-		kind = cb_call_kind(regs->CB_SYSCALL_NUMBER);
+		kind = calls_kind(regs, regs->CB_SYSCALL_NUMBER);
 		task->call_ns = task->begin_ns;
+		if (kind != CB_CALL_NONE)
+			cb_raise_call_begins(ev, task, regs, kind);
 	}
 	task->call = CB_CALL_NONE;
 	if (kind != CB_CALL_NONE)

@@ -62,6 +62,39 @@ static __always_inline u32 cb_device_of(struct request *rq)
 #define CB_SYSCALL_OFFSET __builtin_offsetof(struct pt_regs, CB_SYSCALL_NUMBER)
 #define CB_REGS_OFFSET (CB_THREAD_SIZE - CB_STACK_PADDING - sizeof(struct pt_regs))
 
+// Whether an interrupt stopped the present thread and is at work now.  arm64 keeps the preemption count in the thread;
+// elsewhere it is a per-CPU variable, at the distance CB_PREEMPT_COUNT from the CPU's run queue (kernel/interrupts.py).
+// The bits are those of include/linux/preempt.h: NMI, hard interrupt, serving a soft one.
+#define CB_INTERRUPT_BITS 0x00ff0100
+
+// Where this CPU's lies; 0 until it was looked for.
+BPF_PERCPU_ARRAY(cb_preempt_count, u64, 1);
+
+static __always_inline bool cb_in_interrupt(void)
+{
+	struct task_struct *current = (struct task_struct *)bpf_get_current_task();
+	u32 count = 0;
+#ifdef CB_HAS_THREAD_INFO_PREEMPT_COUNT
+	count = current->thread_info.preempt_count;
+#elif defined(CB_PREEMPT_COUNT)
+	int zero = 0;
+	u64 *place = cb_preempt_count.lookup(&zero);
+
+	if (!place)
+		return false;
+	if (!*place) {
+		struct cfs_rq *queue = current->se.cfs_rq; // of every thread, in whatever class
+		struct rq *cpu = queue->rq;
+
+		if (!cpu)
+			return false;
+		*place = (u64)cpu + (CB_PREEMPT_COUNT);
+	}
+	bpf_probe_read_kernel(&count, sizeof(count), (void *)*place);
+#endif
+	return count & CB_INTERRUPT_BITS;
+}
+
 // x86-64: arch/x86/include/asm/thread_info.h; a 32-bit call has the i386 numbers.
 #define CB_TS_COMPAT 0x0002
 
@@ -82,6 +115,8 @@ static __always_inline u64 cb_call_argument(struct pt_regs *regs, u32 index)
 #if defined(CONFIG_ARM64)
 	return index == 0 ? regs->orig_x0 : index == 1 ? regs->regs[1] : regs->regs[2];
 #else
+	if (cb_is_32bit_call())
+		return index == 0 ? regs->bx : index == 1 ? regs->cx : regs->dx;
 	return index == 0 ? regs->di : index == 1 ? regs->si : regs->dx;
 #endif
 }

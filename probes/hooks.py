@@ -6,7 +6,7 @@ and attaches is used.  Version numbers are never compared.
 
 from functools import partial
 
-from chainbench_agent.spec import Hook, raw_tracepoint
+from chainbench_agent.spec import Hook, fentry, fexit, raw_tracepoint
 
 TASK = "struct task_struct *"
 
@@ -15,6 +15,7 @@ FIELDS = {
     "TASK_GROUP_CFS_BANDWIDTH": "task_group.cfs_bandwidth",
     "CGROUP_ANCESTORS": "cgroup.ancestors",
     "REQUEST_RQ_DISK": "request.rq_disk",
+    "THREAD_INFO_PREEMPT_COUNT": "thread_info.preempt_count",
 }
 """Members that only some kernels have; the C files see them as CB_HAS_<key>."""
 
@@ -26,7 +27,9 @@ CALLS = {
     "CLOSE": ("close",),
     "FSYNC": ("fsync",),
     "FDATASYNC": ("fdatasync",),
-    "FUTEX": ("futex",),
+    "FUTEX": ("futex", "futex_time64"),  # calls.h tells which of the next two it is
+    "FUTEX_WAIT": ("futex_wait", "futex_waitv"),
+    "FUTEX_WAKE": ("futex_wake", "futex_requeue"),
 }
 """The system calls that calls.h follows, by kind: CB_CALL_<key> in C."""
 
@@ -48,6 +51,36 @@ _raised = partial(Hook, sources=())
 
 REQUESTS = ("block_rq_issue", "block_rq_requeue", "block_rq_complete", "block_bio_queue", "block_split")
 """What the life of a block request is seen by; the last two say whose it is."""
+
+CONTENTION = ("contention_begin", "contention_end")
+SLOW_PATHS = {
+    "mutex": (
+        "struct mutex *lock",
+        ("__mutex_lock_slowpath", "__mutex_lock_interruptible_slowpath", "__mutex_lock_killable_slowpath"),
+    ),
+    "rwsem": ("struct rw_semaphore *lock", ("rwsem_down_read_slowpath", "rwsem_down_write_slowpath")),
+    "semaphore": ("struct semaphore *lock", ("__down", "__down_interruptible", "__down_killable", "__down_timeout")),
+    "spin": ("struct qspinlock *lock", ("native_queued_spin_lock_slowpath", "__pv_queued_spin_lock_slowpath")),
+}
+"""Where a contended lock is waited for: the type of the lock, and the functions, by kind of lock."""
+
+
+def _entry(function: str) -> str:
+    return f"{function.strip('_')}_enter"
+
+
+def _return(function: str) -> str:
+    return f"{function.strip('_')}_leave"
+
+
+def _slow_path(param: str, function: str) -> tuple[Hook, Hook]:
+    """Linux 16edd9b511a1 ("locking: Add lock contention tracepoints") (in v5.19) made these two unnecessary."""
+    use = partial(Hook, params=(param,), stands_in_for=CONTENTION, timed=False)
+    return (
+        use(_entry(function), sources=(fentry(function, 0),)),
+        use(_return(function), sources=(fexit(function, 0),)),
+    )
+
 
 HOOKS = (
     Hook(
@@ -110,4 +143,17 @@ HOOKS = (
     _raised("request_requeued", ("struct cb_request *request",), raised_on=REQUESTS),
     _raised("request_done", ("struct cb_request *request", "u64 ns"), raised_on=REQUESTS),
     _raised("request_unmatched", (), raised_on=REQUESTS),
+    # locks of the kernel: raised by contention.h
+    _tracepoint("contention_begin", "void *lock", "unsigned int flags"),
+    _tracepoint("contention_end", "void *lock"),
+    *(hook for param, functions in SLOW_PATHS.values() for name in functions for hook in _slow_path(param, name)),
+    *(
+        _raised(
+            f"{kind}_waited",
+            ("u64 ns",),
+            raised_on=(*CONTENTION, *map(_entry, functions), *map(_return, functions)),
+        )
+        for kind, (_, functions) in SLOW_PATHS.items()
+    ),
+    _tracepoint("rcu_stall_warning", "char *flavour"),
 )

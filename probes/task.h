@@ -96,6 +96,7 @@ static __always_inline void cb_join(struct cb_event *ev, struct cb_task *task,
 	task->runnable_ns = 0;
 	task->blocked_ns = 0;
 	task->throttled_ns = 0;
+	task->call = CB_CALL_UNSEEN;
 	bpf_probe_read_kernel_str(&task->comm, sizeof(task->comm), of->comm);
 	population = cb_population.lookup(&zero);
 	if (population)
@@ -152,7 +153,6 @@ static __always_inline void cb_adopt(struct cb_event *ev, struct cb_task *task,
 	task->run = ev->config->run;
 	task->wait = CB_WAIT_UNKNOWN;
 	task->stack = CB_NO_STACK;
-	task->call = CB_CALL_UNSEEN;
 	task->state = CB_UNSEEN;
 	task->counted = cb_is_member(ev, of);
 	if (task->counted)
@@ -240,16 +240,22 @@ static __always_inline struct cb_task *cb_task_of(struct cb_event *ev, struct ta
 	return cb_task_with(ev, of, of->pid);
 }
 
-// Whether what the current thread does counts.
-static __always_inline bool cb_current_counts(struct cb_event *ev)
+// The record of the current thread; NULL if what it does does not count.
+static __always_inline struct cb_task *cb_current_task(struct cb_event *ev)
 {
 	u64 id = bpf_get_current_pid_tgid();
 	struct cb_task *task;
 
 	if (cb_is_agent(ev->config, id >> 32))
-		return false;
-	if (ev->config->target == CB_MACHINE)
-		return true;
+		return NULL;
 	task = cb_task_with(ev, (struct task_struct *)bpf_get_current_task(), id);
-	return task && task->counted;
+	return task && task->counted ? task : NULL;
+}
+
+// Whether what the current thread does counts.
+static __always_inline bool cb_current_counts(struct cb_event *ev)
+{
+	if (ev->config->target == CB_MACHINE)
+		return !cb_is_agent(ev->config, bpf_get_current_pid_tgid() >> 32);
+	return cb_current_task(ev) != NULL;
 }

@@ -30,6 +30,7 @@ _WORD = struct.Struct("=I")
 _ARRAY = struct.Struct("=III")
 _MEMBER = struct.Struct("=III")
 _PARAM = struct.Struct("=II")
+_VARIABLE = struct.Struct("=III")  # type, offset, size
 _ENUM32 = struct.Struct("=II")
 _ENUM64 = struct.Struct("=III")
 
@@ -137,7 +138,8 @@ class Decoder:
             case Kind.FUNC_PROTO:
                 found = Prototype(*head, third, tuple(row[1] for row in self._tail(offset, _PARAM, count)))
             case Kind.DATASEC:
-                found = Section(*head, third)
+                rows = self._tail(offset, _VARIABLE, count)
+                found = Section(*head, third, tuple((row[0], row[1]) for row in rows))
             case _:
                 found = Reference(*head, third)
         return found

@@ -101,9 +101,10 @@ class Prototype(Type):
 
 @dataclass(frozen=True, slots=True)
 class Section(Type):
-    """DATASEC: global variables, which nothing here asks about."""
+    """DATASEC: the global variables of a section, as (type id of the VAR, byte offset)."""
 
     size: int
+    variables: tuple[tuple[int, int], ...]
 
 
 def tag(named: Type) -> str:

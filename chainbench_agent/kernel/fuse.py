@@ -11,8 +11,9 @@ A state machine is a support file NAME.h that handles hooks, as `NAME_on_HOOK`, 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from chainbench_agent.kernel.entries import Program, entry, program_name
 from chainbench_agent.probes import CALLS, DIRECTORY, FIELDS
@@ -50,7 +51,10 @@ REQUESTS = 16384
 BIOS = 32768
 """As many as requests, and some that were merged; an old one goes when a new one comes (see request.h)."""
 
-STATE_MACHINES = {"sched": "task.h", "calls": "task.h", "block": "request.h"}
+LOCK_WAITS = 16384
+"""Threads that wait for a lock of the kernel at once, a power of two; what is above is counted as lost."""
+
+STATE_MACHINES = {"sched": "task.h", "calls": "task.h", "block": "request.h", "contention": "lock_wait.h"}
 """Name of the support file → the header with its records, which modules read.
 
 One is in the unit when a module handles what it raises; sched always, because every target has a ledger.
@@ -78,8 +82,12 @@ def fuse(
     hooks: Iterable[Hook],
     sources: Callable[[Hook], Iterable[Source]],
     has_field: Callable[[str], bool],
+    host: Mapping[str, int] = MappingProxyType({}),
 ) -> Unit:
-    """The unit for `modules`.  `sources(hook)` are the places to try, `has_field("struct.member")` asks the BTF."""
+    """The unit for `modules`.  `sources(hook)` are the places to try, `has_field("struct.member")` asks the BTF.
+
+    `host`: what else C knows of this machine, each as CB_<key>.
+    """
     modules, hooks = tuple(modules), tuple(hooks)
     texts = {module.name: module_text(module.name) for module in modules}
     handled = {name: handlers(text, name) for name, text in texts.items()}
@@ -96,7 +104,7 @@ def fuse(
     ]
     placed = {hook.name: hook for hook in hooks}
     parts = [
-        _defines(has_field),
+        _defines(has_field, host),
         *map(_read, ("common.h", "compat.h")),
         _process(modules),
         *map(_read, dict.fromkeys(("process.h", "target.h", *(STATE_MACHINES[name] for name in machines)))),
@@ -130,7 +138,7 @@ def _raised_in(text: str) -> frozenset[str]:
     return frozenset(re.findall(r"\bcb_raise_(\w+)\(", text))
 
 
-def _defines(has_field: Callable[[str], bool]) -> str:
+def _defines(has_field: Callable[[str], bool], host: Mapping[str, int]) -> str:
     lines = [
         f"#define CB_SLOTS {HISTOGRAM_SLOTS}",
         f"#define CB_SLOT_BITS {SLOTS_PER_OCTAVE_BITS}",
@@ -142,6 +150,8 @@ def _defines(has_field: Callable[[str], bool]) -> str:
         f"enum cb_call {{ {', '.join(f'CB_CALL_{kind}' for kind in call_kinds())} }};",
         f"#define CB_REQUESTS {REQUESTS}",
         f"#define CB_BIOS {BIOS}",
+        f"#define CB_LOCK_WAITS {LOCK_WAITS}",
+        *(f"#define CB_{name} {value}" for name, value in host.items()),
         *(f"#define CB_HAS_{name}" for name, field in FIELDS.items() if has_field(field)),
     ]
     return "\n".join(lines) + "\n"

@@ -13,9 +13,10 @@ from chainbench_agent.headers.btf import Btf
 from chainbench_agent.headers.header_tree import cached_tree, structs_of
 from chainbench_agent.headers.offset_checks import check_function, check_source, offset_checks
 from chainbench_agent.kernel.fuse import Unit, fuse
+from chainbench_agent.kernel.interrupts import preempt_count
 from chainbench_agent.kernel.loader import Loaded, Request, load
 from chainbench_agent.kernel.sources import eligible
-from chainbench_agent.spec import Hook, Module
+from chainbench_agent.spec import Hook, Module, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +43,13 @@ def load_unit(modules: Iterable[Module], hooks: Iterable[Hook], cache_dir: Path)
     """
     btf = Btf.load()
     modules, hooks = tuple(modules), tuple(hooks)
-    fitting = {hook.name: eligible(hook, btf) for hook in hooks}
+    fitting = _fitting(hooks, btf)
     absent = {name: reason for name, (sources, reason) in fitting.items() if reason and not sources}
+    distance = preempt_count(btf)
+    host = {} if distance is None else {"PREEMPT_COUNT": distance}
 
     def attempt(chosen: tuple[Module, ...]) -> LoadedUnit:
-        unit = fuse(chosen, hooks, lambda hook: fitting[hook.name][0], lambda field_: _has(btf, field_))
+        unit = fuse(chosen, hooks, lambda hook: fitting[hook.name][0], lambda field_: _has(btf, field_), host)
         tree = cached_tree(cache_dir, btf, _roots(unit.text), os.uname().release)
         return LoadedUnit(unit, load(_request(unit, tree, btf)), tree, chosen, absent)
 
@@ -57,6 +60,16 @@ def load_unit(modules: Iterable[Module], hooks: Iterable[Hook], cache_dir: Path)
         if not guilty or len(guilty) == len(modules):
             raise
         return replace(attempt(tuple(m for m in modules if m.name not in guilty)), absent_modules=guilty)
+
+
+def _fitting(hooks: Iterable[Hook], btf: Btf) -> dict[str, tuple[list[Source], str]]:
+    """Hook → the sources that this kernel has, and why not the others; a stand-in has none where it is not needed."""
+    hooks = tuple(hooks)
+    fitting = {hook.name: eligible(hook, btf) for hook in hooks}
+    for hook in hooks:
+        if hook.stands_in_for and all(fitting[name][0] for name in hook.stands_in_for):
+            fitting[hook.name] = [], f"not needed: this kernel has {' and '.join(hook.stands_in_for)}"
+    return fitting
 
 
 def _guilty(modules: tuple[Module, ...], attempt: Callable[[tuple[Module, ...]], LoadedUnit]) -> dict[str, str]:

@@ -19,8 +19,10 @@ typedef _Bool bool;
 // ---- the kernel's structs: only the members that the probes read
 
 struct pt_regs {
-	u64 others[12];
-	u64 dx, si, di;
+	u64 others[5];
+	u64 bx;
+	u64 more_others[5];
+	u64 cx, dx, si, di;
 	u64 orig_ax;
 	u64 more[5];
 };
@@ -33,13 +35,17 @@ struct cgroup {
 };
 struct css_set { struct cgroup *dfl_cgrp; };
 struct signal_struct { struct { int counter; } live; };
-struct cfs_rq { int throttle_count; };
+struct rq { u32 preempt_count; };
+struct cfs_rq {
+	int throttle_count;
+	struct rq *rq;
+};
 struct task_group {
 	struct { struct cgroup *cgroup; } css;
 	struct { u64 quota; int nr_throttled; u64 throttled_time; } cfs_bandwidth;
 };
 struct task_struct {
-	struct { u32 status; } thread_info;
+	struct { u32 status; u32 preempt_count; } thread_info;
 	u32 flags;
 	int pid, tgid, on_cpu;
 	u32 __state;
@@ -62,6 +68,10 @@ struct request {
 	struct gendisk *rq_disk; // before v5.17
 };
 struct linux_binprm { int unused; };
+struct mutex;
+struct rw_semaphore;
+struct semaphore;
+struct qspinlock;
 struct bpf_raw_tracepoint_args { u64 args[8]; };
 
 // ---- what a test holds in its hand
@@ -116,6 +126,7 @@ struct task_struct *shim_task(int pid, int tgid, u32 flags)
 	task->stack = calloc(1, 16384);
 	task->sched_task_group = &shim_no_quota;
 	task->se.cfs_rq = calloc(1, sizeof(struct cfs_rq));
+	task->se.cfs_rq->rq = calloc(1, sizeof(struct rq));
 	task->group_leader = task;
 	task->signal = calloc(1, sizeof(struct signal_struct));
 	task->signal->live.counter = 1;
@@ -138,9 +149,24 @@ void shim_set_throttled(struct task_struct *task, int count)
 	task->se.cfs_rq->throttle_count = count;
 }
 
+struct pt_regs *shim_regs(struct task_struct *task)
+{
+	return (struct pt_regs *)((char *)task->stack + 16384) - 1;
+}
+
 void shim_set_syscall(struct task_struct *task, u64 number)
 {
-	((struct pt_regs *)((char *)task->stack + 16384))[-1].orig_ax = number;
+	shim_regs(task)->orig_ax = number;
+}
+
+// The first three arguments, where 64-bit programs leave them or 32-bit ones.
+void shim_set_arguments(struct task_struct *task, bool compat, u64 first, u64 second, u64 third)
+{
+	struct pt_regs *regs = shim_regs(task);
+
+	*(compat ? &regs->bx : &regs->di) = first;
+	*(compat ? &regs->cx : &regs->si) = second;
+	regs->dx = third;
 }
 
 void shim_set_on_cpu(struct task_struct *task, int on_cpu)
@@ -151,6 +177,12 @@ void shim_set_on_cpu(struct task_struct *task, int on_cpu)
 void shim_set_compat(struct task_struct *task, u32 status)
 {
 	task->thread_info.status = status;
+}
+
+void shim_set_preempt_count(struct task_struct *task, u32 count)
+{
+	task->thread_info.preempt_count = count;
+	task->se.cfs_rq->rq->preempt_count = count;
 }
 
 void shim_set_comm(struct task_struct *task, const char *comm)

@@ -91,6 +91,8 @@ class Hook:
     raised_on: tuple[str, ...] = ()
     targeted: bool = False
     """True: only of use when there is a target, and only attached then."""
+    stands_in_for: tuple[str, ...] = ()
+    """Only attached where this kernel lacks one of these; what is raised on both is raised on the one or the other."""
     timed: bool = True
     """False: no handler looks at `now_ns`, so reading the clock is spared."""
     option: str = ""

@@ -30,6 +30,42 @@ static __always_inline u32 cb_call_kind(u64 number)
 	return cb_is_32bit_call() ? kinds->of_32bit : kinds->of_64bit;
 }
 
+// include/uapi/linux/futex.h: futex(2) is many calls in one, told apart by its second argument.
+#define CALLS_FUTEX_COMMAND 0x7f
+#define CALLS_FUTEX_WAIT (1U << 0)
+#define CALLS_FUTEX_WAKE (1U << 1)
+#define CALLS_FUTEX_REQUEUE (1U << 3)
+#define CALLS_FUTEX_CMP_REQUEUE (1U << 4)
+#define CALLS_FUTEX_WAKE_OP (1U << 5)
+#define CALLS_FUTEX_LOCK_PI (1U << 6)
+#define CALLS_FUTEX_UNLOCK_PI (1U << 7)
+#define CALLS_FUTEX_WAIT_BITSET (1U << 9)
+#define CALLS_FUTEX_WAKE_BITSET (1U << 10)
+#define CALLS_FUTEX_WAIT_REQUEUE_PI (1U << 11)
+#define CALLS_FUTEX_CMP_REQUEUE_PI (1U << 12)
+#define CALLS_FUTEX_LOCK_PI2 (1U << 13)
+#define CALLS_FUTEX_WAITS                                                           \
+	(CALLS_FUTEX_WAIT | CALLS_FUTEX_WAIT_BITSET | CALLS_FUTEX_WAIT_REQUEUE_PI | \
+	 CALLS_FUTEX_LOCK_PI | CALLS_FUTEX_LOCK_PI2)
+#define CALLS_FUTEX_WAKES                                                                         \
+	(CALLS_FUTEX_WAKE | CALLS_FUTEX_WAKE_BITSET | CALLS_FUTEX_WAKE_OP | CALLS_FUTEX_REQUEUE | \
+	 CALLS_FUTEX_CMP_REQUEUE | CALLS_FUTEX_CMP_REQUEUE_PI | CALLS_FUTEX_UNLOCK_PI)
+
+static __always_inline u32 calls_kind(struct pt_regs *regs, u64 number)
+{
+	u32 kind = cb_call_kind(number), command;
+
+	if (kind != CB_CALL_FUTEX)
+		return kind;
+	command = cb_call_argument(regs, 1) & CALLS_FUTEX_COMMAND;
+	if (command > 13)
+		return CB_CALL_NONE;
+	command = 1U << command;
+	if (command & CALLS_FUTEX_WAITS)
+		return CB_CALL_FUTEX_WAIT;
+	return command & CALLS_FUTEX_WAKES ? CB_CALL_FUTEX_WAKE : CB_CALL_NONE;
+}
+
 static __always_inline void calls_on_sys_enter(struct cb_event *ev, struct pt_regs *regs, long id)
 {
 	struct cb_task *task = cb_current_task(ev);
@@ -37,7 +73,7 @@ static __always_inline void calls_on_sys_enter(struct cb_event *ev, struct pt_re
 
 	if (!task)
 		return;
-	kind = cb_call_kind(id);
+	kind = calls_kind(regs, id);
 	task->call = kind;
 	if (kind == CB_CALL_NONE)
 		return;
@@ -54,7 +90,7 @@ static __always_inline void calls_on_sys_exit(struct cb_event *ev, struct pt_reg
 		return;
 	kind = task->call;
 	if (kind == CB_CALL_UNSEEN) {
-		kind = cb_call_kind(regs->CB_SYSCALL_NUMBER);
+		kind = calls_kind(regs, regs->CB_SYSCALL_NUMBER);
 		task->call_ns = task->begin_ns;
 		if (kind != CB_CALL_NONE)
 			cb_raise_call_begins(ev, task, regs, kind);

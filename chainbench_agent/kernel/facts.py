@@ -29,10 +29,19 @@ def _cpufreq_governor() -> str:
     return ""
 
 
+def _lock_kinds() -> str:
+    if Btf.load().member_offset("mutex", "rtmutex") is not None:
+        return (
+            "this is a PREEMPT_RT kernel, where all sleeping locks are rt_mutexes and no hook tells their kinds apart"
+        )
+    return ""
+
+
 FACTS: dict[str, Callable[[], str]] = {
     "cfs_bandwidth": _cfs_bandwidth,
     "cpufreq_governor": _cpufreq_governor,
     "interrupt_context": interrupts.lacking,
     **{f"counter:{name}": partial(counters.lacking, name) for name in (*COUNTERS, "cache_hits", "any")},
+    "lock_kinds": _lock_kinds,
 }
 """Name → a check that answers why it is not so; empty: it is."""

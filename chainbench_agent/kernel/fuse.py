@@ -52,7 +52,10 @@ REQUESTS = 16384
 BIOS = 32768
 """As many as requests, and some that were merged; an old one goes when a new one comes (see request.h)."""
 
-STATE_MACHINES = {"sched": "task.h", "calls": "task.h", "block": "request.h"}
+LOCK_WAITS = 16384
+"""Threads that wait for a lock of the kernel at once, a power of two; what is above is counted as lost."""
+
+STATE_MACHINES = {"sched": "task.h", "calls": "task.h", "block": "request.h", "contention": "lock_wait.h"}
 """Name of the support file → the header with its records, which modules read.
 
 One is in the unit when a module handles what it raises; sched always, because every target has a ledger.
@@ -151,6 +154,7 @@ def _defines(has_field: Callable[[str], bool], host: Mapping[str, int]) -> str:
         f"enum cb_call {{ {', '.join(f'CB_CALL_{kind}' for kind in call_kinds())} }};",
         f"#define CB_REQUESTS {REQUESTS}",
         f"#define CB_BIOS {BIOS}",
+        f"#define CB_LOCK_WAITS {LOCK_WAITS}",
         *(f"#define CB_{name} {value}" for name, value in host.items()),
         *(f"#define CB_HAS_{name}" for name, field in FIELDS.items() if has_field(field)),
     ]

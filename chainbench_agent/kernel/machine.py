@@ -95,8 +95,10 @@ class Machine:
 
     def _on(self, name: str, *, targeted: bool) -> list[str]:
         """The hooks with sources that a hook stands on; it needs some of them only when there is a target."""
-        on = self._hooks[name].raised_on or (name,)
-        return [hook for hook in on if targeted or not self._hooks[hook].targeted]
+        on = [h for h in self._hooks[name].raised_on or (name,) if targeted or not self._hooks[h].targeted]
+        replaced = {first for hook in on for first in self._hooks[hook].stands_in_for}
+        lacking = any(first not in self.programs.chosen for first in replaced)
+        return [hook for hook in on if (hook not in replaced if lacking else not self._hooks[hook].stands_in_for)]
 
     def lacks(self, fact: str) -> str:
         """Why a fact that a metric needs does not hold here; empty if it does."""

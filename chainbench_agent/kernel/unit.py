@@ -17,7 +17,7 @@ from chainbench_agent.kernel.fuse import Unit, fuse
 from chainbench_agent.kernel.interrupts import preempt_count
 from chainbench_agent.kernel.loader import Loaded, Request, load
 from chainbench_agent.kernel.sources import eligible, wanted
-from chainbench_agent.spec import Hook, Module
+from chainbench_agent.spec import Hook, Module, Source
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ def load_unit(
     """
     btf = Btf.load()
     modules, hooks = tuple(modules), tuple(hook for hook in hooks if wanted(hook, btf))
-    fitting = {hook.name: eligible(hook, btf, options) for hook in hooks}
+    fitting = _fitting(hooks, btf, options)
     absent = {name: reason for name, (sources, reason) in fitting.items() if reason and not sources}
     host = {"COUNTERS": available()}
     if (distance := preempt_count(btf)) is not None:
@@ -66,6 +66,16 @@ def load_unit(
         if not guilty or len(guilty) == len(modules):
             raise
         return replace(attempt(tuple(m for m in modules if m.name not in guilty)), absent_modules=guilty)
+
+
+def _fitting(hooks: Iterable[Hook], btf: Btf, options: Collection[str]) -> dict[str, tuple[list[Source], str]]:
+    """Hook → the sources that this kernel has, and why not the others; a stand-in has none where it is not needed."""
+    hooks = tuple(hooks)
+    fitting = {hook.name: eligible(hook, btf, options) for hook in hooks}
+    for hook in hooks:
+        if hook.stands_in_for and all(fitting[name][0] for name in hook.stands_in_for):
+            fitting[hook.name] = [], f"not needed: this kernel has {' and '.join(hook.stands_in_for)}"
+    return fitting
 
 
 def _guilty(modules: tuple[Module, ...], attempt: Callable[[tuple[Module, ...]], LoadedUnit]) -> dict[str, str]:

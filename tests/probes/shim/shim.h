@@ -35,7 +35,6 @@ struct cgroup {
 };
 struct css_set { struct cgroup *dfl_cgrp; };
 struct signal_struct { struct { int counter; } live; };
-struct page { u64 flags; };
 struct rq { u32 preempt_count; };
 struct cfs_rq {
 	int throttle_count;
@@ -120,6 +119,10 @@ struct tcp_skb_cb {
 	u32 seq, end_seq;
 	struct { u16 tcp_gso_segs, tcp_gso_size; };
 };
+struct mutex;
+struct rw_semaphore;
+struct semaphore;
+struct qspinlock;
 struct bpf_raw_tracepoint_args { u64 args[8]; };
 struct bpf_perf_event_data { u64 unused; };
 struct bpf_perf_event_value { u64 counter, enabled, running; };

@@ -1,0 +1,244 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// contention.h - the state machine of a wait for a lock of the kernel.
+//
+//         contention_begin, or the slow path is entered             contention_end, or it is left
+//   FREE -----------------------------------------------> WAITING -------------------------------> FREE
+//
+// Raised at its end, for modules to handle: mutex_waited, rwsem_waited, semaphore_waited, spin_waited.
+//
+// What is waited for is in lock_wait.h.  Handlers run inside of locks, also those of BPF's hashes: they look things up
+// there, and write to arrays alone.
+
+#pragma once
+
+static __always_inline bool contention_spin_ends(struct cb_event *ev, u64 lock)
+{
+	u32 tid = bpf_get_current_pid_tgid(), kind;
+	int zero = 0;
+	struct cb_lock_spins *spins = cb_lock_spins.lookup(&zero);
+	struct cb_lock_wait *wait = NULL;
+	u64 ns;
+
+	if (!spins)
+		return false;
+#pragma unroll
+	for (u32 level = 0; level < CB_SPIN_NESTING; level++)
+		if (spins->of[level].lock == lock && spins->of[level].tid == tid)
+			wait = &spins->of[level];
+	ns = cb_lock_ends(ev, wait, lock, &kind);
+	if (kind == CB_LOCK_SPIN)
+		cb_raise_spin_waited(ev, ns);
+	return kind == CB_LOCK_SPIN;
+}
+
+static __always_inline u64 contention_thread_ends(struct cb_event *ev, u64 lock, u32 *kind)
+{
+	u32 tid = bpf_get_current_pid_tgid();
+
+	return cb_lock_ends(ev, cb_lock_slot(ev, tid, false), lock, kind);
+}
+
+// ---- kernels that tell of contention themselves
+
+// include/trace/events/lock.h
+#define CB_LCB_F_SPIN 0x01
+#define CB_LCB_F_READ 0x02
+#define CB_LCB_F_WRITE 0x04
+#define CB_LCB_F_RT 0x08
+#define CB_LCB_F_PERCPU 0x10
+#define CB_LCB_F_MUTEX 0x20
+
+static __always_inline u32 contention_kind(u32 flags)
+{
+	if (flags & CB_LCB_F_MUTEX)
+		return CB_LOCK_MUTEX;
+	if (flags & (CB_LCB_F_PERCPU | CB_LCB_F_RT))
+		return CB_LOCK_UNKNOWN;
+	if (flags & CB_LCB_F_SPIN)
+		return CB_LOCK_SPIN;
+	return flags & (CB_LCB_F_READ | CB_LCB_F_WRITE) ? CB_LOCK_RWSEM : CB_LOCK_SEMAPHORE;
+}
+
+static __always_inline void contention_on_contention_begin(struct cb_event *ev, void *lock,
+							   unsigned int flags)
+{
+	u32 kind = contention_kind(flags);
+
+	if (kind != CB_LOCK_UNKNOWN)
+		cb_lock_begins(ev, (u64)lock, kind);
+}
+
+static __always_inline void contention_on_contention_end(struct cb_event *ev, void *lock)
+{
+	u32 kind;
+	u64 ns;
+
+	if (contention_spin_ends(ev, (u64)lock))
+		return;
+	ns = contention_thread_ends(ev, (u64)lock, &kind);
+	if (kind == CB_LOCK_MUTEX)
+		cb_raise_mutex_waited(ev, ns);
+	else if (kind == CB_LOCK_RWSEM)
+		cb_raise_rwsem_waited(ev, ns);
+	else if (kind == CB_LOCK_SEMAPHORE)
+		cb_raise_semaphore_waited(ev, ns);
+}
+
+// ---- kernels where it shows by the functions that wait
+
+static __always_inline void contention_mutex_ends(struct cb_event *ev, u64 lock)
+{
+	u32 kind;
+	u64 ns = contention_thread_ends(ev, lock, &kind);
+
+	if (kind == CB_LOCK_MUTEX)
+		cb_raise_mutex_waited(ev, ns);
+}
+
+static __always_inline void contention_rwsem_ends(struct cb_event *ev, u64 lock)
+{
+	u32 kind;
+	u64 ns = contention_thread_ends(ev, lock, &kind);
+
+	if (kind == CB_LOCK_RWSEM)
+		cb_raise_rwsem_waited(ev, ns);
+}
+
+static __always_inline void contention_semaphore_ends(struct cb_event *ev, u64 lock)
+{
+	u32 kind;
+	u64 ns = contention_thread_ends(ev, lock, &kind);
+
+	if (kind == CB_LOCK_SEMAPHORE)
+		cb_raise_semaphore_waited(ev, ns);
+}
+
+static __always_inline void contention_on_mutex_lock_slowpath_enter(struct cb_event *ev,
+								    struct mutex *lock)
+{
+	cb_lock_begins(ev, (u64)lock, CB_LOCK_MUTEX);
+}
+
+static __always_inline void contention_on_mutex_lock_slowpath_leave(struct cb_event *ev,
+								    struct mutex *lock)
+{
+	contention_mutex_ends(ev, (u64)lock);
+}
+
+static __always_inline void
+contention_on_mutex_lock_interruptible_slowpath_enter(struct cb_event *ev, struct mutex *lock)
+{
+	cb_lock_begins(ev, (u64)lock, CB_LOCK_MUTEX);
+}
+
+static __always_inline void
+contention_on_mutex_lock_interruptible_slowpath_leave(struct cb_event *ev, struct mutex *lock)
+{
+	contention_mutex_ends(ev, (u64)lock);
+}
+
+static __always_inline void contention_on_mutex_lock_killable_slowpath_enter(struct cb_event *ev,
+									     struct mutex *lock)
+{
+	cb_lock_begins(ev, (u64)lock, CB_LOCK_MUTEX);
+}
+
+static __always_inline void contention_on_mutex_lock_killable_slowpath_leave(struct cb_event *ev,
+									     struct mutex *lock)
+{
+	contention_mutex_ends(ev, (u64)lock);
+}
+
+static __always_inline void contention_on_rwsem_down_read_slowpath_enter(struct cb_event *ev,
+									 struct rw_semaphore *lock)
+{
+	cb_lock_begins(ev, (u64)lock, CB_LOCK_RWSEM);
+}
+
+static __always_inline void contention_on_rwsem_down_read_slowpath_leave(struct cb_event *ev,
+									 struct rw_semaphore *lock)
+{
+	contention_rwsem_ends(ev, (u64)lock);
+}
+
+static __always_inline void contention_on_rwsem_down_write_slowpath_enter(struct cb_event *ev,
+									  struct rw_semaphore *lock)
+{
+	cb_lock_begins(ev, (u64)lock, CB_LOCK_RWSEM);
+}
+
+static __always_inline void contention_on_rwsem_down_write_slowpath_leave(struct cb_event *ev,
+									  struct rw_semaphore *lock)
+{
+	contention_rwsem_ends(ev, (u64)lock);
+}
+
+static __always_inline void contention_on_down_enter(struct cb_event *ev, struct semaphore *lock)
+{
+	cb_lock_begins(ev, (u64)lock, CB_LOCK_SEMAPHORE);
+}
+
+static __always_inline void contention_on_down_leave(struct cb_event *ev, struct semaphore *lock)
+{
+	contention_semaphore_ends(ev, (u64)lock);
+}
+
+static __always_inline void contention_on_down_interruptible_enter(struct cb_event *ev,
+								   struct semaphore *lock)
+{
+	cb_lock_begins(ev, (u64)lock, CB_LOCK_SEMAPHORE);
+}
+
+static __always_inline void contention_on_down_interruptible_leave(struct cb_event *ev,
+								   struct semaphore *lock)
+{
+	contention_semaphore_ends(ev, (u64)lock);
+}
+
+static __always_inline void contention_on_down_killable_enter(struct cb_event *ev,
+							      struct semaphore *lock)
+{
+	cb_lock_begins(ev, (u64)lock, CB_LOCK_SEMAPHORE);
+}
+
+static __always_inline void contention_on_down_killable_leave(struct cb_event *ev,
+							      struct semaphore *lock)
+{
+	contention_semaphore_ends(ev, (u64)lock);
+}
+
+static __always_inline void contention_on_down_timeout_enter(struct cb_event *ev,
+							     struct semaphore *lock)
+{
+	cb_lock_begins(ev, (u64)lock, CB_LOCK_SEMAPHORE);
+}
+
+static __always_inline void contention_on_down_timeout_leave(struct cb_event *ev,
+							     struct semaphore *lock)
+{
+	contention_semaphore_ends(ev, (u64)lock);
+}
+
+static __always_inline void
+contention_on_native_queued_spin_lock_slowpath_enter(struct cb_event *ev, struct qspinlock *lock)
+{
+	cb_lock_begins(ev, (u64)lock, CB_LOCK_SPIN);
+}
+
+static __always_inline void
+contention_on_native_queued_spin_lock_slowpath_leave(struct cb_event *ev, struct qspinlock *lock)
+{
+	contention_spin_ends(ev, (u64)lock);
+}
+
+static __always_inline void contention_on_pv_queued_spin_lock_slowpath_enter(struct cb_event *ev,
+									     struct qspinlock *lock)
+{
+	cb_lock_begins(ev, (u64)lock, CB_LOCK_SPIN);
+}
+
+static __always_inline void contention_on_pv_queued_spin_lock_slowpath_leave(struct cb_event *ev,
+									     struct qspinlock *lock)
+{
+	contention_spin_ends(ev, (u64)lock);
+}

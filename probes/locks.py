@@ -1,0 +1,111 @@
+"""Waiting for locks, of the kernel and of user space.  Kernel side: locks.c, contention.h"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from chainbench_agent.spec import Counter, Derived, Distribution, Metric, Module, Names
+
+WAITS = ("futex_wait_ns", "mutex_wait_ns", "rwsem_wait_ns")
+
+
+def derive(counts: Mapping[str, Any], _names: Names) -> dict[str, Any]:
+    """Without a wait there is no average."""
+    waits = sum(sum(counts[name].slots) for name in WAITS)
+    total_ns = sum(counts[name].sum for name in WAITS)
+    return {"avg_wait_time_us": round(total_ns / waits / 1e3, 3)} if waits else {}
+
+
+FUTEX: tuple[Metric, ...] = (
+    Counter(
+        name="futex_waits",
+        help=(
+            "System calls that waited on a futex: until woken, interrupted by a signal (and going on is another one), "
+            "or timed out; not those that found the futex changed, or failed. One under way when the run begins or "
+            "ends is cut there; a thread that slept through all of the run is in the ledger only."
+        ),
+        hooks=("call_done",),
+        per_process=True,
+    ),
+    Counter(name="futex_waited_ns", help="Time in these calls.", hooks=("call_done",), per_process=True),
+    Distribution(name="futex_wait_ns", help="Time in each of these calls.", hooks=("call_done",)),
+    Counter(
+        name="futex_wakes",
+        help="System calls that wake, or move, who waits on a futex, whether somebody did or not.",
+        hooks=("call_done",),
+    ),
+)
+KERNEL: tuple[Metric, ...] = (
+    Counter(
+        name="mutex_contentions",
+        help="Times a thread had to spin or sleep for a mutex of the kernel, and had it or gave up.",
+        hooks=("mutex_waited",),
+        needs="lock_kinds",
+        per_process=True,
+    ),
+    Distribution(
+        name="mutex_wait_ns",
+        help="Time that a thread spun and slept for a mutex of the kernel.",
+        hooks=("mutex_waited",),
+        needs="lock_kinds",
+    ),
+    Counter(
+        name="rwsem_waits",
+        help=(
+            "Times a thread queued for an rwsem of the kernel, without percpu-rwsems. On kernels without "
+            "lock:contention_begin (before 5.19) those that got it by spinning count as well."
+        ),
+        hooks=("rwsem_waited",),
+        needs="lock_kinds",
+    ),
+    Distribution(
+        name="rwsem_wait_ns",
+        help="Time that a thread waited for an rwsem of the kernel, counted as rwsem_waits.",
+        hooks=("rwsem_waited",),
+        needs="lock_kinds",
+    ),
+    Counter(
+        name="semaphore_waits",
+        help=(
+            "Times a thread waited for a semaphore of the kernel. The tracepoint does not tell rt_mutexes of the "
+            "kernel's own, which are rare, from them."
+        ),
+        hooks=("semaphore_waited",),
+        needs="lock_kinds",
+    ),
+    Counter(
+        name="spin_contentions",
+        help=(
+            "Times a thread queued for a spin lock or a spinning rwlock of the kernel. With a target, what interrupts "
+            "wait for on top of its threads is not theirs and not counted. Where lock:contention_begin tells of it, "
+            "the first to wait is not seen: it waits without a queue. On kernels without it (before 5.19) that one "
+            "counts, and rwlocks do not."
+        ),
+        hooks=("spin_waited",),
+        needs="interrupt_context",
+    ),
+    Distribution(
+        name="spin_wait_ns",
+        help="Time that a CPU spun for a lock, counted as spin_contentions.",
+        hooks=("spin_waited",),
+        needs="interrupt_context",
+    ),
+    Derived(
+        name="avg_wait_time_us",
+        help="Mean of all waits in futex_wait_us, mutex_wait_us and rwsem_wait_us. Without a wait there is none.",
+        of=WAITS,
+        gauge=True,
+    ),
+    Counter(
+        name="rcu_stalls",
+        machine_wide=True,
+        help="Warnings of the kernel that an RCU grace period stalled; one that goes on stalling warns again.",
+        hooks=("rcu_stall_warning",),
+    ),
+)
+
+MODULE = Module(
+    name="locks",
+    question="What waited for locks, in the kernel and in user space?",
+    metrics=(*FUTEX, *KERNEL),
+    derive=derive,
+)

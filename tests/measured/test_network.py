@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from chainbench_agent.evidence.histogram import UPPER_BOUNDS_NS, slot_of
+
+from chainbench_agent.histogram import UPPER_BOUNDS_NS, slot_of
 
 pytestmark = pytest.mark.bpf
 

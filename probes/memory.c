@@ -175,8 +175,8 @@ static __always_inline void memory_on_task_ran(struct cb_event *ev, struct cb_me
 	if (task->state == CB_UNSEEN && task->since_ns == ev->config->started_ns) {
 		// on this CPU since the run began, when the counters stood at zero
 		__builtin_memset(span->since, 0, sizeof(span->since));
-	} else if (span->tid != task->tid || span->run != ev->config->run) {
-		return; // it was not seen entering
+	} else if (!ns || span->tid != task->tid || span->run != ev->config->run) {
+		return; // it was not seen entering, or others were there since (then sched.h knows of no time)
 	}
 #pragma unroll
 	for (u32 counter = 0; counter < MEMORY_COUNTERS; counter++) {

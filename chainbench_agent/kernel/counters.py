@@ -2,8 +2,10 @@
 
 For the time of a run there is one perf event per counter and CPU.  For the whole machine what they say at the end is
 the answer.  For a target, probes/memory.c reads them where a thread of it enters a CPU and where it leaves; what such
-a thread has on the clock when the run ends is added here.  They start, and are read, one CPU after the other, which
-takes some microseconds for each: by as much a thread that is at work at either end of the run may be off.
+a thread has on the clock when the run ends is added here.
+
+They start just after the run has begun, and are read just before it ends, when the threads on the CPUs are still those
+that memory.c saw enter.  So what is at work at either edge may lack some microseconds, and has nothing of others'.
 """
 
 from __future__ import annotations
@@ -158,7 +160,7 @@ class Counters:
             enable(fd)
 
     def end(self) -> None:
-        """What they say now is what they said when the run ended."""
+        """Read them; the run ends next."""
         self._final = self._read()
 
     def close(self) -> None:
@@ -181,7 +183,8 @@ class Counters:
         for (index, cpu), values in now.items():
             if cpu in since:
                 for part, value in enumerate(values):
-                    table[part * len(COUNTERS) + index] += value - since[cpu][3 * index + part]
+                    # less than nothing: the thread came after the reading
+                    table[part * len(COUNTERS) + index] += max(value - since[cpu][3 * index + part], 0)
         memory: dict[str, Value] = {**sample.modules["memory"], "counters": tuple(table)}
         return replace(sample, modules={**sample.modules, "memory": memory})
 

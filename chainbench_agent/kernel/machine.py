@@ -134,15 +134,14 @@ class Machine:
 
     def begin(self) -> int:
         """The run starts now, for all hooks at once; the answer is that moment (CLOCK_MONOTONIC, ns)."""
-        self._counters.begin()
         self._began_ns = self._configure(Phase.ON)
+        self._counters.begin()
         return self._began_ns
 
     def end(self) -> int:
         """The run is over, for all hooks at once; the answer is that moment (CLOCK_MONOTONIC, ns)."""
-        ended_ns = self._configure(Phase.OFF)
         self._counters.end()
-        return ended_ns
+        return self._configure(Phase.OFF)
 
     def detach(self) -> None:
         self.programs.detach()

@@ -127,7 +127,7 @@ def ended(monkeypatch):
         found._final = {(0, cpu): (100 + cpu, 50, 40) for cpu in range(4)}
         maps = {
             "memory_span": b"".join(
-                counters._SPAN.pack(tid, run, since, 10, 10, *(0,) * 15)
+                counters._SPAN.pack(tid, run, since, *(10 if since < 100 else 60,) * 2, *(0,) * 15)
                 for tid, run, since in (spans.get(cpu, (0, 0, 0)) for cpu in range(4))
             ),
             "cb_on_cpu": b"".join(counters._ON_CPU.pack(1, on_cpu.get(cpu, 0)) for cpu in range(4)),
@@ -148,8 +148,10 @@ def totals(sample):
 
 
 def test_a_thread_that_entered_and_is_still_there(ended):
-    """From where the counters stood then; an old run's span is nothing."""
-    found = ended({1: (10, RUN, 61), 2: (11, RUN - 1, 0), 3: (0, RUN, 0)}, {1: RUN, 2: RUN, 3: RUN})
+    """From where the counters stood then; nothing of an old run's, nor of one that came after the reading."""
+    found = ended(
+        {0: (9, RUN, 777), 1: (10, RUN, 61), 2: (11, RUN - 1, 0), 3: (0, RUN, 0)}, dict.fromkeys(range(4), RUN)
+    )
 
     sample = found.complete(COUNTED, RUN, BEGAN, targeted=True)
 

@@ -251,3 +251,15 @@ def test_debugging_shows_what_gunicorn_does(daemon):
     agent.get("/status")
 
     assert "Booting worker" in agent.log
+
+
+def test_runs_sample_as_the_agent_was_told(daemon, monkeypatch):
+    """Unless their start says otherwise."""
+    monkeypatch.setenv("CHAINBENCH_SAMPLE_INTERVAL", "7")
+    agent = daemon()
+    intervals = []
+    for said in ({}, {"sample_interval": 3}):
+        agent.post("/start", **LABELS, **said)
+        intervals.append(agent.post("/stop").json()["run"]["sample_interval"])
+
+    assert intervals == [7, 3]

@@ -38,7 +38,8 @@ BUCKETS_NS = tuple(1 << power for power in range(10, 35))
 
 _BUCKETS_US = tuple(ns / 1e3 for ns in BUCKETS_NS)
 _go_float: Callable[[float], str] = floatToGoString  # as the library writes the values
-_RESERVED = frozenset({"sources", "unavailable"})
+_RESERVED = frozenset({"sources", "unavailable", "scope", "sampling", "top_processes", "other_processes"})
+"""Keys of a section that are no metric's."""
 
 
 RESULTS = {"finished": "success", "failed": "fail"}

@@ -121,3 +121,19 @@ def test_results_have_the_names_that_dashboards_know(make_evidence):
         "fail": 2,
         "interrupted": 1,
     }
+
+
+def test_what_stands_beside_the_metrics_is_no_series(samples):
+    """Of an inline mapping only its own entries are, whatever else the section tells."""
+    beside = {
+        "sources": {"by_name": "raw_tracepoint:call"},
+        "unavailable": {"x": "no hook"},
+        "scope": {"x": "machine"},
+        "sampling": {"interval": 10, "zero_means_below": 29, "standard_error": {"push": 5.2}},
+        "top_processes": [{"pid": 1, "command": "x", "total": 3}],
+        "other_processes": {"total": 0},
+    }
+
+    found = samples({"call_counts": {"push": 3} | beside})
+
+    assert {key for key in found if "call" in key[0]} == {("chainbench_call_count_total", "call=push")}

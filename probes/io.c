@@ -125,8 +125,6 @@ static __always_inline void io_on_page_cache_asked(struct cb_event *ev, struct c
 		return;
 	if (first < task->asked)
 		first = task->asked;
-	if (first > last)
-		return;
 	task->asked = last + 1;
 	weight = cb_weight(ev);
 	if (!weight)

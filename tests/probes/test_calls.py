@@ -72,18 +72,18 @@ def test_an_exit_without_an_entry(kernel, caller):
 
 def test_under_way_when_the_run_begins(kernel, caller):
     """Counted once, where it returns, with its part in the run; its file is found then."""
-    kernel.enter(caller, READ, 3)
-    kernel.end().at(5000).begin()
+    kernel.end().enter(caller, READ, 3)
+    kernel.at(5000).begin()
     kernel.at(5030).leave(caller, 100)
 
     io = kernel.counted()["io"]
     assert (io["file_reads"], io["file_reads_bytes"], io["read_latency_ns"].sum) == (1, 100, 30)
 
 
-@pytest.mark.parametrize("number", [GETPPID, 511, 512, 5000, NO_SYSCALL])
+@pytest.mark.parametrize("number", [GETPPID, 511, 512, (1 << 32) + FSYNC, NO_SYSCALL])
 def test_others_under_way_when_the_run_begins(kernel, caller, number):
     """What nobody follows is nothing, also where the registers hold no number at all."""
-    kernel.tell("shim_set_syscall", caller, number if number != NO_SYSCALL else -1)
+    kernel.tell("shim_set_syscall", caller, ctypes.c_uint64(number))
     kernel.at(1100).leave(caller, 0)
 
     assert syncs(kernel) == (0, 0)

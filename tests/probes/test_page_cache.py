@@ -52,7 +52,7 @@ def reading(kernel, caller, file):  # noqa: ARG001 - it is the file that is read
         ([(0, 15), (0, 15)], 16),  # retried
         ([(90, 1000)], 10),  # a buffer beyond the end
         ([(99, 99), (100, 100)], 1),
-        ([(100, 200)], 0),
+        ([(100, 200), (150, 200)], 0),
     ],
 )
 def test_each_page_counts_once(reading, caller, file, asked, expected):
@@ -74,7 +74,9 @@ def test_the_next_read_asks_again(reading, caller, file):
 
 
 def test_an_empty_file(reading, caller):
-    ask(reading, caller, reading.open(caller, 6, size=0), 0, 3)
+    empty = reading.open(caller, 6, size=0)
+    ask(reading, caller, empty, 0, 3)
+    ask(reading, caller, empty, 5, 7)
 
     assert pages(reading) == (0, 0)
 

@@ -348,7 +348,7 @@ struct sk_buff *shim_skb(u16 segments)
 	return skb;
 }
 
-// The file that `task` has open as `fd`: as fget() would find it, in a table with as much room.
+// The file that `task` has open as `fd`, in a table with this much room; what lies behind that is not to be read.
 struct file *shim_open(struct task_struct *task, u32 fd, u32 room, u32 mode, u64 size)
 {
 	struct fdtable *table = task->files->fdt;
@@ -359,11 +359,11 @@ struct file *shim_open(struct task_struct *task, u32 fd, u32 room, u32 mode, u64
 	file->f_inode->i_size = size;
 	file->f_mapping = calloc(1, sizeof(struct address_space));
 	file->f_mapping->host = file->f_inode;
-	table->fd = realloc(table->fd, room * sizeof(*table->fd));
+	table->fd = realloc(table->fd, (room + 1) * sizeof(*table->fd));
 	for (u32 i = table->max_fds; i < room; i++)
 		table->fd[i] = NULL;
 	table->max_fds = room;
-	table->fd[fd] = file;
+	table->fd[fd] = table->fd[room] = file;
 	return file;
 }
 
@@ -377,13 +377,15 @@ struct address_space *shim_mapping(struct file *file)
 	return file->f_mapping;
 }
 
+// A single page has no number: there lies something else.
 struct folio *shim_folio(struct file *file, u32 pages)
 {
 	struct folio *folio = calloc(2, sizeof(*folio));
+	u32 number = pages > 1 ? pages : 777;
 
 	folio->page.mapping = file->f_mapping;
 	folio->page.flags = pages > 1 ? 1 << PG_head : 0;
-	folio->_folio_nr_pages = folio->_nr_pages = (&folio->page)[1].compound_nr = pages;
+	folio->_folio_nr_pages = folio->_nr_pages = (&folio->page)[1].compound_nr = number;
 	return folio;
 }
 

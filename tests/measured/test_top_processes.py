@@ -16,6 +16,9 @@ pytestmark = pytest.mark.bpf
 # Under emulation everything takes twenty times as long.
 SCALE = 10 if "TCG" in Path("/proc/cpuinfo").read_text() else 1
 
+SLICE_MS = 4
+"""As long as a thread runs when others wait: 3 ms to the next tick, or the 2.8 ms of newer kernels' base slice."""
+
 FIGURES = {
     "cpu": ("on_cpu_ms", "context_switches"),
     "exec": ("exec_count", "forks", "threads_created"),
@@ -190,7 +193,10 @@ def test_a_process_in_the_midst_of_its_calls(collector, run):
 
 
 def test_time_against_rusage(targeted):
-    """A spinning child ran as long as wait4 says, within 2 %, and left its CPU as often."""
+    """A spinning child ran as long as wait4 says, within 2 %, and left its CPU as often.
+
+    Where the kernel hides switches (the evidence says how many), each may have cost it the slice that it cut.
+    """
     code = """
 import os, time
 pid = os.fork()
@@ -206,8 +212,9 @@ print(pid, 1000 * (usage.ru_utime + usage.ru_stime), usage.ru_nvcsw + usage.ru_n
     assert_whole(evidence)
 
     found = told(evidence, "cpu")[int(pid)]
+    hidden_ms = SLICE_MS * evidence["loss"]["causes"].get("unseen_switches", 0)
     # its rusage is closed between its last step and its last switch, and leaves out what interrupts took
-    assert found["on_cpu_ms"] == pytest.approx(float(cpu_ms), rel=0.02)
+    assert 0.98 * float(cpu_ms) - hidden_ms <= found["on_cpu_ms"] <= 1.02 * float(cpu_ms)
     assert found["context_switches"] - int(switches) in {0, 1}
 
 

@@ -34,7 +34,7 @@ class Programs:
                 os.close(loaded[program.name])
             else:
                 try:
-                    os.close(_attach(program, loaded[program.name]))
+                    _try(program, loaded[program.name])
                 except OSError as error:
                     why.append(f"{program.source} does not attach: {error.strerror or error}")
                     os.close(loaded[program.name])
@@ -71,6 +71,20 @@ class Programs:
 def _attach(program: Program, fd: int) -> int:
     name = program.source.target if program.kind == "raw_tracepoint" else None
     return libbpf.open_raw_tracepoint(name, fd)
+
+
+def _try(program: Program, fd: int) -> None:
+    """Attach and detach.  A tracing program twice, because there will be many runs and it was not always possible.
+
+    Linux f3a95075549e ("bpf: Allow trampoline re-attach for tracing and lsm programs") (in v5.13)
+    """
+    os.close(_attach(program, fd))
+    if program.kind == "raw_tracepoint":
+        return
+    try:
+        os.close(_attach(program, fd))
+    except OSError as error:
+        raise OSError(error.errno, "this kernel attaches such a program only once") from None
 
 
 def _program_run(fd: int) -> ProgramRun:

@@ -42,7 +42,7 @@ class Agent:
     def _wait_until_ready(self):
         for _ in range(600):
             try:
-                requests.get(f"{self.url}/status", timeout=60)
+                requests.get(f"{self.url}/status", timeout=300)  # it compiles and loads first
             except requests.ConnectionError:
                 assert self.process.poll() is None, self.log.read_text()
                 time.sleep(0.1)

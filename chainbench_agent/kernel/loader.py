@@ -21,7 +21,7 @@ from chainbench_agent.errors import LayoutError, LoaderError
 from chainbench_agent.headers.offset_checks import read_offset
 
 _FDS_PER_MESSAGE = 250  # the kernel's SCM_MAX_FD is 253
-_TIMEOUT_S = 120
+_TIMEOUT_S = 300  # LLVM needs a second, and a minute where a busy machine emulates another
 _CFLAGS = [
     "-ffine-grained-bitfield-accesses",  # see headers/c_layout.py
     "-Werror=implicit-function-declaration",  # a misspelt call would load as a jump to nowhere

@@ -34,7 +34,11 @@ class Programs:
                 os.close(loaded[program.name])
             else:
                 try:
+<<<<<<< HEAD
                     _close(_attach(program, loaded[program.name]))
+=======
+                    _try(program, loaded[program.name])
+>>>>>>> vm
                 except OSError as error:
                     why.append(f"{program.source} does not attach: {error.strerror or error}")
                     os.close(loaded[program.name])
@@ -84,6 +88,20 @@ def _attach(program: Program, fd: int) -> list[int]:
 def _close(descriptors: Iterable[int]) -> None:
     for fd in descriptors:
         os.close(fd)
+
+
+def _try(program: Program, fd: int) -> None:
+    """Attach and detach.  A tracing program twice, because there will be many runs and it was not always possible.
+
+    Linux f3a95075549e ("bpf: Allow trampoline re-attach for tracing and lsm programs") (in v5.13)
+    """
+    _close(_attach(program, fd))
+    if program.kind not in ("fentry", "fexit"):
+        return
+    try:
+        _close(_attach(program, fd))
+    except OSError as error:
+        raise OSError(error.errno, "this kernel attaches such a program only once") from None
 
 
 def _program_run(fd: int) -> ProgramRun:

@@ -25,7 +25,6 @@ BPF_PERCPU_ARRAY(totals, u64, 8);
 BPF_TABLE("lru_hash", u32, u64, recent, 128);
 BPF_RINGBUF_OUTPUT(events, 8);
 BPF_PERF_OUTPUT(old_events);
-BPF_TASK_STORAGE(per_task, u64);
 
 int on_switch(struct bpf_raw_tracepoint_args *ctx)
 {

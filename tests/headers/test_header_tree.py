@@ -94,7 +94,12 @@ def test_an_unwritable_cache_is_no_obstacle(small, tmp_path):
 @pytest.mark.bpf
 def test_any_bcc_program_compiles_with_the_full_tree(tmp_path):
     """In the manner of BCC's own tools: their includes, their maps, without a warning."""
-    write_header_tree(tmp_path, Btf.load(), kernel_config(), None, os.uname().release)
-    code, warnings = compile_in(tmp_path, (Path(__file__).parent / "any_program.c").read_text(), "on_switch")
+    btf = Btf.load()
+    write_header_tree(tmp_path, btf, kernel_config(), None, os.uname().release)
+    program = (Path(__file__).parent / "any_program.c").read_text()
+    # Linux 4cf1bc1f1045 ("bpf: Implement task local storage") (in v5.11)
+    if btf.find_enumerator("BPF_MAP_TYPE_TASK_STORAGE"):
+        program += "BPF_TASK_STORAGE(per_task, u64);\n"
+    code, warnings = compile_in(tmp_path, program, "on_switch")
     assert code["on_switch"]
     assert warnings == ""

@@ -19,11 +19,14 @@ def kernel(monkeypatch):
     class Kernel:
         def __init__(self):
             self.refuses = {}
+            self.once = False
             self.asked = []
             self.links = []
 
         def attach(self, name, program):
             self.asked.append((name, program))
+            if self.once and name is None and self.asked.count((name, program)) > 1:
+                raise OSError(errno.ENOENT, os.strerror(errno.ENOENT))
             if program in self.refuses:
                 raise OSError(self.refuses[program], f"attach {name}: {os.strerror(self.refuses[program])}")
             self.links.append(os.open(os.devnull, os.O_RDONLY))
@@ -100,11 +103,31 @@ def test_no_choice(kernel, descriptor):
 
 
 def test_a_tracing_program_knows_its_place(kernel, descriptor):
-    """The kernel took the function's name when it was loaded."""
+    """The kernel took the function's name when it was loaded.  It is tried twice, as there will be many runs."""
     fd = descriptor()
-    Programs.choose([program("a", source=fentry("vfs_read"))], {"cb_a_0": fd}, {})
+    found = Programs.choose([program("a", source=fentry("vfs_read"))], {"cb_a_0": fd}, {})
 
-    assert kernel.asked == [(None, fd)]
+    assert kernel.asked == [(None, fd), (None, fd)]
+    assert found.chosen == {"a": program("a", source=fentry("vfs_read"))}
+
+
+def test_a_program_that_attaches_only_once(kernel, descriptor):
+    """As tracing programs before Linux 5.13: it would be good for one run, so the next source is taken."""
+    loaded = {"cb_a_0": descriptor(), "cb_a_1": descriptor()}
+    kernel.once = True
+    found = Programs.choose([program("a", source=fentry("vfs_read")), program("a", 1)], loaded, {})
+
+    assert found.chosen == {"a": program("a", 1)}
+    assert [is_open(fd) for fd in (*loaded.values(), *kernel.links)] == [False, True, False, False]
+
+
+def test_why_it_is_not_taken(kernel, descriptor):
+    """There is no other source."""
+    fd = descriptor()
+    kernel.once = True
+    found = Programs.choose([program("a", source=fentry("vfs_read"))], {"cb_a_0": fd}, {})
+
+    assert found.absent == {"a": "fentry:vfs_read does not attach: this kernel attaches such a program only once"}
 
 
 @pytest.fixture

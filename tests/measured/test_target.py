@@ -97,7 +97,7 @@ for t in threads: t.join()
     unseen = evidence["loss"]["causes"].get("unseen_switches", 0)
     assert voluntary - unseen <= ours[0] <= voluntary
     assert involuntary - unseen <= ours[1] <= involuntary + others
-    assert voluntary >= 101 * (1 + others)
+    assert voluntary > 50 * (1 + others)  # on a slow machine a millisecond may be over before the thread is off its CPU
 
 
 def test_block_requests_and_their_owner(targeted, tmp_path):

@@ -8,7 +8,7 @@ from chainbench_agent.spec import Counter, Derived, Distribution, Metric, Module
 WAITS = ("futex_wait_ns", "mutex_wait_ns", "rwsem_wait_ns")
 
 
-def derive(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
+def derive(counts: Mapping[str, Any], _names: Names) -> dict[str, Any]:
     """Without a wait there is no average."""
     waits = sum(sum(counts[name].slots) for name in WAITS)
     total_ns = sum(counts[name].sum for name in WAITS)
@@ -91,7 +91,7 @@ KERNEL: tuple[Metric, ...] = (
     ),
     Derived(
         name="avg_wait_time_us",
-        help="Mean time of a wait: of all futex_wait_us, mutex_wait_us and rwsem_wait_us. Without a wait there is none.",
+        help="Mean time of all waits in futex_wait_us, mutex_wait_us and rwsem_wait_us. Without a wait there is none.",
         of=WAITS,
         gauge=True,
     ),

@@ -11,11 +11,12 @@ A state machine is a support file NAME.h that handles hooks, as `NAME_on_HOOK`, 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
 from chainbench_agent.kernel.entries import Program, entry, program_name
+from chainbench_agent.kernel.names import syscalls
 from chainbench_agent.probes import CALLS, DIRECTORY, FIELDS
 from chainbench_agent.spec import (
     HISTOGRAM_SLOTS,
@@ -42,8 +43,8 @@ PROCESSES = 4096
 ENDED_THREADS = 2048
 """Ended threads of a target that are kept singly; the others are in the sum."""
 
-CALL_NUMBERS = 1024
-"""System call numbers, half of them those of 32-bit programs."""
+CALL_NUMBERS = 512
+"""System call numbers that may be followed; Linux 7.2 ends at 471."""
 
 REQUESTS = 16384
 """Block requests at once: 16 devices with 1,024 tags each; one without room is not measured, and counted as lost."""
@@ -160,6 +161,16 @@ def _defines(has_field: Callable[[str], bool], host: Mapping[str, int]) -> str:
 def call_kinds() -> tuple[str, ...]:
     """What C calls CB_CALL_<name>, by its number."""
     return ("NONE", *CALLS, "UNSEEN")
+
+
+def followed_calls(machine: str) -> Iterator[tuple[int, int, int]]:
+    """What goes into cb_call_kinds: number, its kind in 64-bit programs of `machine`, its kind in 32-bit ones."""
+    kinds = {name: kind for kind, group in enumerate(call_kinds()) for name in CALLS.get(group, ())}
+    wide, narrow = syscalls(machine), syscalls("i386")
+    for number in range(CALL_NUMBERS):
+        found = tuple(kinds.get(table.get(number, ""), 0) for table in (wide, narrow))
+        if any(found):
+            yield (number, *found)
 
 
 def _process(modules: Iterable[Module]) -> str:

@@ -19,17 +19,17 @@ from chainbench_agent.evidence.sample import Account, IdleSpan, Members, OpenInt
 from chainbench_agent.kernel import libbpf, names, values
 from chainbench_agent.kernel.accounts import kernel_counters, proc_counters
 from chainbench_agent.kernel.facts import FACTS
-from chainbench_agent.kernel.fuse import CALL_NUMBERS, call_kinds
+from chainbench_agent.kernel.fuse import followed_calls
 from chainbench_agent.kernel.programs import Programs
 from chainbench_agent.kernel.symbols import Symbols
 from chainbench_agent.kernel.target import KernelTarget, Kind, cgroup_threads, leave, schedstat, seed, sleepers
 from chainbench_agent.kernel.unit import load_unit
-from chainbench_agent.probes import CALLS
 from chainbench_agent.spec import Hook, Module, Names
 
 _CONFIG = struct.Struct("=QQIIIIIII4x")  # struct cb_config of probes/common.h
 _LOSS = struct.Struct("=QQQQ")  # struct cb_loss
 _IDENTITY = struct.Struct("=IIQ")  # struct cb_identity of probes/identify.h
+_CALL_KINDS = struct.Struct("=II")  # struct cb_call_kinds of probes/calls.h
 LOSS_CAUSES = ("task_collisions", "unseen_switches", "keys_full", "members_full")
 """The members of struct cb_loss, in order."""
 
@@ -65,7 +65,8 @@ class Machine:
             raise SetupError(f"no BPF program loads here: {next(iter(reasons.values()), 'unknown')}")
         self._agent, self.syscall_offset_proven = self._identify(identify)
         if "cb_call_kinds" in self._maps:
-            self._follow_calls()
+            for number, *kinds in followed_calls(os.uname().machine):
+                libbpf.update(self._maps["cb_call_kinds"].fd, number, _CALL_KINDS.pack(*kinds))
         self._tasks, self._processes = (self._shared(name) for name in ("cb_tasks", "cb_processes"))
         self._symbols = Symbols.load() if "offcpu_stacks" in self._maps else None
 
@@ -242,15 +243,6 @@ class Machine:
         tgid, parent, syscall = _IDENTITY.unpack(libbpf.lookup(self._maps["cb_identity"].fd, 0, _IDENTITY.size))
         master = Path("/proc/self/cmdline").read_bytes() == Path(f"/proc/{os.getppid()}/cmdline").read_bytes()
         return (tgid, parent if master else tgid), names.syscalls(os.uname().machine).get(syscall) == "bpf"
-
-    def _follow_calls(self) -> None:
-        """Which numbers are followed, and as what: 64-bit ones, and from the middle on 32-bit ones."""
-        kinds = {name: kind for kind, group in enumerate(call_kinds()) for name in CALLS.get(group, ())}
-        tables = (names.syscalls(os.uname().machine), names.syscalls("i386"))
-        for start, table in zip((0, CALL_NUMBERS // 2), tables, strict=True):
-            for number, name in table.items():
-                if name in kinds:
-                    libbpf.update(self._maps["cb_call_kinds"].fd, start + number, kinds[name].to_bytes(4, "little"))
 
     def _keyed(self) -> list[str]:
         declared = [f"{m.name}_{name}" for m in self.modules for name in m.own_maps]

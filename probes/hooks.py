@@ -117,7 +117,7 @@ HOOKS = (
     _tracepoint("cpu_frequency", "unsigned int khz", "unsigned int of_cpu"),
     _timed("cpu_idle", "unsigned int state"),
     # raised by calls.h
-    _raised("call_begins", (*CALL,), raised_on=("sys_enter",)),
+    _raised("call_begins", (*CALL,), raised_on=("sys_enter", "sys_exit")),
     _raised("call_done", (*CALL, "long ret", "u64 ns"), raised_on=("sys_enter", "sys_exit")),
     # raised by sched.h
     _raised(

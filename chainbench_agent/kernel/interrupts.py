@@ -2,26 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from functools import cache
+from pathlib import Path
 
 from chainbench_agent.headers.btf import Btf
 from chainbench_agent.headers.btf_types import Kind, Section
 
+KALLSYMS = Path("/proc/kallsyms")
+
 # Linux 64701838bf05 ("x86/percpu: Move preempt_count next to current_task") (in v6.2) put it into a struct;
 # 46e8fff6d45f ("x86/preempt: Move preempt count to percpu hot section") (in v6.15) took it out again.
-_PLACES = (("__preempt_count", ""), ("pcpu_hot", "preempt_count"))
+_COUNTS = (("__preempt_count", ""), ("pcpu_hot", "preempt_count"))
+_QUEUE = "runqueues"
 
 
 def preempt_count(btf: Btf) -> int | None:
     """How far behind the run queue of a CPU (or, negative, before it) that CPU's preemption count lies."""
-    queue = _per_cpu(btf, "runqueues")
-    if queue is None or btf.member_offset("cfs_rq", "rq") is None:
+    places = _in_btf(btf) or _in_kallsyms()
+    if _QUEUE not in places or btf.member_offset("cfs_rq", "rq") is None:
         return None
-    for variable, member in _PLACES:
-        place = _per_cpu(btf, variable)
+    for variable, member in _COUNTS:
         inside = btf.member_offset(variable, member) if member else 0
-        if place is not None and inside is not None:
-            return place + inside - queue
+        if variable in places and inside is not None:
+            return places[variable] + inside - places[_QUEUE]
     return None
 
 
@@ -31,13 +35,23 @@ def lacking() -> str:
     btf = Btf.load()
     if btf.member_offset("thread_info", "preempt_count") is not None or preempt_count(btf) is not None:
         return ""
-    return "this kernel's BTF does not tell where the preemption count lies, so interrupts cannot be told from threads"
+    return (
+        "neither BTF nor /proc/kallsyms tells where the preemption count lies, so interrupts cannot be told from "
+        "threads: allow kernel addresses (kernel.kptr_restrict=1)"
+    )
 
 
-def _per_cpu(btf: Btf, name: str) -> int | None:
-    """Where a per-CPU variable lies in the memory of its CPU."""
-    variable = btf.find(name, Kind.VAR)
+def _in_btf(btf: Btf) -> dict[str, int]:
+    """Per-CPU variable → where it lies in the memory of its CPU; a kernel built with pahole 1.18 to 1.21 tells none."""
     section = btf.find(".data..percpu", Kind.DATASEC)
-    if variable is None or not isinstance(section, Section):
-        return None
-    return next((offset for type_id, offset in section.variables if type_id == variable.id), None)
+    offsets = dict(section.variables) if isinstance(section, Section) else {}
+    found = {name: btf.find(name, Kind.VAR) for name in (_QUEUE, *(name for name, _ in _COUNTS))}
+    return {name: offsets[variable.id] for name, variable in found.items() if variable and variable.id in offsets}
+
+
+def _in_kallsyms() -> dict[str, int]:
+    """The same; nothing if the addresses are hidden, which makes them all zero."""
+    names = "|".join((_QUEUE, *(name for name, _ in _COUNTS)))
+    lines = re.findall(rf"^(\w+) \w ({names})$", KALLSYMS.read_text(), re.MULTILINE)
+    places = {name: int(address, 16) for address, name in lines}
+    return places if any(places.values()) else {}

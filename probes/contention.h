@@ -113,62 +113,60 @@ static __always_inline void contention_semaphore_ends(struct cb_event *ev, u64 l
 		cb_raise_semaphore_waited(ev, ns);
 }
 
-static __always_inline void contention_on_mutex_lock_slowpath_enter(struct cb_event *ev,
+static __always_inline void contention_on_mutex_lock_enter(struct cb_event *ev, struct mutex *lock)
+{
+	cb_lock_begins(ev, (u64)lock, CB_LOCK_MUTEX);
+}
+
+static __always_inline void contention_on_mutex_lock_leave(struct cb_event *ev, struct mutex *lock)
+{
+	contention_mutex_ends(ev, (u64)lock);
+}
+
+static __always_inline void contention_on_mutex_lock_interruptible_enter(struct cb_event *ev,
+									 struct mutex *lock)
+{
+	cb_lock_begins(ev, (u64)lock, CB_LOCK_MUTEX);
+}
+
+static __always_inline void contention_on_mutex_lock_interruptible_leave(struct cb_event *ev,
+									 struct mutex *lock)
+{
+	contention_mutex_ends(ev, (u64)lock);
+}
+
+static __always_inline void contention_on_mutex_lock_killable_enter(struct cb_event *ev,
 								    struct mutex *lock)
 {
 	cb_lock_begins(ev, (u64)lock, CB_LOCK_MUTEX);
 }
 
-static __always_inline void contention_on_mutex_lock_slowpath_leave(struct cb_event *ev,
+static __always_inline void contention_on_mutex_lock_killable_leave(struct cb_event *ev,
 								    struct mutex *lock)
 {
 	contention_mutex_ends(ev, (u64)lock);
 }
 
-static __always_inline void
-contention_on_mutex_lock_interruptible_slowpath_enter(struct cb_event *ev, struct mutex *lock)
-{
-	cb_lock_begins(ev, (u64)lock, CB_LOCK_MUTEX);
-}
-
-static __always_inline void
-contention_on_mutex_lock_interruptible_slowpath_leave(struct cb_event *ev, struct mutex *lock)
-{
-	contention_mutex_ends(ev, (u64)lock);
-}
-
-static __always_inline void contention_on_mutex_lock_killable_slowpath_enter(struct cb_event *ev,
-									     struct mutex *lock)
-{
-	cb_lock_begins(ev, (u64)lock, CB_LOCK_MUTEX);
-}
-
-static __always_inline void contention_on_mutex_lock_killable_slowpath_leave(struct cb_event *ev,
-									     struct mutex *lock)
-{
-	contention_mutex_ends(ev, (u64)lock);
-}
-
-static __always_inline void contention_on_rwsem_down_read_slowpath_enter(struct cb_event *ev,
-									 struct rw_semaphore *lock)
+static __always_inline void contention_on_rwsem_down_read_enter(struct cb_event *ev,
+								struct rw_semaphore *lock)
 {
 	cb_lock_begins(ev, (u64)lock, CB_LOCK_RWSEM);
 }
 
-static __always_inline void contention_on_rwsem_down_read_slowpath_leave(struct cb_event *ev,
-									 struct rw_semaphore *lock)
+static __always_inline void contention_on_rwsem_down_read_leave(struct cb_event *ev,
+								struct rw_semaphore *lock)
 {
 	contention_rwsem_ends(ev, (u64)lock);
 }
 
-static __always_inline void contention_on_rwsem_down_write_slowpath_enter(struct cb_event *ev,
-									  struct rw_semaphore *lock)
+static __always_inline void contention_on_rwsem_down_write_enter(struct cb_event *ev,
+								 struct rw_semaphore *lock)
 {
 	cb_lock_begins(ev, (u64)lock, CB_LOCK_RWSEM);
 }
 
-static __always_inline void contention_on_rwsem_down_write_slowpath_leave(struct cb_event *ev,
-									  struct rw_semaphore *lock)
+static __always_inline void contention_on_rwsem_down_write_leave(struct cb_event *ev,
+								 struct rw_semaphore *lock)
 {
 	contention_rwsem_ends(ev, (u64)lock);
 }
@@ -219,26 +217,26 @@ static __always_inline void contention_on_down_timeout_leave(struct cb_event *ev
 	contention_semaphore_ends(ev, (u64)lock);
 }
 
-static __always_inline void
-contention_on_native_queued_spin_lock_slowpath_enter(struct cb_event *ev, struct qspinlock *lock)
+static __always_inline void contention_on_native_queued_spin_lock_enter(struct cb_event *ev,
+									struct qspinlock *lock)
 {
 	cb_lock_begins(ev, (u64)lock, CB_LOCK_SPIN);
 }
 
-static __always_inline void
-contention_on_native_queued_spin_lock_slowpath_leave(struct cb_event *ev, struct qspinlock *lock)
+static __always_inline void contention_on_native_queued_spin_lock_leave(struct cb_event *ev,
+									struct qspinlock *lock)
 {
 	contention_spin_ends(ev, (u64)lock);
 }
 
-static __always_inline void contention_on_pv_queued_spin_lock_slowpath_enter(struct cb_event *ev,
-									     struct qspinlock *lock)
+static __always_inline void contention_on_pv_queued_spin_lock_enter(struct cb_event *ev,
+								    struct qspinlock *lock)
 {
 	cb_lock_begins(ev, (u64)lock, CB_LOCK_SPIN);
 }
 
-static __always_inline void contention_on_pv_queued_spin_lock_slowpath_leave(struct cb_event *ev,
-									     struct qspinlock *lock)
+static __always_inline void contention_on_pv_queued_spin_lock_leave(struct cb_event *ev,
+								    struct qspinlock *lock)
 {
 	contention_spin_ends(ev, (u64)lock);
 }

@@ -84,11 +84,11 @@ SLOW_PATHS = {
 
 
 def _entry(function: str) -> str:
-    return f"{function.strip('_')}_enter"
+    return f"{function.strip('_').removesuffix('_slowpath')}_enter"
 
 
 def _return(function: str) -> str:
-    return f"{function.strip('_')}_leave"
+    return f"{function.strip('_').removesuffix('_slowpath')}_leave"
 
 
 def _slow_path(param: str, function: str) -> tuple[Hook, Hook]:

@@ -36,11 +36,20 @@ static __always_inline bool cb_lock_is_on(struct cb_event *ev, struct cb_lock_wa
 	return wait->lock && wait->run == ev->config->run;
 }
 
-// An interrupt's wait is nobody's: the thread that it stopped has nothing to do with it.
-static __always_inline bool cb_lock_counts(struct cb_event *ev, bool interrupt)
+// Whether what the current thread waits for counts.  Its record says so where it has one; it must not be made here.
+static __always_inline bool cb_lock_counts(struct cb_event *ev)
 {
-	if (interrupt)
-		return ev->config->target == CB_MACHINE;
+	u64 id = bpf_get_current_pid_tgid();
+	struct cb_task *task;
+	u32 free;
+
+	if (cb_is_agent(ev->config, id >> 32))
+		return false;
+	if (ev->config->target == CB_MACHINE)
+		return true;
+	task = cb_find(ev, id, &free);
+	if (task)
+		return task->counted;
 	return cb_is_member(ev, (struct task_struct *)bpf_get_current_task());
 }
 
@@ -84,16 +93,20 @@ static __always_inline struct cb_lock_wait *cb_lock_slot(struct cb_event *ev, u3
 
 static __always_inline void cb_lock_begins(struct cb_event *ev, u64 lock, u32 kind)
 {
-	bool interrupt = cb_in_interrupt();
 	u32 tid = bpf_get_current_pid_tgid();
 	struct cb_lock_wait *wait;
+	bool interrupt;
 
-	if (!cb_lock_counts(ev, interrupt))
+	if (!cb_lock_counts(ev))
 		return;
-	if (kind == CB_LOCK_SPIN)
+	if (kind == CB_LOCK_SPIN) {
+		interrupt = cb_in_interrupt();
+		if (interrupt && ev->config->target != CB_MACHINE)
+			return; // it is not the thread's that it stopped
 		wait = cb_lock_spin_slot(ev, interrupt);
-	else
+	} else {
 		wait = cb_lock_slot(ev, tid, true);
+	}
 	if (!wait) {
 		cb_lose_key();
 		return;

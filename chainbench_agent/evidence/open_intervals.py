@@ -9,12 +9,16 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from chainbench_agent.evidence.sample import OpenInterval, Process, Sample, TaskState
+from chainbench_agent.evidence.sample import HistogramCounts, OpenInterval, Process, Sample, TaskState
+from chainbench_agent.histogram import slot_of
+from chainbench_agent.probes import CALLS
 from chainbench_agent.probes.offcpu import NO_SYSCALL
 
 WAIT_UNKNOWN = 0xFFFFFFFF
 """CB_WAIT_UNKNOWN of probes/task.h."""
 
+FUTEX_WAIT = 1 + list(CALLS).index("FUTEX_WAIT")
+"""CB_CALL_FUTEX_WAIT (see kernel/fuse.py)."""
 
 OFF_CPU = (TaskState.PREEMPTED, TaskState.RUNNABLE, TaskState.THROTTLED, TaskState.BLOCKED)
 
@@ -33,6 +37,8 @@ def close_intervals(
             closed["cpu"]["on_cpu_ns"] += ns
         if "offcpu" in closed and (kernel_threads or not task.kernel_thread):
             _off_cpu(closed["offcpu"], task, ns)
+        if "locks" in closed and task.call == FUTEX_WAIT:
+            _futex_wait(closed["locks"], _span(task.call_since_ns, first, last))
     if "cpu" in closed:
         idle = list(closed["cpu"]["idle_ns"])
         for cpu in last.idle:
@@ -54,11 +60,28 @@ def close_processes(first: Sample, last: Sample, *, kernel_threads: bool = False
             own["cpu"]["on_cpu_ns"] += ns
         if task.state in OFF_CPU and "offcpu" in own and (kernel_threads or not task.kernel_thread):
             own["offcpu"]["off_cpu_ns"] += ns
+        if task.call == FUTEX_WAIT and "locks" in own:
+            own["locks"]["futex_waits"] += 1
+            own["locks"]["futex_waited_ns"] += _span(task.call_since_ns, first, last)
     return tuple(replace(process, figures=figures[process.pid]) for process in last.processes)
 
 
 def _span(since_ns: int, first: Sample, last: Sample) -> int:
     return max(last.at_ns - max(since_ns, first.at_ns), 0)
+
+
+def _futex_wait(locks: dict[str, Any], ns: int) -> None:
+    locks["futex_waits"] += 1
+    locks["futex_waited_ns"] += ns
+    locks["futex_wait_ns"] = _observed(locks["futex_wait_ns"], ns)
+
+
+def _observed(seen: HistogramCounts, ns: int) -> HistogramCounts:
+    """With one more value: as cb_observe() of probes/common.h."""
+    slots = list(seen.slots)
+    slots[slot_of(ns)] += 1
+    least, most = (bound(ns, ns if kept is None else kept) for bound, kept in ((min, seen.min), (max, seen.max)))
+    return HistogramCounts(tuple(slots), seen.sum + ns, least, most)
 
 
 def _off_cpu(offcpu: dict[str, Any], task: OpenInterval, ns: int) -> None:

@@ -34,11 +34,7 @@ class Programs:
                 os.close(loaded[program.name])
             else:
                 try:
-<<<<<<< HEAD
-                    _close(_attach(program, loaded[program.name]))
-=======
                     _try(program, loaded[program.name])
->>>>>>> vm
                 except OSError as error:
                     why.append(f"{program.source} does not attach: {error.strerror or error}")
                     os.close(loaded[program.name])

@@ -1,0 +1,151 @@
+"""Waits for locks: futexes in prime counts, the kernel's own beside an independent count of them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from chainbench_agent.evidence.model import Target
+
+pytestmark = pytest.mark.bpf
+
+FUTEX = """
+import ctypes, mmap, os, platform, struct, time
+libc, word = ctypes.CDLL(None), mmap.mmap(-1, 4096)
+place, number = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(word))), {"aarch64": 98}.get(platform.machine(), 202)
+def futex(operation, value, timeout=None):
+    return libc.syscall(number, place, operation, value, timeout)
+WAIT, WAKE, WAIT_BITSET = 0, 1, 9
+"""
+HAND_OVER = """
+def wait_times(times):
+    for _ in range(times):
+        assert futex(WAIT, 0) == 0
+    os._exit(0)
+for times in (503, 506):
+    pid = os.fork() or wait_times(times)
+woken = wakes = 0
+while woken < 1009:
+    woken += futex(WAKE, 1)
+    wakes += 1
+for _ in range(2): os.wait()
+for _ in range(101): futex(WAIT, 1)  # it is 0: none of these waits
+print(wakes)
+"""
+TIMED = """
+span = struct.pack("qq", 0, 20_000_000)
+began = time.monotonic_ns()
+for _ in range(53): futex(WAIT, 0, span)
+print(time.monotonic_ns() - began)
+"""
+CONTEND = """
+import os, tempfile, time
+open("/proc/self/comm", "w").write("NAME")
+file = tempfile.TemporaryFile(dir="/dev/shm")
+os.write(file.fileno(), bytes(1 << 20))
+chunk, end = bytes(1 << 20), time.monotonic() + SECONDS
+children = []
+for _ in range(3):
+    children.append(os.fork())
+    if not children[-1]:
+        while time.monotonic() < end:
+            os.lseek(file.fileno(), 0, 0)      # the position of an open file has a mutex,
+            os.read(file.fileno(), 1 << 20)
+            os.pwrite(file.fileno(), chunk, 0)  # and who writes into a file holds its rwsem
+        os._exit(0)
+for child in children: os.waitpid(child, 0)
+"""
+
+
+def contend(name, seconds):
+    return CONTEND.replace("NAME", name).replace("SECONDS", str(seconds))
+
+
+@pytest.fixture
+def strangers():
+    """Who contends for locks as well, and waits on futexes, and is not the target."""
+    codes = (contend("stranger", 60), f"{FUTEX}\nspan = struct.pack('qq', 0, 1000)\nwhile True: futex(WAIT, 0, span)")
+    processes = [subprocess.Popen([sys.executable, "-c", code], start_new_session=True) for code in codes]
+    yield
+    for process in processes:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture
+def truth(collector, tmp_path):
+    """Another program's count of the waits of contenders, which it prints when it is told to end."""
+    ready = tmp_path / "ready"
+    command = [sys.executable, Path(__file__).parent / "lock_contention.py", ready]
+    environment = os.environ | {"BCC_KERNEL_SOURCE": str(collector._machine.unit.header_tree)}
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as counting:
+        while not ready.exists():
+            assert counting.poll() is None
+            time.sleep(0.05)
+        yield counting
+        counting.kill()
+
+
+def test_futex_waits_exactly(targeted, strangers):
+    """1,009 waits, each of them ended by one wake; 101 calls that find the futex changed do not wait."""
+    target = targeted(FUTEX + HAND_OVER)
+
+    locks = target.run()["locks"]
+
+    assert locks["futex_waits"] == locks["futex_wait_us"]["count"] == 1009
+    assert locks["futex_wakes"] == int(target.output)
+    waits = sorted(process["futex_waits"] for process in locks["top_processes"] if process["futex_waits"])
+    assert waits == [503, 506]
+
+
+def test_futex_time(targeted):
+    """53 waits with a limit of 20 ms: never shorter, and what they take together is what the target's clock says."""
+    target = targeted(FUTEX + TIMED)
+
+    locks = target.run()["locks"]
+
+    assert (locks["futex_waits"], locks["futex_wakes"]) == (53, 0)
+    assert locks["futex_wait_us"]["min_us"] >= 20_000
+    assert locks["futex_wait_us"]["sum_us"] == pytest.approx(int(target.output) / 1e3, rel=0.05)
+    assert locks["futex_waited_ms"] == pytest.approx(locks["futex_wait_us"]["sum_us"] / 1e3)
+
+
+def test_a_futex_wait_beyond_the_end(collector, targeted, run):
+    """A wait under way when the run ends counts, until then."""
+    target = targeted(f"{FUTEX}\nprint(flush=True)\nfutex(WAIT, 0)")
+    collector.start(Target(kind="pid", pid=target.process.pid))
+    target.process.stdin.write("\n")
+    target.process.stdin.flush()
+    target.process.stdout.readline()
+    time.sleep(1)
+    collector.stop()
+    locks = collector.evidence(run).as_json()["locks"]
+    assert locks["futex_waits"] == 1
+    assert 900_000 < locks["futex_wait_us"]["max_us"] < 3_000_000
+
+
+def test_contention_in_the_kernel(targeted, strangers, truth):
+    """Every wait for a mutex or an rwsem that another program saw, and none of the strangers'."""
+    locks = targeted(contend("contender", 1)).run()["locks"]
+    truth.send_signal(signal.SIGTERM)
+    seen = json.loads(truth.communicate()[0])
+
+    assert (locks["mutex_contentions"], locks["rwsem_waits"]) == (seen["mutexes"], seen["rwsems"])
+    assert min(seen.values()) > 0
+    assert locks["mutex_wait_us"]["count"] == locks["mutex_contentions"]
+    assert locks["rwsem_wait_us"]["count"] == locks["rwsem_waits"]
+    assert 0 < locks["mutex_wait_us"]["sum_us"] < 3 * 3e6
+
+
+def test_the_mean(targeted):
+    """Of all waits that have a time."""
+    locks = targeted(FUTEX + TIMED).run()["locks"]
+
+    waits = [locks[f"{kind}_wait_us"] for kind in ("futex", "mutex", "rwsem")]
+    mean = sum(one["sum_us"] for one in waits) / sum(one["count"] for one in waits)
+    assert locks["avg_wait_time_us"] == pytest.approx(mean, abs=0.001)

@@ -51,7 +51,7 @@ static __always_inline void memory_on_major_fault(struct cb_event *ev, struct cb
 static __always_inline void memory_on_kmalloc(struct cb_event *ev, struct cb_memory *memory,
 					      void *object, size_t bytes)
 {
-	u64 weight = cb_weight(ev);
+	u64 weight = cb_weight(ev), all = weight * bytes;
 	enum memory_owner owner;
 	struct cb_process *process;
 
@@ -61,10 +61,11 @@ static __always_inline void memory_on_kmalloc(struct cb_event *ev, struct cb_mem
 	if (owner == MEMORY_NOBODY)
 		return;
 	memory->kmalloc_count += weight;
-	memory->kmalloc_bytes += weight * bytes;
+	memory->kmalloc_bytes += all;
+	memory->kmalloc_squares += all * bytes;
 	process = owner == MEMORY_THREAD ? memory_process(ev) : NULL;
 	if (process)
-		__sync_fetch_and_add(&process->memory_kmalloc_bytes, weight * bytes);
+		__sync_fetch_and_add(&process->memory_kmalloc_bytes, all);
 }
 
 static __always_inline void memory_on_kmalloc_node(struct cb_event *ev, struct cb_memory *memory,

@@ -65,7 +65,15 @@ MODULE = Module(
             hooks=("kmalloc", "kmalloc_node"),
             needs="interrupt_context",
             sampled=True,
+            squares="kmalloc_squares",
             per_process=True,
+        ),
+        Counter(
+            name="kmalloc_squares",
+            help="The squares of the bytes asked for, by which the error of kmalloc_bytes is estimated.",
+            hooks=("kmalloc", "kmalloc_node"),
+            sampled=True,
+            reported=False,
         ),
         Counter(
             name="kfree_count",

@@ -42,7 +42,7 @@ struct cb_task {
 	u8 kthread;
 	u8 ended; // it is on its way out
 	u32 file; // the type of the file that the call is made on; see io.c
-	u32 pad;
+	u8 pad[4];
 	char comm[16];
 };
 BPF_F_TABLE("array", u32, struct cb_task, cb_tasks, CB_TASKS, BPF_F_MMAPABLE);

@@ -176,16 +176,6 @@ def call_kinds() -> tuple[str, ...]:
     return ("NONE", *CALLS, "UNSEEN")
 
 
-def followed_calls(machine: str) -> Iterator[tuple[int, int, int]]:
-    """What goes into cb_call_kinds: number, its kind in 64-bit programs of `machine`, its kind in 32-bit ones."""
-    kinds = {name: kind for kind, group in enumerate(call_kinds()) for name in CALLS.get(group, ())}
-    wide, narrow = syscalls(machine), syscalls("i386")
-    for number in range(CALL_NUMBERS):
-        found = tuple(kinds.get(table.get(number, ""), 0) for table in (wide, narrow))
-        if any(found):
-            yield (number, *found)
-
-
 def _process(modules: Iterable[Module]) -> str:
     """The record of a process: see probes/process.h."""
     counters = (f"{module.name}_{metric.name}" for module in modules for metric in module.per_process)

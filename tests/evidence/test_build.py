@@ -350,7 +350,9 @@ def test_what_belongs_to_a_cpu_is_named(sample):
         ["interrupts", "device_interrupts", "vector_interrupts", "softirqs", "frequency_changes", "idle_ms"], "machine"
     )
     assert found["io"]["scope"] == {"queue_depth": "machine"}
-    assert [key for key, part in found.items() if isinstance(part, dict) and "scope" in part] == ["cpu", "io", "memory"]
+    assert [key for key, part in found.items() if isinstance(part, dict) and "scope" in part] == [
+        *("cpu", "io", "locks", "memory", "network")
+    ]
 
 
 def test_kernel_threads_sleep_if_they_are_asked_about(sample):
@@ -474,6 +476,6 @@ def test_sampled_figures_say_so(sample):
 
     assert found["syscall_counts"]["sampling"]["standard_error"] == {"total": 60.0, "read": 60.0}
     assert [key for key, value in found.items() if isinstance(value, dict) and "sampling" in value] == [
-        "syscall_counts"
+        *("io", "memory", "syscall_counts")
     ]
     assert "sampling" not in built(sample(0), last).as_json()["syscall_counts"]

@@ -107,7 +107,9 @@ def directory(tmp_path, monkeypatch):
         (tmp_path / header).write_text((DIRECTORY / header).read_text())
     for name, text in {"files.c": FILES_C, "tasks.c": TASKS_C, "times.c": TIMES_C, "disk.c": DISK_C}.items():
         (tmp_path / name).write_text(text)
-    supports = {"sched.h": SCHED_H, "block.h": BLOCK_H, "request.h": REQUEST_H, "target.h": TARGET_H, "calls.h": ""}
+    others = {f"{name}.h": "" for pair in fuse_module.STATE_MACHINES.items() for name in (pair[0], pair[1][:-2])}
+    own = {"sched.h": SCHED_H, "block.h": BLOCK_H, "request.h": REQUEST_H, "target.h": TARGET_H}
+    supports = others | own | {"task.h": (DIRECTORY / "task.h").read_text()}
     for name, text in supports.items():
         (tmp_path / name).write_text(text)
     monkeypatch.setattr(fuse_module, "DIRECTORY", tmp_path)

@@ -74,14 +74,13 @@ def test_words(metric, size):
 STARTED = 3
 ACCOUNT = (101, 102, 103, 104)
 """on_cpu, runnable, blocked, throttled"""
-CALL = (707, 3)
-"""call_ns, call"""
+CALL_NS, ASKED, CALL = 707, 0xDDDD, 3
 
 
 def task(tid, state, *, run=RUN, since=10, begin=STARTED, wait=5, stack=-1, counted=1, kthread=0, born=0):  # noqa: PLR0913 - as a record has
     """Account; regs, css_set; the call under way; tid, born, tgid, run, wait, stack, state, counted, kthread, comm."""
-    numbers = (since, begin, *ACCOUNT, 0xFFFF, 0xEEEE, *CALL, tid, born or tid, tid + 500, run, wait, stack)
-    return struct.pack("=9QIIIIIIiBBBx16s", *numbers, state, counted, kthread, f"t{tid}".encode())
+    numbers = (since, begin, *ACCOUNT, 0xFFFF, 0xEEEE, CALL_NS, ASKED, CALL, tid, born or tid, tid + 500, run)
+    return struct.pack("=10QIIIIIIiBBB9x16s", *numbers, wait, stack, state, counted, kthread, f"t{tid}".encode())
 
 
 def opened(*records, entered=()):
@@ -91,7 +90,7 @@ def opened(*records, entered=()):
 
 def interval(tid, state, since, wait, stack, *, kernel_thread=False):  # noqa: PLR0913 - as an interval has
     thread = Thread(tid, tid + 500, f"t{tid}", STARTED)
-    return OpenInterval(state, since, wait, stack, kernel_thread, thread, Account(0, *ACCOUNT), *reversed(CALL))
+    return OpenInterval(state, since, wait, stack, kernel_thread, thread, Account(0, *ACCOUNT), CALL, CALL_NS)
 
 
 def test_open_tasks():
@@ -118,7 +117,7 @@ def test_whose_records_are_no_threads_of_the_run():
         task(2, TaskState.BLOCKED, counted=0),
         task(3, TaskState.FREE),
         task(4, TaskState.UNSEEN, counted=0),
-        bytes(120),
+        bytes(136),
     )
 
 

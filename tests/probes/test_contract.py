@@ -8,7 +8,7 @@ from c_text import UNIT, c_of, fields_of, functions
 
 from chainbench_agent.evidence import ledger
 from chainbench_agent.kernel import names, values
-from chainbench_agent.kernel.fuse import STATE_MACHINES, handlers
+from chainbench_agent.kernel.fuse import STATE_MACHINES, handlers, module_text
 from chainbench_agent.probes import CATALOG, DIRECTORY, FIELDS, HOOKS, cpu, offcpu
 from chainbench_agent.spec import PERCPU_VALUE_LIMIT, Counter, Derived, Keyed, Module, Table
 
@@ -34,7 +34,7 @@ def test_handlers_are_the_hooks_that_metrics_name(module):
     The rule is on the metrics' own `hooks`, reported or raw.  Derived metrics have none: theirs are their sources'.
     A raised hook is handled as any other, and needs the hooks that it is raised on only through `raised_on`.
     """
-    handled = handlers((DIRECTORY / f"{module.name}.c").read_text(), module.name)
+    handled = handlers(module_text(module.name), module.name)
 
     assert handled == module.hooks
     assert handled <= HOOK.keys()
@@ -235,6 +235,7 @@ def test_counters_per_process_are_counted_per_process(module):
     text = " ".join(c_of(module).split())
     added = re.findall(rf"__sync_fetch_and_add\(&process->{module.name}_(\w+), (\w+)\)", text)
     own = [(name, amount or "1") for name, amount in re.findall(rf"\b{module.name}->(\w+)(?: \+= (\w+)|\+\+);", text)]
+    own += re.findall(rf"__sync_fetch_and_add\(&{module.name}->(\w+), (\w+)\)", text)
     kept = {metric.name for metric in module.per_process}
 
     assert {name for name, _ in added} == kept

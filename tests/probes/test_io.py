@@ -99,4 +99,6 @@ def test_the_mean_of_reads_and_writes(reads, writes, expected):
     for name, (count, ns) in {"read": reads, "write": writes}.items():
         counts |= {f"file_{name}s": count, f"{name}_latency_ns": HistogramCounts((), ns, None, None)}
 
-    assert derive(counts, Names({}, {}, {}, {})) == {"page_cache_hits": 0} | expected
+    assert (
+        derive(counts | {"queues": {}}, Names({}, {}, {}, {})) == {"page_cache_hits": 0, "queue_depth": []} | expected
+    )

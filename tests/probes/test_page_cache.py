@@ -175,6 +175,6 @@ def test_hits(asked, misses, expected):
     none = HistogramCounts((), 0, None, None)
     counts = {"file_reads": 0, "file_writes": 0, "read_latency_ns": none, "write_latency_ns": none}
 
-    found = derive(counts | {"pages_asked": asked, "page_cache_misses": misses}, Names({}, {}, {}, {}))
+    found = derive(counts | {"pages_asked": asked, "page_cache_misses": misses, "queues": {}}, Names({}, {}, {}, {}))
 
     assert (found["page_cache_hits"], found.get("cache_hit_ratio")) == expected

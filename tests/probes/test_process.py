@@ -6,6 +6,7 @@ import pytest
 from user_space import AGENT, DEAD, FUTEX, INTERRUPTIBLE, READ, UNINTERRUPTIBLE
 
 from chainbench_agent.kernel.fuse import PROCESSES
+from chainbench_agent.probes import CATALOG
 
 SETS = PROCESSES // 4
 GRACE_NS = 1_000_000  # CB_PROCESS_GRACE_NS
@@ -79,7 +80,7 @@ def assert_whole(kernel, *, closed=False):
     kept = {
         (module, metric) for process in processes for module in process.figures for metric in process.figures[module]
     }
-    assert len(kept) == 8
+    assert kept == {(module.name, metric.name) for module in CATALOG for metric in module.per_process}
     for module, metric in kept:
         assert sum(p.figures[module][metric] for p in processes) == counted[module][metric], (module, metric)
 

@@ -126,7 +126,7 @@ class UserSpace:
         if entry in ("sys_enter_0", "sys_exit_0"):  # the registers are those of who makes the call
             arguments = (self.library.shim_regs(ctypes.c_void_p((current or self.idle).address)), *arguments[1:])
         plain = (argument.address if isinstance(argument, Task) else argument for argument in arguments)
-        name = entry if entry.startswith("k") else f"cb_{entry}"
+        name = entry if entry.startswith(("kfunc__", "kretfunc__")) else f"cb_{entry}"
         getattr(self.library, name)((ctypes.c_uint64 * 8)(*plain))
 
     def switch(self, out, into, state=0, *, cpu=0, preempt=False):

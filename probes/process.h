@@ -18,7 +18,7 @@ BPF_F_TABLE("array", u32, struct cb_process, cb_processes, CB_PROCESSES, BPF_F_M
 BPF_ARRAY(cb_process_claims, u32, CB_PROCESS_SETS);
 
 #define CB_CLAIM_ATTEMPTS 3
-#define CB_CLAIM_LOOKS 100 // a claim is made in less than a microsecond
+#define CB_CLAIM_LOOKS 32 // a claim is made in less than a microsecond
 
 // So long after its end nothing that a process did is still being added to its record on another CPU.
 #define CB_PROCESS_GRACE_NS 1000000

@@ -56,7 +56,7 @@ static __always_inline void network_on_tcp_destroy_sock(struct cb_event *ev,
 static __always_inline void network_on_tcp_probe(struct cb_event *ev, struct cb_network *network,
 						 struct sock *sk)
 {
-	struct network_socket *socket = network_user(ev, network, sk);
+	struct network_socket *socket = network_sockets.lookup(&sk);
 	struct tcp_sock *tcp = (struct tcp_sock *)sk;
 	u32 srtt = 0; // in eighths of a microsecond
 
@@ -90,7 +90,7 @@ static __always_inline void network_on_tcp_retransmit_skb(struct cb_event *ev,
 	if (error)
 		return;
 	bpf_probe_read_kernel(&segments, sizeof(segments), &tcp->tcp_gso_segs);
-	network_count_retransmitted(network, network_user(ev, network, sk), segments);
+	network_count_retransmitted(network, network_sockets.lookup(&sk), segments);
 }
 
 // Sent in the name of the listening socket, which is not locked.
@@ -105,13 +105,20 @@ static __always_inline u16 network_call(struct cb_event *ev, struct cb_network *
 					struct sock *sk)
 {
 	struct network_socket *socket = network_sockets.lookup(&sk);
-	u16 protocol = socket ? IPPROTO_TCP : sk->sk_protocol; // to look up is faster than to read
+	u16 protocol;
+	bool counted;
 
-	if (protocol == IPPROTO_TCP)
-		return network_use(ev, network, sk, socket) ? protocol : 0;
-	if (protocol != IPPROTO_UDP || !cb_current_counts(ev))
+	if (network_knows(ev, socket)) // to look up is faster than to read
+		return socket->counted ? IPPROTO_TCP : 0;
+	protocol = sk->sk_protocol;
+	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
 		return 0;
-	return network_is(sk, NETWORK_DATAGRAM) ? protocol : 0;
+	if (!network_is(sk, protocol == IPPROTO_TCP ? NETWORK_STREAM : NETWORK_DATAGRAM))
+		return 0;
+	counted = cb_current_counts(ev);
+	if (protocol == IPPROTO_TCP)
+		network_use(ev, network, sk, socket, counted);
+	return counted ? protocol : 0;
 }
 
 static __always_inline void network_send(struct cb_event *ev, struct cb_network *network,

@@ -87,36 +87,38 @@ static __always_inline void network_count_accept(struct cb_event *ev, struct cb_
 	__sync_fetch_and_add(&network->tcp_packets_sent, 1);
 }
 
-// The current thread uses a TCP socket, of which this is the record, or NULL; the answer is whether that counts.  False
-// also for another kind of socket.
-static __always_inline bool network_use(struct cb_event *ev, struct cb_network *network,
-					struct sock *sk, struct network_socket *socket)
+// Whether it is known already that the current thread's work on a socket counts, or not: only between cgroups does a
+// process move.
+static __always_inline bool network_knows(struct cb_event *ev, struct network_socket *socket)
 {
-	struct network_socket used = { .tgid = bpf_get_current_pid_tgid() >> 32 };
+	return socket && socket->tgid == bpf_get_current_pid_tgid() >> 32 &&
+	       ev->config->target != CB_CGROUP;
+}
 
-	// only between cgroups does a process move
-	if (socket && socket->tgid == used.tgid && ev->config->target != CB_CGROUP)
-		return socket->counted;
-	used.counted = cb_current_counts(ev);
+// The current thread uses a TCP socket, of which this is the record, or NULL.
+static __always_inline void network_use(struct cb_event *ev, struct cb_network *network,
+					struct sock *sk, struct network_socket *socket,
+					bool counted)
+{
+	struct network_socket used = { .tgid = bpf_get_current_pid_tgid() >> 32,
+				       .counted = counted };
+
 	if (socket) {
 		if (!socket->counted) // what was before is not the target's
 			network_read_segments(sk, &socket->segs_in, &socket->segs_out);
 		socket->tgid = used.tgid;
-		socket->counted = used.counted;
-		return used.counted;
+		socket->counted = counted;
+		return;
 	}
-	if (!network_is(sk, NETWORK_STREAM))
-		return false;
 	if (!network_waiting.delete(&sk)) { // which succeeds once, however many threads try
 		network_count_accept(ev, network, &used);
 		if (network_sockets.update(&sk, &used))
 			cb_lose_key();
-		return used.counted;
+		return;
 	}
 	network_read_segments(sk, &used.segs_in, &used.segs_out);
 	if (!network_sockets.lookup_or_try_init(&sk, &used))
 		cb_lose_key();
-	return used.counted;
 }
 
 // The record of a TCP socket whose lock is held: by a packet, by a timer, or, where it says `owned`, by the current
@@ -128,6 +130,6 @@ network_user(struct cb_event *ev, struct cb_network *network, struct sock *sk)
 
 	if (socket || !sk->sk_lock.owned)
 		return socket;
-	network_use(ev, network, sk, NULL);
+	network_use(ev, network, sk, NULL, cb_current_counts(ev));
 	return network_sockets.lookup(&sk);
 }

@@ -75,6 +75,7 @@ MODULE = Module(
             name="unattributed_tcp_connections",
             help="TCP connections established on this machine that no process was seen to ask for or to use.",
             of=("established", "attributed_connections"),
+            machine_wide=True,
         ),
         _packets(
             name="tcp_packets_sent",

@@ -227,7 +227,8 @@ def test_other_sockets(net, kind):
     sk = net.socket(*kind)
     net.sent(sk, 7, net.ours)
     net.received(sk, 7, net.ours)
-    net.state(sk, CLOSE, SYN_SENT, net.ours)
+    if kind[2] == MPTCP:
+        net.state(sk, CLOSE, SYN_SENT, net.ours)
 
     assert net["tcp_bytes_sent tcp_bytes_received udp_packets udp_bytes_sent udp_bytes_received"] == (0,) * 5
     assert net.kernel.hash("network_sockets") == {}

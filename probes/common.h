@@ -2,7 +2,7 @@
 // common.h - what every handler may use: the run's configuration, the event at hand, histograms.
 //
 // The generated unit (chainbench_agent/kernel/fuse.py) defines before this file:
-//   CB_SLOTS, CB_SLOT_BITS   the shape of a histogram, from chainbench_agent/spec.py
+//   CB_SLOTS, CB_SLOT_BITS   the shape of a histogram, from chainbench_agent/spec/metrics.py
 //   CB_TASKS, CB_MEMBERS     task records, a power of two; processes in a target
 
 #pragma once
@@ -42,7 +42,7 @@ struct cb_config {
 };
 BPF_ARRAY(cb_config, struct cb_config, 1);
 
-// What was lost, by cause; see LOSS_CAUSES in chainbench_agent/kernel/machine.py.
+// What was lost, by cause; see LOSS_CAUSES in chainbench_agent/kernel/reader.py.
 struct cb_loss {
 	u64 task_collisions; // no task record was free for a thread
 	u64 unseen_switches; // a thread entered or left a CPU, and what came before was not seen

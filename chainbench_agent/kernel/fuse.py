@@ -92,31 +92,28 @@ def fuse(
     has_field: Callable[[str], bool],
     host: Mapping[str, int] = MappingProxyType({}),
 ) -> Unit:
-    """The unit for `modules`.  `sources(hook)` are the places to try, `has_field("struct.member")` asks the BTF.
-
-    `host`: what else C knows of this machine, each as CB_<key>.
-    """
+    """`sources(hook)`: the places to try; `has_field("struct.member")` asks the BTF; `host`: further CB_<key>."""
     modules, hooks = tuple(modules), tuple(hooks)
     texts = {module.name: module_text(module.name) for module in modules}
     handled = {name: handlers(text, name) for name, text in texts.items()}
     machines = _machines(frozenset().union(*handled.values()))
     handled = {name: handlers(text, name) for name, text in machines.items()} | handled
-    target = _read("target.h")
-    follows = handlers(target, "target")
+    follows = handlers(_read("target.h"), "target")
     raised = frozenset().union(*map(_raised_in, machines.values()))
     bits = {module.name: 1 << place for place, module in enumerate(modules)}
     wanted = [hook for hook in hooks if hook.name in follows or any(hook.name in on for on in handled.values())]
     programs = [
-        Program(program_name(hook, source, index), hook.name, source)
+        Program(program_name(hook, source, i), hook.name, source)
         for hook in wanted
-        for index, source in enumerate(sources(hook))
+        for i, source in enumerate(sources(hook))
     ]
     placed = {hook.name: hook for hook in hooks}
+    headers = dict.fromkeys(("process.h", "target.h", *(STATE_MACHINES[name] for name in machines)))
     parts = [
         _defines(has_field, {"COUNTERS": 0} | dict(host)),
         *map(_read, ("common.h", "compat.h")),
         _process(modules),
-        *map(_read, dict.fromkeys(("process.h", "target.h", *(STATE_MACHINES[name] for name in machines)))),
+        *map(_read, headers),
         *(_values(module) + texts[module.name] for module in modules),
         *(_raise(hook, handled, bits) for hook in hooks if hook.name in raised),
         *machines.values(),

@@ -117,7 +117,7 @@ static __always_inline void io_on_page_cache_asked(struct cb_event *ev, struct c
 						   struct address_space *mapping,
 						   unsigned long first, unsigned long last)
 {
-	struct cb_task *task = cb_current_task(ev);
+	struct cb_task *task = cb_current_known(ev);
 	struct inode *host = NULL;
 	u64 weight, size = 0, pages;
 
@@ -143,7 +143,7 @@ static __always_inline void io_on_page_cache_asked(struct cb_event *ev, struct c
 static __always_inline void io_on_page_cache_added(struct cb_event *ev, struct cb_io *io,
 						   struct page *page)
 {
-	struct cb_task *task = cb_current_task(ev);
+	struct cb_task *task = cb_current_known(ev);
 	struct address_space *mapping = NULL;
 	struct inode *host = NULL;
 

@@ -144,7 +144,7 @@ static __always_inline void memory_enter(struct cb_event *ev, struct cb_task *ta
 		return;
 	span->tid = task->tid;
 	span->run = ev->config->run;
-#pragma unroll
+#pragma clang loop unroll(disable)
 	for (u32 counter = 0; counter < MEMORY_COUNTERS; counter++)
 		memory_read(counter, &span->since[counter]);
 }
@@ -179,7 +179,7 @@ static __always_inline void memory_on_task_ran(struct cb_event *ev, struct cb_me
 	} else if (!ns || span->tid != task->tid || span->run != ev->config->run) {
 		return; // it was not seen entering, or others were there since (then sched.h knows of no time)
 	}
-#pragma unroll
+#pragma clang loop unroll(disable)
 	for (u32 counter = 0; counter < MEMORY_COUNTERS; counter++) {
 		struct bpf_perf_event_value now = {}, *since = &span->since[counter];
 

@@ -25,6 +25,9 @@ Kind = Literal["raw_tracepoint", "fentry", "fexit", "kprobe", "kretprobe", "perf
 SLOTS_PER_OCTAVE_BITS = 4
 """16 slots per power of two: a quantile read from its slot is within 3.1 % of the exact one."""
 
+RESULT = -1
+"""The position of what a function returns, in `kretprobe`."""
+
 HISTOGRAM_SLOTS = 640
 """Reaches 2^43 ns (2.4 hours); what is longer is counted in the last slot and exact in `max`."""
 
@@ -37,9 +40,12 @@ class Source:
     """A place in the kernel that can feed a hook.
 
     `args` says where each of the hook's parameters comes from: a position among the place's own arguments (in `fexit`
-    the return value comes last, in `kretprobe` it is the only one), or a C expression over the parameters before it.
+    the return value comes after them, in `kretprobe` it is RESULT), or a C expression over the parameters before it.
     Empty: same position, same type.  `perf` is a counter that overflows at each event, by perf's own name for it
     (kernel/perf_events.py); it has no arguments.
+
+    What a `kretprobe` wants besides the result, a kprobe keeps for it from the function's entry (probes/returns.h).  A
+    call that was under way when the two were attached is not seen to return.
 
     `own` are the place's first arguments, with the types that they must have: for expressions to use.
     """
@@ -61,16 +67,16 @@ def fentry(target: str, *args: int | str, own: tuple[str, ...] = ()) -> Source:
     return Source("fentry", target, args, own)
 
 
-def fexit(target: str, *args: int | str) -> Source:
-    return Source("fexit", target, args)
+def fexit(target: str, *args: int | str, own: tuple[str, ...] = ()) -> Source:
+    return Source("fexit", target, args, own)
 
 
-def kprobe(target: str, *args: int | str) -> Source:
-    return Source("kprobe", target, args)
+def kprobe(target: str, *args: int | str, own: tuple[str, ...] = ()) -> Source:
+    return Source("kprobe", target, args, own)
 
 
-def kretprobe(target: str, *args: int | str) -> Source:
-    return Source("kretprobe", target, args)
+def kretprobe(target: str, *args: int | str, own: tuple[str, ...] = ()) -> Source:
+    return Source("kretprobe", target, args, own)
 
 
 def perf(target: str, *args: int | str) -> Source:

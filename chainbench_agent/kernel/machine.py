@@ -30,10 +30,10 @@ from chainbench_agent.plan import EVERYTHING, Plan
 from chainbench_agent.spec import Hook, Module, Names
 
 _CONFIG = struct.Struct("=QQIIIIIIII")  # struct cb_config of probes/common.h
-_LOSS = struct.Struct("=QQQQ")  # struct cb_loss
+_LOSS = struct.Struct("=QQQQQ")  # struct cb_loss
 _IDENTITY = struct.Struct("=IIQ")  # struct cb_identity of probes/identify.h
 _CALL_KINDS = struct.Struct("=II")  # struct cb_call_kinds of probes/calls.h
-LOSS_CAUSES = ("task_collisions", "unseen_switches", "keys_full", "members_full")
+LOSS_CAUSES = ("task_collisions", "unseen_switches", "keys_full", "members_full", "returns_missed")
 """The members of struct cb_loss, in order."""
 
 
@@ -258,7 +258,7 @@ class Machine:
     def _keyed(self) -> list[str]:
         declared = [f"{m.name}_{name}" for m in self.modules for name in m.own_maps]
         own = [name for name in declared if self._maps[name].entries > 1]
-        shared = ("cb_members", "cb_ended_threads", "cb_requests", "cb_bios")
+        shared = ("cb_members", "cb_ended_threads", "cb_requests", "cb_bios", "cb_entered")
         return [*own, *(name for name in shared if name in self._maps)]
 
     def _hashes(self, module: Module) -> dict[str, dict[bytes, bytes]]:

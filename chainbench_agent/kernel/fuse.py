@@ -109,11 +109,7 @@ def fuse(
     raised = frozenset().union(*map(_raised_in, machines.values()))
     bits = {module.name: 1 << place for place, module in enumerate(modules)}
     wanted = [hook for hook in hooks if hook.name in follows or any(hook.name in on for on in handled.values())]
-    programs = [
-        Program(program_name(hook, source, index), hook.name, source)
-        for hook in wanted
-        for index, source in enumerate(sources(hook))
-    ]
+    programs = [program for hook in wanted for program in _programs(hook, sources(hook))]
     placed = {hook.name: hook for hook in hooks}
     parts = [
         _defines(has_field, {"COUNTERS": 0} | dict(host)),
@@ -125,11 +121,15 @@ def fuse(
         *machines.values(),
         *(_raise(hook, handled, bits) for hook in wanted if not hook.raised_on),
         _read("identify.h"),
-        *([_read("returns.h")] if any(len(program.parts) > 1 for program in programs) else []),
+        _read("returns.h") if any(len(program.parts) > 1 for program in programs) else "",
         *(entry(program, placed[program.hook], follows, number) for number, program in enumerate(programs)),
     ]
     text = re.sub(r"^#pragma once\n", "", "\n".join(parts), flags=re.MULTILINE)
     return Unit(text, tuple(programs), _maps(text), follows)
+
+
+def _programs(hook: Hook, sources: Iterable[Source]) -> list[Program]:
+    return [Program(program_name(hook, source, index), hook.name, source) for index, source in enumerate(sources)]
 
 
 def _read(name: str) -> str:

@@ -17,7 +17,7 @@ struct cb_entered {
 BPF_TABLE("hash", struct cb_entered_key, struct cb_entered, cb_entered, CB_ENTERED_ENTRIES);
 
 // Also before the run: a call may begin then, and return in it.  The kernel follows only so many calls of a function at
-// once, by default one for each CPU, and does not see the others return.
+// once (Debian's 5.10 as many as there are CPUs), and does not see the others return.
 static __always_inline void cb_enter(struct cb_event *ev, u32 function, struct cb_entered *entered)
 {
 	struct cb_entered_key key = { .tid = bpf_get_current_pid_tgid(), .function = function };

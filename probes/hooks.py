@@ -99,16 +99,15 @@ def _return(function: str) -> str:
     return f"{function.strip('_').removesuffix('_slowpath')}_leave"
 
 
-def _slow_path(kind: str, function: str) -> tuple[Hook, Hook]:
+def _slow_path(param: str, function: str) -> tuple[Hook, Hook]:
     """Linux 16edd9b511a1 ("locking: Add lock contention tracepoints") (in v5.19) made these two unnecessary.
 
-    No kprobes where spin locks are waited for: a kretprobe takes some itself, and what keeps arguments is a hash.
+    No kprobes: more threads wait at once than a kretprobe follows, and for spin locks it takes some itself.
     """
-    use = partial(Hook, params=(SLOW_PATHS[kind][0],), stands_in_for=CONTENTION, timed=False)
-    entry, exit_ = ((fentry,), (fexit,)) if kind == "spin" else ((fentry, kprobe), (fexit, kretprobe))
+    use = partial(Hook, params=(param,), stands_in_for=CONTENTION, timed=False)
     return (
-        use(_entry(function), sources=tuple(source(function, 0) for source in entry)),
-        use(_return(function), sources=tuple(source(function, 0) for source in exit_)),
+        use(_entry(function), sources=(fentry(function, 0),)),
+        use(_return(function), sources=(fexit(function, 0),)),
     )
 
 
@@ -247,7 +246,7 @@ HOOKS = (
     # locks of the kernel: raised by contention.h
     _tracepoint("contention_begin", "void *lock", "unsigned int flags"),
     _tracepoint("contention_end", "void *lock"),
-    *(hook for kind, (_, functions) in SLOW_PATHS.items() for name in functions for hook in _slow_path(kind, name)),
+    *(hook for param, functions in SLOW_PATHS.values() for name in functions for hook in _slow_path(param, name)),
     *(
         _raised(
             f"{kind}_waited",

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // network.c - what went through TCP and UDP sockets, over IPv4 and IPv6.  Whose it was: network.h
 
-#define NETWORK_PEEK 0x02        // MSG_PEEK: it will be received again
-#define NETWORK_ERRORS 0x2000    // MSG_ERRQUEUE: it was sent from here
-#define NETWORK_RCV_SHUTDOWN 0x1 // RCV_SHUTDOWN: nothing can come
-#define NETWORK_FIRST 16         // segments of a socket that are all looked at
+#define NETWORK_PEEK 0x02     // MSG_PEEK: it will be received again
+#define NETWORK_ERRORS 0x2000 // MSG_ERRQUEUE: it was sent from here
+#define NETWORK_FIRST 16      // segments of a socket that are all looked at
 #define NETWORK_SAMPLING 16
 
 static __always_inline void network_on_inet_sock_set_state(struct cb_event *ev,
@@ -16,7 +15,7 @@ static __always_inline void network_on_inet_sock_set_state(struct cb_event *ev,
 	u64 one = 1;
 	struct network_socket *socket;
 
-	if (sk->sk_protocol != IPPROTO_TCP)
+	if (network_protocol(sk) != IPPROTO_TCP)
 		return;
 	if (newstate == TCP_SYN_SENT) // perhaps once more, and its counts begin again
 		network_sockets.delete(&sk);
@@ -110,7 +109,7 @@ static __always_inline u16 network_call(struct cb_event *ev, struct cb_network *
 
 	if (network_knows(ev, socket)) // to look up is faster than to read
 		return socket->counted ? IPPROTO_TCP : 0;
-	protocol = sk->sk_protocol;
+	protocol = network_protocol(sk);
 	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
 		return 0;
 	if (!network_is(sk, protocol == IPPROTO_TCP ? NETWORK_STREAM : NETWORK_DATAGRAM))
@@ -156,7 +155,7 @@ static __always_inline void network_receive(struct cb_event *ev, struct cb_netwo
 			__sync_fetch_and_add(&process->network_tcp_bytes_received, bytes);
 		return;
 	}
-	if (!bytes && sk->sk_shutdown & NETWORK_RCV_SHUTDOWN)
+	if (!bytes && network_is_shut(sk))
 		return; // the end, and no datagram
 	network->udp_packets++;
 	network->udp_packets_received++;

@@ -16,8 +16,8 @@ from chainbench_agent.kernel.symbols import Symbols
 from chainbench_agent.kernel.target import KernelTarget, Kind, cgroup_threads, leave, schedstat, sleepers
 from chainbench_agent.spec import Module, Names
 
-_LOSS = struct.Struct("=QQQQ")  # struct cb_loss of probes/common.h
-LOSS_CAUSES = ("task_collisions", "unseen_switches", "keys_full", "members_full")
+_LOSS = struct.Struct("=QQQQQ")  # struct cb_loss of probes/common.h
+LOSS_CAUSES = ("task_collisions", "unseen_switches", "keys_full", "members_full", "returns_missed")
 """The members of struct cb_loss, in order."""
 
 

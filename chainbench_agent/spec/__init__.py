@@ -14,7 +14,18 @@ series, the documentation.
 In the evidence, a name ending in `_ns` becomes `_ms` (or `_us` in a distribution).
 """
 
-from chainbench_agent.spec.hooks import Hook, Kind, Source, fentry, fexit, kprobe, kretprobe, perf, raw_tracepoint
+from chainbench_agent.spec.hooks import (
+    RESULT,
+    Hook,
+    Kind,
+    Source,
+    fentry,
+    fexit,
+    kprobe,
+    kretprobe,
+    perf,
+    raw_tracepoint,
+)
 from chainbench_agent.spec.metrics import (
     HISTOGRAM_SLOTS,
     PERCPU_VALUE_LIMIT,
@@ -34,6 +45,7 @@ from chainbench_agent.spec.module import Module
 __all__ = [
     "HISTOGRAM_SLOTS",
     "PERCPU_VALUE_LIMIT",
+    "RESULT",
     "SLOTS_PER_OCTAVE_BITS",
     "Counter",
     "Derived",

@@ -7,15 +7,21 @@ from typing import Literal
 
 Kind = Literal["raw_tracepoint", "fentry", "fexit", "kprobe", "kretprobe", "perf"]
 
+RESULT = -1
+"""The position of what a function returns, in `kretprobe`."""
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
     """A place in the kernel that can feed a hook.
 
     `args` says where each of the hook's parameters comes from: a position among the place's own arguments (in `fexit`
-    the return value comes last, in `kretprobe` it is the only one), or a C expression over the parameters before it.
+    the return value comes after them, in `kretprobe` it is RESULT), or a C expression over the parameters before it.
     Empty: same position, same type.  `perf` is a counter that overflows at each event, by perf's own name for it
     (kernel/perf_events.py); it has no arguments.
+
+    What a `kretprobe` wants besides the result, a kprobe keeps for it from the function's entry (probes/returns.h).  A
+    call that was under way when the two were attached is not seen to return.
 
     `own` are the place's first arguments, with the types that they must have: for expressions to use.
     """
@@ -37,16 +43,16 @@ def fentry(target: str, *args: int | str, own: tuple[str, ...] = ()) -> Source:
     return Source("fentry", target, args, own)
 
 
-def fexit(target: str, *args: int | str) -> Source:
-    return Source("fexit", target, args)
+def fexit(target: str, *args: int | str, own: tuple[str, ...] = ()) -> Source:
+    return Source("fexit", target, args, own)
 
 
-def kprobe(target: str, *args: int | str) -> Source:
-    return Source("kprobe", target, args)
+def kprobe(target: str, *args: int | str, own: tuple[str, ...] = ()) -> Source:
+    return Source("kprobe", target, args, own)
 
 
-def kretprobe(target: str, *args: int | str) -> Source:
-    return Source("kretprobe", target, args)
+def kretprobe(target: str, *args: int | str, own: tuple[str, ...] = ()) -> Source:
+    return Source("kretprobe", target, args, own)
 
 
 def perf(target: str, *args: int | str) -> Source:

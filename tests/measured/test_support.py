@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -27,10 +28,15 @@ def column(collector):
         found[module.name] = {
             key: {"sources": status.sources[key]}
             if key in status.sources
-            else {"unavailable": status.unavailable.get(key) or status.reason}
+            else {"unavailable": without_model(status.unavailable.get(key) or status.reason)}
             for key in map(reported_key, module.reported)
         }
     return found
+
+
+def without_model(reason):
+    """What a counter is called differs between CPUs, and a kernel's column shall not."""
+    return re.sub(r"perf event \S+: ", "", reason)
 
 
 def column_name(cache_dir):

@@ -42,6 +42,7 @@ def test_faults(kernel, user):
     """Of the target's threads, and of the process they belong to."""
     other, second = kernel.task(20), kernel.task(11, tgid=10)
     kernel.at(1000).tree(10).begin()
+    kernel.born(user)  # a process is told of since one of its threads was seen
 
     for task in (user, second, other, kernel.task(AGENT)):
         kernel.fire("minor_fault_0", current=task)

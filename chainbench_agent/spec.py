@@ -65,8 +65,8 @@ def fexit(target: str, *args: int | str) -> Source:
     return Source("fexit", target, args)
 
 
-def kprobe(target: str, *args: int | str) -> Source:
-    return Source("kprobe", target, args)
+def kprobe(target: str, *args: int | str, own: tuple[str, ...] = ()) -> Source:
+    return Source("kprobe", target, args, own)
 
 
 def kretprobe(target: str, *args: int | str) -> Source:

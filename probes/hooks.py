@@ -6,7 +6,7 @@ and attaches is used.  Version numbers are never compared.
 
 from functools import partial
 
-from chainbench_agent.spec import Hook, fentry, fexit, perf, raw_tracepoint
+from chainbench_agent.spec import Hook, fentry, fexit, kprobe, perf, raw_tracepoint
 
 TASK = "struct task_struct *"
 SOCK = "struct sock *"
@@ -141,7 +141,7 @@ HOOKS = (
         (
             raw_tracepoint("mm_filemap_get_pages"),
             *(
-                fentry(
+                at(
                     function,
                     "cb_read_mapping(iocb)",
                     "cb_read_first(iocb)",
@@ -150,6 +150,7 @@ HOOKS = (
                 )
                 # the same function, before v5.12 and since
                 for function in ("generic_file_buffered_read", "filemap_read")
+                for at in (fentry, kprobe)
             ),
         ),
         timed=False,

@@ -127,7 +127,7 @@ class UserSpace:
             arguments = (self.library.shim_regs(ctypes.c_void_p((current or self.idle).address)), *arguments[1:])
         plain = (argument.address if isinstance(argument, Task) else argument for argument in arguments)
         name = entry if entry.startswith(("kfunc__", "kretfunc__")) else f"cb_{entry}"
-        getattr(self.library, name)((ctypes.c_uint64 * 8)(*plain))
+        getattr(self.library, name)((ctypes.c_uint64 * 24)(*plain))
 
     def switch(self, out, into, state=0, *, cpu=0, preempt=False):
         """`out` leaves the CPU for `into`; state 0: it could have gone on."""

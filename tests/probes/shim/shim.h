@@ -391,6 +391,8 @@ struct folio *shim_folio(struct file *file, u32 pages)
 
 // ---- helpers
 
+#define PT_REGS_PARM1(regs) ((regs)->di)
+#define PT_REGS_PARM2(regs) ((regs)->si)
 #define bpf_ktime_get_ns() shim_now_ns
 #define bpf_get_smp_processor_id() shim_cpu
 #define bpf_get_prandom_u32() (shim_random++)

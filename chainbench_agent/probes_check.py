@@ -86,7 +86,7 @@ def _check(modules: tuple[Module, ...], name: str, cache_dir: Path) -> UnitCheck
 
 def _examine(unit: LoadedUnit, name: str, seconds: float) -> UnitCheck:
     loaded = unit.loaded
-    entries = {program.name: program for program in unit.unit.programs}
+    entries = {part.name: part for program in unit.unit.programs for part in program.parts}
     fed = {entries[program].hook for program in loaded.programs if program in entries}
     tried = dict.fromkeys(program.hook for program in entries.values())
     return UnitCheck(

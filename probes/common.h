@@ -2,7 +2,7 @@
 // common.h - what every handler may use: the run's configuration, the event at hand, histograms.
 //
 // The generated unit (chainbench_agent/kernel/fuse.py) defines before this file:
-//   CB_SLOTS, CB_SLOT_BITS   the shape of a histogram, from chainbench_agent/spec.py
+//   CB_SLOTS, CB_SLOT_BITS   the shape of a histogram, from chainbench_agent/spec/metrics.py
 //   CB_TASKS, CB_MEMBERS     task records, a power of two; processes in a target
 
 #pragma once
@@ -42,12 +42,13 @@ struct cb_config {
 };
 BPF_ARRAY(cb_config, struct cb_config, 1);
 
-// What was lost, by cause; see LOSS_CAUSES in chainbench_agent/kernel/machine.py.
+// What was lost, by cause; see LOSS_CAUSES in chainbench_agent/kernel/reader.py.
 struct cb_loss {
 	u64 task_collisions; // no task record was free for a thread
 	u64 unseen_switches; // a thread entered or left a CPU, and what came before was not seen
 	u64 keys_full;       // a bounded hash had no room for a key
 	u64 members_full;    // a process of the target was not followed, or in a cgroup not counted
+	u64 returns_missed;  // a function of the kernel was called, and its return not seen
 };
 BPF_PERCPU_ARRAY(cb_loss, struct cb_loss, 1);
 
@@ -107,6 +108,14 @@ static __always_inline void cb_lose_member(void)
 
 	if (loss)
 		loss->members_full++;
+}
+
+static __always_inline void cb_lose_return(void)
+{
+	struct cb_loss *loss = cb_lost();
+
+	if (loss)
+		loss->returns_missed++;
 }
 
 static __always_inline void cb_lose_key(void)

@@ -158,6 +158,15 @@ static __always_inline u32 cb_pages(struct page *page)
 	return pages;
 }
 
+// Of what a function of the kernel was called with, which BCC does not read by itself.
+static __always_inline struct sock *cb_sock_of(struct socket *socket)
+{
+	struct sock *sk = NULL;
+
+	bpf_probe_read_kernel(&sk, sizeof(sk), &socket->sk);
+	return sk;
+}
+
 // What a buffered read asks for: pages of a file from the first to the last.
 static __always_inline struct address_space *cb_read_mapping(struct kiocb *iocb)
 {

@@ -21,7 +21,7 @@ static __always_inline bool contention_spin_ends(struct cb_event *ev, u64 lock)
 
 	if (!spins)
 		return false;
-#pragma unroll
+#pragma clang loop unroll(disable)
 	for (u32 level = 0; level < CB_SPIN_NESTING; level++)
 		if (spins->of[level].lock == lock && spins->of[level].tid == tid)
 			wait = &spins->of[level];

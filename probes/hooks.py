@@ -6,7 +6,7 @@ and attaches is used.  Version numbers are never compared.
 
 from functools import partial
 
-from chainbench_agent.spec import Hook, fentry, fexit, kprobe, perf, raw_tracepoint
+from chainbench_agent.spec import RESULT, Hook, fentry, fexit, kprobe, kretprobe, perf, raw_tracepoint
 
 TASK = "struct task_struct *"
 SOCK = "struct sock *"
@@ -57,16 +57,24 @@ REQUESTS = ("block_rq_issue", "block_rq_requeue", "block_rq_complete", "block_bi
 """What the life of a block request is seen by; the last two say whose it is."""
 
 
-def _sock(name: str, params: tuple[str, ...], tracepoint: str, call: str, places: tuple[int, ...]) -> tuple[Hook, Hook]:
-    """Two hooks of one event: a tracepoint sees calls on all sockets; without it each family's function is asked."""
+def _sock(name: str, params: tuple[str, ...], tracepoint: str, call: str, *places: int) -> tuple[Hook, Hook]:
+    """Two hooks of one event: a tracepoint sees calls on all sockets; without it each family's function is asked.
+
+    `places`: of the result in `fexit`, and of the parameters that come after it.
+    """
     params = (f"{SOCK}sk", *params)
-    socket = "((struct socket *)ctx[0])->sk"
     # Linux 6e6eda44b939 ("sock: add tracepoint for send recv length") (in v6.3)
     any_family = raw_tracepoint(tracepoint)
-    ipv4, ipv6 = (fexit(f"{family}_{call}", socket, *places) for family in ("inet", "inet6"))
+    ipv4, ipv6 = (
+        (
+            fexit(f"{family}_{call}", "cb_sock_of(socket)", *places, own=("struct socket *socket",)),
+            kretprobe(f"{family}_{call}", "cb_sock_of(socket)", RESULT, *places[1:], own=("struct socket *socket",)),
+        )
+        for family in ("inet", "inet6")
+    )
     return (
-        Hook(name, params, (any_family, ipv4), timed=False),
-        Hook(f"{name}6", params, (ipv6,), timed=False, unless=any_family),
+        Hook(name, params, (any_family, *ipv4), timed=False),
+        Hook(f"{name}6", params, ipv6, timed=False, unless=any_family),
     )
 
 
@@ -92,7 +100,10 @@ def _return(function: str) -> str:
 
 
 def _slow_path(param: str, function: str) -> tuple[Hook, Hook]:
-    """Linux 16edd9b511a1 ("locking: Add lock contention tracepoints") (in v5.19) made these two unnecessary."""
+    """Linux 16edd9b511a1 ("locking: Add lock contention tracepoints") (in v5.19) made these two unnecessary.
+
+    No kprobes: more threads wait at once than a kretprobe follows, and for spin locks it takes some itself.
+    """
     use = partial(Hook, params=(param,), stands_in_for=CONTENTION, timed=False)
     return (
         use(_entry(function), sources=(fentry(function, 0),)),
@@ -141,16 +152,16 @@ HOOKS = (
         (
             raw_tracepoint("mm_filemap_get_pages"),
             *(
-                at(
+                probe(
                     function,
                     "cb_read_mapping(iocb)",
                     "cb_read_first(iocb)",
                     "cb_read_last(iocb, to)",
                     own=("struct kiocb *iocb", "struct iov_iter *to"),
                 )
+                for probe in (fentry, kprobe)
                 # the same function, before v5.12 and since
                 for function in ("generic_file_buffered_read", "filemap_read")
-                for at in (fentry, kprobe)
             ),
         ),
         timed=False,
@@ -188,13 +199,13 @@ HOOKS = (
         timed=False,
     ),
     # network: what goes through sockets
-    *_sock("sock_sent", ("int bytes",), "sock_send_length", "sendmsg", (3,)),
-    *_sock("sock_received", ("int bytes", "int flags"), "sock_recv_length", "recvmsg", (4, 3)),
+    *_sock("sock_sent", ("int bytes",), "sock_send_length", "sendmsg", 3),
+    *_sock("sock_received", ("int bytes", "int flags"), "sock_recv_length", "recvmsg", 4, 3),
     # Linux dc97391e6610 ("sock: Remove ->sendpage*() in favour of sendmsg(MSG_SPLICE_PAGES)") (in v6.5)
     Hook(
         "sent_pages",
         (f"{SOCK}sk", "int bytes"),
-        (fexit("tcp_sendpage", 0, 5),),
+        (fexit("tcp_sendpage", 0, 5), kretprobe("tcp_sendpage", 0, RESULT)),
         timed=False,
         unless=fexit("splice_to_socket"),
     ),

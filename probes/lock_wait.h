@@ -64,7 +64,7 @@ static __always_inline struct cb_lock_wait *cb_lock_spin_slot(struct cb_event *e
 		spins->of[1].lock = spins->of[2].lock = spins->of[3].lock = 0;
 		return &spins->of[0];
 	}
-#pragma unroll
+#pragma clang loop unroll(disable)
 	for (u32 level = 1; level < CB_SPIN_NESTING; level++)
 		if (!cb_lock_is_on(ev, &spins->of[level]))
 			return &spins->of[level];
@@ -76,7 +76,7 @@ static __always_inline struct cb_lock_wait *cb_lock_slot(struct cb_event *ev, u3
 {
 	struct cb_lock_wait *wait, *free = NULL;
 
-#pragma unroll
+#pragma clang loop unroll(disable)
 	for (u32 way = 0; way < 4; way++) {
 		u32 index = (tid & (CB_LOCK_WAITS - 1)) ^ way;
 

@@ -1,10 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // network.c - what went through TCP and UDP sockets, over IPv4 and IPv6.  Whose it was: network.h
 
-#define NETWORK_PEEK 0x02        // MSG_PEEK: it will be received again
-#define NETWORK_ERRORS 0x2000    // MSG_ERRQUEUE: it was sent from here
-#define NETWORK_RCV_SHUTDOWN 0x1 // RCV_SHUTDOWN: nothing can come
-#define NETWORK_FIRST 16         // segments of a socket that are all looked at
+#ifdef CB_FUSED // the agent's: one program per hook, see chainbench_agent/kernel/fuse.py
+
+#define NETWORK_PEEK 0x02     // MSG_PEEK: it will be received again
+#define NETWORK_ERRORS 0x2000 // MSG_ERRQUEUE: it was sent from here
+#define NETWORK_FIRST 16      // segments of a socket that are all looked at
 #define NETWORK_SAMPLING 16
 
 static __always_inline void network_on_inet_sock_set_state(struct cb_event *ev,
@@ -16,7 +17,7 @@ static __always_inline void network_on_inet_sock_set_state(struct cb_event *ev,
 	u64 one = 1;
 	struct network_socket *socket;
 
-	if (sk->sk_protocol != IPPROTO_TCP)
+	if (network_protocol(sk) != IPPROTO_TCP)
 		return;
 	if (newstate == TCP_SYN_SENT) // perhaps once more, and its counts begin again
 		network_sockets.delete(&sk);
@@ -110,7 +111,7 @@ static __always_inline u16 network_call(struct cb_event *ev, struct cb_network *
 
 	if (network_knows(ev, socket)) // to look up is faster than to read
 		return socket->counted ? IPPROTO_TCP : 0;
-	protocol = sk->sk_protocol;
+	protocol = network_protocol(sk);
 	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
 		return 0;
 	if (!network_is(sk, protocol == IPPROTO_TCP ? NETWORK_STREAM : NETWORK_DATAGRAM))
@@ -156,7 +157,7 @@ static __always_inline void network_receive(struct cb_event *ev, struct cb_netwo
 			__sync_fetch_and_add(&process->network_tcp_bytes_received, bytes);
 		return;
 	}
-	if (!bytes && sk->sk_shutdown & NETWORK_RCV_SHUTDOWN)
+	if (!bytes && network_is_shut(sk))
 		return; // the end, and no datagram
 	network->udp_packets++;
 	network->udp_packets_received++;
@@ -196,3 +197,123 @@ static __always_inline void network_on_sock_received6(struct cb_event *ev,
 {
 	network_receive(ev, network, sk, bytes, flags);
 }
+
+#else // CB_FUSED
+
+// Without the agent: a plain BCC program, to load and attach by hand.
+//
+//   b = BPF(src_file="probes/network.c")
+//   b.attach_kprobe(event="tcp_sendmsg", fn_name="trace_tcp_sendmsg")
+//   b["tcp_bandwidth"].items()    # pid -> bytes_sent, bytes_received, …
+//
+//   function                    attach to                          counts
+//   trace_tcp_connect           kprobe tcp_v4_connect, tcp_v6_…    attempts
+//   trace_tcp_sendmsg           kprobe tcp_sendmsg                 calls, and the bytes that they were asked to send
+//   trace_tcp_recvmsg           kprobe tcp_cleanup_rbuf            bytes received (too many before Linux 6.1)
+//   trace_tcp_retransmit_skb    kprobe __tcp_retransmit_skb        retransmissions, by who happens to run then
+//   trace_udp_sendmsg           kprobe udp_sendmsg, udpv6_sendmsg  datagrams and their bytes
+//   trace_udp_recvmsg           kprobe skb_consume_udp             datagrams and their bytes
+
+#include <net/sock.h>
+
+struct traffic {
+	u64 bytes_sent;
+	u64 bytes_received;
+	u64 sends;
+	u64 receives;
+	u64 connects;
+	u64 retransmissions;
+};
+BPF_HASH(tcp_bandwidth, u32, struct traffic);
+BPF_HASH(udp_bandwidth, u32, struct traffic);
+
+static __always_inline u32 current_pid(void)
+{
+	return bpf_get_current_pid_tgid() >> 32;
+}
+
+static __always_inline struct traffic *tcp_of_current(void)
+{
+	struct traffic none = {};
+	u32 pid = current_pid();
+
+	return tcp_bandwidth.lookup_or_try_init(&pid, &none);
+}
+
+static __always_inline struct traffic *udp_of_current(void)
+{
+	struct traffic none = {};
+	u32 pid = current_pid();
+
+	return udp_bandwidth.lookup_or_try_init(&pid, &none);
+}
+
+int trace_tcp_connect(struct pt_regs *ctx)
+{
+	struct traffic *traffic = tcp_of_current();
+
+	if (traffic)
+		__sync_fetch_and_add(&traffic->connects, 1);
+	return 0;
+}
+
+int trace_tcp_sendmsg(struct pt_regs *ctx, struct sock *sk, struct msghdr *message, size_t size)
+{
+	struct traffic *traffic = tcp_of_current();
+
+	if (traffic) {
+		__sync_fetch_and_add(&traffic->sends, 1);
+		__sync_fetch_and_add(&traffic->bytes_sent, size);
+	}
+	return 0;
+}
+
+int trace_tcp_recvmsg(struct pt_regs *ctx, struct sock *sk, int copied)
+{
+	struct traffic *traffic;
+
+	if (copied <= 0)
+		return 0;
+	traffic = tcp_of_current();
+	if (traffic) {
+		__sync_fetch_and_add(&traffic->receives, 1);
+		__sync_fetch_and_add(&traffic->bytes_received, copied);
+	}
+	return 0;
+}
+
+int trace_tcp_retransmit_skb(struct pt_regs *ctx)
+{
+	struct traffic *traffic = tcp_of_current();
+
+	if (traffic)
+		__sync_fetch_and_add(&traffic->retransmissions, 1);
+	return 0;
+}
+
+int trace_udp_sendmsg(struct pt_regs *ctx, struct sock *sk, struct msghdr *message, size_t size)
+{
+	struct traffic *traffic = udp_of_current();
+
+	if (traffic) {
+		__sync_fetch_and_add(&traffic->sends, 1);
+		__sync_fetch_and_add(&traffic->bytes_sent, size);
+	}
+	return 0;
+}
+
+int trace_udp_recvmsg(struct pt_regs *ctx, struct sock *sk, struct sk_buff *datagram, int size)
+{
+	struct traffic *traffic;
+
+	if (size < 0)
+		return 0;
+	traffic = udp_of_current();
+	if (traffic) {
+		__sync_fetch_and_add(&traffic->receives, 1);
+		__sync_fetch_and_add(&traffic->bytes_received, size);
+	}
+	return 0;
+}
+
+#endif // CB_FUSED

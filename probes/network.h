@@ -9,6 +9,7 @@
 
 #define NETWORK_STREAM 1 // enum sock_type
 #define NETWORK_DATAGRAM 2
+#define NETWORK_RCV_SHUTDOWN 0x1 // RCV_SHUTDOWN: nothing can come
 
 // A TCP socket that was used in this run.
 struct network_socket {
@@ -24,14 +25,41 @@ BPF_TABLE("hash", struct sock *, struct network_socket, network_sockets, NETWORK
 // Connections that came in this run, until somebody uses them.
 BPF_TABLE("hash", struct sock *, u64, network_waiting, NETWORK_WAITING_ENTRIES);
 
+// Sockets are read explicitly: BCC would do so for a pointer from a tracepoint, but not for one from a function, and here
+// both come.
+static __always_inline u16 network_protocol(struct sock *sk)
+{
+	u16 protocol = 0;
+
+	bpf_probe_read_kernel(&protocol, sizeof(protocol), &sk->sk_protocol);
+	return protocol;
+}
+
+static __always_inline bool network_is_shut(struct sock *sk)
+{
+	u8 shutdown = 0;
+
+	bpf_probe_read_kernel(&shutdown, sizeof(shutdown), &sk->sk_shutdown);
+	return shutdown & NETWORK_RCV_SHUTDOWN;
+}
+
+static __always_inline bool network_is_owned(struct sock *sk)
+{
+	int owned = 0;
+
+	bpf_probe_read_kernel(&owned, sizeof(owned), &sk->sk_lock.owned);
+	return owned;
+}
+
 // Whether the protocol of this type of socket is the internet's: netlink has numbers of its own, a raw socket any.
 static __always_inline bool network_is(struct sock *sk, u16 type)
 {
-	u16 family;
+	u16 found = 0, family = 0;
 
-	if (sk->sk_type != type)
+	bpf_probe_read_kernel(&found, sizeof(found), &sk->sk_type);
+	if (found != type)
 		return false;
-	family = sk->__sk_common.skc_family;
+	bpf_probe_read_kernel(&family, sizeof(family), &sk->__sk_common.skc_family);
 	return family == AF_INET || family == AF_INET6;
 }
 
@@ -128,7 +156,7 @@ network_user(struct cb_event *ev, struct cb_network *network, struct sock *sk)
 {
 	struct network_socket *socket = network_sockets.lookup(&sk);
 
-	if (socket || !sk->sk_lock.owned)
+	if (socket || !network_is_owned(sk))
 		return socket;
 	network_use(ev, network, sk, NULL, cb_current_counts(ev));
 	return network_sockets.lookup(&sk);

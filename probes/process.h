@@ -17,8 +17,8 @@ BPF_F_TABLE("array", u32, struct cb_process, cb_processes, CB_PROCESSES, BPF_F_M
 // Linux before v5.12 has no compare-and-swap for BPF, but it can add and then look: two never both see one.
 BPF_ARRAY(cb_process_claims, u32, CB_PROCESS_SETS);
 
-#define CB_CLAIM_ATTEMPTS 3
-#define CB_CLAIM_LOOKS 32 // a claim is made in less than a microsecond
+#define CB_CLAIM_ATTEMPTS 2
+#define CB_CLAIM_LOOKS 8 // a claim is made in less than a microsecond
 
 // So long after its end nothing that a process did is still being added to its record on another CPU.
 #define CB_PROCESS_GRACE_NS 1000000
@@ -33,7 +33,7 @@ static __always_inline struct cb_process *cb_process_at(u32 tgid, u32 way)
 // The record of a process in which a counted thread was seen; NULL if there is none.
 static __always_inline struct cb_process *cb_process_of(struct cb_event *ev, u32 tgid)
 {
-#pragma unroll
+#pragma clang loop unroll(disable)
 	for (u32 way = 0; way < 4; way++) {
 		struct cb_process *process = cb_process_at(tgid, way);
 
@@ -50,7 +50,7 @@ static __always_inline u32 cb_process_way(struct cb_event *ev, u32 tgid)
 	u64 now_ns = cb_now(ev), shortest_ns = ~0ULL;
 	u32 chosen = 4;
 
-#pragma unroll
+#pragma clang loop unroll(disable)
 	for (u32 way = 0; way < 4; way++) {
 		struct cb_process *process = cb_process_at(tgid, way);
 		u64 lived_ns = ~0ULL;
@@ -111,7 +111,7 @@ static __always_inline struct cb_process *cb_meet_process(struct cb_event *ev,
 	claims = cb_process_claims.lookup(&set);
 	if (!claims)
 		return NULL;
-#pragma unroll
+#pragma clang loop unroll(disable)
 	for (u32 attempt = 0; attempt < CB_CLAIM_ATTEMPTS && !alone; attempt++) {
 		for (u32 look = 0; look < CB_CLAIM_LOOKS && *(volatile u32 *)claims; look++)
 			;

@@ -49,7 +49,7 @@ static __always_inline void cb_exchange(struct cb_event *ev, u32 from, u32 to)
 		return;
 	one = (u64 *)task;
 	other = (u64 *)leader;
-#pragma unroll
+#pragma clang loop unroll(disable)
 	for (u32 i = 0; i < sizeof(*task) / sizeof(word); i++) {
 		word = one[i];
 		one[i] = other[i];
@@ -69,15 +69,14 @@ static __always_inline struct cb_task *cb_leaving(struct cb_event *ev, struct ta
 	u32 unused;
 	struct cb_task *task;
 
-	if (entered == prev->pid)
-		return cb_task_of(ev, prev);
-	if (!dead) {
-		cb_exchange(ev, entered, prev->pid);
-		return cb_task_of(ev, prev);
+	if (entered != prev->pid && dead) {
+		// a leader whose number was taken: whether its record followed yet depends on who was seen first
+		task = cb_find(ev, prev->pid, &unused);
+		return task && task->born == entered ? task : cb_find(ev, entered, &unused);
 	}
-	// a leader whose number was taken: whether its record followed yet depends on who was seen first
-	task = cb_find(ev, prev->pid, &unused);
-	return task && task->born == entered ? task : cb_find(ev, entered, &unused);
+	if (entered != prev->pid)
+		cb_exchange(ev, entered, prev->pid);
+	return cb_task_of(ev, prev);
 }
 
 // Whether a thread that could go on was taken off its CPU because its group may not run.

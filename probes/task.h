@@ -197,7 +197,7 @@ static __always_inline struct cb_task *cb_find(struct cb_event *ev, u32 tid, u32
 	u32 index;
 
 	*free = CB_TASKS;
-#pragma unroll
+#pragma clang loop unroll(disable)
 	for (u32 way = 0; way < 4; way++) {
 		index = (tid & (CB_TASKS - 1)) ^ way;
 		task = cb_tasks.lookup(&index);
@@ -256,12 +256,29 @@ static __always_inline struct cb_task *cb_current_task(struct cb_event *ev)
 	return task && task->counted ? task : NULL;
 }
 
-// Whether what the current thread does counts.
+// The same, for hooks that leave it to others to make records: small, because it is in most programs.
+static __always_inline struct cb_task *cb_current_known(struct cb_event *ev)
+{
+	u32 unused;
+	struct cb_task *task = cb_find(ev, bpf_get_current_pid_tgid(), &unused);
+
+	return task && task->counted ? task : NULL;
+}
+
+// Whether what the current thread does counts.  Its record knows, if it has one and has not moved to another cgroup.
 static __always_inline bool cb_current_counts(struct cb_event *ev)
 {
+	struct task_struct *current_task = (struct task_struct *)CB_CURRENT_TASK();
+	u64 id = bpf_get_current_pid_tgid();
+	struct cb_task *task;
+	u32 unused;
+
 	if (ev->config->target == CB_MACHINE)
-		return !cb_is_agent(ev->config, bpf_get_current_pid_tgid() >> 32);
-	return cb_current_task(ev) != NULL;
+		return !cb_is_agent(ev->config, id >> 32);
+	task = cb_find(ev, id, &unused);
+	if (task && (ev->config->target == CB_TREE || task->css_set == (u64)current_task->cgroups))
+		return task->counted;
+	return cb_is_member(ev, current_task);
 }
 
 // A thread is on its way out.  What it still does is its own, so it keeps its record: until it leaves its CPU for good, or,
@@ -281,7 +298,7 @@ static __always_inline void cb_thread_begins(struct cb_event *ev, u32 tid)
 	struct cb_task *ended = NULL;
 	bool room = false;
 
-#pragma unroll
+#pragma clang loop unroll(disable)
 	for (u32 way = 0; way < 4; way++) {
 		u32 index = (tid & (CB_TASKS - 1)) ^ way;
 		struct cb_task *task = cb_tasks.lookup(&index);

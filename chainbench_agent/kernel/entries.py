@@ -1,18 +1,26 @@
-"""The entries of the unit: one C function per hook and source, which fetches the hook's parameters and raises it."""
+"""The entries of the unit: one C function per hook and source, which fetches the hook's parameters and raises it.
+
+A kretprobe has two: at the function's entry the parameters are fetched and kept (probes/returns.h), at its return they
+are taken from there.
+"""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from chainbench_agent.spec import Hook, Kind, Source
+from chainbench_agent.spec import RESULT, Hook, Kind, Source
+
+PARAMETERS_KEPT = 2
+"""How many of a hook's parameters a kretprobe may need besides the result."""
 
 _CONTEXT = {
     "raw_tracepoint": ("struct bpf_raw_tracepoint_args *ctx", "ctx->args[{}]"),
     "fentry": ("unsigned long long *ctx", "ctx[{}]"),
     "fexit": ("unsigned long long *ctx", "ctx[{}]"),
     "kprobe": ("struct pt_regs *ctx", "PT_REGS_PARM{1}(ctx)"),
-    "kretprobe": ("struct pt_regs *ctx", "PT_REGS_RC(ctx)"),
+    "kretprobe": ("struct pt_regs *ctx", "PT_REGS_PARM{1}(ctx)"),  # where it is entered
     "perf": ("struct bpf_perf_event_data *ctx", ""),
 }
 # BCC finds the function of a tracing program by the program's name.
@@ -31,37 +39,82 @@ class Program:
     def kind(self) -> Kind:
         return self.source.kind
 
+    @property
+    def parts(self) -> tuple[Program, ...]:
+        """What is loaded and attached together: a kretprobe, and before it the kprobe that keeps what it needs."""
+        if self.kind != "kretprobe" or self.source.args == (RESULT,):
+            return (self,)
+        return Program(f"{self.name}_enters", self.hook, Source("kprobe", self.source.target)), self
+
+
+@dataclass(frozen=True, slots=True)
+class _Param:
+    kind: str
+    name: str
+    place: int | str
+
+    def is_(self, value: str) -> str:
+        return f"\t{self.kind}{self.name} = ({self.kind.strip()}){value};"
+
 
 def program_name(hook: Hook, source: Source, index: int) -> str:
     return _NAME.get(source.kind, f"cb_{hook.name}_{index}").format(source.target)
 
 
-def entry(program: Program, hook: Hook, follows: frozenset[str]) -> str:
-    """`follows`: the hooks of target.h, which is told of them first."""
-    context, argument = _CONTEXT[program.kind]
-    own = program.source.own
-    places = (*range(len(own)), *(program.source.args or range(len(hook.params))))
-    clock = "bpf_ktime_get_ns()" if hook.timed else "0"
-    names, lines = [], []
-    for param, place in zip((*own, *hook.params), places, strict=True):
+def entry(program: Program, hook: Hook, follows: frozenset[str], number: int = 0) -> str:
+    """`follows`: the hooks of target.h, which is told of them first.  `number`: the program's own in its unit."""
+    argument = _CONTEXT[program.kind][1]
+    own, params = _params(program.source, hook)
+    at_return = [param for param in params if program.kind == "kretprobe" and param.place == RESULT]
+    fetched = [
+        param.is_(argument.format(param.place, param.place + 1) if isinstance(param.place, int) else param.place)
+        for param in (*own, *params)
+        if param not in at_return
+    ]
+    result = [param.is_("PT_REGS_RC(ctx)") for param in at_return]
+    if program.parts == (program,):
+        return _function(program, _phase(hook, follows), [*fetched, *result, *_raising(hook, params, follows)])
+    kept = [param for param in params if param not in at_return]
+    take = [
+        "\tstruct cb_entered entered;",
+        f"\tif (!cb_return({number}, &entered))",
+        "\t\treturn 0;",
+        *(param.is_(f"entered.with[{index}]") for index, param in enumerate(kept)),
+    ]
+    keep = [
+        f"\tstruct cb_entered entered = {{ .with = {{ {', '.join(f'(u64){param.name}' for param in kept)} }} }};",
+        "\tstruct cb_event event = { .ctx = ctx, .config = config };",
+        f"\tcb_enter(&event, {number}, &entered);",
+    ]
+    return "\n".join(
+        [
+            _function(program.parts[0], "", [*fetched, *keep]),
+            _function(program, _phase(hook, follows), [*take, *result, *_raising(hook, params, follows)]),
+        ]
+    )
+
+
+def _params(source: Source, hook: Hook) -> tuple[list[_Param], list[_Param]]:
+    """The place's own arguments that expressions use, and the hook's parameters."""
+    places = (*range(len(source.own)), *(source.args or range(len(hook.params))))
+    found = []
+    for param, place in zip((*source.own, *hook.params), places, strict=True):
         kind, name = re.fullmatch(r"(.*\W)(\w+)", param).groups()  # type: ignore[union-attr]
-        value = argument.format(place, place + 1) if isinstance(place, int) else place
-        lines.append(f"\t{kind}{name} = ({kind.strip()}){value};")
-        names.append(name)
-    names = names[len(own) :]
+        found.append(_Param(kind, name, place))
+    return found[: len(source.own)], found[len(source.own) :]
+
+
+def _function(program: Program, unless: str, body: Iterable[str]) -> str:
     return "\n".join(
         [
             f"// {program.source}",
-            f"int {program.name}({context})",
+            f"int {program.name}({_CONTEXT[program.kind][0]})",
             "{",
             "\tint zero = 0;",
             "\tstruct cb_config *config = cb_config.lookup(&zero);",
-            f"\tif (!config || config->phase {'== CB_OFF' if hook.name in follows else '!= CB_ON'})",
+            f"\tif (!config{unless})",
             "\t\treturn 0;",
-            *lines,
-            f"\tstruct cb_event event = {{ .ctx = ctx, .config = config, .now_ns = {clock} }};",
-            *_following(hook, names, follows),
-            f"\tcb_raise_{hook.name}({', '.join(('&event', *names))});",
+            *body,
             "\treturn 0;",
             "}",
             "",
@@ -69,12 +122,17 @@ def entry(program: Program, hook: Hook, follows: frozenset[str]) -> str:
     )
 
 
-def _following(hook: Hook, names: list[str], follows: frozenset[str]) -> list[str]:
+def _phase(hook: Hook, follows: frozenset[str]) -> str:
+    return f" || config->phase {'== CB_OFF' if hook.name in follows else '!= CB_ON'}"
+
+
+def _raising(hook: Hook, params: Iterable[_Param], follows: frozenset[str]) -> list[str]:
     """The target is followed before anything is counted, and before counting begins."""
-    if hook.name not in follows:
-        return []
+    arguments = ", ".join(("&event", *(param.name for param in params)))
+    clock = "bpf_ktime_get_ns()" if hook.timed else "0"
+    following = [f"\ttarget_on_{hook.name}({arguments});", "\tif (config->phase != CB_ON)", "\t\treturn 0;"]
     return [
-        f"\ttarget_on_{hook.name}({', '.join(('&event', *names))});",
-        "\tif (config->phase != CB_ON)",
-        "\t\treturn 0;",
+        f"\tstruct cb_event event = {{ .ctx = ctx, .config = config, .now_ns = {clock} }};",
+        *(following if hook.name in follows else []),
+        f"\tcb_raise_{hook.name}({arguments});",
     ]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from chainbench_agent.kernel.entries import Program, entry, program_name
+from chainbench_agent.kernel.entries import PARAMETERS_KEPT, Program, entry, program_name
 from chainbench_agent.kernel.names import syscalls
 from chainbench_agent.probes import CALLS, DIRECTORY, FIELDS
 from chainbench_agent.spec import (
@@ -51,6 +51,9 @@ REQUESTS = 16384
 
 BIOS = 32768
 """As many as requests, and some that were merged; an old one goes when a new one comes (see request.h)."""
+
+CALLS_UNDER_WAY = 16384
+"""Calls of kernel functions at once whose returns are waited for (see returns.h); one above is counted as lost."""
 
 LOCK_WAITS = 16384
 """Threads that wait for a lock of the kernel at once, a power of two; what is above is counted as lost."""
@@ -92,40 +95,38 @@ def fuse(
     has_field: Callable[[str], bool],
     host: Mapping[str, int] = MappingProxyType({}),
 ) -> Unit:
-    """The unit for `modules`.  `sources(hook)` are the places to try, `has_field("struct.member")` asks the BTF.
-
-    `host`: what else C knows of this machine, each as CB_<key>.
-    """
+    """`sources(hook)`: the places to try; `has_field("struct.member")` asks the BTF; `host`: further CB_<key>."""
     modules, hooks = tuple(modules), tuple(hooks)
     texts = {module.name: module_text(module.name) for module in modules}
     handled = {name: handlers(text, name) for name, text in texts.items()}
     machines = _machines(frozenset().union(*handled.values()))
     handled = {name: handlers(text, name) for name, text in machines.items()} | handled
-    target = _read("target.h")
-    follows = handlers(target, "target")
+    follows = handlers(_read("target.h"), "target")
     raised = frozenset().union(*map(_raised_in, machines.values()))
     bits = {module.name: 1 << place for place, module in enumerate(modules)}
     wanted = [hook for hook in hooks if hook.name in follows or any(hook.name in on for on in handled.values())]
-    programs = [
-        Program(program_name(hook, source, index), hook.name, source)
-        for hook in wanted
-        for index, source in enumerate(sources(hook))
-    ]
+    programs = [program for hook in wanted for program in _programs(hook, sources(hook))]
     placed = {hook.name: hook for hook in hooks}
+    headers = dict.fromkeys(("process.h", "target.h", *(STATE_MACHINES[name] for name in machines)))
     parts = [
         _defines(has_field, {"COUNTERS": 0} | dict(host)),
         *map(_read, ("common.h", "compat.h")),
         _process(modules),
-        *map(_read, dict.fromkeys(("process.h", "target.h", *(STATE_MACHINES[name] for name in machines)))),
+        *map(_read, headers),
         *(_values(module) + texts[module.name] for module in modules),
         *(_raise(hook, handled, bits) for hook in hooks if hook.name in raised),
         *machines.values(),
         *(_raise(hook, handled, bits) for hook in wanted if not hook.raised_on),
         _read("identify.h"),
-        *(entry(program, placed[program.hook], follows) for program in programs),
+        _read("returns.h") if any(len(program.parts) > 1 for program in programs) else "",
+        *(entry(program, placed[program.hook], follows, number) for number, program in enumerate(programs)),
     ]
     text = re.sub(r"^#pragma once\n", "", "\n".join(parts), flags=re.MULTILINE)
     return Unit(text, tuple(programs), _maps(text), follows)
+
+
+def _programs(hook: Hook, sources: Iterable[Source]) -> list[Program]:
+    return [Program(program_name(hook, source, index), hook.name, source) for index, source in enumerate(sources)]
 
 
 def _read(name: str) -> str:
@@ -155,6 +156,8 @@ def _defines(has_field: Callable[[str], bool], host: Mapping[str, int]) -> str:
         f"#define CB_REQUESTS {REQUESTS}",
         f"#define CB_BIOS {BIOS}",
         f"#define CB_LOCK_WAITS {LOCK_WAITS}",
+        f"#define CB_ENTERED_ENTRIES {CALLS_UNDER_WAY}",
+        f"#define CB_ENTERED_WITH {PARAMETERS_KEPT}",
         *(f"#define CB_{name} {value}" for name, value in host.items()),
         *(f"#define CB_HAS_{name}" for name, field in FIELDS.items() if has_field(field)),
     ]

@@ -6,35 +6,31 @@ stops at one moment for every hook, however long attaching takes; samples are re
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
 import time
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
+from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
 
 from chainbench_agent.errors import SetupError
-from chainbench_agent.evidence.sample import Account, IdleSpan, Members, OpenInterval, Sample
-from chainbench_agent.kernel import libbpf, names, values
-from chainbench_agent.kernel.accounts import kernel_counters, proc_counters
+from chainbench_agent.evidence.sample import Sample
+from chainbench_agent.kernel import libbpf, names
 from chainbench_agent.kernel.counters import Counters
 from chainbench_agent.kernel.facts import FACTS
 from chainbench_agent.kernel.fuse import followed_calls
 from chainbench_agent.kernel.programs import Programs
-from chainbench_agent.kernel.symbols import Symbols
-from chainbench_agent.kernel.target import KernelTarget, Kind, cgroup_threads, leave, schedstat, seed, sleepers
+from chainbench_agent.kernel.reader import Current, Reader
+from chainbench_agent.kernel.target import KernelTarget, Kind, seed
 from chainbench_agent.kernel.unit import load_unit
 from chainbench_agent.kernel.wanted import idle_modules, wanted_hooks
 from chainbench_agent.plan import EVERYTHING, Plan
 from chainbench_agent.spec import Hook, Module, Names
 
 _CONFIG = struct.Struct("=QQIIIIIIII")  # struct cb_config of probes/common.h
-_LOSS = struct.Struct("=QQQQ")  # struct cb_loss
 _IDENTITY = struct.Struct("=IIQ")  # struct cb_identity of probes/identify.h
 _CALL_KINDS = struct.Struct("=II")  # struct cb_call_kinds of probes/calls.h
-LOSS_CAUSES = ("task_collisions", "unseen_switches", "keys_full", "members_full")
-"""The members of struct cb_loss, in order."""
 
 
 class Phase(IntEnum):
@@ -73,8 +69,7 @@ class Machine:
         if "cb_call_kinds" in self._maps:
             for number, *kinds in followed_calls(os.uname().machine):
                 libbpf.update(self._maps["cb_call_kinds"].fd, number, _CALL_KINDS.pack(*kinds))
-        self._tasks, self._processes = (self._shared(name) for name in ("cb_tasks", "cb_processes"))
-        self._symbols = Symbols.load() if "offcpu_stacks" in self._maps else None
+        self._reader = Reader(self._maps, self.modules)
 
     @property
     def modules(self) -> tuple[Module, ...]:
@@ -151,54 +146,23 @@ class Machine:
             self._stats_fd = -1
 
     def sample(self) -> Sample:
-        """Read everything.  While a run is on, what happens during the reading may be in or out."""
-        at_ns = time.monotonic_ns()
-        tasks = tuple(values.open_tasks(memoryview(self._tasks), self._per_cpu("cb_on_cpu"), self._run))
-        if self._target.kind == Kind.CGROUP:
-            tasks = tuple(leave(tasks, cgroup_threads(self._target.directory)))
-        modules = {}
-        for module in self.modules:
-            raw = self._per_cpu(f"cb_{module.name}")
-            modules[module.name] = values.decode(module, raw, libbpf.possible_cpus(), self._run) | self._hashes(module)
-        loss = zip(*_LOSS.iter_unpack(self._per_cpu("cb_loss")), strict=True)
-        sample = Sample(
-            at_ns=at_ns,
-            modules=modules,
-            loss=dict(zip(LOSS_CAUSES, map(sum, loss), strict=True)),
-            programs=self.programs.runs(),
-            tasks=tasks,
-            members=self._members(tasks),
-            processes=tuple(values.processes(memoryview(self._processes), self.modules, self._run)),
-            idle=self._idle(),
-            throttled=names.throttled_groups(),
-            kernel=kernel_counters(),
-            procfs=proc_counters(m.field for module in self.modules for m in module.procfs),
-        )
+        """Everything that was counted.  While a run is on, what happens during the reading may be in or out."""
+        present = self.target_processes() if self._target.kind != Kind.MACHINE else set()
+        sample = self._reader.sample(Current(self._run, self._target, self._began_ns, present, self._seeds))
+        sample = replace(sample, programs=self.programs.runs())
         targeted = self._target.kind != Kind.MACHINE
         return self._counters.complete(sample, self._run, self._began_ns, targeted=targeted)
 
     def names(self, first: Sample, last: Sample) -> Names:
         """What the numbers in a run are called."""
-        sampled = last.modules.get("offcpu", {}).get("sampled_ns", {})
-        keys = sampled if isinstance(sampled, Mapping) else ()
-        ids = {int.from_bytes(key[4:], "little", signed=True) for key in keys} | {t.stack for t in last.tasks}
-        look, stacks = self._symbols, self._maps.get("offcpu_stacks")
-        known = {i: look.stack(stacks, i) for i in ids if i >= 0} if look and stacks else {}
-        return Names(names.tables(), known, first.throttled, last.throttled, last.at_ns - first.at_ns)
+        return self._reader.names(first, last)
 
     def close(self) -> None:
         self.detach()
-        self._tasks.close()
-        self._processes.close()
+        self._reader.close()
         self.programs.close()
         while self._maps:
             os.close(self._maps.popitem()[1].fd)
-
-    def _shared(self, name: str) -> mmap.mmap:
-        """An array that is read where it lies."""
-        table = self._maps[name]
-        size = -(-table.entries * table.value_size // mmap.PAGESIZE) * mmap.PAGESIZE
-        return mmap.mmap(table.fd, size, mmap.MAP_SHARED, mmap.PROT_READ)
 
     def _configure(self, phase: Phase) -> int:
         now_ns, target = time.monotonic_ns(), self._target
@@ -217,35 +181,9 @@ class Machine:
             lambda pid: libbpf.delete(members, pid.to_bytes(4, "little")),
         )
 
-    def _members(self, tasks: Iterable[OpenInterval]) -> Members:
-        """The target beyond the threads that were seen; nothing for the whole machine."""
-        processes, threads = values.sums(self._per_cpu("cb_population"))
-        if self._target.kind == Kind.MACHINE:
-            return Members(processes=processes, threads=threads)
-        present = self.target_processes()
-        outside = values.strangers(memoryview(self._tasks), self._run) if self._target.kind == Kind.CGROUP else {}
-        asleep = sleepers(present, {task.tid for task in tasks}, self._began_ns, outside)
-        ended = self._maps["cb_ended_threads"]
-        count, *sums = values.sums(self._per_cpu("cb_ended"))
-        return Members(
-            count,
-            Account(*sums),
-            values.ended_threads(libbpf.items(ended.fd, ended.key_size, ended.value_size)),
-            asleep,
-            processes,
-            threads,
-            self._seeds or len({sleeper.thread.pid for sleeper in asleep} - self._enrolled()),
-            schedstat(present),
-        )
-
     def target_processes(self) -> set[int]:
         """The processes that are in the target now; of a tree, as the kernel followed them."""
-        return self._enrolled() if self._target.kind == Kind.TREE else self._target.processes()
-
-    def _enrolled(self) -> set[int]:
-        """The living processes that the kernel side has in its set (probes/target.h)."""
-        members = self._maps["cb_members"]
-        return {int.from_bytes(key, "little") for key in libbpf.keys(members.fd, members.key_size)}
+        return self._reader.enrolled() if self._target.kind == Kind.TREE else self._target.processes()
 
     def _identify(self, program: int) -> tuple[tuple[int, int], bool]:
         """Our own process, and its parent if that is gunicorn's master, as the kernel numbers them."""
@@ -258,18 +196,5 @@ class Machine:
     def _keyed(self) -> list[str]:
         declared = [f"{m.name}_{name}" for m in self.modules for name in m.own_maps]
         own = [name for name in declared if self._maps[name].entries > 1]
-        shared = ("cb_members", "cb_ended_threads", "cb_requests", "cb_bios")
+        shared = ("cb_members", "cb_ended_threads", "cb_requests", "cb_bios", "cb_entered")
         return [*own, *(name for name in shared if name in self._maps)]
-
-    def _hashes(self, module: Module) -> dict[str, dict[bytes, bytes]]:
-        tables = {keyed.name: self._maps[f"{module.name}_{keyed.name}"] for keyed in module.keyed}
-        return {name: libbpf.items(t.fd, t.key_size, t.value_size) for name, t in tables.items()}
-
-    def _idle(self) -> tuple[IdleSpan, ...]:
-        if "cpu_idle_span" not in self._maps:
-            return ()
-        return tuple(values.idle_cpus(self._per_cpu("cpu_idle_span"), self._run))
-
-    def _per_cpu(self, name: str) -> bytes:
-        table = self._maps[name]
-        return libbpf.lookup_all_cpus(table.fd, table.value_size)

@@ -111,13 +111,13 @@ def _headers() -> Check:
 def _kprobes() -> Check:
     if Path("/sys/bus/event_source/devices/kprobe/type").exists():
         return Check("kprobes", ok=True, found="perf event source kprobe")
-    remedy = "boot a kernel with CONFIG_KPROBE_EVENTS; no present metric needs it"
+    remedy = "boot a kernel with CONFIG_KPROBE_EVENTS; docs/support.md says what it feeds"
     return Check("kprobes", ok=False, found="this kernel has none", remedy=remedy)
 
 
 def _fentry(cache_dir: Path) -> Check:
     """Asked by loading: that BTF is there says nothing about it."""
-    remedy = "boot a kernel that allows BPF trampolines; no present metric needs it"
+    remedy = "boot a kernel that allows BPF trampolines; docs/support.md says what it feeds"
     try:
         tree = cached_tree(cache_dir, Btf.load(), (), os.uname().release)
         text = "int kfunc__vfs_read(unsigned long long *ctx) { return 0; }"

@@ -18,7 +18,8 @@ class Programs:
 
     chosen: dict[str, Program] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
-    _fds: dict[str, int] = field(default_factory=dict)
+    _fds: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """Hook → its program's parts."""
     _links: list[int] = field(default_factory=list)
 
     @classmethod
@@ -28,19 +29,19 @@ class Programs:
         reasons: dict[str, list[str]] = {}
         for program in candidates:
             why = reasons.setdefault(program.hook, [])
-            if program.name in failed:
-                why.append(f"{program.source} does not load: {failed[program.name]}")
-            elif program.hook in found.chosen:
-                os.close(loaded[program.name])
-            else:
+            fds = tuple(loaded[part.name] for part in program.parts if part.name in loaded)
+            if refused := [failed[part.name] for part in program.parts if part.name in failed]:
+                why.append(f"{program.source} does not load: {'; '.join(refused)}")
+            elif program.hook not in found.chosen:
                 try:
-                    _try(program, loaded[program.name])
+                    _try(program, fds)
                 except OSError as error:
                     why.append(f"{program.source} does not attach: {error.strerror or error}")
-                    os.close(loaded[program.name])
                 else:
                     found.chosen[program.hook] = program
-                    found._fds[program.hook] = loaded[program.name]
+                    found._fds[program.hook] = fds
+                    continue
+            _close(fds)
         found.absent = {hook: "; ".join(why) for hook, why in reasons.items() if hook not in found.chosen}
         return found
 
@@ -61,15 +62,26 @@ class Programs:
     def close(self) -> None:
         self.detach()
         while self._fds:
-            os.close(self._fds.popitem()[1])
+            _close(self._fds.popitem()[1])
 
     def runs(self) -> dict[str, ProgramRun]:
         """Hook → the kernel's account of its program since it was loaded."""
-        return {hook: _program_run(fd) for hook, fd in self._fds.items()}
+        return {hook: _program_run(fds) for hook, fds in self._fds.items()}
 
 
-def _attach(program: Program, fd: int) -> list[int]:
-    """The descriptors that hold the program where it is; raises OSError."""
+def _attach(program: Program, fds: Iterable[int]) -> list[int]:
+    """The descriptors that hold the program's parts where they are, all or none; raises OSError."""
+    links: list[int] = []
+    try:
+        for part, fd in zip(program.parts, fds, strict=True):
+            links += _attach_part(part, fd)
+    except OSError:
+        _close(links)
+        raise
+    return links
+
+
+def _attach_part(program: Program, fd: int) -> list[int]:
     target = program.source.target
     match program.kind:
         case "perf":
@@ -86,21 +98,22 @@ def _close(descriptors: Iterable[int]) -> None:
         os.close(fd)
 
 
-def _try(program: Program, fd: int) -> None:
+def _try(program: Program, fds: Collection[int]) -> None:
     """Attach and detach.  A tracing program twice, because there will be many runs and it was not always possible.
 
     Linux f3a95075549e ("bpf: Allow trampoline re-attach for tracing and lsm programs") (in v5.13)
     """
-    _close(_attach(program, fd))
+    _close(_attach(program, fds))
     if program.kind not in ("fentry", "fexit"):
         return
     try:
-        _close(_attach(program, fd))
+        _close(_attach(program, fds))
     except OSError as error:
         raise OSError(error.errno, "this kernel attaches such a program only once") from None
 
 
-def _program_run(fd: int) -> ProgramRun:
-    found = fdinfo(fd)
+def _program_run(fds: Iterable[int]) -> ProgramRun:
     # recursion_misses: Linux 9ed9e9ba2337 ("bpf: Count the number of times recursion was prevented") (in v5.12)
-    return ProgramRun(int(found["run_time_ns"]), int(found["run_cnt"]), int(found.get("recursion_misses", 0)))
+    found = ("run_time_ns", "run_cnt", "recursion_misses")
+    parts = [[int(info.get(name, 0)) for name in found] for info in map(fdinfo, fds)]
+    return ProgramRun(*map(sum, zip(*parts, strict=True)))

@@ -51,8 +51,8 @@ def _mismatch(source: Source, hook: Hook, btf: Btf) -> str:
         offered = btf.function_args(source.target)
         if offered is None:
             return NO_FUNCTION
-        result = (btf.function_result(source.target),)
-        offered = {"fexit": offered + result, "kretprobe": result}.get(source.kind, offered)
+        if source.kind in ("fexit", "kretprobe"):
+            offered += (btf.function_result(source.target),)
     places = (*source.args, *range(len(source.own))) if source.args else range(len(hook.params))
     for param, place in zip((*hook.params, *source.own), places, strict=True):
         if isinstance(place, str):

@@ -108,7 +108,8 @@ def _request(unit: Unit, tree: Path, btf: Btf) -> Request:
     return Request(
         text=unit.text + check_source(checks),
         header_tree=str(tree),
-        programs=[(program.name, program.kind) for program in unit.programs] + [("cb_identify", "raw_tracepoint")],
+        programs=[(part.name, part.kind) for program in unit.programs for part in program.parts]
+        + [("cb_identify", "raw_tracepoint")],
         maps=list(unit.maps),
         offsets=[
             (check_function(number), f"{check.struct}.{check.member}", check.offset)

@@ -10,6 +10,7 @@ import pytest
 from chainbench_agent.collector import ebpf
 from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.errors import InputError
+from chainbench_agent.evidence.build import NO_LEDGER
 from chainbench_agent.evidence.model import Run, Target
 from chainbench_agent.evidence.sample import ProgramRun, Sample
 from chainbench_agent.kernel.entries import Program
@@ -462,7 +463,7 @@ def test_a_hook_that_only_a_target_needs_is_missing(opened):
         found.append(collector.evidence(RUN))
 
     assert (disk.state, disk.sources) == ("up", {"requests": "raw_tracepoint:switch"})
-    assert [evidence.unavailable for evidence in found] == [{}, {"disk": "no such tracepoint"}, {}]
+    assert [evidence.unavailable for evidence in found] == [{}, {"disk": "no such tracepoint", "ledger": NO_LEDGER}, {}]
     assert ["disk" in evidence.sections for evidence in found] == [True, False, True]
 
 

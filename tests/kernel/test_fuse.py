@@ -7,8 +7,9 @@ import pytest
 from chainbench_agent.kernel import fuse as fuse_module
 from chainbench_agent.kernel.entries import Program
 from chainbench_agent.kernel.fuse import fuse, handlers
-from chainbench_agent.probes import DIRECTORY
+from chainbench_agent.probes import DIRECTORY, FIELDS
 from chainbench_agent.spec import (
+    RESULT,
     Counter,
     Derived,
     Distribution,
@@ -19,6 +20,8 @@ from chainbench_agent.spec import (
     Table,
     fentry,
     fexit,
+    kprobe,
+    kretprobe,
     raw_tracepoint,
 )
 
@@ -103,7 +106,7 @@ static __always_inline void target_on_born(struct cb_event *ev, struct task_stru
 @pytest.fixture(autouse=True)
 def directory(tmp_path, monkeypatch):
     """A directory of probes with the real headers, another state machine, another target, and these modules."""
-    for header in ("common.h", "compat.h", "process.h", "task.h", "identify.h"):
+    for header in ("common.h", "compat.h", "process.h", "task.h", "identify.h", "returns.h"):
         (tmp_path / header).write_text((DIRECTORY / header).read_text())
     for name, text in {"files.c": FILES_C, "tasks.c": TASKS_C, "times.c": TIMES_C, "disk.c": DISK_C}.items():
         (tmp_path / name).write_text(text)
@@ -207,16 +210,77 @@ def test_arguments_by_place_and_by_expression():
     assert "// fexit:vfs_read\n" in unit.text
 
 
+def from_kprobes(*sources):
+    hook = Hook("read", READ.params, sources, timed=False)
+    return fused(FILES, hooks=(SWITCH, RAN, hook))
+
+
+def test_arguments_in_registers():
+    """They are counted from 1; a kretprobe that wants the result alone is one program."""
+    unit = from_kprobes(kprobe("vfs_read", 1, "0"), kprobe("vfs_read"))
+
+    assert "\tstruct file *file = (struct file *)PT_REGS_PARM2(ctx);\n" in function(unit, "cb_read_0")
+    unit = fused(FILES, hooks=(SWITCH, RAN, Hook("read", ("long got",), (kretprobe("vfs_read", RESULT),))))
+    assert "\tlong got = (long)PT_REGS_RC(ctx);\n" in function(unit, "cb_read_0")
+    assert unit.programs[-1].parts == (unit.programs[-1],)
+    assert "cb_entered" not in unit.maps
+
+
+def test_arguments_at_the_return():
+    """Fetched where the function is entered, whether a run is on or not, and taken from there, by the same number."""
+    unit = from_kprobes(kretprobe("vfs_read", "file_of(iocb)", RESULT, own=("struct kiocb *iocb",)))
+    (program,) = [program for program in unit.programs if program.hook == "read"]
+    number = unit.programs.index(program)
+
+    assert [(part.name, str(part.source)) for part in program.parts] == [
+        ("cb_read_0_enters", "kprobe:vfs_read"),
+        ("cb_read_0", "kretprobe:vfs_read"),
+    ]
+    assert "cb_entered" in unit.maps
+    assert function(unit, "cb_read_0_enters") == (
+        "int cb_read_0_enters(struct pt_regs *ctx)\n"
+        "{\n"
+        "\tint zero = 0;\n"
+        "\tstruct cb_config *config = cb_config.lookup(&zero);\n"
+        "\tif (!config)\n"
+        "\t\treturn 0;\n"
+        "\tstruct kiocb *iocb = (struct kiocb *)PT_REGS_PARM1(ctx);\n"
+        "\tstruct file *file = (struct file *)file_of(iocb);\n"
+        "\tstruct cb_entered entered = { .with = { (u64)file } };\n"
+        "\tstruct cb_event event = { .ctx = ctx, .config = config };\n"
+        f"\tcb_enter(&event, {number}, &entered);\n"
+        "\treturn 0;\n"
+        "}\n"
+    )
+    assert function(unit, "cb_read_0") == (
+        "int cb_read_0(struct pt_regs *ctx)\n"
+        "{\n"
+        "\tint zero = 0;\n"
+        "\tstruct cb_config *config = cb_config.lookup(&zero);\n"
+        "\tif (!config || config->phase != CB_ON)\n"
+        "\t\treturn 0;\n"
+        "\tstruct cb_entered entered;\n"
+        f"\tif (!cb_return({number}, &entered))\n"
+        "\t\treturn 0;\n"
+        "\tstruct file *file = (struct file *)entered.with[0];\n"
+        "\tlong got = (long)PT_REGS_RC(ctx);\n"
+        "\tstruct cb_event event = { .ctx = ctx, .config = config, .now_ns = 0 };\n"
+        "\tcb_raise_read(&event, file, got);\n"
+        "\treturn 0;\n"
+        "}\n"
+    )
+
+
 def test_a_hook_calls_every_module_that_handles_it():
     """In the order of the modules, each with its own values; not those that are off."""
     assert function(fused(FILES, TASKS), "cb_raise_fork") == (
         "static __always_inline void cb_raise_fork(struct cb_event *ev, struct task_struct *parent, int flags)\n"
         "{\n"
         "\tint zero = 0;\n"
-        "\tstruct cb_files *for_files = cb_files.lookup(&zero);\n"
+        "\tstruct cb_files *for_files = cb_collects(ev, 0x1) ? cb_files.lookup(&zero) : NULL;\n"
         "\tif (for_files)\n"
         "\t\tfiles_on_fork(ev, for_files, parent, flags);\n"
-        "\tstruct cb_tasks *for_tasks = cb_tasks.lookup(&zero);\n"
+        "\tstruct cb_tasks *for_tasks = cb_collects(ev, 0x2) ? cb_tasks.lookup(&zero) : NULL;\n"
         "\tif (for_tasks)\n"
         "\t\ttasks_on_fork(ev, for_tasks, parent, flags);\n"
         "}\n"
@@ -305,7 +369,7 @@ def test_maps_are_found():
     """Every one, once: those of the headers, the modules' own and their values."""
     assert set(fused(FILES).maps) == {
         *("cb_config", "cb_loss", "cb_tasks", "cb_on_cpu", "cb_identity", "cb_processes", "cb_process_claims"),
-        *("cb_ended", "cb_ended_threads", "cb_kept"),
+        *("cb_ended", "cb_ended_threads", "cb_kept", "cb_preempt_count"),
         *("cb_files", "files_by_task", "files_pending"),
     }
 
@@ -320,7 +384,7 @@ def test_members_that_this_kernel_has():
 
     text = fused(FILES, has_field=has).text
 
-    assert set(asked) == {"task_struct.__state", "task_group.cfs_bandwidth", "cgroup.ancestors", "request.rq_disk"}
+    assert set(asked) == set(FIELDS.values())
     assert re.findall(r"^#define CB_HAS_(\w+)", text, re.MULTILINE) == ["TASK___STATE"]
 
 

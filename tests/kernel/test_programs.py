@@ -6,10 +6,10 @@ import os
 import pytest
 
 from chainbench_agent.evidence.sample import ProgramRun
-from chainbench_agent.kernel import footprint, libbpf
+from chainbench_agent.kernel import footprint, libbpf, perf_events, programs
 from chainbench_agent.kernel.entries import Program
 from chainbench_agent.kernel.programs import Programs
-from chainbench_agent.spec import fentry, raw_tracepoint
+from chainbench_agent.spec import RESULT, fentry, kretprobe, raw_tracepoint
 
 
 @pytest.fixture
@@ -34,6 +34,7 @@ def kernel(monkeypatch):
 
     kernel = Kernel()
     monkeypatch.setattr(libbpf, "open_raw_tracepoint", kernel.attach)
+    monkeypatch.setattr(perf_events, "open_kprobe", lambda name, fd, *, at_return: kernel.attach((name, at_return), fd))
     return kernel
 
 
@@ -128,6 +129,56 @@ def test_why_it_is_not_taken(kernel, descriptor):
     found = Programs.choose([program("a", source=fentry("vfs_read"))], {"cb_a_0": fd}, {})
 
     assert found.absent == {"a": "fentry:vfs_read does not attach: this kernel attaches such a program only once"}
+
+
+@pytest.fixture
+def pair(descriptor):
+    """A kretprobe that wants an argument, and the descriptors of its parts."""
+    found = program("a", source=kretprobe("vfs_read", 0, RESULT))
+    return found, {part.name: descriptor() for part in found.parts}
+
+
+def test_a_pair(kernel, pair):
+    """Entry and return of the function are attached, detached and closed together."""
+    one, loaded = pair
+    entry, at_return = loaded.values()
+    found = Programs.choose([one], loaded, {})
+    assert kernel.asked == [(("vfs_read", False), entry), (("vfs_read", True), at_return)]
+    assert not any(map(is_open, kernel.links))
+
+    found.attach({"a"})
+    assert len(kernel.links) == 4
+    assert [is_open(fd) for fd in kernel.links[2:]] == [True, True]
+    found.close()
+    assert not any(map(is_open, (*kernel.links, *loaded.values())))
+
+
+def test_half_a_pair_is_none(kernel, pair, descriptor):
+    """Whatever half is refused, and by whom: the next source is taken, and nothing of the pair is left."""
+    one, loaded = pair
+    fallback = descriptor()
+    for name in loaded:
+        given = {other: os.dup(fd) for other, fd in loaded.items() if other != name}
+        found = Programs.choose([one, program("a", 1)], given | {"cb_a_1": os.dup(fallback)}, {name: "R1 invalid"})
+        assert found.chosen == {"a": program("a", 1)}
+        assert not any(map(is_open, given.values()))
+        found.close()
+
+        given = {other: os.dup(fd) for other, fd in loaded.items()}
+        kernel.refuses = {given[name]: errno.ENOENT}
+        found = Programs.choose([one], given, {})
+        assert "kretprobe:vfs_read does not attach" in found.absent["a"]
+        assert not any(map(is_open, (*given.values(), *kernel.links)))
+
+
+@pytest.mark.usefixtures("kernel")
+def test_what_a_pair_cost(pair, monkeypatch):
+    """The sum of both."""
+    one, loaded = pair
+    found = Programs.choose([one], loaded, {})
+    monkeypatch.setattr(programs, "fdinfo", lambda fd: {"run_time_ns": "1009", "run_cnt": str(fd)})
+
+    assert found.runs() == {"a": ProgramRun(2018, sum(loaded.values()), 0)}
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ import pytest
 
 from chainbench_agent.kernel.sources import eligible, wanted
 from chainbench_agent.probes import HOOKS
-from chainbench_agent.spec import Hook, fentry, fexit, raw_tracepoint
+from chainbench_agent.spec import RESULT, Hook, fentry, fexit, kprobe, kretprobe, raw_tracepoint
 
 TASK = "struct task_struct *"
 
@@ -55,6 +55,24 @@ def test_arguments_that_expressions_use():
 
     assert sources == [fitting]
     assert reason == "fentry:write: this kernel passes 'struct file *' where 'struct kiocb *iocb' is expected"
+
+
+def test_results():
+    """After the arguments for fexit, RESULT for a kretprobe; its type must be right.  At an entry there is none."""
+    sources = (fexit("f", 1, 2), kretprobe("f", 1, RESULT))
+    functions = {"f": ("int", TASK)}
+    btf = FakeBtf(functions=functions)
+    btf.function_result = {"f": "int"}.get
+    assert eligible(hook(*sources), btf) == (list(sources), "")
+
+    btf.function_result = {"f": "struct file *"}.get
+    found, reason = eligible(hook(*sources), btf)
+    assert found == []
+    for source in sources:
+        assert f"{source}: this kernel passes 'struct file *' where 'unsigned int state' is expected" in reason
+    assert (
+        eligible(hook(kprobe("f", 1, 2)), btf)[1] == "kprobe:f: this kernel passes no argument 2 (unsigned int state)"
+    )
 
 
 def test_an_option_that_was_not_asked_for():

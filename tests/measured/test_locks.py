@@ -17,7 +17,8 @@ pytestmark = pytest.mark.bpf
 FUTEX = """
 import ctypes, mmap, os, platform, struct, time
 libc, word = ctypes.CDLL(None), mmap.mmap(-1, 4096)
-place, number = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(word))), {"aarch64": 98}.get(platform.machine(), 202)
+place = ctypes.c_void_p(ctypes.addressof(ctypes.c_char.from_buffer(word)))
+number = {"aarch64": 98}.get(platform.machine(), 202)
 def futex(operation, value, timeout=None):
     return libc.syscall(number, place, operation, value, timeout)
 WAIT, WAKE, WAIT_BITSET = 0, 1, 9
@@ -91,7 +92,8 @@ def truth(collector, tmp_path):
         counting.kill()
 
 
-def test_futex_waits_exactly(targeted, strangers):
+@pytest.mark.usefixtures("strangers")
+def test_futex_waits_exactly(targeted):
     """1,009 waits, each of them ended by one wake; 101 calls that find the futex changed do not wait."""
     target = targeted(FUTEX + HAND_OVER)
 
@@ -129,7 +131,8 @@ def test_a_futex_wait_beyond_the_end(collector, targeted, run):
     assert 900_000 < locks["futex_wait_us"]["max_us"] < 3_000_000
 
 
-def test_contention_in_the_kernel(targeted, strangers, truth):
+@pytest.mark.usefixtures("strangers")
+def test_contention_in_the_kernel(targeted, truth):
     """Every wait for a mutex or an rwsem that another program saw, and none of the strangers'."""
     locks = targeted(contend("contender", 1)).run()["locks"]
     truth.send_signal(signal.SIGTERM)

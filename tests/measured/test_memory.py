@@ -98,17 +98,15 @@ def test_pages(targeted):
     assert 0 <= grown - 16381 - tables <= 19 + 13
 
 
-SPIN = "import time\nend = time.monotonic() + 1\nwhile time.monotonic() < end: pass"
-
-
 def test_what_interrupts_do_is_not_the_targets(targeted):
     """A second of computing allocates nothing, although others' memory is freed in interrupts of that second.
 
-    What remains is the beginning and the end of the process: some 6 frees.
+    What the process does in the beginning and in the end differs by a few: how much depends on the file system.
     """
-    found = targeted(SPIN).run()["memory"]
+    code = "import time\nend = time.monotonic() + {}\nwhile time.monotonic() < end: pass"
+    nothing, second = (targeted(code.format(seconds)).run()["memory"] for seconds in (0, 1))
 
-    assert found["kmalloc_count"] + found["kfree_count"] < 30
+    assert abs(sum(second[key] - nothing[key] for key in ("kmalloc_count", "kfree_count"))) < 20
 
 
 @pytest.fixture

@@ -204,7 +204,7 @@ def called(kernel, user):
             (ctypes.c_uint32 * 1024).in_dll(kernel.library, "cb_call_kinds_cells")[2 * numbers[name]] = kind
 
     def call(name, operation=0, ret=None, ns=50):
-        kernel.tell("shim_set_arguments", user, False, *map(ctypes.c_uint64, (LOCK, operation, 0)))
+        kernel.tell("shim_set_arguments", user, 0, *map(ctypes.c_uint64, (LOCK, operation, 0)))
         regs = kernel.library.shim_regs(ctypes.c_void_p(user.address))
         kernel.fire("sys_enter_0", regs, numbers[name], current=user)
         if ret is not None:
@@ -214,7 +214,8 @@ def called(kernel, user):
     return call
 
 
-def test_what_a_futex_wait_is(locks, kernel, called):
+@pytest.mark.usefixtures("locks")
+def test_what_a_futex_wait_is(kernel, called):
     """Woken, timed out or interrupted; not one that came too late, nor one that was wrong."""
     for operation in (WAIT, WAIT | PRIVATE, WAIT_BITSET | PRIVATE | 256, LOCK_PI, 11, 13):
         called("futex", operation, 0)
@@ -228,7 +229,8 @@ def test_what_a_futex_wait_is(locks, kernel, called):
     assert (sum(found["futex_wait_ns"].slots), found["futex_wait_ns"].sum) == (12, 600)
 
 
-def test_what_a_futex_wake_is(locks, kernel, called):
+@pytest.mark.usefixtures("locks")
+def test_what_a_futex_wake_is(kernel, called):
     """Also one that moves who waits; not one that failed, and no other operation."""
     for operation in (WAKE, WAKE | PRIVATE, 3, 4, 5, 7, 10, 12):
         called("futex", operation, 1)
@@ -241,7 +243,8 @@ def test_what_a_futex_wake_is(locks, kernel, called):
     assert (found["futex_wakes"], found["futex_waits"]) == (10, 0)
 
 
-def test_a_futex_wait_is_cut_where_the_run_ends(locks, kernel, called):
+@pytest.mark.usefixtures("locks")
+def test_a_futex_wait_is_cut_where_the_run_ends(kernel, called):
     """It counts, and so does its time until then; a wake under way does not."""
     called("futex", WAIT, 0, ns=20)
     kernel.at(2000)
@@ -253,7 +256,8 @@ def test_a_futex_wait_is_cut_where_the_run_ends(locks, kernel, called):
     assert (found["futex_wait_ns"].min, found["futex_wait_ns"].max, found["futex_wait_ns"].sum) == (20, 300, 320)
 
 
-def test_a_futex_wake_is_not_cut(locks, kernel, called):
+@pytest.mark.usefixtures("locks")
+def test_a_futex_wake_is_not_cut(kernel, called):
     """What wakes does not wait."""
     called("futex", WAKE)
     kernel.at(2300).end()

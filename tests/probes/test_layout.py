@@ -9,7 +9,7 @@ from c_text import UNIT, constant, fields_of, format_before, format_of, struct_o
 
 from chainbench_agent.evidence import ledger, open_intervals
 from chainbench_agent.evidence.sample import Account, HistogramCounts, TaskState
-from chainbench_agent.kernel import machine, names, target, values
+from chainbench_agent.kernel import machine, names, reader, target, values
 from chainbench_agent.kernel.fuse import ENDED_THREADS, MEMBERS, PROCESSES, TASK_RECORDS
 from chainbench_agent.kernel.target import Kind
 from chainbench_agent.probes import CATALOG, biolatency, cpu, io, offcpu
@@ -47,7 +47,7 @@ def test_values_are_read_in_the_order_they_are_written(module):
     ("c_struct", "python"),
     [
         ("cb_config", machine._CONFIG),
-        ("cb_loss", machine._LOSS),
+        ("cb_loss", reader._LOSS),
         ("cb_identity", machine._IDENTITY),
         ("cb_call_kinds", machine._CALL_KINDS),
         ("cb_on_cpu", values._ON_CPU),
@@ -96,8 +96,8 @@ def test_a_sum_of_threads_is_read_as_it_is_written():
 
 def test_structs_that_derive_unpacks():
     """offcpu.py unpacks "=Ii", the ledger "=QII", cpu.py "=QQ", …, and all say so where they do it."""
-    for reader in (offcpu.shares, offcpu.blocked_reasons):
-        assert format_of("offcpu_stack") in inspect.getsource(reader)
+    for unpacks in (offcpu.shares, offcpu.blocked_reasons):
+        assert format_of("offcpu_stack") in inspect.getsource(unpacks)
     assert format_of("offcpu_thread") in inspect.getsource(ledger._threads)
     assert format_of("cpu_bandwidth") in inspect.getsource(cpu.derive)
     for c_struct in ("biolatency_part", "biolatency_sum", "biolatency_slot"):
@@ -108,7 +108,7 @@ def test_structs_that_derive_unpacks():
 
 def test_members_by_number():
     """Where Python counts members instead of naming them."""
-    assert tuple(member for member, _, _ in struct_of("cb_loss")) == machine.LOSS_CAUSES
+    assert tuple(member for member, _, _ in struct_of("cb_loss")) == reader.LOSS_CAUSES
     (at,) = [struct.calcsize(format_before("cb_task", "run"))]
     assert at == 4 * values._TASK_RUN_WORD
 

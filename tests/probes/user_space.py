@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from chainbench_agent.evidence.build import difference
 from chainbench_agent.evidence.open_intervals import close_intervals, close_processes
 from chainbench_agent.evidence.sample import Account, Members, Sample
-from chainbench_agent.kernel import machine, values
+from chainbench_agent.kernel import machine, reader, values
 from chainbench_agent.kernel.fuse import followed_calls, fuse
 from chainbench_agent.kernel.machine import Phase
 from chainbench_agent.kernel.target import KernelTarget, Kind
@@ -127,7 +127,7 @@ class UserSpace:
             arguments = (self.library.shim_regs(ctypes.c_void_p((current or self.idle).address)), *arguments[1:])
         plain = (argument.address if isinstance(argument, Task) else argument for argument in arguments)
         name = entry if entry.startswith(("kfunc__", "kretfunc__")) else f"cb_{entry}"
-        getattr(self.library, name)((ctypes.c_uint64 * 24)(*plain))
+        getattr(self.library, name)((ctypes.c_uint64 * 8)(*plain))
 
     def switch(self, out, into, state=0, *, cpu=0, preempt=False):
         """`out` leaves the CPU for `into`; state 0: it could have gone on."""
@@ -222,11 +222,11 @@ class UserSpace:
             | {keyed.name: self.hash(f"{module.name}_{keyed.name}") for keyed in module.keyed}
             for module in CATALOG
         }
-        lost = map(sum, zip(*machine._LOSS.iter_unpack(self.raw("cb_loss")), strict=True))
+        lost = map(sum, zip(*reader._LOSS.iter_unpack(self.raw("cb_loss")), strict=True))
         return Sample(
             at_ns=self.now_ns,
             modules=modules,
-            loss=dict(zip(machine.LOSS_CAUSES, lost, strict=True)),
+            loss=dict(zip(reader.LOSS_CAUSES, lost, strict=True)),
             tasks=tuple(values.open_tasks(memoryview(self.raw("cb_tasks")), self.raw("cb_on_cpu"), self.run)),
             members=self.members(),
             processes=tuple(values.processes(memoryview(self.raw("cb_processes")), CATALOG, self.run)),

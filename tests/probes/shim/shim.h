@@ -26,6 +26,12 @@ struct pt_regs {
 	u64 orig_ax;
 	u64 more[5];
 };
+// a kprobe is fired as a raw tracepoint is; a kretprobe with the result alone
+#define PT_REGS_PARM1(ctx) ((u64 *)(ctx))[0]
+#define PT_REGS_PARM2(ctx) ((u64 *)(ctx))[1]
+#define PT_REGS_PARM3(ctx) ((u64 *)(ctx))[2]
+#define PT_REGS_PARM4(ctx) ((u64 *)(ctx))[3]
+#define PT_REGS_RC(ctx) ((u64 *)(ctx))[0]
 struct kernfs_node { u64 id; };
 struct cgroup {
 	struct kernfs_node *kn;
@@ -391,8 +397,6 @@ struct folio *shim_folio(struct file *file, u32 pages)
 
 // ---- helpers
 
-#define PT_REGS_PARM1(regs) ((regs)->di)
-#define PT_REGS_PARM2(regs) ((regs)->si)
 #define bpf_ktime_get_ns() shim_now_ns
 #define bpf_get_smp_processor_id() shim_cpu
 #define bpf_get_prandom_u32() (shim_random++)

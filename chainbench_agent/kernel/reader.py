@@ -1,0 +1,125 @@
+"""What a run has counted: all maps, read at one time.  The agent only reads here, and never clears."""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import time
+from collections.abc import Iterable, Mapping
+from typing import NamedTuple
+
+from chainbench_agent.evidence.sample import Account, IdleSpan, Members, OpenInterval, Sample
+from chainbench_agent.kernel import libbpf, names, values
+from chainbench_agent.kernel.accounts import kernel_counters, proc_counters
+from chainbench_agent.kernel.loader import MapFd
+from chainbench_agent.kernel.symbols import Symbols
+from chainbench_agent.kernel.target import KernelTarget, Kind, cgroup_threads, leave, schedstat, sleepers
+from chainbench_agent.spec import Module, Names
+
+_LOSS = struct.Struct("=QQQQQ")  # struct cb_loss of probes/common.h
+LOSS_CAUSES = ("task_collisions", "unseen_switches", "keys_full", "members_full", "returns_missed")
+"""The members of struct cb_loss, in order."""
+
+
+class Current(NamedTuple):
+    """The run that is read."""
+
+    run: int
+    target: KernelTarget
+    began_ns: int
+    present: set[int]
+    """The target's processes now; none for the whole machine."""
+    seeds: int
+    """How many processes were in the target when the run began."""
+
+
+class Reader:
+    """Every call raises OSError with what the kernel said."""
+
+    def __init__(self, maps: Mapping[str, MapFd], modules: tuple[Module, ...]) -> None:
+        self._maps = maps
+        self._modules = modules
+        self._tasks, self._processes = (self._shared(name) for name in ("cb_tasks", "cb_processes"))
+        self._symbols = Symbols.load() if "offcpu_stacks" in maps else None
+
+    def sample(self, current: Current) -> Sample:
+        run, target = current.run, current.target
+        at_ns = time.monotonic_ns()
+        tasks = tuple(values.open_tasks(memoryview(self._tasks), self._per_cpu("cb_on_cpu"), run))
+        if target.kind == Kind.CGROUP:
+            tasks = tuple(leave(tasks, cgroup_threads(target.directory)))
+        modules = {}
+        for module in self._modules:
+            raw = self._per_cpu(f"cb_{module.name}")
+            modules[module.name] = values.decode(module, raw, libbpf.possible_cpus(), run) | self._hashes(module)
+        loss = zip(*_LOSS.iter_unpack(self._per_cpu("cb_loss")), strict=True)
+        return Sample(
+            at_ns=at_ns,
+            modules=modules,
+            loss=dict(zip(LOSS_CAUSES, map(sum, loss), strict=True)),
+            tasks=tasks,
+            members=self._members(tasks, current),
+            processes=tuple(values.processes(memoryview(self._processes), self._modules, run)),
+            idle=self._idle(run),
+            throttled=names.throttled_groups(),
+            kernel=kernel_counters(),
+            procfs=proc_counters(m.field for module in self._modules for m in module.procfs),
+        )
+
+    def names(self, first: Sample, last: Sample) -> Names:
+        """What the numbers in a run are called."""
+        sampled = last.modules.get("offcpu", {}).get("sampled_ns", {})
+        keys = sampled if isinstance(sampled, Mapping) else ()
+        ids = {int.from_bytes(key[4:], "little", signed=True) for key in keys} | {t.stack for t in last.tasks}
+        look, stacks = self._symbols, self._maps.get("offcpu_stacks")
+        known = {i: look.stack(stacks, i) for i in ids if i >= 0} if look and stacks else {}
+        return Names(names.tables(), known, first.throttled, last.throttled, last.at_ns - first.at_ns)
+
+    def enrolled(self) -> set[int]:
+        """The living processes that the kernel side has in its set (probes/target.h)."""
+        members = self._maps["cb_members"]
+        return {int.from_bytes(key, "little") for key in libbpf.keys(members.fd, members.key_size)}
+
+    def close(self) -> None:
+        self._tasks.close()
+        self._processes.close()
+
+    def _members(self, tasks: Iterable[OpenInterval], current: Current) -> Members:
+        """The target beyond the threads that were seen; nothing for the whole machine."""
+        target, present = current.target, current.present
+        processes, threads = values.sums(self._per_cpu("cb_population"))
+        if target.kind == Kind.MACHINE:
+            return Members(processes=processes, threads=threads)
+        outside = values.strangers(memoryview(self._tasks), current.run) if target.kind == Kind.CGROUP else {}
+        asleep = sleepers(present, {task.tid for task in tasks}, current.began_ns, outside)
+        ended = self._maps["cb_ended_threads"]
+        count, *sums = values.sums(self._per_cpu("cb_ended"))
+        return Members(
+            count,
+            Account(*sums),
+            values.ended_threads(libbpf.items(ended.fd, ended.key_size, ended.value_size)),
+            asleep,
+            processes,
+            threads,
+            current.seeds or len({sleeper.thread.pid for sleeper in asleep} - self.enrolled()),
+            schedstat(present),
+        )
+
+    def _shared(self, name: str) -> mmap.mmap:
+        """An array that is read where it lies."""
+        table = self._maps[name]
+        size = -(-table.entries * table.value_size // mmap.PAGESIZE) * mmap.PAGESIZE
+        return mmap.mmap(table.fd, size, mmap.MAP_SHARED, mmap.PROT_READ)
+
+    def _hashes(self, module: Module) -> dict[str, dict[bytes, bytes]]:
+        tables = {keyed.name: self._maps[f"{module.name}_{keyed.name}"] for keyed in module.keyed}
+        return {name: libbpf.items(t.fd, t.key_size, t.value_size) for name, t in tables.items()}
+
+    def _idle(self, run: int) -> tuple[IdleSpan, ...]:
+        if "cpu_idle_span" not in self._maps:
+            return ()
+        return tuple(values.idle_cpus(self._per_cpu("cpu_idle_span"), run))
+
+    def _per_cpu(self, name: str) -> bytes:
+        table = self._maps[name]
+        return libbpf.lookup_all_cpus(table.fd, table.value_size)

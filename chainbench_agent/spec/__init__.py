@@ -1,0 +1,69 @@
+"""The words a module describes itself with.
+
+A module is a pair of files in probes/: `NAME.c` holds one inlined handler per hook, `NAME.py` declares what the
+handlers count.  Everything else is derived from the declaration: the C structs and maps, the JSON, the Prometheus
+series, the documentation.
+
+    Counter       one number that only grows
+    Table         counters by a small index (a softirq vector, a system call)
+    Distribution  a log-linear histogram with exact count, sum, min and max
+    Keyed         counters by an arbitrary key, in a bounded hash
+    Procfs        a counter of the kernel's own, of the whole machine
+    Derived       computed from these when the evidence is built
+
+In the evidence, a name ending in `_ns` becomes `_ms` (or `_us` in a distribution).
+"""
+
+from chainbench_agent.spec.hooks import (
+    RESULT,
+    Hook,
+    Kind,
+    Source,
+    fentry,
+    fexit,
+    kprobe,
+    kretprobe,
+    perf,
+    raw_tracepoint,
+)
+from chainbench_agent.spec.metrics import (
+    HISTOGRAM_SLOTS,
+    PERCPU_VALUE_LIMIT,
+    SLOTS_PER_OCTAVE_BITS,
+    Counter,
+    Derived,
+    Distribution,
+    Keyed,
+    Metric,
+    Names,
+    Procfs,
+    Scratch,
+    Table,
+)
+from chainbench_agent.spec.module import Module
+
+__all__ = [
+    "HISTOGRAM_SLOTS",
+    "PERCPU_VALUE_LIMIT",
+    "RESULT",
+    "SLOTS_PER_OCTAVE_BITS",
+    "Counter",
+    "Derived",
+    "Distribution",
+    "Hook",
+    "Keyed",
+    "Kind",
+    "Metric",
+    "Module",
+    "Names",
+    "Procfs",
+    "Scratch",
+    "Source",
+    "Table",
+    "fentry",
+    "fexit",
+    "kprobe",
+    "kretprobe",
+    "perf",
+    "raw_tracepoint",
+]

@@ -1,0 +1,85 @@
+"""Where something happens in the kernel, and what feeds a hook there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Kind = Literal["raw_tracepoint", "fentry", "fexit", "kprobe", "kretprobe", "perf"]
+
+RESULT = -1
+"""The position of what a function returns, in `kretprobe`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A place in the kernel that can feed a hook.
+
+    `args` says where each of the hook's parameters comes from: a position among the place's own arguments (in `fexit`
+    the return value comes after them, in `kretprobe` it is RESULT), or a C expression over the parameters before it.
+    Empty: same position, same type.  `perf` is a counter that overflows at each event, by perf's own name for it
+    (kernel/perf_events.py); it has no arguments.
+
+    What a `kretprobe` wants besides the result, a kprobe keeps for it from the function's entry (probes/returns.h).  A
+    call that was under way when the two were attached is not seen to return.
+
+    `own` are the place's first arguments, with the types that they must have: for expressions to use.
+    """
+
+    kind: Kind
+    target: str
+    args: tuple[int | str, ...] = ()
+    own: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        return f"{self.kind}:{self.target}"
+
+
+def raw_tracepoint(target: str, *args: int | str, own: tuple[str, ...] = ()) -> Source:
+    return Source("raw_tracepoint", target, args, own)
+
+
+def fentry(target: str, *args: int | str, own: tuple[str, ...] = ()) -> Source:
+    return Source("fentry", target, args, own)
+
+
+def fexit(target: str, *args: int | str, own: tuple[str, ...] = ()) -> Source:
+    return Source("fexit", target, args, own)
+
+
+def kprobe(target: str, *args: int | str, own: tuple[str, ...] = ()) -> Source:
+    return Source("kprobe", target, args, own)
+
+
+def kretprobe(target: str, *args: int | str, own: tuple[str, ...] = ()) -> Source:
+    return Source("kretprobe", target, args, own)
+
+
+def perf(target: str, *args: int | str) -> Source:
+    return Source("perf", target, args)
+
+
+@dataclass(frozen=True, slots=True)
+class Hook:
+    """Something that happens in the kernel, with its typed parameters and its sources, best first.
+
+    A hook without sources is raised by a state machine (probes/sched.h, block.h): then `raised_on` names the hooks
+    it needs, those that are `targeted` only when there is a target.
+    """
+
+    name: str
+    params: tuple[str, ...]
+    sources: tuple[Source, ...] = ()
+    raised_on: tuple[str, ...] = ()
+    targeted: bool = False
+    """True: only of use when there is a target, and only attached then."""
+    stands_in_for: tuple[str, ...] = ()
+    """Only attached where this kernel lacks one of these; what is raised on both is raised on the one or the other."""
+    timed: bool = True
+    """False: no handler looks at `now_ns`, so reading the clock is spared."""
+    option: str = ""
+    """`module:option`: only loaded, and only attached, where that was asked for (plan.py)."""
+    optional: bool = False
+    """True: a kernel that has none of the sources misses nothing, because another hook sees the same there."""
+    unless: Source | None = None
+    """A place that only some kernels have: where it is, these events come by another hook, and this one is not used."""

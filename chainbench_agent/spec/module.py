@@ -1,0 +1,78 @@
+"""A module: what it asks, and what it counts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from chainbench_agent.spec.metrics import Counter, Derived, Distribution, Keyed, Metric, Names, Procfs, Scratch, Table
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Module:
+    """One of the ten: what it asks, and what it counts."""
+
+    name: str
+    question: str
+    metrics: tuple[Metric, ...]
+    scratch: tuple[Scratch, ...] = ()
+    options: tuple[str, ...] = ()
+    """What has to be asked for by name, as `module:option`; the hooks of an option say so."""
+    section: str = ""
+    """The evidence key, where it is not the module's name."""
+    derive: Callable[[Mapping[str, Any], Names], dict[str, Any]] | None = None
+    """Pure: the differences of this module's metrics, and the names of things → the Derived metrics.
+
+    A derived key that is left out of the answer has no value in this run.
+    """
+
+    @property
+    def section_key(self) -> str:
+        return self.section or self.name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What can be asked for: the module, and each of its options."""
+        return (self.name, *(f"{self.name}:{option}" for option in self.options))
+
+    @property
+    def hooks(self) -> frozenset[str]:
+        return frozenset(hook for metric in self.metrics for hook in metric.hooks)
+
+    @property
+    def per_cpu(self) -> tuple[Metric, ...]:
+        """The metrics that live in the module's own per-CPU struct."""
+        return tuple(m for m in self.metrics if isinstance(m, Counter | Table | Distribution))
+
+    @property
+    def per_process(self) -> tuple[Counter, ...]:
+        """The main figures: those of which `top_processes` tells for single processes, most telling first."""
+        return tuple(m for m in self.metrics if isinstance(m, Counter) and m.per_process)
+
+    @property
+    def procfs(self) -> tuple[Procfs, ...]:
+        return tuple(m for m in self.metrics if isinstance(m, Procfs))
+
+    @property
+    def reported(self) -> tuple[Metric, ...]:
+        """The metrics that appear in the evidence."""
+        return tuple(m for m in self.metrics if m.reported)
+
+    @property
+    def own_maps(self) -> tuple[str, ...]:
+        """The maps that the C file declares, each as MODULE_<name>."""
+        return (*(m.name for m in self.keyed), *(s.name for s in self.scratch if not s.field))
+
+    def hooks_of(self, metric: Metric) -> tuple[str, ...]:
+        """The hooks that a metric needs; those of a derived one are its sources'."""
+        hooks = (*metric.hooks, *(hook for source in self.sources_of(metric) for hook in source.hooks))
+        return tuple(dict.fromkeys(hooks))
+
+    def sources_of(self, metric: Metric) -> tuple[Metric, ...]:
+        """The metrics that a derived one is computed from; none for others."""
+        return tuple(m for m in self.metrics if m.name in metric.of) if isinstance(metric, Derived) else ()
+
+    @property
+    def keyed(self) -> tuple[Keyed, ...]:
+        return tuple(m for m in self.metrics if isinstance(m, Keyed))

@@ -1,0 +1,36 @@
+"""Hooks that come from functions of the kernel: their programs load, also where no tracepoint's has come before."""
+
+from dataclasses import replace
+
+import pytest
+
+from chainbench_agent.kernel.unit import load_unit
+from chainbench_agent.probes import CATALOG, HOOKS
+
+pytestmark = pytest.mark.bpf
+
+REFUSED = "Operation not permitted"  # by a kernel that allows no fentry
+
+
+def without_tracepoints(hook):
+    """The hook as on a kernel that has not got its tracepoint, if there is another source."""
+    functions = tuple(source for source in hook.sources if source.kind not in ("raw_tracepoint", "perf"))
+    return replace(hook, sources=functions, unless=None, stands_in_for=()) if functions else hook
+
+
+def only_kprobes(hook):
+    kprobes = tuple(source for source in hook.sources if source.kind in ("kprobe", "kretprobe"))
+    return replace(hook, sources=kprobes, unless=None, stands_in_for=()) if kprobes else hook
+
+
+@pytest.mark.parametrize("given", [without_tracepoints, only_kprobes])
+def test_everything_loads(given, cache_dir):
+    """Whoever calls a handler first; BCC reads the kernel's memory by itself only behind a tracepoint's pointer."""
+    unit = load_unit(CATALOG, map(given, HOOKS), cache_dir)
+    unit.close()
+
+    parts = {part.name for program in unit.unit.programs for part in program.parts if part.kind == "kprobe"}
+    assert {name: why for name, why in unit.loaded.failed.items() if REFUSED not in why} == {}
+    assert parts
+    assert parts <= unit.loaded.programs.keys()
+    assert unit.absent_modules == {}

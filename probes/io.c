@@ -114,15 +114,6 @@ static __always_inline void io_on_call_done(struct cb_event *ev, struct cb_io *i
 
 // ---- the page cache, as reads find it
 
-// How many pages the file has.
-static __always_inline u64 io_pages(struct inode *inode)
-{
-	u64 size = 0;
-
-	bpf_probe_read_kernel(&size, sizeof(size), &inode->i_size);
-	return (size + (1 << CB_PAGE_SHIFT) - 1) >> CB_PAGE_SHIFT;
-}
-
 // A read asks again for what is left of its pages after each batch that it got: each page counts once.
 static __always_inline void io_on_page_cache_asked(struct cb_event *ev, struct cb_io *io,
 						   struct address_space *mapping,
@@ -130,7 +121,7 @@ static __always_inline void io_on_page_cache_asked(struct cb_event *ev, struct c
 {
 	struct cb_task *task = cb_current_known(ev);
 	struct inode *host = NULL;
-	u64 weight, pages;
+	u64 weight, size = 0, pages;
 
 	if (!task || task->call != CB_CALL_READ)
 		return;
@@ -141,15 +132,16 @@ static __always_inline void io_on_page_cache_asked(struct cb_event *ev, struct c
 	if (!weight)
 		return;
 	bpf_probe_read_kernel(&host, sizeof(host), &mapping->host);
-	pages = io_pages(host); // a buffer may be larger
+	bpf_probe_read_kernel(&size, sizeof(size), &host->i_size);
+	pages = (size + (1 << CB_PAGE_SHIFT) - 1) >>
+		CB_PAGE_SHIFT; // a buffer may be larger than the file
 	if (last >= pages)
 		last = pages - 1;
 	if (pages && first <= last)
 		io->pages_asked += (last - first + 1) * weight;
 }
 
-// Of the same type as the file that is read: what a file system reads to find its blocks is no page of the file.  Nor is
-// the one behind its end, which 5.10 brings before it looks where that is.
+// Of the same type as the file that is read: what a file system reads to find its blocks is no page of the file.
 static __always_inline void io_on_page_cache_added(struct cb_event *ev, struct cb_io *io,
 						   struct page *page)
 {
@@ -161,7 +153,7 @@ static __always_inline void io_on_page_cache_added(struct cb_event *ev, struct c
 		return;
 	bpf_probe_read_kernel(&mapping, sizeof(mapping), &page->mapping);
 	bpf_probe_read_kernel(&host, sizeof(host), &mapping->host);
-	if (io_type(host) == task->file && cb_index(page) < io_pages(host))
+	if (io_type(host) == task->file)
 		io->page_cache_misses += cb_pages(page);
 }
 

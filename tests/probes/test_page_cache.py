@@ -27,8 +27,8 @@ def ask(kernel, task, file, first, last):
     kernel.fire("page_cache_asked_0", kernel.mapping(file), first, last, current=task)
 
 
-def add(kernel, task, file, pages=1, index=0):
-    kernel.fire("page_cache_added_1", kernel.folio(file, pages, index), current=task)
+def add(kernel, task, file, pages=1):
+    kernel.fire("page_cache_added_1", kernel.folio(file, pages), current=task)
 
 
 @pytest.fixture
@@ -89,15 +89,7 @@ def test_pages_by_folio(reading, caller, file):
     assert pages(reading) == (0, 22)
 
 
-def test_pages_beyond_the_end(reading, caller, file):
-    """What 5.10 brings to learn that the file ends is none of its 100 pages."""
-    for index in (98, 99, 100, 101):
-        add(reading, caller, file, index=index)
-
-    assert pages(reading) == (0, 2)
-
-
-@pytest.mark.parametrize("without", [["folio._nr_pages"], ["folio._nr_pages", "folio._folio_nr_pages", "folio.index"]])
+@pytest.mark.parametrize("without", [["folio._nr_pages"], ["folio._nr_pages", "folio._folio_nr_pages"]])
 def test_pages_on_older_kernels(compile_unit, without):
     """The number had another name, and before that stood in the second page."""
     text = fused(has_field=lambda field: field not in without).text
@@ -149,14 +141,12 @@ def test_others_pages(kernel, file):
 
 
 @pytest.mark.parametrize("function", ["filemap_read", "generic_file_buffered_read"])
-@pytest.mark.parametrize("kind", ["fentry", "kprobe"])
-def test_a_buffered_read_on_older_kernels(reading, caller, file, function, kind):
+def test_a_buffered_read_on_older_kernels(reading, caller, file, function):
     """From its position and size follow the pages that newer kernels tell."""
-    (entry,) = (p.name for p in fused().programs if (p.source.target, p.kind) == (function, kind))
     found = []
     for position, size in ((0, 4096), (3 * 4096 - 1, 2), (4 * 4096, 1 << 16), (98 * 4096, 1 << 20)):
         iocb, to = (ctypes.c_uint64 * 2)(file, position), ctypes.c_uint64(size)
-        reading.fire(entry.removeprefix("cb_"), ctypes.addressof(iocb), ctypes.addressof(to), current=caller)
+        reading.fire(f"kfunc__{function}", ctypes.addressof(iocb), ctypes.addressof(to), current=caller)
         found.append(pages(reading)[0])
 
     assert found == [1, 3, 19, 21]

@@ -22,12 +22,13 @@ TESTS = REPO / "tests"
 EVERYWHERE = "support cpu exec syscalls offcpu latency network"
 PROVEN = {
     kernel: [f"tests/measured/test_{name}.py" for name in f"{EVERYWHERE} {more}".split()]
-    for kernel, more in {"5.10": "memory", "6.1": "io locks block"}.items()
+    for kernel, more in {"5.10": "memory", "6.1": "io locks"}.items()
 }
 """What is known to pass, by kernel.
 
 The other files, and 6.12, were not yet seen to pass as a whole since there are ten modules: CHAINBENCH_VM_ALL=1 runs
-them all.  (6.12 panicked once where QEMU emulates the patching of tracepoints.)
+them all.  Unexplained, and to be looked into first: 6.12 panicked once (`Oops: int3` in ttwu_do_activate), and 6.1 locked
+up once in test_block.py (both processors, the agent and a reader of the disk; the same tests passed in another run).
 """
 ALL = os.environ.get("CHAINBENCH_VM_ALL") == "1"
 KERNELS = tuple(SERIES) if ALL else tuple(PROVEN)

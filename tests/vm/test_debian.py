@@ -27,7 +27,7 @@ PROVEN = {
 """What is known to pass, by kernel.
 
 The other files, and 6.12, were not yet seen to pass as a whole since there are ten modules: CHAINBENCH_VM_ALL=1 runs
-them all.  Unexplained, and to be looked into first: 6.12 panicked once (`Oops: int3` in ttwu_do_activate), and 6.1 locked
+them all.  Unexplained, and to be looked into first: 6.12 panicked once (`Oops: int3` in ttwu_do_activate), 6.1 locked
 up once in test_block.py (both processors, the agent and a reader of the disk; the same tests passed in another run).
 """
 ALL = os.environ.get("CHAINBENCH_VM_ALL") == "1"

@@ -25,7 +25,8 @@ from gunicorn.workers.gthread import ThreadWorker
 
 from chainbench_agent.collector.base import Collector
 from chainbench_agent.errors import AgentError, InputError
-from chainbench_agent.export.prometheus import Exporter, agent_registry
+from chainbench_agent.export.health import AgentRegistry
+from chainbench_agent.export.prometheus import Exporter
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.runs import Runs
 from chainbench_agent.settings import Settings
@@ -111,7 +112,8 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
             log.error("%s", error)  # noqa: TRY400 - a sentence for people
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
         self._runs = runs = Runs(self._collector, settings.machine, max_kept=settings.max_kept_label_sets)
-        exporter = Exporter(CATALOG, agent_registry(VERSION, runs.status().collector.backend))
+        found = self._collector.status()
+        exporter = Exporter(CATALOG, AgentRegistry(VERSION, found.backend, found.details, _processes))
         return create_app(runs, lambda accept: exporter.render(runs, accept), settings.sample_interval)
 
     def unload(self) -> None:
@@ -120,6 +122,11 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
             self._runs.shutdown()
         if self._collector:
             self._collector.close()
+
+
+def _processes() -> dict[str, int]:
+    """Role → pid, as the worker knows them.  The loader child has ended before anybody can ask."""
+    return {"master": os.getppid(), "worker": os.getpid()}
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]

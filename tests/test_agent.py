@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import requests
+from prometheus_client.parser import text_string_to_metric_families
 
 LABELS = {"scenario": "baseline", "impl": "python", "variant": "numpy", "commit": "abc123", "dataset": "sha256hash"}
 NOBODY = 65534
@@ -145,6 +146,43 @@ def test_what_prometheus_sees_is_the_same_run(agent, tmp_path):
     given = ("chainbench_runqlat_", "chainbench_biolatency_micro", "chainbench_offcpu_milli", "chainbench_duration_")
     complaints = [line for line in checked.stderr.splitlines() if not line.startswith(given)]
     assert complaints == []
+
+
+def health(agent):
+    """(name without prefix, its labels) → value, of chainbench_agent_*."""
+    return {
+        (sample.name.removeprefix("chainbench_agent_"), frozenset(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(agent.get("/metrics").text)
+        for sample in family.samples
+        if sample.name.startswith("chainbench_agent_")
+    }
+
+
+@pytest.mark.portable
+@pytest.mark.bpf
+def test_the_agents_own_account_grows_by_each_run(agent):
+    """By the evidence's cost and loss, and not only when the run is over; both processes are measured."""
+    before = health(agent)
+    agent.post("/start", **LABELS)
+    subprocess.run(["/bin/true"], check=True)
+    during = health(agent)
+    evidence = agent.post("/stop").json()
+    after = health(agent)
+
+    assert [found["run_active", frozenset()] for found in (before, during, after)] == [0, 1, 0]
+    for program in evidence["cost"]["programs"]:
+        key = "program_runs_total", frozenset({program["hook"], program["source"]})
+        assert after[key] - before.get(key, 0) == program["runs"]
+        assert before.get(key, 0) <= during[key] <= after[key]
+    lost = sum(value for (name, _), value in after.items() if name == "lost_events_total")
+    assert (
+        lost - sum(value for (name, _), value in before.items() if name == "lost_events_total")
+        == (evidence["loss"]["total"])
+    )
+    assert {role for name, role in after if name == "process_open_fds"} == {
+        frozenset({"master"}),
+        frozenset({"worker"}),
+    }
 
 
 @pytest.mark.portable

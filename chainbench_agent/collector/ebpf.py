@@ -15,7 +15,7 @@ from chainbench_agent.collector.base import (
     not_asked_for,
     option_states,
 )
-from chainbench_agent.evidence.build import Method, build
+from chainbench_agent.evidence.build import PROGRAMS_SKIPPED, Method, build
 from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.evidence.model import Evidence, Run, Target
 from chainbench_agent.evidence.sample import Sample
@@ -23,6 +23,7 @@ from chainbench_agent.kernel.accounts import proc_counters
 from chainbench_agent.kernel.counters import source_of
 from chainbench_agent.kernel.machine import Machine
 from chainbench_agent.kernel.namespaces import Peer
+from chainbench_agent.kernel.reader import LOSS_CAUSES
 from chainbench_agent.kernel.target import resolve
 from chainbench_agent.plan import EVERYTHING, Plan
 from chainbench_agent.spec import Hook, Metric, Module, Procfs
@@ -89,7 +90,8 @@ class EbpfCollector:
             "bcc": self._machine.unit.loaded.bcc_version,
             "headers": f"BTF ({self._machine.unit.header_tree})",
         }
-        return CollectorStatus("ebpf", list(self._status.values()), hooks, details=details)
+        causes = (*LOSS_CAUSES, PROGRAMS_SKIPPED)
+        return CollectorStatus("ebpf", list(self._status.values()), hooks, details=details, loss_causes=causes)
 
     def close(self) -> None:
         self._machine.close()

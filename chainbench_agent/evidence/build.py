@@ -22,6 +22,9 @@ from chainbench_agent.evidence.top_processes import top_processes
 from chainbench_agent.histogram import QUANTILES, UPPER_BOUNDS_NS, quantile_ns
 from chainbench_agent.spec import Counter, Derived, Distribution, Metric, Module, Names, Procfs, Table
 
+PROGRAMS_SKIPPED = "programs_skipped"
+"""The loss that the kernel counts: programs that could not run because one ran already."""
+
 NO_LEDGER = "where all the time went is told by the module offcpu, which does not collect in this run"
 
 
@@ -212,5 +215,5 @@ def distribution(counts: HistogramCounts) -> dict[str, Any]:
 def _loss(first: Sample, last: Sample) -> Loss:
     causes = {cause: count - first.loss.get(cause, 0) for cause, count in last.loss.items()}
     missed = sum(run.missed - first.programs[hook].missed for hook, run in last.programs.items())
-    causes["programs_skipped"] = missed
+    causes[PROGRAMS_SKIPPED] = missed
     return Loss(total=sum(causes.values()), causes={cause: count for cause, count in causes.items() if count})

@@ -49,8 +49,9 @@ class EbpfCollector:
     def start(self, target: Target, peer: Peer | None = None, plan: Plan = EVERYTHING) -> None:
         resolved = resolve(target, peer)
         self._last = None
-        self._method = self._describe(target, plan, self._machine.wanted(resolved, plan))
+        method = self._describe(target, plan, self._machine.wanted(resolved, plan))
         self._machine.attach(resolved, plan)
+        self._method = replace(method, no_cost=self._machine.no_cost)
         try:
             first = self._machine.sample()  # nothing counts yet, so this is how things stand when the run begins
             self._first = replace(first, at_ns=self._machine.begin())

@@ -44,6 +44,8 @@ class Method:
     cpus: int
     raised_on: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Hook that has no program of its own → the hooks whose programs raise it."""
+    no_cost: str = ""
+    """Why the kernel did not count what its programs cost; empty if it did."""
     sample_interval: int = 1
     """Of the events of a sampled metric, one in so many was recorded."""
     target: Target = field(default_factory=Target)
@@ -82,9 +84,13 @@ def build(run: Run, method: Method, first: Sample, last: Sample, names: Names) -
         target=_population(method.target, first, last),
         sections=sections,
         ledger=ledger(counts["offcpu"], names, first, last) if explained else None,
-        unavailable={**method.absent, **({"ledger": NO_LEDGER} if method.targeted and not explained else {})},
+        unavailable={
+            **method.absent,
+            **({"ledger": NO_LEDGER} if method.targeted and not explained else {}),
+            **({"cost": method.no_cost} if method.no_cost else {}),
+        },
         loss=_loss(first, last),
-        cost=cost(method.program_sources, method.parts, method.cpus, first, last),
+        cost=None if method.no_cost else cost(method.program_sources, method.parts, method.cpus, first, last),
         cross_check=_cross_check(method, sections, first, last),
     )
 

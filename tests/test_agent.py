@@ -16,6 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 LABELS = {"scenario": "baseline", "impl": "python", "variant": "numpy", "commit": "abc123", "dataset": "sha256hash"}
 NOBODY = 65534
+UNIT = Path(__file__).parents[1] / "systemd/chainbench-agent.service"
 UNPRIVILEGED = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all"]
 FSYNCS = """
 import os, sys
@@ -222,6 +223,39 @@ def test_one_run_after_another(agent):
             subprocess.run(["/bin/true"], check=True)
         evidence = agent.post("/stop").json()
         assert evidence["exec"]["top_commands"][0]["count"] in range(number, number + 3)
+
+
+@pytest.fixture
+def of_the_unit(tmp_path):
+    """An agent with the capabilities of systemd/chainbench-agent.service, as a user who has no others."""
+    given = re.search(r"^AmbientCapabilities=(.*)", UNIT.read_text(), re.MULTILINE)[1].split()
+    some = ",".join(["-all", *(f"+{name.removeprefix('CAP_').lower()}" for name in given)])
+    for directory in (tmp_path, *tmp_path.parents):
+        if directory.stat().st_uid == os.geteuid() and str(directory) != "/":
+            directory.chmod(directory.stat().st_mode | 0o755)
+    tmp_path.chmod(0o777)
+    user = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs"]
+    agent = Agent(tmp_path, [*user, f"--bounding-set={some}", f"--inh-caps={some}", f"--ambient-caps={some}"])
+    yield agent
+    assert agent.end() == 0
+
+
+@pytest.mark.bpf
+def test_the_units_capabilities_are_enough(of_the_unit, tmp_path):
+    """All that root measures, exactly, and functions by name; but for the cost, which says why it is not there."""
+    _, evidence = round_trip(of_the_unit, tmp_path)
+
+    assert evidence["source"] == "ebpf"
+    assert next(c["count"] for c in evidence["exec"]["top_commands"] if c["command"] == "true") == 53
+    assert evidence["syscall_counts"]["fsync"] == 24
+    functions = [found["reason"] for found in evidence["offcpu"]["top_reasons"]]
+    assert any(
+        re.fullmatch(r"do_wait|pipe_read|anon_pipe_read|do_nanosleep|futex_do_wait|io_schedule", f) for f in functions
+    )
+    states = {name: module["state"] for name, module in of_the_unit.get("/status").json()["modules"].items()}
+    assert "down" not in states.values()
+    assert "cost" not in evidence
+    assert "bpf_stats_enabled=1" in evidence["unavailable"]["cost"]
 
 
 def test_without_privileges_it_says_so(mocking, tmp_path):

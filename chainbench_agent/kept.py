@@ -8,6 +8,7 @@ from typing import Literal, TypeVar
 
 from chainbench_agent.evidence.model import Evidence, Labels
 from chainbench_agent.evidence.report import Report
+from chainbench_agent.evidence.totals import Totals
 
 Result = Literal["finished", "failed", "interrupted"]
 
@@ -32,6 +33,8 @@ class Memory:
         self._reports: dict[Labels, Report] = {}
         self.latest: Evidence | None = None
         """The evidence that came last."""
+        self.totals = Totals()
+        """Of all runs, also those that are not remembered any more."""
 
     def ended(self, labels: Labels, result: Result, evidence: Evidence | None) -> None:
         """Count a run.  One without evidence leaves that of the run before."""
@@ -39,6 +42,7 @@ class Memory:
         kept = Kept(labels, evidence or before.evidence, before.results + Counter[str]([result]))
         self._put(self._kept, labels, kept)
         self.latest = evidence or self.latest
+        self.totals = self.totals.plus(evidence)
 
     def how_the_last_ended(self) -> str:
         """For a `/stop` that comes too late; empty if the last run was stopped, or there was none."""

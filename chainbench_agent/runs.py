@@ -22,6 +22,7 @@ from chainbench_agent.collector.shared import SharedCollector
 from chainbench_agent.errors import AgentError, InputError, NoRun, RunActive
 from chainbench_agent.evidence.model import Evidence, Labels, Run, Target
 from chainbench_agent.evidence.report import Report
+from chainbench_agent.evidence.totals import Totals
 from chainbench_agent.kept import Kept, Memory, Result
 from chainbench_agent.kernel.namespaces import Peer
 from chainbench_agent.plan import EVERYTHING, Plan
@@ -156,6 +157,11 @@ class Runs:
         """The evidence of the run that finished last."""
         with self._changed:
             return self._memory.latest
+
+    def totals(self) -> Totals:
+        """What all runs that ended add up to."""
+        with self._changed:
+            return self._memory.totals
 
     def report(self, report: Report) -> None:
         """Keep what the runner measured; it need not belong to a run."""

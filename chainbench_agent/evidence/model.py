@@ -117,7 +117,7 @@ class Evidence(_Model):
     ledger: Section | None = None
     """With a target: where all the time of its threads went (evidence/ledger.py)."""
     unavailable: dict[str, str] = Field(default_factory=dict)
-    """Modules that are absent, and why; with a target the `ledger` as well, if there is none."""
+    """Modules that are absent, and why; the `cost` as well, and with a target the `ledger`, if there is none."""
     loss: Loss | None = None
     cost: Cost | None = None
     cross_check: dict[str, CrossCheck] = Field(default_factory=dict)

@@ -3,6 +3,7 @@
 import functools
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +12,7 @@ import pytest
 
 REQUIRED = os.environ.get("CHAINBENCH_REQUIRE_BPF") == "1"
 BTF = Path("/sys/kernel/btf/vmlinux")
-NEEDY = ("bpf", "vm", "postgresql", "mount")
+NEEDY = ("bpf", "vm", "postgresql", "mount", "strace")
 CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
 
 
@@ -46,6 +47,8 @@ def no_state_outside(tmp_path_factory):
 def pytest_runtest_setup(item):
     if item.get_closest_marker("bpf") and (reason := why_not_bpf()):
         pytest.skip(reason)
+    if item.get_closest_marker("strace") and not shutil.which("strace"):
+        pytest.skip("strace is missing: as root, `apt-get install strace`.")
     if item.get_closest_marker("mount") and CAP_SYS_ADMIN not in capabilities():
         pytest.skip("This user may not mount file systems: run `make test` as root.")
 

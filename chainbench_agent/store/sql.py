@@ -167,7 +167,8 @@ class SqlStore:
         except StoreError as error:
             self._reasons[kind] = str(error)
             raise
-        self._reasons.pop(kind, None)
+        for proven in ("write", "read") if write else ("read",):
+            self._reasons.pop(proven, None)
         return done
 
     def _attempt(self, work: Callable[[Connection], T], write: Write, patience_s: float) -> T:

@@ -84,6 +84,8 @@ _Interval = Annotated[
         strict=True, ge=1, le=MAX_SAMPLE_INTERVAL, description="a whole number: 1 for every event, 10 for one in ten"
     ),
 ]
+_Filter = Annotated[_OptionalWord | None, Field(description="a string of at most 200 printable characters")]
+_RunId = Annotated[_Name, AfterValidator(_in_print)]
 _Flag = Annotated[StrictBool | None, BeforeValidator(_zero_or_one), Field(description="true or false")]
 
 
@@ -165,14 +167,14 @@ class ReportRequest(Report):
 class RunsQuery(BaseModel):
     """Which of the kept runs.  Nothing is ignored here: a filter that is misspelt would answer with too many."""
 
-    scenario: _OptionalWord | None = None
-    impl: _OptionalWord | None = None
-    variant: _OptionalWord | None = None
-    commit: _OptionalWord | None = None
-    dataset: _OptionalWord | None = None
-    machine: _OptionalWord | None = None
+    scenario: _Filter = None
+    impl: _Filter = None
+    variant: _Filter = None
+    commit: _Filter = None
+    dataset: _Filter = None
+    machine: _Filter = None
     result: Annotated[Result | None, Field(description="finished, failed, interrupted or running")] = None
-    before: Annotated[_Name | None, Field(description="the id of a run, as in `next`")] = None
+    before: Annotated[_RunId | None, Field(description="the id of a run, as in `next`")] = None
     limit: Annotated[int, Field(ge=1, le=1000, description="a whole number from 1 to 1000")] = 50
 
     @property

@@ -36,13 +36,13 @@ class RunRoutes:
         return RunPage(runs=[RunSummary.of(run) for run in runs], next=following).model_dump(mode="json")
 
     def get(self, run_id: str) -> ResponseReturnValue:
-        run = self._runs.archive.store.get(run_id)
+        run = self._runs.archive.store.get(_id(run_id))
         if run is None:
             raise UnknownRun(f"no run {run_id} is kept")
         return KeptRun.of_stored(run).model_dump(mode="json")
 
     def delete(self, run_id: str) -> ResponseReturnValue:
-        self._runs.delete(run_id)
+        self._runs.delete(_id(run_id))
         return "", 204
 
 
@@ -55,6 +55,13 @@ def _filters() -> RunsQuery:
         return RunsQuery.model_validate(request.args.to_dict())
     except ValidationError as error:
         raise BadBody(RunsQuery, error) from None
+
+
+def _id(run_id: str) -> str:
+    """No database is asked for what no run can be called."""
+    if not run_id.isprintable():
+        raise UnknownRun("no run has such a name")
+    return run_id
 
 
 def _path(query: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import tempfile
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -74,12 +75,12 @@ def cluster():
 
     try:
         run("initdb", "--pgdata", "data", "--auth", "trust", "--username", "agent", "--no-sync", "--encoding", "UTF8")
-        options = f"-c listen_addresses='' -c unix_socket_directories={home} -c fsync=off"
-        run("pg_ctl", "--pgdata", "data", "--wait", "--log", "log", "--options", options, "start")
+        cluster = Cluster(home, run)
+        cluster.start()
         try:
-            yield Cluster(home, run)
+            yield cluster
         finally:
-            run("pg_ctl", "--pgdata", "data", "--wait", "--mode", "immediate", "stop")
+            cluster.stop()
     finally:
         shutil.rmtree(home)
 
@@ -95,9 +96,13 @@ class Cluster:
         self._run("createdb", "--host", str(self._home), "--username", "agent", f"d{self._made}")
         return f"postgresql://agent@/d{self._made}?host={self._home}"
 
-    def restart(self):
+    def start(self):
+        options = f"-c listen_addresses='' -c unix_socket_directories={self._home} -c fsync=off"
+        self._run("pg_ctl", "--pgdata", "data", "--wait", "--log", "log", "--options", options, "start")
+
+    def stop(self):
         """In the midst of whatever goes on: every connection breaks."""
-        self._run("pg_ctl", "--pgdata", "data", "--wait", "--log", "log", "--mode", "immediate", "restart")
+        self._run("pg_ctl", "--pgdata", "data", "--wait", "--mode", "immediate", "stop")
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
@@ -125,3 +130,33 @@ def opened():
 @pytest.fixture
 def store(opened, url):
     return opened(url)
+
+
+class Disk:
+    """A file system of 1 MiB."""
+
+    def __init__(self, place):
+        self.place = place
+        self._filler = place / "filler"
+
+    def remount(self, how):
+        subprocess.run(["mount", "-o", f"remount,{how}", self.place], check=True)
+
+    def fill(self):
+        """Leave no room."""
+        with self._filler.open("wb", buffering=0) as file, suppress(OSError):
+            while file.write(bytes(4096)):
+                pass
+
+    def empty(self):
+        self._filler.unlink()
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """Ask for it before what uses it."""
+    place = tmp_path / "small"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], check=True)
+    yield Disk(place)
+    subprocess.run(["umount", place], check=True)

@@ -5,7 +5,6 @@ import sqlite3
 import stat
 import subprocess
 import sys
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -27,21 +26,6 @@ def path(tmp_path):
 @pytest.fixture
 def open_file(opened, path):
     return lambda **settings: opened("sqlite", state_dir=str(path.parent), **settings)
-
-
-@pytest.fixture
-def small_disk(tmp_path):
-    """A file system of 1 MiB; `remount("ro")` changes how it is mounted."""
-    place = tmp_path / "small"
-    place.mkdir()
-
-    def mount(*options):
-        subprocess.run(["mount", *options, place], check=True)
-
-    mount("-t", "tmpfs", "-o", "size=1m", "tmpfs")
-    place_and_remount = place, lambda how: mount("-o", f"remount,{how}")
-    yield place_and_remount
-    subprocess.run(["umount", place], check=True)
 
 
 # --- Where it is ----------------------------------------------------------------------------------
@@ -104,16 +88,6 @@ os.write(2, b"END")
     return part.count("sync(")
 
 
-FILLER = "filler"
-
-
-def fill(place):
-    """Leave no room in the file system."""
-    with (place / FILLER).open("wb", buffering=0) as file, suppress(OSError):
-        while file.write(bytes(4096)):
-            pass
-
-
 def save_all(store, runs):
     for run in runs:
         store.save(run)
@@ -123,12 +97,12 @@ def save_all(store, runs):
 
 
 @pytest.mark.mount
-def test_a_full_disk(small_disk, opened, stored):
+def test_a_full_disk(disk, opened, stored):
     """What does not fit is refused with the reason; what fitted is whole; with room again, all goes on."""
-    place, _ = small_disk
+    place = disk.place
     store = opened("sqlite", state_dir=str(place / "state"))
     store.save(stored(1))
-    fill(place)
+    disk.fill()
 
     with pytest.raises(StoreError, match=r"runs\.sqlite3: database or disk is full; make room on that disk"):
         save_all(store, [stored(number) for number in range(2, 200)])
@@ -136,7 +110,7 @@ def test_a_full_disk(small_disk, opened, stored):
     assert store.status().state == "down"
     assert kept[-1] == stored(1).summary
 
-    (place / FILLER).unlink()
+    disk.empty()
     store.save(stored(200))
 
     assert store.status().state == "up"
@@ -144,12 +118,12 @@ def test_a_full_disk(small_disk, opened, stored):
 
 
 @pytest.mark.mount
-def test_a_disk_that_is_full_from_the_start(small_disk, opened, stored):
-    place, _ = small_disk
-    fill(place)
+def test_a_disk_that_is_full_from_the_start(disk, opened, stored):
+    place = disk.place
+    disk.fill()
     store = opened("sqlite", state_dir=str(place / "state"))
     assert store.status().state == "down"
-    (place / FILLER).unlink()
+    disk.empty()
 
     store.save(stored(1))
 
@@ -157,33 +131,33 @@ def test_a_disk_that_is_full_from_the_start(small_disk, opened, stored):
 
 
 @pytest.mark.mount
-def test_a_directory_that_cannot_be_written(small_disk, opened, stored, caplog):
+def test_a_directory_that_cannot_be_written(disk, opened, stored, caplog):
     """Said when the agent starts; each call says it again; once it can be written, it is."""
-    place, remount = small_disk
-    remount("ro")
+    place = disk.place
+    disk.remount("ro")
     store = opened("sqlite", state_dir=str(place / "state"))
 
     assert "runs will not be kept: cannot write to" in caplog.text
     with pytest.raises(StoreError, match=r"Read-only file system; .* choose another with --state-dir"):
         store.save(stored(1))
 
-    remount("rw")
+    disk.remount("rw")
     store.save(stored(1))
     assert store.status().state == "up"
 
 
 @pytest.mark.mount
-def test_a_directory_that_becomes_read_only(small_disk, opened, stored):
+def test_a_directory_that_becomes_read_only(disk, opened, stored):
     """What is there can still be read."""
-    place, remount = small_disk
+    place = disk.place
     store = opened("sqlite", state_dir=str(place / "state"))
     store.save(stored(1))
     store.close()  # a file system in use is not made read-only
-    remount("ro")
+    disk.remount("ro")
 
     with pytest.raises(StoreError, match="Read-only file system"):
         store.save(stored(2))
-    remount("rw")
+    disk.remount("rw")
     assert store.find(Query()) == [stored(1).summary]
 
 

@@ -15,6 +15,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from flask import Flask
@@ -24,13 +25,17 @@ from gunicorn.errors import HaltServer
 from gunicorn.glogging import Logger
 from gunicorn.workers.gthread import ThreadWorker
 
+from chainbench_agent.archive import Archive
 from chainbench_agent.collector.base import Collector
+from chainbench_agent.environment import environment
 from chainbench_agent.errors import AgentError, InputError
 from chainbench_agent.export.health import AgentRegistry
 from chainbench_agent.export.prometheus import Exporter
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.runs import Runs
 from chainbench_agent.settings import Settings
+from chainbench_agent.store import open_store
+from chainbench_agent.store.base import Store
 from chainbench_agent.supervisor import Supervisor
 from chainbench_agent.web.app import create_app
 from chainbench_agent.web.status import VERSION
@@ -40,8 +45,8 @@ OpenCollector = Callable[[Settings], Collector]
 GRACE_S = 1
 """How long a worker that ends waits for requests under way."""
 
-KILL_AFTER_S = 12
-"""How long the master waits for it: GRACE_S, twice runs.SETTLE_S, and the collector's last words."""
+KILL_AFTER_S = 15
+"""How long the master waits for it: GRACE_S, twice runs.SETTLE_S, the collector's last words, and the store's."""
 
 LOOP_S = 60
 """How long the worker's loop, which turns every second, may take for one before it counts as hung."""
@@ -94,6 +99,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
         self._settings = settings
         self._open_collector = open_collector
         self._collector: Collector | None = None
+        self._store: Store | None = None
         self._runs: Runs | None = None
         super().__init__()
 
@@ -118,12 +124,15 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
         """Build the agent.  Called in the worker, which ends if this fails, and the master with it."""
         settings = self._settings
         try:
+            self._store = open_store(settings)
             self._collector = self._open_collector(settings)
         except AgentError as error:
             log.error("%s", error)  # noqa: TRY400 - a sentence for people
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
-        self._runs = runs = Runs(self._collector, settings.machine, max_kept=settings.max_kept_label_sets)
         found = self._collector.status()
+        of_a_run = partial(environment, found.details)
+        archive = Archive(self._store, of_a_run, settings.checkpoint_s, settings.max_kept_label_sets)
+        self._runs = runs = Runs(self._collector, settings.machine, archive=archive)
         exporter = Exporter(CATALOG, AgentRegistry(VERSION, found.backend, found.details, _processes))
         return create_app(runs, lambda accept: exporter.render(runs, accept), settings.sample_interval)
 
@@ -148,6 +157,8 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
             self._runs.shutdown()
         if self._collector:
             self._collector.close()
+        if self._store:
+            self._store.close()
 
 
 def _processes() -> dict[str, int]:

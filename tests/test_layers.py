@@ -16,9 +16,9 @@ ROWS = (
     ({"probes"},),
     ({"evidence"},),
     ({"headers"},),
-    ({"kernel"}, {"export"}),
+    ({"kernel"}, {"export"}, {"store"}),
     ({"collector"},),
-    ({"runs", "active", "kept"},),
+    ({"runs", "active", "archive", "environment", "kept"},),
     ({"web"},),
     ({"server", "supervisor", "doctor", "probes_check", "demo", "demo_table", "demo_workload", "cli", "__main__"},),
 )

@@ -5,6 +5,7 @@ The fixed parts are models; a module's section is a mapping, because its keys co
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
 
@@ -37,7 +38,7 @@ class Run(Labels):
     machine: str
     started_at: datetime
     duration_ms: float
-    ended_by: Literal["stop", "shutdown", "max_duration", "target_gone", "running"]
+    ended_by: Literal["stop", "shutdown", "max_duration", "target_gone", "start_failed", "agent_died", "running"]
     probes: tuple[str, ...] | None = None
     """The modules and options that were to collect; None where nobody chose."""
     sample_interval: int = 1
@@ -132,3 +133,10 @@ class Evidence(_Model):
     def as_json(self) -> dict[str, Any]:
         """Plain types, ready for JSON; what has no value is left out."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    @classmethod
+    def from_json(cls, evidence: Mapping[str, Any]) -> Evidence:
+        """What `as_json` made, anew.  ValidationError if an agent with other fields made it."""
+        fixed = {name: value for name, value in evidence.items() if name in cls.model_fields}
+        sections = {name: value for name, value in evidence.items() if name not in cls.model_fields}
+        return cls.model_validate({**fixed, "sections": sections})

@@ -14,6 +14,7 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from flask import Flask
@@ -112,7 +113,8 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
         self._runs = runs = Runs(self._collector, settings.machine, max_kept=settings.max_kept_label_sets)
         exporter = Exporter(CATALOG, agent_registry(VERSION, runs.status().collector.backend))
-        return create_app(runs, lambda accept: exporter.render(runs, accept), settings.sample_interval)
+        metrics = partial(exporter.render, runs)
+        return create_app(runs, metrics, settings.sample_interval, settings.run_probes)
 
     def unload(self) -> None:
         """Finish the run that is on, and give everything back."""

@@ -129,6 +129,13 @@ HOOKS = (
     _tracepoint("sched_process_exec", f"{TASK}task", "int old_pid", "struct linux_binprm *bprm"),
     _tracepoint("sys_enter", "struct pt_regs *regs", "long id"),
     _tracepoint("sys_exit", "struct pt_regs *regs", "long ret"),
+    Hook(
+        "call_returns",  # as sys_exit, in a program of its own: who does not want to know of errors does not pay
+        ("struct pt_regs *regs", "long ret"),
+        (raw_tracepoint("sys_exit"),),
+        timed=False,
+        option="syscalls:errors",
+    ),
     *(_block(name, "struct request *rq") for name in ("block_rq_insert", "block_rq_issue", "block_rq_requeue")),
     _block("block_rq_merge", "struct request *rq", timed=False),
     *(_block(name, "struct bio *bio", timed=False, targeted=True) for name in ("block_bio_queue", "block_split")),

@@ -34,6 +34,7 @@ def attached():
     [
         ("exec", FOLLOWING),
         ("syscalls", {*FOLLOWING, "sys_enter"}),
+        ("syscalls:errors", {*FOLLOWING, "sys_enter", "sys_exit"}),
         ("runqlat", {*FOLLOWING, "sched_switch", "sched_wakeup", "sched_wakeup_new"}),
     ],
 )

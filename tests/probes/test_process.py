@@ -116,6 +116,8 @@ def test_calls_programs_and_children(running):
     call(running, first, 3)
     call(running, second, 2)
     running.fire("sys_enter_0", 0, 1 << 40, cpu=3, current=second)  # of an unknown number
+    for answer in (0, -2, -4095, -4096):
+        running.fire("call_returns_0", 0, answer, current=second)
     running.fork(first, running.task(20))
     running.fork(second, running.task(30))
     running.fork(second, running.task(12, tgid=10))
@@ -123,7 +125,7 @@ def test_calls_programs_and_children(running):
     call(running, running.task(40))
 
     figures = running.processes()[10].figures
-    assert figures["syscalls"] == {"total": 6}
+    assert figures["syscalls"] == {"total": 6, "failed": 2}
     assert figures["exec"] == {"exec_count": 1, "forks": 2, "threads_created": 1}
     assert_whole(running)
 

@@ -31,11 +31,12 @@ CALLS = {
     "CLOSE": ("close",),
     "FSYNC": ("fsync",),
     "FDATASYNC": ("fdatasync",),
+    "EXEC": ("execve", "execveat"),
     "FUTEX": ("futex", "futex_time64"),  # calls.h tells which of the next two it is
     "FUTEX_WAIT": ("futex_wait", "futex_waitv"),
     "FUTEX_WAKE": ("futex_wake", "futex_requeue"),
 }
-"""The system calls that calls.h follows, by kind: CB_CALL_<key> in C."""
+"""The system calls that calls.h follows and modules tell apart, by kind: CB_CALL_<key> in C."""
 
 CALL = ("struct cb_task *task", "struct pt_regs *regs", "unsigned int kind")
 

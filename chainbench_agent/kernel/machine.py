@@ -30,7 +30,7 @@ from chainbench_agent.spec import Hook, Module, Names
 
 _CONFIG = struct.Struct("=QQIIIIIIII")  # struct cb_config of probes/common.h
 _IDENTITY = struct.Struct("=IIQ")  # struct cb_identity of probes/identify.h
-_CALL_KINDS = struct.Struct("=II")  # struct cb_call_kinds of probes/calls.h
+_CALL_KINDS = struct.Struct("=II")  # struct cb_call_kinds of probes/call_kinds.h
 
 
 class Phase(IntEnum):
@@ -66,9 +66,8 @@ class Machine:
             reasons = {**loaded.failed, **self.programs.absent}
             raise SetupError(f"no BPF program loads here: {next(iter(reasons.values()), 'unknown')}")
         self._agent, self.syscall_offset_proven = self._identify(identify)
-        if "cb_call_kinds" in self._maps:
-            for number, *kinds in followed_calls(os.uname().machine):
-                libbpf.update(self._maps["cb_call_kinds"].fd, number, _CALL_KINDS.pack(*kinds))
+        for number, *kinds in followed_calls(os.uname().machine):
+            libbpf.update(self._maps["cb_call_kinds"].fd, number, _CALL_KINDS.pack(*kinds))
         self._reader = Reader(self._maps, self.modules)
 
     @property

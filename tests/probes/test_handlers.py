@@ -4,7 +4,7 @@ import ctypes
 from struct import unpack
 
 import pytest
-from user_space import AGENT, FUTEX, INTERRUPTIBLE, NO_SYSCALL, READ, UserSpace, fused
+from user_space import AGENT, EXECVE, EXECVEAT, FUTEX, INTERRUPTIBLE, NO_SYSCALL, READ, UserSpace, fused
 
 from chainbench_agent.kernel.names import UNKNOWN_STATE
 from chainbench_agent.probes.cpu import VECTORS, derive
@@ -108,6 +108,17 @@ def test_executed_programs(running, user, agent):
     exec_ = running.counted()["exec"]
     assert exec_["exec_count"] == 2
     assert exec_["commands"] == {b"worker".ljust(16, b"\0"): (2).to_bytes(8, "little")}
+
+
+def test_programs_that_could_not_be_executed(running, user, agent):
+    """Calls of execve and execveat that answer an error; not those that are made again."""
+    for number, answer in ((EXECVE, -2), (EXECVE, -13), (EXECVEAT, -38), (EXECVE, 0), (EXECVE, -513), (READ, -2)):
+        running.enter(user, number)
+        running.leave(user, answer)
+    running.enter(agent, EXECVE)
+    running.leave(agent, -2)
+
+    assert running.counted()["exec"]["exec_failures"] == 3
 
 
 def test_new_processes_and_threads(running, user, agent):

@@ -3,7 +3,7 @@
 import ctypes
 
 import pytest
-from user_space import AGENT, DEAD, FUTEX, INTERRUPTIBLE, READ, UNINTERRUPTIBLE
+from user_space import AGENT, DEAD, EXECVE, FUTEX, INTERRUPTIBLE, READ, UNINTERRUPTIBLE
 
 from chainbench_agent.kernel.fuse import PROCESSES
 from chainbench_agent.probes import CATALOG
@@ -122,11 +122,14 @@ def test_calls_programs_and_children(running):
     running.fork(second, running.task(30))
     running.fork(second, running.task(12, tgid=10))
     running.fire("sched_process_exec_0", first, 10, 0, current=first)
+    for _ in range(3):
+        running.enter(second, EXECVE)
+        running.leave(second, -2)
     call(running, running.task(40))
 
     figures = running.processes()[10].figures
-    assert figures["syscalls"] == {"total": 6, "failed": 2}
-    assert figures["exec"] == {"exec_count": 1, "forks": 2, "threads_created": 1}
+    assert figures["syscalls"] == {"total": 9, "failed": 5}
+    assert figures["exec"] == {"exec_count": 1, "exec_failures": 3, "forks": 2, "threads_created": 1}
     assert_whole(running)
 
 

@@ -48,7 +48,7 @@ class EbpfCollector:
     def start(self, target: Target, peer: Peer | None = None, plan: Plan = EVERYTHING) -> None:
         resolved = resolve(target, peer)
         self._last = None
-        self._method = self._describe(target, plan, self._machine.wanted(resolved, plan))
+        self._method = self._describe(target, plan, self._machine.wanted(plan))
         self._machine.attach(resolved, plan)
         try:
             first = self._machine.sample()  # nothing counts yet, so this is how things stand when the run begins

@@ -100,11 +100,9 @@ class Machine:
             self._facts[fact] = FACTS[fact]()
         return self._facts[fact]
 
-    def wanted(self, target: KernelTarget, plan: Plan = EVERYTHING) -> frozenset[str]:
-        """The hooks that a run of `target` has programs of."""
-        targeted = target.kind != Kind.MACHINE
-        hooks = wanted_hooks(self.modules, self._hooks, self.unit.unit.follows, plan, targeted=targeted)
-        return hooks & self.programs.chosen.keys()
+    def wanted(self, plan: Plan = EVERYTHING) -> frozenset[str]:
+        """The hooks that a run has programs of."""
+        return wanted_hooks(self.modules, self._hooks, self.unit.unit.follows, plan) & self.programs.chosen.keys()
 
     def attach(self, target: KernelTarget, plan: Plan = EVERYTHING) -> None:
         """Make ready for a run: empty the hashes, attach what `plan` needs, find out who is in the target."""
@@ -119,7 +117,7 @@ class Machine:
         self._configure(Phase.SEEDING if target.kind == Kind.TREE else Phase.OFF)
         self._stats_fd = libbpf.enable_stats()
         try:
-            self.programs.attach(self.wanted(target, plan))
+            self.programs.attach(self.wanted(plan))
             self._counters.open()
             self._seeds = self._seed()
         except OSError:

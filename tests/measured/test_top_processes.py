@@ -28,7 +28,11 @@ FIGURES = {
 }
 """Those of no option: of these tell the tests of the option."""
 
-THE_WHOLE = {"off_cpu_ms": lambda offcpu: offcpu["total_ms"], "wait_ms": lambda runqlat: runqlat["sum_us"] / 1e3}
+THE_WHOLE = {
+    "off_cpu_ms": lambda offcpu: offcpu["total_ms"],
+    "wait_ms": lambda runqlat: runqlat["sum_us"] / 1e3,
+    "requests": lambda biolatency: biolatency["count"],
+}
 """Figures that their section itself tells by another name."""
 
 

@@ -34,11 +34,15 @@ def main() -> None:
 
 
 def settings_options(command: Command) -> Command:
-    """An option for each setting, and --config.  The values stay text: settings.py knows what they must be."""
+    """An option for each setting, and --config.  Values stay text: settings.py knows what they must be."""
     for name, setting in reversed(Settings.model_fields.items()):
         default = ",".join(setting.default) if isinstance(setting.default, tuple) else setting.default
         shown = f"  [default: {default}]" if setting.default_factory is None else ""
-        option = click.option(f"--{name.replace('_', '-')}", metavar="…", help=f"{setting.description}{shown}")
+        flag = name.replace("_", "-")
+        if setting.annotation is bool:
+            option = click.option(f"--{flag}/--no-{flag}", default=None, help=setting.description)
+        else:
+            option = click.option(f"--{flag}", metavar="…", help=f"{setting.description}{shown}")
         command = option(command)
     config_help = f"The configuration file, in TOML; {DEFAULT_CONFIG} is read if it exists."
     return click.option("--config", metavar="FILE", help=config_help)(command)
@@ -46,7 +50,7 @@ def settings_options(command: Command) -> Command:
 
 @main.command(epilog=f"The environment sets the same: {ENV_PREFIX}PORT is --port; a key of the file is `port`.")
 @settings_options
-def serve(config: str | None, **given: str | None) -> None:
+def serve(config: str | None, **given: str | bool | None) -> None:
     """Serve the HTTP API until SIGTERM or Ctrl-C."""
     from chainbench_agent import server
     from chainbench_agent.collector import open_collector

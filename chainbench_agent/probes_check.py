@@ -75,7 +75,7 @@ def check(modules: Iterable[Module], cache_dir: Path) -> ProbesCheck:
 def _check(modules: tuple[Module, ...], name: str, cache_dir: Path) -> UnitCheck:
     began = time.monotonic()
     try:
-        unit = load_unit(modules, HOOKS, cache_dir)
+        unit = load_unit(modules, HOOKS, cache_dir, [name for module in modules for name in module.names])
     except LoaderError as error:
         return UnitCheck(name, time.monotonic() - began, error=str(error))
     try:
@@ -126,8 +126,9 @@ def _lines(unit: UnitCheck) -> list[str]:
     lines = [f"{unit.name}: {len(unit.programs)} programs, {memory}, {unit.seconds:.2f} s"]
     for source, size in unit.programs.items():
         verified = "" if size.verified is None else f", {size.verified} verified"
+        stack = "" if size.stack_bytes is None else f", stack {size.stack_bytes}"
         code = f"{size.machine_code_bytes} bytes" if size.machine_code_bytes else "not compiled to machine code"
-        lines.append(f"  ok  {source:<44} {size.instructions} instructions{verified}, {code}")
+        lines.append(f"  ok  {source:<44} {size.instructions} instructions{verified}{stack}, {code}")
     lines += [f"  --  {source:<44} {why}" for source, why in unit.refused.items()]
     lines += [f"      {hook}: not on this kernel: {why}" for hook, why in unit.absent.items()]
     lines += [f"  --  {hook}: no program of it loads" for hook in unit.failed]

@@ -134,7 +134,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
         archive = Archive(self._store, of_a_run, settings.checkpoint_s, settings.max_kept_label_sets)
         self._runs = runs = Runs(self._collector, settings.machine, archive=archive)
         exporter = Exporter(CATALOG, AgentRegistry(VERSION, found.backend, found.details, _processes))
-        return create_app(runs, lambda accept: exporter.render(runs, accept), settings.sample_interval)
+        return create_app(runs, partial(exporter.render, runs), settings.sample_interval, settings.run_probes)
 
     def read_settings_again(self) -> None:
         """For the next worker; those that are wrong change nothing.  The socket stays the one that listens."""

@@ -27,6 +27,7 @@ from chainbench_agent.errors import InputError
 from chainbench_agent.plan import ALL, MAX_SAMPLE_INTERVAL, choose, unknown
 
 ENV_PREFIX = "CHAINBENCH_"
+SYSCALL_ERRORS = "syscalls:errors"
 DEFAULT_CONFIG = Path("/etc/chainbench_agent.toml")
 
 
@@ -64,6 +65,10 @@ class Settings(BaseSettings):
     )
     sample_interval: int = Field(
         1, ge=1, le=MAX_SAMPLE_INTERVAL, description="Of the hottest events, count one in so many; 1 counts each."
+    )
+    syscall_errors: bool = Field(
+        default=False,
+        description=f"Load {SYSCALL_ERRORS}, and let runs that name no probes have it: failed calls by error.",
     )
     backend: Literal["auto", "ebpf", "mock"] = Field(
         "auto",
@@ -119,7 +124,16 @@ class Settings(BaseSettings):
             raise InputError(
                 "probes", f"there is no {kind} {', '.join(strangers)}; there is {', '.join(known)}, or {ALL}"
             )
-        return choose(self.probes, known)
+        return choose((*self.probes, *self._options), known)
+
+    @property
+    def run_probes(self) -> tuple[str, ...]:
+        """What a run collects that names no probes."""
+        return (ALL, *self._options)
+
+    @property
+    def _options(self) -> tuple[str, ...]:
+        return (SYSCALL_ERRORS,) if self.syscall_errors else ()
 
 
 def load_settings(config: str | None = None, **given: object) -> Settings:

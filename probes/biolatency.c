@@ -54,12 +54,21 @@ static __always_inline void biolatency_on_request_done(struct cb_event *ev,
 						       struct cb_biolatency *biolatency,
 						       struct cb_request *request, u64 ns)
 {
+	u64 bytes = request->bytes;
+	struct cb_process *process;
+
 	if (request->owner == CB_OWNER_UNKNOWN)
 		biolatency->unattributed++;
 	if (request->owner != CB_OWNER_TARGET)
 		return;
 	cb_observe(ev, &biolatency->latency_ns, ns);
-	biolatency->bytes += request->bytes;
+	biolatency->requests++;
+	biolatency->bytes += bytes;
+	process = cb_process_of(ev, request->tgid);
+	if (process) {
+		__sync_fetch_and_add(&process->biolatency_requests, 1);
+		__sync_fetch_and_add(&process->biolatency_bytes, bytes);
+	}
 	if (request->operation == CB_REQ_OP_READ)
 		cb_observe(ev, &biolatency->read_latency_ns, ns);
 	else if (request->operation == CB_REQ_OP_WRITE)

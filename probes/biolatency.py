@@ -84,9 +84,17 @@ MODULE = Module(
             hooks=DONE,
         ),
         Counter(
+            name="requests",
+            help="Finished requests, as count has them; of each process, those that it submitted.",
+            hooks=DONE,
+            reported=False,
+            per_process=True,
+        ),
+        Counter(
             name="bytes",
             help="Bytes of finished requests, as they were issued: a flush has none, a discard has what it frees.",
             hooks=DONE,
+            per_process=True,
         ),
         Derived(
             name="by_device",

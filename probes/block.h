@@ -17,38 +17,41 @@
 static __always_inline void block_on_block_bio_queue(struct cb_event *ev, struct bio *bio)
 {
 	struct task_struct *current_task = (struct task_struct *)bpf_get_current_task();
-	u64 owner = CB_OWNER_OTHER;
+	struct cb_submitter by = { .owner = CB_OWNER_OTHER };
 
-	if (cb_current_counts(ev))
-		owner = CB_OWNER_TARGET;
-	else if (current_task->flags & CB_PF_KTHREAD)
-		owner = CB_OWNER_UNKNOWN;
-	cb_bios.update(&bio, &owner);
+	if (cb_current_counts(ev)) {
+		by.owner = CB_OWNER_TARGET;
+		by.tgid = bpf_get_current_pid_tgid() >> 32;
+		cb_current_process(ev); // so that it has a record when the request is done
+	} else if (current_task->flags & CB_PF_KTHREAD) {
+		by.owner = CB_OWNER_UNKNOWN;
+	}
+	cb_bios.update(&bio, &by);
 }
 
 // A bio that is too large for one request: the part that is cut off is a bio which nobody submits.
 static __always_inline void block_on_block_split(struct cb_event *ev, struct bio *bio)
 {
 	struct bio *whole = bio->bi_private; // bio_chain() made it the parent
-	u64 *owner = cb_bios.lookup(&whole), known;
+	struct cb_submitter *by = cb_bios.lookup(&whole), known;
 
-	if (!owner)
+	if (!by)
 		return;
-	known = *owner;
+	known = *by;
 	cb_bios.update(&bio, &known);
 }
 
-// A request may hold bios of several owners: the first one's it is.
-static __always_inline u64 block_owner_of(struct cb_event *ev, struct request *rq)
+// A request may hold bios of several submitters: the first one's it is.  All are the machine's but the agent's own.
+static __always_inline void block_attribute(struct cb_event *ev, struct cb_request *request,
+					    struct request *rq)
 {
-	struct bio *bio;
-	u64 *owner;
+	struct bio *bio = rq->bio;
+	struct cb_submitter *by = cb_bios.lookup(&bio);
 
-	if (ev->config->target == CB_MACHINE)
-		return CB_OWNER_TARGET;
-	bio = rq->bio;
-	owner = cb_bios.lookup(&bio);
-	return owner ? *owner : CB_OWNER_UNKNOWN;
+	request->owner = by                                 ? by->owner
+			 : ev->config->target == CB_MACHINE ? CB_OWNER_TARGET
+							    : CB_OWNER_UNKNOWN;
+	request->tgid = by ? by->tgid : 0;
 }
 
 static __always_inline struct cb_request *block_record(struct request *rq)
@@ -87,7 +90,7 @@ static __always_inline void block_on_block_rq_issue(struct cb_event *ev, struct 
 	request->bytes = rq->__data_len;
 	request->device = cb_device_of(rq);
 	request->operation = rq->cmd_flags & CB_REQ_OP_MASK;
-	request->owner = block_owner_of(ev, rq);
+	block_attribute(ev, request, rq);
 	if (request->inserted_ns)
 		cb_raise_request_queued(ev, request, ev->now_ns - request->inserted_ns);
 	cb_raise_request_issued(ev, request);

@@ -10,26 +10,6 @@
 
 #pragma once
 
-// What a system call number stands for, as enum cb_call; written by the agent only.
-struct cb_call_kinds {
-	u32 of_64bit;
-	u32 of_32bit;
-};
-BPF_ARRAY(cb_call_kinds, struct cb_call_kinds, CB_CALL_NUMBERS);
-
-static __always_inline u32 cb_call_kind(u64 number)
-{
-	struct cb_call_kinds *kinds;
-	int index = number;
-
-	if (number >= CB_CALL_NUMBERS)
-		return CB_CALL_NONE;
-	kinds = cb_call_kinds.lookup(&index);
-	if (!kinds || (kinds->of_64bit == CB_CALL_NONE && kinds->of_32bit == CB_CALL_NONE))
-		return CB_CALL_NONE;
-	return cb_is_32bit_call() ? kinds->of_32bit : kinds->of_64bit;
-}
-
 // include/uapi/linux/futex.h: futex(2) is many calls in one, told apart by its second argument.
 #define CALLS_FUTEX_COMMAND 0x7f
 #define CALLS_FUTEX_WAIT (1U << 0)

@@ -96,6 +96,26 @@ static __always_inline u64 cb_call_argument(struct pt_regs *regs, u32 index)
 #endif
 }
 
+// What sys_exit sees a call return: -4095 to -1 is an error.  Restart codes (include/linux/errno.h) are none yet: a signal
+// came, and whether the call is made again or answers EINTR is decided after that.
+#define CB_MAX_ERRNO 4095
+#define CB_ERESTARTSYS 512
+#define CB_ERESTARTNOINTR 513
+#define CB_ERESTARTNOHAND 514
+#define CB_ERESTART_RESTARTBLOCK 516
+
+// The error's number; 0 for what is none.
+static __always_inline u32 cb_call_error(long ret)
+{
+	return (u64)ret >= (u64)-CB_MAX_ERRNO ? -ret : 0;
+}
+
+static __always_inline bool cb_is_restart(u32 error)
+{
+	return error == CB_ERESTARTSYS || error == CB_ERESTARTNOINTR ||
+	       error == CB_ERESTARTNOHAND || error == CB_ERESTART_RESTARTBLOCK;
+}
+
 // Whether an interrupt stopped the present thread and is at work now.  arm64 keeps the preemption count in the thread;
 // elsewhere it is a per-CPU variable, at the distance CB_PREEMPT_COUNT from the CPU's run queue (kernel/interrupts.py).
 // The bits are those of include/linux/preempt.h: NMI, hard interrupt, serving a soft one.

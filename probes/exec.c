@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// exec.c - programs and processes started.
+// exec.c - programs and processes started, and programs that could not be.
 
 struct exec_command {
 	char name[16]; // TASK_COMM_LEN
@@ -46,4 +46,20 @@ static __always_inline void exec_on_sched_process_fork(struct cb_event *ev, stru
 		if (process)
 			__sync_fetch_and_add(&process->exec_threads_created, 1);
 	}
+}
+
+// Failures are few, and looked for first.  An exit is enough: a call that seccomp refuses has no entry.
+static __always_inline void exec_on_sys_exit(struct cb_event *ev, struct cb_exec *exec,
+					     struct pt_regs *regs, long ret)
+{
+	u32 error = cb_call_error(ret);
+	struct cb_process *process;
+
+	if (!error || cb_is_restart(error) ||
+	    cb_call_kind(regs->CB_SYSCALL_NUMBER) != CB_CALL_EXEC || !cb_current_counts(ev))
+		return;
+	exec->exec_failures++;
+	process = cb_current_process(ev);
+	if (process)
+		__sync_fetch_and_add(&process->exec_exec_failures, 1);
 }

@@ -29,6 +29,15 @@ MODULE = Module(
             prometheus="chainbench_exec_count_total",
             per_process=True,
         ),
+        Counter(
+            name="exec_failures",
+            help=(
+                "Calls of execve and execveat that failed, in the process that made them. Looking for a program in "
+                "PATH is such calls, one for each directory that does not have it."
+            ),
+            hooks=("sys_exit",),
+            per_process=True,
+        ),
         Counter(name="forks", help="Processes created.", hooks=("sched_process_fork",), per_process=True),
         Counter(name="threads_created", help="Threads created.", hooks=("sched_process_fork",), per_process=True),
         Keyed(

@@ -31,11 +31,12 @@ CALLS = {
     "CLOSE": ("close",),
     "FSYNC": ("fsync",),
     "FDATASYNC": ("fdatasync",),
+    "EXEC": ("execve", "execveat"),
     "FUTEX": ("futex", "futex_time64"),  # calls.h tells which of the next two it is
     "FUTEX_WAIT": ("futex_wait", "futex_waitv"),
     "FUTEX_WAKE": ("futex_wake", "futex_requeue"),
 }
-"""The system calls that calls.h follows, by kind: CB_CALL_<key> in C."""
+"""The system calls that calls.h follows and modules tell apart, by kind: CB_CALL_<key> in C."""
 
 CALL = ("struct cb_task *task", "struct pt_regs *regs", "unsigned int kind")
 
@@ -129,6 +130,13 @@ HOOKS = (
     _tracepoint("sched_process_exec", f"{TASK}task", "int old_pid", "struct linux_binprm *bprm"),
     _tracepoint("sys_enter", "struct pt_regs *regs", "long id"),
     _tracepoint("sys_exit", "struct pt_regs *regs", "long ret"),
+    Hook(
+        "call_returns",  # as sys_exit, in a program of its own: who does not want to know of errors does not pay
+        ("struct pt_regs *regs", "long ret"),
+        (raw_tracepoint("sys_exit"),),
+        timed=False,
+        option="syscalls:errors",
+    ),
     *(_block(name, "struct request *rq") for name in ("block_rq_insert", "block_rq_issue", "block_rq_requeue")),
     _block("block_rq_merge", "struct request *rq", timed=False),
     *(_block(name, "struct bio *bio", timed=False, targeted=True) for name in ("block_bio_queue", "block_split")),

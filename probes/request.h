@@ -16,9 +16,15 @@ struct cb_request {
 	u32 device;      // major << 20 | minor, of the whole disk
 	u16 operation;   // enum req_op
 	u16 owner;
+	u32 tgid; // the process that submitted it; 0: unknown
+	u32 pad;
 };
 BPF_TABLE("hash", struct request *, struct cb_request, cb_requests, CB_REQUESTS);
 
 // Who asked for it.  Requests are issued and completed by whoever comes along, so it is noted where the bio is
 // submitted.  The least recently used one makes room: its request has an unknown owner.
-BPF_TABLE("lru_hash", struct bio *, u64, cb_bios, CB_BIOS);
+struct cb_submitter {
+	u32 owner;
+	u32 tgid;
+};
+BPF_TABLE("lru_hash", struct bio *, struct cb_submitter, cb_bios, CB_BIOS);

@@ -1,13 +1,17 @@
-"""System calls made.  Kernel side: syscalls.c"""
+"""System calls made, and those that failed.  Kernel side: syscalls.c"""
 
 from collections import Counter as Tally
 from collections.abc import Mapping
+from errno import errorcode
+from struct import unpack
 from typing import Any
 
-from chainbench_agent.spec import Counter, Derived, Module, Names, Table
+from chainbench_agent.spec import Counter, Derived, Keyed, Module, Names, Table
 
 ALWAYS = ("futex", "fsync", "openat", "read", "write")
 """Named first, and named even when they are zero: these were counted too."""
+
+UNKNOWN = 0xFFFFFFFF  # SYSCALLS_UNKNOWN_CALL
 
 
 def derive(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
@@ -18,7 +22,19 @@ def derive(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
                 tally[names.of(table, number)] += count
     tally["unknown"] += counts["unknown_calls"]
     rest = {name: count for name, count in tally.most_common() if count and name not in ALWAYS}
-    return {"by_name": {name: tally[name] for name in ALWAYS} | rest}
+    by_name = {name: tally[name] for name in ALWAYS} | rest
+    return {"by_name": by_name, "errors": _errors(counts["failures"], names)}
+
+
+def _errors(failures: Mapping[bytes, bytes], names: Names) -> list[dict[str, Any]]:
+    """The most frequent first.  An error of the kernel's own that slipped out (524, ENOTSUPP) has its number only."""
+    tally: Tally[tuple[str, str]] = Tally()
+    for key, value in failures.items():
+        number, error, of_32bit = unpack("=IHH", key)
+        name = "unknown" if number == UNKNOWN else names.of("calls_32bit" if of_32bit else "calls", number)
+        tally[name, errorcode.get(error, str(error))] += int.from_bytes(value, "little")
+    ordered = sorted(tally.items(), key=lambda item: (-item[1], item[0]))
+    return [{"syscall": name, "errno": error, "count": count} for (name, error), count in ordered]
 
 
 MODULE = Module(
@@ -70,6 +86,42 @@ MODULE = Module(
             prometheus="chainbench_syscalls_total",
             per_process=True,
         ),
+        # ---- asked for by --syscall-errors
+        Counter(
+            name="failed",
+            help=(
+                "System calls that returned an error, each counted as it returns; also one that seccomp refused, which "
+                "is in no other count because it is never entered."
+            ),
+            hooks=("call_returns",),
+            per_process=True,
+        ),
+        Counter(
+            name="interrupted",
+            help=(
+                "System calls that a signal cut short: whether each is made again, and counted again, or answers "
+                "EINTR is decided after it was seen, so they are not in failed."
+            ),
+            hooks=("call_returns",),
+        ),
+        Keyed(
+            name="failures",
+            help="System calls that returned an error, by call and error.",
+            hooks=("call_returns",),
+            key="struct syscalls_failure",
+            entries=1024,
+            when_full="a further pair is counted in failed only, and as lost",
+            reported=False,
+        ),
+        Derived(
+            name="errors",
+            help="System calls that returned an error, by call and error.",
+            of=("failures",),
+            label="syscall",
+            value="count",
+            prometheus="chainbench_syscall_errors_total",
+        ),
     ),
+    options=("errors",),
     derive=derive,
 )

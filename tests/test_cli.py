@@ -1,5 +1,6 @@
 """The command line: what it passes on, and how it says no."""
 
+import re
 import subprocess
 import sys
 
@@ -44,11 +45,24 @@ def test_serve_takes_every_setting(run, served, tmp_path):
     assert opener is open_collector
 
 
+@pytest.mark.parametrize(
+    ("said", "errors"), [([], True), (["--no-syscall-errors"], False), (["--syscall-errors"], True)]
+)
+def test_a_flag_takes_no_value(run, served, monkeypatch, said, errors):
+    """It can be taken back where the environment sets it."""
+    monkeypatch.setenv("CHAINBENCH_SYSCALL_ERRORS", "true")
+    result = run("serve", *said)
+
+    assert result.exit_code == 0, result.output
+    ((settings, _),) = served
+    assert settings.syscall_errors is errors
+
+
 def test_help_has_a_sentence_and_the_default_of_every_setting(run):
     text = " ".join(run("serve", "--help").output.split())
 
     for name, setting in Settings.model_fields.items():
-        assert f"--{name.replace('_', '-')} " in text
+        assert re.search(rf"--{name.replace('_', '-')}[ /]", text)
         assert setting.description in text
     assert "[default: 9090]" in text
     assert "[default: all]" in text

@@ -59,15 +59,16 @@ def kernel(monkeypatch):
             self.units = []
             self.error = None
 
-        def load(self, modules, _hooks, _cache_dir):
+        def load(self, modules, _hooks, _cache_dir, options):
             if self.error:
                 raise self.error
+            assert set(options) == {name for module in modules for name in module.names}
             self.units.append(FakeUnit(modules, **self.said))
             return self.units[-1]
 
     kernel = Kernel()
     monkeypatch.setattr(probes_check, "load_unit", kernel.load)
-    monkeypatch.setattr(probes_check, "program_size", lambda fd: ProgramSize(fd * 100, fd * 1000, None))
+    monkeypatch.setattr(probes_check, "program_size", lambda fd: ProgramSize(fd * 100, fd * 1000, None, 16))
     monkeypatch.setattr(probes_check, "map_bytes", lambda _fd: 6656 * 1024)
     return kernel
 
@@ -80,8 +81,8 @@ def test_each_alone_and_then_all(kernel, tmp_path):
     assert [unit.name for unit in found.units] == ["syscalls", "exec", "all"]
     assert [unit.modules for unit in kernel.units] == [(SYSCALLS,), (EXEC,), (SYSCALLS, EXEC)]
     assert all(unit.closed for unit in kernel.units)
-    assert found.units[0].programs["raw_tracepoint:sys_enter"] == ProgramSize(700, 7000, None)
-    assert found.units[0].programs["cb_identify"] == ProgramSize(800, 8000, None)
+    assert found.units[0].programs["raw_tracepoint:sys_enter"] == ProgramSize(700, 7000, None, 16)
+    assert found.units[0].programs["cb_identify"] == ProgramSize(800, 8000, None, 16)
     assert found.units[0].maps == {"cb_tasks": 6656 * 1024}
 
 
@@ -126,13 +127,13 @@ def test_what_does_not_compile_is_a_failure(kernel, tmp_path, alone):
 
 
 def test_render():
-    """Instructions, those the verifier walked where the kernel tells, machine code, maps."""
-    sizes = {"raw_tracepoint:a": ProgramSize(12, 80, 34), "raw_tracepoint:b": ProgramSize(5, 0, None)}
+    """Instructions, those the verifier walked and the stack where the kernel tells, machine code, maps."""
+    sizes = {"raw_tracepoint:a": ProgramSize(12, 80, 34, 24), "raw_tracepoint:b": ProgramSize(5, 0, None, None)}
     unit = UnitCheck("cpu", 1.25, programs=sizes, maps={"x": 4096, "y": 1536}, absent={"c": "no such tracepoint"})
 
     assert render(probes_check.ProbesCheck((unit,))) == (
         "cpu: 2 programs, 2 maps of 6 KiB, 1.25 s\n"
-        "  ok  raw_tracepoint:a                             12 instructions, 34 verified, 80 bytes\n"
+        "  ok  raw_tracepoint:a                             12 instructions, 34 verified, stack 24, 80 bytes\n"
         "  ok  raw_tracepoint:b                             5 instructions, not compiled to machine code\n"
         "      c: not on this kernel: no such tracepoint\n"
         "  KiB x 4, y 2\n"
@@ -165,6 +166,8 @@ def test_on_this_kernel(tmp_path):
     assert [unit["name"] for unit in found["units"]] == ["exec", "syscalls", "all"]
     for unit in found["units"]:
         assert all(size["instructions"] > 2 for size in unit["programs"].values())
+        # a key of four bytes at least, which every program looks up, and what the kernel allows
+        assert all(8 <= size["stack_bytes"] <= 512 for size in unit["programs"].values())
         assert unit["maps"]["cb_tasks"] >= 65536 * 104
     assert links() == before
 

@@ -83,6 +83,16 @@ def test_choose(probes, chosen):
     assert load_settings(probes=probes).choose(KNOWN) == chosen
 
 
+def test_syscall_errors(config):
+    """Brings its option along, and its module, into what is loaded and into runs that name no probes."""
+    known = (*KNOWN, "syscalls", "syscalls:errors")
+    off, on = load_settings(), load_settings(config("syscall_errors = true"), probes="exec")
+
+    assert off.choose(known) == ("cpu", "exec", "runqlat", "syscalls")
+    assert on.choose(known) == ("exec", "syscalls", "syscalls:errors")
+    assert (off.run_probes, on.run_probes) == (("all",), ("all", "syscalls:errors"))
+
+
 def test_an_unknown_module_is_answered_with_the_known_ones():
     with pytest.raises(InputError, match="no module memry, x; there is cpu, exec, exec:order, runqlat, or all"):
         load_settings(probes="cpu,memry,x").choose(KNOWN)
@@ -94,6 +104,7 @@ def test_an_unknown_module_is_answered_with_the_known_ones():
     ("name", "value", "says"),
     [
         ("port", "http", "valid integer"),
+        ("syscall_errors", "maybe", "valid boolean"),
         ("port", "65536", "less than or equal to 65535"),
         ("port", "-1", "greater than or equal to 0"),
         ("host", "", "at least 1 character"),

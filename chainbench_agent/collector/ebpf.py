@@ -49,7 +49,7 @@ class EbpfCollector:
     def start(self, target: Target, peer: Peer | None = None, plan: Plan = EVERYTHING) -> None:
         resolved = resolve(target, peer)
         self._last = None
-        method = self._describe(target, plan, self._machine.wanted(resolved, plan))
+        method = self._describe(target, plan, self._machine.wanted(plan))
         self._machine.attach(resolved, plan)
         self._method = replace(method, no_cost=self._machine.no_cost)
         try:

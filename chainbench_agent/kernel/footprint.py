@@ -2,22 +2,31 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from chainbench_agent.kernel import libbpf
 
-_INSTRUCTION_BYTES = 8
+_INSTRUCTION = struct.Struct("=BBhi")  # struct bpf_insn
+_MOVE, _ADD = 0xBF, 0x07  # 64 bits wide: register to register; a constant to a register
+_LOAD, _STORE_CONSTANT, _STORE = 1, 2, 3  # classes, in the lowest three bits of the code
+_SLOT = 8
+_FRAME = 10  # the register that points to the top of the frame
 
 
 @dataclass(frozen=True, slots=True)
 class ProgramSize:
-    """`verified`: instructions that the verifier walked through on all paths; None before Linux 5.16, which tells."""
+    """`verified`: instructions that the verifier walked through on all paths; None before Linux 5.16, which tells.
+
+    `stack_bytes`: of the 512 that a program may have; None where the kernel hides the code.
+    """
 
     instructions: int
     machine_code_bytes: int
     verified: int | None
+    stack_bytes: int | None
 
 
 def fdinfo(fd: int) -> Mapping[str, str]:
@@ -27,10 +36,35 @@ def fdinfo(fd: int) -> Mapping[str, str]:
 
 
 def program_size(fd: int) -> ProgramSize:
-    xlated, jited = libbpf.program_bytes(fd)
+    code, machine_code_bytes = libbpf.program_code(fd)
     # Linux aba64c7da983 ("bpf: Add verified_insns to bpf_prog_info and fdinfo") (in v5.16)
     verified = fdinfo(fd).get("verified_insns")
-    return ProgramSize(xlated // _INSTRUCTION_BYTES, jited, int(verified) if verified else None)
+    return ProgramSize(
+        len(code) // _INSTRUCTION.size,
+        machine_code_bytes,
+        int(verified) if verified else None,
+        stack_bytes(code) if code else None,
+    )
+
+
+def stack_bytes(code: bytes) -> int:
+    """How far below the frame pointer a program reaches: by itself, or by an address that it makes of it.
+
+    In whole slots, as the verifier has it.  The programs have one frame, because all their functions are inlined.
+    """
+    deepest, copies = 0, {_FRAME}
+    for operation, registers, offset, constant in _INSTRUCTION.iter_unpack(code):
+        target, source, kind = registers & 0xF, registers >> 4, operation & 7
+        if kind in (_STORE, _STORE_CONSTANT):
+            deepest = min(deepest, offset if target in copies else 0)
+            continue
+        deepest = min(deepest, offset if kind == _LOAD and source in copies else 0)
+        if operation == _ADD and target in copies:
+            deepest = min(deepest, constant)
+        copies.discard(target)
+        if operation == _MOVE and source in copies:
+            copies.add(target)
+    return -(deepest // _SLOT) * _SLOT
 
 
 def map_bytes(fd: int) -> int:

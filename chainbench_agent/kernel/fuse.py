@@ -107,7 +107,7 @@ def fuse(
     wanted = [hook for hook in hooks if hook.name in follows or any(hook.name in on for on in handled.values())]
     programs = [program for hook in wanted for program in _programs(hook, sources(hook))]
     placed = {hook.name: hook for hook in hooks}
-    headers = dict.fromkeys(("process.h", "target.h", *(STATE_MACHINES[name] for name in machines)))
+    headers = dict.fromkeys(("process.h", "target.h", "call_kinds.h", *(STATE_MACHINES[name] for name in machines)))
     parts = [
         _defines(has_field, {"COUNTERS": 0} | dict(host)),
         *map(_read, ("common.h", "compat.h")),

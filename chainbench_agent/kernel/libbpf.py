@@ -63,12 +63,28 @@ def enable_stats() -> int:
     return _checked(_library().bpf_enable_stats(BPF_STATS_RUN_TIME), "BPF_ENABLE_STATS")
 
 
-def program_bytes(program: int) -> tuple[int, int]:
-    """How long a loaded program is: as instructions after the verifier, and as machine code (0: not compiled)."""
-    info = (ctypes.c_uint32 * 64)()  # struct bpf_prog_info is shorter; the lengths are its fifth and sixth word
+def program_code(program: int) -> tuple[bytes, int]:
+    """A loaded program's instructions after the verifier, and the length of its machine code (0: not compiled).
+
+    The instructions are empty where the kernel hides them: it does so when it hardens programs (bpf_jit_harden).
+    """
+    info = _program_info(program)
+    code = ctypes.create_string_buffer(info[_XLATED_LENGTH])
+    told = _program_info(program, code)
+    return code.raw if told[_XLATED_CODE] else b"", told[_JITED_LENGTH]
+
+
+_JITED_LENGTH, _XLATED_LENGTH, _XLATED_CODE = 4, 5, 8  # words of struct bpf_prog_info; the last is a pointer
+
+
+def _program_info(program: int, code: ctypes.Array[ctypes.c_char] | None = None) -> ctypes.Array[ctypes.c_uint32]:
+    info = (ctypes.c_uint32 * 64)()  # struct bpf_prog_info is shorter
+    if code:
+        info[_XLATED_LENGTH] = len(code)
+        ctypes.c_uint64.from_buffer(info, 4 * _XLATED_CODE).value = ctypes.addressof(code)
     size = ctypes.c_uint32(ctypes.sizeof(info))
     _checked(_library().bpf_obj_get_info_by_fd(program, info, ctypes.byref(size)), "program info")
-    return info[5], info[4]
+    return info
 
 
 @cache

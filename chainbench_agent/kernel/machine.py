@@ -32,7 +32,7 @@ _CONFIG = struct.Struct("=QQIIIIIIII")  # struct cb_config of probes/common.h
 _IDENTITY = struct.Struct("=IIQ")  # struct cb_identity of probes/identify.h
 NO_COST = "the kernel counts what BPF programs cost for CAP_SYS_ADMIN only, or after: sysctl kernel.bpf_stats_enabled=1"
 _STATS_ENABLED = Path("/proc/sys/kernel/bpf_stats_enabled")
-_CALL_KINDS = struct.Struct("=II")  # struct cb_call_kinds of probes/calls.h
+_CALL_KINDS = struct.Struct("=II")  # struct cb_call_kinds of probes/call_kinds.h
 
 
 class Phase(IntEnum):
@@ -70,9 +70,8 @@ class Machine:
             reasons = {**loaded.failed, **self.programs.absent}
             raise SetupError(f"no BPF program loads here: {next(iter(reasons.values()), 'unknown')}")
         self._agent, self.syscall_offset_proven = self._identify(identify)
-        if "cb_call_kinds" in self._maps:
-            for number, *kinds in followed_calls(os.uname().machine):
-                libbpf.update(self._maps["cb_call_kinds"].fd, number, _CALL_KINDS.pack(*kinds))
+        for number, *kinds in followed_calls(os.uname().machine):
+            libbpf.update(self._maps["cb_call_kinds"].fd, number, _CALL_KINDS.pack(*kinds))
         self._reader = Reader(self._maps, self.modules)
 
     @property
@@ -105,11 +104,9 @@ class Machine:
             self._facts[fact] = FACTS[fact]()
         return self._facts[fact]
 
-    def wanted(self, target: KernelTarget, plan: Plan = EVERYTHING) -> frozenset[str]:
-        """The hooks that a run of `target` has programs of."""
-        targeted = target.kind != Kind.MACHINE
-        hooks = wanted_hooks(self.modules, self._hooks, self.unit.unit.follows, plan, targeted=targeted)
-        return hooks & self.programs.chosen.keys()
+    def wanted(self, plan: Plan = EVERYTHING) -> frozenset[str]:
+        """The hooks that a run has programs of."""
+        return wanted_hooks(self.modules, self._hooks, self.unit.unit.follows, plan) & self.programs.chosen.keys()
 
     def attach(self, target: KernelTarget, plan: Plan = EVERYTHING) -> None:
         """Make ready for a run: empty the hashes, attach what `plan` needs, find out who is in the target."""
@@ -124,7 +121,7 @@ class Machine:
         self._configure(Phase.SEEDING if target.kind == Kind.TREE else Phase.OFF)
         self._count_cost()
         try:
-            self.programs.attach(self.wanted(target, plan))
+            self.programs.attach(self.wanted(plan))
             self._counters.open()
             self._seeds = self._seed()
         except OSError:

@@ -20,6 +20,9 @@ PROC = Path("/proc")
 Peer = tuple[str, int]
 """Address and port of a client."""
 
+RELAYS = frozenset({"docker-proxy", "rootlessport", "slirp4netns", "pasta", "pasta.avx2", "passt", "passt.avx2"})
+"""Commands that make a container's connections as if they were their own: theirs tells nothing of the runner."""
+
 _ESTABLISHED = "01"
 
 
@@ -29,6 +32,8 @@ def pid_here(pid: int, peer: Peer | None) -> int:
     Raises InputError if there is none, or if the number is ambiguous.
     """
     client = owner_of(peer) if peer else None
+    if client is not None and _command(client) in RELAYS:
+        client = None
     ours = _namespace("self")
     if client is not None and _namespace(str(client)) not in (ours, ""):
         theirs = _namespace(str(client))
@@ -100,5 +105,12 @@ def _called(pid: int) -> Iterator[tuple[int, str]]:
 def _namespace(process: str) -> str:
     try:
         return str((PROC / process / "ns/pid").readlink())
+    except OSError:
+        return ""
+
+
+def _command(pid: int) -> str:
+    try:
+        return (PROC / str(pid) / "comm").read_text().strip()
     except OSError:
         return ""

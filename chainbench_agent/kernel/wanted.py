@@ -9,12 +9,12 @@ from chainbench_agent.spec import Hook, Module
 
 
 def wanted_hooks(
-    modules: Sequence[Module], hooks: Mapping[str, Hook], follows: frozenset[str], plan: Plan, *, targeted: bool
+    modules: Sequence[Module], hooks: Mapping[str, Hook], follows: frozenset[str], plan: Plan
 ) -> frozenset[str]:
     """The hooks to attach: those of the plan's modules and options, and those by which the target is followed."""
     named = (hooks[name] for module in modules if plan.collects(module.name) for name in module.hooks)
     needed = (hook.raised_on or (hook.name,) for hook in named if plan.includes(hook.option))
-    return follows | {name for on in needed for name in on if targeted or not hooks[name].targeted}
+    return follows | {name for on in needed for name in on}
 
 
 def idle_modules(modules: Sequence[Module], plan: Plan) -> int:

@@ -64,7 +64,7 @@ class Hook:
     """Something that happens in the kernel, with its typed parameters and its sources, best first.
 
     A hook without sources is raised by a state machine (probes/sched.h, block.h): then `raised_on` names the hooks
-    it needs, those that are `targeted` only when there is a target.
+    it needs; those that are `targeted` it can do without when there is no target.
     """
 
     name: str
@@ -72,7 +72,7 @@ class Hook:
     sources: tuple[Source, ...] = ()
     raised_on: tuple[str, ...] = ()
     targeted: bool = False
-    """True: only of use when there is a target, and only attached then."""
+    """True: it tells whose something is, so the whole machine is measured without it all the same."""
     stands_in_for: tuple[str, ...] = ()
     """Only attached where this kernel lacks one of these; what is raised on both is raised on the one or the other."""
     timed: bool = True

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from flask import Flask, Response, abort, request
@@ -10,7 +10,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ValidationError
 
 from chainbench_agent.kernel.namespaces import Peer
-from chainbench_agent.plan import ALL, Plan, choose
+from chainbench_agent.plan import Plan, choose
 from chainbench_agent.runs import Runs
 from chainbench_agent.web.models import ReportRequest, StartRequest
 from chainbench_agent.web.problems import JSON_REMEDY, BadBody, problem
@@ -25,10 +25,11 @@ Body = TypeVar("Body", bound=BaseModel)
 class Api:
     """Answers requests, from any number of threads."""
 
-    def __init__(self, runs: Runs, metrics: Metrics, sample_interval: int) -> None:
+    def __init__(self, runs: Runs, metrics: Metrics, sample_interval: int, probes: Sequence[str]) -> None:
         self._runs = runs
         self._metrics = metrics
         self._sample_interval = sample_interval
+        self._probes = probes
 
     def add_to(self, app: Flask) -> None:
         app.add_url_rule("/start", "start", self.start, methods=["POST"])
@@ -42,7 +43,7 @@ class Api:
         collector = self._runs.status().collector
         loaded = [name for module in collector.modules for name in module.loaded]
         asked = _body(StartRequest, loaded)
-        plan = Plan(choose(asked.probes or [ALL], loaded), asked.sample_interval or self._sample_interval)
+        plan = Plan(choose(asked.probes or self._probes, loaded), asked.sample_interval or self._sample_interval)
         active = self._runs.start(asked.labels, asked.target, _peer(), asked.longest_s, plan)
         return {
             "status": "started",

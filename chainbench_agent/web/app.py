@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from flask import Flask
 
+from chainbench_agent.plan import ALL
 from chainbench_agent.runs import Runs
 from chainbench_agent.web import problems
 from chainbench_agent.web.api import Api, Metrics
@@ -13,13 +16,13 @@ LONGEST_BODY = 64 * 1024
 """The largest sensible body is under 2 KiB."""
 
 
-def create_app(runs: Runs, metrics: Metrics, sample_interval: int = 1) -> Flask:
-    """`metrics` renders the exposition for an Accept header; `sample_interval` is that of runs that name none."""
+def create_app(runs: Runs, metrics: Metrics, sample_interval: int = 1, probes: Sequence[str] = (ALL,)) -> Flask:
+    """`metrics` renders the exposition for an Accept header; `sample_interval`, `probes`: of runs that name none."""
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = LONGEST_BODY
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the evidence has an order made for reading
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     problems.install(app)
-    Api(runs, metrics, sample_interval).add_to(app)
+    Api(runs, metrics, sample_interval, probes).add_to(app)
     RunRoutes(runs).add_to(app)
     return app

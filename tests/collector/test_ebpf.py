@@ -103,8 +103,8 @@ class FakeMachine:
         if name in self.fails:
             raise self.fails[name]
 
-    def wanted(self, target, plan):
-        self.wanted_for = (target, plan)
+    def wanted(self, plan):
+        self.wanted_for = plan
         named = [self.hooks[name] for m in self.modules if plan.collects(m.name) for name in m.hooks]
         return {on for hook in named for on in hook.raised_on or (hook.name,)} & self.programs.chosen.keys()
 
@@ -325,7 +325,7 @@ def test_some_of_the_modules(opened, machine, monkeypatch):
     collector = opened(machine)
     for plan in (EXEC_ONLY, EVERYTHING):
         collector.start(Target(), None, plan)
-        assert (machine.plan, machine.wanted_for) == (plan, (KernelTarget(), plan))
+        assert (machine.plan, machine.wanted_for) == (plan, plan)
         collector.stop()
         collector.evidence(RUN)
     some, all_ = methods

@@ -260,7 +260,7 @@ def test_parts_of_modules():
     found = method(raised_on={hook.name: hook.raised_on for hook in HOOKS if hook.raised_on}).parts
 
     assert found["runqlat"] == {"sched_switch", "sched_wakeup", "sched_wakeup_new"}
-    assert found["syscalls"] == {"sys_enter"}
+    assert found["syscalls"] == {"sys_enter", "call_returns"}
     assert all(hooks <= {hook.name for hook in HOOKS if hook.sources} for hooks in found.values())
 
 

@@ -120,7 +120,7 @@ def test_system_calls_by_name():
     """The catalogue's own: each name that was seen has its error, the total too."""
     module = next(m for m in CATALOG if m.name == "syscalls")
     calls = (400, 0, 900) + (0,) * 509
-    counts = {"total": 1300, "calls": calls, "calls_32bit": (0,) * 512, "unknown_calls": 0}
+    counts = {"total": 1300, "calls": calls, "calls_32bit": (0,) * 512, "unknown_calls": 0, "failures": {}}
 
     found = sampling(module, counts, NAMES, {}, 10)["sampling"]["standard_error"]
 

@@ -2,12 +2,13 @@
 
 import json
 import os
+import struct
 import subprocess
 
 import pytest
 
 from chainbench_agent.kernel import footprint, libbpf
-from chainbench_agent.kernel.footprint import ProgramSize, fdinfo, map_bytes, program_size
+from chainbench_agent.kernel.footprint import ProgramSize, fdinfo, map_bytes, program_size, stack_bytes
 from chainbench_agent.kernel.unit import load_unit
 from chainbench_agent.probes import CATALOG, HOOKS
 
@@ -20,7 +21,7 @@ def told(monkeypatch, tmp_path):
         (tmp_path / "7").write_text(text)
         monkeypatch.setattr(footprint, "Path", lambda path: tmp_path / os.path.basename(path))  # noqa: PTH119
 
-    monkeypatch.setattr(libbpf, "program_bytes", lambda _fd: (1968, 1130))
+    monkeypatch.setattr(libbpf, "program_code", lambda _fd: (bytes(1968), 1130))
     return tell
 
 
@@ -29,7 +30,46 @@ def test_a_program(told, line, verified):
     """Eight bytes an instruction; what an older kernel does not tell is None and not zero."""
     told(f"pos:\t0\nprog_jited:\t1\n{line}")
 
-    assert program_size(7) == ProgramSize(instructions=246, machine_code_bytes=1130, verified=verified)
+    assert program_size(7) == ProgramSize(246, 1130, verified, stack_bytes=0)
+
+
+def test_a_hidden_program(told, monkeypatch):
+    """Nothing is known of its stack."""
+    told("")
+    monkeypatch.setattr(libbpf, "program_code", lambda _fd: (b"", 1130))
+
+    assert program_size(7).stack_bytes is None
+
+
+# (code, target register + 16 · source register, offset, constant)
+STORE_BYTES_AT_FRAME = (0x7B, 0x1A, -24, 0)
+LOAD_BYTES_FROM_FRAME = (0x79, 0xA1, -40, 0)
+STORE_CONSTANT_AT_FRAME = (0x62, 0x0A, -12, 7)
+FRAME_TO_R2 = (0xBF, 0xA2, 0, 0)
+R2_TO_R3 = (0xBF, 0x23, 0, 0)
+LOWER_R2 = (0x07, 0x02, 0, -64)
+LOWER_R3 = (0x07, 0x03, 0, -96)
+R2_ELSEWHERE = (0x79, 0x12, 0, 0)
+STORE_AT_R2 = (0x7B, 0x12, -80, 0)
+
+
+@pytest.mark.parametrize(
+    ("lines", "stack"),
+    [
+        ([], 0),
+        ([STORE_BYTES_AT_FRAME], 24),
+        ([LOAD_BYTES_FROM_FRAME, STORE_BYTES_AT_FRAME], 40),
+        ([STORE_CONSTANT_AT_FRAME], 16),
+        ([FRAME_TO_R2, LOWER_R2], 64),
+        ([LOWER_R2], 0),
+        ([FRAME_TO_R2, R2_TO_R3, LOWER_R2, LOWER_R3], 96),
+        ([FRAME_TO_R2, STORE_AT_R2], 80),
+        ([FRAME_TO_R2, R2_ELSEWHERE, LOWER_R2, STORE_AT_R2], 0),
+    ],
+)
+def test_the_stack(lines, stack):
+    """Whatever reaches below the frame pointer, and nothing that only looks so."""
+    assert stack_bytes(b"".join(struct.pack("=BBhi", *line) for line in lines)) == stack
 
 
 def test_a_map(told):

@@ -4,7 +4,7 @@ import pytest
 
 from chainbench_agent.errors import InputError
 from chainbench_agent.kernel import namespaces
-from chainbench_agent.kernel.namespaces import owner_of, pid_here
+from chainbench_agent.kernel.namespaces import RELAYS, owner_of, pid_here
 
 HERE, THERE, ELSEWHERE = "pid:[1]", "pid:[2]", "pid:[3]"
 PEER = ("127.0.0.1", 40000)
@@ -21,12 +21,13 @@ class Proc:
         self.add("self", HERE)
         self.connect(None)
 
-    def add(self, number, space=HERE, inside=()):
+    def add(self, number, space=HERE, inside=(), command="sh"):
         """`inside`: its numbers in the namespaces below ours, the innermost last."""
         directory = self.path / str(number)
         for part in ("ns", "fd"):
             (directory / part).mkdir(parents=True)
         (directory / "ns/pid").symlink_to(space)
+        (directory / "comm").write_text(f"{command}\n")
         numbers = "\t".join(map(str, (number, *inside)))
         (directory / "status").write_text(f"Name:\tsh\nNSpid:\t{numbers}\nNSpgid:\t{numbers}\nNSsid:\t99\t99\n")
 
@@ -87,6 +88,21 @@ def test_a_runner_in_a_container_names_a_process_of_the_host(proc):
     with pytest.raises(InputError, match="pid: there is no process 7 in the PID namespace of the runner") as caught:
         pid_here(7, PEER)
     assert caught.value.field == "pid"
+
+
+@pytest.mark.parametrize("relay", sorted(RELAYS))
+def test_a_runner_behind_a_relay(proc, relay):
+    """The connection is the relay's, whose numbers are ours: that the runner's are is not taken for granted."""
+    proc.add(100, command=relay)
+    proc.add(7)
+    proc.add(900, THERE, (7,))
+    proc.add(901, THERE, (8,))
+    proc.connect(100)
+
+    with pytest.raises(InputError, match="7 is the number of 2 processes"):
+        pid_here(7, PEER)
+    assert pid_here(8, PEER) == 901
+    assert all(len(command) <= 15 for command in RELAYS)  # as the kernel cuts them
 
 
 @pytest.mark.parametrize("peer", [None, PEER], ids=["unix socket", "nobody has it"])

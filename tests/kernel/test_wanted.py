@@ -30,20 +30,18 @@ HOOK = {
 
 
 @pytest.mark.parametrize(
-    ("probes", "targeted", "hooks"),
+    ("probes", "hooks"),
     [
-        ((), False, {"issue", "switch", "wakeup", "taken"}),
-        ((), True, {"issue", "queue", "switch", "wakeup", "taken"}),
-        (("disk",), False, {"issue"}),
-        (("disk",), True, {"issue", "queue"}),
-        (("times",), True, {"switch", "wakeup"}),
-        (("locks",), False, {"taken"}),
-        (("locks", "locks:order"), False, {"taken", "acquired"}),
+        ((), {"issue", "queue", "switch", "wakeup", "taken"}),
+        (("disk",), {"issue", "queue"}),
+        (("times",), {"switch", "wakeup"}),
+        (("locks",), {"taken"}),
+        (("locks", "locks:order"), {"taken", "acquired"}),
     ],
 )
-def test_wanted(probes, targeted, hooks):
+def test_wanted(probes, hooks):
     """A raised hook by what it is raised on; the target is followed, and processes are named, whatever is chosen."""
-    assert wanted_hooks(MODULES, HOOK, FOLLOWS, Plan(probes), targeted=targeted) == FOLLOWS | hooks
+    assert wanted_hooks(MODULES, HOOK, FOLLOWS, Plan(probes)) == FOLLOWS | hooks
 
 
 def test_idle_modules():

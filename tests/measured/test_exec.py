@@ -1,10 +1,13 @@
 """Programs and processes are counted one by one."""
 
 import shutil
+from pathlib import Path
 
 import pytest
 
 pytestmark = pytest.mark.bpf
+
+TRUE = shutil.which("true")
 
 
 def test_every_program_is_counted_under_its_name(measure, python, tmp_path):
@@ -18,13 +21,27 @@ def test_every_program_is_counted_under_its_name(measure, python, tmp_path):
     assert evidence["exec"]["forks"] >= 53
 
 
-def test_a_failed_exec_is_no_program(measure, python):
-    """`execve` of what is not there is a system call, but starts nothing."""
-    code = "import os\nfor _ in range(11):\n try: os.execv('/no/such/program', ['x'])\n except OSError: pass"
+@pytest.mark.usefixtures("noise")
+def test_programs_that_could_not_be_executed(targeted):
+    """On a busy machine: 11 that are not there, 7 that are none, and thrice two directories without the program."""
+    code = f"""
+os.environ["PATH"] = "/nowhere/at/all:/no/such/directory:{Path(TRUE).parent}"
+for path in ["/no/such/program"] * 11 + ["/etc/passwd"] * 7:
+    try: os.execv(path, ["x"])
+    except OSError: pass
+for _ in range(3):
+    child = os.fork()
+    if child == 0: os.execvp("true", ["true"])
+    os.waitpid(child, 0)
+"""
+    one = targeted(code, "import os")
+    evidence = one.run()
 
-    evidence = measure(lambda: python(code))
-
-    assert evidence["syscall_counts"]["execve"] >= evidence["exec"]["exec_count"] + 11
+    exec_ = evidence["exec"]
+    assert (exec_["exec_failures"], exec_["exec_count"]) == (11 + 7 + 6, 3)
+    assert evidence["syscall_counts"]["execve"] == exec_["exec_failures"] + exec_["exec_count"]
+    by_process = [process["exec_failures"] for process in exec_["top_processes"] if process["pid"] != one.process.pid]
+    assert by_process == [2, 2, 2]
 
 
 def test_threads_are_no_processes(measure, python):

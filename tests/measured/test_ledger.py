@@ -1,6 +1,7 @@
 """Known time lands in the right line of the ledger, and the lines add up to the wall time."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -119,8 +120,40 @@ os.wait()
     assert_adds_up(evidence)
 
 
-def test_direct_reads(targeted, tmp_path):
-    """What a thread waits for a disk is under disk."""
+@pytest.fixture
+def waits():
+    """`waits(pid)` → a function that answers how many ms each uninterruptible sleep of a thread lasted, by ftrace."""
+    trace = Path("/sys/kernel/tracing/instances/chainbench-test")
+    if not trace.parent.is_dir():
+        pytest.skip("There is no tracefs: as root, `mount -t tracefs tracefs /sys/kernel/tracing`.")
+    trace.mkdir()
+
+    def watch(pid):
+        (trace / "trace_clock").write_text("mono")
+        for event, of in (("sched_switch", "prev_pid"), ("sched_wakeup", "pid")):
+            (trace / f"events/sched/{event}/filter").write_text(f"{of} == {pid}")
+            (trace / f"events/sched/{event}/enable").write_text("1")
+        return lambda: list(uninterruptible((trace / "trace").read_text()))
+
+    yield watch
+    trace.rmdir()
+
+
+def uninterruptible(trace):
+    """From a thread's leaving in state D to its wake-up: ms of each."""
+    since = None
+    for line in trace.splitlines():
+        if event := re.search(r" (\d+\.\d+): (sched_switch|sched_wakeup): .*", line):
+            at_ms = 1e3 * float(event[1])
+            if event[2] == "sched_switch":
+                since = at_ms if "prev_state=D" in event[0] else None
+            elif since is not None:
+                yield at_ms - since
+                since = None
+
+
+def test_direct_reads(targeted, tmp_path, waits):
+    """What a thread waits for a disk is under disk: the whole time that the kernel's own tracer saw it wait."""
     path = tmp_path / "file"
     path.write_bytes(os.urandom(8 << 20))
     os.sync()
@@ -130,11 +163,14 @@ fd = os.open({str(path)!r}, os.O_RDONLY | os.O_DIRECT)
 buffer = mmap.mmap(-1, 1 << 20)
 for i in range(40): os.preadv(fd, [buffer], i % 8 << 20)
 """
-    evidence = targeted(code).run()
+    one = targeted(code)
+    waited_ms = waits(one.process.pid)
+    evidence = one.run()
+    known_ms = waited_ms()
 
     assert evidence["biolatency"]["count"] >= 40
-    # a request that is waited for takes its whole latency, unless the CPU polls for it
-    assert categories(evidence["ledger"])["disk"] >= 0.5 * evidence["biolatency"]["sum_us"] / 1000
+    assert known_ms  # of some reads: a fast disk may have answered before the thread had left its CPU
+    assert categories(evidence["ledger"])["disk"] == pytest.approx(sum(known_ms), rel=0.05)
     assert_adds_up(evidence)
 
 

@@ -55,7 +55,7 @@ def test_attached_only_during_a_run(collector):
     collector.stop()
 
     machine = collector._machine
-    linked = [hook for hook in machine.wanted(KernelTarget()) if machine.programs.chosen[hook].kind == "raw_tracepoint"]
+    linked = [hook for hook in machine.wanted() if machine.programs.chosen[hook].kind == "raw_tracepoint"]
     assert during - before == len(linked)
     assert links() == before
     stats = Path("/proc/sys/kernel/bpf_stats_enabled")

@@ -32,8 +32,9 @@ def attached():
 @pytest.mark.parametrize(
     ("probes", "tracepoints"),
     [
-        ("exec", FOLLOWING),
+        ("exec", {*FOLLOWING, "sys_exit"}),
         ("syscalls", {*FOLLOWING, "sys_enter"}),
+        ("syscalls:errors", {*FOLLOWING, "sys_enter", "sys_exit"}),
         ("runqlat", {*FOLLOWING, "sched_switch", "sched_wakeup", "sched_wakeup_new"}),
     ],
 )
@@ -57,7 +58,7 @@ def test_the_evidence_has_one_section(collector, run, python):
 
     assert evidence.keys() - FIXED == {"exec"}
     assert {"command": "true", "count": 53} in evidence["exec"]["top_commands"]
-    assert {program["hook"] for program in evidence["cost"]["programs"]} == FOLLOWING
+    assert {program["hook"] for program in evidence["cost"]["programs"]} == {*FOLLOWING, "sys_exit"}
     assert evidence["unavailable"] == {}
     assert evidence["loss"]["total"] == 0
 

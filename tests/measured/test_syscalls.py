@@ -2,8 +2,12 @@
 
 import ctypes
 import platform
+from textwrap import indent
 
 import pytest
+
+from chainbench_agent.kernel.names import syscalls
+from chainbench_agent.plan import Plan
 
 pytestmark = pytest.mark.bpf
 
@@ -66,3 +70,79 @@ def test_only_calls_within_the_run(measure, python):
     second = measure(lambda: python(code))
 
     assert (first["syscall_counts"]["personality"], second["syscall_counts"]["personality"]) == (3, 1)
+
+
+def pairs(evidence):
+    """(call, error) → count."""
+    return {(one["syscall"], one["errno"]): one["count"] for one in evidence["syscall_counts"]["errors"]}
+
+
+@pytest.mark.usefixtures("noise")
+def test_errors_exactly(targeted):
+    """Those of the target on a busy machine, by call and error, and of each process; what succeeds is none."""
+    failing = "for _ in range({}):\n try: {}\n except OSError: pass\n"
+    code = (
+        failing.format(53, "os.kill(1 << 30, 0)")
+        + failing.format(101, "os.open('/no/such/file', 0)")
+        + failing.format(23, "os.open('/dev/null/file', 0)")
+        + "for _ in range(1009): os.kill(os.getpid(), 0)\n"
+        + "if os.fork() == 0:\n"
+        + indent(failing.format(31, "os.setpgid(1 << 30, 0)"), " ")
+        + " os._exit(0)\nos.wait()"
+    )
+    one = targeted(code, "import os")
+    evidence = one.run(plan=Plan(("syscalls:errors",)))
+
+    found, section = pairs(evidence), evidence["syscall_counts"]
+    assert found["kill", "ESRCH"] == 53
+    assert found["openat", "ENOTDIR"] == 23
+    assert found["setpgid", "ESRCH"] == 31
+    assert found["openat", "ENOENT"] >= 101
+    assert section["kill"] == 53 + 1009
+    assert section["failed"] == sum(found.values())
+    failed = {process["pid"] == one.process.pid: process["failed"] for process in section["top_processes"]}
+    assert failed == {True: section["failed"] - 31, False: 31}
+    assert evidence["loss"]["total"] == 0
+
+
+def test_interrupted_calls(targeted):
+    """19 calls that a signal's handler interrupts answer EINTR, but that is not seen: they are told as interrupted."""
+    code = "signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)\nfor _ in range(19): signal.pause()\n"
+    setup = "import signal; signal.signal(signal.SIGALRM, lambda *_: None)"
+    evidence = targeted(f"{code}signal.setitimer(signal.ITIMER_REAL, 0)", setup).run(plan=Plan(("syscalls:errors",)))
+
+    assert evidence["syscall_counts"]["pause"] == evidence["syscall_counts"]["interrupted"] == 19
+    assert not [call for call, _ in pairs(evidence) if call == "pause"]
+
+
+SECCOMP = """
+import ctypes, struct
+libc, PERSONALITY = ctypes.CDLL(None, use_errno=True), {personality}
+def refuse():
+    # load the number; is it personality's? answer EPERM; else allow
+    code = [(0x20, 0, 0, 0), (0x15, 0, 1, PERSONALITY), (0x06, 0, 0, 0x00050001), (0x06, 0, 0, 0x7fff0000)]
+    filters = ctypes.create_string_buffer(b"".join(struct.pack("=HBBI", *line) for line in code))
+    program = ctypes.create_string_buffer(struct.pack("@HP", len(code), ctypes.addressof(filters)))
+    assert libc.prctl(38, 1, 0, 0, 0) == 0  # PR_SET_NO_NEW_PRIVS
+    assert libc.prctl(22, 2, program, 0, 0) == 0  # PR_SET_SECCOMP, SECCOMP_MODE_FILTER
+"""
+
+
+def test_calls_that_seccomp_refuses(targeted):
+    """They are never entered, so they are no calls; their 13 errors are seen all the same."""
+    (number,) = (n for n, name in syscalls(platform.machine()).items() if name == "personality")
+    code = "for _ in range(17): libc.personality(-1)\nrefuse()\nfor _ in range(13): libc.personality(-1)"
+    evidence = targeted(code, SECCOMP.format(personality=number)).run(plan=Plan(("syscalls:errors",)))
+
+    assert evidence["syscall_counts"]["personality"] == 17
+    assert pairs(evidence)["personality", "EPERM"] == 13
+
+
+def test_errors_have_to_be_asked_for(targeted):
+    """Without, there is the reason, and no zero."""
+    section = targeted("").run(plan=Plan(("syscalls",)))["syscall_counts"]
+
+    assert section.keys() & {"errors", "failed", "interrupted"} == set()
+    assert section["unavailable"].keys() == {"errors", "failed", "interrupted"}
+    assert "syscalls:errors" in section["unavailable"]["errors"]
+    assert all("failed" not in process for process in section["top_processes"])

@@ -112,9 +112,12 @@ buffer = mmap.mmap(-1, 4096)
 for i in range(101): os.preadv(fd, [buffer], i * 4096)
 """
     targeted(code).run()  # what the interpreter reads of its own is in the page cache then
-    biolatency = targeted(code).run()["biolatency"]
+    one = targeted(code)
+    biolatency = one.run()["biolatency"]
 
     assert (biolatency["count"], biolatency["bytes"]) == (101, 101 * 4096)
+    (process,) = biolatency["top_processes"]
+    assert (process["pid"], process["requests"], process["bytes"]) == (one.process.pid, 101, 101 * 4096)
     assert biolatency["read_latency_us"]["count"] == 101
     assert biolatency["write_latency_us"]["count"] == 0
 

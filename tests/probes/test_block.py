@@ -6,7 +6,7 @@ A request is of who submitted its bio, not of who issues it.
 import ctypes
 
 import pytest
-from user_space import INTERRUPTIBLE, UserSpace, fused
+from user_space import AGENT, INTERRUPTIBLE, UserSpace, fused
 
 from chainbench_agent.probes import biolatency, io
 from chainbench_agent.spec import Names
@@ -325,12 +325,39 @@ def test_the_owner(kernel, threads, submitter, issuer, expected):
 
 @pytest.mark.parametrize("submitter", [0, 1, 2, None])
 def test_the_whole_machine(kernel, threads, submitter):
-    """Without a target everything is measured; who submitted it, nobody asks."""
+    """Without a target everything is measured, whoever submitted it."""
     kernel.at(1000).begin()
 
     transfer(kernel, kernel.bio(), None if submitter is None else threads[submitter], threads[1])
 
     assert found(kernel) == (70, 0, 0)
+
+
+def test_the_agents_own(kernel, threads):
+    """It is nobody's, also where the whole machine is measured."""
+    kernel.at(1000).begin()
+
+    transfer(kernel, kernel.bio(), kernel.task(AGENT + 50, tgid=AGENT), threads[1])
+
+    assert found(kernel) == (0, 0, 0)
+
+
+@pytest.mark.parametrize("targeted", [False, True])
+def test_requests_of_each_process(kernel, threads, targeted):
+    """Of who submitted them, a kernel thread too where nobody is left out; what has no record is in the sums only."""
+    member, other, kthread = threads
+    kernel.at(1000)
+    (kernel.tree(MEMBER) if targeted else kernel).begin()
+    for submitter in (member, member, other, kthread, None):
+        transfer(kernel, kernel.bio(), submitter, threads[1])
+
+    done = {pid: tuple(process.figures["biolatency"].values()) for pid, process in kernel.processes().items()}
+    expected = (
+        {member.pid: (2, 8192)} if targeted else {member.pid: (2, 8192), other.pid: (1, 4096), kthread.pid: (1, 4096)}
+    )
+    assert {pid: figures for pid, figures in done.items() if any(figures)} == expected
+    biolatency = kernel.counted()["biolatency"]
+    assert (biolatency["requests"], biolatency["bytes"]) == ((2, 8192) if targeted else (5, 5 * 4096))
 
 
 def test_on_older_kernels(kernel, threads):

@@ -211,7 +211,7 @@ class TestSyscalls:
     )
 
     def derive(self, calls, calls_32bit=None, unknown=0):
-        counts = {"unknown_calls": unknown}
+        counts = {"unknown_calls": unknown, "failures": {}}
         for name, given in (("calls", calls), ("calls_32bit", calls_32bit or {})):
             table = [0] * 512
             for number, count in given.items():
@@ -243,3 +243,19 @@ class TestSyscalls:
         found = self.derive({READ: 2, 39: 1}, {3: 5, 20: 1})
 
         assert (found["read"], found["getpid"]) == (7, 2)
+
+    def test_errors_by_call_and_error(self):
+        """The most frequent first; of 32-bit programs under the same names; numbers where there is no name."""
+        failures = {(READ, 4, 0): 2, (3, 4, 1): 3, (400, 2, 0): 1, (0xFFFFFFFF, 38, 0): 1, (READ, 524, 0): 7}
+        packed = {struct.pack("=IHH", *key): struct.pack("=Q", count) for key, count in failures.items()}
+        counts = {"unknown_calls": 0, "calls": (), "calls_32bit": (), "failures": packed}
+
+        found = syscalls.derive(counts, self.NAMES)["errors"]
+
+        assert [tuple(one.values()) for one in found] == [
+            ("read", "524", 7),
+            ("read", "EINTR", 5),
+            ("400", "ENOENT", 1),
+            ("unknown", "ENOSYS", 1),
+        ]
+        assert found[0].keys() == {"syscall", "errno", "count"}

@@ -1,9 +1,10 @@
 """The handlers of cpu.c, exec.c and syscalls.c; those of intervals: test_sched.py and test_block.py."""
 
 import ctypes
+from struct import unpack
 
 import pytest
-from user_space import AGENT, FUTEX, INTERRUPTIBLE, READ, UserSpace, fused
+from user_space import AGENT, EXECVE, EXECVEAT, FUTEX, INTERRUPTIBLE, NO_SYSCALL, READ, UserSpace, fused
 
 from chainbench_agent.kernel.names import UNKNOWN_STATE
 from chainbench_agent.probes.cpu import VECTORS, derive
@@ -109,6 +110,17 @@ def test_executed_programs(running, user, agent):
     assert exec_["commands"] == {b"worker".ljust(16, b"\0"): (2).to_bytes(8, "little")}
 
 
+def test_programs_that_could_not_be_executed(running, user, agent):
+    """Calls of execve and execveat that answer an error; not those that are made again."""
+    for number, answer in ((EXECVE, -2), (EXECVE, -13), (EXECVEAT, -38), (EXECVE, 0), (EXECVE, -513), (READ, -2)):
+        running.enter(user, number)
+        running.leave(user, answer)
+    running.enter(agent, EXECVE)
+    running.leave(agent, -2)
+
+    assert running.counted()["exec"]["exec_failures"] == 3
+
+
 def test_new_processes_and_threads(running, user, agent):
     """A thread is a child in the group of another."""
     process, thread = running.task(20), running.task(21, tgid=20)
@@ -129,6 +141,69 @@ def test_system_calls(running, user, agent):
     assert by_index(syscalls["calls"]) == {READ: 1, FUTEX: 2, 511: 1}
     assert syscalls["unknown_calls"] == 3
     assert by_index(syscalls["calls_32bit"]) == {}
+
+
+def failures(kernel):
+    """(call, error) → count."""
+    found = kernel.counted()["syscalls"]["failures"]
+    return {unpack("=IHH", key)[:2]: int.from_bytes(value, "little") for key, value in found.items()}
+
+
+def test_system_calls_that_fail(running, user, agent):
+    """By call and error, from -4095 to -1; a number beyond the table is unknown; the agent's are left out."""
+    for number, answer in ((READ, -4), (READ, -4), (READ, -4095), (FUTEX, -1), (512, -38), (1 << 32, -38)):
+        running.enter(user, number)
+        running.leave(user, answer)
+    for answer in (0, 1, 1 << 40, -4096, -(1 << 63)):
+        running.leave(user, answer)
+    running.leave(agent, -4)
+
+    assert failures(running) == {(READ, 4): 2, (READ, 4095): 1, (FUTEX, 1): 1, (0xFFFFFFFF, 38): 2}
+    assert running.counted()["syscalls"]["failed"] == 6
+
+
+def test_interrupted_calls_have_not_failed(running, user):
+    """The kernel's restart codes; other codes of its own are errors that slip out."""
+    running.enter(user, READ)
+    for answer in range(-530, -510):
+        running.leave(user, answer)
+
+    restarts = {512, 513, 514, 516}
+    assert failures(running).keys() == {(READ, error) for error in range(511, 531) if error not in restarts}
+    assert running.counted()["syscalls"]["interrupted"] == len(restarts)
+
+
+def test_no_call_returns_from_a_handler(running, user):
+    """Rt_sigreturn gives back the registers that the signal interrupted, and no number: these may hold anything."""
+    running.tell("shim_set_syscall", user, ctypes.c_uint64(NO_SYSCALL))
+    for answer in (-2, -512):
+        running.leave(user, answer)
+
+    assert (failures(running), running.counted()["syscalls"]["interrupted"]) == ({}, 0)
+
+
+def test_errors_are_counted_one_by_one(running, user):
+    """Also where the calls are sampled."""
+    running.end()
+    running.sample_interval = 10_000
+    running.begin()
+    for _ in range(101):
+        running.enter(user, READ)
+        running.leave(user, -9)
+
+    assert failures(running) == {(READ, 9): 101}
+
+
+def test_a_call_and_error_too_many(running, user):
+    """In the sum, and told as lost."""
+    for number in range(512):
+        running.enter(user, number)
+        for error in (1, 2, 3):
+            running.leave(user, -error)
+
+    assert len(failures(running)) == 1024
+    assert running.counted()["syscalls"]["failed"] == 3 * 512
+    assert running.lost() == {"keys_full": 3 * 512 - 1024}
 
 
 def test_cpus_are_summed(running, user):

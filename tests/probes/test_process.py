@@ -3,7 +3,7 @@
 import ctypes
 
 import pytest
-from user_space import AGENT, DEAD, FUTEX, INTERRUPTIBLE, READ, UNINTERRUPTIBLE
+from user_space import AGENT, DEAD, EXECVE, FUTEX, INTERRUPTIBLE, READ, UNINTERRUPTIBLE
 
 from chainbench_agent.kernel.fuse import PROCESSES
 from chainbench_agent.probes import CATALOG
@@ -116,15 +116,20 @@ def test_calls_programs_and_children(running):
     call(running, first, 3)
     call(running, second, 2)
     running.fire("sys_enter_0", 0, 1 << 40, cpu=3, current=second)  # of an unknown number
+    for answer in (0, -2, -4095, -4096):
+        running.fire("call_returns_0", 0, answer, current=second)
     running.fork(first, running.task(20))
     running.fork(second, running.task(30))
     running.fork(second, running.task(12, tgid=10))
     running.fire("sched_process_exec_0", first, 10, 0, current=first)
+    for _ in range(3):
+        running.enter(second, EXECVE)
+        running.leave(second, -2)
     call(running, running.task(40))
 
     figures = running.processes()[10].figures
-    assert figures["syscalls"] == {"total": 6}
-    assert figures["exec"] == {"exec_count": 1, "forks": 2, "threads_created": 1}
+    assert figures["syscalls"] == {"total": 9, "failed": 5}
+    assert figures["exec"] == {"exec_count": 1, "exec_failures": 3, "forks": 2, "threads_created": 1}
     assert_whole(running)
 
 

@@ -19,7 +19,7 @@ AGENT = 900
 
 INTERRUPTIBLE, UNINTERRUPTIBLE, DEAD = 0x1, 0x2, 0x80
 KTHREAD = 0x00200000  # PF_KTHREAD
-READ, FUTEX = 0, 202
+READ, EXECVE, FUTEX, EXECVEAT = 0, 59, 202, 322
 NO_SYSCALL = (1 << 64) - 1  # orig_ax outside of any
 
 
@@ -123,7 +123,7 @@ class UserSpace:
         """`entry` as in the unit: cb_HOOK_SOURCE, or the name of a tracing program."""
         self.set("shim_cpu", ctypes.c_uint32, cpu)
         self.set("shim_current", ctypes.c_void_p, (current or self.idle).address)
-        if entry in ("sys_enter_0", "sys_exit_0"):  # the registers are those of who makes the call
+        if entry in ("sys_enter_0", "sys_exit_0", "call_returns_0"):  # the registers are those of who makes the call
             arguments = (self.library.shim_regs(ctypes.c_void_p((current or self.idle).address)), *arguments[1:])
         plain = (argument.address if isinstance(argument, Task) else argument for argument in arguments)
         name = entry if entry.startswith(("kfunc__", "kretfunc__")) else f"cb_{entry}"
@@ -156,7 +156,8 @@ class UserSpace:
         self.fire("sys_enter_0", 0, number, current=task)
 
     def leave(self, task, answer):
-        self.fire("sys_exit_0", 0, answer, current=task)
+        for entry in ("sys_exit_0", "call_returns_0"):
+            self.fire(entry, 0, answer, current=task)
 
     # ---- what the agent does
 

@@ -119,6 +119,18 @@ def test_start_with_sampling(runs, labels, collector, sent, interval):
     assert client.post("/stop").json["run"]["sample_interval"] == interval
 
 
+def test_runs_that_name_no_probes(runs, labels, collector):
+    """They collect what the agent was told; one that names some collects these alone."""
+    client = create_app(runs, lambda _: (b"", ""), probes=("all", "runqlat:by_cpu")).test_client()
+    planned = []
+    for sent in ({}, {"probes": None}, {"probes": ["all"]}, {"probes": ["exec"]}):
+        client.post("/start", json=labels | sent)
+        client.post("/stop")
+        planned.append(collector.planned.probes)
+
+    assert planned == [LOADED, LOADED, ("runqlat", "exec"), ("exec",)]
+
+
 def test_a_run_that_ended_by_itself(client, labels, runs):
     """Nobody stopped it; its evidence waits where the late stop is sent to."""
     run_id = client.post("/start", json=labels | {"max_duration_s": 0.001}).json["run_id"]

@@ -48,7 +48,8 @@ struct cb_loss {
 	u64 unseen_switches; // a thread entered or left a CPU, and what came before was not seen
 	u64 keys_full;       // a bounded hash had no room for a key
 	u64 members_full;    // a process of the target was not followed, or in a cgroup not counted
-	u64 returns_missed;  // a function of the kernel was called, and its return not seen
+	u64 returns_missed;  // a function was called, and its return not seen
+	u64 locks_full;      // a thread held more mutexes at once than are remembered
 };
 BPF_PERCPU_ARRAY(cb_loss, struct cb_loss, 1);
 
@@ -116,6 +117,14 @@ static __always_inline void cb_lose_return(void)
 
 	if (loss)
 		loss->returns_missed++;
+}
+
+static __always_inline void cb_lose_held(void)
+{
+	struct cb_loss *loss = cb_lost();
+
+	if (loss)
+		loss->locks_full++;
 }
 
 static __always_inline void cb_lose_key(void)

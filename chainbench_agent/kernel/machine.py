@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
@@ -22,8 +22,9 @@ from chainbench_agent.kernel.facts import FACTS
 from chainbench_agent.kernel.fuse import followed_calls
 from chainbench_agent.kernel.programs import Programs
 from chainbench_agent.kernel.reader import Current, Reader
-from chainbench_agent.kernel.target import KernelTarget, Kind, seed
+from chainbench_agent.kernel.target import KernelTarget, Kind, all_processes, seed
 from chainbench_agent.kernel.unit import load_unit
+from chainbench_agent.kernel.user_functions import UserFunctions
 from chainbench_agent.kernel.wanted import idle_modules, wanted_hooks
 from chainbench_agent.plan import EVERYTHING, Plan
 from chainbench_agent.spec import Hook, Module, Names
@@ -60,6 +61,9 @@ class Machine:
         self._seeds = 0
         self._began_ns = 0
         self._stats_fd = -1
+        self._user = UserFunctions(())
+        self.nowhere: Mapping[str, str] = {}
+        """Hooks that have no place in what the target of the present run runs → why."""
         identify = loaded.programs.pop("cb_identify", None)
         self.programs = Programs.choose(self.unit.unit.programs, loaded.programs, loaded.failed)
         if identify is None or not self.programs.chosen:
@@ -105,7 +109,17 @@ class Machine:
         """The hooks that a run of `target` has programs of."""
         targeted = target.kind != Kind.MACHINE
         hooks = wanted_hooks(self.modules, self._hooks, self.unit.unit.follows, plan, targeted=targeted)
-        return hooks & self.programs.chosen.keys()
+        return hooks & self.programs.chosen.keys() - self.nowhere.keys()
+
+    def locate(self, target: KernelTarget, plan: Plan = EVERYTHING) -> None:
+        """Find the functions of user space that a run of `target` is to watch; those that it lacks are `nowhere`."""
+        self._user.close()
+        self.nowhere = {}
+        hooks = self.wanted(target, plan)
+        if self.programs.in_user_space(hooks):
+            everyone = target.kind == Kind.MACHINE
+            self._user = UserFunctions(all_processes() if everyone else target.processes())
+            self.nowhere = self.programs.nowhere(hooks, self._user)
 
     def attach(self, target: KernelTarget, plan: Plan = EVERYTHING) -> None:
         """Make ready for a run: empty the hashes, attach what `plan` needs, find out who is in the target."""
@@ -120,7 +134,7 @@ class Machine:
         self._configure(Phase.SEEDING if target.kind == Kind.TREE else Phase.OFF)
         self._stats_fd = libbpf.enable_stats()
         try:
-            self.programs.attach(self.wanted(target, plan))
+            self.programs.attach(self.wanted(target, plan), self._user)
             self._counters.open()
             self._seeds = self._seed()
         except OSError:
@@ -140,6 +154,7 @@ class Machine:
 
     def detach(self) -> None:
         self.programs.detach()
+        self._user.close()
         self._counters.close()
         if self._stats_fd >= 0:
             os.close(self._stats_fd)
@@ -155,7 +170,7 @@ class Machine:
 
     def names(self, first: Sample, last: Sample) -> Names:
         """What the numbers in a run are called."""
-        return self._reader.names(first, last)
+        return self._reader.names(first, last, self._user.mapped)
 
     def close(self) -> None:
         self.detach()

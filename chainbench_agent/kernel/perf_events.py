@@ -1,4 +1,4 @@
-"""perf_event_open(2), which glibc does not wrap: how BPF programs get onto kprobes and perf counters."""
+"""perf_event_open(2), which glibc does not wrap: how BPF programs get onto kprobes, uprobes and perf counters."""
 
 from __future__ import annotations
 
@@ -70,14 +70,23 @@ def enable(fd: int) -> None:
 
 def open_kprobe(function: str, program: int, *, at_return: bool) -> int:
     """Attach to a kernel function; closing the returned descriptor detaches (Linux 4.17)."""
-    device = DEVICES / "kprobe"
+    return _open_probe("kprobe", function, 0, program, at_return=at_return)
+
+
+def open_uprobe(file: str, offset: int, program: int, *, at_return: bool) -> int:
+    """Attach to what lies at `offset` in a program or library, for all processes; closing detaches (Linux 4.17)."""
+    return _open_probe("uprobe", file, offset, program, at_return=at_return)
+
+
+def _open_probe(kind: str, name: str, offset: int, program: int, *, at_return: bool) -> int:
+    device = DEVICES / kind
     try:
-        kind = int((device / "type").read_text())
+        number = int((device / "type").read_text())
         bit = int((device / "format/retprobe").read_text().removeprefix("config:"))
     except FileNotFoundError:
-        raise OSError(2, "this kernel has no kprobes") from None
-    name = ctypes.create_string_buffer(function.encode())
-    fd = open_event(kind, at_return << bit, cpu=0, period=1, config1=ctypes.addressof(name))
+        raise OSError(2, f"this kernel has no {kind}s") from None
+    place = ctypes.create_string_buffer(name.encode())
+    fd = open_event(number, at_return << bit, cpu=0, period=1, config1=ctypes.addressof(place), config2=offset)
     return _with_program(fd, program)
 
 

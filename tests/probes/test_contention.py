@@ -9,7 +9,7 @@ from user_space import AGENT
 from chainbench_agent.evidence.open_intervals import FUTEX_WAIT
 from chainbench_agent.kernel.fuse import LOCK_WAITS, call_kinds
 from chainbench_agent.probes import CALLS
-from chainbench_agent.probes.hooks import SLOW_PATHS
+from chainbench_agent.probes.lock_hooks import SLOW_PATHS
 
 SPIN, RD, WR, RT, PERCPU, MUTEX = (1 << bit for bit in range(6))
 SPINNING_MUTEX = MUTEX | SPIN

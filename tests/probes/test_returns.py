@@ -8,7 +8,7 @@ from user_space import fused
 from chainbench_agent.kernel.entries import PARAMETERS_KEPT
 from chainbench_agent.kernel.fuse import CALLS_UNDER_WAY
 from chainbench_agent.probes import HOOKS
-from chainbench_agent.probes.hooks import SLOW_PATHS
+from chainbench_agent.probes.lock_hooks import SLOW_PATHS
 from chainbench_agent.spec import RESULT
 
 MEMBER = 10

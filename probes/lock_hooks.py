@@ -38,12 +38,12 @@ def _return(function: str) -> str:
 def _slow_path(param: str, function: str) -> tuple[Hook, Hook]:
     """Linux 16edd9b511a1 ("locking: Add lock contention tracepoints") (in v5.19) made these two unnecessary.
 
-    No kprobes: more threads wait at once than a kretprobe follows, and for spin locks it takes some itself.
+    A kretprobe does not ask which lock it was: that is what the thread, or the CPU, was waiting for.
     """
     use = partial(Hook, params=(param,), stands_in_for=CONTENTION, timed=False)
     return (
-        use(_entry(function), sources=(fentry(function, 0),)),
-        use(_return(function), sources=(fexit(function, 0),)),
+        use(_entry(function), sources=(fentry(function, 0), kprobe(function, 0))),
+        use(_return(function), sources=(fexit(function, 0), kretprobe(function, "NULL"))),
     )
 
 
@@ -97,6 +97,15 @@ LOCK_HOOKS = (
         )
         for kind, (_, functions) in SLOW_PATHS.items()
     ),
-    Hook("rcu_stall_warning", ("char *flavour",), (raw_tracepoint("rcu_stall_warning"),), timed=False),
+    Hook(
+        "rcu_stall_warning",
+        ("char *flavour",),
+        (
+            raw_tracepoint("rcu_stall_warning"),
+            # before v5.15 there was no event, but each of the two warnings ends with this
+            kprobe("rcu_check_gp_kthread_starvation", "NULL"),
+        ),
+        timed=False,
+    ),
     *ORDER_HOOKS,
 )

@@ -44,7 +44,8 @@ class Program:
     @property
     def parts(self) -> tuple[Program, ...]:
         """What is loaded and attached together: a kretprobe, and before it the kprobe that keeps what it needs."""
-        if self.kind != "kretprobe" or self.source.args == (RESULT,):
+        places = {place for place in self.source.args if isinstance(place, int)} - {RESULT}
+        if self.kind != "kretprobe" or not (places or self.source.own):
             return (self,)
         return Program(f"{self.name}_enters", self.hook, Source("kprobe", self.source.target)), self
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from chainbench_agent.errors import SetupError
 from chainbench_agent.evidence.sample import Sample
-from chainbench_agent.kernel import libbpf, names
+from chainbench_agent.kernel import libbpf, names, probe_events
 from chainbench_agent.kernel.counters import Counters
 from chainbench_agent.kernel.facts import FACTS
 from chainbench_agent.kernel.fuse import followed_calls
@@ -65,6 +65,7 @@ class Machine:
         self.nowhere: Mapping[str, str] = {}
         """Hooks that have no place in what the target of the present run runs → why."""
         identify = loaded.programs.pop("cb_identify", None)
+        probe_events.remove_leftovers()
         self.programs = Programs.choose(self.unit.unit.programs, loaded.programs, loaded.failed)
         if identify is None or not self.programs.chosen:
             reasons = {**loaded.failed, **self.programs.absent}

@@ -22,7 +22,7 @@ _ATTR = struct.Struct("=IIQQQQQIIQQ")
 """struct perf_event_attr up to PERF_ATTR_SIZE_VER1: type, size, config, sample_period, sample_type, read_format, flags,
 wakeup_events, bp_type, config1, config2."""
 
-HARDWARE, SOFTWARE, HW_CACHE, RAW = 0, 1, 3, 4
+HARDWARE, SOFTWARE, TRACEPOINT, HW_CACHE, RAW = 0, 1, 2, 3, 4
 """enum perf_type_id."""
 
 EVENTS = {"minor-faults": (SOFTWARE, 5), "major-faults": (SOFTWARE, 6)}
@@ -88,6 +88,11 @@ def _open_probe(kind: str, name: str, offset: int, program: int, *, at_return: b
     place = ctypes.create_string_buffer(name.encode())
     fd = open_event(number, at_return << bit, cpu=0, period=1, config1=ctypes.addressof(place), config2=offset)
     return _with_program(fd, program)
+
+
+def open_tracepoint(number: int, program: int) -> int:
+    """Attach to what tracefs knows as event `number`, on all CPUs; closing the returned descriptor detaches."""
+    return _with_program(open_event(TRACEPOINT, number, cpu=0, period=1), program)
 
 
 def open_everywhere(name: str, program: int) -> list[int]:

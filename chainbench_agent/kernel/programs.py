@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from chainbench_agent.evidence.sample import ProgramRun
-from chainbench_agent.kernel import libbpf, perf_events
+from chainbench_agent.kernel import libbpf, perf_events, probe_events
 from chainbench_agent.kernel.entries import Program
 from chainbench_agent.kernel.footprint import fdinfo
 from chainbench_agent.kernel.user_functions import UserFunctions
@@ -111,8 +111,10 @@ def _attach_part(program: Program, fd: int, user: UserFunctions) -> list[int]:
     match program.kind:
         case "perf":
             return perf_events.open_everywhere(target, fd)
-        case "kprobe" | "kretprobe" as kind:
-            return [perf_events.open_kprobe(target, fd, at_return=kind == "kretprobe")]
+        case "kprobe":
+            return [perf_events.open_kprobe(target, fd, at_return=False)]
+        case "kretprobe":
+            return [probe_events.open_kretprobe(target, fd)]
         case "uprobe" | "uretprobe" as kind:
             return _attach_in_user_space(target, fd, user, at_return=kind == "uretprobe")
         case "raw_tracepoint":
@@ -137,7 +139,7 @@ def _attach_in_user_space(functions: str, fd: int, user: UserFunctions, *, at_re
 
 def _close(descriptors: Iterable[int]) -> None:
     for fd in descriptors:
-        os.close(fd)
+        probe_events.close(fd)
 
 
 def _try(program: Program, fds: Collection[int], own: UserFunctions) -> None:

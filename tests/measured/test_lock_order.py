@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.plan import Plan
-from chainbench_agent.probes import CATALOG, HOOKS
+from chainbench_agent.probes.lock_order import edges_of, violations
 
 pytestmark = pytest.mark.bpf
 
@@ -19,14 +18,6 @@ OPTION = "locks:order"
 PLAN = Plan(("locks", OPTION))
 COMPILER = shutil.which("cc")
 VIOLATIONS = "lock_order_violations"
-
-
-@pytest.fixture(scope="module")
-def ordering(cache_dir):
-    """The module with its option, which the other tests do without."""
-    collector = EbpfCollector([m for m in CATALOG if m.name == "locks"], HOOKS, cache_dir, (OPTION,))
-    yield collector
-    collector.close()
 
 
 @pytest.fixture(scope="module")
@@ -46,19 +37,19 @@ def build(tmp_path_factory):
 
 
 @pytest.fixture
-def locks(ordering, build, run):
+def locks(collector, build, run):
     """`locks(*orders)` → the evidence of a run in which the program does these, and that of all of it."""
 
     def measured(*orders, program=None, target=None, loss=0):
         command = [program or build(), *orders]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             process.stdout.readline()
-            ordering.start(target or Target(kind="pid", pid=process.pid), None, PLAN)
+            collector.start(target or Target(kind="pid", pid=process.pid), None, PLAN)
             try:
                 process.communicate("\n")
             finally:
-                ordering.stop()
-        evidence = ordering.evidence(run).as_json()
+                collector.stop()
+        evidence = collector.evidence(run).as_json()
         assert evidence["loss"]["total"] == loss, evidence["loss"]
         return evidence["locks"]
 
@@ -135,16 +126,16 @@ def test_the_whole_machine(locks):
     }
 
 
-def test_a_child_that_began_after_the_run(ordering, build, run):
+def test_a_child_that_began_after_the_run(collector, build, run):
     """The probes are in the library, whichever process maps it."""
     command = [str(build()), "ab", "ba"]
     code = f"import subprocess; print(flush=True); input(); subprocess.run({command}, input=b'-', stdout=-3)"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
         parent.stdout.readline()
-        ordering.start(Target(kind="pid", pid=parent.pid), None, PLAN)
+        collector.start(Target(kind="pid", pid=parent.pid), None, PLAN)
         parent.communicate(b"\n")
-        ordering.stop()
-    found = ordering.evidence(run).as_json()["locks"]
+        collector.stop()
+    found = collector.evidence(run).as_json()["locks"]
 
     assert found[VIOLATIONS] == 1
     (cycle,) = found["lock_order_cycles"]
@@ -177,12 +168,56 @@ def test_a_target_without_a_c_library(locks, tmp_path, build):
     assert locks("ab", "ba", program=build())[VIOLATIONS] == 1
 
 
-def test_only_where_it_was_asked_for(ordering, run, build):
+def test_only_where_it_was_asked_for(collector, run, build):
     """A run that does not name it has no uprobes, and says why it has no order."""
-    ordering.start(Target(), None, Plan(("locks",)))
+    collector.start(Target(), None, Plan(("locks",)))
     subprocess.run([build(), "ab", "ba"], input=b"-", check=True, stdout=subprocess.DEVNULL)
-    ordering.stop()
-    evidence = ordering.evidence(run).as_json()
+    collector.stop()
+    evidence = collector.evidence(run).as_json()
 
     assert not {program["hook"] for program in evidence["cost"]["programs"] if program["source"].startswith("u")}
     assert OPTION in evidence["locks"]["unavailable"][VIOLATIONS]
+
+
+PIPES = """
+import fcntl, os
+reader, writer = os.pipe()
+for number in range(TIMES): fcntl.fcntl(writer, 1031, 4096 << number % 2)  # F_SETPIPE_SZ, which takes the pipe's mutex
+"""
+
+
+@pytest.fixture
+def kernel_mutexes(collector, targeted):
+    """`kernel_mutexes(times)` → the evidence of a target that takes the mutex of a pipe so often."""
+    (status,) = (module for module in collector.status().modules if module.name == "locks")
+
+    def measured(times):
+        found = targeted(PIPES.replace("TIMES", str(times))).run(plan=PLAN)
+        assert found["loss"]["total"] == 0, found["loss"]
+        return found["locks"]
+
+    measured.absent = "kernel_mutex_locks" in status.unavailable
+    return measured
+
+
+def test_mutexes_of_the_kernel(kernel_mutexes):
+    """1,009 more, for as many more calls that take one, and no violation; or no number, and the reason."""
+    few, many = kernel_mutexes(1), kernel_mutexes(1010)
+    if kernel_mutexes.absent:
+        assert "kernel_mutex_locks" not in many
+        assert many["unavailable"]["kernel_lock_order_violations"]
+        return
+    assert many["kernel_mutex_locks"] - few["kernel_mutex_locks"] == 1009
+    assert (many["kernel_lock_order_violations"], many["kernel_lock_order_cycles"]) == (0, [])
+
+
+def test_the_kernel_nests_its_mutexes(kernel_mutexes, collector, targeted):
+    """Who reads a seq_file through a descriptor that others have as well holds the file's mutex, and wants another."""
+    if kernel_mutexes.absent:
+        return
+    code = "import os\nfd = os.open('/proc/self/maps', 0)\npid = os.fork()\nos.read(fd, 4096)\nif pid: os.wait()"
+    targeted(code).run(plan=PLAN)
+    edges = edges_of(collector._last.modules["locks"]["edges"])
+
+    assert [edge for edge in edges if edge.of_kernel]
+    assert violations(edges) == []

@@ -84,6 +84,27 @@ ORDER_HOOKS = (
     _order("order_init", "__mutex_init"),
 )
 
+HOLD = partial(Hook, option="locks:hold", timed=False)
+SPIN = ("raw_spinlock_t *lock",)
+
+
+def _hold(function: str) -> Hook:
+    """No kprobes: they would be hit inside of the locks that they take themselves."""
+    at = function.removeprefix("_raw_spin_")
+    name = f"raw_{at}"
+    if at.startswith("trylock"):
+        return HOLD(name, (*SPIN, "int taken"), (fexit(function, 0, 1),))
+    return HOLD(name, SPIN, ((fentry if at.startswith("unlock") else fexit)(function, 0),))
+
+
+HOLD_HOOKS = tuple(
+    _hold(f"_raw_spin_{how}")
+    for how in (
+        *("lock", "lock_irqsave", "lock_irq", "lock_bh", "trylock", "trylock_bh"),
+        *("unlock", "unlock_irqrestore", "unlock_irq", "unlock_bh"),
+    )
+)
+
 LOCK_HOOKS = (
     # locks of the kernel: raised by contention.h
     Hook("contention_begin", ("void *lock", "unsigned int flags"), (raw_tracepoint("contention_begin"),), timed=False),
@@ -108,4 +129,5 @@ LOCK_HOOKS = (
         timed=False,
     ),
     *ORDER_HOOKS,
+    *HOLD_HOOKS,
 )

@@ -144,6 +144,70 @@ static __always_inline void locks_on_order_init(struct cb_event *ev, struct cb_l
 	locks_begins_anew((u64)lock);
 }
 
+// ---- the option `hold`
+
+static __always_inline void locks_on_raw_lock(struct cb_event *ev, struct cb_locks *locks,
+					      raw_spinlock_t *lock)
+{
+	locks_spin_taken(ev, (u64)lock);
+}
+
+static __always_inline void locks_on_raw_lock_irqsave(struct cb_event *ev, struct cb_locks *locks,
+						      raw_spinlock_t *lock)
+{
+	locks_spin_taken(ev, (u64)lock);
+}
+
+static __always_inline void locks_on_raw_lock_irq(struct cb_event *ev, struct cb_locks *locks,
+						  raw_spinlock_t *lock)
+{
+	locks_spin_taken(ev, (u64)lock);
+}
+
+static __always_inline void locks_on_raw_lock_bh(struct cb_event *ev, struct cb_locks *locks,
+						 raw_spinlock_t *lock)
+{
+	locks_spin_taken(ev, (u64)lock);
+}
+
+static __always_inline void locks_on_raw_trylock(struct cb_event *ev, struct cb_locks *locks,
+						 raw_spinlock_t *lock, int taken)
+{
+	if (taken)
+		locks_spin_taken(ev, (u64)lock);
+}
+
+static __always_inline void locks_on_raw_trylock_bh(struct cb_event *ev, struct cb_locks *locks,
+						    raw_spinlock_t *lock, int taken)
+{
+	if (taken)
+		locks_spin_taken(ev, (u64)lock);
+}
+
+static __always_inline void locks_on_raw_unlock(struct cb_event *ev, struct cb_locks *locks,
+						raw_spinlock_t *lock)
+{
+	locks_spin_released(ev, locks, (u64)lock);
+}
+
+static __always_inline void
+locks_on_raw_unlock_irqrestore(struct cb_event *ev, struct cb_locks *locks, raw_spinlock_t *lock)
+{
+	locks_spin_released(ev, locks, (u64)lock);
+}
+
+static __always_inline void locks_on_raw_unlock_irq(struct cb_event *ev, struct cb_locks *locks,
+						    raw_spinlock_t *lock)
+{
+	locks_spin_released(ev, locks, (u64)lock);
+}
+
+static __always_inline void locks_on_raw_unlock_bh(struct cb_event *ev, struct cb_locks *locks,
+						   raw_spinlock_t *lock)
+{
+	locks_spin_released(ev, locks, (u64)lock);
+}
+
 // ---- waits on futexes
 
 // include/linux/errno.h, uapi/asm-generic/errno.h: the wait was ended by a signal, or by its own time limit.

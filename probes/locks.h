@@ -287,3 +287,84 @@ static __always_inline bool locks_answered(u64 side, bool taken)
 	locks_forget(held, side);
 	return taken;
 }
+
+// ---- the option `hold`: how long this CPU has held which spin locks
+//
+// The programs run inside of every spin lock, those of BPF's hashes too: they look things up there, and write to memory
+// of this CPU alone.  A spin lock is released on the CPU that took it.  An interrupt has released all that it took before
+// what it interrupted goes on, also if that was one of these programs.
+
+#define LOCKS_SPINS 8
+struct locks_spins {
+	struct {
+		u64 lock; // 0: this place is free
+		u64 since_ns;
+		u64 weight; // how many it stands for
+		u64 run;
+	} of[LOCKS_SPINS];
+};
+BPF_PERCPU_ARRAY(locks_spins, struct locks_spins, 1);
+
+// Where to remember a lock: a free place, or the oldest one, whose release was not seen.  A place that the lock itself
+// still has is given up on the way: it was released unseen.
+static __always_inline u64 locks_spin_place(struct cb_event *ev, struct locks_spins *spins,
+					    u64 lock)
+{
+	u64 place = 0, oldest_ns = ~0ULL;
+
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < LOCKS_SPINS; i++) {
+		u64 since_ns = spins->of[i].since_ns;
+
+		if (spins->of[i].lock == lock || spins->of[i].run != ev->config->run)
+			spins->of[i].lock = 0;
+		if (!spins->of[i].lock)
+			since_ns = 0;
+		if (since_ns < oldest_ns) {
+			oldest_ns = since_ns;
+			place = i;
+		}
+	}
+	return cb_clamp(place, LOCKS_SPINS);
+}
+
+static __always_inline void locks_spin_taken(struct cb_event *ev, u64 lock)
+{
+	int zero = 0;
+	struct locks_spins *spins = locks_spins.lookup(&zero);
+	u64 place, weight;
+
+	if (!spins || !cb_lock_counts(ev))
+		return;
+	place = locks_spin_place(ev, spins, lock);
+	weight = cb_weight(ev);
+	// with a target, what an interrupt does on top of its thread is not the thread's
+	if (!weight || (ev->config->target != CB_MACHINE && cb_in_interrupt()))
+		return;
+	if (spins->of[place].lock)
+		cb_lose_held();
+	spins->of[place].lock = lock;
+	spins->of[place].weight = weight;
+	spins->of[place].run = ev->config->run;
+	spins->of[place].since_ns = cb_now(ev);
+}
+
+static __always_inline void locks_spin_released(struct cb_event *ev, struct cb_locks *locks,
+						u64 lock)
+{
+	int zero = 0;
+	struct locks_spins *spins = locks_spins.lookup(&zero);
+
+	if (!spins)
+		return;
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < LOCKS_SPINS; i++) {
+		if (spins->of[i].lock != lock)
+			continue;
+		spins->of[i].lock = 0;
+		if (spins->of[i].run == ev->config->run)
+			cb_observe_sampled(ev, &locks->spin_hold_ns,
+					   cb_now(ev) - spins->of[i].since_ns, spins->of[i].weight);
+		return;
+	}
+}

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from chainbench_agent.probes.lock_hooks import ORDER_HOOKS
+from chainbench_agent.probes.lock_hooks import HOLD_HOOKS, ORDER_HOOKS
 from chainbench_agent.probes.lock_order import LISTED, edges_of, split, told, violations
 from chainbench_agent.spec import Counter, Derived, Distribution, Keyed, Metric, Module, Names, Scratch
 
@@ -175,15 +175,30 @@ ORDER: tuple[Metric, ...] = (
     ),
 )
 
+HOLD: tuple[Metric, ...] = (
+    Distribution(
+        name="spin_hold_ns",
+        help=(
+            "Time from taking a spin lock of the kernel to releasing it, with what the program that sees it taken "
+            "takes itself; with `locks:hold` only. With a target, what interrupts hold on top of its threads is not "
+            "theirs. Locks that were held when the run began or ended are left out."
+        ),
+        hooks=tuple(hook.name for hook in HOLD_HOOKS),
+        needs="interrupt_context",
+        sampled=True,
+    ),
+)
+
 MODULE = Module(
     name="locks",
     question="What waited for locks, in the kernel and in user space?",
-    metrics=(*FUTEX, *KERNEL, *ORDER),
+    metrics=(*FUTEX, *KERNEL, *ORDER, *HOLD),
     scratch=(
         Scratch(name="holders", entries=8192, when_full="what the thread holds is not known: lost", option=OPTION),
         Scratch(name="lives", entries=16384, when_full="no edge is made: lost", option=OPTION),
         Scratch(name="stacks", entries=2048, when_full="the edge has no stack, or its caller alone", option=OPTION),
+        Scratch(name="spins", entries=1, when_full="the oldest is lost"),
     ),
-    options=("order",),
+    options=("order", "hold"),
     derive=derive,
 )

@@ -78,7 +78,7 @@ class Unit:
 
 def handlers(text: str, owner: str) -> frozenset[str]:
     """The hooks for which a C file defines handlers: `OWNER_on_HOOK(`."""
-    return frozenset(re.findall(rf"^static __always_inline void {owner}_on_(\w+)\(", text, re.MULTILINE))
+    return frozenset(re.findall(rf"^static __always_inline void\s{owner}_on_(\w+)\(", text, re.MULTILINE))
 
 
 def module_text(name: str) -> str:

@@ -133,6 +133,7 @@ struct mutex;
 struct rw_semaphore;
 struct semaphore;
 struct qspinlock;
+typedef struct { u32 unused; } raw_spinlock_t;
 struct bpf_raw_tracepoint_args { u64 args[8]; };
 struct bpf_perf_event_data { u64 unused; };
 struct bpf_perf_event_value { u64 counter, enabled, running; };

@@ -31,7 +31,7 @@ def held(collector, targeted):
 
 
 def test_every_hold(held):
-    """10,007 more, but for those told to be lost; little else takes locks, and all together no longer than it all took."""
+    """10,007 more, but for those told to be lost; little else takes locks, and all hold them no longer than it took."""
     (few, _, _), (many, took_ns, lost) = held(1), held(10_008)
     if held.absent:
         assert "spin_hold_us" not in many

@@ -10,6 +10,7 @@ import os
 import struct
 import time
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
@@ -20,11 +21,13 @@ from chainbench_agent.kernel import libbpf, names, probe_events
 from chainbench_agent.kernel.counters import Counters
 from chainbench_agent.kernel.facts import FACTS
 from chainbench_agent.kernel.fuse import followed_calls
+from chainbench_agent.kernel.mapping_events import History, MappingEvents
 from chainbench_agent.kernel.programs import Programs
 from chainbench_agent.kernel.reader import Current, Reader
 from chainbench_agent.kernel.target import KernelTarget, Kind, all_processes, seed
 from chainbench_agent.kernel.unit import load_unit
 from chainbench_agent.kernel.user_functions import UserFunctions
+from chainbench_agent.kernel.user_stacks import UserStacks
 from chainbench_agent.kernel.wanted import idle_modules, wanted_hooks
 from chainbench_agent.plan import EVERYTHING, Plan
 from chainbench_agent.spec import Hook, Module, Names
@@ -62,6 +65,8 @@ class Machine:
         self._began_ns = 0
         self._stats_fd = -1
         self._user = UserFunctions(())
+        self._mapping_events = MappingEvents()
+        self._history = History()
         self.nowhere: Mapping[str, str] = {}
         """Hooks that have no place in what the target of the present run runs → why."""
         identify = loaded.programs.pop("cb_identify", None)
@@ -115,12 +120,16 @@ class Machine:
     def locate(self, target: KernelTarget, plan: Plan = EVERYTHING) -> None:
         """Find the functions of user space that a run of `target` is to watch; those that it lacks are `nowhere`."""
         self._user.close()
+        self._mapping_events.close()
         self.nowhere = {}
+        self._history = History()
         hooks = self.wanted(target, plan)
         if self.programs.in_user_space(hooks):
             everyone = target.kind == Kind.MACHINE
             self._user = UserFunctions(all_processes() if everyone else target.processes())
             self.nowhere = self.programs.nowhere(hooks, self._user)
+            with suppress(OSError):  # without it there are addresses instead of names
+                self._mapping_events.open()
 
     def attach(self, target: KernelTarget, plan: Plan = EVERYTHING) -> None:
         """Make ready for a run: empty the hashes, attach what `plan` needs, find out who is in the target."""
@@ -156,6 +165,8 @@ class Machine:
     def detach(self) -> None:
         self.programs.detach()
         self._user.close()
+        self._history = self._mapping_events.read() if self._mapping_events else self._history
+        self._mapping_events.close()
         self._counters.close()
         if self._stats_fd >= 0:
             os.close(self._stats_fd)
@@ -171,7 +182,8 @@ class Machine:
 
     def names(self, first: Sample, last: Sample) -> Names:
         """What the numbers in a run are called."""
-        return self._reader.names(first, last, self._user.mapped)
+        since = self._mapping_events.read() if self._mapping_events else self._history
+        return self._reader.names(first, last, UserStacks(self._user.mapped, since))
 
     def close(self) -> None:
         self.detach()

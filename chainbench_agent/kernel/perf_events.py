@@ -39,17 +39,19 @@ def open_event(  # noqa: PLR0913 - as perf_event_attr has them
     config1: int = 0,
     config2: int = 0,
     counting: bool = False,
+    flags: int = 0,
 ) -> int:
     """A counter of `pid` (-1: of everyone) on `cpu`; raises OSError, ENOENT where the CPU or the kernel has none such.
 
     `period`: an overflow, and so a run of an attached program, after so many events; 0 only counts.
+    `flags`: bits of perf_event_attr.
     `counting`: begins when it is enabled, and is read together with the times that it was wanted and that it ran.
     """
     number = _SYSCALL.get(os.uname().machine)
     if number is None:
         raise OSError(0, f"perf_event_open is not known on {os.uname().machine}")
-    read_format, flags = (_TIMES, _DISABLED) if counting else (0, 0)
-    attributes = _ATTR.pack(kind, _ATTR.size, config, period, 0, read_format, flags, 1, 0, config1, config2)
+    read_format, disabled = (_TIMES, _DISABLED) if counting else (0, 0)
+    attributes = _ATTR.pack(kind, _ATTR.size, config, period, 0, read_format, flags | disabled, 1, 0, config1, config2)
     libc = ctypes.CDLL(None, use_errno=True)
     fd: int = libc.syscall(number, attributes, pid, cpu, -1, _CLOEXEC)
     if fd < 0:

@@ -14,7 +14,6 @@ from chainbench_agent.kernel.accounts import kernel_counters, proc_counters
 from chainbench_agent.kernel.loader import MapFd
 from chainbench_agent.kernel.symbols import Symbols, addresses_of
 from chainbench_agent.kernel.target import KernelTarget, Kind, cgroup_threads, leave, schedstat, sleepers
-from chainbench_agent.kernel.user_functions import Mapping as Mapped
 from chainbench_agent.kernel.user_stacks import UserStacks
 from chainbench_agent.probes.lock_order import edges_of, listed
 from chainbench_agent.spec import Module, Names
@@ -69,23 +68,23 @@ class Reader:
             procfs=proc_counters(m.field for module in self._modules for m in module.procfs),
         )
 
-    def names(self, first: Sample, last: Sample, mapped: Mapping[int, tuple[Mapped, ...]]) -> Names:
-        """What the numbers in a run are called.  `mapped`: what processes ran when it began."""
+    def names(self, first: Sample, last: Sample, user: UserStacks) -> Names:
+        """What the numbers in a run are called."""
         sampled = last.modules.get("offcpu", {}).get("sampled_ns", {})
         keys = sampled if isinstance(sampled, Mapping) else ()
         ids = {int.from_bytes(key[4:], "little", signed=True) for key in keys} | {t.stack for t in last.tasks}
         look, stacks = self._symbols, self._maps.get("offcpu_stacks")
         known = {i: look.stack(stacks, i) for i in ids if i >= 0} if look and stacks else {}
         span = first.throttled, last.throttled, last.at_ns - first.at_ns
-        return Names(names.tables(), known, *span, self._lock_stacks(last, mapped))
+        return Names(names.tables(), known, *span, self._lock_stacks(last, user))
 
     def _lock_stacks(
-        self, last: Sample, mapped: Mapping[int, tuple[Mapped, ...]]
+        self, last: Sample, user: UserStacks
     ) -> dict[tuple[int, int, int, int], tuple[str, tuple[str, ...]]]:
         """See Names.lock_stacks: of the edges that will be told of."""
         entries = last.modules.get("locks", {}).get("edges", {})
         edges = listed(edges_of(entries)) if isinstance(entries, Mapping) and entries else []
-        user, found = UserStacks(mapped), {}
+        found = {}
         for edge in edges:
             pid, addresses = edge.wanted.tgid, addresses_of(self._maps["locks_stacks"], edge.stack)
             if not edge.of_kernel:

@@ -1,7 +1,7 @@
 """Addresses of user space by name: where a process that may have ended meanwhile was at work.
 
-What a process had mapped is known from /proc while it lives; of one that ended, from the start of the run, if it was
-there already.
+What a process has mapped is known from /proc while it lives.  Of one that has ended it is what it had when the run
+began, and what perf told of it since.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from chainbench_agent.kernel.elf import Functions, functions_of
+from chainbench_agent.kernel.mapping_events import History
 from chainbench_agent.kernel.user_functions import Mapping as Mapped
 from chainbench_agent.kernel.user_functions import mappings, open_mapped
 
 
 class UserStacks:
-    """`known`: process → what it had mapped when the run began."""
+    """`known`: process → what it had mapped when the run began; `since`: what happened then."""
 
-    def __init__(self, known: Mapping[int, tuple[Mapped, ...]]) -> None:
-        self._known = dict(known)
-        self._asked: set[int] = set()
+    def __init__(self, known: Mapping[int, tuple[Mapped, ...]], since: History) -> None:
+        self._known, self._since = known, since
+        self._found: dict[int, tuple[Mapped, ...]] = {}
         self._functions: dict[tuple[int, int], Functions] = {}
 
     def name_of(self, pid: int, address: int) -> str:
@@ -44,10 +45,9 @@ class UserStacks:
         return tuple(self.name_of(pid, address) for address in (*missing, *callers))
 
     def _mapped(self, pid: int) -> tuple[Mapped, ...]:
-        if pid not in self._asked:
-            self._asked.add(pid)
-            self._known[pid] = mappings(pid) or self._known.get(pid, ())
-        return self._known[pid]
+        if pid not in self._found:
+            self._found[pid] = mappings(pid) or self._since.of(pid, self._known)
+        return self._found[pid]
 
     def _of(self, pid: int, mapped: Mapped) -> Functions:
         key = mapped.device, mapped.inode

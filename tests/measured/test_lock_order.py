@@ -140,7 +140,8 @@ def test_a_child_that_began_after_the_run(collector, build, run):
     assert found[VIOLATIONS] == 1
     (cycle,) = found["lock_order_cycles"]
     assert cycle["pid"] != parent.pid
-    assert all(edge["stack"] for edge in cycle["edges"])
+    for edge in cycle["edges"]:  # it has ended, and what it had mapped is known all the same
+        assert functions(edge["stack"])[:2] == ["take", "in_order"]
 
 
 def test_a_static_program(locks, build):

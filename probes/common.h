@@ -48,7 +48,8 @@ struct cb_loss {
 	u64 unseen_switches; // a thread entered or left a CPU, and what came before was not seen
 	u64 keys_full;       // a bounded hash had no room for a key
 	u64 members_full;    // a process of the target was not followed, or in a cgroup not counted
-	u64 returns_missed;  // a function of the kernel was called, and its return not seen
+	u64 returns_missed;  // a function was called, and its return not seen
+	u64 locks_full;      // a thread or a CPU held more locks at once than are remembered
 };
 BPF_PERCPU_ARRAY(cb_loss, struct cb_loss, 1);
 
@@ -118,6 +119,14 @@ static __always_inline void cb_lose_return(void)
 		loss->returns_missed++;
 }
 
+static __always_inline void cb_lose_held(void)
+{
+	struct cb_loss *loss = cb_lost();
+
+	if (loss)
+		loss->locks_full++;
+}
+
 static __always_inline void cb_lose_key(void)
 {
 	struct cb_loss *loss = cb_lost();
@@ -169,10 +178,12 @@ static __always_inline u32 cb_slot(u64 ns)
 	return (shift << CB_SLOT_BITS) + (value >> shift);
 }
 
-static __always_inline void cb_observe(struct cb_event *ev, struct cb_histogram *histogram, u64 ns)
+// `weight`: how many such events there were, as far as is known.
+static __always_inline void cb_observe_sampled(struct cb_event *ev, struct cb_histogram *histogram,
+					       u64 ns, u64 weight)
 {
-	histogram->slots[cb_clamp(cb_slot(ns), CB_SLOTS)]++;
-	histogram->sum += ns;
+	histogram->slots[cb_clamp(cb_slot(ns), CB_SLOTS)] += weight;
+	histogram->sum += ns * weight;
 	if (histogram->run != ev->config->run) {
 		histogram->run = ev->config->run;
 		histogram->min = ns;
@@ -183,4 +194,9 @@ static __always_inline void cb_observe(struct cb_event *ev, struct cb_histogram 
 		histogram->min = ns;
 	if (ns > histogram->max)
 		histogram->max = ns;
+}
+
+static __always_inline void cb_observe(struct cb_event *ev, struct cb_histogram *histogram, u64 ns)
+{
+	cb_observe_sampled(ev, histogram, ns, 1);
 }

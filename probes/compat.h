@@ -178,6 +178,19 @@ static __always_inline u32 cb_pages(struct page *page)
 	return pages;
 }
 
+// Where the function that has just been entered, in user space, was called.
+static __always_inline u64 cb_called_at(struct pt_regs *entered)
+{
+#if defined(CONFIG_ARM64)
+	return entered->regs[30];
+#else
+	u64 address = 0;
+
+	bpf_probe_read_user(&address, sizeof(address), (void *)PT_REGS_SP(entered));
+	return address;
+#endif
+}
+
 // Of what a function of the kernel was called with, which BCC does not read by itself.
 static __always_inline struct sock *cb_sock_of(struct socket *socket)
 {

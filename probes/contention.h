@@ -11,6 +11,7 @@
 
 #pragma once
 
+// Of `lock`; of 0, whose name is not known: that of the innermost interrupt, or else the thread's.
 static __always_inline bool contention_spin_ends(struct cb_event *ev, u64 lock)
 {
 	u32 tid = bpf_get_current_pid_tgid(), kind;
@@ -23,7 +24,8 @@ static __always_inline bool contention_spin_ends(struct cb_event *ev, u64 lock)
 		return false;
 #pragma clang loop unroll(disable)
 	for (u32 level = 0; level < CB_SPIN_NESTING; level++)
-		if (spins->of[level].lock == lock && spins->of[level].tid == tid)
+		if (spins->of[level].tid == tid && cb_lock_is_on(ev, &spins->of[level]) &&
+		    (!lock || spins->of[level].lock == lock))
 			wait = &spins->of[level];
 	ns = cb_lock_ends(ev, wait, lock, &kind);
 	if (kind == CB_LOCK_SPIN)
@@ -115,7 +117,7 @@ static __always_inline void contention_semaphore_ends(struct cb_event *ev, u64 l
 
 static __always_inline void contention_on_mutex_lock_enter(struct cb_event *ev, struct mutex *lock)
 {
-	cb_lock_begins(ev, (u64)lock, CB_LOCK_MUTEX);
+	cb_lock_enters(ev, (u64)lock, CB_LOCK_MUTEX);
 }
 
 static __always_inline void contention_on_mutex_lock_leave(struct cb_event *ev, struct mutex *lock)
@@ -126,7 +128,7 @@ static __always_inline void contention_on_mutex_lock_leave(struct cb_event *ev, 
 static __always_inline void contention_on_mutex_lock_interruptible_enter(struct cb_event *ev,
 									 struct mutex *lock)
 {
-	cb_lock_begins(ev, (u64)lock, CB_LOCK_MUTEX);
+	cb_lock_enters(ev, (u64)lock, CB_LOCK_MUTEX);
 }
 
 static __always_inline void contention_on_mutex_lock_interruptible_leave(struct cb_event *ev,
@@ -138,7 +140,7 @@ static __always_inline void contention_on_mutex_lock_interruptible_leave(struct 
 static __always_inline void contention_on_mutex_lock_killable_enter(struct cb_event *ev,
 								    struct mutex *lock)
 {
-	cb_lock_begins(ev, (u64)lock, CB_LOCK_MUTEX);
+	cb_lock_enters(ev, (u64)lock, CB_LOCK_MUTEX);
 }
 
 static __always_inline void contention_on_mutex_lock_killable_leave(struct cb_event *ev,
@@ -150,7 +152,7 @@ static __always_inline void contention_on_mutex_lock_killable_leave(struct cb_ev
 static __always_inline void contention_on_rwsem_down_read_enter(struct cb_event *ev,
 								struct rw_semaphore *lock)
 {
-	cb_lock_begins(ev, (u64)lock, CB_LOCK_RWSEM);
+	cb_lock_enters(ev, (u64)lock, CB_LOCK_RWSEM);
 }
 
 static __always_inline void contention_on_rwsem_down_read_leave(struct cb_event *ev,
@@ -162,7 +164,7 @@ static __always_inline void contention_on_rwsem_down_read_leave(struct cb_event 
 static __always_inline void contention_on_rwsem_down_write_enter(struct cb_event *ev,
 								 struct rw_semaphore *lock)
 {
-	cb_lock_begins(ev, (u64)lock, CB_LOCK_RWSEM);
+	cb_lock_enters(ev, (u64)lock, CB_LOCK_RWSEM);
 }
 
 static __always_inline void contention_on_rwsem_down_write_leave(struct cb_event *ev,
@@ -173,7 +175,7 @@ static __always_inline void contention_on_rwsem_down_write_leave(struct cb_event
 
 static __always_inline void contention_on_down_enter(struct cb_event *ev, struct semaphore *lock)
 {
-	cb_lock_begins(ev, (u64)lock, CB_LOCK_SEMAPHORE);
+	cb_lock_enters(ev, (u64)lock, CB_LOCK_SEMAPHORE);
 }
 
 static __always_inline void contention_on_down_leave(struct cb_event *ev, struct semaphore *lock)
@@ -184,7 +186,7 @@ static __always_inline void contention_on_down_leave(struct cb_event *ev, struct
 static __always_inline void contention_on_down_interruptible_enter(struct cb_event *ev,
 								   struct semaphore *lock)
 {
-	cb_lock_begins(ev, (u64)lock, CB_LOCK_SEMAPHORE);
+	cb_lock_enters(ev, (u64)lock, CB_LOCK_SEMAPHORE);
 }
 
 static __always_inline void contention_on_down_interruptible_leave(struct cb_event *ev,
@@ -196,7 +198,7 @@ static __always_inline void contention_on_down_interruptible_leave(struct cb_eve
 static __always_inline void contention_on_down_killable_enter(struct cb_event *ev,
 							      struct semaphore *lock)
 {
-	cb_lock_begins(ev, (u64)lock, CB_LOCK_SEMAPHORE);
+	cb_lock_enters(ev, (u64)lock, CB_LOCK_SEMAPHORE);
 }
 
 static __always_inline void contention_on_down_killable_leave(struct cb_event *ev,
@@ -208,7 +210,7 @@ static __always_inline void contention_on_down_killable_leave(struct cb_event *e
 static __always_inline void contention_on_down_timeout_enter(struct cb_event *ev,
 							     struct semaphore *lock)
 {
-	cb_lock_begins(ev, (u64)lock, CB_LOCK_SEMAPHORE);
+	cb_lock_enters(ev, (u64)lock, CB_LOCK_SEMAPHORE);
 }
 
 static __always_inline void contention_on_down_timeout_leave(struct cb_event *ev,
@@ -220,7 +222,7 @@ static __always_inline void contention_on_down_timeout_leave(struct cb_event *ev
 static __always_inline void contention_on_native_queued_spin_lock_enter(struct cb_event *ev,
 									struct qspinlock *lock)
 {
-	cb_lock_begins(ev, (u64)lock, CB_LOCK_SPIN);
+	cb_lock_enters(ev, (u64)lock, CB_LOCK_SPIN);
 }
 
 static __always_inline void contention_on_native_queued_spin_lock_leave(struct cb_event *ev,
@@ -232,7 +234,7 @@ static __always_inline void contention_on_native_queued_spin_lock_leave(struct c
 static __always_inline void contention_on_pv_queued_spin_lock_enter(struct cb_event *ev,
 								    struct qspinlock *lock)
 {
-	cb_lock_begins(ev, (u64)lock, CB_LOCK_SPIN);
+	cb_lock_enters(ev, (u64)lock, CB_LOCK_SPIN);
 }
 
 static __always_inline void contention_on_pv_queued_spin_lock_leave(struct cb_event *ev,

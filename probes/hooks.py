@@ -6,6 +6,7 @@ and attaches is used.  Version numbers are never compared.
 
 from functools import partial
 
+from chainbench_agent.probes.lock_hooks import LOCK_HOOKS
 from chainbench_agent.spec import RESULT, Hook, fentry, fexit, kprobe, kretprobe, perf, raw_tracepoint
 
 TASK = "struct task_struct *"
@@ -76,39 +77,6 @@ def _sock(name: str, params: tuple[str, ...], tracepoint: str, call: str, *place
     return (
         Hook(name, params, (any_family, *ipv4), timed=False),
         Hook(f"{name}6", params, ipv6, timed=False, unless=any_family),
-    )
-
-
-CONTENTION = ("contention_begin", "contention_end")
-SLOW_PATHS = {
-    "mutex": (
-        "struct mutex *lock",
-        ("__mutex_lock_slowpath", "__mutex_lock_interruptible_slowpath", "__mutex_lock_killable_slowpath"),
-    ),
-    "rwsem": ("struct rw_semaphore *lock", ("rwsem_down_read_slowpath", "rwsem_down_write_slowpath")),
-    "semaphore": ("struct semaphore *lock", ("__down", "__down_interruptible", "__down_killable", "__down_timeout")),
-    "spin": ("struct qspinlock *lock", ("native_queued_spin_lock_slowpath", "__pv_queued_spin_lock_slowpath")),
-}
-"""Where a contended lock is waited for: the type of the lock, and the functions, by kind of lock."""
-
-
-def _entry(function: str) -> str:
-    return f"{function.strip('_').removesuffix('_slowpath')}_enter"
-
-
-def _return(function: str) -> str:
-    return f"{function.strip('_').removesuffix('_slowpath')}_leave"
-
-
-def _slow_path(param: str, function: str) -> tuple[Hook, Hook]:
-    """Linux 16edd9b511a1 ("locking: Add lock contention tracepoints") (in v5.19) made these two unnecessary.
-
-    No kprobes: more threads wait at once than a kretprobe follows, and for spin locks it takes some itself.
-    """
-    use = partial(Hook, params=(param,), stands_in_for=CONTENTION, timed=False)
-    return (
-        use(_entry(function), sources=(fentry(function, 0),)),
-        use(_return(function), sources=(fexit(function, 0),)),
     )
 
 
@@ -251,17 +219,5 @@ HOOKS = (
     _raised("request_requeued", ("struct cb_request *request",), raised_on=REQUESTS),
     _raised("request_done", ("struct cb_request *request", "u64 ns"), raised_on=REQUESTS),
     _raised("request_unmatched", (), raised_on=REQUESTS),
-    # locks of the kernel: raised by contention.h
-    _tracepoint("contention_begin", "void *lock", "unsigned int flags"),
-    _tracepoint("contention_end", "void *lock"),
-    *(hook for param, functions in SLOW_PATHS.values() for name in functions for hook in _slow_path(param, name)),
-    *(
-        _raised(
-            f"{kind}_waited",
-            ("u64 ns",),
-            raised_on=(*CONTENTION, *map(_entry, functions), *map(_return, functions)),
-        )
-        for kind, (_, functions) in SLOW_PATHS.items()
-    ),
-    _tracepoint("rcu_stall_warning", "char *flavour"),
+    *LOCK_HOOKS,
 )

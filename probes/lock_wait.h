@@ -123,12 +123,27 @@ static __always_inline void cb_lock_begins(struct cb_event *ev, u64 lock, u32 ki
 	wait->kind = kind;
 }
 
-// How long the lock was waited for, if that was seen to begin, and of what kind it is.
+// The same, by a function that waits once: whoever still seems to be in it was not seen to leave.
+static __always_inline void cb_lock_enters(struct cb_event *ev, u64 lock, u32 kind)
+{
+	struct cb_lock_wait *wait = NULL;
+
+	if (kind != CB_LOCK_SPIN)
+		wait = cb_lock_slot(ev, bpf_get_current_pid_tgid(), false);
+	if (wait) {
+		wait->lock = 0;
+		if (cb_lock_counts(ev))
+			cb_lose_return();
+	}
+	cb_lock_begins(ev, lock, kind);
+}
+
+// How long the lock (0: whichever it is) was waited for, if that was seen to begin, and of what kind it is.
 static __always_inline u64 cb_lock_ends(struct cb_event *ev, struct cb_lock_wait *wait, u64 lock,
 					u32 *kind)
 {
 	*kind = CB_LOCK_UNKNOWN;
-	if (!wait || !cb_lock_is_on(ev, wait) || wait->lock != lock)
+	if (!wait || !cb_lock_is_on(ev, wait) || (lock && wait->lock != lock))
 		return 0;
 	*kind = wait->kind;
 	wait->lock = 0;

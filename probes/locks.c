@@ -40,6 +40,176 @@ static __always_inline void locks_on_rcu_stall_warning(struct cb_event *ev, stru
 	locks->rcu_stalls++;
 }
 
+// ---- the option `order`: see locks.h
+
+#define LOCKS_EOWNERDEAD 130 // uapi/asm-generic/errno.h: taken, and whoever had it before is dead
+
+static __always_inline void locks_on_pthread_wants(struct cb_event *ev, struct cb_locks *locks,
+						   unsigned long mutex, unsigned long caller)
+{
+	locks_wants(ev, mutex, caller, true);
+}
+
+static __always_inline void locks_on_pthread_tries(struct cb_event *ev, struct cb_locks *locks,
+						   unsigned long mutex, unsigned long caller)
+{
+	locks_wants(ev, mutex, caller, false);
+}
+
+static __always_inline void locks_on_pthread_answers(struct cb_event *ev, struct cb_locks *locks,
+						     int answer)
+{
+	if (locks_answered(LOCKS_OF_USER, !answer || answer == LOCKS_EOWNERDEAD))
+		locks->pthread_mutex_locks++;
+}
+
+static __always_inline void locks_on_pthread_unlocks(struct cb_event *ev, struct cb_locks *locks,
+						     unsigned long mutex)
+{
+	locks_release(mutex);
+}
+
+// The condition's mutex is released, and wanted again with all others in hand.
+static __always_inline void locks_on_pthread_cond_waits(struct cb_event *ev, struct cb_locks *locks,
+							unsigned long mutex, unsigned long caller)
+{
+	struct locks_held *held = locks_held_by_current(mutex, false);
+
+	if (held)
+		locks_order(ev, held, mutex, caller);
+}
+
+static __always_inline void locks_on_pthread_renews(struct cb_event *ev, struct cb_locks *locks,
+						    unsigned long mutex)
+{
+	locks_begins_anew(mutex);
+}
+
+static __always_inline void locks_on_order_lock(struct cb_event *ev, struct cb_locks *locks,
+						struct mutex *lock)
+{
+	// it does not return without the mutex, so it may as well have it now
+	if (locks_wants(ev, (u64)lock, 0, true) && locks_answered(LOCKS_OF_KERNEL, true))
+		locks->kernel_mutex_locks++;
+}
+
+static __always_inline void locks_on_order_interruptible(struct cb_event *ev,
+							 struct cb_locks *locks, struct mutex *lock)
+{
+	locks_wants(ev, (u64)lock, 0, true);
+}
+
+static __always_inline void locks_on_order_interruptible_answers(struct cb_event *ev,
+								 struct cb_locks *locks, int answer)
+{
+	if (locks_answered(LOCKS_OF_KERNEL, !answer))
+		locks->kernel_mutex_locks++;
+}
+
+static __always_inline void locks_on_order_killable(struct cb_event *ev, struct cb_locks *locks,
+						    struct mutex *lock)
+{
+	locks_wants(ev, (u64)lock, 0, true);
+}
+
+static __always_inline void locks_on_order_killable_answers(struct cb_event *ev,
+							    struct cb_locks *locks, int answer)
+{
+	if (locks_answered(LOCKS_OF_KERNEL, !answer))
+		locks->kernel_mutex_locks++;
+}
+
+static __always_inline void locks_on_order_trylock(struct cb_event *ev, struct cb_locks *locks,
+						   struct mutex *lock)
+{
+	locks_wants(ev, (u64)lock, 0, false);
+}
+
+static __always_inline void locks_on_order_trylock_answers(struct cb_event *ev,
+							   struct cb_locks *locks, int answer)
+{
+	if (locks_answered(LOCKS_OF_KERNEL, answer == 1))
+		locks->kernel_mutex_locks++;
+}
+
+static __always_inline void locks_on_order_unlock(struct cb_event *ev, struct cb_locks *locks,
+						  struct mutex *lock)
+{
+	locks_release((u64)lock);
+}
+
+static __always_inline void locks_on_order_init(struct cb_event *ev, struct cb_locks *locks,
+						struct mutex *lock)
+{
+	locks_begins_anew((u64)lock);
+}
+
+// ---- the option `hold`
+
+static __always_inline void locks_on_raw_lock(struct cb_event *ev, struct cb_locks *locks,
+					      raw_spinlock_t *lock)
+{
+	locks_spin_taken(ev, (u64)lock);
+}
+
+static __always_inline void locks_on_raw_lock_irqsave(struct cb_event *ev, struct cb_locks *locks,
+						      raw_spinlock_t *lock)
+{
+	locks_spin_taken(ev, (u64)lock);
+}
+
+static __always_inline void locks_on_raw_lock_irq(struct cb_event *ev, struct cb_locks *locks,
+						  raw_spinlock_t *lock)
+{
+	locks_spin_taken(ev, (u64)lock);
+}
+
+static __always_inline void locks_on_raw_lock_bh(struct cb_event *ev, struct cb_locks *locks,
+						 raw_spinlock_t *lock)
+{
+	locks_spin_taken(ev, (u64)lock);
+}
+
+static __always_inline void locks_on_raw_trylock(struct cb_event *ev, struct cb_locks *locks,
+						 raw_spinlock_t *lock, int taken)
+{
+	if (taken)
+		locks_spin_taken(ev, (u64)lock);
+}
+
+static __always_inline void locks_on_raw_trylock_bh(struct cb_event *ev, struct cb_locks *locks,
+						    raw_spinlock_t *lock, int taken)
+{
+	if (taken)
+		locks_spin_taken(ev, (u64)lock);
+}
+
+static __always_inline void locks_on_raw_unlock(struct cb_event *ev, struct cb_locks *locks,
+						raw_spinlock_t *lock)
+{
+	locks_spin_released(ev, locks, (u64)lock);
+}
+
+static __always_inline void
+locks_on_raw_unlock_irqrestore(struct cb_event *ev, struct cb_locks *locks, raw_spinlock_t *lock)
+{
+	locks_spin_released(ev, locks, (u64)lock);
+}
+
+static __always_inline void locks_on_raw_unlock_irq(struct cb_event *ev, struct cb_locks *locks,
+						    raw_spinlock_t *lock)
+{
+	locks_spin_released(ev, locks, (u64)lock);
+}
+
+static __always_inline void locks_on_raw_unlock_bh(struct cb_event *ev, struct cb_locks *locks,
+						   raw_spinlock_t *lock)
+{
+	locks_spin_released(ev, locks, (u64)lock);
+}
+
+// ---- waits on futexes
+
 // include/linux/errno.h, uapi/asm-generic/errno.h: the wait was ended by a signal, or by its own time limit.
 #define LOCKS_EINTR 4
 #define LOCKS_ETIMEDOUT 110

@@ -1,15 +1,32 @@
-"""Waiting for locks, of the kernel and of user space.  Kernel side: locks.c, contention.h"""
+"""Waiting for locks, of the kernel and of user space, and their order.  Kernel side: locks.c, locks.h, contention.h"""
 
 from collections.abc import Mapping
 from typing import Any
 
-from chainbench_agent.spec import Counter, Derived, Distribution, Metric, Module, Names
+from chainbench_agent.probes.lock_hooks import HOLD_HOOKS, ORDER_HOOKS
+from chainbench_agent.probes.lock_order import LISTED, edges_of, split, told, violations
+from chainbench_agent.spec import Counter, Derived, Distribution, Keyed, Metric, Module, Names, Scratch
 
+OPTION = "locks:order"
 WAITS = ("futex_wait_ns", "mutex_wait_ns", "rwsem_wait_ns")
 
 
-def derive(counts: Mapping[str, Any], _names: Names) -> dict[str, Any]:
-    """Without a wait there is no average."""
+def derive(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
+    return _average(counts) | _order(counts, names)
+
+
+def _order(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
+    of_users, of_kernel = split(violations(edges_of(counts["edges"])))
+    return {
+        "lock_order_violations": len(of_users),
+        "lock_order_cycles": told(of_users, names),
+        "kernel_lock_order_violations": len(of_kernel),
+        "kernel_lock_order_cycles": told(of_kernel, names),
+    }
+
+
+def _average(counts: Mapping[str, Any]) -> dict[str, Any]:
+    """Without a wait there is none."""
     waits = sum(sum(counts[name].slots) for name in WAITS)
     total_ns = sum(counts[name].sum for name in WAITS)
     return {"avg_wait_time_us": round(total_ns / waits / 1e3, 3)} if waits else {}
@@ -103,9 +120,85 @@ KERNEL: tuple[Metric, ...] = (
     ),
 )
 
+OF_USERS, OF_KERNEL = (
+    tuple(hook.name for hook in ORDER_HOOKS if hook.name.startswith(prefix)) for prefix in ("pthread_", "order_")
+)
+"""A mutex whose release is not seen seems to be held: the order is told where all of these are seen, or not at all."""
+
+ORDER: tuple[Metric, ...] = (
+    Counter(
+        name="pthread_mutex_locks",
+        help="Times a thread took a pthread mutex, contended or not; with `locks:order` only.",
+        hooks=OF_USERS,
+    ),
+    Counter(
+        name="kernel_mutex_locks",
+        help="Times a thread took a mutex of the kernel, contended or not; with `locks:order` only.",
+        hooks=OF_KERNEL,
+    ),
+    Keyed(
+        name="edges",
+        help="Which mutex was wanted while which other one was held, and by whom first.",
+        key="struct locks_edge_key",
+        value="struct locks_edge",
+        entries=8192,
+        when_full="what is new is lost",
+        option=OPTION,
+        reported=False,
+    ),
+    Derived(
+        name="lock_order_violations",
+        help=(
+            "Ways in which threads could deadlock that take pthread mutexes in different orders, whether they did or "
+            "not: cycles of mutexes, each wanted by a thread that held the one before, two threads at least."
+        ),
+        of=("pthread_mutex_locks", "edges"),
+    ),
+    Derived(
+        name="lock_order_cycles",
+        help=f"The first {LISTED} of these: mutexes, threads, and the stack where each mutex was first wanted so.",
+        of=("pthread_mutex_locks", "edges"),
+        label="pid",
+        value="edges",
+    ),
+    Derived(
+        name="kernel_lock_order_violations",
+        help="The same, of the kernel's mutexes.",
+        of=("kernel_mutex_locks", "edges"),
+    ),
+    Derived(
+        name="kernel_lock_order_cycles",
+        help=f"The first {LISTED} of these.",
+        of=("kernel_mutex_locks", "edges"),
+        label="pid",
+        value="edges",
+    ),
+)
+
+HOLD: tuple[Metric, ...] = (
+    Distribution(
+        name="spin_hold_ns",
+        help=(
+            "Time from taking a spin lock of the kernel to releasing it, with what the program that sees it taken "
+            "takes itself; with `locks:hold` only. With a target, what interrupts hold on top of its threads is not "
+            "theirs. Locks that were held when the run began or ended are left out."
+        ),
+        hooks=tuple(hook.name for hook in HOLD_HOOKS),
+        needs="interrupt_context",
+        sampled=True,
+    ),
+)
+
 MODULE = Module(
     name="locks",
     question="What waited for locks, in the kernel and in user space?",
-    metrics=(*FUTEX, *KERNEL),
+    metrics=(*FUTEX, *KERNEL, *ORDER, *HOLD),
+    scratch=(
+        Scratch(name="holders", entries=8192, when_full="what the thread holds is not known: lost", option=OPTION),
+        Scratch(name="lives", entries=16384, when_full="no edge is made: lost", option=OPTION),
+        Scratch(name="stacks", entries=2048, when_full="the edge has no stack, or its caller alone", option=OPTION),
+        Scratch(name="spins", entries=1, when_full="the oldest is lost"),
+    ),
+    options=("order", "hold"),
     derive=derive,
 )

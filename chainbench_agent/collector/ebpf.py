@@ -49,6 +49,7 @@ class EbpfCollector:
     def start(self, target: Target, peer: Peer | None = None, plan: Plan = EVERYTHING) -> None:
         resolved = resolve(target, peer)
         self._last = None
+        self._machine.locate(resolved, plan)
         method = self._describe(target, plan, self._machine.wanted(plan))
         self._machine.attach(resolved, plan)
         self._method = replace(method, no_cost=self._machine.no_cost)
@@ -130,12 +131,18 @@ class EbpfCollector:
         facts = [m.needs for m in (metric, *module.sources_of(metric)) if m.needs]
         return "; ".join(dict.fromkeys(filter(None, (*missing, *map(self._machine.lacks, facts)))))
 
+    def _nowhere(self, module: Module) -> dict[str, str]:
+        """Reported key → why, of the metrics that the programs and libraries of the run's target do not allow."""
+        nowhere = self._machine.nowhere
+        lacking = {m: [nowhere[hook] for hook in module.hooks_of(m) if hook in nowhere] for m in module.reported}
+        return {reported_key(metric): reasons[0] for metric, reasons in lacking.items() if reasons}
+
     def _describe(self, target: Target, plan: Plan, attached: Collection[str]) -> Method:
         """How a run is measured that collects what `plan` names, with programs at the hooks `attached`."""
         statuses = self._statuses[target.kind != "machine"]
         asked = {name: status for name, status in statuses.items() if plan.collects(name)}
         modules = tuple(m for m in self._machine.modules if m.name in asked and asked[m.name].state != "down")
-        optional = {m.name: not_asked_for(m, self._hooks, plan.probes) for m in modules}
+        optional = {m.name: not_asked_for(m, self._hooks, plan.probes) | self._nowhere(m) for m in modules}
         chosen = self._machine.programs.chosen
         return Method(
             modules=modules,

@@ -21,7 +21,7 @@ from math import ceil, log, log1p, sqrt
 from typing import Any
 
 from chainbench_agent.evidence.keys import reported_key
-from chainbench_agent.spec import Counter, Derived, Metric, Module, Names, Table
+from chainbench_agent.spec import Counter, Derived, Distribution, Metric, Module, Names, Table
 
 SUMS = ("_ns", "_bytes")
 """How the name of a sum of sizes ends; everything else is a count."""
@@ -36,6 +36,7 @@ def sampling(
     """`{sampling: {interval, zero_means_below, standard_error: {key: …}}}`; empty where every event was counted.
 
     A table has an error for each of its entries, by name; so has an inline mapping that is derived from sampled counts.
+    A distribution has one for its count.
     """
     told = [m for m in module.reported if is_sampled(module, m) and reported_key(m) not in unavailable]
     if interval <= 1 or not told:
@@ -76,6 +77,8 @@ def _errors(
         case Table(names=table) if not is_sum(metric):
             entries = {names.of(table, index): count for index, count in enumerate(counts[metric.name]) if count}
             return {key: _by_name(entries, interval)}
+        case Distribution():
+            return {key: {"count": round(standard_error(sum(counts[metric.name].slots), interval), 1)}}
         case Derived(inline=True) if metric.name in derived:
             return _by_name(derived[metric.name], interval)
     return {}

@@ -21,6 +21,8 @@ _CONTEXT = {
     "fexit": ("unsigned long long *ctx", "ctx[{}]"),
     "kprobe": ("struct pt_regs *ctx", "PT_REGS_PARM{1}(ctx)"),
     "kretprobe": ("struct pt_regs *ctx", "PT_REGS_PARM{1}(ctx)"),  # where it is entered
+    "uprobe": ("struct pt_regs *ctx", "PT_REGS_PARM{1}(ctx)"),
+    "uretprobe": ("struct pt_regs *ctx", ""),
     "perf": ("struct bpf_perf_event_data *ctx", ""),
 }
 # BCC finds the function of a tracing program by the program's name.
@@ -42,7 +44,8 @@ class Program:
     @property
     def parts(self) -> tuple[Program, ...]:
         """What is loaded and attached together: a kretprobe, and before it the kprobe that keeps what it needs."""
-        if self.kind != "kretprobe" or self.source.args == (RESULT,):
+        places = {place for place in self.source.args if isinstance(place, int)} - {RESULT}
+        if self.kind != "kretprobe" or not (places or self.source.own):
             return (self,)
         return Program(f"{self.name}_enters", self.hook, Source("kprobe", self.source.target)), self
 
@@ -65,7 +68,8 @@ def entry(program: Program, hook: Hook, follows: frozenset[str], number: int = 0
     """`follows`: the hooks of target.h, which is told of them first.  `number`: the program's own in its unit."""
     argument = _CONTEXT[program.kind][1]
     own, params = _params(program.source, hook)
-    at_return = [param for param in params if program.kind == "kretprobe" and param.place == RESULT]
+    returns = program.kind in ("kretprobe", "uretprobe")
+    at_return = [param for param in params if returns and param.place == RESULT]
     fetched = [
         param.is_(argument.format(param.place, param.place + 1) if isinstance(param.place, int) else param.place)
         for param in (*own, *params)

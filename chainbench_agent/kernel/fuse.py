@@ -11,7 +11,7 @@ A state machine is a support file NAME.h that handles hooks, as `NAME_on_HOOK`, 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
@@ -78,7 +78,7 @@ class Unit:
 
 def handlers(text: str, owner: str) -> frozenset[str]:
     """The hooks for which a C file defines handlers: `OWNER_on_HOOK(`."""
-    return frozenset(re.findall(rf"^static __always_inline void {owner}_on_(\w+)\(", text, re.MULTILINE))
+    return frozenset(re.findall(rf"^static __always_inline void\s{owner}_on_(\w+)\(", text, re.MULTILINE))
 
 
 def module_text(name: str) -> str:
@@ -104,6 +104,7 @@ def fuse(
     follows = handlers(_read("target.h"), "target")
     raised = frozenset().union(*map(_raised_in, machines.values()))
     bits = {module.name: 1 << place for place, module in enumerate(modules)}
+    options = {hook.option for hook in hooks if hook.option and any(sources(hook))}
     wanted = [hook for hook in hooks if hook.name in follows or any(hook.name in on for on in handled.values())]
     programs = [program for hook in wanted for program in _programs(hook, sources(hook))]
     placed = {hook.name: hook for hook in hooks}
@@ -113,7 +114,7 @@ def fuse(
         *map(_read, ("common.h", "compat.h")),
         _process(modules),
         *map(_read, headers),
-        *(_values(module) + texts[module.name] for module in modules),
+        *(_values(module, options) + texts[module.name] for module in modules),
         *(_raise(hook, handled, bits) for hook in hooks if hook.name in raised),
         *machines.values(),
         *(_raise(hook, handled, bits) for hook in wanted if not hook.raised_on),
@@ -186,14 +187,14 @@ def _process(modules: Iterable[Module]) -> str:
     return "\n".join(["struct cb_process {", *(f"\t{f};" for f in (*fixed, *(f"u64 {c}" for c in counters))), "};", ""])
 
 
-def _values(module: Module) -> str:
+def _values(module: Module, options: Collection[str]) -> str:
     """The sizes of a module's maps, its per-CPU struct and the map of that."""
     sized = [m for m in (*module.metrics, *module.scratch) if isinstance(m, Table | Keyed | Scratch)]
     prefix = module.name
     return "\n".join(
         [
             f"/* ---- {prefix}: {module.question} */",
-            *(f"#define {prefix.upper()}_{m.name.upper()}_ENTRIES {m.entries}" for m in sized),
+            *(f"#define {prefix.upper()}_{m.name.upper()}_ENTRIES {_entries(m, options)}" for m in sized),
             f"struct cb_{prefix} {{",
             *(f"\t{_field(m)};" for m in module.per_cpu),
             *(f"\tu64 {s.name}[{s.entries}];" for s in module.scratch if s.field),
@@ -202,6 +203,11 @@ def _values(module: Module) -> str:
             "",
         ]
     )
+
+
+def _entries(sized: Table | Keyed | Scratch, options: Collection[str]) -> int:
+    option = "" if isinstance(sized, Table) else sized.option
+    return sized.entries if not option or option in options else 1
 
 
 def _field(metric: object) -> str:

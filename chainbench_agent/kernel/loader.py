@@ -187,6 +187,8 @@ def _load_programs(unit: Any, wanted: Sequence[tuple[str, str]]) -> tuple[dict[s
         "fexit": unit.TRACING,
         "kprobe": unit.KPROBE,
         "kretprobe": unit.KPROBE,
+        "uprobe": unit.KPROBE,
+        "uretprobe": unit.KPROBE,
         "perf": unit.PERF_EVENT,
     }
     programs: dict[str, int] = {}

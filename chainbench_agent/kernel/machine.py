@@ -9,21 +9,25 @@ from __future__ import annotations
 import os
 import struct
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
 
 from chainbench_agent.errors import SetupError
 from chainbench_agent.evidence.sample import Sample
-from chainbench_agent.kernel import libbpf, names
+from chainbench_agent.kernel import libbpf, names, probe_events
 from chainbench_agent.kernel.counters import Counters
 from chainbench_agent.kernel.facts import FACTS
 from chainbench_agent.kernel.fuse import followed_calls
+from chainbench_agent.kernel.mapping_events import History, MappingEvents
 from chainbench_agent.kernel.programs import Programs
 from chainbench_agent.kernel.reader import Current, Reader
-from chainbench_agent.kernel.target import KernelTarget, Kind, seed
+from chainbench_agent.kernel.target import KernelTarget, Kind, all_processes, seed
 from chainbench_agent.kernel.unit import load_unit
+from chainbench_agent.kernel.user_functions import UserFunctions
+from chainbench_agent.kernel.user_stacks import UserStacks
 from chainbench_agent.kernel.wanted import idle_modules, wanted_hooks
 from chainbench_agent.plan import EVERYTHING, Plan
 from chainbench_agent.spec import Hook, Module, Names
@@ -64,7 +68,13 @@ class Machine:
         self._stats_fd = -1
         self.no_cost = ""
         """Why the kernel does not count what the programs of this run cost; empty if it does."""
+        self._user = UserFunctions(())
+        self._mapping_events = MappingEvents()
+        self._history = History()
+        self.nowhere: Mapping[str, str] = {}
+        """Hooks that have no place in what the target of the present run runs → why."""
         identify = loaded.programs.pop("cb_identify", None)
+        probe_events.remove_leftovers()
         self.programs = Programs.choose(self.unit.unit.programs, loaded.programs, loaded.failed)
         if identify is None or not self.programs.chosen:
             reasons = {**loaded.failed, **self.programs.absent}
@@ -105,8 +115,23 @@ class Machine:
         return self._facts[fact]
 
     def wanted(self, plan: Plan = EVERYTHING) -> frozenset[str]:
-        """The hooks that a run has programs of."""
-        return wanted_hooks(self.modules, self._hooks, self.unit.unit.follows, plan) & self.programs.chosen.keys()
+        """The hooks that a run has programs of; `locate` comes first."""
+        hooks = wanted_hooks(self.modules, self._hooks, self.unit.unit.follows, plan)
+        return hooks & self.programs.chosen.keys() - self.nowhere.keys()
+
+    def locate(self, target: KernelTarget, plan: Plan = EVERYTHING) -> None:
+        """Find the functions of user space that a run of `target` is to watch; those that it lacks are `nowhere`."""
+        self._user.close()
+        self._mapping_events.close()
+        self.nowhere = {}
+        self._history = History()
+        hooks = self.wanted(plan)
+        if self.programs.in_user_space(hooks):
+            everyone = target.kind == Kind.MACHINE
+            self._user = UserFunctions(all_processes() if everyone else target.processes())
+            self.nowhere = self.programs.nowhere(hooks, self._user)
+            with suppress(OSError):  # without it there are addresses instead of names
+                self._mapping_events.open()
 
     def attach(self, target: KernelTarget, plan: Plan = EVERYTHING) -> None:
         """Make ready for a run: empty the hashes, attach what `plan` needs, find out who is in the target."""
@@ -121,7 +146,7 @@ class Machine:
         self._configure(Phase.SEEDING if target.kind == Kind.TREE else Phase.OFF)
         self._count_cost()
         try:
-            self.programs.attach(self.wanted(plan))
+            self.programs.attach(self.wanted(plan), self._user)
             self._counters.open()
             self._seeds = self._seed()
         except OSError:
@@ -141,6 +166,9 @@ class Machine:
 
     def detach(self) -> None:
         self.programs.detach()
+        self._user.close()
+        self._history = self._mapping_events.read() if self._mapping_events else self._history
+        self._mapping_events.close()
         self._counters.close()
         if self._stats_fd >= 0:
             os.close(self._stats_fd)
@@ -156,7 +184,8 @@ class Machine:
 
     def names(self, first: Sample, last: Sample) -> Names:
         """What the numbers in a run are called."""
-        return self._reader.names(first, last)
+        since = self._mapping_events.read() if self._mapping_events else self._history
+        return self._reader.names(first, last, UserStacks(self._user.mapped, since))
 
     def close(self) -> None:
         self.detach()

@@ -1,4 +1,4 @@
-"""perf_event_open(2), which glibc does not wrap: how BPF programs get onto kprobes and perf counters."""
+"""perf_event_open(2), which glibc does not wrap: how BPF programs get onto kprobes, uprobes and perf counters."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ATTR = struct.Struct("=IIQQQQQIIQQ")
 """struct perf_event_attr up to PERF_ATTR_SIZE_VER1: type, size, config, sample_period, sample_type, read_format, flags,
 wakeup_events, bp_type, config1, config2."""
 
-HARDWARE, SOFTWARE, HW_CACHE, RAW = 0, 1, 3, 4
+HARDWARE, SOFTWARE, TRACEPOINT, HW_CACHE, RAW = 0, 1, 2, 3, 4
 """enum perf_type_id."""
 
 EVENTS = {"minor-faults": (SOFTWARE, 5), "major-faults": (SOFTWARE, 6)}
@@ -39,17 +39,19 @@ def open_event(  # noqa: PLR0913 - as perf_event_attr has them
     config1: int = 0,
     config2: int = 0,
     counting: bool = False,
+    flags: int = 0,
 ) -> int:
     """A counter of `pid` (-1: of everyone) on `cpu`; raises OSError, ENOENT where the CPU or the kernel has none such.
 
     `period`: an overflow, and so a run of an attached program, after so many events; 0 only counts.
+    `flags`: bits of perf_event_attr.
     `counting`: begins when it is enabled, and is read together with the times that it was wanted and that it ran.
     """
     number = _SYSCALL.get(os.uname().machine)
     if number is None:
         raise OSError(0, f"perf_event_open is not known on {os.uname().machine}")
-    read_format, flags = (_TIMES, _DISABLED) if counting else (0, 0)
-    attributes = _ATTR.pack(kind, _ATTR.size, config, period, 0, read_format, flags, 1, 0, config1, config2)
+    read_format, disabled = (_TIMES, _DISABLED) if counting else (0, 0)
+    attributes = _ATTR.pack(kind, _ATTR.size, config, period, 0, read_format, flags | disabled, 1, 0, config1, config2)
     libc = ctypes.CDLL(None, use_errno=True)
     fd: int = libc.syscall(number, attributes, pid, cpu, -1, _CLOEXEC)
     if fd < 0:
@@ -70,15 +72,29 @@ def enable(fd: int) -> None:
 
 def open_kprobe(function: str, program: int, *, at_return: bool) -> int:
     """Attach to a kernel function; closing the returned descriptor detaches (Linux 4.17)."""
-    device = DEVICES / "kprobe"
+    return _open_probe("kprobe", function, 0, program, at_return=at_return)
+
+
+def open_uprobe(file: str, offset: int, program: int, *, at_return: bool) -> int:
+    """Attach to what lies at `offset` in a program or library, for all processes; closing detaches (Linux 4.17)."""
+    return _open_probe("uprobe", file, offset, program, at_return=at_return)
+
+
+def _open_probe(kind: str, name: str, offset: int, program: int, *, at_return: bool) -> int:
+    device = DEVICES / kind
     try:
-        kind = int((device / "type").read_text())
+        number = int((device / "type").read_text())
         bit = int((device / "format/retprobe").read_text().removeprefix("config:"))
     except FileNotFoundError:
-        raise OSError(2, "this kernel has no kprobes") from None
-    name = ctypes.create_string_buffer(function.encode())
-    fd = open_event(kind, at_return << bit, cpu=0, period=1, config1=ctypes.addressof(name))
+        raise OSError(2, f"this kernel has no {kind}s") from None
+    place = ctypes.create_string_buffer(name.encode())
+    fd = open_event(number, at_return << bit, cpu=0, period=1, config1=ctypes.addressof(place), config2=offset)
     return _with_program(fd, program)
+
+
+def open_tracepoint(number: int, program: int) -> int:
+    """Attach to what tracefs knows as event `number`, on all CPUs; closing the returned descriptor detaches."""
+    return _with_program(open_event(TRACEPOINT, number, cpu=0, period=1), program)
 
 
 def open_everywhere(name: str, program: int) -> list[int]:

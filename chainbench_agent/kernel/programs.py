@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from chainbench_agent.evidence.sample import ProgramRun
-from chainbench_agent.kernel import libbpf, perf_events
+from chainbench_agent.kernel import libbpf, perf_events, probe_events
 from chainbench_agent.kernel.entries import Program
 from chainbench_agent.kernel.footprint import fdinfo
+from chainbench_agent.kernel.user_functions import UserFunctions
+from chainbench_agent.spec import ANY_OF
+
+NOBODY = UserFunctions(())
 
 
 @dataclass(slots=True)
@@ -26,6 +31,8 @@ class Programs:
     def choose(cls, candidates: Iterable[Program], loaded: Mapping[str, int], failed: Mapping[str, str]) -> Programs:
         """For each hook the first candidate that loaded and attaches; the others are given back to the kernel."""
         found = cls()
+        candidates = tuple(candidates)
+        own = UserFunctions([os.getpid()] if any(_is_in_user_space(program) for program in candidates) else [])
         reasons: dict[str, list[str]] = {}
         for program in candidates:
             why = reasons.setdefault(program.hook, [])
@@ -34,7 +41,7 @@ class Programs:
                 why.append(f"{program.source} does not load: {'; '.join(refused)}")
             elif program.hook not in found.chosen:
                 try:
-                    _try(program, fds)
+                    _try(program, fds, own)
                 except OSError as error:
                     why.append(f"{program.source} does not attach: {error.strerror or error}")
                 else:
@@ -42,15 +49,29 @@ class Programs:
                     found._fds[program.hook] = fds
                     continue
             _close(fds)
+        own.close()
         found.absent = {hook: "; ".join(why) for hook, why in reasons.items() if hook not in found.chosen}
         return found
 
-    def attach(self, hooks: Collection[str]) -> None:
-        """Attach those of `hooks`; after a failure nothing is left attached.  Raises OSError."""
+    def in_user_space(self, hooks: Collection[str]) -> bool:
+        """Whether one of `hooks` wants functions of the target's."""
+        return any(_is_in_user_space(program) for hook, program in self.chosen.items() if hook in hooks)
+
+    def nowhere(self, hooks: Collection[str], user: UserFunctions) -> dict[str, str]:
+        """Those of `hooks` that have no place in the target's programs and libraries → why."""
+        programs = {hook: self.chosen[hook] for hook in hooks if hook in self.chosen}
+        return {
+            hook: f"no C library that the target had mapped when the run began has {program.source.target}"
+            for hook, program in programs.items()
+            if _is_in_user_space(program) and not any(map(user.places, program.source.target.split(ANY_OF)))
+        }
+
+    def attach(self, hooks: Collection[str], user: UserFunctions = NOBODY) -> None:
+        """Attach those of `hooks`, uprobes in what `user` knows; after a failure nothing is left.  Raises OSError."""
         try:
             for hook, program in self.chosen.items():
                 if hook in hooks:
-                    self._links += _attach(program, self._fds[hook])
+                    self._links += _attach(program, self._fds[hook], user)
         except OSError:
             self.detach()
             raise
@@ -69,45 +90,68 @@ class Programs:
         return {hook: _program_run(fds) for hook, fds in self._fds.items()}
 
 
-def _attach(program: Program, fds: Iterable[int]) -> list[int]:
+def _is_in_user_space(program: Program) -> bool:
+    return program.kind in ("uprobe", "uretprobe")
+
+
+def _attach(program: Program, fds: Iterable[int], user: UserFunctions) -> list[int]:
     """The descriptors that hold the program's parts where they are, all or none; raises OSError."""
     links: list[int] = []
     try:
         for part, fd in zip(program.parts, fds, strict=True):
-            links += _attach_part(part, fd)
+            links += _attach_part(part, fd, user)
     except OSError:
         _close(links)
         raise
     return links
 
 
-def _attach_part(program: Program, fd: int) -> list[int]:
+def _attach_part(program: Program, fd: int, user: UserFunctions) -> list[int]:
     target = program.source.target
     match program.kind:
         case "perf":
             return perf_events.open_everywhere(target, fd)
-        case "kprobe" | "kretprobe" as kind:
-            return [perf_events.open_kprobe(target, fd, at_return=kind == "kretprobe")]
+        case "kprobe":
+            return [perf_events.open_kprobe(target, fd, at_return=False)]
+        case "kretprobe":
+            return [probe_events.open_kretprobe(target, fd)]
+        case "uprobe" | "uretprobe" as kind:
+            return _attach_in_user_space(target, fd, user, at_return=kind == "uretprobe")
         case "raw_tracepoint":
             return [libbpf.open_raw_tracepoint(target, fd)]
     return [libbpf.open_raw_tracepoint(None, fd)]
 
 
+def _attach_in_user_space(functions: str, fd: int, user: UserFunctions, *, at_return: bool) -> list[int]:
+    """At every one of the `functions` that the target has; raises OSError if there is none."""
+    places = [place for function in functions.split(ANY_OF) for place in user.places(function)]
+    if not places:
+        raise OSError(errno.ENOENT, "no C library has such a function")
+    links: list[int] = []
+    try:
+        for place in places:
+            links.append(perf_events.open_uprobe(place.file, place.offset, fd, at_return=at_return))  # noqa: PERF401
+    except OSError:
+        _close(links)
+        raise
+    return links
+
+
 def _close(descriptors: Iterable[int]) -> None:
     for fd in descriptors:
-        os.close(fd)
+        probe_events.close(fd)
 
 
-def _try(program: Program, fds: Collection[int]) -> None:
+def _try(program: Program, fds: Collection[int], own: UserFunctions) -> None:
     """Attach and detach.  A tracing program twice, because there will be many runs and it was not always possible.
 
     Linux f3a95075549e ("bpf: Allow trampoline re-attach for tracing and lsm programs") (in v5.13)
     """
-    _close(_attach(program, fds))
+    _close(_attach(program, fds, own))
     if program.kind not in ("fentry", "fexit"):
         return
     try:
-        _close(_attach(program, fds))
+        _close(_attach(program, fds, own))
     except OSError as error:
         raise OSError(error.errno, "this kernel attaches such a program only once") from None
 

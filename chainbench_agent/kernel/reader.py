@@ -12,12 +12,14 @@ from chainbench_agent.evidence.sample import Account, IdleSpan, Members, OpenInt
 from chainbench_agent.kernel import libbpf, names, values
 from chainbench_agent.kernel.accounts import kernel_counters, proc_counters
 from chainbench_agent.kernel.loader import MapFd
-from chainbench_agent.kernel.symbols import Symbols
+from chainbench_agent.kernel.symbols import Symbols, addresses_of
 from chainbench_agent.kernel.target import KernelTarget, Kind, cgroup_threads, leave, schedstat, sleepers
+from chainbench_agent.kernel.user_stacks import UserStacks
+from chainbench_agent.probes.lock_order import edges_of, listed
 from chainbench_agent.spec import Module, Names
 
-_LOSS = struct.Struct("=QQQQQ")  # struct cb_loss of probes/common.h
-LOSS_CAUSES = ("task_collisions", "unseen_switches", "keys_full", "members_full", "returns_missed")
+_LOSS = struct.Struct("=QQQQQQ")  # struct cb_loss of probes/common.h
+LOSS_CAUSES = ("task_collisions", "unseen_switches", "keys_full", "members_full", "returns_missed", "locks_full")
 """The members of struct cb_loss, in order."""
 
 
@@ -40,7 +42,7 @@ class Reader:
         self._maps = maps
         self._modules = modules
         self._tasks, self._processes = (self._shared(name) for name in ("cb_tasks", "cb_processes"))
-        self._symbols = Symbols.load() if "offcpu_stacks" in maps else None
+        self._symbols = Symbols.load() if {"offcpu_stacks", "locks_stacks"} & maps.keys() else None
 
     def sample(self, current: Current) -> Sample:
         run, target = current.run, current.target
@@ -66,14 +68,31 @@ class Reader:
             procfs=proc_counters(m.field for module in self._modules for m in module.procfs),
         )
 
-    def names(self, first: Sample, last: Sample) -> Names:
+    def names(self, first: Sample, last: Sample, user: UserStacks) -> Names:
         """What the numbers in a run are called."""
         sampled = last.modules.get("offcpu", {}).get("sampled_ns", {})
         keys = sampled if isinstance(sampled, Mapping) else ()
         ids = {int.from_bytes(key[4:], "little", signed=True) for key in keys} | {t.stack for t in last.tasks}
         look, stacks = self._symbols, self._maps.get("offcpu_stacks")
         known = {i: look.stack(stacks, i) for i in ids if i >= 0} if look and stacks else {}
-        return Names(names.tables(), known, first.throttled, last.throttled, last.at_ns - first.at_ns)
+        span = first.throttled, last.throttled, last.at_ns - first.at_ns
+        return Names(names.tables(), known, *span, self._lock_stacks(last, user))
+
+    def _lock_stacks(
+        self, last: Sample, user: UserStacks
+    ) -> dict[tuple[int, int, int, int], tuple[str, tuple[str, ...]]]:
+        """See Names.lock_stacks: of the edges that will be told of."""
+        entries = last.modules.get("locks", {}).get("edges", {})
+        edges = listed(edges_of(entries)) if isinstance(entries, Mapping) and entries else []
+        found = {}
+        for edge in edges:
+            pid, addresses = edge.wanted.tgid, addresses_of(self._maps["locks_stacks"], edge.stack)
+            if not edge.of_kernel:
+                held_at = user.name_of(pid, edge.held_at) if edge.held_at else ""
+                found[edge.place] = held_at, user.stack(pid, edge.wanted_at, addresses)
+            elif self._symbols:
+                found[edge.place] = "", tuple(map(self._symbols.name_of, addresses))
+        return found
 
     def enrolled(self) -> set[int]:
         """The living processes that the kernel side has in its set (probes/target.h)."""

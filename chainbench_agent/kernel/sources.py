@@ -41,7 +41,7 @@ def wanted(hook: Hook, btf: Btf) -> bool:
 
 
 def _mismatch(source: Source, hook: Hook, btf: Btf) -> str:
-    if source.kind == "perf":
+    if source.kind in ("perf", "uprobe", "uretprobe"):  # these are of no kernel's making
         return ""
     if source.kind == "raw_tracepoint":
         offered = btf.tracepoint_args(source.target)

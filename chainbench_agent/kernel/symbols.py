@@ -48,9 +48,13 @@ class Symbols:
 
     def stack(self, stacks: MapFd, stack_id: int) -> tuple[str, ...]:
         """The functions of a stack in that map, innermost first; none if another stack has taken its place."""
-        try:
-            raw = libbpf.lookup(stacks.fd, stack_id, stacks.value_size)
-        except OSError:
-            return ()
-        addresses = struct.unpack(f"={stacks.value_size // 8}Q", raw)
-        return tuple(self.name_of(address) for address in addresses if address)
+        return tuple(map(self.name_of, addresses_of(stacks, stack_id)))
+
+
+def addresses_of(stacks: MapFd, stack_id: int) -> tuple[int, ...]:
+    """A stack in that map, innermost first; none if there is none of that number."""
+    try:
+        raw = libbpf.lookup(stacks.fd, stack_id, stacks.value_size) if stack_id >= 0 else b""
+    except OSError:
+        return ()
+    return tuple(filter(None, struct.unpack(f"={len(raw) // 8}Q", raw)))

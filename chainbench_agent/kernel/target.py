@@ -98,6 +98,10 @@ def process_tree(root: int) -> set[int]:
     return tree
 
 
+def all_processes() -> set[int]:
+    return {pid for pid, _ in _parents()}
+
+
 def _parents() -> Iterator[tuple[int, int]]:
     for entry in os.listdir(PROC):  # noqa: PTH208 - Path objects cost more than the rest together
         if entry.isdigit():

@@ -15,6 +15,7 @@ In the evidence, a name ending in `_ns` becomes `_ms` (or `_us` in a distributio
 """
 
 from chainbench_agent.spec.hooks import (
+    ANY_OF,
     RESULT,
     Hook,
     Kind,
@@ -25,6 +26,8 @@ from chainbench_agent.spec.hooks import (
     kretprobe,
     perf,
     raw_tracepoint,
+    uprobe,
+    uretprobe,
 )
 from chainbench_agent.spec.metrics import (
     HISTOGRAM_SLOTS,
@@ -43,6 +46,7 @@ from chainbench_agent.spec.metrics import (
 from chainbench_agent.spec.module import Module
 
 __all__ = [
+    "ANY_OF",
     "HISTOGRAM_SLOTS",
     "PERCPU_VALUE_LIMIT",
     "RESULT",
@@ -66,4 +70,6 @@ __all__ = [
     "kretprobe",
     "perf",
     "raw_tracepoint",
+    "uprobe",
+    "uretprobe",
 ]

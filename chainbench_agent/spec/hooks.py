@@ -5,10 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["raw_tracepoint", "fentry", "fexit", "kprobe", "kretprobe", "perf"]
+Kind = Literal["raw_tracepoint", "fentry", "fexit", "kprobe", "kretprobe", "uprobe", "uretprobe", "perf"]
 
 RESULT = -1
-"""The position of what a function returns, in `kretprobe`."""
+"""The position of what a function returns, in `kretprobe` and `uretprobe`."""
+
+ANY_OF = "/"
+"""Between the functions of a `uprobe`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +25,9 @@ class Source:
 
     What a `kretprobe` wants besides the result, a kprobe keeps for it from the function's entry (probes/returns.h).  A
     call that was under way when the two were attached is not seen to return.
+
+    A `uprobe` or `uretprobe` is in user space: at the functions of these names, "lock/timedlock", that the programs and
+    libraries of the run's target define (kernel/user_functions.py).  The latter has the result alone.
 
     `own` are the place's first arguments, with the types that they must have: for expressions to use.
     """
@@ -53,6 +59,14 @@ def kprobe(target: str, *args: int | str, own: tuple[str, ...] = ()) -> Source:
 
 def kretprobe(target: str, *args: int | str, own: tuple[str, ...] = ()) -> Source:
     return Source("kretprobe", target, args, own)
+
+
+def uprobe(functions: str, *args: int | str) -> Source:
+    return Source("uprobe", functions, args)
+
+
+def uretprobe(functions: str) -> Source:
+    return Source("uretprobe", functions, (RESULT,))
 
 
 def perf(target: str, *args: int | str) -> Source:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 SLOTS_PER_OCTAVE_BITS = 4
 """16 slots per power of two: a quantile read from its slot is within 3.1 % of the exact one."""
@@ -29,6 +29,8 @@ class Names:
     """The same when it ended, of the cgroups that were still there."""
     run_ns: int = 0
     """How long the run lasted."""
+    lock_stacks: Mapping[tuple[int, int, int, int], tuple[str, tuple[str, ...]]] = field(default_factory=dict)
+    """Of an edge (probes/lock_order.py): process, held_at, wanted_at, stack id → the first by name, and the stack."""
 
     def of(self, table: str, index: int) -> str:
         return self.tables.get(table, {}).get(index, str(index))
@@ -98,6 +100,8 @@ class Keyed(Metric):
     entries: int
     when_full: str
     label: str = ""
+    option: str = ""
+    """`module:option`: there is room for one entry only where that was not asked for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,3 +138,5 @@ class Scratch:
     entries: int
     when_full: str
     field: bool = False
+    option: str = ""
+    """As in Keyed."""

@@ -66,6 +66,7 @@ class FakeMachine:
         }
         self.now_ns = 1000
         self.no_cost = ""
+        self.nowhere, self.nowhere_then = {}, {}
         self.unit = SimpleNamespace(
             absent_modules=absent_modules or {},
             loaded=SimpleNamespace(bcc_version="0.26"),
@@ -107,6 +108,10 @@ class FakeMachine:
         self.wanted_for = plan
         named = [self.hooks[name] for m in self.modules if plan.collects(m.name) for name in m.hooks]
         return {on for hook in named for on in hook.raised_on or (hook.name,)} & self.programs.chosen.keys()
+
+    def locate(self, target, plan):
+        del target, plan
+        self.nowhere = self.nowhere_then
 
     def attach(self, target, plan):
         self.target, self.plan = target, plan
@@ -363,6 +368,22 @@ LOCKS = Module(
 ACQUIRED = Hook("acquired", ("int x",), (raw_tracepoint("acquired"),), option="locks:order")
 NOT_LOADED = "not asked for: start the agent with --probes locks:order"
 NOT_IN_RUN = "not asked for: name locks:order in the run's probes"
+
+
+def test_functions_that_the_target_does_not_have(monkeypatch, tmp_path):
+    """The metric is absent from that run, with the reason, and is there in the next one."""
+    machine = FakeMachine()
+    monkeypatch.setattr(ebpf, "Machine", machine)
+    collector = EbpfCollector((EXEC, SCHED), HOOKS, tmp_path)
+    found = []
+    for machine.nowhere_then in ({"fork": "no C library has it"}, {}):
+        collector.start(Target())
+        collector.stop()
+        found.append(collector.evidence(RUN).sections["exec"])
+
+    assert found[0]["unavailable"] == dict.fromkeys(("forks", "total"), "no C library has it")
+    assert not {"forks", "total"} & {*found[0], *found[0]["sources"]}
+    assert {"forks", "total"} <= {*found[1]} & {*found[1]["sources"]}
 
 
 @pytest.mark.parametrize(

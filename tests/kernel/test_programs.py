@@ -6,10 +6,11 @@ import os
 import pytest
 
 from chainbench_agent.evidence.sample import ProgramRun
-from chainbench_agent.kernel import footprint, libbpf, perf_events, programs
+from chainbench_agent.kernel import footprint, libbpf, perf_events, probe_events, programs
 from chainbench_agent.kernel.entries import Program
 from chainbench_agent.kernel.programs import Programs
-from chainbench_agent.spec import RESULT, fentry, kretprobe, raw_tracepoint
+from chainbench_agent.kernel.user_functions import Place, UserFunctions
+from chainbench_agent.spec import RESULT, fentry, kretprobe, raw_tracepoint, uprobe, uretprobe
 
 
 @pytest.fixture
@@ -35,6 +36,10 @@ def kernel(monkeypatch):
     kernel = Kernel()
     monkeypatch.setattr(libbpf, "open_raw_tracepoint", kernel.attach)
     monkeypatch.setattr(perf_events, "open_kprobe", lambda name, fd, *, at_return: kernel.attach((name, at_return), fd))
+    monkeypatch.setattr(probe_events, "open_kretprobe", lambda name, fd: kernel.attach((name, True), fd))
+    monkeypatch.setattr(
+        perf_events, "open_uprobe", lambda *place, at_return: kernel.attach((*place[:2], at_return), place[2])
+    )
     return kernel
 
 
@@ -179,6 +184,66 @@ def test_what_a_pair_cost(pair, monkeypatch):
     monkeypatch.setattr(programs, "fdinfo", lambda fd: {"run_time_ns": "1009", "run_cnt": str(fd)})
 
     assert found.runs() == {"a": ProgramRun(2018, sum(loaded.values()), 0)}
+
+
+class Libraries:
+    """Function → places."""
+
+    def __init__(self, **places):
+        self.known = places
+
+    def places(self, name):
+        return self.known.get(name, [])
+
+    def close(self):
+        pass
+
+
+def test_a_function_of_user_space(kernel, descriptor, monkeypatch):
+    """Tried in our own library, then at every place that the target has, of each function that it has."""
+    ours = Libraries(lock=[Place("ours", 1)])
+    monkeypatch.setattr(programs, "UserFunctions", lambda pids: ours if pids == [os.getpid()] else None)
+    sources = {"wants": uprobe("lock/timedlock", 0), "answers": uretprobe("lock/trylock")}
+    loaded = {f"cb_{hook}_0": descriptor() for hook in sources}
+    wants, answers = loaded.values()
+    found = Programs.choose([program(hook, source=source) for hook, source in sources.items()], loaded, {})
+    assert kernel.asked == [(("ours", 1, False), wants), (("ours", 1, True), answers)]
+    assert found.in_user_space({"wants"})
+
+    kernel.asked.clear()
+    two = Libraries(lock=[Place("a", 8), Place("b", 9)], timedlock=[Place("a", 7)])
+    assert found.nowhere({"wants", "answers"}, two) == {}
+    found.attach({"wants", "answers"}, two)
+    assert kernel.asked == [
+        *((place, wants) for place in (("a", 8, False), ("b", 9, False), ("a", 7, False))),
+        *((place, answers) for place in (("a", 8, True), ("b", 9, True))),
+    ]
+    found.close()
+    assert not any(map(is_open, kernel.links))
+
+
+def test_a_function_that_the_target_does_not_have(kernel, descriptor, monkeypatch):
+    """Then its hook is nowhere; others are not concerned, and a place that is refused leaves nothing behind."""
+    monkeypatch.setattr(programs, "UserFunctions", lambda _pids: Libraries(lock=[Place("ours", 1)]))
+    loaded = {"cb_wants_0": descriptor(), "cb_b_0": descriptor()}
+    found = Programs.choose([program("wants", source=uprobe("lock/timedlock", 0)), program("b")], loaded, {})
+    reason = "no C library that the target had mapped when the run began has lock/timedlock"
+    assert found.nowhere({"wants", "b"}, Libraries(unlock=[Place("a", 8)])) == {"wants": reason}
+    assert found.nowhere({"b"}, Libraries()) == {}
+
+    kernel.refuses[loaded["cb_wants_0"]] = errno.EINVAL
+    with pytest.raises(OSError, match="Invalid argument"):
+        found.attach({"wants"}, Libraries(lock=[Place("a", 8), Place("b", 9)]))
+    assert not any(map(is_open, kernel.links))
+
+
+@pytest.mark.usefixtures("kernel")
+def test_we_have_no_such_function_ourselves(descriptor, monkeypatch):
+    """Then nothing is known of how it would attach, and it is not taken."""
+    monkeypatch.setattr(programs, "UserFunctions", lambda _pids: UserFunctions(()))
+    found = Programs.choose([program("wants", source=uprobe("lock", 0))], {"cb_wants_0": descriptor()}, {})
+
+    assert found.absent == {"wants": "uprobe:lock does not attach: no C library has such a function"}
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ def cache_dir(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def collector(cache_dir):
-    """All modules with all options, loaded once; a run has the options that it names."""
-    options = [name for module in CATALOG for name in module.names if ":" in name]
+    """All modules with all options, loaded once; a run has an option only if it names it."""
+    options = [name for module in CATALOG for name in module.names if name != module.name]
     collector = EbpfCollector(CATALOG, HOOKS, cache_dir, options)
     yield collector
     collector.close()

@@ -23,7 +23,7 @@ def fields_of(module):
 def functions(text):
     """Name → body, of every function of a C text."""
     found = re.findall(
-        r"^(?:static __always_inline )?[\w *]+?\b(\w+)\([^;{]*\)\n\{\n(.*?)^\}", text, re.MULTILINE | re.DOTALL
+        r"^(?:static __always_inline )?[\w *]+?\n?\b(\w+)\([^;{]*\)\n\{\n(.*?)^\}", text, re.MULTILINE | re.DOTALL
     )
     return dict(found)
 

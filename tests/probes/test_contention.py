@@ -9,7 +9,7 @@ from user_space import AGENT
 from chainbench_agent.evidence.open_intervals import FUTEX_WAIT
 from chainbench_agent.kernel.fuse import LOCK_WAITS, call_kinds
 from chainbench_agent.probes import CALLS
-from chainbench_agent.probes.hooks import SLOW_PATHS
+from chainbench_agent.probes.lock_hooks import SLOW_PATHS
 
 SPIN, RD, WR, RT, PERCPU, MUTEX = (1 << bit for bit in range(6))
 SPINNING_MUTEX = MUTEX | SPIN
@@ -193,6 +193,60 @@ def test_slow_paths(locks, kernel, user, kind):
     expected = tuple(len(functions) * (one == kind) for one in SLOW_PATHS)
     assert locks.counted()[0] == expected
     assert locks.counted()[1] == ({} if kind == "semaphore" else {kind: 30 * len(functions)})
+
+
+class Functions:
+    """The functions where `kind` is waited for, by kprobe and kretprobe, which does not tell the lock."""
+
+    def __init__(self, kernel, kind):
+        self.kernel = kernel
+        self.names = [name.strip("_").removesuffix("_slowpath") for name in SLOW_PATHS[kind][1]]
+
+    def enter(self, at, task, lock, name=None, cpu=0):
+        self.kernel.at(at).fire(f"{name or self.names[0]}_enter_1", lock, cpu=cpu, current=task)
+
+    def leave(self, at, task, name=None, cpu=0):
+        self.kernel.at(at).fire(f"{name or self.names[0]}_leave_1", 0, cpu=cpu, current=task)
+
+
+@pytest.mark.parametrize("kind", SLOW_PATHS)
+def test_slow_paths_by_kprobe(locks, kernel, user, kind):
+    """The wait that ends is the one that the thread, or the CPU, was in."""
+    functions = Functions(kernel, kind)
+    for name, at in zip(functions.names, count(1100, 100), strict=False):
+        functions.enter(at, user, LOCK, name)
+        functions.leave(at + 30, user, name)
+        functions.leave(at + 60, user, name)  # of a call that began before the run
+
+    expected = tuple(len(functions.names) * (one == kind) for one in SLOW_PATHS)
+    assert locks.counted()[0] == expected
+    assert locks.counted()[1] == ({} if kind == "semaphore" else {kind: 30 * len(functions.names)})
+    assert kernel.lost() == {}
+
+
+def test_a_return_that_was_not_seen(locks, kernel, user):
+    """The next wait tells, also if it is for the same lock; both count as one, of the time that is known."""
+    functions = Functions(kernel, "mutex")
+    functions.enter(1100, user, LOCK)
+    functions.enter(1200, user, LOCK)
+    functions.leave(1230, user)
+
+    assert locks.counted() == ((1, 0, 0, 0), {"mutex": 30})
+    assert kernel.lost() == {"returns_missed": 1}
+
+
+def test_interrupts_nest_where_returns_do_not_tell_the_lock(locks, kernel, user):
+    """The innermost returns first; and another CPU is another matter."""
+    functions = Functions(kernel, "spin")
+    functions.enter(1100, user, 1)
+    functions.enter(1101, kernel.task(11), 2, cpu=1)
+    locks.interrupt(user, HARD)
+    functions.enter(1110, user, 3)
+    functions.leave(1115, user)
+    locks.interrupt(user, 0)
+    functions.leave(1150, user)
+
+    assert locks.counted() == ((0, 0, 0, 2), {"spin": 55})
 
 
 @pytest.fixture

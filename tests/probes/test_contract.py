@@ -12,7 +12,7 @@ from chainbench_agent.kernel.fuse import STATE_MACHINES, handlers, module_text
 from chainbench_agent.probes import CATALOG, DIRECTORY, FIELDS, HOOKS, cpu, offcpu
 from chainbench_agent.spec import PERCPU_VALUE_LIMIT, Counter, Derived, Keyed, Module, Table
 
-SUPPORT = ("hooks", "__init__")
+SUPPORT = ("hooks", "lock_hooks", "lock_order", "__init__")
 """Files of the package probes that are no module."""
 
 HOOK = {hook.name: hook for hook in HOOKS}

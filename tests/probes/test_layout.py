@@ -12,7 +12,7 @@ from chainbench_agent.evidence.sample import Account, HistogramCounts, TaskState
 from chainbench_agent.kernel import machine, names, reader, target, values
 from chainbench_agent.kernel.fuse import ENDED_THREADS, MEMBERS, PROCESSES, TASK_RECORDS
 from chainbench_agent.kernel.target import Kind
-from chainbench_agent.probes import CATALOG, biolatency, cpu, io, offcpu
+from chainbench_agent.probes import CATALOG, biolatency, cpu, io, lock_order, offcpu
 from chainbench_agent.spec import HISTOGRAM_SLOTS, Distribution
 
 each_module = pytest.mark.parametrize("module", CATALOG, ids=lambda module: module.name)
@@ -102,6 +102,8 @@ def test_structs_that_derive_unpacks():
     assert format_of("cpu_bandwidth") in inspect.getsource(cpu.derive)
     for c_struct in ("biolatency_part", "biolatency_sum", "biolatency_slot"):
         assert f'"{format_of(c_struct)}"' in inspect.getsource(biolatency.devices)
+    for c_struct in ("locks_edge_key", "locks_edge"):
+        assert f'"{format_of(c_struct)}"' in inspect.getsource(lock_order.edges_of)
     assert f'"{format_of("io_queue_part")}"' in inspect.getsource(io.queue_depth)
     assert format_of("io_queue") == "=QQQ"  # two of them read as signed: they are sums of differences
 

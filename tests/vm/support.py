@@ -34,9 +34,10 @@ HEAD = f"""# What works on which kernel
 What the agent says of itself after it loaded its programs on each of these kernels; the tests compare it every time.
 Debian's are booted with the packages that `tests/vm/debian_kernel.py` names, in a virtual machine without hardware
 counters and without frequency scaling. The last column is a kernel that allows neither kprobes nor fentry.
-Where a `kretprobe` is used, the kernel follows only so many calls of a function at once (on 5.10 as many as there are
-CPUs): calls that a thread of the target was not seen to return from are counted in `loss.causes.returns_missed`, and
-a call that was under way when the run was prepared is not counted.
+Options are loaded, and say what they offer; a run has one only if it names it.
+Where a `kretprobe` is used, the kernel follows 1,024 calls of a function at once (without tracefs on 5.10 as many as
+there are CPUs): calls that a thread of the target was not seen to return from are counted in
+`loss.causes.returns_missed`, and a call that was under way when the run was prepared is not counted.
 {UPDATE}.
 
 """

@@ -32,6 +32,9 @@ struct pt_regs {
 #define PT_REGS_PARM3(ctx) ((u64 *)(ctx))[2]
 #define PT_REGS_PARM4(ctx) ((u64 *)(ctx))[3]
 #define PT_REGS_RC(ctx) ((u64 *)(ctx))[0]
+// where a function of user space was called
+u64 shim_called_at;
+#define PT_REGS_SP(ctx) ((u64)&shim_called_at)
 struct kernfs_node { u64 id; };
 struct cgroup {
 	struct kernfs_node *kn;
@@ -93,6 +96,7 @@ struct task_struct {
 	struct css_set *cgroups;
 	struct signal_struct *signal;
 	struct files_struct *files;
+	u64 start_time, self_exec_id;
 	char comm[16];
 };
 struct bio { void *bi_private; };
@@ -129,6 +133,7 @@ struct mutex;
 struct rw_semaphore;
 struct semaphore;
 struct qspinlock;
+typedef struct { u32 unused; } raw_spinlock_t;
 struct bpf_raw_tracepoint_args { u64 args[8]; };
 struct bpf_perf_event_data { u64 unused; };
 struct bpf_perf_event_value { u64 counter, enabled, running; };
@@ -233,6 +238,13 @@ void shim_set_arguments(struct task_struct *task, bool compat, u64 first, u64 se
 	*(compat ? &regs->bx : &regs->di) = first;
 	*(compat ? &regs->cx : &regs->si) = second;
 	regs->dx = third;
+}
+
+// Born at another time, or in the how many-eth program of its process.
+void shim_set_life(struct task_struct *task, u64 start_time, u64 exec_id)
+{
+	task->start_time = start_time;
+	task->self_exec_id = exec_id;
 }
 
 void shim_set_on_cpu(struct task_struct *task, int on_cpu)
@@ -404,6 +416,7 @@ struct folio *shim_folio(struct file *file, u32 pages)
 #define bpf_get_current_task() ((u64)shim_current)
 #define bpf_get_current_task_btf() shim_current
 #define bpf_get_current_pid_tgid() ((u64)shim_current->tgid << 32 | (u32)shim_current->pid)
+#define bpf_probe_read_user(to, size, from) ((void)memcpy(to, from, size))
 #define bpf_probe_read_kernel(to, size, from) ((void)memcpy(to, from, size))
 #define bpf_probe_read_kernel_str(to, size, from) ((void)strncpy((char *)(to), from, (size)-1))
 

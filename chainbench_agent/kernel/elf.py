@@ -1,0 +1,75 @@
+"""Functions of a program or library, from the symbols of its ELF file."""
+
+from __future__ import annotations
+
+import struct
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from typing import Any, BinaryIO
+
+_SYMBOL = struct.Struct("<IBBHQQ")  # Elf64_Sym: name, info, other, section, value, size
+_FUNCTIONS = (2, 10)  # STT_FUNC, STT_GNU_IFUNC
+_NOWHERE = 0  # SHN_UNDEF
+
+
+class Functions:
+    """By their offset in the file, where a mapping of it and a uprobe want it; several names may share one."""
+
+    def __init__(self, found: Iterable[tuple[int, int, str]] = ()) -> None:
+        """`found`: (offset, bytes, name)."""
+        ordered = sorted(found)
+        self._offsets = array("Q", (offset for offset, _, _ in ordered))
+        self._sizes = array("Q", (size for _, size, _ in ordered))
+        self._names = [name for _, _, name in ordered]
+
+    def __bool__(self) -> bool:
+        return bool(self._names)
+
+    def offsets(self, name: str) -> set[int]:
+        """Where functions of this name begin: more than one where the symbol has versions."""
+        return {self._offsets[index] for index, known in enumerate(self._names) if known == name}
+
+    def name_at(self, offset: int) -> str:
+        """`function+0x1f`; empty if no function of a known name is there."""
+        index = bisect_right(self._offsets, offset) - 1
+        if index < 0 or offset >= self._offsets[index] + self._sizes[index]:
+            return ""
+        return f"{self._names[index]}+{offset - self._offsets[index]:#x}"
+
+
+def functions_of(file: BinaryIO) -> Functions:
+    """All functions, or, of a stripped file, those that others may call; none if it is no 64-bit ELF file."""
+    elf = _open(file)
+    return Functions(_functions(elf) if elf and elf.elfclass == 64 and elf.little_endian else ())
+
+
+def stands_alone(file: BinaryIO) -> bool:
+    """Whether it is a program that is linked statically, and so brings its own libc."""
+    elf = _open(file)
+    return bool(elf) and not any(segment["p_type"] == "PT_INTERP" for segment in elf.iter_segments())
+
+
+def _open(file: BinaryIO) -> Any:
+    """Its ELFFile; None if it is none."""
+    from elftools.common.exceptions import ELFError  # noqa: PLC0415 - 3 MB that only an option needs
+    from elftools.elf.elffile import ELFFile  # noqa: PLC0415
+
+    try:
+        return ELFFile(file)
+    except ELFError:
+        return None
+
+
+def _functions(elf: Any) -> Iterator[tuple[int, int, str]]:
+    loaded = [(s["p_vaddr"], s["p_filesz"], s["p_offset"]) for s in elf.iter_segments("PT_LOAD")]
+    table = elf.get_section_by_name(".symtab") or elf.get_section_by_name(".dynsym")
+    if table is None:
+        return
+    names: bytes = elf.get_section(table["sh_link"]).data()
+    for name, info, _, section, value, size in _SYMBOL.iter_unpack(table.data()):
+        if info & 0xF not in _FUNCTIONS or section == _NOWHERE:
+            continue
+        for start, length, offset in loaded:
+            if start <= value < start + length:
+                yield value - start + offset, size, names[name : names.index(b"\0", name)].decode(errors="replace")

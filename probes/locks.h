@@ -1,0 +1,370 @@
+// SPDX-License-Identifier: GPL-2.0-only
+// locks.h - in which order threads take mutexes: what each thread holds, and which ones it wants meanwhile.
+//
+// Held → wanted is an edge of a graph; user space looks for cycles (probes/lock_order.py).  An edge is made when the
+// lock is wanted, so that a deadlock which really comes about shows as well.
+//
+// A mutex is its address, in one program of one process; those of the kernel are above all that (their tgid is 0).  An
+// address that is given to another mutex begins a new life, where initialising or destroying the mutex tells of it.
+
+struct locks_holder {
+	u32 tid;
+	u32 of_kernel; // what it holds of the kernel's is apart from what it holds of its own
+};
+
+#define LOCKS_DEPTH 8
+struct locks_held {
+	u64 start_ns;  // of the thread; its number may have had another owner
+	u64 exec;      // how many programs its process has executed
+	u64 wanted;    // what it waits for; 0: nothing
+	u64 wanted_at; // where it called for that
+	u64 calls;     // a C library may call its own functions for that
+	u64 count;
+	struct {
+		u64 lock;
+		u64 caller; // where it was taken
+		u64 times;  // more than once: it is recursive
+	} of[LOCKS_DEPTH];
+};
+BPF_TABLE("hash", struct locks_holder, struct locks_held, locks_holders, LOCKS_HOLDERS_ENTRIES);
+
+struct locks_mutex {
+	u64 address;
+	u32 tgid;
+	u32 exec;
+};
+// How often a mutex that is in an edge has begun a new life.
+BPF_TABLE("hash", struct locks_mutex, u64, locks_lives, LOCKS_LIVES_ENTRIES);
+
+struct locks_edge_key {
+	u64 held;
+	u64 wanted;
+	u32 held_life;
+	u32 wanted_life;
+	u32 tgid;
+	u32 exec;
+};
+struct locks_edge {
+	u64 first_ns;
+	u64 held_at; // where the first thread had taken what it held; 0: not known
+	u64 wanted_at;
+	u32 tid;       // the first thread that made it,
+	u32 other_tid; // and another one, if there is
+	s32 stack;     // of the first thread, where it wanted the lock; negative: none
+	u8 pad[4];
+};
+BPF_TABLE("hash", struct locks_edge_key, struct locks_edge, locks_edges, LOCKS_EDGES_ENTRIES);
+BPF_STACK_TRACE(locks_stacks, LOCKS_STACKS_ENTRIES);
+
+#define LOCKS_USER_STACK (1 << 8) // BPF_F_USER_STACK
+
+// The kernel's addresses are above all others.
+#define LOCKS_OF_KERNEL (1ULL << 63)
+#define LOCKS_OF_USER 0
+
+static __always_inline bool locks_of_kernel(u64 lock)
+{
+	return lock & LOCKS_OF_KERNEL;
+}
+
+// Which program's locks the current thread handles; the kernel's own are everybody's.
+static __always_inline struct locks_mutex locks_mutex_of(struct locks_held *held, u64 lock)
+{
+	struct locks_mutex mutex = { .address = lock };
+
+	if (!locks_of_kernel(lock)) {
+		mutex.tgid = bpf_get_current_pid_tgid() >> 32;
+		mutex.exec = held->exec;
+	}
+	return mutex;
+}
+
+// What the current thread holds; if it is not known to hold anything, NULL, or a record to write that to.
+static __always_inline struct locks_held *locks_held_by_current(u64 lock, bool or_new)
+{
+	struct task_struct *thread = (struct task_struct *)bpf_get_current_task();
+	struct locks_holder holder = { .tid = bpf_get_current_pid_tgid(),
+				       .of_kernel = locks_of_kernel(lock) };
+	struct locks_held *held = locks_holders.lookup(&holder), none = {};
+
+	if (held && held->start_ns == thread->start_time && held->exec == thread->self_exec_id)
+		return held;
+	if (!or_new)
+		return NULL;
+	none.start_ns = thread->start_time;
+	none.exec = thread->self_exec_id;
+	if (locks_holders.update(&holder, &none)) {
+		cb_lose_key();
+		return NULL;
+	}
+	return locks_holders.lookup(&holder);
+}
+
+static __always_inline void locks_forget(struct locks_held *held, u64 lock)
+{
+	struct locks_holder holder = { .tid = bpf_get_current_pid_tgid(),
+				       .of_kernel = locks_of_kernel(lock) };
+
+	if (!held->count && !held->wanted)
+		locks_holders.delete(&holder);
+}
+
+static __always_inline bool locks_holds(struct locks_held *held, u64 lock)
+{
+	bool found = false;
+
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < LOCKS_DEPTH; i++)
+		found = found || (i < held->count && held->of[i].lock == lock);
+	return found;
+}
+
+static __always_inline u32 locks_life(struct locks_held *held, u64 lock)
+{
+	struct locks_mutex mutex = locks_mutex_of(held, lock);
+	u64 *life = locks_lives.lookup(&mutex);
+
+	return life ? *life : 0;
+}
+
+// From now on it is told when the mutex begins a new life.
+static __always_inline bool locks_watch(struct locks_held *held, u64 lock)
+{
+	struct locks_mutex mutex = locks_mutex_of(held, lock);
+	u64 first = 0;
+
+	return locks_lives.lookup_or_try_init(&mutex, &first);
+}
+
+static __always_inline void locks_new_edge(struct cb_event *ev, struct locks_edge_key *key,
+					   u64 held_at, u64 wanted_at)
+{
+	u64 flags = locks_of_kernel(key->wanted) ? 0 : LOCKS_USER_STACK;
+	struct locks_edge edge = {
+		.first_ns = cb_now(ev),
+		.held_at = held_at,
+		.wanted_at = wanted_at,
+		.tid = bpf_get_current_pid_tgid(),
+		.stack = locks_stacks.get_stackid(ev->ctx, flags),
+	};
+	int refused = locks_edges.insert(key, &edge);
+
+	if (refused && refused != CB_EXISTS)
+		cb_lose_key();
+}
+
+static __always_inline void locks_edge(struct cb_event *ev, struct locks_held *held, u32 index,
+				       u64 lock, u64 caller)
+{
+	struct locks_mutex mutex = locks_mutex_of(held, lock);
+	u32 tid = bpf_get_current_pid_tgid();
+	struct locks_edge_key key = {
+		.held = held->of[index].lock, .wanted = lock, .tgid = mutex.tgid, .exec = mutex.exec
+	};
+	struct locks_edge *edge;
+
+	key.held_life = locks_life(held, key.held);
+	key.wanted_life = locks_life(held, lock);
+	edge = locks_edges.lookup(&key);
+	if (edge) {
+		if (edge->tid != tid && !edge->other_tid)
+			edge->other_tid = tid;
+	} else if (locks_watch(held, key.held) && locks_watch(held, lock)) {
+		locks_new_edge(ev, &key, held->of[index].caller, caller);
+	} else {
+		cb_lose_key();
+	}
+}
+
+// The thread will wait for the lock with all else that it holds in hand.
+static __always_inline void locks_order(struct cb_event *ev, struct locks_held *held, u64 lock,
+					u64 caller)
+{
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < LOCKS_DEPTH; i++)
+		if (i < held->count && held->of[i].lock != lock)
+			locks_edge(ev, held, i, lock, caller);
+}
+
+static __always_inline void locks_take(struct locks_held *held, u64 lock, u64 caller)
+{
+	u64 last = held->count;
+
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < LOCKS_DEPTH; i++) {
+		if (i < held->count && held->of[i].lock == lock) {
+			held->of[i].times++;
+			return;
+		}
+	}
+	if (last >= LOCKS_DEPTH) {
+		cb_lose_held();
+		return;
+	}
+	last = cb_clamp(last, LOCKS_DEPTH);
+	held->of[last].lock = lock;
+	held->of[last].caller = caller;
+	held->of[last].times = 1;
+	held->count++;
+}
+
+// Its place is taken by the lock that was taken last: the order among those that are held at once says nothing.
+static __always_inline void locks_release(u64 lock)
+{
+	struct locks_held *held = locks_held_by_current(lock, false);
+	u64 last;
+
+	if (!held || !held->count)
+		return;
+	last = cb_clamp(held->count - 1, LOCKS_DEPTH);
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < LOCKS_DEPTH; i++) {
+		if (i > last || held->of[i].lock != lock)
+			continue;
+		if (--held->of[i].times)
+			return;
+		held->of[i] = held->of[last];
+		held->count--;
+		locks_forget(held, lock);
+		return;
+	}
+}
+
+// What is at this address from now on is another mutex.
+static __always_inline void locks_begins_anew(u64 lock)
+{
+	struct task_struct *thread = (struct task_struct *)bpf_get_current_task();
+	struct locks_mutex mutex = { .address = lock };
+	u64 *life;
+
+	if (!locks_of_kernel(lock)) {
+		mutex.tgid = bpf_get_current_pid_tgid() >> 32;
+		mutex.exec = thread->self_exec_id;
+	}
+	life = locks_lives.lookup(&mutex);
+	if (life)
+		__sync_fetch_and_add(life, 1);
+}
+
+// The thread calls a function that takes the mutex, or tries to; `waits`: it may have to wait for it.
+static __always_inline bool locks_wants(struct cb_event *ev, u64 lock, u64 caller, bool waits)
+{
+	struct locks_held *held;
+
+	if (!cb_current_counts(ev))
+		return false;
+	held = locks_held_by_current(lock, true);
+	if (!held)
+		return false;
+	if (held->wanted == lock) {
+		held->calls++;
+		return true;
+	}
+	if (held->wanted) // of the last one no answer was seen
+		cb_lose_return();
+	held->wanted = lock;
+	held->calls = 1;
+	held->wanted_at = caller;
+	if (waits && held->count && !locks_holds(held, lock))
+		locks_order(ev, held, lock, caller);
+	return true;
+}
+
+// It returns, and has the mutex, if that was `taken`.  `side`: LOCKS_OF_USER or LOCKS_OF_KERNEL.
+static __always_inline bool locks_answered(u64 side, bool taken)
+{
+	struct locks_held *held = locks_held_by_current(side, false);
+
+	if (!held || !held->wanted)
+		return false;
+	if (!taken && held->calls > 1) { // a function that the C library called for another one
+		held->calls--;
+		return false;
+	}
+	if (taken)
+		locks_take(held, held->wanted, held->wanted_at);
+	held->wanted = 0;
+	locks_forget(held, side);
+	return taken;
+}
+
+// ---- the option `hold`: how long this CPU has held which spin locks
+//
+// The programs run inside of every spin lock, those of BPF's hashes too: they look things up there, and write to memory
+// of this CPU alone.  A spin lock is released on the CPU that took it.  An interrupt has released all that it took before
+// what it interrupted goes on, also if that was one of these programs.
+
+#define LOCKS_SPINS 8
+struct locks_spins {
+	struct {
+		u64 lock; // 0: this place is free
+		u64 since_ns;
+		u64 weight; // how many it stands for
+		u64 run;
+	} of[LOCKS_SPINS];
+};
+BPF_PERCPU_ARRAY(locks_spins, struct locks_spins, 1);
+
+// Where to remember a lock: a free place, or the oldest one, whose release was not seen.  A place that the lock itself
+// still has is given up on the way: it was released unseen.
+static __always_inline u64 locks_spin_place(struct cb_event *ev, struct locks_spins *spins,
+					    u64 lock)
+{
+	u64 place = 0, oldest_ns = ~0ULL;
+
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < LOCKS_SPINS; i++) {
+		u64 since_ns = spins->of[i].since_ns;
+
+		if (spins->of[i].lock == lock || spins->of[i].run != ev->config->run)
+			spins->of[i].lock = 0;
+		if (!spins->of[i].lock)
+			since_ns = 0;
+		if (since_ns < oldest_ns) {
+			oldest_ns = since_ns;
+			place = i;
+		}
+	}
+	return cb_clamp(place, LOCKS_SPINS);
+}
+
+static __always_inline void locks_spin_taken(struct cb_event *ev, u64 lock)
+{
+	int zero = 0;
+	struct locks_spins *spins = locks_spins.lookup(&zero);
+	u64 place, weight;
+
+	if (!spins || !cb_lock_counts(ev))
+		return;
+	place = locks_spin_place(ev, spins, lock);
+	weight = cb_weight(ev);
+	// with a target, what an interrupt does on top of its thread is not the thread's
+	if (!weight || (ev->config->target != CB_MACHINE && cb_in_interrupt()))
+		return;
+	if (spins->of[place].lock)
+		cb_lose_held();
+	spins->of[place].lock = lock;
+	spins->of[place].weight = weight;
+	spins->of[place].run = ev->config->run;
+	spins->of[place].since_ns = cb_now(ev);
+}
+
+static __always_inline void locks_spin_released(struct cb_event *ev, struct cb_locks *locks,
+						u64 lock)
+{
+	int zero = 0;
+	struct locks_spins *spins = locks_spins.lookup(&zero);
+
+	if (!spins)
+		return;
+#pragma clang loop unroll(disable)
+	for (u32 i = 0; i < LOCKS_SPINS; i++) {
+		if (spins->of[i].lock != lock)
+			continue;
+		spins->of[i].lock = 0;
+		if (spins->of[i].run == ev->config->run)
+			cb_observe_sampled(ev, &locks->spin_hold_ns,
+					   cb_now(ev) - spins->of[i].since_ns, spins->of[i].weight);
+		return;
+	}
+}

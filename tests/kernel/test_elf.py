@@ -1,0 +1,88 @@
+"""Functions by name and by place, in files that a compiler made."""
+
+import io
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from chainbench_agent.kernel.elf import Functions, functions_of, stands_alone
+
+CODE = """
+__attribute__((noinline, used)) static int inner(int x) { return x * 7; }
+int outer(int x) { return inner(x) + 1; }
+int main(int n, char **v) { return outer(n); }
+"""
+COMPILER = shutil.which("cc")
+
+
+@pytest.fixture
+def built(tmp_path):
+    """`built(*options)` → a program, or a library."""
+    if not COMPILER:
+        pytest.skip("There is no C compiler: as root, `apt-get install gcc`.")
+    (tmp_path / "code.c").write_text(CODE)
+
+    def build(*options):
+        output = tmp_path / "-".join(("code", *options))
+        subprocess.run([COMPILER, *options, tmp_path / "code.c", "-o", output], check=True)
+        return output
+
+    return build
+
+
+def functions(path):
+    with path.open("rb") as file:
+        return functions_of(file)
+
+
+def test_functions_are_where_the_compiler_put_them(built):
+    """By the symbols as `nm` tells them; here they are offsets, as the code's segment begins with the file."""
+    path = built("-shared", "-fPIC", "-Wl,-z,noseparate-code")
+    told = subprocess.run(["nm", path], capture_output=True, text=True, check=True).stdout
+    places = {name: int(address, 16) for address, name in re.findall(r"^(\w+) [tT] (\w+)$", told, re.MULTILINE)}
+    found = functions(path)
+
+    for name in ("inner", "outer", "main"):
+        assert found.offsets(name) == {places[name]}
+        assert found.name_at(places[name]) == f"{name}+0x0"
+        assert found.name_at(places[name] + 1) == f"{name}+0x1"
+
+
+def test_a_stripped_library(built):
+    """Only what others may call has a name; what lies behind it is not taken for it."""
+    whole, stripped = functions(built("-shared", "-fPIC")), functions(built("-shared", "-fPIC", "-s"))
+    (inner,) = whole.offsets("inner")
+
+    assert whole.offsets("outer") == stripped.offsets("outer") != set()
+    assert stripped.offsets("inner") == set()
+    assert (whole.name_at(inner), stripped.name_at(inner)) == ("inner+0x0", "")
+
+
+def test_what_is_only_called_is_not_there(built):
+    """A program has symbols for functions of its libraries, too."""
+    assert functions(built()).offsets("__libc_start_main") == set()
+
+
+def test_what_stands_alone(built):
+    """A static program brings its C library; it may have a position of its own choice all the same."""
+    for options, alone in ((("-static",), True), (("-static-pie",), True), ((), False)):
+        with built(*options).open("rb") as file:
+            assert stands_alone(file) is alone
+
+
+@pytest.mark.parametrize("content", [b"", b"#!/bin/sh\n", b"\x7fELF", b"\x7fELF\x01\x01\x01" + bytes(100)])
+def test_what_is_no_elf_file_of_ours(content):
+    """A script, the beginning of a file, a 32-bit program: none has functions, and none stands alone."""
+    assert not functions_of(io.BytesIO(content))
+    assert not stands_alone(io.BytesIO(content[:4]))
+
+
+def test_versions_of_a_function():
+    """Both are where it is."""
+    found = Functions([(0x200, 16, "wait"), (0x100, 16, "wait"), (0x100, 16, "__wait")])
+
+    assert found.offsets("wait") == {0x100, 0x200}
+    assert found.name_at(0x20F) == "wait+0xf"
+    assert found.name_at(0x210) == found.name_at(0xFF) == ""

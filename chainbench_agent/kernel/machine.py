@@ -18,7 +18,6 @@ from chainbench_agent.errors import SetupError
 from chainbench_agent.evidence.sample import Sample
 from chainbench_agent.kernel import libbpf, names
 from chainbench_agent.kernel.counters import Counters
-from chainbench_agent.kernel.facts import FACTS
 from chainbench_agent.kernel.fuse import followed_calls
 from chainbench_agent.kernel.programs import Programs
 from chainbench_agent.kernel.reader import Current, Reader
@@ -52,7 +51,6 @@ class Machine:
         self.unit = load_unit(modules, self._hooks.values(), cache_dir, options)
         loaded = self.unit.loaded
         self._maps = loaded.maps
-        self._facts: dict[str, str] = {}
         self._counters = Counters(self._maps, self.unit.counters if "memory_span" in self._maps else 0)
         self._run = 0
         self._target = KernelTarget()
@@ -97,9 +95,7 @@ class Machine:
 
     def lacks(self, fact: str) -> str:
         """Why a fact that a metric needs does not hold here; empty if it does."""
-        if fact not in self._facts:
-            self._facts[fact] = FACTS[fact]()
-        return self._facts[fact]
+        return self.unit.facts[fact]
 
     def wanted(self, target: KernelTarget, plan: Plan = EVERYTHING) -> frozenset[str]:
         """The hooks that a run of `target` has programs of."""

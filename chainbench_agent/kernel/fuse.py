@@ -46,11 +46,11 @@ ENDED_THREADS = 2048
 CALL_NUMBERS = 512
 """System call numbers that may be followed; Linux 7.2 ends at 471."""
 
-REQUESTS = 8192
-"""Block requests at once: 8 devices with 1,024 tags each; one without room is not measured, and counted as lost."""
+REQUESTS = 16384
+"""Block requests at once, a power of two: 16 devices with 1,024 tags each; one without room is counted as lost."""
 
 BIOS = 16384
-"""As many as requests, and some that were merged; an old one goes when a new one comes (see request.h)."""
+"""As many as requests; an old one goes when a new one comes (see request.h)."""
 
 CALLS_UNDER_WAY = 16384
 """Calls of kernel functions at once whose returns are waited for (see returns.h); one above is counted as lost."""

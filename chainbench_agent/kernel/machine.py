@@ -104,12 +104,14 @@ class Machine:
         return hooks & self.programs.chosen.keys()
 
     def attach(self, target: KernelTarget, plan: Plan = EVERYTHING) -> None:
-        """Make ready for a run: empty the hashes, attach what `plan` needs, find out who is in the target."""
+        """Make ready for a run: empty what must not stay, attach what `plan` needs, find out who is in the target."""
         for name in self._keyed():
             table = self._maps[name]
             for key in libbpf.keys(table.fd, table.key_size):
                 libbpf.delete(table.fd, key)
         libbpf.update(self._maps["cb_kept"].fd, 0, bytes(8))
+        if requests := self._maps.get("cb_requests"):
+            libbpf.clear(requests.fd, requests.entries * requests.value_size)
         self._run += 1
         self._target = target
         self._plan = plan
@@ -192,5 +194,5 @@ class Machine:
     def _keyed(self) -> list[str]:
         declared = [f"{m.name}_{name}" for m in self.modules for name in m.own_maps]
         own = [name for name in declared if self._maps[name].entries > 1]
-        shared = ("cb_members", "cb_ended_threads", "cb_requests", "cb_bios", "cb_entered")
+        shared = ("cb_members", "cb_ended_threads", "cb_bios", "cb_entered")
         return [*own, *(name for name in shared if name in self._maps)]

@@ -3,7 +3,7 @@ export PYTHONNOUSERSITE = 1
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL = help
-.PHONY: help setup run demo test vm-test check support lint wheel install uninstall clean
+.PHONY: help setup run demo test vm-test check support bench lint wheel install uninstall clean
 
 help:     ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s  %s\n", $$1, $$2 }' Makefile
@@ -30,6 +30,10 @@ test vm-test check:
 
 support: setup   ## docs/support.md: what each kernel offers, by booting them all
 	.venv/bin/python tests/vm/support.py --write
+
+bench: setup     ## docs/performance.md: the agent beside others; ARGS=--quick tries it out
+	@.venv/bin/python -m pip install -qq --disable-pip-version-check -e '.[bench]'
+	@.venv/bin/python -m bench $(ARGS)
 
 lint: setup      ## formatters, linters and types; changes nothing
 	.venv/bin/ruff check

@@ -129,7 +129,7 @@ MODULE = Module(
             hooks=DONE,
             key="struct biolatency_part",
             value="struct biolatency_sum",
-            entries=8192,  # 32 devices, 4 operations, 64 CPUs
+            entries=4096,  # 16 devices, 4 operations, 64 CPUs
             when_full="the request is missing in by_device, and counted as lost",
             reported=False,
         ),

@@ -56,9 +56,10 @@ static __always_inline void block_attribute(struct cb_event *ev, struct cb_reque
 
 static __always_inline struct cb_request *block_record(struct request *rq)
 {
-	struct cb_request none = {};
-	struct cb_request *request = cb_requests.lookup_or_try_init(&rq, &none);
+	struct cb_request *request = cb_find_request(rq);
 
+	if (!request)
+		request = cb_claim_request(rq);
 	if (!request)
 		cb_lose_key();
 	return request;
@@ -75,7 +76,10 @@ static __always_inline void block_on_block_rq_insert(struct cb_event *ev, struct
 // It has become a part of another request.
 static __always_inline void block_on_block_rq_merge(struct cb_event *ev, struct request *rq)
 {
-	cb_requests.delete(&rq);
+	struct cb_request *request = cb_find_request(rq);
+
+	if (request)
+		cb_forget_request(request);
 }
 
 static __always_inline void block_on_block_rq_issue(struct cb_event *ev, struct request *rq)
@@ -99,12 +103,12 @@ static __always_inline void block_on_block_rq_issue(struct cb_event *ev, struct 
 // It will be issued again.  Some drivers give it back before its issue: then it is held as before.
 static __always_inline void block_on_block_rq_requeue(struct cb_event *ev, struct request *rq)
 {
-	struct cb_request *request = cb_requests.lookup(&rq);
+	struct cb_request *request = cb_find_request(rq);
 
 	if (!request || !request->issued_ns)
 		return;
 	cb_raise_request_requeued(ev, request);
-	cb_requests.delete(&rq);
+	cb_forget_request(request);
 }
 
 static __always_inline void block_on_block_rq_complete(struct cb_event *ev, struct request *rq,
@@ -114,10 +118,11 @@ static __always_inline void block_on_block_rq_complete(struct cb_event *ev, stru
 
 	if (nr_bytes < rq->__data_len)
 		return; // a part of it; the rest completes later
-	request = cb_requests.lookup(&rq);
+	request = cb_find_request(rq);
 	if (request && request->issued_ns)
 		cb_raise_request_done(ev, request, ev->now_ns - request->issued_ns);
 	else
 		cb_raise_request_unmatched(ev);
-	cb_requests.delete(&rq);
+	if (request)
+		cb_forget_request(request);
 }

@@ -122,12 +122,12 @@ MODULE = Module(
     scratch=(
         Scratch(
             name="sockets",
-            entries=65536,
+            entries=16384,  # in use at once
             when_full="what packets tell of a further socket is not counted, and it is counted as lost",
         ),
         Scratch(
             name="waiting",
-            entries=16384,
+            entries=4096,  # the kernel lets no more wait for accept() at one address: net.core.somaxconn
             when_full="a further connection is not told from one that was there before the run, and counted as lost",
         ),
     ),

@@ -23,7 +23,12 @@ struct offcpu_thread {
 	u32 wait;
 };
 BPF_TABLE("hash", struct offcpu_thread, u64, offcpu_by_thread_ns, OFFCPU_BY_THREAD_NS_ENTRIES);
-BPF_STACK_TRACE(offcpu_stacks, OFFCPU_STACKS_ENTRIES);
+
+// The function that blocked is near the end of the stack; all 127 frames would take four times the memory.
+struct offcpu_frames {
+	u64 address[32];
+};
+BPF_TABLE("stacktrace", int, struct offcpu_frames, offcpu_stacks, OFFCPU_STACKS_ENTRIES);
 
 // The sleep of kernel threads is idleness, unless they are what is asked about.
 static __always_inline bool offcpu_wants(struct cb_event *ev, struct cb_task *task)

@@ -176,7 +176,7 @@ MODULE = Module(
             help="Blocked time of a target's threads, by thread and wait.",
             hooks=BLOCKED,
             key="struct offcpu_thread",
-            entries=16384,
+            entries=8192,
             when_full="the thread's blocked time stays whole, but is not told apart by reason",
             reported=False,
         ),

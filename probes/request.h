@@ -9,17 +9,71 @@ enum cb_owner {
 	CB_OWNER_OTHER,
 };
 
+// The records lie in sets of four in an array: a hash would take five times as long for each event.
 struct cb_request {
+	u64 of;          // the address of the struct request; 0: of none
 	u64 inserted_ns; // into the I/O scheduler; 0: not seen
 	u64 issued_ns;   // to the device; 0: not yet
 	u64 bytes;       // when it was issued: at completion the kernel may have counted them down
 	u32 device;      // major << 20 | minor, of the whole disk
 	u16 operation;   // enum req_op
 	u16 owner;
-	u32 tgid; // the process that submitted it; 0: unknown
-	u32 pad;
+	u32 tgid;   // the process that submitted it; 0: unknown
+	u32 claims; // see cb_claim_request
 };
-BPF_TABLE("hash", struct request *, struct cb_request, cb_requests, CB_REQUESTS);
+BPF_F_TABLE("array", u32, struct cb_request, cb_requests, CB_REQUESTS, BPF_F_MMAPABLE);
+
+static __always_inline struct cb_request *cb_request_at(struct request *rq, u32 way)
+{
+	u64 spread = (u64)rq * 0x9e3779b97f4a7c15; // 2^64 by the golden ratio
+	u32 index = ((spread >> 40) & (CB_REQUESTS - 1)) ^ way;
+
+	return cb_requests.lookup(&index);
+}
+
+// The record of a request; NULL if there is none.
+static __always_inline struct cb_request *cb_find_request(struct request *rq)
+{
+#pragma clang loop unroll(disable)
+	for (u32 way = 0; way < 4; way++) {
+		struct cb_request *request = cb_request_at(rq, way);
+
+		if (request && request->of == (u64)rq)
+			return request;
+	}
+	return NULL;
+}
+
+// A free record, from now on of this request; NULL if its set has none.  Other CPUs may want the same one: as with
+// processes (process.h), who is alone may have it, and an owner counts as one.  Who is not tries the next.
+static __always_inline struct cb_request *cb_claim_request(struct request *rq)
+{
+#pragma clang loop unroll(disable)
+	for (u32 way = 0; way < 4; way++) {
+		struct cb_request *request = cb_request_at(rq, way);
+
+		if (!request)
+			return NULL;
+		if (request->of)
+			continue;
+		__sync_fetch_and_add(&request->claims, 1);
+		if (*(volatile u32 *)&request->claims == 1) {
+			request->inserted_ns = 0;
+			request->issued_ns = 0;
+			request->of = (u64)rq;
+			return request;
+		}
+		__sync_fetch_and_add(&request->claims, -1);
+	}
+	return NULL;
+}
+
+static __always_inline void cb_forget_request(struct cb_request *request)
+{
+	request->of = 0;
+	asm volatile("" ::: "memory");
+	__sync_fetch_and_add(&request->claims, -1);
+}
 
 // Who asked for it.  Requests are issued and completed by whoever comes along, so it is noted where the bio is
 // submitted.  The least recently used one makes room: its request has an unknown owner.

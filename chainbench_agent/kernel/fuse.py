@@ -32,9 +32,9 @@ from chainbench_agent.spec import (
 )
 
 TASK_RECORDS = 65536
-"""Threads alive at once that can be told apart; 128 bytes each."""
+"""Threads alive at once that can be told apart, 136 bytes each; fewer where the kernel numbers fewer (unit.py)."""
 
-MEMBERS = 32768
+MEMBERS = 16384
 """Processes alive at once that a target may have; what is above is counted as lost."""
 
 PROCESSES = 4096
@@ -47,10 +47,10 @@ CALL_NUMBERS = 512
 """System call numbers that may be followed; Linux 7.2 ends at 471."""
 
 REQUESTS = 16384
-"""Block requests at once: 16 devices with 1,024 tags each; one without room is not measured, and counted as lost."""
+"""Block requests at once, a power of two: 16 devices with 1,024 tags each; one without room is counted as lost."""
 
-BIOS = 32768
-"""As many as requests, and some that were merged; an old one goes when a new one comes (see request.h)."""
+BIOS = 16384
+"""As many as requests; an old one goes when a new one comes (see request.h)."""
 
 CALLS_UNDER_WAY = 16384
 """Calls of kernel functions at once whose returns are waited for (see returns.h); one above is counted as lost."""
@@ -110,7 +110,7 @@ def fuse(
     placed = {hook.name: hook for hook in hooks}
     headers = dict.fromkeys(("process.h", "target.h", "call_kinds.h", *(STATE_MACHINES[name] for name in machines)))
     parts = [
-        _defines(has_field, {"COUNTERS": 0} | dict(host)),
+        _defines(has_field, {"COUNTERS": 0, "TASKS": TASK_RECORDS} | dict(host)),
         *map(_read, ("common.h", "compat.h")),
         _process(modules),
         *map(_read, headers),
@@ -148,7 +148,6 @@ def _defines(has_field: Callable[[str], bool], host: Mapping[str, int]) -> str:
     lines = [
         f"#define CB_SLOTS {HISTOGRAM_SLOTS}",
         f"#define CB_SLOT_BITS {SLOTS_PER_OCTAVE_BITS}",
-        f"#define CB_TASKS {TASK_RECORDS}",
         f"#define CB_MEMBERS {MEMBERS}",
         f"#define CB_ENDED_THREADS {ENDED_THREADS}",
         f"#define CB_PROCESSES {PROCESSES}",
@@ -244,5 +243,5 @@ def _raise(hook: Hook, handled: Mapping[str, frozenset[str]], bits: Mapping[str,
 def _maps(text: str) -> tuple[str, ...]:
     """Every map of the unit, in order: `BPF_TABLE("hash", key, leaf, NAME, …)`, `BPF_ARRAY(NAME, …)`."""
     tables = re.findall(r"^BPF_(?:F_)?TABLE\([^,]+,[^,]+,[^,]+, (\w+),", text, re.MULTILINE)
-    simple = re.findall(r"^BPF_(?:PERCPU_ARRAY|PERF_ARRAY|ARRAY|STACK_TRACE)\((\w+),", text, re.MULTILINE)
+    simple = re.findall(r"^BPF_(?:PERCPU_ARRAY|PERF_ARRAY|ARRAY)\((\w+),", text, re.MULTILINE)
     return tuple(tables + simple)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import mmap
 import os
 from functools import cache
 from pathlib import Path
@@ -110,6 +111,12 @@ def lookup(map_fd: int, index: int, size: int) -> bytes:
 def update(map_fd: int, index: int, value: bytes) -> None:
     key = ctypes.c_uint32(index)
     _checked(_library().bpf_map_update_elem(map_fd, ctypes.byref(key), value, 0), "map update")
+
+
+def clear(map_fd: int, size: int) -> None:
+    """Zero an array of so many bytes that can be mapped (BPF_F_MMAPABLE; Linux 5.5)."""
+    with mmap.mmap(map_fd, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_WRITE) as cells:
+        cells.write(bytes(size))
 
 
 def keys(map_fd: int, key_size: int) -> list[bytes]:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-from chainbench_agent.errors import LayoutError, LoaderError
+from chainbench_agent.errors import LayoutError, LoaderError, SetupError
 from chainbench_agent.headers.offset_checks import read_offset
 
 _FDS_PER_MESSAGE = 250  # the kernel's SCM_MAX_FD is 253
@@ -69,8 +69,8 @@ class Loaded:
 def load(request: Request) -> Loaded:
     """Compile and load in a child.
 
-    Raises LayoutError if the generated code reads a member elsewhere than BTF says, LoaderError with clang's own words
-    if the unit does not compile.
+    Raises SetupError where BCC is missing, LayoutError if the generated code reads a member elsewhere than BTF says,
+    LoaderError with clang's own words if the unit does not compile.
     """
     ours, theirs = socket.socketpair()
     environment = os.environ | {"BCC_KERNEL_SOURCE": request.header_tree}
@@ -103,6 +103,8 @@ def _loaded(answer: dict[str, Any], fds: list[int]) -> Loaded:
             "the header tree disagrees with this kernel's BTF, so nothing was loaded: "
             + "; ".join(answer["wrong_offsets"])
         )
+    if "no_bcc" in answer:
+        raise SetupError(answer["no_bcc"])
     if "error" in answer:
         raise LoaderError(answer["error"])
     names, maps = answer["programs"], answer["maps"]
@@ -154,7 +156,7 @@ def _compile_and_load(request: Request) -> tuple[dict[str, Any], tuple[int, ...]
     try:
         from bcc import BPF, __version__  # noqa: PLC0415 - only here, see the top of the file
     except ImportError as error:
-        return {"error": f"cannot import Debian's bcc ({error}); apt install python3-bpfcc"}, ()
+        return {"no_bcc": f"cannot import Debian's bcc ({error}); apt install python3-bpfcc"}, ()
     # Attach nothing by name: each hook is attached by the daemon, one by one.
     BPF._trace_autoload = lambda _self: None  # noqa: SLF001 - there is no public switch
     with _Stderr() as words:

@@ -19,7 +19,6 @@ from chainbench_agent.errors import SetupError
 from chainbench_agent.evidence.sample import Sample
 from chainbench_agent.kernel import libbpf, names, probe_events
 from chainbench_agent.kernel.counters import Counters
-from chainbench_agent.kernel.facts import FACTS
 from chainbench_agent.kernel.fuse import followed_calls
 from chainbench_agent.kernel.mapping_events import History, MappingEvents
 from chainbench_agent.kernel.programs import Programs
@@ -58,7 +57,6 @@ class Machine:
         self.unit = load_unit(modules, self._hooks.values(), cache_dir, options)
         loaded = self.unit.loaded
         self._maps = loaded.maps
-        self._facts: dict[str, str] = {}
         self._counters = Counters(self._maps, self.unit.counters if "memory_span" in self._maps else 0)
         self._run = 0
         self._target = KernelTarget()
@@ -110,9 +108,7 @@ class Machine:
 
     def lacks(self, fact: str) -> str:
         """Why a fact that a metric needs does not hold here; empty if it does."""
-        if fact not in self._facts:
-            self._facts[fact] = FACTS[fact]()
-        return self._facts[fact]
+        return self.unit.facts[fact]
 
     def wanted(self, plan: Plan = EVERYTHING) -> frozenset[str]:
         """The hooks that a run has programs of; `locate` comes first."""
@@ -134,12 +130,14 @@ class Machine:
                 self._mapping_events.open()
 
     def attach(self, target: KernelTarget, plan: Plan = EVERYTHING) -> None:
-        """Make ready for a run: empty the hashes, attach what `plan` needs, find out who is in the target."""
+        """Make ready for a run: empty what must not stay, attach what `plan` needs, find out who is in the target."""
         for name in self._keyed():
             table = self._maps[name]
             for key in libbpf.keys(table.fd, table.key_size):
                 libbpf.delete(table.fd, key)
         libbpf.update(self._maps["cb_kept"].fd, 0, bytes(8))
+        if requests := self._maps.get("cb_requests"):
+            libbpf.clear(requests.fd, requests.entries * requests.value_size)
         self._run += 1
         self._target = target
         self._plan = plan
@@ -232,5 +230,5 @@ class Machine:
     def _keyed(self) -> list[str]:
         declared = [f"{m.name}_{name}" for m in self.modules for name in m.own_maps]
         own = [name for name in declared if self._maps[name].entries > 1]
-        shared = ("cb_members", "cb_ended_threads", "cb_requests", "cb_bios", "cb_entered")
+        shared = ("cb_members", "cb_ended_threads", "cb_bios", "cb_entered")
         return [*own, *(name for name in shared if name in self._maps)]

@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from chainbench_agent.errors import SetupError
@@ -34,9 +35,12 @@ class Check:
     needed: bool = False
 
 
+_BCC_REMEDY = "apt install python3-bpfcc, and make the virtual environment with --system-site-packages"
+
+
 def needed_checks() -> list[Check]:
     """The cheap checks of what nothing works without, most telling first."""
-    return [_privileges(), _btf(), _bcc(), _libbpf()]
+    return [_privileges(), _btf(), _bcc_found(), _libbpf()]
 
 
 def all_checks(cache_dir: Path) -> list[Check]:
@@ -48,7 +52,8 @@ def all_checks(cache_dir: Path) -> list[Check]:
         _pmu,
         _symbols,
     ]
-    return [_kernel(), *needed_checks(), *(check() for check in optional)]
+    needed = [_privileges(), _btf(), _bcc(), _libbpf()]
+    return [_kernel(), *needed, *(check() for check in optional)]
 
 
 def _kernel() -> Check:
@@ -77,21 +82,28 @@ def _privileges() -> Check:
 
 def _btf() -> Check:
     try:
-        count = len(Btf.load())
+        digest = Btf.load().digest
     except (SetupError, OSError) as error:
         remedy = "boot a kernel built with CONFIG_DEBUG_INFO_BTF (Debian's are, since 5.10)"
         return Check("btf", ok=False, found=str(error), remedy=remedy, needed=True)
-    return Check("btf", ok=True, found=f"{DEFAULT_PATH}, {count} types", needed=True)
+    return Check("btf", ok=True, found=f"{DEFAULT_PATH}, {digest[:16]}", needed=True)
+
+
+def _bcc_found() -> Check:
+    """Whether there is one; the loader imports it, and says what is wrong with it."""
+    if spec := find_spec("bcc"):
+        return Check("bcc", ok=True, found=spec.origin or "bcc", needed=True)
+    return Check("bcc", ok=False, found="there is no module bcc", remedy=_BCC_REMEDY, needed=True)
 
 
 def _bcc() -> Check:
+    """By importing it, in a process of its own: it brings LLVM along."""
     code = "import bcc; bcc.BPF; print(bcc.__version__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return Check("bcc", ok=True, found=f"Debian's bcc {done.stdout.strip()}", needed=True)
     found = done.stderr.strip().splitlines()[-1]
-    remedy = "apt install python3-bpfcc, and make the virtual environment with --system-site-packages"
-    return Check("bcc", ok=False, found=found, remedy=remedy, needed=True)
+    return Check("bcc", ok=False, found=found, remedy=_BCC_REMEDY, needed=True)
 
 
 def _libbpf() -> Check:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 from chainbench_agent.evidence.sample import Account, IdleSpan, Members, OpenInterval, Sample
 from chainbench_agent.kernel import libbpf, names, values
 from chainbench_agent.kernel.accounts import kernel_counters, proc_counters
+from chainbench_agent.kernel.apart import apart
 from chainbench_agent.kernel.loader import MapFd
 from chainbench_agent.kernel.symbols import Symbols, addresses_of
 from chainbench_agent.kernel.target import KernelTarget, Kind, cgroup_threads, leave, schedstat, sleepers
@@ -42,7 +43,7 @@ class Reader:
         self._maps = maps
         self._modules = modules
         self._tasks, self._processes = (self._shared(name) for name in ("cb_tasks", "cb_processes"))
-        self._symbols = Symbols.load() if {"offcpu_stacks", "locks_stacks"} & maps.keys() else None
+        self._symbols = apart(Symbols.load) if {"offcpu_stacks", "locks_stacks"} & maps.keys() else None
 
     def sample(self, current: Current) -> Sample:
         run, target = current.run, current.target

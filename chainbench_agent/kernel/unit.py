@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
+import shutil
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -12,12 +14,16 @@ from chainbench_agent.errors import LoaderError
 from chainbench_agent.headers.btf import Btf
 from chainbench_agent.headers.header_tree import cached_tree, structs_of
 from chainbench_agent.headers.offset_checks import check_function, check_source, offset_checks
+from chainbench_agent.kernel.apart import apart
 from chainbench_agent.kernel.counters import available
-from chainbench_agent.kernel.fuse import Unit, fuse
+from chainbench_agent.kernel.facts import FACTS
+from chainbench_agent.kernel.fuse import TASK_RECORDS, Unit, fuse
 from chainbench_agent.kernel.interrupts import preempt_count
 from chainbench_agent.kernel.loader import Loaded, Request, load
 from chainbench_agent.kernel.sources import eligible, wanted
 from chainbench_agent.spec import Hook, Module, Source
+
+PID_MAX = Path("/proc/sys/kernel/pid_max")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +36,8 @@ class LoadedUnit:
     modules: tuple[Module, ...]
     absent_hooks: Mapping[str, str] = field(default_factory=dict)
     absent_modules: Mapping[str, str] = field(default_factory=dict)
+    facts: Mapping[str, str] = field(default_factory=dict)
+    """Why a fact (kernel/facts.py) does not hold here; empty if it does."""
     counters: int = 0
     """Of the CPU's: see kernel/counters.py."""
 
@@ -39,6 +47,18 @@ class LoadedUnit:
             os.close(fd)
 
 
+@dataclass(frozen=True, slots=True)
+class _Prepared:
+    """All that takes the BTF: what is to be compiled, and what is known of this host."""
+
+    unit: Unit
+    request: Request
+    tree: Path
+    absent_hooks: Mapping[str, str]
+    facts: Mapping[str, str]
+    counters: int
+
+
 def load_unit(
     modules: Iterable[Module], hooks: Iterable[Hook], cache_dir: Path, options: Collection[str] = ()
 ) -> LoadedUnit:
@@ -46,18 +66,16 @@ def load_unit(
 
     Raises SetupError when nothing can be loaded: no BTF, no BCC, no privileges, a wrong layout.
     """
-    btf = Btf.load()
-    modules, hooks = tuple(modules), tuple(hook for hook in hooks if wanted(hook, btf))
-    fitting = _fitting(hooks, btf, options)
-    absent = {name: reason for name, (sources, reason) in fitting.items() if reason and not sources}
-    host = {"COUNTERS": available()}
-    if (distance := preempt_count(btf)) is not None:
-        host["PREEMPT_COUNT"] = distance
+    modules, hooks = tuple(modules), tuple(hooks)
 
     def attempt(chosen: tuple[Module, ...]) -> LoadedUnit:
-        unit = fuse(chosen, hooks, lambda hook: fitting[hook.name][0], lambda field_: _has(btf, field_), host)
-        tree = cached_tree(cache_dir, btf, _roots(unit.text), os.uname().release)
-        return LoadedUnit(unit, load(_request(unit, tree, btf)), tree, chosen, absent, counters=host["COUNTERS"])
+        ready = apart(lambda: _prepare(chosen, hooks, cache_dir, options))
+        if ready.tree.parent != cache_dir:  # a temporary one
+            atexit.register(shutil.rmtree, ready.tree, ignore_errors=True)
+        loaded = load(ready.request)
+        return LoadedUnit(
+            ready.unit, loaded, ready.tree, chosen, ready.absent_hooks, facts=ready.facts, counters=ready.counters
+        )
 
     try:
         return attempt(modules)
@@ -66,6 +84,27 @@ def load_unit(
         if not guilty or len(guilty) == len(modules):
             raise
         return replace(attempt(tuple(m for m in modules if m.name not in guilty)), absent_modules=guilty)
+
+
+def _prepare(
+    modules: tuple[Module, ...], hooks: tuple[Hook, ...], cache_dir: Path, options: Collection[str]
+) -> _Prepared:
+    """Parses the BTF, which takes 20 MB: to be done apart."""
+    btf = Btf.load()
+    hooks = tuple(hook for hook in hooks if wanted(hook, btf))
+    fitting = _fitting(hooks, btf, options)
+    absent = {name: reason for name, (sources, reason) in fitting.items() if reason and not sources}
+    host = {"COUNTERS": available(), "TASKS": min(TASK_RECORDS, _power_of_two(int(PID_MAX.read_text())))}
+    if (distance := preempt_count(btf)) is not None:
+        host["PREEMPT_COUNT"] = distance
+    unit = fuse(modules, hooks, lambda hook: fitting[hook.name][0], lambda field_: _has(btf, field_), host)
+    tree = cached_tree(cache_dir, btf, _roots(unit.text), os.uname().release)
+    facts = {name: lacking() for name, lacking in FACTS.items()}
+    return _Prepared(unit, _request(unit, tree, btf), tree, absent, facts, host["COUNTERS"])
+
+
+def _power_of_two(least: int) -> int:
+    return 1 << (least - 1).bit_length()
 
 
 def _fitting(hooks: Iterable[Hook], btf: Btf, options: Collection[str]) -> dict[str, tuple[list[Source], str]]:
@@ -80,7 +119,7 @@ def _fitting(hooks: Iterable[Hook], btf: Btf, options: Collection[str]) -> dict[
 
 
 def _needed(sources: list[Source]) -> list[Source]:
-    """Up to the first raw tracepoint: one that this kernel has attaches, so nothing behind it is compiled."""
+    """Up to the first raw tracepoint: one that this kernel has attaches, so what follows is not compiled."""
     raw = (place for place, source in enumerate(sources, 1) if source.kind == "raw_tracepoint")
     return sources[: next(raw, None)]
 

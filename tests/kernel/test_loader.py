@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from chainbench_agent.errors import LayoutError, LoaderError
+from chainbench_agent.errors import LayoutError, LoaderError, SetupError
 from chainbench_agent.kernel import loader
 from chainbench_agent.kernel.loader import MapFd, Request, load
 
@@ -181,7 +181,7 @@ def test_without_bcc(request_, bcc):
     """The remedy names the package of the distribution, not PyPI's."""
     bcc.write_text("raise ImportError('No module named bcc')")
 
-    with pytest.raises(LoaderError, match=r"Debian's bcc \(No module named bcc\); apt install python3-bpfcc"):
+    with pytest.raises(SetupError, match=r"Debian's bcc \(No module named bcc\); apt install python3-bpfcc"):
         load(request_())
 
 

@@ -166,12 +166,13 @@ class UserSpace:
         self.run += 1
         self.attached = True
         self.target = target
-        shared = ("cb_members", "cb_ended_threads", "cb_requests", "cb_bios")
+        shared = ("cb_members", "cb_ended_threads", "cb_bios")
         own = ("io_depths", "network_sockets", "network_waiting")
         for name in (*(f"{m.name}_{key.name}" for m in CATALOG for key in m.keyed), *shared, *own):
             entries = self.get(f"{name}_entries")
             ctypes.memset((ctypes.c_uint8 * entries).in_dll(self.library, f"{name}_used"), 0, entries)
         (ctypes.c_uint64 * 1).in_dll(self.library, "cb_kept_cells")[0] = 0
+        self.fill("cb_requests", 0)
         self._configure(Phase.SEEDING if target.kind == Kind.TREE else Phase.OFF)
         for index, pid in enumerate(members):
             (ctypes.c_uint32 * len(members)).in_dll(self.library, "cb_members_keys")[index] = pid
@@ -209,6 +210,11 @@ class UserSpace:
     def raw(self, name):
         """The memory of an array: of all CPUs, if it is per CPU."""
         return (ctypes.c_char * self.get(f"{name}_size")).in_dll(self.library, f"{name}_cells").raw
+
+    def fill(self, name, byte):
+        """Every byte of an array."""
+        size = self.get(f"{name}_size")
+        ctypes.memset((ctypes.c_char * size).in_dll(self.library, f"{name}_cells"), byte, size)
 
     def hash(self, name):
         entries, key, leaf = (self.get(f"{name}_{what}") for what in ("entries", "key_size", "leaf_size"))

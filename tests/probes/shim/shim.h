@@ -512,7 +512,9 @@ static int shim_insert(void *keys, u64 size, u8 *used, u32 entries, const void *
 		int (*insert)(KEY *, LEAF *);                                                       \
 		LEAF *(*lookup_or_try_init)(KEY *, LEAF *);                                         \
 		int (*delete)(KEY *);                                                               \
-	} NAME = { NAME##_lookup, NAME##_update, NAME##_insert, NAME##_lookup_or_try_init, NAME##_delete };
+		s32 (*get_stackid)(void *, u64);                                                    \
+	} NAME = { NAME##_lookup,             NAME##_update, NAME##_insert,                         \
+		   NAME##_lookup_or_try_init, NAME##_delete, shim_get_stackid };
 
 #define BPF_ARRAY(NAME, LEAF, ENTRIES) SHIM_ARRAY(int, LEAF, NAME, ENTRIES, 1, 0)
 #define BPF_PERCPU_ARRAY(NAME, LEAF, ENTRIES) SHIM_ARRAY(int, LEAF, NAME, ENTRIES, SHIM_CPUS, shim_cpu)
@@ -530,7 +532,3 @@ static int shim_insert(void *keys, u64 size, u8 *used, u32 entries, const void *
 	static const struct {                                                                       \
 		int (*perf_counter_value)(u64, void *, u32);                                        \
 	} NAME = { NAME##_value };
-#define BPF_STACK_TRACE(NAME, ENTRIES)                                                              \
-	static const struct {                                                                       \
-		s32 (*get_stackid)(void *, u64);                                                    \
-	} NAME = { shim_get_stackid };

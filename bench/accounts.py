@@ -1,0 +1,142 @@
+"""What the kernel accounts to BPF programs, and to empty ones on the same hooks at the same time.
+
+A program is found through the processes that hold it: their descriptors tell its runs and its time, whoever loaded it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import struct
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from chainbench_agent.kernel import libbpf
+from chainbench_agent.kernel.footprint import fdinfo
+
+RAW_TRACEPOINT = 17  # BPF_PROG_TYPE_RAW_TRACEPOINT
+RETURN_0 = struct.pack("=QQ", 0xB7, 0x95)  # r0 = 0; exit
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """Runs and nanoseconds; `hook`: the raw tracepoint that the program is attached to, if that is known."""
+
+    runs: int
+    ns: int
+    hook: str = ""
+
+    def since(self, before: Account) -> Account:
+        return Account(self.runs - before.runs, self.ns - before.ns, self.hook)
+
+
+def tree(pid: int) -> list[int]:
+    """A process and all below it that live."""
+    found = [pid]
+    for parent in found:
+        for children in Path(f"/proc/{parent}/task").glob("*/children"):
+            try:
+                found += map(int, children.read_text().split())
+            except OSError:  # it has ended meanwhile
+                continue
+    return found
+
+
+def programs_of(pids: Iterable[int]) -> dict[int, Account]:
+    """Program id → account, of every program that one of the processes holds."""
+    found: dict[int, Account] = {}
+    hooks: dict[int, str] = {}
+    for info in (info for pid in pids for info in descriptors(pid)):
+        if "run_cnt" in info:
+            found[int(info["prog_id"])] = Account(int(info["run_cnt"]), int(info["run_time_ns"]))
+        elif "tp_name" in info:
+            hooks[int(info["prog_id"])] = info["tp_name"]
+    return {program: Account(a.runs, a.ns, hooks.get(program, "")) for program, a in found.items()}
+
+
+def map_bytes_of(pids: Iterable[int]) -> int:
+    """Kernel memory of every map that one of the processes holds, each once."""
+    infos = (info for pid in pids for info in descriptors(pid) if "map_id" in info)
+    return sum({info["map_id"]: int(info["memlock"]) for info in infos}.values())
+
+
+def descriptors(pid: int) -> Iterator[Mapping[str, str]]:
+    """What the kernel says of each of a process's descriptors."""
+    for path in Path(f"/proc/{pid}/fdinfo").iterdir():
+        try:
+            lines = path.read_text().splitlines()
+        except OSError:  # closed meanwhile
+            continue
+        yield dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+
+
+class Floor:
+    """Empty programs on raw tracepoints: what running any program there costs, and how often something happens."""
+
+    def __init__(self, hooks: Iterable[str]) -> None:
+        self._programs: dict[str, int] = {}
+        self._links: list[int] = []
+        self._stats = libbpf.enable_stats()
+        for hook in hooks:
+            self._programs[hook] = _load_empty()
+            self._links.append(libbpf.open_raw_tracepoint(hook, self._programs[hook]))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        for fd in (*self._links, *self._programs.values(), self._stats):
+            os.close(fd)
+
+    def accounts(self) -> dict[str, Account]:
+        """Hook → account."""
+        infos = {hook: fdinfo(fd) for hook, fd in self._programs.items()}
+        return {hook: Account(int(i["run_cnt"]), int(i["run_time_ns"]), hook) for hook, i in infos.items()}
+
+
+def _load_empty() -> int:
+    library = libbpf._library()  # noqa: SLF001 - the daemon loads nothing itself, so it has no call for this
+    fd: int = library.bpf_prog_load(RAW_TRACEPOINT, b"bench_floor", b"GPL", RETURN_0, ctypes.c_size_t(2), None)
+    if fd < 0:
+        raise OSError(-fd, f"load an empty program: {os.strerror(-fd)}")
+    return fd
+
+
+@dataclass(frozen=True, slots=True)
+class Interval:
+    """What the programs of a subject and the floor did between two looks."""
+
+    programs: Mapping[int, Account]
+    floor: Mapping[str, Account]
+
+    @property
+    def floor_ns(self) -> float:
+        """What a run of an empty program took."""
+        runs = sum(account.runs for account in self.floor.values())
+        return sum(account.ns for account in self.floor.values()) / runs if runs else 0.0
+
+    def events(self, hook: str) -> int:
+        return self.floor[hook].runs
+
+    def net_ns(self, *hooks: str) -> float:
+        """The time of the programs, less that of empty ones; `hooks`: of those on hooks that begin so alone."""
+        counted = [account for account in self.programs.values() if account.hook.startswith(hooks or "")]
+        return sum(account.ns - account.runs * self.floor_ns for account in counted)
+
+
+class Meter:
+    """Looks at the programs of some processes, and of those below them, and at the floor."""
+
+    def __init__(self, floor: Floor, pids: Iterable[int]) -> None:
+        self._floor, self._pids = floor, [each for pid in pids for each in tree(pid)]
+        self._programs, self._floors = programs_of(self._pids), floor.accounts()
+
+    def interval(self) -> Interval:
+        """From the meter's making until now."""
+        programs, floors = programs_of(self._pids), self._floor.accounts()
+        return Interval(
+            {i: now.since(self._programs.get(i, Account(0, 0))) for i, now in programs.items()},
+            {hook: now.since(self._floors[hook]) for hook, now in floors.items()},
+        )

@@ -1,0 +1,117 @@
+"""The page: what was asked for and what was found, beside what others take; what is missed, in words."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Iterable, Sequence
+from itertools import groupby
+from pathlib import Path
+
+from bench.numbers import Figure, Row, shown
+from bench.reasons import why
+from bench.scale import Series
+
+HEAD = """# Performance
+
+Written by `make bench`, which measures everything in one run, the agent and others in turns; a later run overwrites it.
+
+- Machine: {machine}
+- Kernel: Linux {kernel}
+- Beside it: {versions}
+- {rounds} rounds. A number is their median, with the spread in brackets: of times the lowest and the highest, of
+  slowdowns a 95 % interval of the median. Of tails it is the 99th percentile, with the median and the worst.
+"""
+METHOD = """## How it is measured
+
+- **BPF time of an event**: the kernel's own accounts of all programs of a subject (`run_time_ns` and `run_cnt`), less
+  as many runs of an empty program that is attached to the same hooks at the same time, by the number of events, which
+  is how often that empty program ran. What entering a program costs is not in it, for nobody.
+- **Slowdown**: rounds without and with a subject take turns, with the accounting off for others (the agent has it on:
+  it tells its cost); each time is compared to its two neighbours without.
+- **Others**: BCC's tools compile against `chainbench-agent header-tree`; where one of them wants a kprobe that a kernel
+  may not have, a bpftrace script on the tracepoint at the same place stands in (`bench/peers/`).
+- **Scale**: see the charts; what is on paper says so.
+"""
+
+
+def render(rows: Sequence[Row], series: Sequence[Series], rounds: int) -> str:
+    """Markdown."""
+    head = HEAD.format(machine=machine(), kernel=kernel(), versions=versions(), rounds=rounds)
+    parts = [head, _missed(rows)]
+    parts += [_table(section, list(found)) for section, found in groupby(rows, key=lambda row: row.section)]
+    parts += [_charts(series)] if series else []
+    return "\n".join([*parts, METHOD])
+
+
+def _missed(rows: Iterable[Row]) -> str:
+    lines = [
+        f"- **{row.what}**: {miss}.{f' {reason}' if (reason := why(row.what)) else ''}"
+        for row in rows
+        for miss in row.misses
+    ]
+    return "\n".join(["## What is missed", "", *(lines or ["Nothing."]), ""])
+
+
+def _table(section: str, rows: Iterable[Row]) -> str:
+    lines = [f"## {section}", "", "| what | asked | chainbench-agent | others | |", "| --- | --- | --- | --- | --- |"]
+    for row in rows:
+        asked = [f"≤ {shown(row.reach)} {row.unit}"] if row.reach is not None else []
+        asked += ["less than the others"] if row.below_peers and row.peers else []
+        others = "<br>".join(f"{name}: {_figure(figure, row.unit)}" for name, figure in row.peers.items())
+        ours = _figure(row.ours, row.unit)
+        cells = (row.what, ", ".join(asked), f"{ours} ✗" if row.misses else f"**{ours}**", others, row.note)
+        lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def _figure(figure: Figure, unit: str) -> str:
+    text = f"{shown(figure.median)} {unit}".strip()
+    return text if figure.low == figure.high else f"{text} ({shown(figure.low)} … {shown(figure.high)})"
+
+
+def _charts(series: Iterable[Series]) -> str:
+    lines = ["## Scale", ""]
+    for one in series:
+        points = ", ".join(f"{shown(x)}: {shown(y)}" for x, y in one.points)
+        lines += [
+            f"![{one.title}](performance/{one.name}.svg)",
+            "",
+            f"{one.title}: {one.shape}. {one.x}: {one.y}: {points}.",
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def line(row: Row) -> str:
+    """For a terminal; what is missed stands below it, in red."""
+    others = ", ".join(f"{name} {shown(figure.median)}" for name, figure in row.peers.items())
+    text = f"{row.what}: {_figure(row.ours, row.unit)}{f'  [{others}]' if others else ''}"
+    return "\n".join([text, *(f"  \033[31mmissed: {miss}\033[0m" for miss in row.misses)])
+
+
+def machine() -> str:
+    """Of what kind it is, and nothing that names it."""
+    info = Path("/proc/cpuinfo").read_text()
+    models = re.findall(r"^(?:model name|CPU part)\s*: (.+)$", info, re.MULTILINE)
+    virtual = "virtual " if re.search(r"^flags.*\bhypervisor\b", info, re.MULTILINE) else ""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    model = f" ({models[0].split('@')[0].strip()})" if models else ""
+    return f"{os.cpu_count()} {virtual}CPUs, {platform.machine()}{model}, {memory:.0f} GiB of memory"
+
+
+def kernel() -> str:
+    return re.match(r"[\d.]+", platform.release())[0]  # type: ignore[index]
+
+
+def versions() -> str:
+    """Of the packages that are compared with, where dpkg knows them."""
+    packages = ("bpfcc-tools", "libbpf-tools", "bpftrace", "linux-perf", "fio", "iperf3")
+    command = ["dpkg-query", "--showformat", "${Package} ${Version}\n", "--show", *packages]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, check=False).stdout
+    except FileNotFoundError:
+        return "unknown versions"
+    return ", ".join(line for line in told.splitlines() if line.count(" ") == 1 and not line.endswith(" "))

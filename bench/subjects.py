@@ -1,0 +1,187 @@
+"""What is measured: the agent, and the programs that people would pick instead, each in processes of its own."""
+
+from __future__ import annotations
+
+import os
+import pty
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from chainbench_agent.demo import free_port
+from chainbench_agent.headers.btf import Btf
+from chainbench_agent.headers.header_tree import cached_tree
+
+LABELS = {"scenario": "bench", "impl": "python", "variant": "none", "commit": "bench", "dataset": "none"}
+READY_WITHIN_S = 300
+SCRIPTS = Path(__file__).with_name("peers")
+
+
+@dataclass(slots=True)
+class Agent:
+    """A daemon of ours, with all modules loaded.  While it is measured, a run of `probes` is on; none: of all."""
+
+    url: str
+    process: subprocess.Popen[bytes]
+    probes: tuple[str, ...] = ()
+    name: str = "chainbench-agent"
+
+    @contextmanager
+    def running(self) -> Iterator[list[int]]:
+        """A run that is on; the answer, here and below, is whose programs to look at."""
+        self.post("/start", **LABELS, **({"probes": list(self.probes)} if self.probes else {}))
+        try:
+            yield [self.process.pid]
+        finally:
+            self.post("/stop")
+
+    def collecting(self, *probes: str, name: str = "") -> Agent:
+        """The same daemon, where runs are of these modules."""
+        return Agent(self.url, self.process, probes, name or self.name)
+
+    def post(self, path: str, **body: Any) -> dict[str, Any]:
+        answer = requests.post(f"{self.url}{path}", json=body or None, timeout=READY_WITHIN_S)
+        answer.raise_for_status()
+        document: dict[str, Any] = answer.json()
+        return document
+
+
+@contextmanager
+def agent(cache: Path, *options: str) -> Iterator[Agent]:
+    """An agent on a free port, ready; `cache`: for its header trees."""
+    port = free_port()
+    command = [sys.executable, "-m", "chainbench_agent", "serve", "--port", str(port), "--backend", "ebpf", *options]
+    environment = os.environ | {"CHAINBENCH_HEADER_CACHE": str(cache)}
+    with tempfile.TemporaryFile() as log:
+        process = subprocess.Popen(command, env=environment, stderr=log)
+        try:
+            url = f"http://127.0.0.1:{port}"
+            if not _answers(f"{url}/status", process):
+                log.seek(0)
+                raise RuntimeError(f"the agent did not start: {log.read().decode()}")
+            yield Agent(url, process)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            process.wait()
+
+
+def _answers(url: str, process: subprocess.Popen[bytes]) -> bool:
+    deadline = time.monotonic() + READY_WITHIN_S
+    while process.poll() is None and time.monotonic() < deadline:
+        try:
+            requests.get(url, timeout=READY_WITHIN_S)
+        except requests.ConnectionError:
+            time.sleep(0.005)
+        else:
+            return True
+    return False
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A program of somebody else's.  It is ready when it has printed a line, and `settle_s` have gone by."""
+
+    name: str
+    command: Sequence[str]
+    environment: Mapping[str, str] = field(default_factory=dict)
+    directory: str | None = None
+    settle_s: float = 0.1
+
+    @contextmanager
+    def running(self) -> Iterator[list[int]]:
+        ours, theirs = pty.openpty()  # on a terminal, they print line by line
+        environment = os.environ | {"PYTHONUNBUFFERED": "1"} | dict(self.environment)
+        process = subprocess.Popen(
+            self.command, stdin=subprocess.DEVNULL, stdout=theirs, stderr=theirs, env=environment, cwd=self.directory
+        )
+        os.close(theirs)
+        said, spoke = bytearray(), threading.Event()
+        reader = threading.Thread(target=_drain, args=(ours, said, spoke), daemon=True)
+        reader.start()
+        try:
+            spoke.wait(READY_WITHIN_S)
+            time.sleep(self.settle_s)
+            if process.poll() is not None:
+                raise RuntimeError(f"{self.name} did not start: {said.decode(errors='replace')}")
+            yield [process.pid]
+        finally:
+            _end(process)
+            reader.join()
+            os.close(ours)
+
+
+def _drain(terminal: int, said: bytearray, spoke: threading.Event) -> None:
+    """Read all that comes, keep the beginning."""
+    with suppress(OSError):  # nobody holds the other end any more
+        while data := os.read(terminal, 65536):
+            if len(said) < 2000:
+                said += data
+            if b"\n" in said:
+                spoke.set()
+    spoke.set()
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.send_signal(signal.SIGINT)
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+@dataclass(frozen=True, slots=True)
+class Together:
+    """Several programs at once."""
+
+    name: str
+    members: Sequence[Tool]
+
+    @contextmanager
+    def running(self) -> Iterator[list[int]]:
+        with ExitStack() as stack:
+            yield [pid for member in self.members for pid in stack.enter_context(member.running())]
+
+
+Subject = Agent | Tool | Together
+
+
+@contextmanager
+def left_out(subject: Subject, absent: dict[str, str]) -> Iterator[None]:
+    """A peer that does not run here is left out with its reason; the agent has to run."""
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        if isinstance(subject, Agent):
+            raise
+        absent[subject.name] = (str(error).strip().splitlines() or ["unknown"])[-1]
+
+
+class Peers:
+    """The programs of others.  `cache`: where the header tree for BCC's lies."""
+
+    def __init__(self, cache: Path) -> None:
+        self._tree = str(cached_tree(cache, Btf.load(), None, os.uname().release))
+
+    def bcc(self, name: str, *arguments: str) -> Tool:
+        """One of BCC's own tools, which compiles against our header tree."""
+        command = (f"/usr/sbin/{name}-bpfcc", *arguments)
+        return Tool(f"BCC {name}", command, {"BCC_KERNEL_SOURCE": self._tree}, self._tree)
+
+    def libbpf_tools(self, name: str, *arguments: str) -> Tool:
+        return Tool(f"libbpf-tools {name}", (f"/usr/sbin/{name}", *arguments))
+
+    def bpftrace(self, name: str) -> Tool:
+        """A script of peers/, or else one of the package's.  It speaks before it is attached."""
+        own, packaged = SCRIPTS / f"{name}.bt", Path(f"/usr/sbin/{name}.bt")
+        return Tool(f"bpftrace {name}", ("bpftrace", str(own if own.exists() else packaged)), settle_s=1.0)

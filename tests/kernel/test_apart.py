@@ -1,0 +1,50 @@
+"""What a child does for us: the answer comes back, nothing else does."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from chainbench_agent.errors import LayoutError, SetupError
+from chainbench_agent.kernel.apart import apart
+
+
+def descriptors():
+    return sorted(path.name for path in Path("/proc/self/fd").iterdir())
+
+
+def test_the_answer_comes_back():
+    """However large it is."""
+    assert apart(lambda: {"text": "x" * 1_000_003, "numbers": (2, 3)}) == {"text": "x" * 1_000_003, "numbers": (2, 3)}
+
+
+def test_it_is_done_in_another_process():
+    """What the work changes here stays unchanged."""
+    changed = []
+
+    pid = apart(lambda: changed.append("in the child") or os.getpid())
+
+    assert pid != os.getpid()
+    assert changed == []
+
+
+def test_its_error_is_raised_here():
+    """With its class and its sentence."""
+
+    def fail():
+        raise LayoutError("a member lies elsewhere")
+
+    with pytest.raises(LayoutError, match="a member lies elsewhere"):
+        apart(fail)
+
+
+def test_a_child_that_dies_is_a_reason():
+    """And nothing is left of it."""
+    before = descriptors()
+
+    with pytest.raises(SetupError, match="died"):
+        apart(lambda: os.kill(os.getpid(), 9))
+
+    assert descriptors() == before
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)

@@ -1,6 +1,6 @@
 """Where runs are kept.  What a store is: base.py; both databases: sql.py; how their tables came to be: schema.py.
 
-SQLAlchemy is imported where a database is opened, and that is in the worker: the master needs none of its 13 MB.
+SQLAlchemy is imported where a database is opened, and that is in the worker: the master needs none of its 12 MB.
 """
 
 # ruff: noqa: PLC0415 - see above

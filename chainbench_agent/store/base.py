@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from typing import Any, Literal, Protocol
 
@@ -44,6 +44,11 @@ class Summary:
             source=source,
             failure=failure,
         )
+
+    def flat(self) -> dict[str, Any]:
+        """Each field, and each label beside them."""
+        values = {one.name: getattr(self, one.name) for one in fields(self)}  # asdict would copy all of it
+        return {**values.pop("labels").model_dump(), **values}
 
 
 @dataclass(frozen=True, slots=True)

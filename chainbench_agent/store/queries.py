@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -34,10 +33,8 @@ def upsert(insert: MakeInsert, run: StoredRun) -> Executable:
 
 def columns(run: StoredRun) -> dict[str, Any]:
     """Column → value."""
-    summary = asdict(run.summary)
-    labels = summary.pop("labels").model_dump()
     printable = run.summary.failure.replace("\0", "").encode(errors="replace").decode()  # a file name may be anything
-    return {**summary, **labels, "failure": printable, "environment": run.environment, "evidence": run.evidence}
+    return {**run.summary.flat(), "failure": printable, "environment": run.environment, "evidence": run.evidence}
 
 
 def page(query: Query) -> Select[Any]:
@@ -49,7 +46,7 @@ def page(query: Query) -> Select[Any]:
 
 
 def summary(row: Row[Any]) -> Summary:
-    values = {column.name: row._mapping[column] for column in SUMMARY}  # noqa: SLF001 - its documented name
+    values = {column.name: getattr(row, column.name) for column in SUMMARY}
     return Summary(labels=Labels(**{name: values.pop(name) for name in Labels.model_fields}), **values)
 
 

@@ -7,7 +7,6 @@ wild expect; but one that would change what is measured is refused where this ve
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -220,5 +219,4 @@ class KeptRun(RunSummary):
 
 
 def _flat(run: Summary) -> dict[str, Any]:
-    values = asdict(run)
-    return {**values.pop("labels").model_dump(), **values, "source": run.source or None, "failure": run.failure or None}
+    return {**run.flat(), "source": run.source or None, "failure": run.failure or None}

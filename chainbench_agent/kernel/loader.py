@@ -7,7 +7,6 @@ socket pair, the descriptors as SCM_RIGHTS.
 
 from __future__ import annotations
 
-import json
 import os
 import socket
 import subprocess
@@ -19,8 +18,8 @@ from typing import Any, Self
 
 from chainbench_agent.errors import LayoutError, LoaderError, SetupError
 from chainbench_agent.headers.offset_checks import read_offset
+from chainbench_agent.kernel.channel import receive, send
 
-_FDS_PER_MESSAGE = 250  # the kernel's SCM_MAX_FD is 253
 _TIMEOUT_S = 300  # LLVM needs a second, and a minute where a busy machine emulates another
 _CFLAGS = [
     # BCC optimises what clang hands over, so clang need not as well, and nobody reads debugging information: this
@@ -67,34 +66,43 @@ class Loaded:
 
 
 def load(request: Request) -> Loaded:
-    """Compile and load in a child.
+    """Compile and load in a child; raises what `Loader.load` does."""
+    with Loader() as loader:
+        return loader.load(request)
 
-    Raises SetupError where BCC is missing, LayoutError if the generated code reads a member elsewhere than BTF says,
-    LoaderError with clang's own words if the unit does not compile.
-    """
-    ours, theirs = socket.socketpair()
-    environment = os.environ | {"BCC_KERNEL_SOURCE": request.header_tree}
-    # BCC looks for headers in the working directory first: in the tree, nothing can come before the tree.
-    command = [sys.executable, "-P", "-m", __name__, str(theirs.fileno())]
-    with (
-        ours,
-        tempfile.TemporaryFile() as stderr,
-        subprocess.Popen(
-            command, pass_fds=[theirs.fileno()], env=environment, cwd=request.header_tree, stderr=stderr
-        ) as child,
-    ):
-        theirs.close()
-        ours.settimeout(_TIMEOUT_S)
+
+class Loader:
+    """A child for one request.  It imports BCC at once, while the request is still being made."""
+
+    def __enter__(self) -> Self:
+        self._ours, theirs = socket.socketpair()
+        self._stderr = tempfile.TemporaryFile()  # closed at exit
+        command = [sys.executable, "-P", "-m", __name__, str(theirs.fileno())]
+        with theirs:
+            self._child = subprocess.Popen(command, pass_fds=[theirs.fileno()], stderr=self._stderr)
+        self._ours.settimeout(_TIMEOUT_S)
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        self._ours.close()  # a child that was not asked sees this and ends
+        self._child.wait()
+        self._stderr.close()
+
+    def load(self, request: Request) -> Loaded:
+        """Raises SetupError where BCC is missing, LoaderError with clang's own words if the unit does not compile.
+
+        LayoutError if the generated code reads a member elsewhere than BTF says.
+        """
         try:
-            _send(ours, asdict(request))
-            answer, fds = _receive(ours)
+            send(self._ours, asdict(request))
+            answer, fds = receive(self._ours)
         except (OSError, ValueError):
-            child.kill()
-            child.wait()
-            stderr.seek(0)
-            words = stderr.read().decode(errors="replace").strip()[-2000:]
-            raise LoaderError(f"the BPF loader died without an answer: {words or child.returncode}") from None
-    return _loaded(answer, fds)
+            self._child.kill()
+            self._child.wait()
+            self._stderr.seek(0)
+            words = self._stderr.read().decode(errors="replace").strip()[-2000:]
+            raise LoaderError(f"the BPF loader died without an answer: {words or self._child.returncode}") from None
+        return _loaded(answer, fds)
 
 
 def _loaded(answer: dict[str, Any], fds: list[int]) -> Loaded:
@@ -116,47 +124,32 @@ def _loaded(answer: dict[str, Any], fds: list[int]) -> Loaded:
     )
 
 
-def _send(channel: socket.socket, message: dict[str, Any], fds: tuple[int, ...] = ()) -> None:
-    data = json.dumps(message | {"fds": len(fds)}).encode()
-    channel.sendall(len(data).to_bytes(8, "little") + data)
-    for start in range(0, len(fds), _FDS_PER_MESSAGE):
-        socket.send_fds(channel, [b"\0"], fds[start : start + _FDS_PER_MESSAGE])
-
-
-def _receive(channel: socket.socket) -> tuple[dict[str, Any], list[int]]:
-    def exactly(count: int) -> bytes:
-        data = bytearray()
-        while len(data) < count:
-            piece = channel.recv(count - len(data))
-            if not piece:
-                raise OSError("closed")
-            data += piece
-        return bytes(data)
-
-    message = json.loads(exactly(int.from_bytes(exactly(8), "little")))
-    fds: list[int] = []
-    while len(fds) < message["fds"]:
-        data, received, _flags, _address = socket.recv_fds(channel, 1, _FDS_PER_MESSAGE)
-        if not data:
-            raise OSError("closed")
-        fds += received
-    return message, fds
-
-
 def main(channel_fd: int) -> None:
     """The child: answer one request, then exit; the kernel keeps what the daemon now holds."""
     with socket.socket(fileno=channel_fd) as channel:
-        message, _ = _receive(channel)
+        try:
+            import bcc  # noqa: PLC0415 - only here, see the top of the file
+
+            bcc.BPF  # noqa: B018 - PyPI's bcc is another program
+        except (ImportError, AttributeError) as error:
+            receive(channel)
+            send(channel, {"no_bcc": f"cannot import Debian's bcc ({error}); apt install python3-bpfcc"})
+            return
+        try:
+            message, _ = receive(channel)
+        except OSError:
+            return  # nobody asks
         del message["fds"]
         answer, fds = _compile_and_load(Request(**message))
-        _send(channel, answer, fds)
+        send(channel, answer, fds)
 
 
 def _compile_and_load(request: Request) -> tuple[dict[str, Any], tuple[int, ...]]:
-    try:
-        from bcc import BPF, __version__  # noqa: PLC0415 - only here, see the top of the file
-    except ImportError as error:
-        return {"no_bcc": f"cannot import Debian's bcc ({error}); apt install python3-bpfcc"}, ()
+    from bcc import BPF, __version__  # noqa: PLC0415 - only here, see the top of the file
+
+    # BCC looks for headers in the working directory first: in the tree, nothing can come before the tree.
+    os.chdir(request.header_tree)
+    os.environ["BCC_KERNEL_SOURCE"] = request.header_tree
     # Attach nothing by name: each hook is attached by the daemon, one by one.
     BPF._trace_autoload = lambda _self: None  # noqa: SLF001 - there is no public switch
     with _Stderr() as words:

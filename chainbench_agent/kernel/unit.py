@@ -19,7 +19,7 @@ from chainbench_agent.kernel.counters import available
 from chainbench_agent.kernel.facts import FACTS
 from chainbench_agent.kernel.fuse import TASK_RECORDS, Unit, fuse
 from chainbench_agent.kernel.interrupts import preempt_count
-from chainbench_agent.kernel.loader import Loaded, Request, load
+from chainbench_agent.kernel.loader import Loaded, Loader, Request
 from chainbench_agent.kernel.sources import eligible, wanted
 from chainbench_agent.spec import Hook, Module, Source
 
@@ -69,10 +69,11 @@ def load_unit(
     modules, hooks = tuple(modules), tuple(hooks)
 
     def attempt(chosen: tuple[Module, ...]) -> LoadedUnit:
-        ready = apart(lambda: _prepare(chosen, hooks, cache_dir, options))
-        if ready.tree.parent != cache_dir:  # a temporary one
-            atexit.register(shutil.rmtree, ready.tree, ignore_errors=True)
-        loaded = load(ready.request)
+        with Loader() as loader:
+            ready = apart(lambda: _prepare(chosen, hooks, cache_dir, options))
+            if ready.tree.parent != cache_dir:  # a temporary one
+                atexit.register(shutil.rmtree, ready.tree, ignore_errors=True)
+            loaded = loader.load(ready.request)
         return LoadedUnit(
             ready.unit, loaded, ready.tree, chosen, ready.absent_hooks, facts=ready.facts, counters=ready.counters
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from chainbench_agent.errors import LayoutError, LoaderError, SetupError
-from chainbench_agent.kernel import loader
+from chainbench_agent.kernel import channel, loader
 from chainbench_agent.kernel.loader import MapFd, Request, load
 
 FAKE_BCC = """
@@ -203,8 +203,8 @@ def test_any_number_of_descriptors(count):
     here, there = socket.socketpair()
     ends = [os.open(path, os.O_RDONLY) for path in ("/dev/null", "/dev/zero")]
     with here, there:
-        loader._send(here, {"a": "é" * 1000}, tuple(ends[i % 2] for i in range(count)))
-        message, fds = loader._receive(there)
+        channel.send(here, {"a": "é" * 1000}, tuple(ends[i % 2] for i in range(count)))
+        message, fds = channel.receive(there)
     found = [target(fd) for fd in fds]
     for fd in (*ends, *fds):
         os.close(fd)
@@ -220,7 +220,7 @@ def test_a_channel_that_closes_early():
         here.sendall((100).to_bytes(8, "little") + b"{")
         here.close()
         with pytest.raises(OSError, match="closed"):
-            loader._receive(there)
+            channel.receive(there)
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,12 @@
 """The unit that is written for a tiny catalogue: one program per hook and source, each handler called from there."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from chainbench_agent.kernel import fuse as fuse_module
-from chainbench_agent.kernel.entries import Program
+from chainbench_agent.kernel.entries import Program, entry
 from chainbench_agent.kernel.fuse import fuse, handlers
 from chainbench_agent.probes import DIRECTORY, FIELDS
 from chainbench_agent.spec import (
@@ -23,6 +24,8 @@ from chainbench_agent.spec import (
     kprobe,
     kretprobe,
     raw_tracepoint,
+    uprobe,
+    uretprobe,
 )
 
 BORN = Hook("born", ("struct task_struct *parent",), (raw_tracepoint("sched_process_fork"),))
@@ -226,6 +229,28 @@ def test_arguments_in_registers():
     assert "cb_entered" not in unit.maps
 
 
+def test_functions_of_user_space():
+    """By their registers, as a kprobe; at the return there is the result, and no second program that keeps more."""
+    hooks = (
+        Hook("wants", ("unsigned long mutex", "unsigned long at"), (uprobe("lock/timedlock", 0, "cb_called_at(ctx)"),)),
+        Hook("answers", ("int answer",), (uretprobe("lock/timedlock"),)),
+    )
+    wants, answers = (Program(f"cb_{hook.name}_0", hook.name, hook.sources[0]) for hook in hooks)
+
+    assert [wants.parts, answers.parts] == [(wants,), (answers,)]
+    text = entry(wants, hooks[0], frozenset())
+    assert "// uprobe:lock/timedlock\nint cb_wants_0(struct pt_regs *ctx)" in text
+    assert "unsigned long mutex = (unsigned long)PT_REGS_PARM1(ctx);" in text
+    assert "unsigned long at = (unsigned long)cb_called_at(ctx);" in text
+    assert "int answer = (int)PT_REGS_RC(ctx);" in entry(answers, hooks[1], frozenset())
+
+
+def test_a_return_that_needs_no_argument():
+    """What is known without the function's arguments is no reason to keep them."""
+    for source, parts in ((kretprobe("down", "NULL"), 1), (kretprobe("down", RESULT), 1), (kretprobe("down", 0), 2)):
+        assert len(Program("cb_left_0", "left", source).parts) == parts
+
+
 def test_arguments_at_the_return():
     """Fetched where the function is entered, whether a run is on or not, and taken from there, by the same number."""
     unit = from_kprobes(kretprobe("vfs_read", "file_of(iocb)", RESULT, own=("struct kiocb *iocb",)))
@@ -348,6 +373,21 @@ def test_the_values_of_a_module():
         "};\n"
         "BPF_PERCPU_ARRAY(cb_files, struct cb_files, 1);\n"
     ) in fused(FILES).text
+
+
+@pytest.mark.parametrize(("sources", "entries"), [((raw_tracepoint("sched_fork"),), (77, 5)), ((), (1, 1))])
+def test_the_maps_of_an_option(sources, entries):
+    """They take no memory where the option is not loaded; the others are as they were."""
+    option = "files:order"
+    metrics = tuple(replace(m, option=option) if isinstance(m, Keyed) else m for m in FILES.metrics)
+    scratch = (replace(FILES.scratch[0], option=option), FILES.scratch[1])
+    module = replace(FILES, metrics=metrics, scratch=scratch, options=("order",))
+    hooks = [replace(hook, option=option) if hook is FORK else hook for hook in HOOKS]
+    unit = fuse([module], hooks, lambda hook: sources if hook.option else hook.sources, lambda _field: False)
+
+    sizes = dict(re.findall(r"#define FILES_(\w+)_ENTRIES (\d+)", unit.text))
+    by_task, pending = map(str, entries)
+    assert sizes == {"BY_SIZE": "12", "BY_TASK": by_task, "PENDING": pending, "NTH": "3"}
 
 
 def test_the_record_of_a_process():

@@ -54,7 +54,11 @@ struct locks_edge {
 	u8 pad[4];
 };
 BPF_TABLE("hash", struct locks_edge_key, struct locks_edge, locks_edges, LOCKS_EDGES_ENTRIES);
-BPF_STACK_TRACE(locks_stacks, LOCKS_STACKS_ENTRIES);
+// Deeper than where the kernel blocks: what of a program locks is often far down.
+struct locks_frames {
+	u64 address[64];
+};
+BPF_TABLE("stacktrace", int, struct locks_frames, locks_stacks, LOCKS_STACKS_ENTRIES);
 
 #define LOCKS_USER_STACK (1 << 8) // BPF_F_USER_STACK
 

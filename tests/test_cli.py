@@ -54,7 +54,7 @@ def test_a_flag_takes_no_value(run, served, monkeypatch, said, errors):
     result = run("serve", *said)
 
     assert result.exit_code == 0, result.output
-    ((settings, _),) = served
+    ((settings, *_),) = served
     assert settings.syscall_errors is errors
 
 

@@ -6,13 +6,12 @@ import pytest
 
 from chainbench_agent import collector as collectors
 from chainbench_agent.collector import mock
-from chainbench_agent.collector.base import not_asked_for
 from chainbench_agent.collector.mock import MockCollector
 from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.evidence.model import Run, Target
 from chainbench_agent.plan import Plan
-from chainbench_agent.probes import CATALOG, HOOKS
+from chainbench_agent.probes import CATALOG
 from chainbench_agent.settings import load_settings
 from chainbench_agent.spec import Counter, Distribution, Hook, Keyed, Module, Table
 
@@ -35,11 +34,6 @@ def run(duration_ms=1000.0, run_id="1", commit="abc123"):
     )
 
 
-def options_of(module):
-    """The keys that are in a run only if it asks for an option."""
-    return set(not_asked_for(module, {hook.name: hook for hook in HOOKS}, ()))
-
-
 @pytest.fixture
 def collector():
     return MockCollector(REASON, "run it as root", CATALOG, {"kernel": "6.1"})
@@ -51,7 +45,7 @@ def test_marked_as_mock_everywhere(collector):
     assert (evidence["available"], evidence["source"], evidence["reason"]) == (False, "mock", REASON)
     for module in CATALOG:
         sources = evidence[module.section_key]["sources"]
-        assert set(sources) == {reported_key(metric) for metric in module.reported} - options_of(module)
+        assert set(sources) == {reported_key(metric) for metric in module.reported}
         assert set(sources.values()) == {"mock"}
 
 
@@ -102,7 +96,7 @@ def test_every_reported_metric_of_the_catalogue_is_there(collector):
     for module in CATALOG:
         section = evidence.sections[module.section_key]
         inlined = {"latency_us", *(m.name for m in module.reported if getattr(m, "inline", False))}
-        assert {reported_key(metric) for metric in module.reported} - inlined - options_of(module) <= section.keys()
+        assert {reported_key(metric) for metric in module.reported} - inlined <= section.keys()
 
 
 def test_histograms_add_up(collector):

@@ -120,7 +120,7 @@ def _fitting(hooks: Iterable[Hook], btf: Btf, options: Collection[str]) -> dict[
 
 
 def _needed(sources: list[Source]) -> list[Source]:
-    """Up to the first raw tracepoint: one that this kernel has attaches, so what follows is not compiled."""
+    """Up to the first raw tracepoint: one that this kernel has attaches, so nothing behind it is compiled."""
     raw = (place for place, source in enumerate(sources, 1) if source.kind == "raw_tracepoint")
     return sources[: next(raw, None)]
 

@@ -7,6 +7,7 @@ from flask import Flask
 from chainbench_agent.runs import Runs
 from chainbench_agent.web import problems
 from chainbench_agent.web.api import Api, Metrics
+from chainbench_agent.web.run_routes import RunRoutes
 
 LONGEST_BODY = 64 * 1024
 """The largest sensible body is under 2 KiB."""
@@ -20,4 +21,5 @@ def create_app(runs: Runs, metrics: Metrics, sample_interval: int = 1) -> Flask:
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     problems.install(app)
     Api(runs, metrics, sample_interval).add_to(app)
+    RunRoutes(runs).add_to(app)
     return app

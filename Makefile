@@ -3,10 +3,10 @@ export PYTHONNOUSERSITE = 1
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL = help
-.PHONY: help setup run demo test vm-test check support lint wheel clean
+.PHONY: help setup run demo test vm-test check support lint wheel install uninstall clean
 
 help:     ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-8s  %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s  %s\n", $$1, $$2 }' Makefile
 
 setup:    ## make .venv; install BCC and bpftool where apt may
 	@scripts/setup
@@ -40,6 +40,12 @@ lint: setup      ## formatters, linters and types; changes nothing
 wheel: setup     ## dist/*.whl, probes included
 	@rm -rf build  # setuptools would put files of earlier builds into the wheel
 	.venv/bin/python -m build --wheel --no-isolation
+
+install:         ## the agent as a systemd service: PREFIX=/usr/local, DESTDIR to stage
+	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" SYSCONFDIR="$(SYSCONFDIR)" scripts/install install
+
+uninstall:       ## all of that away, but for its settings and state
+	@PREFIX="$(PREFIX)" DESTDIR="$(DESTDIR)" SYSCONFDIR="$(SYSCONFDIR)" scripts/install uninstall
 
 clean:           ## remove what was made here, .venv included
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

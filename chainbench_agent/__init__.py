@@ -1,6 +1,6 @@
 """Kernel-level evidence for benchmarks.
 
-     POST /start /stop /report        GET /status /report          GET /metrics
+     POST /start /stop /report     GET /status /report /runs     GET /metrics
             │                               ▲                            ▲
     ┌───────▼───────────────────────────────┴────────────────────────────┴───────────────┐
     │ server, web     gunicorn and Flask: one route is one call into runs                │
@@ -8,11 +8,12 @@
     │ runs            one run at a time: idle → starting → running → stopping → idle     │
     ├────────────────────────────────────────────────────────────────────────────────────┤
     │ collector       two samples make a run: measured (ebpf) or made up (mock)          │
-    ├───────────────────────────────────────────────────┬────────────────────────────────┤
-    │ kernel     compile, load, attach, read maps (BCC) │ export   Prometheus, Markdown  │
-    ├───────────────────────────────────────────────────┤                                │
-    │ headers    the kernel's declarations, from BTF    │                                │
-    ├───────────────────────────────────────────────────┴────────────────────────────────┤
+    ├──────────────────────────────────────────┬────────────────────┬────────────────────┤
+    │ kernel     compile, load, attach, read   │ export             │ store              │
+    │            maps (BCC)                    │ Prometheus,        │ runs, in SQLite or │
+    ├──────────────────────────────────────────┤ Markdown           │ PostgreSQL         │
+    │ headers    the kernel's declarations     │                    │                    │
+    ├──────────────────────────────────────────┴────────────────────┴────────────────────┤
     │ evidence        Sample + Sample → Evidence   (pure: no I/O, no clock)              │
     ├────────────────────────────────────────────────────────────────────────────────────┤
     │ probes          runqlat.c + runqlat.py, …: handlers beside their declarations      │
@@ -21,6 +22,7 @@
     └────────────────────────────────────────────────────────────────────────────────────┘
         a module imports only from rows below its own; rows side by side do not know each other
 
-One run, in the order in which to read: web.api → runs.Runs → collector.ebpf → kernel.machine → evidence.build.
+One run, in the order in which to read: web.api → runs.Runs → collector.ebpf → kernel.machine → evidence.build,
+and then archive → store.sql.
 Loading, once: kernel.unit → kernel.sources, kernel.fuse, headers, kernel.loader.
 """

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from chainbench_agent.collector.base import CollectorStatus
 from chainbench_agent.evidence.model import Labels, Run
 from chainbench_agent.plan import EVERYTHING, Plan
+from chainbench_agent.store.base import StoreStatus
 
-EndedBy = Literal["stop", "shutdown", "max_duration", "target_gone", "running"]
+Phase = Literal["idle", "starting", "running", "stopping"]
+EndedBy = Literal["stop", "shutdown", "max_duration", "target_gone", "start_failed", "running"]
 
 MAX_DURATION_S = 3600.0
 """How long a run lasts at most, unless its start says otherwise."""
@@ -58,8 +61,23 @@ class Active:
 
 
 def new_id(now: datetime) -> str:
-    """Sorts by time; the random end keeps ids apart when the clock is set back."""
-    return f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}Z-{secrets.token_hex(2)}"
+    """Sorts by time; the random end keeps ids apart when the clock is set back, and those of a fleet in one store."""
+    return f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}Z-{secrets.token_hex(4)}"
+
+
+@dataclass(frozen=True, slots=True)
+class RunsStatus:
+    """`active` is None when idle; `elapsed_ms` is 0.0 until collecting has begun.
+
+    `failure` says why the last run could not start or stop, until one starts.
+    """
+
+    phase: Phase
+    active: Active | None
+    elapsed_ms: float
+    failure: str
+    collector: CollectorStatus
+    store: StoreStatus
 
 
 class Watch:
@@ -70,6 +88,13 @@ class Watch:
         self._max_duration_s = max_duration_s
         self._gone = gone
         self._gone_since_ns: int | None = None
+
+    def why_ended(self, clock: Callable[[], int], is_over: Callable[[float], bool]) -> EndedBy | None:
+        """Look until there is a reason to end the run; None if it `is_over` (asked with a time to wait) before."""
+        while not is_over(self.pause_s(clock())):
+            if reason := self.why_end(clock()):
+                return reason
+        return None
 
     def pause_s(self, now_ns: int) -> float:
         """How long to wait before looking again."""

@@ -55,7 +55,7 @@ def serve(config: str | None, **given: str | bool | None) -> None:
     from chainbench_agent import server
     from chainbench_agent.collector import open_collector
 
-    server.serve(load_settings(config, **given), open_collector)
+    server.serve(load_settings(config, **given), open_collector, lambda: load_settings(config, **given))
 
 
 @main.command()

@@ -46,7 +46,7 @@ def running_agent() -> Iterator[str]:
     """An agent of our own, on a free port; its URL."""
     with tempfile.TemporaryFile("w+") as its_log:
         port = free_port()
-        serve = ["serve", "--host", "127.0.0.1", "--port", str(port)]
+        serve = ["serve", "--host", "127.0.0.1", "--port", str(port), "--store", "none"]
         agent = subprocess.Popen([sys.executable, "-m", "chainbench_agent", *serve], stderr=its_log)
         try:
             url = f"http://127.0.0.1:{port}"

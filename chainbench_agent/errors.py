@@ -4,9 +4,11 @@ AgentError
 ├── SetupError           this host cannot run eBPF collection; the mock backend takes over
 │   ├── LoaderError      the unit did not compile or load
 │   └── LayoutError      the header tree disagrees with the kernel's BTF; never used
+├── StoreError           runs cannot be kept, or read: why, and what would help
 ├── RunError             a request does not fit the state of the runs
 │   ├── RunActive        /start while a run is on
-│   └── NoRun            /stop or /report without one
+│   ├── NoRun            /stop or /report without one
+│   └── UnknownRun       no such run is kept
 └── InputError           a request that cannot be understood; names the field
 """
 
@@ -29,6 +31,10 @@ class LayoutError(SetupError):
     """A member lies elsewhere in the generated code than in the kernel's BTF."""
 
 
+class StoreError(AgentError):
+    """The store cannot be used.  No run ends of this: it goes on, and says that it is not kept."""
+
+
 class RunError(AgentError):
     """The request is understood, but does not fit what is going on."""
 
@@ -39,6 +45,10 @@ class RunActive(RunError):  # noqa: N818 - reads as a state, as the HTTP answer 
 
 class NoRun(RunError):  # noqa: N818 - see RunActive
     """There is no run to stop or to report on."""
+
+
+class UnknownRun(RunError):  # noqa: N818 - see RunActive
+    """No run of that id is kept: there never was one, or it has been deleted."""
 
 
 class InputError(AgentError):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
 
 from chainbench_agent.evidence.model import Evidence, Labels
 from chainbench_agent.evidence.report import Report
+from chainbench_agent.evidence.totals import Totals
 
 Result = Literal["finished", "failed", "interrupted"]
 
@@ -32,6 +33,8 @@ class Memory:
         self._reports: dict[Labels, Report] = {}
         self.latest: Evidence | None = None
         """The evidence that came last."""
+        self.totals = Totals()
+        """Of all runs, also those that are not remembered any more."""
 
     def ended(self, labels: Labels, result: Result, evidence: Evidence | None) -> None:
         """Count a run.  One without evidence leaves that of the run before."""
@@ -39,6 +42,22 @@ class Memory:
         kept = Kept(labels, evidence or before.evidence, before.results + Counter[str]([result]))
         self._put(self._kept, labels, kept)
         self.latest = evidence or self.latest
+        self.totals = self.totals.plus(evidence)
+
+    def restored(self, evidence: Evidence) -> None:
+        """What a run measured before this process began; the newest comes last.  It is not counted."""
+        labels = Labels(**evidence.run.model_dump(include=set(Labels.model_fields)))
+        self._put(self._kept, labels, Kept(labels, evidence))
+        self.latest = evidence
+
+    def forget(self, run_id: str) -> None:
+        """Drop the evidence of a run that was deleted; if it was the latest, that is now the newest one left."""
+        for labels, kept in self._kept.items():
+            if kept.evidence and kept.evidence.run.id == run_id:
+                self._kept[labels] = replace(kept, evidence=None)
+        if self.latest and self.latest.run.id == run_id:
+            left = [kept.evidence for kept in self._kept.values() if kept.evidence]
+            self.latest = max(left, key=lambda evidence: evidence.run.id, default=None)
 
     def how_the_last_ended(self) -> str:
         """For a `/stop` that comes too late; empty if the last run was stopped, or there was none."""

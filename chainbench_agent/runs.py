@@ -12,21 +12,20 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Literal
 
-from chainbench_agent.active import MAX_DURATION_S, Active, EndedBy, Watch, new_id
-from chainbench_agent.collector.base import Collector, CollectorStatus
+from chainbench_agent.active import MAX_DURATION_S, Active, EndedBy, Phase, RunsStatus, Watch, new_id
+from chainbench_agent.archive import Archive
+from chainbench_agent.collector.base import Collector
 from chainbench_agent.collector.shared import SharedCollector
 from chainbench_agent.errors import AgentError, InputError, NoRun, RunActive
 from chainbench_agent.evidence.model import Evidence, Labels, Run, Target
 from chainbench_agent.evidence.report import Report
-from chainbench_agent.kept import Kept, Memory, Result
+from chainbench_agent.evidence.totals import Totals
+from chainbench_agent.kept import Kept, Result
 from chainbench_agent.kernel.namespaces import Peer
 from chainbench_agent.plan import EVERYTHING, Plan
-
-Phase = Literal["idle", "starting", "running", "stopping"]
 
 SETTLE_S = 4.0
 """How long a shutdown waits for a start under way, and then for a stop; server.py allows more than both."""
@@ -34,33 +33,20 @@ SETTLE_S = 4.0
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True)
-class RunsStatus:
-    """`active` is None when idle; `elapsed_ms` is 0.0 until collecting has begun.
-
-    `failure` says why the last run could not start or stop, until one starts.
-    """
-
-    phase: Phase
-    active: Active | None
-    elapsed_ms: float
-    failure: str
-    collector: CollectorStatus
-
-
 class Runs:
-    """The runs of one collector, from any number of threads.  Remembers the last `max_kept` label sets."""
+    """The runs of one collector, from any number of threads."""
 
     def __init__(
         self,
         collector: Collector,
         machine: str,
         *,
-        max_kept: int = 100,
+        archive: Archive | None = None,
         clock: Callable[[], int] = time.monotonic_ns,
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.machine = machine
+        self.archive = archive or Archive()
         self._collector = SharedCollector(collector)
         self._clock = clock
         self._now = now
@@ -70,7 +56,7 @@ class Runs:
         self._active: Active | None = None
         self._failure = ""
         self._closing = False
-        self._memory = Memory(max_kept)
+        self._memory = self.archive.memory
 
     # --- A run ------------------------------------------------------------------------------------
 
@@ -87,6 +73,7 @@ class Runs:
         RunActive if one is on.  InputError if there is no such target, AgentError if the collector fails; then none is.
         """
         claimed = self._claim(labels, plan)
+        self.archive.begin(self._run_until_now(claimed, "running"))  # first, so that nothing delays the answer later
         try:
             self._collector.start(target or Target(), peer, plan)
         except InputError:
@@ -94,7 +81,7 @@ class Runs:
             raise
         except Exception as error:
             log.exception("run %s could not start", claimed.id)
-            raise self._failed(claimed, f"the collector could not start: {error}") from error
+            raise self._failed(claimed, "start_failed", f"the collector could not start: {error}") from error
         active = replace(claimed, started_at=self._now(), started_ns=self._clock())
         with self._changed:
             self._phase, self._active, self._failure = "running", active, ""
@@ -102,6 +89,8 @@ class Runs:
         log.info("run %s started: %s", active.id, active.words)
         watch = Watch(active, max_duration_s, self._collector.gone)
         threading.Thread(target=self._watch, args=(active, watch), daemon=True).start()
+        if self.archive.keeps_runs:
+            threading.Thread(target=self._checkpoint, args=(active,), daemon=True).start()
         return active
 
     def stop(self, ended_by: EndedBy = "stop", only: str = "") -> Evidence:
@@ -113,10 +102,13 @@ class Runs:
         try:
             evidence = self._collector.stop(lambda: self._run_until_now(active, ended_by))
         except Exception as error:
-            log.exception("run %s could not stop; its evidence: %s", active.id, self._salvage(active, ended_by))
+            log.exception("stopping run %s failed", active.id)
             sentence = f"the collector could not stop: {error}; what it had collected is in the agent's log"
-            raise self._failed(active, sentence) from error
-        self._end(active, "interrupted" if ended_by == "shutdown" else "finished", evidence)
+            salvaged = self._collector.salvage(self._run_until_now(active, ended_by))
+            raise self._failed(active, ended_by, sentence, salvaged) from error
+        result: Result = "interrupted" if ended_by == "shutdown" else "finished"
+        self.archive.end(evidence.run, result, evidence)
+        self._end(active, result, evidence)
         log.info("run %s ended by %s after %.0f ms", active.id, ended_by, evidence.run.duration_ms)
         return evidence
 
@@ -139,10 +131,11 @@ class Runs:
 
     def status(self) -> RunsStatus:
         collector = self._collector.status()
+        store = self.archive.store.status()
         with self._changed:
             begun = self._phase in {"running", "stopping"}
-            elapsed_ms = self._elapsed_ms(self._active) if self._active and begun else 0.0
-            return RunsStatus(self._phase, self._active, elapsed_ms, self._failure, collector)
+            elapsed_ms = self._active.elapsed_ms(self._clock()) if self._active and begun else 0.0
+            return RunsStatus(self._phase, self._active, elapsed_ms, self._failure, collector, store)
 
     def current(self) -> Evidence | None:
         """The evidence so far of the run that is on; None when there is none, or it cannot be had."""
@@ -156,6 +149,11 @@ class Runs:
         """The evidence of the run that finished last."""
         with self._changed:
             return self._memory.latest
+
+    def totals(self) -> Totals:
+        """What all runs that ended add up to."""
+        with self._changed:
+            return self._memory.totals
 
     def report(self, report: Report) -> None:
         """Keep what the runner measured; it need not belong to a run."""
@@ -172,6 +170,15 @@ class Runs:
         with self._changed:
             return self._memory.kept()
 
+    def delete(self, run_id: str) -> None:
+        """Forget a run that is kept, everywhere.  UnknownRun if there is none, RunActive if it is on, StoreError."""
+        with self._changed:
+            if self._active and self._active.id == run_id:
+                raise RunActive(self._who_is_on(self._active))
+        self.archive.delete(run_id)
+        with self._changed:
+            self._memory.forget(run_id)
+
     # --- The steps --------------------------------------------------------------------------------
 
     def _claim(self, labels: Labels, plan: Plan) -> Active:
@@ -185,19 +192,26 @@ class Runs:
             return self._active
 
     def _who_is_on(self, active: Active) -> str:
-        elapsed_s = self._elapsed_ms(active) / 1000
+        elapsed_s = active.elapsed_ms(self._clock()) / 1000
         return f"run {active.id} ({active.words}) is {self._phase}, {elapsed_s:.1f} s old"
 
     def _watch(self, active: Active, watch: Watch) -> None:
         """End the run when it is due, if nobody else does."""
-        reason: EndedBy | None = None
-        while reason is None:
-            with self._changed:
-                if self._changed.wait_for(lambda: self._active is not active, watch.pause_s(self._clock())):
-                    return
-            reason = watch.why_end(self._clock())
+        reason = watch.why_ended(self._clock, lambda pause_s: self._is_over(active, pause_s))
+        if not reason:
+            return
         with suppress(AgentError):  # a `/stop` came first, or stop has logged what went wrong
             self.stop(reason, only=active.id)
+
+    def _checkpoint(self, active: Active) -> None:
+        """Keep what the run has so far, now and then, for an agent that dies in it."""
+        while not self._is_over(active, self.archive.checkpoint_s):
+            if evidence := self.current():
+                self.archive.checkpoint(evidence)
+
+    def _is_over(self, active: Active, within_s: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: self._active is not active, within_s)
 
     def _begin_stopping(self, only: str) -> Active:
         with self._changed:
@@ -208,21 +222,16 @@ class Runs:
             self._phase = "stopping"
             return self._active
 
-    def _salvage(self, active: Active, ended_by: EndedBy) -> str:
-        try:
-            run = self._run_until_now(active, ended_by)
-            return json.dumps(self._collector.evidence(run).as_json())
-        except Exception as error:  # noqa: BLE001 - a broken collector may raise anything, again
-            return f"none ({error})"
-
     def _give_up(self, active: Active) -> None:
         """The run never was."""
+        self.archive.drop(active.id)
         with self._changed:
             self._phase, self._active = "idle", None
             self._changed.notify_all()
         log.info("run %s was refused", active.id)
 
-    def _failed(self, active: Active, sentence: str) -> AgentError:
+    def _failed(self, active: Active, by: EndedBy, sentence: str, salvaged: Evidence | None = None) -> AgentError:
+        self.archive.end(self._run_until_now(active, by), "failed", salvaged, sentence)
         self._end(active, "failed", failure=sentence)
         return AgentError(sentence)
 
@@ -239,6 +248,3 @@ class Runs:
 
     def _run_until_now(self, active: Active, ended_by: EndedBy) -> Run:
         return active.run(self.machine, self._clock(), ended_by)
-
-    def _elapsed_ms(self, active: Active) -> float:
-        return active.elapsed_ms(self._clock())

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -24,12 +25,18 @@ from gunicorn.errors import HaltServer
 from gunicorn.glogging import Logger
 from gunicorn.workers.gthread import ThreadWorker
 
+from chainbench_agent.archive import Archive
 from chainbench_agent.collector.base import Collector
+from chainbench_agent.environment import environment
 from chainbench_agent.errors import AgentError, InputError
-from chainbench_agent.export.prometheus import Exporter, agent_registry
+from chainbench_agent.export.health import AgentRegistry
+from chainbench_agent.export.prometheus import Exporter
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.runs import Runs
 from chainbench_agent.settings import Settings
+from chainbench_agent.store import open_store
+from chainbench_agent.store.base import Store
+from chainbench_agent.supervisor import Supervisor
 from chainbench_agent.web.app import create_app
 from chainbench_agent.web.status import VERSION
 
@@ -38,8 +45,11 @@ OpenCollector = Callable[[Settings], Collector]
 GRACE_S = 1
 """How long a worker that ends waits for requests under way."""
 
-KILL_AFTER_S = 12
-"""How long the master waits for it: GRACE_S, twice runs.SETTLE_S, and the collector's last words."""
+KILL_AFTER_S = 15
+"""How long the master waits for it: GRACE_S, twice runs.SETTLE_S, the collector's last words, and the store's."""
+
+LOOP_S = 60
+"""How long the worker's loop, which turns every second, may take for one before it counts as hung."""
 
 MEMORY = "/dev/shm"  # noqa: S108
 """Where the worker has the file that it touches every second: on a disk that would be seen in `biolatency`."""
@@ -47,14 +57,16 @@ MEMORY = "/dev/shm"  # noqa: S108
 log = logging.getLogger(__name__)
 
 
-def serve(settings: Settings, open_collector: OpenCollector) -> None:
+def serve(settings: Settings, open_collector: OpenCollector, reload: Callable[[], Settings] | None = None) -> None:
     """Serve until SIGTERM or SIGINT, then exit with 0; with 3 if the agent cannot be built.
+
+    `reload`: the settings anew, when a service manager asks for it.
 
     Raises InputError when the address cannot be listened on.
     """
     log_to_stderr(settings.log_level)
     with listen(settings.host, settings.port) as listener:
-        master = Master(Server(settings, open_collector), listener)
+        master = Master(Server(settings, open_collector, reload), listener)
         gc.freeze()  # what the worker inherits is not collected there, which would write to, and so copy, every page
         master.run()
 
@@ -79,10 +91,15 @@ def listen(host: str, port: int) -> socket.socket:
 class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; nor have those below
     """The agent, as gunicorn's application."""
 
-    def __init__(self, settings: Settings, open_collector: OpenCollector) -> None:
+    def __init__(
+        self, settings: Settings, open_collector: OpenCollector, reload: Callable[[], Settings] | None = None
+    ) -> None:
+        self.supervisor = Supervisor()
+        self._reload = reload
         self._settings = settings
         self._open_collector = open_collector
         self._collector: Collector | None = None
+        self._store: Store | None = None
         self._runs: Runs | None = None
         super().__init__()
 
@@ -107,14 +124,32 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
         """Build the agent.  Called in the worker, which ends if this fails, and the master with it."""
         settings = self._settings
         try:
+            self._store = open_store(settings)
             self._collector = self._open_collector(settings)
         except AgentError as error:
             log.error("%s", error)  # noqa: TRY400 - a sentence for people
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
-        self._runs = runs = Runs(self._collector, settings.machine, max_kept=settings.max_kept_label_sets)
-        exporter = Exporter(CATALOG, agent_registry(VERSION, runs.status().collector.backend))
-        metrics = partial(exporter.render, runs)
-        return create_app(runs, metrics, settings.sample_interval, settings.run_probes)
+        found = self._collector.status()
+        of_a_run = partial(environment, found.details)
+        archive = Archive(self._store, of_a_run, settings.checkpoint_s, settings.max_kept_label_sets)
+        self._runs = runs = Runs(self._collector, settings.machine, archive=archive)
+        exporter = Exporter(CATALOG, AgentRegistry(VERSION, found.backend, found.details, _processes))
+        return create_app(runs, partial(exporter.render, runs), settings.sample_interval, settings.run_probes)
+
+    def read_settings_again(self) -> None:
+        """For the next worker; those that are wrong change nothing.  The socket stays the one that listens."""
+        try:
+            new = self._reload() if self._reload else self._settings
+        except AgentError as error:
+            log.error("the settings stay as they were: %s", error)  # noqa: TRY400 - a sentence for people
+            return
+        if (new.host, new.port) != (self._settings.host, self._settings.port):
+            log.warning("another host or port needs a restart")
+        self._settings = new
+
+    def responds(self) -> bool:
+        """Whether the state of the runs can be had: no thread holds its lock for ever."""
+        return self._runs is not None and bool(self._runs.status())
 
     def unload(self) -> None:
         """Finish the run that is on, and give everything back."""
@@ -122,10 +157,25 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
             self._runs.shutdown()
         if self._collector:
             self._collector.close()
+        if self._store:
+            self._store.close()
+
+
+def _processes() -> dict[str, int]:
+    """Role → pid, as the worker knows them.  The loader child has ended before anybody can ask."""
+    return {"master": os.getppid(), "worker": os.getpid()}
 
 
 class Worker(ThreadWorker):  # type: ignore[misc]
     """Ends in one way, whatever the signal: requests under way are answered, the run is finished."""
+
+    def notify(self) -> None:
+        """The loop has turned."""
+        super().notify()
+        self._turned_s = time.monotonic()
+
+    def _turns(self) -> bool:
+        return time.monotonic() - getattr(self, "_turned_s", time.monotonic()) < LOOP_S
 
     def init_signals(self) -> None:
         super().init_signals()
@@ -139,7 +189,10 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         host, port, *_ = self.sockets[0].getsockname()
         log.info("serving on http://%s:%s", f"[{host}]" if ":" in host else host, port)
         self.cfg.set("graceful_timeout", GRACE_S)  # in this process; the master waits for longer
+        self.app.supervisor.tell("READY=1", "STATUS=serving")
+        self.app.supervisor.watch(lambda: self._turns() and self.app.responds())
         super().run()
+        self.app.supervisor.tell("STATUS=finishing the run that is on")
         self.app.unload()
         logging.shutdown()
         os._exit(0)  # Python would wait for the threads, and so for any client that sends nothing
@@ -153,8 +206,16 @@ class Master(Arbiter):  # type: ignore[misc]
         self.LISTENERS = [listener]
 
     def handle_hup(self) -> None:
-        """End: the terminal is gone."""
-        self.handle_term()
+        """Read the settings again, and make a new worker, if a service manager asks; else the terminal is gone: end."""
+        if not self.app.supervisor.listens:
+            self.handle_term()
+        self.app.supervisor.tell("RELOADING=1")
+        self.app.read_settings_again()
+        self.kill_workers(signal.SIGTERM)
+
+    def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
+        self.app.supervisor.tell("STOPPING=1")
+        super().halt(reason, exit_status)
 
     def handle_ttin(self) -> None: ...
 

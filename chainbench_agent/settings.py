@@ -40,6 +40,17 @@ def default_header_cache() -> Path:
     return Path.home() / ".cache" / "chainbench_agent"
 
 
+def default_state_dir() -> Path:
+    """The directory that systemd made for this service, or else the one that is customary for this user."""
+    if systemd := os.environ.get("STATE_DIRECTORY"):
+        return Path(systemd.partition(":")[0])
+    if xdg := os.environ.get("XDG_STATE_HOME"):
+        return Path(xdg) / "chainbench_agent"
+    if os.geteuid() == 0:
+        return Path("/var/lib/chainbench_agent")
+    return Path.home() / ".local" / "state" / "chainbench_agent"
+
+
 class Settings(BaseSettings):
     """What the agent was told.  Made by `load_settings`."""
 
@@ -68,6 +79,22 @@ class Settings(BaseSettings):
     )
     max_kept_label_sets: int = Field(
         100, ge=1, le=10_000, description="How many label sets /metrics remembers; the oldest go first."
+    )
+    store: str = Field(
+        "sqlite",
+        min_length=1,
+        repr=False,  # it may hold a password
+        description="Where runs are kept: sqlite (in the state directory), sqlite:///FILE, postgresql://…, or none.",
+    )
+    state_dir: Path = Field(
+        default_factory=default_state_dir, description="The directory of the SQLite store; made if it is missing."
+    )
+    keep_runs: int = Field(10_000, ge=1, description="How many runs are kept; the oldest go first.")
+    keep_days: float = Field(
+        0, ge=0, allow_inf_nan=False, description="How many days runs are kept; 0 asks for no age."
+    )
+    checkpoint_s: float = Field(
+        5, ge=0.1, le=3600, description="How often, in seconds, the run that is on is written to the store."
     )
     header_cache: Path = Field(
         default_factory=default_header_cache, description="Where header trees made from BTF are kept."

@@ -1,8 +1,9 @@
-"""Where a bpf or vm test cannot run, it is skipped with the remedy; where it must, a skip is a failure."""
+"""A test that lacks what its mark says it needs is skipped, with the remedy; where it must run, that is a failure."""
 
 import functools
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 REQUIRED = os.environ.get("CHAINBENCH_REQUIRE_BPF") == "1"
 BTF = Path("/sys/kernel/btf/vmlinux")
+NEEDY = ("bpf", "vm", "postgresql", "mount", "strace")
 CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
 
 
@@ -33,18 +35,31 @@ def why_not_bpf() -> str | None:
     return None
 
 
+@pytest.fixture(autouse=True, scope="session")
+def no_state_outside(tmp_path_factory):
+    """No agent of a test keeps its runs where this machine's own agent does."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CHAINBENCH_STORE", "none")
+        patch.setenv("CHAINBENCH_STATE_DIR", str(tmp_path_factory.mktemp("state")))
+        yield
+
+
 def pytest_runtest_setup(item):
     if item.get_closest_marker("bpf") and (reason := why_not_bpf()):
         pytest.skip(reason)
+    if item.get_closest_marker("strace") and not shutil.which("strace"):
+        pytest.skip("strace is missing: as root, `apt-get install strace`.")
+    if item.get_closest_marker("mount") and CAP_SYS_ADMIN not in capabilities():
+        pytest.skip("This user may not mount file systems: run `make test` as root.")
 
 
 def is_required(item) -> bool:
-    return REQUIRED and any(item.get_closest_marker(name) for name in ("bpf", "vm"))
+    return REQUIRED and any(item.get_closest_marker(name) for name in NEEDY)
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # outermost: nothing makes a skip of it again
 def pytest_runtest_makereport(item):
-    """Fail a bpf or vm test that was skipped, however that came; an expected failure did run."""
+    """Fail a test in need that was skipped, however that came; an expected failure did run."""
     report = yield
     if is_required(item) and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"

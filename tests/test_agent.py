@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 import requests
+from prometheus_client.parser import text_string_to_metric_families
 
 LABELS = {"scenario": "baseline", "impl": "python", "variant": "numpy", "commit": "abc123", "dataset": "sha256hash"}
 NOBODY = 65534
+UNIT = Path(__file__).parents[1] / "systemd/chainbench-agent.service"
 UNPRIVILEGED = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all"]
 FSYNCS = """
 import os, sys
@@ -147,6 +149,43 @@ def test_what_prometheus_sees_is_the_same_run(agent, tmp_path):
     assert complaints == []
 
 
+def health(agent):
+    """(name without prefix, its labels) → value, of chainbench_agent_*."""
+    return {
+        (sample.name.removeprefix("chainbench_agent_"), frozenset(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(agent.get("/metrics").text)
+        for sample in family.samples
+        if sample.name.startswith("chainbench_agent_")
+    }
+
+
+@pytest.mark.portable
+@pytest.mark.bpf
+def test_the_agents_own_account_grows_by_each_run(agent):
+    """By the evidence's cost and loss, and not only when the run is over; both processes are measured."""
+    before = health(agent)
+    agent.post("/start", **LABELS)
+    subprocess.run(["/bin/true"], check=True)
+    during = health(agent)
+    evidence = agent.post("/stop").json()
+    after = health(agent)
+
+    assert [found["run_active", frozenset()] for found in (before, during, after)] == [0, 1, 0]
+    for program in evidence["cost"]["programs"]:
+        key = "program_runs_total", frozenset({program["hook"], program["source"]})
+        assert after[key] - before.get(key, 0) == program["runs"]
+        assert before.get(key, 0) <= during[key] <= after[key]
+    lost = sum(value for (name, _), value in after.items() if name == "lost_events_total")
+    assert (
+        lost - sum(value for (name, _), value in before.items() if name == "lost_events_total")
+        == (evidence["loss"]["total"])
+    )
+    assert {role for name, role in after if name == "process_open_fds"} == {
+        frozenset({"master"}),
+        frozenset({"worker"}),
+    }
+
+
 @pytest.mark.portable
 @pytest.mark.bpf
 def test_no_compiler_stays_in_memory(agent):
@@ -184,6 +223,39 @@ def test_one_run_after_another(agent):
             subprocess.run(["/bin/true"], check=True)
         evidence = agent.post("/stop").json()
         assert evidence["exec"]["top_commands"][0]["count"] in range(number, number + 3)
+
+
+@pytest.fixture
+def of_the_unit(tmp_path):
+    """An agent with the capabilities of systemd/chainbench-agent.service, as a user who has no others."""
+    given = re.search(r"^AmbientCapabilities=(.*)", UNIT.read_text(), re.MULTILINE)[1].split()
+    some = ",".join(["-all", *(f"+{name.removeprefix('CAP_').lower()}" for name in given)])
+    for directory in (tmp_path, *tmp_path.parents):
+        if directory.stat().st_uid == os.geteuid() and str(directory) != "/":
+            directory.chmod(directory.stat().st_mode | 0o755)
+    tmp_path.chmod(0o777)
+    user = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs"]
+    agent = Agent(tmp_path, [*user, f"--bounding-set={some}", f"--inh-caps={some}", f"--ambient-caps={some}"])
+    yield agent
+    assert agent.end() == 0
+
+
+@pytest.mark.bpf
+def test_the_units_capabilities_are_enough(of_the_unit, tmp_path):
+    """All that root measures, exactly, and functions by name; but for the cost, which says why it is not there."""
+    _, evidence = round_trip(of_the_unit, tmp_path)
+
+    assert evidence["source"] == "ebpf"
+    assert next(c["count"] for c in evidence["exec"]["top_commands"] if c["command"] == "true") == 53
+    assert evidence["syscall_counts"]["fsync"] == 24
+    functions = [found["reason"] for found in evidence["offcpu"]["top_reasons"]]
+    assert any(
+        re.fullmatch(r"do_wait|pipe_read|anon_pipe_read|do_nanosleep|futex_do_wait|io_schedule", f) for f in functions
+    )
+    states = {name: module["state"] for name, module in of_the_unit.get("/status").json()["modules"].items()}
+    assert "down" not in states.values()
+    assert "cost" not in evidence
+    assert "bpf_stats_enabled=1" in evidence["unavailable"]["cost"]
 
 
 def test_without_privileges_it_says_so(mocking, tmp_path):

@@ -38,7 +38,8 @@ def test_serve_takes_every_setting(run, served, tmp_path):
                  "--sample-interval", "10")  # fmt: skip
 
     assert result.exit_code == 0, result.output
-    ((settings, opener),) = served
+    ((settings, opener, again),) = served
+    assert again().model_dump() == settings.model_dump()
     assert (settings.port, settings.probes, settings.backend) == (9191, ("cpu", "exec"), "mock")
     assert (settings.machine, settings.sample_interval) == ("from the file", 10)
     assert opener is open_collector
@@ -53,7 +54,7 @@ def test_a_flag_takes_no_value(run, served, monkeypatch, said, errors):
     result = run("serve", *said)
 
     assert result.exit_code == 0, result.output
-    ((settings, _),) = served
+    ((settings, _, _),) = served
     assert settings.syscall_errors is errors
 
 

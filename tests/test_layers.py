@@ -16,11 +16,11 @@ ROWS = (
     ({"probes"},),
     ({"evidence"},),
     ({"headers"},),
-    ({"kernel"}, {"export"}),
+    ({"kernel"}, {"export"}, {"store"}),
     ({"collector"},),
-    ({"runs", "active", "kept"},),
+    ({"runs", "active", "archive", "environment", "kept"},),
     ({"web"},),
-    ({"server", "doctor", "probes_check", "demo", "demo_table", "demo_workload", "cli", "__main__"},),
+    ({"server", "supervisor", "doctor", "probes_check", "demo", "demo_table", "demo_workload", "cli", "__main__"},),
 )
 """From the bottom up.  What stands in one set may import each other; sets side by side do not know each other."""
 

@@ -10,6 +10,7 @@ import pytest
 
 from chainbench_agent import active as active_runs
 from chainbench_agent.active import GONE_S, MAX_DURATION_S
+from chainbench_agent.archive import Archive
 from chainbench_agent.collector.fake import FakeCollector
 from chainbench_agent.errors import AgentError, InputError, NoRun, RunActive
 from chainbench_agent.evidence.model import Labels, Target
@@ -47,7 +48,7 @@ def collector():
 
 @pytest.fixture
 def runs(collector, clock):
-    runs = Runs(collector, "m", max_kept=3, clock=clock, now=clock.now)
+    runs = Runs(collector, "m", archive=Archive(max_kept=3), clock=clock, now=clock.now)
     yield runs
     with suppress(AgentError):  # nobody watches a run of a test that is over
         runs.stop()

@@ -3,7 +3,7 @@
 import pytest
 
 from chainbench_agent.errors import InputError
-from chainbench_agent.settings import Settings, default_header_cache, load_settings
+from chainbench_agent.settings import Settings, default_header_cache, default_state_dir, load_settings
 
 KNOWN = ("cpu", "exec", "exec:order", "runqlat")
 
@@ -115,6 +115,11 @@ def test_an_unknown_module_is_answered_with_the_known_ones():
         ("backend", "bcc", "'auto', 'ebpf' or 'mock'"),
         ("machine", "m" * 201, "at most 200 characters"),
         ("max_kept_label_sets", "0", "greater than or equal to 1"),
+        ("store", "", "at least 1 character"),
+        ("keep_runs", "0", "greater than or equal to 1"),
+        ("keep_days", "-1", "greater than or equal to 0"),
+        ("keep_days", "inf", "finite number"),
+        ("checkpoint_s", "0", "greater than or equal to 0.1"),
         ("log_level", "loud", "'debug', 'info', 'warning' or 'error'"),
     ],
 )
@@ -179,3 +184,26 @@ def test_the_header_cache_follows_the_user(monkeypatch):
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     monkeypatch.setenv("HOME", "/home/me")
     assert str(default_header_cache()) == "/home/me/.cache/chainbench_agent"
+
+
+def test_runs_are_kept_unless_told_otherwise():
+    """In SQLite, the newest 10,000, of any age, and the running one every five seconds."""
+    settings = load_settings()
+
+    assert (settings.store, settings.keep_runs, settings.keep_days, settings.checkpoint_s) == ("sqlite", 10_000, 0, 5)
+    assert settings.state_dir == default_state_dir()
+
+
+def test_the_state_directory_follows_systemd_and_the_user(monkeypatch):
+    """Systemd may have made several; the first is ours."""
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/private/agent:/var/lib/other")
+    monkeypatch.setenv("XDG_STATE_HOME", "/xdg")
+    assert str(default_state_dir()) == "/var/lib/private/agent"
+    monkeypatch.delenv("STATE_DIRECTORY")
+    assert str(default_state_dir()) == "/xdg/chainbench_agent"
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    assert str(default_state_dir()) == "/var/lib/chainbench_agent"
+    monkeypatch.setattr("os.geteuid", lambda: 1000)
+    monkeypatch.setenv("HOME", "/home/me")
+    assert str(default_state_dir()) == "/home/me/.local/state/chainbench_agent"

@@ -54,6 +54,8 @@ class CollectorStatus:
     remedy: str = ""
     details: dict[str, str] = field(default_factory=dict)
     """Kernel, BCC version, where the headers come from."""
+    loss_causes: Sequence[str] = ()
+    """All that `loss.causes` of the evidence may name."""
 
 
 def option_states(module: Module, loaded: Collection[str], state: State) -> dict[str, State]:

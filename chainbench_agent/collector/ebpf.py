@@ -15,7 +15,7 @@ from chainbench_agent.collector.base import (
     not_asked_for,
     option_states,
 )
-from chainbench_agent.evidence.build import Method, build
+from chainbench_agent.evidence.build import PROGRAMS_SKIPPED, Method, build
 from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.evidence.model import Evidence, Run, Target
 from chainbench_agent.evidence.sample import Sample
@@ -23,6 +23,7 @@ from chainbench_agent.kernel.accounts import proc_counters
 from chainbench_agent.kernel.counters import source_of
 from chainbench_agent.kernel.machine import Machine
 from chainbench_agent.kernel.namespaces import Peer
+from chainbench_agent.kernel.reader import LOSS_CAUSES
 from chainbench_agent.kernel.target import resolve
 from chainbench_agent.plan import EVERYTHING, Plan
 from chainbench_agent.spec import Hook, Metric, Module, Procfs
@@ -48,8 +49,9 @@ class EbpfCollector:
     def start(self, target: Target, peer: Peer | None = None, plan: Plan = EVERYTHING) -> None:
         resolved = resolve(target, peer)
         self._last = None
-        self._method = self._describe(target, plan, self._machine.wanted(plan))
+        method = self._describe(target, plan, self._machine.wanted(plan))
         self._machine.attach(resolved, plan)
+        self._method = replace(method, no_cost=self._machine.no_cost)
         try:
             first = self._machine.sample()  # nothing counts yet, so this is how things stand when the run begins
             self._first = replace(first, at_ns=self._machine.begin())
@@ -89,7 +91,8 @@ class EbpfCollector:
             "bcc": self._machine.unit.loaded.bcc_version,
             "headers": f"BTF ({self._machine.unit.header_tree})",
         }
-        return CollectorStatus("ebpf", list(self._status.values()), hooks, details=details)
+        causes = (*LOSS_CAUSES, PROGRAMS_SKIPPED)
+        return CollectorStatus("ebpf", list(self._status.values()), hooks, details=details, loss_causes=causes)
 
     def close(self) -> None:
         self._machine.close()

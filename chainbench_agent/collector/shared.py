@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import threading
 from collections.abc import Callable
 
@@ -9,6 +11,8 @@ from chainbench_agent.collector.base import Collector, CollectorStatus
 from chainbench_agent.evidence.model import Evidence, Run, Target
 from chainbench_agent.kernel.namespaces import Peer
 from chainbench_agent.plan import Plan
+
+log = logging.getLogger(__name__)
 
 
 class SharedCollector:
@@ -42,9 +46,16 @@ class SharedCollector:
             self._collector.stop()
             return self._collector.evidence(run_until_now)
 
-    def evidence(self, run: Run) -> Evidence:
-        with self._turn:
-            return self._collector.evidence(run)
+    def salvage(self, run: Run) -> Evidence | None:
+        """What a collector that could not stop has for `run`, which is in the log then; None if it has nothing."""
+        try:
+            with self._turn:
+                evidence = self._collector.evidence(run)
+        except Exception as error:  # noqa: BLE001 - a broken collector may raise anything, again
+            log.error("run %s could not stop; its evidence: none (%s)", run.id, error)  # noqa: TRY400 - the caller did
+            return None
+        log.error("run %s could not stop; its evidence: %s", run.id, json.dumps(evidence.as_json()))
+        return evidence
 
     def so_far(self, run: Callable[[], Run | None]) -> Evidence | None:
         """The evidence of a run that goes on, or None when `run` answers that there is none.

@@ -22,6 +22,9 @@ from chainbench_agent.evidence.top_processes import top_processes
 from chainbench_agent.histogram import QUANTILES, UPPER_BOUNDS_NS, quantile_ns
 from chainbench_agent.spec import Counter, Derived, Distribution, Metric, Module, Names, Procfs, Table
 
+PROGRAMS_SKIPPED = "programs_skipped"
+"""The loss that the kernel counts: programs that could not run because one ran already."""
+
 NO_LEDGER = "where all the time went is told by the module offcpu, which does not collect in this run"
 
 
@@ -41,6 +44,8 @@ class Method:
     cpus: int
     raised_on: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Hook that has no program of its own → the hooks whose programs raise it."""
+    no_cost: str = ""
+    """Why the kernel did not count what its programs cost; empty if it did."""
     sample_interval: int = 1
     """Of the events of a sampled metric, one in so many was recorded."""
     target: Target = field(default_factory=Target)
@@ -79,9 +84,13 @@ def build(run: Run, method: Method, first: Sample, last: Sample, names: Names) -
         target=_population(method.target, first, last),
         sections=sections,
         ledger=ledger(counts["offcpu"], names, first, last) if explained else None,
-        unavailable={**method.absent, **({"ledger": NO_LEDGER} if method.targeted and not explained else {})},
+        unavailable={
+            **method.absent,
+            **({"ledger": NO_LEDGER} if method.targeted and not explained else {}),
+            **({"cost": method.no_cost} if method.no_cost else {}),
+        },
         loss=_loss(first, last),
-        cost=cost(method.program_sources, method.parts, method.cpus, first, last),
+        cost=None if method.no_cost else cost(method.program_sources, method.parts, method.cpus, first, last),
         cross_check=_cross_check(method, sections, first, last),
     )
 
@@ -212,5 +221,5 @@ def distribution(counts: HistogramCounts) -> dict[str, Any]:
 def _loss(first: Sample, last: Sample) -> Loss:
     causes = {cause: count - first.loss.get(cause, 0) for cause, count in last.loss.items()}
     missed = sum(run.missed - first.programs[hook].missed for hook, run in last.programs.items())
-    causes["programs_skipped"] = missed
+    causes[PROGRAMS_SKIPPED] = missed
     return Loss(total=sum(causes.values()), causes={cause: count for cause, count in causes.items() if count})

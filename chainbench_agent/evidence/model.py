@@ -5,6 +5,7 @@ The fixed parts are models; a module's section is a mapping, because its keys co
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any, Literal
 
@@ -37,7 +38,7 @@ class Run(Labels):
     machine: str
     started_at: datetime
     duration_ms: float
-    ended_by: Literal["stop", "shutdown", "max_duration", "target_gone", "running"]
+    ended_by: Literal["stop", "shutdown", "max_duration", "target_gone", "start_failed", "agent_died", "running"]
     probes: tuple[str, ...] | None = None
     """The modules and options that were to collect; None where nobody chose."""
     sample_interval: int = 1
@@ -117,7 +118,7 @@ class Evidence(_Model):
     ledger: Section | None = None
     """With a target: where all the time of its threads went (evidence/ledger.py)."""
     unavailable: dict[str, str] = Field(default_factory=dict)
-    """Modules that are absent, and why; with a target the `ledger` as well, if there is none."""
+    """Modules that are absent, and why; the `cost` as well, and with a target the `ledger`, if there is none."""
     loss: Loss | None = None
     cost: Cost | None = None
     cross_check: dict[str, CrossCheck] = Field(default_factory=dict)
@@ -132,3 +133,10 @@ class Evidence(_Model):
     def as_json(self) -> dict[str, Any]:
         """Plain types, ready for JSON; what has no value is left out."""
         return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+    @classmethod
+    def from_json(cls, evidence: Mapping[str, Any]) -> Evidence:
+        """What `as_json` made, anew.  ValidationError if an agent with other fields made it."""
+        fixed = {name: value for name, value in evidence.items() if name in cls.model_fields}
+        sections = {name: value for name, value in evidence.items() if name not in cls.model_fields}
+        return cls.model_validate({**fixed, "sections": sections})

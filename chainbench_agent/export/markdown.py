@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from chainbench_agent.evidence.keys import reported_key
+from chainbench_agent.export.health import HEALTH
 from chainbench_agent.export.samples import DURATION, GAIN, RUN_DURATION, RUNS
 from chainbench_agent.export.series import metric_family, split_unit
 from chainbench_agent.probes import CATALOG, HOOKS
@@ -33,11 +34,14 @@ NO_SERIES = "none: its labels have no bound"
 
 
 def metrics_table(catalog: Iterable[Module], hooks: Iterable[Hook] = HOOKS) -> str:
-    """A Markdown table, one row for each metric that is reported, and one for each series about runs."""
+    """A Markdown table, one row for each metric that is reported, and one for each series about runs or the agent."""
     by_name = {hook.name: hook for hook in hooks}
     rows = [HEAD, ("---",) * len(HEAD)]
     rows += [row for module in catalog for row in _module_rows(module, by_name)]
     rows += [(name, _code(key), _code(f.name), unit, f.help, "") for name, key, f, unit in ABOUT_RUNS]
+    for first, (family, labels) in enumerate(HEALTH):
+        name = family.name + (f"{{{','.join(labels)}}}" if labels else "")
+        rows.append(("" if first else "agent", "", _code(name), "", family.help, ""))
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |\n" for row in rows)
 
 

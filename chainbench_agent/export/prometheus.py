@@ -7,11 +7,11 @@ more than a join.  The lines of a family are the same in both formats; only its 
 from __future__ import annotations
 
 import re
+import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from prometheus_client import CollectorRegistry, Info
 from prometheus_client.core import Metric
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.openmetrics import exposition as openmetrics
@@ -19,6 +19,8 @@ from prometheus_client.registry import Collector
 
 from chainbench_agent.evidence.model import Evidence, Labels
 from chainbench_agent.evidence.report import Report
+from chainbench_agent.evidence.totals import Totals
+from chainbench_agent.export.health import AgentRegistry, Status, health_families
 from chainbench_agent.export.samples import (
     REPORT_FAMILIES,
     RUN_FAMILIES,
@@ -56,6 +58,12 @@ class View(Protocol):
     @property
     def machine(self) -> str: ...
 
+    def status(self) -> Status:
+        """Whether a run is on, and what collects."""
+
+    def totals(self) -> Totals:
+        """What the runs that ended add up to."""
+
     def kept(self) -> Sequence[KeptRuns]:
         """Each label set that is remembered."""
 
@@ -79,48 +87,50 @@ PLAIN = Format(CONTENT_TYPE_PLAIN_0_0_4, generate_latest, b"")
 OPENMETRICS = Format(openmetrics.CONTENT_TYPE_LATEST, openmetrics.generate_latest, EOF)
 
 
-def agent_registry(version: str, backend: str) -> CollectorRegistry:
-    """A registry for what is not about a run, with `chainbench_agent_info{version,backend}` in it."""
-    registry = CollectorRegistry()
-    info = Info(
-        "chainbench_agent",
-        "The version, and whether this agent measures (ebpf) or not (mock).",
-        registry=registry,
-    )
-    info.info({"version": version, "backend": backend})
-    return registry
-
-
 class Exporter:
     """Renders /metrics for the metrics of a catalogue.  `agent`: what is not about a run.  Thread-safe."""
 
-    def __init__(self, catalog: Iterable[Module], agent: CollectorRegistry) -> None:
+    def __init__(self, catalog: Iterable[Module], agent: AgentRegistry) -> None:
         self._metrics = catalog_families(catalog)
         self._agent = agent
         families: tuple[Family, ...] = (RUNS, *RUN_FAMILIES, *REPORT_FAMILIES, *self._metrics)
         self._heads = {
-            form: {f.name: form.encode(_Single(without_samples(f))).removesuffix(form.end) for f in families}
+            form: {f.name: form.encode(_Families([without_samples(f)])).removesuffix(form.end) for f in families}
             for form in (PLAIN, OPENMETRICS)
         }
         self._finished: Mapping[Hashable, Lines] = {}
+        self._totals = Totals()
+        self._totals_lock = threading.Lock()
 
     def render(self, view: View, accept: str) -> tuple[bytes, str]:
         """The exposition and its content type.  `accept`: the request's Accept header, or nothing."""
-        form = preferred_format(accept)
-        kept = view.kept()
+        with self._agent.scrape_duration.time():
+            form = preferred_format(accept)
+            return self._render(view, form), form.content_type
+
+    def _render(self, view: View, form: Format) -> bytes:
+        ended = view.totals()  # before the run that is on: one that ends meanwhile must not count twice
+        kept, running = view.kept(), view.current()
         results = result_samples(((runs.labels, runs.results) for runs in kept), view.machine)
         by_family: dict[str, list[bytes]] = {RUNS.name: [_lines(results)]}
-        for lines in self._current(view, kept):
+        for lines in self._current(view, kept, running):
             for name, text in lines.items():
                 by_family.setdefault(name, []).append(text)
-        parts = [form.encode(self._agent).removesuffix(form.end)]
+        health = _Families(health_families(view.status(), self._never_less(ended.plus(running))))
+        parts = [form.encode(registry).removesuffix(form.end) for registry in (self._agent, health)]
         for name, head in self._heads[form].items():
             if any(texts := by_family.get(name, [])):
                 parts += [head, *texts]
         parts.append(form.end)
-        return b"".join(parts), form.content_type
+        return b"".join(parts)
 
-    def _current(self, view: View, kept: Iterable[KeptRuns]) -> Iterable[Lines]:
+    def _never_less(self, totals: Totals) -> Totals:
+        """While a run stops, its part is not to be seen for a moment; counters must not fall for that."""
+        with self._totals_lock:
+            self._totals = totals.at_least(self._totals)
+            return self._totals
+
+    def _current(self, view: View, kept: Iterable[KeptRuns], running: Evidence | None) -> Iterable[Lines]:
         """The lines of each run and report, one per label set; what is finished is turned into text once."""
         current: dict[Hashable, Lines] = {}
         finished: dict[Hashable, Lines] = {}
@@ -129,7 +139,7 @@ class Exporter:
                 run_id = evidence.run.id
                 finished[run_id] = self._finished.get(run_id) or self._run(evidence)
                 current[_identity(evidence)] = finished[run_id]
-        if running := view.current():
+        if running:
             current[_identity(running)] = self._run(running)
         for report in view.reports():
             finished[report] = self._finished.get(report) or _by_family(report_samples(report, view.machine))
@@ -147,14 +157,14 @@ def _identity(evidence: Evidence) -> tuple[str, ...]:
     return (*run_labels(evidence.run, evidence.run.machine), evidence.source)
 
 
-class _Single:
-    """Enough of a registry for one family."""
+class _Families:
+    """Enough of a registry for some families."""
 
-    def __init__(self, family: Metric) -> None:
-        self._family = family
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
 
     def collect(self) -> Iterable[Metric]:
-        return (self._family,)
+        return self._families
 
 
 def _by_family(families: Iterable[Metric]) -> Lines:
@@ -168,7 +178,7 @@ def _scraped_name(family: Metric) -> str:
 
 def _lines(family: Metric) -> bytes:
     """The sample lines of a family, which are the same in both formats."""
-    return generate_latest(_Single(family)).split(b"\n", _METADATA_LINES)[_METADATA_LINES]
+    return generate_latest(_Families([family])).split(b"\n", _METADATA_LINES)[_METADATA_LINES]
 
 
 def preferred_format(accept: str) -> Format:

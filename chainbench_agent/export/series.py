@@ -21,7 +21,7 @@ from typing import Literal
 from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.spec import Counter, Derived, Distribution, Metric, Module, Procfs, Table
 
-Kind = Literal["counter", "gauge", "histogram"]
+Kind = Literal["counter", "gauge", "histogram", "summary", "info"]
 
 PER_SECOND = {"ms": 1e3, "us": 1e6}
 """The units of time in the evidence: how many make a second."""

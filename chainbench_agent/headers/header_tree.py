@@ -93,14 +93,14 @@ def cached_tree(cache_dir: Path, btf: Btf, roots: Iterable[str] | None, release:
     """A tree for these types and roots, written if `cache_dir` has none yet; the BTF is parsed only then.
 
     A tree appears by renaming, whole or not at all, so several processes may ask at once.
-    Where `cache_dir` cannot be written the tree is a temporary one, gone when this process exits.
+    Where `cache_dir` cannot be read or written the tree is a temporary one, gone when this process exits.
     """
     roots = None if roots is None else sorted(set(roots))
     rest = hashlib.sha256(repr((FORMAT, roots, release)).encode()).hexdigest()
     tree = cache_dir / f"{btf.digest[:16]}-{rest[:16]}"
-    if (tree / _STRUCTS).exists():
-        return tree
     try:
+        if (tree / _STRUCTS).exists():
+            return tree
         cache_dir.mkdir(parents=True, exist_ok=True)
         building = Path(tempfile.mkdtemp(prefix=".building-", dir=cache_dir))
     except OSError:

@@ -30,6 +30,8 @@ from chainbench_agent.spec import Hook, Module, Names
 
 _CONFIG = struct.Struct("=QQIIIIIIII")  # struct cb_config of probes/common.h
 _IDENTITY = struct.Struct("=IIQ")  # struct cb_identity of probes/identify.h
+NO_COST = "the kernel counts what BPF programs cost for CAP_SYS_ADMIN only, or after: sysctl kernel.bpf_stats_enabled=1"
+_STATS_ENABLED = Path("/proc/sys/kernel/bpf_stats_enabled")
 _CALL_KINDS = struct.Struct("=II")  # struct cb_call_kinds of probes/call_kinds.h
 
 
@@ -60,6 +62,8 @@ class Machine:
         self._seeds = 0
         self._began_ns = 0
         self._stats_fd = -1
+        self.no_cost = ""
+        """Why the kernel does not count what the programs of this run cost; empty if it does."""
         identify = loaded.programs.pop("cb_identify", None)
         self.programs = Programs.choose(self.unit.unit.programs, loaded.programs, loaded.failed)
         if identify is None or not self.programs.chosen:
@@ -115,7 +119,7 @@ class Machine:
         self._target = target
         self._plan = plan
         self._configure(Phase.SEEDING if target.kind == Kind.TREE else Phase.OFF)
-        self._stats_fd = libbpf.enable_stats()
+        self._count_cost()
         try:
             self.programs.attach(self.wanted(plan))
             self._counters.open()
@@ -167,6 +171,12 @@ class Machine:
         config = _CONFIG.pack(*head, self._plan.sample_interval, idle_modules(self.modules, self._plan))
         libbpf.update(self._maps["cb_config"].fd, 0, config)
         return now_ns
+
+    def _count_cost(self) -> None:
+        try:
+            self._stats_fd = libbpf.enable_stats()
+        except PermissionError:
+            self.no_cost = "" if _STATS_ENABLED.read_text().strip() == "1" else NO_COST
 
     def _seed(self) -> int:
         members = self._maps["cb_members"].fd

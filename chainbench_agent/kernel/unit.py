@@ -72,10 +72,17 @@ def _fitting(hooks: Iterable[Hook], btf: Btf, options: Collection[str]) -> dict[
     """Hook → the sources that this kernel has, and why not the others; a stand-in has none where it is not needed."""
     hooks = tuple(hooks)
     fitting = {hook.name: eligible(hook, btf, options) for hook in hooks}
+    fitting = {name: (_needed(sources), reason) for name, (sources, reason) in fitting.items()}
     for hook in hooks:
         if hook.stands_in_for and all(fitting[name][0] for name in hook.stands_in_for):
             fitting[hook.name] = [], f"not needed: this kernel has {' and '.join(hook.stands_in_for)}"
     return fitting
+
+
+def _needed(sources: list[Source]) -> list[Source]:
+    """Up to the first raw tracepoint: one that this kernel has attaches, so nothing behind it is compiled."""
+    raw = (place for place, source in enumerate(sources, 1) if source.kind == "raw_tracepoint")
+    return sources[: next(raw, None)]
 
 
 def _guilty(modules: tuple[Module, ...], attempt: Callable[[tuple[Module, ...]], LoadedUnit]) -> dict[str, str]:

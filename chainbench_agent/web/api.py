@@ -58,7 +58,9 @@ class Api:
         }
 
     def stop(self) -> ResponseReturnValue:
-        return self._runs.stop().as_json()
+        evidence = self._runs.stop()
+        why_not = self._runs.archive.why_not_kept(evidence.run.id)
+        return {**evidence.as_json(), **({"not_kept": why_not} if why_not else {})}
 
     def status(self) -> ResponseReturnValue:
         return status_json(self._runs.status(), self._runs.machine)

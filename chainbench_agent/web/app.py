@@ -10,6 +10,7 @@ from chainbench_agent.plan import ALL
 from chainbench_agent.runs import Runs
 from chainbench_agent.web import problems
 from chainbench_agent.web.api import Api, Metrics
+from chainbench_agent.web.run_routes import RunRoutes
 
 LONGEST_BODY = 64 * 1024
 """The largest sensible body is under 2 KiB."""
@@ -23,4 +24,5 @@ def create_app(runs: Runs, metrics: Metrics, sample_interval: int = 1, probes: S
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     problems.install(app)
     Api(runs, metrics, sample_interval, probes).add_to(app)
+    RunRoutes(runs).add_to(app)
     return app

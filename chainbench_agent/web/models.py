@@ -1,4 +1,4 @@
-"""What may come in: the bodies of `POST /start` and `POST /report`.
+"""What may come in: the bodies of `POST /start` and `POST /report`, the query of `GET /runs`; and what that answers.
 
 A field's description completes the sentence "send it as …".  Unknown fields are ignored, as runners in the
 wild expect; but one that would change what is measured is refused where this version cannot honour it.
@@ -7,10 +7,13 @@ wild expect; but one that would change what is measured is refused where this ve
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from dataclasses import asdict
+from datetime import datetime
+from typing import Annotated, Any
 
 from pydantic import (
     AfterValidator,
+    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -25,6 +28,7 @@ from chainbench_agent.active import MAX_DURATION_S
 from chainbench_agent.evidence.model import Labels, Target
 from chainbench_agent.evidence.report import Report
 from chainbench_agent.plan import MAX_SAMPLE_INTERVAL, unknown
+from chainbench_agent.store.base import LABELS, Query, Result, StoredRun, Summary
 
 
 def _in_print(text: str) -> str:
@@ -80,6 +84,8 @@ _Interval = Annotated[
         strict=True, ge=1, le=MAX_SAMPLE_INTERVAL, description="a whole number: 1 for every event, 10 for one in ten"
     ),
 ]
+_Filter = Annotated[_OptionalWord | None, Field(description="a string of at most 200 printable characters")]
+_RunId = Annotated[_Name, AfterValidator(_in_print)]
 _Flag = Annotated[StrictBool | None, BeforeValidator(_zero_or_one), Field(description="true or false")]
 
 
@@ -156,3 +162,63 @@ class ReportRequest(Report):
     @property
     def report(self) -> Report:
         return Report(**self.model_dump())
+
+
+class RunsQuery(BaseModel):
+    """Which of the kept runs.  Nothing is ignored here: a filter that is misspelt would answer with too many."""
+
+    scenario: _Filter = None
+    impl: _Filter = None
+    variant: _Filter = None
+    commit: _Filter = None
+    dataset: _Filter = None
+    machine: _Filter = None
+    result: Annotated[Result | None, Field(description="finished, failed, interrupted or running")] = None
+    before: Annotated[_RunId | None, Field(description="the id of a run, as in `next`")] = None
+    limit: Annotated[int, Field(ge=1, le=1000, description="a whole number from 1 to 1000")] = 50
+
+    @property
+    def query(self) -> Query:
+        given = {name: value for name in LABELS if (value := getattr(self, name)) is not None}
+        return Query(given, self.result, self.before or "", self.limit)
+
+
+class RunSummary(Labels):
+    """A kept run without its evidence.  `source` is null where there is no evidence, `failure` where nothing failed."""
+
+    id: str
+    machine: str
+    started_at: datetime
+    duration_ms: float
+    result: Result
+    ended_by: str
+    source: str | None
+    failure: str | None
+
+    @classmethod
+    def of(cls, run: Summary) -> RunSummary:
+        return cls(**_flat(run))
+
+
+class RunPage(BaseModel):
+    """`next` is the path of the next page, with older runs; null on the last one."""
+
+    runs: list[RunSummary]
+    next: str | None
+
+
+class KeptRun(RunSummary):
+    """`evidence` as `POST /stop` answered it; of a run in which the agent died, what its last checkpoint had."""
+
+    environment: dict[str, Any]
+    evidence: dict[str, Any] | None
+
+    @classmethod
+    def of_stored(cls, run: StoredRun) -> KeptRun:
+        evidence = None if run.evidence is None else dict(run.evidence)
+        return cls(**_flat(run.summary), environment=dict(run.environment), evidence=evidence)
+
+
+def _flat(run: Summary) -> dict[str, Any]:
+    values = asdict(run)
+    return {**values.pop("labels").model_dump(), **values, "source": run.source or None, "failure": run.failure or None}

@@ -1,7 +1,7 @@
 """Every error as a problem document (RFC 9457) that says what to do.
 
-400 not JSON   404, 405 no such call   409 does not fit the state   413 too long   415 not called JSON
-422 JSON that is not the right thing   500 a bug   503 the collector failed
+400 not JSON   404, 405 no such call, or run   409 does not fit the state   413 too long   415 not called JSON
+422 JSON that is not the right thing   500 a bug   503 the collector failed, or the store
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 from werkzeug.exceptions import HTTPException
 
-from chainbench_agent.errors import AgentError, InputError, NoRun, RunActive
+from chainbench_agent.errors import AgentError, InputError, NoRun, RunActive, StoreError, UnknownRun
 
 MEDIA_TYPE = "application/problem+json"
 JSON_REMEDY = "send a JSON object with the header Content-Type: application/json"
@@ -49,6 +49,8 @@ def install(app: Flask) -> None:
     """Answer each kind of exception with its problem; Flask takes the most specific handler."""
     app.register_error_handler(RunActive, lambda error: problem(409, str(error), "POST /stop ends it"))
     app.register_error_handler(NoRun, lambda error: problem(409, str(error), "POST /start begins one"))
+    app.register_error_handler(UnknownRun, lambda error: problem(404, str(error), "GET /runs lists those that are"))
+    app.register_error_handler(StoreError, lambda error: problem(503, str(error), "GET /status says how the store is"))
     app.register_error_handler(InputError, _bad_input)
     app.register_error_handler(AgentError, _collector_failed)
     app.register_error_handler(BadBody, _bad_body)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import resource
 import time
+from dataclasses import asdict
 from datetime import datetime
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from chainbench_agent.active import RunsStatus
 from chainbench_agent.collector.base import CollectorStatus, HookStatus, ModuleStatus
-from chainbench_agent.runs import RunsStatus
+from chainbench_agent.store.base import StoreStatus
 
 VERSION = version("chainbench-agent")
 
@@ -37,6 +39,7 @@ def status_json(status: RunsStatus, machine: str) -> dict[str, Any]:
         "modules": {module.name: _module(module) for module in status.collector.modules},
         "hooks": {hook.name: _hook(hook) for hook in status.collector.hooks},
         "details": status.collector.details,
+        "store": store_json(status.store),
         "agent": _agent(),
     }
 
@@ -54,6 +57,11 @@ def backend_json(collector: CollectorStatus) -> dict[str, Any]:
         "available": collector.backend == "ebpf",
         **{name: text for name, text in why_not.items() if text},
     }
+
+
+def store_json(store: StoreStatus) -> dict[str, str]:
+    """Where runs are kept; `down` with the reason, and where a corrupt database was moved to."""
+    return {name: value for name, value in asdict(store).items() if value}
 
 
 def _module(module: ModuleStatus) -> dict[str, Any]:

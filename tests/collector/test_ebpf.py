@@ -65,6 +65,7 @@ class FakeMachine:
             "disk": {"requests": 0},
         }
         self.now_ns = 1000
+        self.no_cost = ""
         self.unit = SimpleNamespace(
             absent_modules=absent_modules or {},
             loaded=SimpleNamespace(bcc_version="0.26"),

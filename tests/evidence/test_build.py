@@ -229,6 +229,14 @@ def test_cost(sample):
     }
 
 
+def test_a_cost_that_nobody_counted_is_absent_with_the_reason(sample):
+    """It would read as zero."""
+    found = built(sample(0), sample(SECOND), program_sources={"sys_enter": "raw_tracepoint:sys_enter"}, no_cost="why")
+
+    assert found.cost is None
+    assert found.unavailable["cost"] == "why"
+
+
 def test_cost_by_module():
     """What is a module's alone and what it shares, each once, also where it wants one program for two hooks."""
     first = Sample(0, {}, programs=dict.fromkeys("abc", ProgramRun(7, 7, 0)))

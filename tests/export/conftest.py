@@ -5,7 +5,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from chainbench_agent.collector.base import ModuleStatus
 from chainbench_agent.evidence.model import Evidence, Labels, Run, Target
+from chainbench_agent.evidence.totals import Totals
 from chainbench_agent.spec import Counter, Derived, Distribution, Module, Table
 
 LABELS = {"scenario": "baseline", "impl": "python", "variant": "numpy", "commit": "abc123", "dataset": "d1"}
@@ -82,6 +84,20 @@ SECTION = {
 
 CALL_COUNTS = {"push": 3, "pop": 0, "sources": {"by_name": "raw_tracepoint:call"}}
 
+STATUS = SimpleNamespace(
+    phase="idle",
+    collector=SimpleNamespace(
+        backend="ebpf",
+        reason="",
+        modules=(
+            ModuleStatus("queue", "up"),
+            ModuleStatus("calls", "down", "it does not compile:\nerror: no"),
+            ModuleStatus("locks", "off"),
+        ),
+        loss_causes=("keys_full", "returns_missed"),
+    ),
+)
+
 
 @pytest.fixture
 def catalog():
@@ -115,7 +131,7 @@ def make_evidence():
 def make_view():
     """What `Runs` shows of itself; `finished`: evidence."""
 
-    def make(*finished, current=None, reports=(), results=None):
+    def make(*finished, current=None, reports=(), results=None, status=STATUS, totals=None):
         kept = [
             SimpleNamespace(
                 labels=Labels(**{name: getattr(evidence.run, name) for name in LABELS}),
@@ -124,6 +140,13 @@ def make_view():
             )
             for evidence in finished
         ]
-        return SimpleNamespace(machine="host", kept=lambda: kept, reports=lambda: reports, current=lambda: current)
+        return SimpleNamespace(
+            machine="host",
+            kept=lambda: kept,
+            reports=lambda: reports,
+            current=lambda: current,
+            status=lambda: status,
+            totals=lambda: totals or Totals(),
+        )
 
     return make

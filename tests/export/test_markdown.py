@@ -1,5 +1,6 @@
 import pytest
 
+from chainbench_agent.export.health import HEALTH
 from chainbench_agent.export.markdown import BEGIN, END, main, metrics_table, with_table
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.spec import Counter, Hook, Module, raw_tracepoint
@@ -44,7 +45,7 @@ def test_hooks_are_those_of_the_kernel():
 def test_the_whole_catalogue_has_a_row_for_each_reported_metric():
     table = metrics_table(CATALOG)
     reported = sum(len(module.reported) for module in CATALOG)
-    assert len(table.splitlines()) == 2 + reported + 4
+    assert len(table.splitlines()) == 2 + reported + 4 + len(HEALTH)
 
 
 def test_table_is_written_between_the_markers(tmp_path):

@@ -1,5 +1,6 @@
 """Prometheus' own linter, over the whole catalogue."""
 
+import os
 import shutil
 import subprocess
 from datetime import UTC, datetime
@@ -9,7 +10,9 @@ import pytest
 from chainbench_agent.collector.mock import MockCollector
 from chainbench_agent.evidence.model import Run
 from chainbench_agent.evidence.report import Report
-from chainbench_agent.export.prometheus import Exporter, agent_registry
+from chainbench_agent.evidence.totals import Program, Totals
+from chainbench_agent.export.health import AgentRegistry
+from chainbench_agent.export.prometheus import Exporter
 from chainbench_agent.probes import CATALOG
 
 GIVEN = {
@@ -28,8 +31,11 @@ def test_promtool_complains_only_of_the_names_given_to_us(make_view):
     started_at = datetime(2026, 11, 22, tzinfo=UTC)
     run = Run(id="1", machine="host", started_at=started_at, duration_ms=1000, ended_by="stop", **labels)
     report = Report(**labels, baseline_ms=1500, optimized_ms=1200, gain_pct=20)
-    view = make_view(MockCollector("", "", CATALOG).evidence(run), reports=[report])
-    body, _ = Exporter(CATALOG, agent_registry("0.1.0", "mock")).render(view, "")
+    program = Program("sched_switch", "raw_tracepoint:sched_switch")
+    totals = Totals({"keys_full": 1}, {program: 1}, {program: 1})
+    view = make_view(MockCollector("", "", CATALOG).evidence(run), reports=[report], totals=totals)
+    registry = AgentRegistry("0.1.0", "mock", {}, lambda: {"worker": os.getpid()})
+    body, _ = Exporter(CATALOG, registry).render(view, "")
 
     linter = subprocess.run(["promtool", "check", "metrics"], input=body, capture_output=True, check=False)
 

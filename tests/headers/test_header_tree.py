@@ -91,6 +91,30 @@ def test_an_unwritable_cache_is_no_obstacle(small, tmp_path):
     assert structs_of(tree) == ("task_struct",)
 
 
+def test_a_cache_of_somebody_else_is_no_obstacle(small, tmp_path, monkeypatch):
+    """One that may not even be looked into."""
+
+    def refuse(_path):
+        raise PermissionError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "exists", refuse)
+        patched.setattr(Path, "mkdir", refuse_in(tmp_path, Path.mkdir))
+        tree = cached_tree(tmp_path / "cache", small, None, "6.1.0")
+
+    assert tmp_path not in tree.parents
+    assert structs_of(tree) == ("task_struct",)
+
+
+def refuse_in(directory, mkdir):
+    def made(path, *arguments, **options):
+        if directory in path.parents:
+            raise PermissionError
+        mkdir(path, *arguments, **options)
+
+    return made
+
+
 @pytest.mark.bpf
 def test_any_bcc_program_compiles_with_the_full_tree(tmp_path):
     """In the manner of BCC's own tools: their includes, their maps, without a warning."""

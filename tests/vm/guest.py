@@ -76,6 +76,7 @@ def virtme(kernel: Path, results: Path, scratch: Path, copies: Mapping[Path, Pat
         *("--show-boot-console", "--kopt", "loglevel=4", "--kopt", "oops=panic"),
         *("--script-sh", guest, "--qemu-opts"),  # and up to the end they are QEMU's own:
         *("-accel", "tcg,thread=single"),
+        *("-global", "virtio-serial-pci.max_ports=2"),  # virtme-ng has six: QEMU would poll 64 queues of each
         *("-fsdev", host_files, "-device", "virtio-9p-pci,fsdev=hostroot,mount_tag=hostroot"),
         *("-fsdev", f"local,id=results,path={results},security_model=none"),
         *("-device", "virtio-9p-pci,fsdev=results,mount_tag=results"),

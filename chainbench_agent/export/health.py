@@ -1,0 +1,159 @@
+"""How the agent itself does, as `chainbench_agent_*`: what it is, what works and why the rest does not, what it
+costs, and its processes.  Bounded: by the modules, the hooks and the causes of loss that there are.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Protocol
+
+from prometheus_client import CollectorRegistry, Info, ProcessCollector, Summary, disable_created_metrics
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from chainbench_agent.evidence.totals import Totals
+from chainbench_agent.export.series import Family
+
+PREFIX = "chainbench_agent"
+LONGEST_REASON = 200
+
+INFO = Family(f"{PREFIX}_info", "info", "The version, and whether this agent measures (ebpf) or not (mock).")
+BUILD = Family(f"{PREFIX}_build_info", "info", "What the agent is made of and runs on.")
+BACKEND = Family(f"{PREFIX}_backend", "gauge", "What collects, and why it is not ebpf.")
+MODULE_UP = Family(f"{PREFIX}_module_up", "gauge", "Whether a module collects; degraded: some metrics are missing.")
+UNAVAILABLE = Family(
+    f"{PREFIX}_module_unavailable_metrics", "gauge", "How many metrics of a module this kernel does not offer."
+)
+RUN_ACTIVE = Family(f"{PREFIX}_run_active", "gauge", "Whether a run is on, from /start to the answer of /stop.")
+LOST = Family(
+    f"{PREFIX}_lost_events_total", "counter", "Events that happened but are not in the numbers, in all runs, by cause."
+)
+PROGRAM_RUNS = Family(
+    f"{PREFIX}_program_runs_total", "counter", "Runs of each of our BPF programs, by the kernel's account."
+)
+PROGRAM_SECONDS = Family(
+    f"{PREFIX}_program_seconds_total", "counter", "Time in each of our BPF programs, by the kernel's account."
+)
+SCRAPE = Family(f"{PREFIX}_scrape_duration_seconds", "summary", "Time to answer a scrape, of those before this one.")
+PROCESS = Family(f"{PREFIX}_process_*", "gauge", "Memory, CPU time and descriptors of each process of the agent.")
+
+HEALTH: tuple[tuple[Family, tuple[str, ...]], ...] = (
+    (INFO, ("version", "backend")),
+    (BUILD, ("version", "python", "kernel", "bcc")),
+    (SCRAPE, ()),
+    (PROCESS, ("process",)),
+    (RUN_ACTIVE, ()),
+    (BACKEND, ("backend", "reason")),
+    (MODULE_UP, ("module", "state", "reason")),
+    (UNAVAILABLE, ("module",)),
+    (LOST, ("cause",)),
+    (PROGRAM_RUNS, ("hook", "source")),
+    (PROGRAM_SECONDS, ("hook", "source")),
+)
+"""Each family with its labels, in the order of the exposition."""
+
+
+class Module(Protocol):
+    """A module's state (collector.base.ModuleStatus); one that was not asked for is `off`."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def state(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def unavailable(self) -> Mapping[str, str]: ...
+
+
+class Collector(Protocol):
+    """What collects (collector.base.CollectorStatus)."""
+
+    @property
+    def backend(self) -> str: ...
+    @property
+    def reason(self) -> str: ...
+    @property
+    def modules(self) -> Sequence[Module]: ...
+    @property
+    def loss_causes(self) -> Sequence[str]: ...
+
+
+class Status(Protocol):
+    """Whether a run is on, and what collects (runs.RunsStatus)."""
+
+    @property
+    def phase(self) -> str: ...
+    @property
+    def collector(self) -> Any: ...
+
+
+class AgentRegistry(CollectorRegistry):
+    """What is not about a run: what the agent is, its processes, and how long scrapes take."""
+
+    def __init__(
+        self, version: str, backend: str, details: Mapping[str, str], processes: Callable[[], Mapping[str, int]]
+    ) -> None:
+        """`details`: of the collector's status.  `processes`: role → pid, of all that the agent consists of."""
+        super().__init__()
+        build = {name: details.get(name, "") for name in ("kernel", "bcc")}
+        self._info(INFO, {"version": version, "backend": backend})
+        self._info(BUILD, {"version": version, "python": platform.python_version(), **build})
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # process_start_time_seconds says it already
+        self.scrape_duration = Summary(SCRAPE.name, SCRAPE.help, registry=self)
+        self.register(_Processes(processes))
+
+    def _info(self, family: Family, values: dict[str, str]) -> None:
+        Info(family.name.removesuffix("_info"), family.help, registry=self).info(values)
+
+
+class _Processes:
+    """Prometheus' own process metrics, of each of several processes: with the label `process`."""
+
+    def __init__(self, processes: Callable[[], Mapping[str, int]]) -> None:
+        self._processes = processes
+
+    def collect(self) -> Iterator[Metric]:
+        found: dict[str, Metric] = {}
+        for role, pid in self._processes().items():
+            for family in ProcessCollector(PREFIX, partial(int, pid), registry=None).collect():
+                of_all = found.setdefault(family.name, Metric(family.name, family.documentation, family.type))
+                for sample in family.samples:
+                    of_all.add_sample(sample.name, {"process": role}, sample.value)
+        yield from found.values()
+
+
+def health_families(status: Status, totals: Totals) -> Iterator[Metric]:
+    """What changes with the runs.  A loss that cannot be seen with this backend is absent, not zero."""
+    collector: Collector = status.collector
+    asked = [module for module in collector.modules if module.state != "off"]
+    causes = dict.fromkeys((*collector.loss_causes, *totals.lost))
+    points: dict[Family, Points] = {
+        RUN_ACTIVE: [((), int(status.phase != "idle"))],
+        BACKEND: [((collector.backend, _short(collector.reason)), 1)],
+        MODULE_UP: [((m.name, m.state, _short(m.reason)), int(m.state != "down")) for m in asked],
+        UNAVAILABLE: [((m.name,), len(m.unavailable)) for m in asked if m.state != "down"],
+        LOST: [((cause,), totals.lost.get(cause, 0)) for cause in causes],
+        PROGRAM_RUNS: totals.program_runs.items(),
+        PROGRAM_SECONDS: [(program, ns / 1e9) for program, ns in totals.program_ns.items()],
+    }
+    for family, labels in HEALTH:
+        if family in points:
+            yield _filled(family, labels, points[family])
+
+
+Points = Iterable[tuple[Sequence[str], float]]
+
+
+def _filled(family: Family, labels: Sequence[str], points: Points) -> Metric:
+    make = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
+    metric = make(family.name, family.help, labels=labels)
+    for values, value in points:
+        metric.add_metric(values, value)
+    return metric
+
+
+def _short(reason: str) -> str:
+    """Its first line: the reason why a module does not compile is what the compiler said, all of it."""
+    return reason.partition("\n")[0][:LONGEST_REASON]

@@ -1,0 +1,80 @@
+"""The statements: what is asked of the table of the runs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from sqlalchemy import ColumnElement, Delete, Executable, Insert, Row, Select, delete, select
+
+from chainbench_agent.evidence.model import Labels
+from chainbench_agent.store.base import Query, Retention, StoredRun, Summary
+from chainbench_agent.store.schema import RUNS
+
+MakeInsert = Callable[..., Any]
+"""Both databases can insert or update at once, each by an `insert` of its own dialect."""
+
+SUMMARY = tuple(column for column in RUNS.c if column.name not in {"environment", "evidence"})
+_NEVER_CHANGE = {"id", "machine", *Labels.model_fields}
+
+
+def upsert(insert: MakeInsert, run: StoredRun) -> Executable:
+    """Insert, or replace what is there of it; a running state only replaces a running one."""
+    values = columns(run)
+    statement = insert(RUNS).values(values)
+    changes = {name: statement.excluded[name] for name in values if name not in _NEVER_CHANGE}
+    where = RUNS.c.result == "running" if run.summary.result == "running" else None
+    changed: Insert = statement.on_conflict_do_update(index_elements=[RUNS.c.id], set_=changes, where=where)
+    return changed
+
+
+def columns(run: StoredRun) -> dict[str, Any]:
+    """Column → value."""
+    summary = asdict(run.summary)
+    labels = summary.pop("labels").model_dump()
+    printable = run.summary.failure.replace("\0", "").encode(errors="replace").decode()  # a file name may be anything
+    return {**summary, **labels, "failure": printable, "environment": run.environment, "evidence": run.evidence}
+
+
+def page(query: Query) -> Select[Any]:
+    """The summaries that `query` asks for, newest first."""
+    wanted = [RUNS.c[name] == value for name, value in query.labels.items()]
+    wanted += [RUNS.c.result == query.result] if query.result else []
+    wanted += [RUNS.c.id < query.before] if query.before else []
+    return select(*SUMMARY).where(*wanted).order_by(RUNS.c.id.desc()).limit(query.limit)
+
+
+def summary(row: Row[Any]) -> Summary:
+    values = {column.name: row._mapping[column] for column in SUMMARY}  # noqa: SLF001 - its documented name
+    return Summary(labels=Labels(**{name: values.pop(name) for name in Labels.model_fields}), **values)
+
+
+def newest(machine: str) -> Select[Any]:
+    """Ids and labels of the machine's runs that have evidence, newest first."""
+    labels = [RUNS.c[name] for name in Labels.model_fields]
+    mine = (RUNS.c.machine == machine, RUNS.c.source != "", RUNS.c.result != "running")
+    return select(RUNS.c.id, *labels).where(*mine).order_by(RUNS.c.id.desc())
+
+
+def beyond(retention: Retention, mine: Iterable[ColumnElement[bool]], now: datetime) -> list[Delete]:
+    """What deletes the runs that are too many, and those that are too old.  The one that is on stays."""
+    ended = [RUNS.c.result != "running", *mine]
+    too_many = select(RUNS.c.id).where(*ended).order_by(RUNS.c.id.desc()).offset(retention.runs)
+    statements = [delete(RUNS).where(RUNS.c.id.in_(too_many))]
+    if retention.days:
+        oldest = now.astimezone(UTC) - timedelta(days=retention.days)
+        statements.append(delete(RUNS).where(RUNS.c.started_at < oldest, *ended))
+    return statements
+
+
+def loads(text: str) -> Any:
+    """JSON → objects that share their texts: restored evidences are much alike."""
+    return json.loads(text, object_pairs_hook=_interned)
+
+
+def _interned(pairs: list[tuple[str, Any]]) -> Mapping[str, Any]:
+    return {sys.intern(name): sys.intern(value) if type(value) is str else value for name, value in pairs}

@@ -1,0 +1,237 @@
+"""The store in a database, and what becomes of it when that fails."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal, Protocol, TypeVar
+
+from pydantic import ValidationError
+from sqlalchemy import ColumnElement, Connection, Engine, delete, select, update
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+
+from chainbench_agent.errors import StoreError
+from chainbench_agent.evidence.model import Evidence
+from chainbench_agent.store.base import Query, Retention, StoredRun, StoreStatus, Summary
+from chainbench_agent.store.queries import MakeInsert, beyond, newest, page, summary, upsert
+from chainbench_agent.store.schema import RUNS, migrate
+
+OPEN_PATIENCE_S = 3.0
+"""How long the agent waits, when it starts, for the one before to let go of its database."""
+
+MOST_LOOKED_AT = 10_000
+"""Among how many runs the latest label sets are looked for."""
+
+DIED = "the agent died in this run; what is here is from its last checkpoint"
+
+Write = Literal["", "lazy", "durable", "migration"]
+T = TypeVar("T")
+
+log = logging.getLogger(__name__)
+
+
+class Database(Protocol):
+    """What differs between SQLite and PostgreSQL.  `shared`: other agents' runs are in there as well."""
+
+    @property
+    def kind(self) -> Literal["sqlite", "postgresql"]: ...
+    @property
+    def shared(self) -> bool: ...
+    @property
+    def location(self) -> str:
+        """For people; without a password."""
+
+    @property
+    def insert(self) -> MakeInsert: ...
+
+    def open(self, patience_s: float) -> Engine:
+        """An engine whose transactions heed the execution option `write`; StoreError if it cannot be."""
+
+    def is_corrupt(self, error: BaseException | None) -> bool: ...
+
+    def why(self, error: BaseException | None) -> str:
+        """What the driver's error means, and what would help."""
+
+    def move_aside(self) -> Path: ...
+
+    def close(self) -> None: ...
+
+
+class _CorruptError(StoreError):
+    """What is in the file is no database, or no longer one.  `engine` is the one that found it so."""
+
+    def __init__(self, sentence: str, engine: Engine | None) -> None:
+        super().__init__(sentence)
+        self.engine = engine
+
+
+class SqlStore:
+    """See base.Store.  Writes take turns; none waits for a reader."""
+
+    def __init__(self, database: Database, machine: str, retention: Retention) -> None:
+        self._database = database
+        self._machine = machine
+        self._retention = retention
+        self.recovered: Sequence[Summary] = ()
+
+        self._turn = threading.RLock()  # guards all that follows, and is held while something is written
+        self._engine: Engine | None = None
+        self._reasons: dict[str, str] = {}
+        self._moved_aside = ""
+
+    def open(self) -> None:
+        """Try to; a failure is logged and in the status, and each call tries again."""
+        try:
+            self._do(lambda _: None, patience_s=OPEN_PATIENCE_S)
+        except StoreError as error:
+            log.error("runs will not be kept: %s", error)  # noqa: TRY400 - a sentence for people
+            return
+        log.info("runs are kept in %s", self._database.location)
+        for run in self.recovered:
+            log.warning("run %s was interrupted: the agent died after %.0f ms of it", run.id, run.duration_ms)
+
+    # --- What is kept -----------------------------------------------------------------------------
+
+    def save(self, run: StoredRun) -> None:
+        statement = upsert(self._database.insert, run)
+        self._do(lambda c: c.execute(statement), "lazy" if run.summary.result == "running" else "durable")
+
+    def find(self, query: Query) -> list[Summary]:
+        return self._do(lambda c: [summary(row) for row in c.execute(page(query))])
+
+    def get(self, run_id: str) -> StoredRun | None:
+        row = self._do(lambda c: c.execute(select(RUNS).where(RUNS.c.id == run_id)).one_or_none())
+        return StoredRun(summary(row), row.environment, row.evidence) if row else None
+
+    def delete(self, run_id: str) -> bool:
+        return self._do(lambda c: c.execute(delete(RUNS).where(RUNS.c.id == run_id)).rowcount > 0, "durable")
+
+    def prune(self) -> int:
+        statements = beyond(self._retention, self._mine(), datetime.now(UTC))
+        return self._do(lambda c: sum(c.execute(statement).rowcount for statement in statements), "lazy")
+
+    def newest_of_each(self, most: int) -> list[Evidence]:
+        found = [self._evidence(run_id) for run_id in reversed(self._do(lambda c: self._newest_ids(c, most)))]
+        return [evidence for evidence in found if evidence]
+
+    def status(self) -> StoreStatus:
+        reason = "; ".join(dict.fromkeys(self._reasons.copy().values()))
+        state: Literal["up", "down"] = "down" if reason else "up"
+        return StoreStatus(
+            self._database.kind, state, self._database.location, reason=reason, moved_aside=self._moved_aside
+        )
+
+    def close(self) -> None:
+        with self._turn:
+            if self._engine:
+                self._engine.dispose()
+                self._engine = None
+            self._database.close()
+
+    # --- How --------------------------------------------------------------------------------------
+
+    def _mine(self) -> list[ColumnElement[bool]]:
+        """What limits a statement to this agent's own runs, where there are others'."""
+        return [RUNS.c.machine == self._machine] if self._database.shared else []
+
+    def _newest_ids(self, connection: Connection, most: int) -> list[str]:
+        ids: dict[tuple[str, ...], str] = {}
+        for run_id, *labels in connection.execute(newest(self._machine).limit(MOST_LOOKED_AT)):
+            ids.setdefault(tuple(labels), run_id)
+            if len(ids) == most:
+                break
+        return list(ids.values())
+
+    def _evidence(self, run_id: str) -> Evidence | None:
+        row = self._do(lambda c: c.execute(select(RUNS.c.evidence).where(RUNS.c.id == run_id)).scalar())
+        try:
+            return Evidence.from_json(row) if row else None
+        except ValidationError as error:
+            log.warning("the evidence of run %s is of another version, and not remembered: %s", run_id, error)
+            return None
+
+    def _do(self, work: Callable[[Connection], T], write: Write = "", patience_s: float = 0) -> T:
+        """`work` in a transaction; once more, on a new database, where this one is corrupt."""
+        kind = "write" if write else "read"  # that it can be read says nothing of a full disk
+        try:
+            try:
+                done = self._attempt(work, write, patience_s)
+            except _CorruptError as error:
+                self._begin_anew(error)
+                done = self._attempt(work, write, patience_s)
+        except StoreError as error:
+            self._reasons[kind] = str(error)
+            raise
+        for proven in ("write", "read") if write else ("read",):
+            self._reasons.pop(proven, None)
+        return done
+
+    def _attempt(self, work: Callable[[Connection], T], write: Write, patience_s: float) -> T:
+        engine = None
+        try:
+            with self._turn if write else nullcontext():
+                engine = self._opened(patience_s)
+                with _transaction(engine, write) as connection, connection.begin():
+                    return work(connection)
+        except (SQLAlchemyError, OSError) as error:
+            raise self._explained(error, engine) from error
+
+    def _explained(self, error: Exception, engine: Engine | None) -> StoreError:
+        cause = error.orig if isinstance(error, DBAPIError) else error
+        if self._database.is_corrupt(cause):
+            return _CorruptError(str(cause), engine)
+        return StoreError(self._database.why(cause))
+
+    def _opened(self, patience_s: float) -> Engine:
+        """The engine; the first to ask brings the tables up to date, and ends the runs of an agent that died."""
+        if self._engine:
+            return self._engine
+        with self._turn:
+            if self._engine is None:
+                engine = self._database.open(patience_s)
+                try:
+                    with _transaction(engine, "migration") as connection, connection.begin():
+                        migrate(connection)
+                        recovered = [self._end(connection, row.id) for row in connection.execute(self._running())]
+                except BaseException:
+                    engine.dispose()
+                    raise
+                self._engine, self.recovered = engine, recovered
+            return self._engine
+
+    def _running(self) -> Any:
+        return select(RUNS.c.id).where(RUNS.c.result == "running", *self._mine()).order_by(RUNS.c.id)
+
+    def _end(self, connection: Connection, run_id: str) -> Summary:
+        row = connection.execute(select(RUNS).where(RUNS.c.id == run_id)).one()
+        ended = replace(summary(row), result="interrupted", ended_by="agent_died", failure=DIED)
+        changes = {name: getattr(ended, name) for name in ("result", "ended_by", "failure")}
+        evidence: Mapping[str, Any] | None = row.evidence
+        if evidence:
+            changes["evidence"] = {**evidence, "run": {**evidence["run"], "ended_by": ended.ended_by}}
+        connection.execute(update(RUNS).where(RUNS.c.id == run_id).values(changes))
+        return ended
+
+    def _begin_anew(self, corrupt: _CorruptError) -> None:
+        with self._turn:
+            if self._engine is not corrupt.engine:
+                return  # another thread has
+            if self._engine:
+                self._engine.dispose()
+                self._engine = None
+            try:
+                moved = self._database.move_aside()
+            except OSError as error:
+                sentence = f"{self._database.location}: {corrupt}, and cannot be moved aside: {error.strerror}"
+                raise StoreError(sentence) from error
+            self._moved_aside = str(moved)
+            log.error("%s: %s; it is %s now, and a new one is begun", self._database.location, corrupt, moved)
+
+
+def _transaction(engine: Engine, write: Write) -> Connection:
+    return engine.connect().execution_options(write=write)

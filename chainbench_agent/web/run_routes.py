@@ -1,0 +1,68 @@
+"""The routes of the runs that are kept."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlencode
+
+from flask import Flask, request
+from flask.typing import ResponseReturnValue
+from pydantic import ValidationError
+
+from chainbench_agent.errors import InputError, UnknownRun
+from chainbench_agent.runs import Runs
+from chainbench_agent.web.models import KeptRun, RunPage, RunsQuery, RunSummary
+from chainbench_agent.web.problems import BadBody
+
+
+class RunRoutes:
+    """Answers from the store, from any number of threads."""
+
+    def __init__(self, runs: Runs) -> None:
+        self._runs = runs
+
+    def add_to(self, app: Flask) -> None:
+        app.add_url_rule("/runs", "runs", self.list)
+        app.add_url_rule("/runs/<run_id>", "run", self.get)
+        app.add_url_rule("/runs/<run_id>", "delete_run", self.delete, methods=["DELETE"])
+
+    def list(self) -> ResponseReturnValue:
+        given = _filters()
+        query = given.query
+        found = self._runs.archive.store.find(replace(query, limit=query.limit + 1))  # is there one more?
+        runs, more = found[: query.limit], found[query.limit :]
+        following = _path({**given.model_dump(exclude_none=True), "before": runs[-1].id}) if more else None
+        return RunPage(runs=[RunSummary.of(run) for run in runs], next=following).model_dump(mode="json")
+
+    def get(self, run_id: str) -> ResponseReturnValue:
+        run = self._runs.archive.store.get(_id(run_id))
+        if run is None:
+            raise UnknownRun(f"no run {run_id} is kept")
+        return KeptRun.of_stored(run).model_dump(mode="json")
+
+    def delete(self, run_id: str) -> ResponseReturnValue:
+        self._runs.delete(_id(run_id))
+        return "", 204
+
+
+def _filters() -> RunsQuery:
+    if strangers := [name for name in request.args if name not in RunsQuery.model_fields]:
+        raise InputError(strangers[0], f"is no filter; there is {', '.join(RunsQuery.model_fields)}")
+    if twice := [name for name, values in request.args.lists() if len(values) > 1]:
+        raise InputError(twice[0], "is given more than once")
+    try:
+        return RunsQuery.model_validate(request.args.to_dict())
+    except ValidationError as error:
+        raise BadBody(RunsQuery, error) from None
+
+
+def _id(run_id: str) -> str:
+    """No database is asked for what no run can be called."""
+    if not run_id.isprintable():
+        raise UnknownRun("no run has such a name")
+    return run_id
+
+
+def _path(query: dict[str, Any]) -> str:
+    return f"/runs?{urlencode(query)}"

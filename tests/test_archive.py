@@ -1,0 +1,334 @@
+"""Runs and the store they are written to: what is kept when, and what becomes of a run when the store fails."""
+
+import json
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+
+import pytest
+
+from chainbench_agent.archive import MOST_WAITING, Archive
+from chainbench_agent.collector.fake import FakeCollector
+from chainbench_agent.errors import AgentError, InputError, RunActive, StoreError, UnknownRun
+from chainbench_agent.evidence.model import Evidence, Labels
+from chainbench_agent.runs import Runs
+from chainbench_agent.settings import load_settings
+from chainbench_agent.store import open_store
+from chainbench_agent.store.base import Query
+
+LABELS = Labels(scenario="baseline", impl="python", variant="numpy", commit="abc123", dataset="sha256hash")
+WAIT_S = 60
+NEVER_S = 3600
+
+
+class Agent:
+    """Runs, their collector and their store, as the agent puts them together."""
+
+    def __init__(self, state_dir, checkpoint_s=NEVER_S, **settings):
+        settings = load_settings(store="sqlite", state_dir=str(state_dir), machine="m", **settings)
+        self.store = open_store(settings)
+        self.collector = FakeCollector()
+        self.archive = Archive(self.store, lambda: {"kernel": "6.1.0"}, checkpoint_s, max_kept=3)
+        self.runs = Runs(self.collector, "m", archive=self.archive)
+
+    def run(self, **labels):
+        self.runs.start(LABELS.model_copy(update=labels))
+        return self.runs.stop()
+
+    def die(self):
+        """As far as a process can that has to go on: its locks and connections are gone, nothing is finished."""
+        self.store.close()
+
+
+@pytest.fixture
+def agents(tmp_path):
+    """`agents()` → an agent on the state directory of this test."""
+    made = []
+
+    def make(**options):
+        made.append(Agent(tmp_path / "state", **options))
+        return made[-1]
+
+    yield make
+    for agent in made:
+        with suppress(AgentError):
+            agent.runs.stop()
+        agent.store.close()
+
+
+@pytest.fixture
+def agent(agents):
+    return agents()
+
+
+class Failing:
+    """A store in front of another, which refuses what it is told to."""
+
+    def __init__(self, store):
+        self._store = store
+        self.refuses = set()
+        self.saved = []
+
+    def __getattr__(self, name):
+        return getattr(self._store, name)
+
+    def save(self, run):
+        if run.summary.result in self.refuses:
+            raise StoreError("disk full")
+        self._store.save(run)
+        self.saved.append(run.summary.result)
+
+
+@pytest.fixture
+def failing(agent):
+    agent.archive.store = Failing(agent.store)
+    return agent.archive.store
+
+
+# --- What is kept ---------------------------------------------------------------------------------
+
+
+def test_a_run_is_kept_when_stop_answers(agent):
+    """With its labels, its evidence as it was answered, and the environment."""
+    evidence = agent.run()
+
+    kept = agent.store.get(evidence.run.id)
+    assert (kept.summary.result, kept.summary.ended_by, kept.summary.source) == ("finished", "stop", "ebpf")
+    assert kept.summary.labels == LABELS
+    assert kept.evidence == evidence.as_json()
+    assert kept.environment == {"kernel": "6.1.0"}
+    assert agent.archive.why_not_kept(evidence.run.id) == ""
+
+
+def test_a_run_is_kept_from_its_start(agent):
+    """Before the collector begins, so that no agent can die in a run that nobody knows of."""
+    agent.collector.holds["start"] = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        starting = pool.submit(agent.runs.start, LABELS)
+        agent.collector.entered["start"].wait(WAIT_S)
+        (run,) = agent.store.find(Query())
+        agent.collector.holds["start"].set()
+        assert (run.id, run.result, run.ended_by) == (starting.result(WAIT_S).id, "running", "running")
+
+
+def test_a_run_that_failed_to_start(agent):
+    agent.collector.fails["start"] = OSError("no such tracepoint")
+    with pytest.raises(AgentError):
+        agent.runs.start(LABELS)
+
+    (run,) = agent.store.find(Query())
+    assert (run.result, run.ended_by) == ("failed", "start_failed")
+    assert run.failure == "the collector could not start: no such tracepoint"
+
+
+def test_a_run_that_failed_to_stop(agent):
+    """With what could be salvaged."""
+    active = agent.runs.start(LABELS)
+    agent.collector.fails["stop"] = OSError("cannot detach")
+    with pytest.raises(AgentError):
+        agent.runs.stop()
+
+    kept = agent.store.get(active.id)
+    assert (kept.summary.result, kept.evidence["exec"]) == ("failed", {"exec_count": 53})
+    assert "cannot detach" in kept.summary.failure
+
+
+def test_a_run_that_was_refused_never_was(agent):
+    agent.collector.fails["start"] = InputError("pid", "there is no process 7")
+    with pytest.raises(InputError):
+        agent.runs.start(LABELS)
+
+    assert agent.store.find(Query()) == []
+
+
+def test_a_run_that_a_shutdown_ended(agent):
+    active = agent.runs.start(LABELS)
+    agent.runs.shutdown()
+
+    run = agent.store.get(active.id).summary
+    assert (run.result, run.ended_by) == ("interrupted", "shutdown")
+
+
+def test_retention(agents):
+    agent = agents(keep_runs=2)
+    kept = [agent.run(commit=str(number)).run.id for number in range(4)]
+
+    assert [run.id for run in agent.store.find(Query())] == kept[:1:-1]
+
+
+# --- Checkpoints ----------------------------------------------------------------------------------
+
+
+def test_a_running_run_is_written_as_it_goes_on(agents):
+    """Again and again, by a thread of its own, which ends with the run."""
+    agent = agents(checkpoint_s=0.01)
+    before = set(threading.enumerate())
+    active = agent.runs.start(LABELS)
+    for count in (54, 55):
+        agent.collector.sections = {"exec": {"exec_count": count}}
+        wait_for(lambda count=count: (agent.store.get(active.id).evidence or {}).get("exec") == {"exec_count": count})
+    assert agent.store.get(active.id).summary.result == "running"
+    evidence = agent.runs.stop()
+
+    for thread in set(threading.enumerate()) - before:
+        thread.join(WAIT_S)
+    assert agent.store.get(active.id).evidence == evidence.as_json()
+
+
+def wait_for(condition):
+    pause = threading.Event()
+    for _ in range(int(WAIT_S / 0.01)):
+        if condition():
+            return
+        pause.wait(0.01)
+    pytest.fail("never happened")
+
+
+def test_a_checkpoint_that_comes_late_changes_nothing(agent):
+    """Its evidence was taken before the end, and is written after it."""
+    agent.runs.start(LABELS)
+    late = agent.runs.current()
+    evidence = agent.runs.stop()
+    agent.archive.checkpoint(late)
+
+    assert agent.store.get(evidence.run.id).evidence == evidence.as_json()
+
+
+def test_a_slow_store_does_not_hold_up_the_collector(agent, failing, monkeypatch):
+    """While a checkpoint hangs in the store, the run is stopped in the kernel; only the answer waits."""
+    agent.runs.start(LABELS)
+    hangs, hanging = threading.Event(), threading.Event()
+    monkeypatch.setattr(failing, "save", lambda _: (hanging.set(), hangs.wait(WAIT_S)))
+    with ThreadPoolExecutor(2) as pool:
+        checkpoint = pool.submit(agent.archive.checkpoint, agent.runs.current())
+        hanging.wait(WAIT_S)
+        stopping = pool.submit(agent.runs.stop)
+        assert agent.collector.entered["stop"].wait(WAIT_S)
+        assert agent.runs.status().phase == "stopping"
+        hangs.set()
+        checkpoint.result(WAIT_S)
+        assert stopping.result(WAIT_S).run.ended_by == "stop"
+
+
+# --- A restart ------------------------------------------------------------------------------------
+
+
+def test_what_is_known_after_a_restart(agents):
+    """The latest evidence, and that of each label set used last; counts of runs begin anew."""
+    first = agents()
+    evidences = [first.run(commit=commit) for commit in ("a", "b", "c", "d", "b")]
+    first.die()
+
+    runs = agents().runs
+
+    assert runs.latest() == evidences[-1]
+    assert [kept.evidence for kept in runs.kept()] == [evidences[2], evidences[3], evidences[4]]
+    assert all(not kept.results for kept in runs.kept())
+
+
+def test_after_an_agent_died_in_a_run(agents):
+    """The run is interrupted, with its last checkpoint; it is the latest, and it counts."""
+    first = agents()
+    first.run(commit="a")
+    active = first.runs.start(LABELS)
+    first.archive.checkpoint(first.runs.current())
+    first.die()
+
+    second = agents()
+
+    assert (second.runs.latest().run.id, second.runs.latest().run.ended_by) == (active.id, "agent_died")
+    assert [kept.results for kept in second.runs.kept()] == [{}, {"interrupted": 1}]
+    with pytest.raises(AgentError, match=r"ended by itself \(agent_died\); GET /report has its evidence"):
+        second.runs.stop()
+
+
+def test_evidence_comes_back_as_it_was(agent):
+    evidence = agent.run()
+
+    assert Evidence.from_json(json.loads(json.dumps(evidence.as_json()))) == evidence
+
+
+# --- A store that fails ---------------------------------------------------------------------------
+
+
+def test_a_store_that_fails_at_the_end(agent, failing, caplog):
+    """The run has its evidence all the same, and so has the log; it is kept as soon as that is possible."""
+    failing.refuses = {"finished"}
+    evidence = agent.run()
+
+    assert agent.archive.why_not_kept(evidence.run.id) == "disk full"
+    assert agent.runs.latest() is evidence
+    (line,) = [
+        record.message for record in caplog.records if "is not kept: disk full; its evidence: " in record.message
+    ]
+    assert json.loads(line[line.index("{") :]) == evidence.as_json()
+
+    failing.refuses = set()
+    later = agent.run(commit="b")
+
+    assert agent.archive.why_not_kept(later.run.id) == ""
+    assert agent.store.get(evidence.run.id).evidence == evidence.as_json()
+    assert f"run {evidence.run.id} is kept now" in caplog.text
+
+
+def test_what_waits_for_the_store_is_bounded(agent, failing):
+    """The newest wait; the log has the others."""
+    failing.refuses = {"running", "finished"}
+    evidences = [agent.run(commit=str(number)) for number in range(MOST_WAITING + 2)]
+    failing.refuses = set()
+    last = agent.run(commit="last")
+
+    kept = [run.id for run in agent.store.find(Query())]
+    assert kept == [last.run.id, *(evidence.run.id for evidence in evidences[:1:-1])]
+
+
+def test_a_store_that_fails_throughout_says_so_once_for_a_run(agent, failing, caplog):
+    """Not with every checkpoint."""
+    failing.refuses = {"running"}
+    agent.runs.start(LABELS)
+    for _ in range(3):
+        agent.archive.checkpoint(agent.runs.current())
+
+    assert caplog.text.count("cannot be written to the store: disk full") == 1
+
+
+def test_a_bug_in_the_store_costs_no_run(agent, failing, monkeypatch):
+    monkeypatch.setattr(failing, "save", lambda _: 1 / 0)
+    evidence = agent.run()
+
+    assert evidence.sections == {"exec": {"exec_count": 53}}
+    assert "division by zero" in agent.archive.why_not_kept(evidence.run.id)
+
+
+# --- Deleting -------------------------------------------------------------------------------------
+
+
+def test_a_deleted_run_is_forgotten_everywhere(agent):
+    """In the store, in /metrics and as the latest; how often runs ended how stays counted."""
+    first, second = agent.run(commit="a"), agent.run(commit="b")
+    agent.runs.delete(second.run.id)
+
+    assert [run.id for run in agent.store.find(Query())] == [first.run.id]
+    assert agent.runs.latest() is first
+    assert [(kept.evidence, kept.results) for kept in agent.runs.kept()] == [
+        (first, {"finished": 1}),
+        (None, {"finished": 1}),
+    ]
+    with pytest.raises(UnknownRun, match=second.run.id):
+        agent.runs.delete(second.run.id)
+
+
+def test_the_run_that_is_on_is_not_deleted(agent):
+    active = agent.runs.start(LABELS)
+    with pytest.raises(RunActive, match=active.id):
+        agent.runs.delete(active.id)
+
+
+def test_a_run_that_waits_for_the_store_can_be_deleted(agent, failing):
+    failing.refuses = {"running", "finished"}
+    evidence = agent.run()
+    failing.refuses = set()
+    agent.runs.delete(evidence.run.id)
+    agent.run(commit="b")
+
+    assert agent.store.get(evidence.run.id) is None

@@ -1,0 +1,126 @@
+"""systemd/: the unit and its settings, as far as they can be judged without starting them (tests/vm does)."""
+
+import configparser
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from chainbench_agent.settings import ENV_PREFIX, Settings
+
+REPO = Path(__file__).parents[1]
+UNIT = REPO / "systemd/chainbench-agent.service"
+SETTINGS = REPO / "systemd/chainbench-agent.env"
+MOST_EXPOSURE = 2.5
+OF_THE_UNIT = {"header_cache"}
+"""Settings that the unit makes, because systemd makes the directory."""
+
+needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="apt-get install systemd")
+
+
+def unit():
+    """Section → key → values, in order."""
+    found = configparser.RawConfigParser(strict=False, dict_type=Repeated)
+    found.optionxform = str
+    found.read(UNIT)
+    return found
+
+
+class Repeated(dict):
+    """A key may come several times; the last one counts here."""
+
+
+@needs_systemd
+def test_it_is_hardly_exposed():
+    """By systemd's own scale, on which 0 is nothing and 10 everything that a root process may do."""
+    done = subprocess.run(
+        ["systemd-analyze", "security", "--offline=yes", UNIT], capture_output=True, text=True, check=True
+    )
+
+    exposure = float(re.search(r"Overall exposure level for .*: ([\d.]+)", done.stdout)[1])
+
+    assert exposure <= MOST_EXPOSURE, done.stdout
+
+
+@needs_systemd
+def test_systemd_understands_every_line(tmp_path):
+    """A key that it does not know would be passed over, and protect nothing."""
+    placed = tmp_path / UNIT.name
+    placed.write_text(UNIT.read_text().replace("/usr/local/bin/chainbench-agent", "/bin/true"))
+
+    done = subprocess.run(
+        ["systemd-analyze", "verify", "--man=no", placed], capture_output=True, text=True, check=False
+    )
+
+    assert [line for line in done.stderr.splitlines() if UNIT.name in line] == []
+
+
+def test_every_setting_is_in_the_environment_file_with_its_default():
+    """As comments: what is not set there keeps its default."""
+    lines = re.findall(rf"^#{ENV_PREFIX}(\w+)=(.*)$", SETTINGS.read_text(), re.MULTILINE)
+
+    shown = {name.lower(): value for name, value in lines}
+    fields = {name: field for name, field in Settings.model_fields.items() if name not in OF_THE_UNIT}
+    assert set(shown) - {"config"} == set(fields)
+    for name, field in fields.items():
+        default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+        assert shown[name] == ("" if field.default_factory else str(default)), name
+        assert f"# {field.description}" in SETTINGS.read_text()
+    assert re.findall(r"^[^#\n].*", SETTINGS.read_text(), re.MULTILINE) == []
+
+
+def test_what_the_unit_sets_exists():
+    variables = re.findall(rf"^Environment={ENV_PREFIX}(\w+)=", UNIT.read_text(), re.MULTILINE)
+
+    assert {name.lower() for name in variables} == OF_THE_UNIT
+
+
+def test_capabilities_are_bounded_by_what_is_given_and_each_has_its_reason():
+    service = unit()["Service"]
+    given = service["AmbientCapabilities"].split()
+
+    assert service["CapabilityBoundingSet"].split() == given
+    for capability in given:
+        assert re.search(rf"^# {capability}  +\w", UNIT.read_text(), re.MULTILINE), capability
+
+
+@pytest.fixture
+def stage(tmp_path):
+    """Installs into a directory; answers it, and all files that are there."""
+
+    def run(what):
+        environment = os.environ | {"DESTDIR": str(tmp_path), "PREFIX": "/opt/agent", "SYSCONFDIR": "/etc/opt"}
+        subprocess.run([REPO / "scripts/install", what], check=True, env=environment, capture_output=True)
+        return {"/" + str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if not path.is_dir()}
+
+    return run
+
+
+def test_install_and_uninstall(stage, tmp_path):
+    """The unit and the command name the prefix, nothing names the stage; what is uninstalled leaves its settings."""
+    files = stage("install")
+
+    unit_text = (tmp_path / "opt/agent/lib/systemd/system/chainbench-agent.service").read_text()
+    assert "ExecStart=/opt/agent/bin/chainbench-agent serve\n" in unit_text
+    assert "EnvironmentFile=-/etc/opt/chainbench-agent.env\n" in unit_text
+    assert "/usr/local" not in unit_text
+    assert "/opt/agent/bin/chainbench-agent" in files
+    venv = tmp_path / "opt/agent/lib/chainbench-agent"
+    texts = [path for path in (*(venv / "bin").iterdir(), venv / "pyvenv.cfg") if not path.is_symlink()]
+    assert not [path for path in texts if str(tmp_path) in path.read_text()]
+    works = [venv / "bin/python", "-m", "chainbench_agent", "--version"]
+    assert subprocess.run(works, capture_output=True, text=True, check=True, cwd="/").stdout.startswith(
+        "chainbench-agent"
+    )
+    probes = venv / "lib" / next((venv / "lib").iterdir()).name / "site-packages/chainbench_agent/probes"
+    assert {path.name for path in probes.glob("*.c")} == {path.name for path in (REPO / "probes").glob("*.c")}
+
+    settings = tmp_path / "etc/opt/chainbench-agent.env"
+    settings.write_text("CHAINBENCH_PORT=1\n")
+    stage("install")
+    assert settings.read_text() == "CHAINBENCH_PORT=1\n"
+
+    assert stage("uninstall") == {"/etc/opt/chainbench-agent.env"}

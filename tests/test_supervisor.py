@@ -1,0 +1,198 @@
+"""What a service manager hears of the daemon, over a socket of its own protocol."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import requests
+
+from chainbench_agent.supervisor import Supervisor
+
+LONG_S = 60
+AGENT = """
+import os, sys, time
+from chainbench_agent import server
+from chainbench_agent.collector.fake import FakeCollector
+from chainbench_agent.settings import load_settings
+
+def open_collector(settings):
+    time.sleep(0.5)
+    return FakeCollector()
+
+def load():
+    return load_settings(sys.argv[1], port=0)
+
+server.LOOP_S = 2
+BREAK
+server.serve(load(), open_collector, load)
+"""
+HANGS = """
+class Worker(server.Worker):
+    def wait_for_and_dispatch_events(self, timeout):
+        while os.path.exists(sys.argv[1] + ".hang"):
+            time.sleep(0.1)
+        super().wait_for_and_dispatch_events(timeout)
+server.Worker = Worker
+"""
+
+
+class Manager:
+    """A service manager's end: `heard` has (seconds, pid of the sender, assignment)."""
+
+    def __init__(self, tmp_path):
+        self.path = str(tmp_path / "notify")
+        self.config = tmp_path / "agent.toml"
+        self.config.write_text("")
+        self.log = tmp_path / "log"
+        self.heard = []
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        self.socket.bind(self.path)
+
+    @contextmanager
+    def start(self, damage="", **environment):
+        command = [sys.executable, "-c", AGENT.replace("BREAK", damage), str(self.config)]
+        variables = os.environ | {"NOTIFY_SOCKET": self.path} | environment
+        with self.log.open("w") as log, subprocess.Popen(command, stderr=log, env=variables) as agent:
+            try:
+                yield agent
+            finally:
+                agent.send_signal(signal.SIGTERM)
+
+    def listen(self, seconds):
+        """What is heard within so many seconds."""
+        return self._listen(seconds, lambda _: False)
+
+    def until(self, assignment):
+        """All that is heard up to this."""
+        found = self._listen(LONG_S, lambda heard: heard == assignment)
+        assert found, f"{assignment} was not heard: {self.heard}\n{self.log.read_text()}"
+        assert found[-1][1] == assignment, f"{found}\n{self.log.read_text()}"
+        return found
+
+    def _listen(self, seconds, enough):
+        found, deadline = [], time.monotonic() + seconds
+        while (left := deadline - time.monotonic()) > 0:
+            self.socket.settimeout(left)
+            try:
+                data, ancillary, *_ = self.socket.recvmsg(4096, 1024)
+            except TimeoutError:
+                break
+            pid = int.from_bytes(ancillary[0][2][:4], sys.byteorder)
+            lines = data.decode().splitlines()
+            found += [(pid, line) for line in lines]
+            self.heard += lines
+            if any(map(enough, lines)):
+                return [(pid, line) for pid, line in found if not line.startswith("STATUS=")]
+        return found
+
+    def url(self):
+        """Where it serves; the log says so, as the port is a free one."""
+        return [line for line in self.log.read_text().splitlines() if "serving on" in line][-1].rpartition(" ")[2]
+
+    def status(self):
+        return requests.get(f"{self.url()}/status", timeout=LONG_S).json()
+
+
+@pytest.fixture
+def manager(tmp_path):
+    manager = Manager(tmp_path)
+    yield manager
+    manager.socket.close()
+
+
+def test_ready_comes_once_and_from_the_worker_that_serves(manager):
+    """Not from gunicorn, whose master is up before the agent is built."""
+    with manager.start() as agent:
+        ((speaker, _),) = manager.until("READY=1")
+
+        assert manager.status()["agent"]["pid"] == speaker != agent.pid
+
+
+def test_stopping_is_told_and_nothing_after_it_claims_to_live(manager):
+    with manager.start(WATCHDOG_USEC="600000") as agent:
+        manager.until("READY=1")
+        agent.send_signal(signal.SIGTERM)
+        manager.until("STOPPING=1")
+        agent.wait(LONG_S)
+
+        assert agent.returncode == 0
+        assert "READY=1" not in [line for _, line in manager.listen(0.5)]
+
+
+def test_a_worker_that_dies_is_told_of_when_the_next_one_serves(manager):
+    with manager.start():
+        ((dead, _),) = manager.until("READY=1")
+        os.kill(dead, signal.SIGKILL)
+        ((following, _),) = manager.until("READY=1")
+
+        assert following != dead
+
+
+def test_a_reload_reads_the_settings_and_serves_on_the_same_socket(manager):
+    """The run that is on ends, and its evidence is not lost."""
+    with manager.start() as agent:
+        manager.until("READY=1")
+        url = manager.url()
+        labels = dict.fromkeys(("scenario", "impl", "variant", "commit", "dataset"), "x")
+        requests.post(f"{url}/start", json=labels, timeout=LONG_S).raise_for_status()
+        manager.config.write_text('machine = "after"\nport = 0\n')
+        agent.send_signal(signal.SIGHUP)
+        heard = [line for _, line in manager.until("READY=1")]
+
+        assert heard == ["RELOADING=1", "READY=1"]
+        assert manager.url() == url
+        assert manager.status()["machine"] == "after"
+        assert "ended with the shutdown: {" in manager.log.read_text()
+
+
+def test_settings_that_are_wrong_change_nothing(manager):
+    manager.config.write_text('machine = "before"')
+    with manager.start() as agent:
+        manager.until("READY=1")
+        manager.config.write_text("sample_interval = 0")
+        agent.send_signal(signal.SIGHUP)
+        manager.until("READY=1")
+
+        assert manager.status()["machine"] == "before"
+        assert "the settings stay as they were" in manager.log.read_text()
+
+
+def test_life_is_told_again_and_again(manager):
+    with manager.start(WATCHDOG_USEC="600000", WATCHDOG_PID="1"):
+        ((worker, _),) = manager.until("READY=1")
+
+        beats = manager.listen(2)
+
+        assert len(beats) >= 4  # of twenty; a machine that is busy with other things loses some
+        assert set(beats) == {(worker, "WATCHDOG=1")}
+
+
+def test_a_loop_that_hangs_does_not_live(manager):
+    """Until it turns again."""
+    hang = Path(f"{manager.config}.hang")
+    with manager.start(HANGS, WATCHDOG_USEC="600000"):
+        manager.until("WATCHDOG=1")
+        hang.touch()
+        manager.listen(6)  # LOOP_S is 2
+        silence = manager.listen(1)
+        hang.unlink()
+        manager.until("WATCHDOG=1")
+
+        assert silence == []
+
+
+def test_without_a_manager_nobody_is_told():
+    """And a socket that is gone is no obstacle."""
+    environment = {"NOTIFY_SOCKET": "/nonexistent/notify", "WATCHDOG_USEC": "", "HOME": "/"}
+
+    Supervisor(environment).tell("READY=1")
+
+    assert environment == {"HOME": "/"}
+    assert not Supervisor({}).listens

@@ -30,7 +30,7 @@ _events: dict[int, str] = {}
 def open_kretprobe(function: str, program: int) -> int:
     """Run `program` at each return of a kernel function, until close(); raises OSError.
 
-    Where there is no tracefs it is the kernel that says how many calls are followed.
+    Where tracefs cannot be written it is the kernel that says how many calls are followed.
     """
     names = _names()
     if names is None:
@@ -76,8 +76,8 @@ def _left(names: Path) -> Iterator[tuple[int, str]]:
 
 
 def _names() -> Path | None:
-    """Where probes are named; None where tracefs is not mounted or the kernel has no kprobes."""
-    return next((path for root in TRACEFS if (path := root / "kprobe_events").exists()), None)
+    """Where probes are named; None where tracefs is not mounted or not ours to write, or the kernel has no kprobes."""
+    return next((path for root in TRACEFS if os.access(path := root / "kprobe_events", os.W_OK)), None)
 
 
 def _write(names: Path, line: str) -> None:

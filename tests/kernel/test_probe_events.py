@@ -97,6 +97,15 @@ def test_without_tracefs(tmp_path, monkeypatch):
     probe_events.remove_leftovers()
 
 
+def test_a_tracefs_that_is_not_ours(tracefs, monkeypatch):
+    """An agent with the capabilities for perf alone, and a directory for root: as if there were none."""
+    monkeypatch.setattr(probe_events.os, "access", lambda _path, _mode: False)
+    monkeypatch.setattr(perf_events, "open_kprobe", lambda *_what, at_return: 99 + at_return)
+    assert probe_events.open_kretprobe("down", 7) == 100
+    probe_events.remove_leftovers()
+    assert tracefs.names == ["somebody/else"]
+
+
 def test_leftovers(tracefs):
     """Of an agent that was killed, also of one that had our number; not a living one's, nor what we have now."""
     with subprocess.Popen(["true"]) as dead:

@@ -1,4 +1,4 @@
-"""Where a bpf or vm test cannot run, it is skipped with the remedy; where it must, a skip is a failure."""
+"""Where a bpf, vm or image test cannot run, it is skipped with the remedy; where it must, a skip is a failure."""
 
 import functools
 import os
@@ -39,12 +39,12 @@ def pytest_runtest_setup(item):
 
 
 def is_required(item) -> bool:
-    return REQUIRED and any(item.get_closest_marker(name) for name in ("bpf", "vm"))
+    return REQUIRED and any(item.get_closest_marker(name) for name in ("bpf", "vm", "image"))
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # outermost: nothing makes a skip of it again
 def pytest_runtest_makereport(item):
-    """Fail a bpf or vm test that was skipped, however that came; an expected failure did run."""
+    """Fail a bpf, vm or image test that was skipped, however that came; an expected failure did run."""
     report = yield
     if is_required(item) and report.skipped and not hasattr(report, "wasxfail"):
         report.outcome = "failed"

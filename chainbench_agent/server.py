@@ -48,6 +48,9 @@ GRACE_S = 1
 KILL_AFTER_S = 15
 """How long the master waits for it: GRACE_S, twice runs.SETTLE_S, the collector's last words, and the store's."""
 
+BUILD_S = 600
+"""How long building the agent may take before it counts as hung; the loader itself gives up earlier."""
+
 LOOP_S = 60
 """How long the worker's loop, which turns every second, may take for one before it counts as hung."""
 
@@ -96,6 +99,8 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
     ) -> None:
         self.supervisor = Supervisor()
         self._reload = reload
+        self.turned_s = 0.0
+        """When the worker's loop last turned, or the worker began to build the agent."""
         self._settings = settings
         self._open_collector = open_collector
         self._collector: Collector | None = None
@@ -122,13 +127,15 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
 
     def load(self) -> Flask:
         """Build the agent.  Called in the worker, which ends if this fails, and the master with it."""
-        settings = self._settings
+        settings, self.turned_s = self._settings, time.monotonic()
+        self.supervisor.watch(self.lives)
         try:
             self._store = open_store(settings)
             self._collector = self._open_collector(settings)
         except AgentError as error:
             log.error("%s", error)  # noqa: TRY400 - a sentence for people
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
+        self.turned_s = time.monotonic()
         found = self._collector.status()
         of_a_run = partial(environment, found.details)
         archive = Archive(self._store, of_a_run, settings.checkpoint_s, settings.max_kept_label_sets)
@@ -147,9 +154,11 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
             log.warning("another host or port needs a restart")
         self._settings = new
 
-    def responds(self) -> bool:
-        """Whether the state of the runs can be had: no thread holds its lock for ever."""
-        return self._runs is not None and bool(self._runs.status())
+    def lives(self) -> bool:
+        """Whether the worker builds the agent, or its loop turns and no thread holds the lock of the runs for ever."""
+        if self._runs is None:
+            return time.monotonic() - self.turned_s < BUILD_S
+        return time.monotonic() - self.turned_s < LOOP_S and bool(self._runs.status())
 
     def unload(self) -> None:
         """Finish the run that is on, and give everything back."""
@@ -172,10 +181,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
     def notify(self) -> None:
         """The loop has turned."""
         super().notify()
-        self._turned_s = time.monotonic()
-
-    def _turns(self) -> bool:
-        return time.monotonic() - getattr(self, "_turned_s", time.monotonic()) < LOOP_S
+        self.app.turned_s = time.monotonic()
 
     def init_signals(self) -> None:
         super().init_signals()
@@ -190,7 +196,6 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         log.info("serving on http://%s:%s", f"[{host}]" if ":" in host else host, port)
         self.cfg.set("graceful_timeout", GRACE_S)  # in this process; the master waits for longer
         self.app.supervisor.tell("READY=1", "STATUS=serving")
-        self.app.supervisor.watch(lambda: self._turns() and self.app.responds())
         super().run()
         self.app.supervisor.tell("STATUS=finishing the run that is on")
         self.app.unload()

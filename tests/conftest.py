@@ -12,7 +12,7 @@ import pytest
 
 REQUIRED = os.environ.get("CHAINBENCH_REQUIRE_BPF") == "1"
 BTF = Path("/sys/kernel/btf/vmlinux")
-NEEDY = ("bpf", "vm", "postgresql", "mount", "strace")
+NEEDY = ("bpf", "vm", "image", "postgresql", "mount", "strace")
 CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
 
 

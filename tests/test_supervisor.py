@@ -22,7 +22,7 @@ from chainbench_agent.collector.fake import FakeCollector
 from chainbench_agent.settings import load_settings
 
 def open_collector(settings):
-    time.sleep(0.5)
+    time.sleep(BUILDING_S)
     return FakeCollector()
 
 def load():
@@ -56,8 +56,9 @@ class Manager:
         self.socket.bind(self.path)
 
     @contextmanager
-    def start(self, damage="", **environment):
-        command = [sys.executable, "-c", AGENT.replace("BREAK", damage), str(self.config)]
+    def start(self, damage="", building_s=0.5, **environment):
+        script = AGENT.replace("BREAK", damage).replace("BUILDING_S", str(building_s))
+        command = [sys.executable, "-c", script, str(self.config)]
         variables = os.environ | {"NOTIFY_SOCKET": self.path} | environment
         with self.log.open("w") as log, subprocess.Popen(command, stderr=log, env=variables) as agent:
             try:
@@ -166,12 +167,20 @@ def test_settings_that_are_wrong_change_nothing(manager):
 
 def test_life_is_told_again_and_again(manager):
     with manager.start(WATCHDOG_USEC="600000", WATCHDOG_PID="1"):
-        ((worker, _),) = manager.until("READY=1")
+        worker = manager.until("READY=1")[-1][0]
 
         beats = manager.listen(2)
 
         assert len(beats) >= 4  # of twenty; a machine that is busy with other things loses some
         assert set(beats) == {(worker, "WATCHDOG=1")}
+
+
+def test_a_worker_that_takes_long_to_build_the_agent_lives(manager):
+    """After a reload nobody else would say so, and the manager would kill it."""
+    with manager.start(building_s=3, WATCHDOG_USEC="600000"):
+        heard = [line for _, line in manager.until("READY=1")]
+
+        assert heard.count("WATCHDOG=1") >= 4
 
 
 def test_a_loop_that_hangs_does_not_live(manager):

@@ -1,0 +1,31 @@
+# The agent on Debian's Python and BCC.  As it is, it runs without privileges and serves mock data, marked as such;
+# README.md ("In a container") has the line that gives it what it needs to measure.
+ARG BASE=docker.io/library/debian:bookworm-slim
+
+FROM ${BASE} AS runtime
+RUN apt-get update \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3 python3-bpfcc \
+    && rm -rf /var/lib/apt/lists/* /var/cache/apt/archives/*
+
+FROM runtime AS build
+RUN apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends python3-venv
+COPY . /src
+RUN PREFIX=/usr/local /src/scripts/install install
+
+FROM runtime
+LABEL org.opencontainers.image.title="chainbench-agent" \
+      org.opencontainers.image.description="Kernel-level evidence for benchmarks" \
+      org.opencontainers.image.licenses="Apache-2.0 AND GPL-2.0-only"
+COPY --from=build /usr/local/lib/chainbench-agent /usr/local/lib/chainbench-agent
+RUN ln -s ../lib/chainbench-agent/bin/chainbench-agent /usr/local/bin/ \
+    && install -d -o 65532 -g 65532 -m 0750 /var/cache/chainbench-agent /var/lib/chainbench-agent
+ENV CHAINBENCH_PORT=9090 \
+    CHAINBENCH_HEADER_CACHE=/var/cache/chainbench-agent
+EXPOSE 9090
+USER 65532:65532
+# Compiling takes seconds, and minutes on a machine that is emulated; nothing is asked of it before.
+HEALTHCHECK --interval=30s --timeout=10s --start-period=120s --retries=3 \
+    CMD ["/usr/local/lib/chainbench-agent/bin/python", "-P", "-c", \
+         "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ[\"CHAINBENCH_PORT\"]}/status', timeout=9)"]
+ENTRYPOINT ["/usr/local/bin/chainbench-agent"]
+CMD ["serve"]

@@ -97,7 +97,7 @@ class Floor:
 
 
 def _load_empty() -> int:
-    library = libbpf._library()  # noqa: SLF001 - the daemon loads nothing itself, so it has no call for this
+    library = libbpf._library()
     fd: int = library.bpf_prog_load(RAW_TRACEPOINT, b"bench_floor", b"GPL", RETURN_0, ctypes.c_size_t(2), None)
     if fd < 0:
         raise OSError(-fd, f"load an empty program: {os.strerror(-fd)}")

@@ -37,8 +37,9 @@ def settings_options(command: Command) -> Command:
     """An option for each setting, and --config.  The values stay text: settings.py knows what they must be."""
     for name, setting in reversed(Settings.model_fields.items()):
         default = ",".join(setting.default) if isinstance(setting.default, tuple) else setting.default
-        shown = f"  [default: {default}]" if setting.default_factory is None else ""
-        option = click.option(f"--{name.replace('_', '-')}", metavar="…", help=f"{setting.description}{shown}")
+        shown = f"  [default: {default}]" if default and setting.default_factory is None else ""
+        kind: dict[str, Any] = {"is_flag": True, "default": None} if setting.annotation is bool else {"metavar": "…"}
+        option = click.option(f"--{name.replace('_', '-')}", help=f"{setting.description}{shown}", **kind)
         command = option(command)
     config_help = f"The configuration file, in TOML; {DEFAULT_CONFIG} is read if it exists."
     return click.option("--config", metavar="FILE", help=config_help)(command)
@@ -46,7 +47,7 @@ def settings_options(command: Command) -> Command:
 
 @main.command(epilog=f"The environment sets the same: {ENV_PREFIX}PORT is --port; a key of the file is `port`.")
 @settings_options
-def serve(config: str | None, **given: str | None) -> None:
+def serve(config: str | None, **given: object) -> None:
     """Serve the HTTP API until SIGTERM or Ctrl-C."""
     from chainbench_agent import server
     from chainbench_agent.collector import open_collector

@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -21,16 +22,19 @@ from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 from gunicorn.glogging import Logger
-from gunicorn.workers.gthread import ThreadWorker
 
 from chainbench_agent.collector.base import Collector
-from chainbench_agent.errors import AgentError, InputError
+from chainbench_agent.errors import AgentError
 from chainbench_agent.export.prometheus import Exporter, agent_registry
+from chainbench_agent.log_entries import OneEntry
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.runs import Runs
 from chainbench_agent.settings import Settings
+from chainbench_agent.web.access import Access, access_for
 from chainbench_agent.web.app import create_app
+from chainbench_agent.web.listener import is_overheard, listen, tls_for, url
 from chainbench_agent.web.status import VERSION
+from chainbench_agent.web.worker import IntakeWorker
 
 OpenCollector = Callable[[Settings], Collector]
 
@@ -49,36 +53,33 @@ log = logging.getLogger(__name__)
 def serve(settings: Settings, open_collector: OpenCollector) -> None:
     """Serve until SIGTERM or SIGINT, then exit with 0; with 3 if the agent cannot be built.
 
-    Raises InputError when the address cannot be listened on.
+    Raises InputError when the address cannot be listened on, or a token or a certificate cannot be used.
     """
     log_to_stderr(settings.log_level)
-    with listen(settings.host, settings.port) as listener:
-        master = Master(Server(settings, open_collector), listener)
+    access, tls = access_for(settings), tls_for(settings.tls_cert, settings.tls_key)
+    protected = bool(access.token) or settings.insecure
+    with listen(settings.host, settings.port, protected=protected, group=access.group) as listener:
+        if access.token and is_overheard(listener, tls=tls is not None):
+            log.warning("tokens cross the network in the clear; give the agent --tls-cert and --tls-key")
+        master = Master(Server(settings, open_collector, access, tls), listener)
         gc.freeze()  # what the worker inherits is not collected there, which would write to, and so copy, every page
         master.run()
 
 
 def log_to_stderr(level: str) -> None:
-    logging.basicConfig(stream=sys.stderr, level=level.upper(), format="%(asctime)s %(levelname)-7s %(message)s")
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket.  Ours, because gunicorn tries for five seconds before it says that it cannot."""
-    try:
-        family, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.create_server((host, port), family=family, backlog=128)
-    except (OSError, UnicodeError) as error:  # not every text can be a host name
-        why = (getattr(error, "strerror", None) or str(error)).partition(" (")[0]  # the address is named below
-        reason = f"cannot listen on {host}:{port}: {why}; choose another with --host and --port"
-        raise InputError("port", reason) from None
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by each connection
-    return listener
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(OneEntry("%(asctime)s %(levelname)-7s %(message)s"))
+    logging.basicConfig(handlers=[handler], level=level.upper())
 
 
 class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; nor have those below
     """The agent, as gunicorn's application."""
 
-    def __init__(self, settings: Settings, open_collector: OpenCollector) -> None:
+    def __init__(
+        self, settings: Settings, open_collector: OpenCollector, access: Access, tls: ssl.SSLContext | None
+    ) -> None:
+        self.tls = tls
+        self._access = access
         self._settings = settings
         self._open_collector = open_collector
         self._collector: Collector | None = None
@@ -95,6 +96,10 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
             "graceful_timeout": KILL_AFTER_S,
             # No connection is kept: a shutdown waits for none, and no runner posts into one that is closing.
             "keepalive": 0,
+            # Requests that wait for a thread; the kernel's queue has the others.
+            "worker_connections": 256,
+            "certfile": self._settings.tls_cert and str(self._settings.tls_cert),  # for `wsgi.url_scheme` alone
+            "forwarded_allow_ips": "",
             "worker_tmp_dir": MEMORY if os.access(MEMORY, os.W_OK) else None,
             "control_socket_disable": True,
             "logger_class": GunicornLog,
@@ -112,7 +117,9 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
         self._runs = runs = Runs(self._collector, settings.machine, max_kept=settings.max_kept_label_sets)
         exporter = Exporter(CATALOG, agent_registry(VERSION, runs.status().collector.backend))
-        return create_app(runs, lambda accept: exporter.render(runs, accept), settings.sample_interval)
+        return create_app(
+            runs, lambda accept: exporter.render(runs, accept), settings.sample_interval, access=self._access
+        )
 
     def unload(self) -> None:
         """Finish the run that is on, and give everything back."""
@@ -122,7 +129,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
             self._collector.close()
 
 
-class Worker(ThreadWorker):  # type: ignore[misc]
+class Worker(IntakeWorker):
     """Ends in one way, whatever the signal: requests under way are answered, the run is finished."""
 
     def init_signals(self) -> None:
@@ -134,8 +141,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self.handle_exit(sig, frame)
 
     def run(self) -> None:
-        host, port, *_ = self.sockets[0].getsockname()
-        log.info("serving on http://%s:%s", f"[{host}]" if ":" in host else host, port)
+        log.info("serving on %s", url(self.sockets[0], tls=self.app.tls is not None))
         self.cfg.set("graceful_timeout", GRACE_S)  # in this process; the master waits for longer
         super().run()
         self.app.unload()
@@ -180,5 +186,7 @@ class GunicornLog(Logger):  # type: ignore[misc]
 
 
 def _is_news(record: logging.LogRecord) -> bool:
+    """What the agent has said itself is none; nor is a client that does not take its answer."""
     could_not_boot = isinstance(record.args, tuple) and record.args[-1:] == (Arbiter.WORKER_BOOT_ERROR,)
-    return not (could_not_boot and "exited with code" in record.msg)
+    gave_up = record.exc_info is not None and isinstance(record.exc_info[1], TimeoutError)
+    return not (gave_up or (could_not_boot and "exited with code" in record.msg))

@@ -20,7 +20,7 @@ ROWS = (
     ({"collector"},),
     ({"runs", "active", "kept"},),
     ({"web"},),
-    ({"server", "doctor", "probes_check", "demo", "demo_table", "demo_workload", "cli", "__main__"},),
+    ({"server", "log_entries", "doctor", "probes_check", "demo", "demo_table", "demo_workload", "cli", "__main__"},),
 )
 """From the bottom up.  What stands in one set may import each other; sets side by side do not know each other."""
 

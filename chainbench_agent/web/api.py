@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from chainbench_agent.kernel.namespaces import Peer
 from chainbench_agent.plan import ALL, Plan, choose
 from chainbench_agent.runs import Runs
+from chainbench_agent.web.access import credentials
 from chainbench_agent.web.models import ReportRequest, StartRequest
 from chainbench_agent.web.problems import JSON_REMEDY, BadBody, problem
 from chainbench_agent.web.status import backend_json, status_json, timestamp
@@ -78,7 +79,10 @@ class Api:
 
 
 def _peer() -> Peer | None:
-    """The client's end of the connection; a unix socket has none."""
+    """The client's end of the connection; that of a unix socket is a process."""
+    sock = request.environ.get("gunicorn.socket")
+    if sock is not None and (process := credentials(sock)):
+        return process.pid or None
     address, port = request.remote_addr, request.environ.get("REMOTE_PORT")
     return (address, int(port)) if address and port else None
 

@@ -6,18 +6,18 @@ from flask import Flask
 
 from chainbench_agent.runs import Runs
 from chainbench_agent.web import problems
+from chainbench_agent.web.access import OPEN, Access
 from chainbench_agent.web.api import Api, Metrics
-
-LONGEST_BODY = 64 * 1024
-"""The largest sensible body is under 2 KiB."""
+from chainbench_agent.web.wire import LONGEST_BODY
 
 
-def create_app(runs: Runs, metrics: Metrics, sample_interval: int = 1) -> Flask:
+def create_app(runs: Runs, metrics: Metrics, sample_interval: int = 1, *, access: Access = OPEN) -> Flask:
     """`metrics` renders the exposition for an Accept header; `sample_interval` is that of runs that name none."""
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = LONGEST_BODY
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the evidence has an order made for reading
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     problems.install(app)
+    access.install(app)
     Api(runs, metrics, sample_interval).add_to(app)
     return app

@@ -8,6 +8,7 @@ from typing import Literal, TypeVar
 
 from chainbench_agent.evidence.model import Evidence, Labels
 from chainbench_agent.evidence.report import Report
+from chainbench_agent.slate import Slate
 
 Result = Literal["finished", "failed", "interrupted"]
 
@@ -32,9 +33,21 @@ class Memory:
         self._reports: dict[Labels, Report] = {}
         self.latest: Evidence | None = None
         """The evidence that came last."""
+        self._slate = Slate()
+        self._lost = ""
+
+    def take_over(self, slate: Slate) -> str:
+        """Note on this `slate` which run is on; the answer is what became of the one that stood there, if one did."""
+        self._slate, self._lost = slate, slate.take()
+        return self._lost
+
+    def begun(self, run: str) -> None:
+        self._slate.write(run)
+        self._lost = ""
 
     def ended(self, labels: Labels, result: Result, evidence: Evidence | None) -> None:
         """Count a run.  One without evidence leaves that of the run before."""
+        self._slate.wipe()
         before = self._kept.get(labels, Kept(labels))
         kept = Kept(labels, evidence or before.evidence, before.results + Counter[str]([result]))
         self._put(self._kept, labels, kept)
@@ -42,6 +55,8 @@ class Memory:
 
     def how_the_last_ended(self) -> str:
         """For a `/stop` that comes too late; empty if the last run was stopped, or there was none."""
+        if self._lost:
+            return f": {self._lost}"
         run = self.latest.run if self.latest else None
         if run is None or run.ended_by in ("stop", "shutdown"):
             return ""

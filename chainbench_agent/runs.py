@@ -25,6 +25,7 @@ from chainbench_agent.evidence.report import Report
 from chainbench_agent.kept import Kept, Memory, Result
 from chainbench_agent.kernel.namespaces import Peer
 from chainbench_agent.plan import EVERYTHING, Plan
+from chainbench_agent.slate import Slate
 
 Phase = Literal["idle", "starting", "running", "stopping"]
 
@@ -72,6 +73,10 @@ class Runs:
         self._closing = False
         self._memory = Memory(max_kept)
 
+    def take_over(self, slate: Slate) -> None:
+        """Before anything is asked: if the process before us was killed, the run that was on then stands there."""
+        self._failure = self._memory.take_over(slate)
+
     # --- A run ------------------------------------------------------------------------------------
 
     def start(
@@ -98,6 +103,7 @@ class Runs:
         active = replace(claimed, started_at=self._now(), started_ns=self._clock())
         with self._changed:
             self._phase, self._active, self._failure = "running", active, ""
+            self._memory.begun(f"{active.id} ({active.words})")
             self._changed.notify_all()
         log.info("run %s started: %s", active.id, active.words)
         watch = Watch(active, max_duration_s, self._collector.gone)

@@ -30,6 +30,7 @@ from chainbench_agent.log_entries import OneEntry
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.runs import Runs
 from chainbench_agent.settings import Settings
+from chainbench_agent.slate import Slate
 from chainbench_agent.web.access import Access, access_for
 from chainbench_agent.web.app import create_app
 from chainbench_agent.web.listener import is_overheard, listen, tls_for, url
@@ -80,6 +81,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
     ) -> None:
         self.tls = tls
         self._access = access
+        self._slate = Slate()
         self._settings = settings
         self._open_collector = open_collector
         self._collector: Collector | None = None
@@ -116,6 +118,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
             log.error("%s", error)  # noqa: TRY400 - a sentence for people
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
         self._runs = runs = Runs(self._collector, settings.machine, max_kept=settings.max_kept_label_sets)
+        runs.take_over(self._slate)
         exporter = Exporter(CATALOG, agent_registry(VERSION, runs.status().collector.backend))
         return create_app(
             runs, lambda accept: exporter.render(runs, accept), settings.sample_interval, access=self._access

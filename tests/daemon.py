@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from functools import cached_property
 from pathlib import Path
 
 import pytest
@@ -62,7 +63,7 @@ class Daemon:
         host, port = self.url.partition("://")[2].rsplit(":", 1)
         return host, int(port)
 
-    @property
+    @cached_property
     def url(self):
         """Where it serves, when it does.  The log says so: with port 0 only the agent knows."""
         line = self.until(lambda: [line for line in self.log.splitlines() if "serving on" in line])[0]

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 from http import HTTPStatus
@@ -18,6 +19,7 @@ from werkzeug.exceptions import HTTPException
 from chainbench_agent.errors import AgentError, InputError, NoRun, RunActive
 
 MEDIA_TYPE = "application/problem+json"
+NO_DESCRIPTOR_REMEDY = "try again; if it lasts, raise the agent's limit (LimitNOFILE=)"
 JSON_REMEDY = "send a JSON object with the header Content-Type: application/json"
 
 log = logging.getLogger(__name__)
@@ -65,6 +67,8 @@ def _bad_input(error: InputError) -> Response:
 
 
 def _bug(error: Exception) -> Response:
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return problem(503, f"the agent has no descriptor left: {error.strerror}", NO_DESCRIPTOR_REMEDY)
     log.error("%s %s failed", request.method, request.path, exc_info=error)
     return problem(500, "the agent made a mistake", "its log has the details")
 

@@ -28,6 +28,9 @@ SEND_S = 10.0
 
 ACTING_THREADS = 4
 
+NEEDED_TO_ANSWER = 8
+"""With less descriptors left than this, slow clients have to go."""
+
 SAY_AGAIN_S = 60.0
 """How often it is logged that there are no descriptors."""
 
@@ -76,6 +79,8 @@ class IntakeWorker(ThreadWorker):  # type: ignore[misc]
             elif error.errno not in _NOBODY_THERE:
                 raise
             return
+        if sock.fileno() + NEEDED_TO_ANSWER >= _limit():
+            self._make_room()
         try:
             if tls := self.app.tls:
                 sock = tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
@@ -84,19 +89,27 @@ class IntakeWorker(ThreadWorker):  # type: ignore[misc]
         else:
             self._intake.admit(Client(sock, address))
 
+    def _make_room(self) -> bool:
+        """Slow clients go first, and several: who is served needs descriptors as well."""
+        gone = [self._intake.evict("the agent has no descriptor left") for _ in range(NEEDED_TO_ANSWER)]
+        return any(gone)
+
     def _accept_without_descriptors(self, listener: socket.socket, error: OSError) -> None:
-        """Slow clients go first; where there are none, one is told, with the descriptor that was kept for this."""
-        limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        """Where no slow client can go, who comes is told, with the descriptor that was kept for this."""
         if time.monotonic() - self._said_s > SAY_AGAIN_S:
             self._said_s = time.monotonic()
-            log.error("no descriptor for a client: %s; the limit is %d, raise it (LimitNOFILE=)", error.strerror, limit)
-        if self._intake.evict("the agent has no descriptor left"):
+            log.error(
+                "no descriptor for a client: %s; the limit is %d, raise it (LimitNOFILE=)", error.strerror, _limit()
+            )
+        if self._make_room():
             return  # the listener is still readable
         if self._spare >= 0:
             os.close(self._spare)
             self._spare = -1
             remedy = "try again; if it lasts, raise the agent's limit (LimitNOFILE=)"
-            self._turn_away(listener, wire.refusal(503, f"the agent has all of its {limit} descriptors open", remedy))
+            self._turn_away(
+                listener, wire.refusal(503, f"the agent has all of its {_limit()} descriptors open", remedy)
+            )
         time.sleep(PAUSE_S)
         with suppress(OSError):
             self._spare = os.open(os.devnull, os.O_RDONLY)
@@ -126,3 +139,7 @@ class IntakeWorker(ThreadWorker):  # type: ignore[misc]
 
     def murder_pending(self) -> None:
         self._intake.expire()
+
+
+def _limit() -> int:
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]

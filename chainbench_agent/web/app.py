@@ -8,6 +8,7 @@ from chainbench_agent.runs import Runs
 from chainbench_agent.web import problems
 from chainbench_agent.web.access import OPEN, Access
 from chainbench_agent.web.api import Api, Metrics
+from chainbench_agent.web.openapi import DocumentRoutes
 from chainbench_agent.web.wire import LONGEST_BODY
 
 
@@ -20,4 +21,5 @@ def create_app(runs: Runs, metrics: Metrics, sample_interval: int = 1, *, access
     problems.install(app)
     access.install(app)
     Api(runs, metrics, sample_interval).add_to(app)
+    DocumentRoutes().add_to(app)
     return app

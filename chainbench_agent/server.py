@@ -121,7 +121,11 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
         runs.take_over(self._slate)
         exporter = Exporter(CATALOG, agent_registry(VERSION, runs.status().collector.backend))
         return create_app(
-            runs, lambda accept: exporter.render(runs, accept), settings.sample_interval, access=self._access
+            runs,
+            lambda accept: exporter.render(runs, accept),
+            settings.sample_interval,
+            access=self._access,
+            ring=self._collector.ring,
         )
 
     def unload(self) -> None:

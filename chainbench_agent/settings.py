@@ -65,6 +65,7 @@ class Settings(BaseSettings):
     sample_interval: int = Field(
         1, ge=1, le=MAX_SAMPLE_INTERVAL, description="Of the hottest events, count one in so many; 1 counts each."
     )
+    events: bool = Field(False, description="Tell rare, notable events as they happen, by GET /events.")  # noqa: FBT003
     backend: Literal["auto", "ebpf", "mock"] = Field(
         "auto",
         description="ebpf measures or refuses to start; mock makes numbers up; auto measures if it can, else makes up.",

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from chainbench_agent.spec import Counter, Derived, Distribution, Metric, Module, Names
+from chainbench_agent.spec import Counter, Derived, Distribution, Event, Metric, Module, Names
 
 WAITS = ("futex_wait_ns", "mutex_wait_ns", "rwsem_wait_ns")
 
@@ -106,6 +106,7 @@ KERNEL: tuple[Metric, ...] = (
 MODULE = Module(
     name="locks",
     question="What waited for locks, in the kernel and in user space?",
+    events=(Event(name="rcu_stall", help="A CPU has held up RCU for so long that the kernel warned."),),
     metrics=(*FUTEX, *KERNEL),
     derive=derive,
 )

@@ -18,7 +18,7 @@ ROWS = (
     ({"headers"},),
     ({"kernel"}, {"export"}),
     ({"collector"},),
-    ({"runs", "active", "kept", "slate"},),
+    ({"runs", "active", "kept", "slate", "events"},),
     ({"web"},),
     ({"server", "log_entries", "doctor", "probes_check", "demo", "demo_table", "demo_workload", "cli", "__main__"},),
 )

@@ -40,9 +40,16 @@ class LoadedUnit:
 
 
 def load_unit(
-    modules: Iterable[Module], hooks: Iterable[Hook], cache_dir: Path, options: Collection[str] = ()
+    modules: Iterable[Module],
+    hooks: Iterable[Hook],
+    cache_dir: Path,
+    options: Collection[str] = (),
+    *,
+    events: bool = False,
 ) -> LoadedUnit:
     """Compile and load `modules` with those `options`; one that does not compile is left out with clang's reason.
+
+    `events`: with what tells them (probes/events.h).
 
     Raises SetupError when nothing can be loaded: no BTF, no BCC, no privileges, a wrong layout.
     """
@@ -50,7 +57,7 @@ def load_unit(
     modules, hooks = tuple(modules), tuple(hook for hook in hooks if wanted(hook, btf))
     fitting = _fitting(hooks, btf, options)
     absent = {name: reason for name, (sources, reason) in fitting.items() if reason and not sources}
-    host = {"COUNTERS": available()}
+    host = {"COUNTERS": available(), **({"EVENTS": 1} if events else {})}
     if (distance := preempt_count(btf)) is not None:
         host["PREEMPT_COUNT"] = distance
 

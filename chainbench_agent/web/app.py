@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from flask import Flask
 
+from chainbench_agent.events import Events, Source
 from chainbench_agent.runs import Runs
 from chainbench_agent.web import problems
 from chainbench_agent.web.access import OPEN, Access
 from chainbench_agent.web.api import Api, Metrics
+from chainbench_agent.web.event_routes import EventRoutes
 from chainbench_agent.web.openapi import DocumentRoutes
 from chainbench_agent.web.wire import LONGEST_BODY
 
 
-def create_app(runs: Runs, metrics: Metrics, sample_interval: int = 1, *, access: Access = OPEN) -> Flask:
+def create_app(
+    runs: Runs, metrics: Metrics, sample_interval: int = 1, *, access: Access = OPEN, ring: Source | None = None
+) -> Flask:
     """`metrics` renders the exposition for an Accept header; `sample_interval` is that of runs that name none."""
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = LONGEST_BODY
@@ -21,5 +25,6 @@ def create_app(runs: Runs, metrics: Metrics, sample_interval: int = 1, *, access
     problems.install(app)
     access.install(app)
     Api(runs, metrics, sample_interval).add_to(app)
+    EventRoutes(Events(ring, lambda: active.id if (active := runs.status().active) else None)).add_to(app)
     DocumentRoutes().add_to(app)
     return app

@@ -17,9 +17,11 @@ from pydantic_core import ErrorDetails
 from werkzeug.exceptions import HTTPException
 
 from chainbench_agent.errors import AgentError, InputError, NoRun, RunActive
+from chainbench_agent.events import NoEvents
 
 MEDIA_TYPE = "application/problem+json"
 NO_DESCRIPTOR_REMEDY = "try again; if it lasts, raise the agent's limit (LimitNOFILE=)"
+EVENTS_REMEDY = "start it with --events, where it measures with eBPF"
 JSON_REMEDY = "send a JSON object with the header Content-Type: application/json"
 
 log = logging.getLogger(__name__)
@@ -51,6 +53,7 @@ def install(app: Flask) -> None:
     """Answer each kind of exception with its problem; Flask takes the most specific handler."""
     app.register_error_handler(RunActive, lambda error: problem(409, str(error), "POST /stop ends it"))
     app.register_error_handler(NoRun, lambda error: problem(409, str(error), "POST /start begins one"))
+    app.register_error_handler(NoEvents, lambda error: problem(404, str(error), EVENTS_REMEDY))
     app.register_error_handler(InputError, _bad_input)
     app.register_error_handler(AgentError, _collector_failed)
     app.register_error_handler(BadBody, _bad_body)

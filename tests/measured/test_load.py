@@ -3,25 +3,26 @@
 import re
 import subprocess
 import sys
-import threading
-import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
-import requests
 
 pytestmark = pytest.mark.bpf
 
 OPEN = "from chainbench_agent.collector import open_collector\n    return open_collector(settings)"
 LABELS = {"scenario": "s", "impl": "i", "variant": "v", "commit": "c", "dataset": "d"}
+CALLS, PROGRAMS, SCRAPES = 53 * 1009, 53, 1009
 WORKLOAD = """
 import os, subprocess, sys
 print(flush=True); sys.stdin.readline()
 for _ in range(53):
     for _ in range(1009): os.getppid()
     subprocess.run(["/bin/true"])
-    subprocess.run(["sleep", "0.05"])
+print(flush=True); sys.stdin.readline()
 """
+FULL = {"task_collisions", "keys_full", "members_full", "returns_missed"}
+"""What is lost for want of room; a context switch that this kernel shows nobody is none of ours (decision 0003)."""
 
 
 @pytest.fixture
@@ -38,36 +39,26 @@ def of_worker(agent):
     return len(list((process / "fd").iterdir())), int(re.search(r"^Pss:\s+(\d+)", rollup, re.MULTILINE)[1])
 
 
-def test_200_scrapes_a_second_lose_nothing(agent):
-    """Beside a run with exactly 53,477 getppid and 106 programs; each scrape is answered."""
-    due_s, statuses = 1 / 200, []
+def test_1009_scrapes_beside_a_run_lose_nothing(agent):
+    """As fast as four clients can, while a target makes 53,477 calls and starts 53 programs: exactly these."""
     with subprocess.Popen([sys.executable, "-c", WORKLOAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as workload:
         workload.stdout.readline()
         assert agent.post("/start", **LABELS, pid=workload.pid).status_code == 200
-        workload.stdin.write(b"\n")
-        workload.stdin.flush()
-        done = threading.Event()
+        agent.get("/metrics")  # whoever comes while the first sample is taken has nothing to see yet
+        with ThreadPoolExecutor(4) as scraping:
+            scrapes = [scraping.submit(agent.get, "/metrics") for _ in range(SCRAPES)]
+            workload.stdin.write(b"\n")
+            workload.stdin.flush()
+            workload.stdout.readline()  # its work is done; the run goes on until the last scrape
+            answers = [scrape.result() for scrape in scrapes]
+        evidence = agent.post("/stop").json()
+        workload.communicate(b"\n")
 
-        def scrape():
-            while not done.is_set():
-                began = time.monotonic()
-                statuses.append(requests.get(f"{agent.url}/metrics", timeout=60).status_code)
-                done.wait(max(0, 4 * due_s - (time.monotonic() - began)))
-
-        scraping = [threading.Thread(target=scrape) for _ in range(4)]
-        for thread in scraping:
-            thread.start()
-        workload.wait()
-        done.set()
-        for thread in scraping:
-            thread.join()
-    evidence = agent.post("/stop").json()
-
-    assert evidence["syscall_counts"]["getppid"] == 53 * 1009
-    assert evidence["exec"]["exec_count"] == 106
-    assert evidence["loss"] == {"total": 0, "causes": {}}
-    assert set(statuses) == {200}
-    assert len(statuses) > 53
+    assert {answer.status_code for answer in answers} == {200}
+    assert all(b"chainbench_exec_count_total{" in answer.content for answer in answers)
+    assert evidence["syscall_counts"]["getppid"] == CALLS
+    assert evidence["exec"]["exec_count"] == PROGRAMS
+    assert not evidence["loss"]["causes"].keys() & FULL
 
 
 def test_211_runs_leave_nothing_behind(agent):

@@ -17,15 +17,17 @@ LABEL org.opencontainers.image.title="chainbench-agent" \
       org.opencontainers.image.description="Kernel-level evidence for benchmarks" \
       org.opencontainers.image.licenses="Apache-2.0 AND GPL-2.0-only"
 COPY --from=build /usr/local/lib/chainbench-agent /usr/local/lib/chainbench-agent
+COPY scripts/healthy.py /usr/local/lib/chainbench-agent/healthy.py
 RUN ln -s ../lib/chainbench-agent/bin/chainbench-agent /usr/local/bin/ \
     && install -d -o 65532 -g 65532 -m 0750 /var/cache/chainbench-agent /var/lib/chainbench-agent
 ENV CHAINBENCH_PORT=9090 \
     CHAINBENCH_HEADER_CACHE=/var/cache/chainbench-agent
+# It listens on 127.0.0.1, which is the host's with `--network host`.  On another address (CHAINBENCH_HOST) it wants a
+# token: mount one, and name it with CHAINBENCH_TOKEN_FILE.
 EXPOSE 9090
 USER 65532:65532
 # Compiling takes seconds, and minutes on a machine that is emulated; nothing is asked of it before.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=120s --retries=3 \
-    CMD ["/usr/local/lib/chainbench-agent/bin/python", "-P", "-c", \
-         "import os, urllib.request as r; r.urlopen(f'http://127.0.0.1:{os.environ[\"CHAINBENCH_PORT\"]}/status', timeout=9)"]
+    CMD ["/usr/local/lib/chainbench-agent/bin/python", "-P", "/usr/local/lib/chainbench-agent/healthy.py"]
 ENTRYPOINT ["/usr/local/bin/chainbench-agent"]
 CMD ["serve"]

@@ -1,6 +1,6 @@
 """Kernel-level evidence for benchmarks.
 
-     POST /start /stop /report     GET /status /report /runs     GET /metrics
+     POST /start /stop /report     GET /status /report /runs /events   GET /metrics
             │                               ▲                            ▲
     ┌───────▼───────────────────────────────┴────────────────────────────┴───────────────┐
     │ server, web     gunicorn and Flask: one route is one call into runs                │

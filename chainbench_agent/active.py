@@ -43,6 +43,10 @@ class Active:
     def words(self) -> str:
         return " ".join(f"{name}={value}" for name, value in self.labels)
 
+    def now(self, phase: Phase, now_ns: int) -> str:
+        """For who is in its way."""
+        return f"run {self.id} ({self.words}) is {phase}, {self.elapsed_ms(now_ns) / 1000:.1f} s old"
+
     def elapsed_ms(self, now_ns: int) -> float:
         return (now_ns - self.started_ns) / 1e6
 

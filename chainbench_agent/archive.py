@@ -15,6 +15,7 @@ from typing import Any
 from chainbench_agent.errors import StoreError, UnknownRun
 from chainbench_agent.evidence.model import Evidence, Run
 from chainbench_agent.kept import Memory, Result
+from chainbench_agent.slate import Slate
 from chainbench_agent.store.base import NoStore, Store, StoredRun, Summary
 
 MOST_WAITING = 8
@@ -49,6 +50,10 @@ class Archive:
         self._waiting: dict[str, StoredRun] = {}
         self._not_kept: tuple[str, str] = ("", "")
         self._remember(max_kept)
+
+    def take_over(self, slate: Slate) -> None:
+        """Before anything is asked: if the process before us was killed, the run that was on then stands there."""
+        self.memory.take_over(slate, "; GET /runs has what was kept of it" if self.store.recovered else "")
 
     @property
     def keeps_runs(self) -> bool:

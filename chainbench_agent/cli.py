@@ -37,7 +37,7 @@ def settings_options(command: Command) -> Command:
     """An option for each setting, and --config.  Values stay text: settings.py knows what they must be."""
     for name, setting in reversed(Settings.model_fields.items()):
         default = ",".join(setting.default) if isinstance(setting.default, tuple) else setting.default
-        shown = f"  [default: {default}]" if setting.default_factory is None else ""
+        shown = f"  [default: {default}]" if default not in (None, "") and setting.default_factory is None else ""
         flag = name.replace("_", "-")
         if setting.annotation is bool:
             option = click.option(f"--{flag}/--no-{flag}", default=None, help=setting.description)

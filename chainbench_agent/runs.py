@@ -54,9 +54,9 @@ class Runs:
         self._changed = threading.Condition()  # guards all that follows
         self._phase: Phase = "idle"
         self._active: Active | None = None
-        self._failure = ""
-        self._closing = False
         self._memory = self.archive.memory
+        self._failure = self._memory.lost
+        self._closing = False
 
     # --- A run ------------------------------------------------------------------------------------
 
@@ -85,6 +85,7 @@ class Runs:
         active = replace(claimed, started_at=self._now(), started_ns=self._clock())
         with self._changed:
             self._phase, self._active, self._failure = "running", active, ""
+            self._memory.begun(f"{active.id} ({active.words})")
             self._changed.notify_all()
         log.info("run %s started: %s", active.id, active.words)
         watch = Watch(active, max_duration_s, self._collector.gone)
@@ -174,7 +175,7 @@ class Runs:
         """Forget a run that is kept, everywhere.  UnknownRun if there is none, RunActive if it is on, StoreError."""
         with self._changed:
             if self._active and self._active.id == run_id:
-                raise RunActive(self._who_is_on(self._active))
+                raise RunActive(self._active.now(self._phase, self._clock()))
         self.archive.delete(run_id)
         with self._changed:
             self._memory.forget(run_id)
@@ -186,14 +187,10 @@ class Runs:
             if self._closing:
                 raise AgentError("the agent is shutting down; start the run when it is up again")
             if self._active:
-                raise RunActive(self._who_is_on(self._active))
+                raise RunActive(self._active.now(self._phase, self._clock()))
             now = self._now()
             self._phase, self._active = "starting", Active(new_id(now), labels, now, self._clock(), plan)
             return self._active
-
-    def _who_is_on(self, active: Active) -> str:
-        elapsed_s = active.elapsed_ms(self._clock()) / 1000
-        return f"run {active.id} ({active.words}) is {self._phase}, {elapsed_s:.1f} s old"
 
     def _watch(self, active: Active, watch: Watch) -> None:
         """End the run when it is due, if nobody else does."""

@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import socket
+import ssl
 import sys
 import time
 from collections.abc import Callable
@@ -22,23 +23,25 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
-from gunicorn.glogging import Logger
-from gunicorn.workers.gthread import ThreadWorker
 
 from chainbench_agent.archive import Archive
 from chainbench_agent.collector.base import Collector
 from chainbench_agent.environment import environment
-from chainbench_agent.errors import AgentError, InputError
+from chainbench_agent.errors import AgentError
 from chainbench_agent.export.health import AgentRegistry
 from chainbench_agent.export.prometheus import Exporter
+from chainbench_agent.log_entries import GunicornLog, log_to_stderr
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.runs import Runs
 from chainbench_agent.settings import Settings
+from chainbench_agent.slate import Slate
 from chainbench_agent.store import open_store
 from chainbench_agent.store.base import Store
 from chainbench_agent.supervisor import Supervisor
 from chainbench_agent.web.app import create_app
+from chainbench_agent.web.listener import Entrance, entrance_for, url
 from chainbench_agent.web.status import VERSION
+from chainbench_agent.web.worker import IntakeWorker
 
 OpenCollector = Callable[[Settings], Collector]
 
@@ -65,39 +68,29 @@ def serve(settings: Settings, open_collector: OpenCollector, reload: Callable[[]
 
     `reload`: the settings anew, when a service manager asks for it.
 
-    Raises InputError when the address cannot be listened on.
+    Raises InputError when the address cannot be listened on, or a token or a certificate cannot be used.
     """
     log_to_stderr(settings.log_level)
-    with listen(settings.host, settings.port) as listener:
-        master = Master(Server(settings, open_collector, reload), listener)
+    entrance = entrance_for(settings)
+    with entrance.open() as listener:
+        master = Master(Server(settings, open_collector, entrance, reload), listener)
         gc.freeze()  # what the worker inherits is not collected there, which would write to, and so copy, every page
         master.run()
-
-
-def log_to_stderr(level: str) -> None:
-    logging.basicConfig(stream=sys.stderr, level=level.upper(), format="%(asctime)s %(levelname)-7s %(message)s")
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket.  Ours, because gunicorn tries for five seconds before it says that it cannot."""
-    try:
-        family, *_ = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.create_server((host, port), family=family, backlog=128)
-    except (OSError, UnicodeError) as error:  # not every text can be a host name
-        why = (getattr(error, "strerror", None) or str(error)).partition(" (")[0]  # the address is named below
-        reason = f"cannot listen on {host}:{port}: {why}; choose another with --host and --port"
-        raise InputError("port", reason) from None
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by each connection
-    return listener
 
 
 class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; nor have those below
     """The agent, as gunicorn's application."""
 
     def __init__(
-        self, settings: Settings, open_collector: OpenCollector, reload: Callable[[], Settings] | None = None
+        self,
+        settings: Settings,
+        open_collector: OpenCollector,
+        entrance: Entrance,
+        reload: Callable[[], Settings] | None = None,
     ) -> None:
         self.supervisor = Supervisor()
+        self._entrance = entrance
+        self._slate = Slate()
         self._reload = reload
         self.turned_s = 0.0
         """When the worker's loop last turned, or the worker began to build the agent."""
@@ -118,6 +111,10 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
             "graceful_timeout": KILL_AFTER_S,
             # No connection is kept: a shutdown waits for none, and no runner posts into one that is closing.
             "keepalive": 0,
+            # Requests that wait for a thread; the kernel's queue has the others.
+            "worker_connections": 256,
+            "certfile": self._settings.tls_cert and str(self._settings.tls_cert),  # for `wsgi.url_scheme` alone
+            "forwarded_allow_ips": "",
             "worker_tmp_dir": MEMORY if os.access(MEMORY, os.W_OK) else None,
             "control_socket_disable": True,
             "logger_class": GunicornLog,
@@ -139,20 +136,37 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
         found = self._collector.status()
         of_a_run = partial(environment, found.details)
         archive = Archive(self._store, of_a_run, settings.checkpoint_s, settings.max_kept_label_sets)
+        archive.take_over(self._slate)
         self._runs = runs = Runs(self._collector, settings.machine, archive=archive)
         exporter = Exporter(CATALOG, AgentRegistry(VERSION, found.backend, found.details, _processes))
-        return create_app(runs, partial(exporter.render, runs), settings.sample_interval, settings.run_probes)
+        return create_app(
+            runs,
+            partial(exporter.render, runs),
+            settings.sample_interval,
+            settings.run_probes,
+            access=self._entrance.access,
+            ring=self._collector.ring,
+        )
+
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        return self._entrance.tls
 
     def read_settings_again(self) -> None:
         """For the next worker; those that are wrong change nothing.  The socket stays the one that listens."""
         try:
             new = self._reload() if self._reload else self._settings
+            entrance = entrance_for(new)
         except AgentError as error:
             log.error("the settings stay as they were: %s", error)  # noqa: TRY400 - a sentence for people
             return
-        if (new.host, new.port) != (self._settings.host, self._settings.port):
-            log.warning("another host or port needs a restart")
-        self._settings = new
+        if self._entrance.protected and not entrance.protected:
+            log.error("the settings stay as they were: to take away the token needs a restart")
+            return
+        if entrance.place != self._entrance.place:
+            log.warning("another host, port or socket group needs a restart")
+        self._settings, self._entrance = new, entrance
+        self.load_config()
 
     def lives(self) -> bool:
         """Whether the worker builds the agent, or its loop turns and no thread holds the lock of the runs for ever."""
@@ -175,7 +189,7 @@ def _processes() -> dict[str, int]:
     return {"master": os.getppid(), "worker": os.getpid()}
 
 
-class Worker(ThreadWorker):  # type: ignore[misc]
+class Worker(IntakeWorker):
     """Ends in one way, whatever the signal: requests under way are answered, the run is finished."""
 
     def notify(self) -> None:
@@ -192,8 +206,7 @@ class Worker(ThreadWorker):  # type: ignore[misc]
         self.handle_exit(sig, frame)
 
     def run(self) -> None:
-        host, port, *_ = self.sockets[0].getsockname()
-        log.info("serving on http://%s:%s", f"[{host}]" if ":" in host else host, port)
+        log.info("serving on %s", url(self.sockets[0], tls=self.app.tls is not None))
         self.cfg.set("graceful_timeout", GRACE_S)  # in this process; the master waits for longer
         self.app.supervisor.tell("READY=1", "STATUS=serving")
         super().run()
@@ -234,19 +247,3 @@ class Master(Arbiter):  # type: ignore[misc]
             super().reap_workers()
         except HaltServer as halt:
             sys.exit(halt.exit_status)
-
-
-class GunicornLog(Logger):  # type: ignore[misc]
-    """Gunicorn's warnings go where everything else goes.  There is no access log."""
-
-    def setup(self, cfg: Any) -> None:
-        self.cfg = cfg
-        self.error_log.propagate = True
-        if not log.isEnabledFor(logging.DEBUG):
-            self.error_log.setLevel(logging.WARNING)
-        self.error_log.addFilter(_is_news)
-
-
-def _is_news(record: logging.LogRecord) -> bool:
-    could_not_boot = isinstance(record.args, tuple) and record.args[-1:] == (Arbiter.WORKER_BOOT_ERROR,)
-    return not (could_not_boot and "exited with code" in record.msg)

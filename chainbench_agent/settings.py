@@ -58,8 +58,19 @@ class Settings(BaseSettings):
         env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, validate_default=False
     )
 
-    host: str = Field("127.0.0.1", min_length=1, description="The address to listen on.")
+    host: str = Field("127.0.0.1", min_length=1, description="The address to listen on, or unix:/path for a socket.")
     port: int = Field(9090, ge=0, le=65535, description="The TCP port to listen on; 0 takes a free one.")
+    token_file: Path | None = Field(None, description="The file with the token that every call has to carry.")
+    read_token_file: Path | None = Field(
+        None, description="The file with another token, good for /metrics and every other GET."
+    )
+    tls_cert: Path | None = Field(None, description="The certificate in PEM; with it, the agent serves HTTPS alone.")
+    tls_key: Path | None = Field(None, description="The certificate's key in PEM.")
+    insecure: bool = Field(False, description="Listen where other machines can call, without a token.")  # noqa: FBT003
+    allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
+        (), description="Names, beside localhost and this machine's, that the agent may be called by without a token."
+    )
+    socket_group: str = Field("", description="The group that may use the unix socket as well.")
     probes: Annotated[tuple[str, ...], NoDecode] = Field(
         (ALL,), description="The modules and module:options to load: all, or names with commas between them."
     )
@@ -70,6 +81,7 @@ class Settings(BaseSettings):
         default=False,
         description=f"Load {SYSCALL_ERRORS}, and let runs that name no probes have it: failed calls by error.",
     )
+    events: bool = Field(False, description="Tell rare, notable events as they happen, by GET /events.")  # noqa: FBT003
     backend: Literal["auto", "ebpf", "mock"] = Field(
         "auto",
         description="ebpf measures or refuses to start; mock makes numbers up; auto measures if it can, else makes up.",
@@ -103,7 +115,7 @@ class Settings(BaseSettings):
         "info", description="What is logged to stderr: debug, info, warning or error."
     )
 
-    @field_validator("probes", mode="before")
+    @field_validator("probes", "allowed_hosts", mode="before")
     @classmethod
     def _split(cls, value: object) -> object:
         if not isinstance(value, str):

@@ -20,11 +20,11 @@ BPF_PERCPU_ARRAY(cpu_idle_span, struct cpu_idle_span, 1);
 #define CPU_IDLE_UNKNOWN (CPU_IDLE_NS_ENTRIES - 1) // idle since before the run
 
 // CFS bandwidth control keeps its own counters; they are read when a thread of a limited group leaves a CPU.
-static __always_inline void cpu_read_bandwidth(struct task_struct *prev)
+static __always_inline void cpu_read_bandwidth(struct cb_event *ev, struct task_struct *prev)
 {
 #ifdef CB_HAS_TASK_GROUP_CFS_BANDWIDTH
 	struct task_group *group = prev->sched_task_group;
-	struct cpu_bandwidth now = {};
+	struct cpu_bandwidth now = {}, *before;
 	struct kernfs_node *node;
 	struct cgroup *cgroup;
 	u64 id;
@@ -36,6 +36,10 @@ static __always_inline void cpu_read_bandwidth(struct task_struct *prev)
 	cgroup = group->css.cgroup;
 	node = cgroup->kn;
 	id = node->id;
+	before = cpu_throttled_groups.lookup(&id);
+	if (before && now.throttled_count > before->throttled_count)
+		cb_tell(ev, CPU_EVENT_THROTTLED, prev->tgid,
+			now.throttled_count - before->throttled_count);
 	if (cpu_throttled_groups.update(&id, &now))
 		cb_lose_key();
 #endif
@@ -57,7 +61,7 @@ static __always_inline void cpu_on_task_ran(struct cb_event *ev, struct cb_cpu *
 		cpu->voluntary_switches++;
 	else
 		cpu->involuntary_switches++;
-	cpu_read_bandwidth(prev);
+	cpu_read_bandwidth(ev, prev);
 }
 
 static __always_inline void cpu_on_task_waited(struct cb_event *ev, struct cb_cpu *cpu,

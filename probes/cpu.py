@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from struct import unpack
 from typing import Any
 
-from chainbench_agent.spec import Counter, Derived, Distribution, Keyed, Module, Names, Scratch, Table
+from chainbench_agent.spec import Counter, Derived, Distribution, Event, Keyed, Module, Names, Scratch, Table
 
 VECTORS = ("local_timer", "reschedule", "call_function", "call_function_single", "irq_work")
 INTERRUPTS = ("irq_handler_entry", *(f"{vector}_entry" for vector in VECTORS))
@@ -27,6 +27,7 @@ def derive(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
 MODULE = Module(
     name="cpu",
     question="What did the scheduler and the interrupts do to the workload?",
+    events=(Event(name="throttled", help="The quota of this process's cgroup was used up.", value="times"),),
     metrics=(
         Counter(name="on_cpu_ns", help="Time that threads ran on a CPU.", hooks=("task_ran",), per_process=True),
         Counter(name="context_switches", help="Times a thread left a CPU.", hooks=("task_ran",), per_process=True),

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from chainbench_agent.spec import Counter, Derived, Keyed, Module, Names
+from chainbench_agent.spec import Counter, Derived, Event, Keyed, Module, Names
 
 TOP = 20
 
@@ -21,6 +21,7 @@ def derive(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
 MODULE = Module(
     name="exec",
     question="Which programs did the workload start?",
+    events=(Event(name="exec", help="A program was started.", value="pid_before"),),
     metrics=(
         Counter(
             name="exec_count",

@@ -84,6 +84,8 @@ static __always_inline void io_sync_done(struct cb_event *ev, struct cb_io *io,
 	struct cb_process *process = cb_process_of(ev, task->tgid);
 
 	cb_observe(ev, &io->fsync_latency_ns, ns);
+	if (ns >= IO_EVENT_SLOW_FSYNC_NS)
+		cb_tell_current(ev, IO_EVENT_SLOW_FSYNC, ns);
 	if (data_only)
 		io->fdatasyncs++;
 	else

@@ -51,6 +51,8 @@ static __always_inline void io_on_request_done(struct cb_event *ev, struct cb_io
 					       struct cb_request *request, u64 ns)
 {
 	io_change_depth(ev, request->device, -1);
+	if (ns >= IO_EVENT_SLOW_REQUEST_NS && request->owner == CB_OWNER_TARGET)
+		cb_tell(ev, IO_EVENT_SLOW_REQUEST, 0, ns);
 }
 
 static __always_inline void io_on_request_queued(struct cb_event *ev, struct cb_io *io,

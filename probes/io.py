@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from struct import unpack
 from typing import Any
 
-from chainbench_agent.spec import Counter, Derived, Distribution, Keyed, Metric, Module, Names, Scratch
+from chainbench_agent.spec import Counter, Derived, Distribution, Event, Keyed, Metric, Module, Names, Scratch
 
 IN_FLIGHT = ("request_issued", "request_requeued", "request_done")
 
@@ -99,6 +99,15 @@ BLOCK_SCRATCH = (Scratch(name="depths", entries=1024, when_full="as queues; one 
 MODULE = Module(
     name="io",
     question="Which files did the workload use, and how long did it wait for them?",
+    events=(
+        Event(name="slow_fsync", help="An fsync or fdatasync took long.", value="latency_ns", at_least_ns=100_000_000),
+        Event(
+            name="slow_request",
+            help="A block request was with the device for long.",
+            value="latency_ns",
+            at_least_ns=100_000_000,
+        ),
+    ),
     metrics=(
         # ---- files
         Counter(name="file_reads_bytes", help="Bytes that reads of files returned.", hooks=DONE, per_process=True),

@@ -38,6 +38,7 @@ static __always_inline void locks_on_rcu_stall_warning(struct cb_event *ev, stru
 						       char *flavour)
 {
 	locks->rcu_stalls++;
+	cb_tell(ev, LOCKS_EVENT_RCU_STALL, 0, 0);
 }
 
 // ---- the option `order`: see locks.h

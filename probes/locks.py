@@ -5,7 +5,7 @@ from typing import Any
 
 from chainbench_agent.probes.lock_hooks import HOLD_HOOKS, ORDER_HOOKS
 from chainbench_agent.probes.lock_order import LISTED, edges_of, split, told, violations
-from chainbench_agent.spec import Counter, Derived, Distribution, Keyed, Metric, Module, Names, Scratch
+from chainbench_agent.spec import Counter, Derived, Distribution, Event, Keyed, Metric, Module, Names, Scratch
 
 OPTION = "locks:order"
 WAITS = ("futex_wait_ns", "mutex_wait_ns", "rwsem_wait_ns")
@@ -192,6 +192,7 @@ HOLD: tuple[Metric, ...] = (
 MODULE = Module(
     name="locks",
     question="What waited for locks, in the kernel and in user space?",
+    events=(Event(name="rcu_stall", help="A CPU has held up RCU for so long that the kernel warned."),),
     metrics=(*FUTEX, *KERNEL, *ORDER, *HOLD),
     scratch=(
         Scratch(name="holders", entries=8192, when_full="what the thread holds is not known: lost", option=OPTION),

@@ -105,8 +105,10 @@ static __always_inline void memory_on_mark_victim(struct cb_event *ev, struct cb
 		counts = cb_members.lookup(&pid) != NULL;
 	else
 		counts = ev->config->target == CB_MACHINE || cb_process_of(ev, pid);
-	if (counts)
-		memory->oom_kills++;
+	if (!counts)
+		return;
+	memory->oom_kills++;
+	cb_tell(ev, MEMORY_EVENT_OOM_KILL, victim ? victim->tgid : pid, 0);
 }
 
 // ---- the counters of the CPU, read where a counted thread enters a CPU and where it leaves it

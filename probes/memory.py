@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from chainbench_agent.spec import Counter, Derived, Module, Names, Procfs, Scratch, Table
+from chainbench_agent.spec import Counter, Derived, Event, Module, Names, Procfs, Scratch, Table
 
 COUNTERS = ("cache_references", "cache_misses", "l1d_misses", "l2_misses", "dtlb_misses", "itlb_misses")
 """The counters of the CPU, in the order in which memory.c reads them."""
@@ -39,6 +39,7 @@ def _of_the_cpu(name: str, help_: str) -> Derived:
 MODULE = Module(
     name="memory",
     question="What did the workload cost in memory, and how well did the caches serve it?",
+    events=(Event(name="oom_kill", help="The kernel chose this process to be killed, because memory ran out."),),
     metrics=(
         Counter(
             name="page_faults_minor",

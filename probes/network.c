@@ -71,13 +71,16 @@ static __always_inline void network_on_tcp_probe(struct cb_event *ev, struct cb_
 		cb_observe(ev, &network->tcp_rtt_ns, (u64)(srtt >> 3) * 1000);
 }
 
-static __always_inline void network_count_retransmitted(struct cb_network *network,
+static __always_inline void network_count_retransmitted(struct cb_event *ev,
+							struct cb_network *network,
 							struct network_socket *socket, u32 segments)
 {
 	if (!socket)
 		__sync_fetch_and_add(&network->unattributed_tcp_retransmissions, segments);
 	else if (socket->counted)
 		__sync_fetch_and_add(&network->tcp_retransmissions, segments);
+	if (socket && socket->counted)
+		cb_tell(ev, NETWORK_EVENT_RETRANSMIT, socket->tgid, segments);
 }
 
 static __always_inline void network_on_tcp_retransmit_skb(struct cb_event *ev,
@@ -91,14 +94,14 @@ static __always_inline void network_on_tcp_retransmit_skb(struct cb_event *ev,
 	if (error)
 		return;
 	bpf_probe_read_kernel(&segments, sizeof(segments), &tcp->tcp_gso_segs);
-	network_count_retransmitted(network, network_sockets.lookup(&sk), segments);
+	network_count_retransmitted(ev, network, network_sockets.lookup(&sk), segments);
 }
 
 // Sent in the name of the listening socket, which is not locked.
 static __always_inline void network_on_synack_again(struct cb_event *ev, struct cb_network *network,
 						    struct sock *sk)
 {
-	network_count_retransmitted(network, network_sockets.lookup(&sk), 1);
+	network_count_retransmitted(ev, network, network_sockets.lookup(&sk), 1);
 }
 
 // By which protocol a call on this socket counts: IPPROTO_TCP, IPPROTO_UDP, or 0, not at all.

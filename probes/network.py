@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from chainbench_agent.spec import Counter, Derived, Distribution, Module, Names, Scratch
+from chainbench_agent.spec import Counter, Derived, Distribution, Event, Module, Names, Scratch
 
 SENT = ("sock_sent", "sock_sent6")
 RECEIVED = ("sock_received", "sock_received6")
@@ -27,6 +27,7 @@ def derive(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
 MODULE = Module(
     name="network",
     question="What did the workload send and receive, and did the network lose or delay it?",
+    events=(Event(name="retransmit", help="TCP sent something again.", value="segments"),),
     metrics=(
         Counter(
             name="tcp_bytes_sent",

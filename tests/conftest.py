@@ -4,11 +4,14 @@ import functools
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+sys.path.append(str(Path(__file__).parent))  # the tests here import the files beside them
 
 REQUIRED = os.environ.get("CHAINBENCH_REQUIRE_BPF") == "1"
 BTF = Path("/sys/kernel/btf/vmlinux")
@@ -75,3 +78,21 @@ def pytest_make_collect_report():
         report.outcome = "failed"
         report.longrepr = f"Skipped as a whole, though CHAINBENCH_REQUIRE_BPF=1: {report.longrepr[2]}"
     return report
+
+
+@pytest.fixture
+def daemon(tmp_path):
+    """`daemon(opening, **settings)` starts one (tests/daemon.py)."""
+    from daemon import Daemon
+
+    daemons = []
+
+    def start(opening="return FakeCollector()", **options):
+        daemons.append(Daemon(tmp_path, opening, **options))
+        return daemons[-1]
+
+    yield start
+    for one in daemons:
+        if one.process.poll() is None:
+            os.killpg(one.process.pid, signal.SIGKILL)
+            one.process.wait()

@@ -13,6 +13,7 @@ from chainbench_agent.errors import AgentError, InputError, RunActive, StoreErro
 from chainbench_agent.evidence.model import Evidence, Labels
 from chainbench_agent.runs import Runs
 from chainbench_agent.settings import load_settings
+from chainbench_agent.slate import Slate
 from chainbench_agent.store import open_store
 from chainbench_agent.store.base import Query
 
@@ -24,11 +25,12 @@ NEVER_S = 3600
 class Agent:
     """Runs, their collector and their store, as the agent puts them together."""
 
-    def __init__(self, state_dir, checkpoint_s=NEVER_S, **settings):
+    def __init__(self, state_dir, checkpoint_s=NEVER_S, slate=None, **settings):
         settings = load_settings(store="sqlite", state_dir=str(state_dir), machine="m", **settings)
         self.store = open_store(settings)
         self.collector = FakeCollector()
         self.archive = Archive(self.store, lambda: {"kernel": "6.1.0"}, checkpoint_s, max_kept=3)
+        self.archive.take_over(slate or Slate())
         self.runs = Runs(self.collector, "m", archive=self.archive)
 
     def run(self, **labels):
@@ -239,6 +241,21 @@ def test_after_an_agent_died_in_a_run(agents):
     assert (second.runs.latest().run.id, second.runs.latest().run.ended_by) == (active.id, "agent_died")
     assert [kept.results for kept in second.runs.kept()] == [{}, {"interrupted": 1}]
     with pytest.raises(AgentError, match=r"ended by itself \(agent_died\); GET /report has its evidence"):
+        second.runs.stop()
+
+
+def test_a_run_whose_process_was_killed_is_told_of_with_what_is_left(agents):
+    """The process that comes after it knows from the slate, which it inherits, and says where the rest is."""
+    slate, first = Slate(), agents()
+    first.archive.take_over(slate)
+    active = first.runs.start(LABELS)
+    first.die()
+
+    second = agents(slate=slate)
+
+    lost = f"run {active.id} ({active.words}) was lost: the process that collected it died"
+    assert second.runs.status().failure == f"{lost}; GET /runs has what was kept of it"
+    with pytest.raises(AgentError, match=r"no run is on: run .* was lost"):
         second.runs.stop()
 
 

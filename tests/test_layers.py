@@ -18,9 +18,14 @@ ROWS = (
     ({"headers"},),
     ({"kernel"}, {"export"}, {"store"}),
     ({"collector"},),
-    ({"runs", "active", "archive", "environment", "kept"},),
+    ({"runs", "active", "archive", "environment", "kept", "slate", "events"},),
     ({"web"},),
-    ({"server", "supervisor", "doctor", "probes_check", "demo", "demo_table", "demo_workload", "cli", "__main__"},),
+    (
+        {
+            *("server", "supervisor", "log_entries", "doctor", "probes_check"),
+            *("demo", "demo_table", "demo_workload", "cli", "__main__"),
+        },
+    ),
 )
 """From the bottom up.  What stands in one set may import each other; sets side by side do not know each other."""
 

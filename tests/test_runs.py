@@ -500,14 +500,34 @@ def test_the_running_run_shows_its_evidence_so_far(runs, clock):
     assert runs.current() is None
 
 
-def test_however_many_look_a_stop_waits_for_one(runs, collector, aside):
+def test_however_many_look_there_is_one_sample_a_second(runs, collector, clock):
+    """A sample costs twenty times what it costs to send one: who asks again within the second gets the same."""
+    runs.start(LABELS)
+    seen = []
+    for at_ms in (0, 1, 999, 1000, 1999, 2000):
+        clock.ns = at_ms * 1_000_000
+        seen.append(runs.current().run.duration_ms)
+
+    assert seen == [0.0, 0.0, 0.0, 1000.0, 1000.0, 2000.0]
+    assert collector.calls.count("evidence") == 3
+
+
+def test_the_next_run_is_not_taken_for_the_last(runs):
+    for _ in range(2):
+        active = runs.start(LABELS)
+        assert runs.current().run.id == active.id
+        runs.stop()
+
+
+def test_however_many_look_a_stop_waits_for_one(runs, collector, clock, aside):
     """Who looks while another does gets the answer before, and does not stand in the way."""
     runs.start(LABELS)
     before = runs.current()
+    clock.ns = 1_000_000_000
     collector.holds["evidence"] = threading.Event()
     collector.entered["evidence"].clear()
     looking = aside(runs.current)
-    collector.entered["evidence"].wait(WAIT_S)
+    assert collector.entered["evidence"].wait(WAIT_S)
 
     assert [runs.current() for _ in range(10)] == [before] * 10
     stopping = aside(runs.stop)

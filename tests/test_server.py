@@ -1,100 +1,19 @@
 """The daemon's processes and signals, with a collector that follows a script."""
 
-import json
 import os
 import signal
 import socket
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
 import requests
+from daemon import LABELS, LONG_S
 
 from chainbench_agent.errors import InputError
-from chainbench_agent.server import listen
+from chainbench_agent.web.listener import listen
 
-LABELS = {"scenario": "baseline", "impl": "python", "variant": "numpy", "commit": "abc123", "dataset": "sha256hash"}
 PROMPTLY_S = 3
-LONG_S = 60
-AGENT = """
-import sys
-from chainbench_agent.collector.fake import FakeCollector
-from chainbench_agent.errors import AgentError, SetupError
-from chainbench_agent.server import serve
-from chainbench_agent.settings import load_settings
-
-def open_collector(settings):
-    OPEN
-
-try:
-    serve(load_settings(port=sys.argv[1], log_level=sys.argv[2]), open_collector)
-except AgentError as error:
-    sys.exit(str(error))
-"""
-
-
-class Daemon:
-    """A daemon whose collector is what the lines of `opening` return."""
-
-    def __init__(self, tmp_path, opening, port=0, log_level="info"):
-        script = AGENT.replace("OPEN", opening)
-        self._log = tmp_path / "log"
-        with self._log.open("w") as log:
-            # gunicorn leaves a file to the interpreter when a worker does not come up
-            warnings = ["-W", "error", "-W", "ignore::ResourceWarning"]
-            command = [sys.executable, *warnings, "-c", script, str(port), log_level]
-            self.process = subprocess.Popen(command, stderr=log, start_new_session=True)
-
-    @property
-    def log(self):
-        return self._log.read_text()
-
-    def until(self, condition):
-        """What `condition` returns as soon as that is something."""
-        deadline = time.monotonic() + LONG_S
-        while time.monotonic() < deadline:
-            if result := condition():
-                return result
-            time.sleep(0.02)
-        return pytest.fail(f"never happened; the log:\n{self.log}")
-
-    @property
-    def url(self):
-        """Where it serves, when it does.  The log says so: with port 0 only the agent knows."""
-        line = self.until(lambda: [line for line in self.log.splitlines() if "serving on" in line])[0]
-        return line.rpartition(" ")[2]
-
-    def post(self, path, **body):
-        return requests.post(self.url + path, json=body or None, timeout=LONG_S)
-
-    def get(self, path):
-        return requests.get(self.url + path, timeout=LONG_S)
-
-    def worker(self):
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
-        return int(children) if children else None
-
-    def evidence_in_log(self):
-        lines = [line for line in self.log.splitlines() if "ended with the shutdown: {" in line]
-        return [json.loads(line[line.index("{") :]) for line in lines]
-
-
-@pytest.fixture
-def daemon(tmp_path):
-    daemons = []
-
-    def start(opening="return FakeCollector()", **options):
-        daemons.append(Daemon(tmp_path, opening, **options))
-        return daemons[-1]
-
-    yield start
-    for one in daemons:
-        if one.process.poll() is None:
-            os.killpg(one.process.pid, signal.SIGKILL)
-            one.process.wait()
 
 
 def to_master(daemon, signum):
@@ -209,7 +128,7 @@ def test_a_port_in_use_ends_with_one_sentence(daemon):
 )
 def test_an_address_that_is_not_ours(host, says):
     with pytest.raises(InputError, match=rf"cannot listen on {host}:9090: .*{says}.*--host"):
-        listen(host, 9090)
+        listen(host, 9090, protected=True)
 
 
 def test_ipv6():

@@ -63,11 +63,12 @@ def test_every_setting_is_in_the_environment_file_with_its_default():
     lines = re.findall(rf"^#{ENV_PREFIX}(\w+)=(.*)$", SETTINGS.read_text(), re.MULTILINE)
 
     shown = {name.lower(): value for name, value in lines}
+    assert len(shown) == len(lines)
     fields = {name: field for name, field in Settings.model_fields.items() if name not in OF_THE_UNIT}
     assert set(shown) - {"config"} == set(fields)
     for name, field in fields.items():
         default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
-        assert shown[name] == ("" if field.default_factory else str(default)), name
+        assert shown[name] == ("" if field.default_factory or default is None else str(default)), name
         assert f"# {field.description}" in SETTINGS.read_text()
     assert re.findall(r"^[^#\n].*", SETTINGS.read_text(), re.MULTILINE) == []
 

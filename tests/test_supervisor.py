@@ -165,6 +165,32 @@ def test_settings_that_are_wrong_change_nothing(manager):
         assert "the settings stay as they were" in manager.log.read_text()
 
 
+def test_a_reload_takes_another_token_and_none_away(manager, tmp_path):
+    """Whoever may call is asked for the new one; without any, the agent would be open to all."""
+    token = tmp_path / "token"
+    token.touch(0o600)
+    token.write_text("before-0123456789")
+    manager.config.write_text(f'token_file = "{token}"')
+
+    def answer(given):
+        bearer = {"Authorization": f"Bearer {given}"}
+        return requests.get(f"{manager.url()}/status", headers=bearer, timeout=LONG_S).status_code
+
+    with manager.start() as agent:
+        manager.until("READY=1")
+        assert answer("before-0123456789") == 200
+        token.write_text("after-0123456789")
+        agent.send_signal(signal.SIGHUP)
+        manager.until("READY=1")
+        assert (answer("before-0123456789"), answer("after-0123456789")) == (401, 200)
+        manager.config.write_text("")
+        agent.send_signal(signal.SIGHUP)
+        manager.until("READY=1")
+
+        assert (answer(""), answer("after-0123456789")) == (401, 200)
+        assert "to take away the token needs a restart" in manager.log.read_text()
+
+
 def test_life_is_told_again_and_again(manager):
     with manager.start(WATCHDOG_USEC="600000", WATCHDOG_PID="1"):
         worker = manager.until("READY=1")[-1][0]

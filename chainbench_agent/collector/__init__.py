@@ -30,7 +30,7 @@ def open_collector(settings: Settings) -> Collector:
     reason, remedy = _lacking()
     if not reason:
         try:
-            collector = EbpfCollector(modules, HOOKS, settings.header_cache, options)
+            collector = EbpfCollector(modules, HOOKS, settings.header_cache, options, events=settings.events)
         except (SetupError, OSError) as error:
             reason, remedy = str(error), "see what `chainbench-agent doctor` says"
         else:

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.evidence.model import BackendName, Evidence, Run, Target
 from chainbench_agent.kernel.namespaces import Peer
+from chainbench_agent.kernel.ring import Ring
 from chainbench_agent.plan import EVERYTHING, Plan
 from chainbench_agent.spec import Hook, Module
 
@@ -72,6 +73,10 @@ def not_asked_for(module: Module, hooks: Mapping[str, Hook], asked: Collection[s
 
 class Collector(Protocol):
     """Collects for one run at a time; the caller (runs.py) sees to that."""
+
+    @property
+    def ring(self) -> Ring | None:
+        """Where events are told; None where none are."""
 
     def start(self, target: Target, peer: Peer | None = None, plan: Plan = EVERYTHING) -> None:
         """Begin collecting for `target` what `plan` names: attach, take the first sample.

@@ -33,13 +33,20 @@ class EbpfCollector:
     """See base.Collector.  Raises SetupError at construction when eBPF cannot be used here."""
 
     def __init__(
-        self, modules: Iterable[Module], hooks: Iterable[Hook], cache_dir: Path, options: Collection[str] = ()
+        self,
+        modules: Iterable[Module],
+        hooks: Iterable[Hook],
+        cache_dir: Path,
+        options: Collection[str] = (),
+        *,
+        events: bool = False,
     ) -> None:
-        """`options`: those that were asked for, as `module:option`."""
+        """`options`: those that were asked for, as `module:option`.  `events`: tell some as they happen."""
         self._asked = tuple(modules)
         self._hooks = {hook.name: hook for hook in hooks}
         self._options = frozenset(options)
-        self._machine = Machine(self._asked, self._hooks.values(), cache_dir, self._options)
+        self._machine = Machine(self._asked, self._hooks.values(), cache_dir, self._options, events=events)
+        self.ring = self._machine.ring
         self._statuses = {targeted: self._examine_all(targeted=targeted) for targeted in (False, True)}
         self._status = self._statuses[False]
         self._method = self._describe(Target(), EVERYTHING, ())

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from chainbench_agent.collector.base import CollectorStatus, HookStatus, ModuleStatus
 from chainbench_agent.evidence.model import Evidence, Run, Section, Target
 from chainbench_agent.kernel.namespaces import Peer
+from chainbench_agent.kernel.ring import Ring
 from chainbench_agent.plan import EVERYTHING, Plan
 
 STATUS = CollectorStatus(
@@ -52,6 +53,8 @@ class FakeCollector:
     entered: defaultdict[str, threading.Event] = field(default_factory=lambda: defaultdict(threading.Event))
     """Set when the call begins: what a test waits for."""
     _busy: threading.Lock = field(default_factory=threading.Lock)
+
+    ring: Ring | None = None
 
     def gone(self) -> bool:
         return self.target_gone

@@ -55,6 +55,8 @@ class MockCollector:
         self._details = dict(details or {})
         self._options = options
 
+    ring = None  # nothing happens
+
     def start(self, target: Target, peer: Peer | None = None, plan: Plan = EVERYTHING) -> None:
         """Nothing to begin: the numbers depend on the run alone."""
         del peer

@@ -12,6 +12,9 @@ from chainbench_agent.evidence.model import Evidence, Run, Target
 from chainbench_agent.kernel.namespaces import Peer
 from chainbench_agent.plan import Plan
 
+FRESH_MS = 1000.0
+"""A run is sampled anew when it has lasted so much longer: however many scrape, it costs one sample a second."""
+
 log = logging.getLogger(__name__)
 
 
@@ -60,12 +63,14 @@ class SharedCollector:
     def so_far(self, run: Callable[[], Run | None]) -> Evidence | None:
         """The evidence of a run that goes on, or None when `run` answers that there is none.
 
-        However many ask, a stop waits for one of them at most.
+        However many ask, a stop waits for one of them at most, and who asks again at once gets the same.
         """
         if not self._turn.acquire(blocking=False):
             return self._so_far
         try:
-            running = run()
+            running, before = run(), self._so_far
+            if running and before and 0 <= running.duration_ms - before.run.duration_ms < FRESH_MS:
+                return before
             self._so_far = self._collector.evidence(running) if running else None
             return self._so_far
         finally:

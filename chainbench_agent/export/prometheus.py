@@ -101,6 +101,7 @@ class Exporter:
         self._finished: Mapping[Hashable, Lines] = {}
         self._totals = Totals()
         self._totals_lock = threading.Lock()
+        self._running: tuple[Evidence, Lines] | None = None
 
     def render(self, view: View, accept: str) -> tuple[bytes, str]:
         """The exposition and its content type.  `accept`: the request's Accept header, or nothing."""
@@ -140,7 +141,12 @@ class Exporter:
                 finished[run_id] = self._finished.get(run_id) or self._run(evidence)
                 current[_identity(evidence)] = finished[run_id]
         if running:
-            current[_identity(running)] = self._run(running)
+            known = self._running
+            lines = known[1] if known and known[0] is running else self._run(running)
+            self._running = running, lines
+            current[_identity(running)] = lines
+        else:
+            self._running = None
         for report in view.reports():
             finished[report] = self._finished.get(report) or _by_family(report_samples(report, view.machine))
             # without its scenario: the two that it is about are in its samples

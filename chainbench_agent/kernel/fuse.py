@@ -15,6 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from chainbench_agent.kernel import told
 from chainbench_agent.kernel.entries import PARAMETERS_KEPT, Program, entry, program_name
 from chainbench_agent.kernel.names import syscalls
 from chainbench_agent.probes import CALLS, DIRECTORY, FIELDS
@@ -114,6 +115,7 @@ def fuse(
         *map(_read, ("common.h", "compat.h")),
         _process(modules),
         *map(_read, headers),
+        told.text(modules, (DIRECTORY / "events.h").read_text() if "EVENTS" in host else ""),
         *(_values(module, options) + texts[module.name] for module in modules),
         *(_raise(hook, handled, bits) for hook in hooks if hook.name in raised),
         *machines.values(),
@@ -243,5 +245,5 @@ def _raise(hook: Hook, handled: Mapping[str, frozenset[str]], bits: Mapping[str,
 def _maps(text: str) -> tuple[str, ...]:
     """Every map of the unit, in order: `BPF_TABLE("hash", key, leaf, NAME, …)`, `BPF_ARRAY(NAME, …)`."""
     tables = re.findall(r"^BPF_(?:F_)?TABLE\([^,]+,[^,]+,[^,]+, (\w+),", text, re.MULTILINE)
-    simple = re.findall(r"^BPF_(?:PERCPU_ARRAY|PERF_ARRAY|ARRAY)\((\w+),", text, re.MULTILINE)
+    simple = re.findall(r"^BPF_(?:(?:PERCPU_|PERF_)?ARRAY|RINGBUF_OUTPUT)\((\w+),", text, re.MULTILINE)
     return tuple(tables + simple)

@@ -13,6 +13,7 @@ import mmap
 import os
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 BPF_STATS_RUN_TIME = 0
 BATCH = 4096
@@ -86,6 +87,28 @@ def _program_info(program: int, code: ctypes.Array[ctypes.c_char] | None = None)
     size = ctypes.c_uint32(ctypes.sizeof(info))
     _checked(_library().bpf_obj_get_info_by_fd(program, info, ctypes.byref(size)), "program info")
     return info
+
+
+def open_ring(map_fd: int, callback: Any) -> int:
+    """A reader of a ring buffer (Linux 5.8), which calls `callback(context, data, size)` when it is polled."""
+    new = _library().ring_buffer__new
+    new.restype = ctypes.c_void_p
+    ring = new(map_fd, callback, None, None)
+    if not ring or ctypes.c_ssize_t(ring).value in range(-4095, 0):  # libbpf 0 answers with -errno
+        code = ctypes.get_errno()
+        raise OSError(code, f"ring buffer: {os.strerror(code)}")
+    return int(ring)
+
+
+def poll_ring(ring: int, timeout_ms: int) -> None:
+    """Wait for something in the ring, and have the callback called for all that is in it."""
+    result = _library().ring_buffer__poll(ctypes.c_void_p(ring), timeout_ms)
+    if result < 0 and (ctypes.get_errno() or -result) != errno.EINTR:
+        _checked(result, "ring buffer")
+
+
+def close_ring(ring: int) -> None:
+    _library().ring_buffer__free(ctypes.c_void_p(ring))
 
 
 @cache

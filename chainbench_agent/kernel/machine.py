@@ -23,6 +23,7 @@ from chainbench_agent.kernel.fuse import followed_calls
 from chainbench_agent.kernel.mapping_events import History, MappingEvents
 from chainbench_agent.kernel.programs import Programs
 from chainbench_agent.kernel.reader import Current, Reader
+from chainbench_agent.kernel.ring import Ring
 from chainbench_agent.kernel.target import KernelTarget, Kind, all_processes, seed
 from chainbench_agent.kernel.unit import load_unit
 from chainbench_agent.kernel.user_functions import UserFunctions
@@ -50,11 +51,17 @@ class Machine:
     """The one seam in front of the kernel.  Every call raises OSError with what the kernel said."""
 
     def __init__(
-        self, modules: Iterable[Module], hooks: Iterable[Hook], cache_dir: Path, options: Collection[str] = ()
+        self,
+        modules: Iterable[Module],
+        hooks: Iterable[Hook],
+        cache_dir: Path,
+        options: Collection[str] = (),
+        *,
+        events: bool = False,
     ) -> None:
         """Compile, load and try to attach.  Raises SetupError, saying what is missing, if that cannot be done."""
         self._hooks = {hook.name: hook for hook in hooks}
-        self.unit = load_unit(modules, self._hooks.values(), cache_dir, options)
+        self.unit = load_unit(modules, self._hooks.values(), cache_dir, options, events=events)
         loaded = self.unit.loaded
         self._maps = loaded.maps
         self._counters = Counters(self._maps, self.unit.counters if "memory_span" in self._maps else 0)
@@ -81,6 +88,7 @@ class Machine:
         for number, *kinds in followed_calls(os.uname().machine):
             libbpf.update(self._maps["cb_call_kinds"].fd, number, _CALL_KINDS.pack(*kinds))
         self._reader = Reader(self._maps, self.modules)
+        self.ring = Ring(self._maps, self.modules) if events else None
 
     @property
     def modules(self) -> tuple[Module, ...]:
@@ -188,6 +196,8 @@ class Machine:
     def close(self) -> None:
         self.detach()
         self._reader.close()
+        if self.ring:
+            self.ring.close()
         self.programs.close()
         while self._maps:
             os.close(self._maps.popitem()[1].fd)

@@ -17,8 +17,8 @@ from struct import unpack
 from chainbench_agent.errors import InputError
 
 PROC = Path("/proc")
-Peer = tuple[str, int]
-"""Address and port of a client."""
+Peer = tuple[str, int] | int
+"""Address and port of a client; of one on a unix socket its pid, which the kernel has told (SO_PEERCRED)."""
 
 RELAYS = frozenset({"docker-proxy", "rootlessport", "slirp4netns", "pasta", "pasta.avx2", "passt", "passt.avx2"})
 """Commands that make a container's connections as if they were their own: theirs tells nothing of the runner."""
@@ -34,9 +34,10 @@ def pid_here(pid: int, peer: Peer | None) -> int:
     client = owner_of(peer) if peer else None
     if client is not None and _command(client) in RELAYS:
         client = None
-    ours = _namespace("self")
-    if client is not None and _namespace(str(client)) not in (ours, ""):
-        theirs = _namespace(str(client))
+    ours, theirs = _namespace("self"), _namespace(str(client)) if client is not None else ""
+    if not theirs:  # gone already, or not ours to look at: as good as unknown
+        client = None
+    if client is not None and theirs != ours:
         found = [number for number, space in _called(pid) if space == theirs]
         if not found:
             raise InputError("pid", f"there is no process {pid} in the PID namespace of the runner that asks")
@@ -56,6 +57,8 @@ def pid_here(pid: int, peer: Peer | None) -> int:
 
 def owner_of(peer: Peer) -> int | None:
     """The process at the other end of a connection on this machine; None if it cannot be told."""
+    if isinstance(peer, int):
+        return peer
     inode = _socket_inode(peer)
     if inode is None:
         return None
@@ -68,7 +71,7 @@ def owner_of(peer: Peer) -> int | None:
     return None
 
 
-def _socket_inode(peer: Peer) -> int | None:
+def _socket_inode(peer: tuple[str, int]) -> int | None:
     """The client's socket is the one whose own address and port are the peer's."""
     local = {f"{address}:{peer[1]:04X}" for address in _spellings(peer[0])}
     for table in ("tcp", "tcp6"):

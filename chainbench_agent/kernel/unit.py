@@ -60,9 +60,16 @@ class _Prepared:
 
 
 def load_unit(
-    modules: Iterable[Module], hooks: Iterable[Hook], cache_dir: Path, options: Collection[str] = ()
+    modules: Iterable[Module],
+    hooks: Iterable[Hook],
+    cache_dir: Path,
+    options: Collection[str] = (),
+    *,
+    events: bool = False,
 ) -> LoadedUnit:
     """Compile and load `modules` with those `options`; one that does not compile is left out with clang's reason.
+
+    `events`: with what tells them (probes/events.h).
 
     Raises SetupError when nothing can be loaded: no BTF, no BCC, no privileges, a wrong layout.
     """
@@ -70,7 +77,7 @@ def load_unit(
 
     def attempt(chosen: tuple[Module, ...]) -> LoadedUnit:
         with Loader() as loader:
-            ready = apart(lambda: _prepare(chosen, hooks, cache_dir, options))
+            ready = apart(lambda: _prepare(chosen, hooks, cache_dir, options, events=events))
             if ready.tree.parent != cache_dir:  # a temporary one
                 atexit.register(shutil.rmtree, ready.tree, ignore_errors=True)
             loaded = loader.load(ready.request)
@@ -88,7 +95,7 @@ def load_unit(
 
 
 def _prepare(
-    modules: tuple[Module, ...], hooks: tuple[Hook, ...], cache_dir: Path, options: Collection[str]
+    modules: tuple[Module, ...], hooks: tuple[Hook, ...], cache_dir: Path, options: Collection[str], *, events: bool
 ) -> _Prepared:
     """Parses the BTF, which takes 20 MB: to be done apart."""
     btf = Btf.load()
@@ -96,6 +103,8 @@ def _prepare(
     fitting = _fitting(hooks, btf, options)
     absent = {name: reason for name, (sources, reason) in fitting.items() if reason and not sources}
     host = {"COUNTERS": available(), "TASKS": min(TASK_RECORDS, _power_of_two(int(PID_MAX.read_text())))}
+    if events:
+        host["EVENTS"] = 1
     if (distance := preempt_count(btf)) is not None:
         host["PREEMPT_COUNT"] = distance
     unit = fuse(modules, hooks, lambda hook: fitting[hook.name][0], lambda field_: _has(btf, field_), host)

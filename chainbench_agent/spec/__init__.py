@@ -10,10 +10,12 @@ series, the documentation.
     Keyed         counters by an arbitrary key, in a bounded hash
     Procfs        a counter of the kernel's own, of the whole machine
     Derived       computed from these when the evidence is built
+    Event         rare and notable: told as it happens, where that was asked for
 
 In the evidence, a name ending in `_ns` becomes `_ms` (or `_us` in a distribution).
 """
 
+from chainbench_agent.spec.events import Event
 from chainbench_agent.spec.hooks import (
     ANY_OF,
     RESULT,
@@ -54,6 +56,7 @@ __all__ = [
     "Counter",
     "Derived",
     "Distribution",
+    "Event",
     "Hook",
     "Keyed",
     "Kind",

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from chainbench_agent.spec.events import Event
 from chainbench_agent.spec.metrics import Counter, Derived, Distribution, Keyed, Metric, Names, Procfs, Scratch, Table
 
 
@@ -17,6 +18,7 @@ class Module:
     question: str
     metrics: tuple[Metric, ...]
     scratch: tuple[Scratch, ...] = ()
+    events: tuple[Event, ...] = ()
     options: tuple[str, ...] = ()
     """What has to be asked for by name, as `module:option`; the hooks of an option say so."""
     section: str = ""

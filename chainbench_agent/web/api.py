@@ -12,12 +12,17 @@ from pydantic import BaseModel, ValidationError
 from chainbench_agent.kernel.namespaces import Peer
 from chainbench_agent.plan import Plan, choose
 from chainbench_agent.runs import Runs
+from chainbench_agent.web.access import credentials
+from chainbench_agent.web.answers import EvidenceAnswer, Reported, Started, Status, Stopped
 from chainbench_agent.web.models import ReportRequest, StartRequest
+from chainbench_agent.web.operation import operation
 from chainbench_agent.web.problems import JSON_REMEDY, BadBody, problem
 from chainbench_agent.web.status import backend_json, status_json, timestamp
 
 Metrics = Callable[[str], tuple[bytes, str]]
 """The Accept header → the exposition and its content type."""
+
+EXPOSITIONS = ("text/plain", "application/openmetrics-text")
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -39,7 +44,9 @@ class Api:
         app.add_url_rule("/report", "evidence", self.evidence)
         app.add_url_rule("/metrics", "metrics", self.metrics)
 
+    @operation("Begin a run", body=StartRequest, answer=Started, problems=(409, 422))
     def start(self) -> ResponseReturnValue:
+        """Of the whole machine, of a process with all its descendants (`pid`), or of a `cgroup`."""
         collector = self._runs.status().collector
         loaded = [name for module in collector.modules for name in module.loaded]
         asked = _body(StartRequest, loaded)
@@ -57,31 +64,44 @@ class Api:
             **backend_json(collector),
         }
 
+    @operation("End the run", answer=Stopped, problems=(409,))
     def stop(self) -> ResponseReturnValue:
+        """The answer is its evidence; `not_kept` says why it is not in the store, where it is meant to be."""
         evidence = self._runs.stop()
         why_not = self._runs.archive.why_not_kept(evidence.run.id)
         return {**evidence.as_json(), **({"not_kept": why_not} if why_not else {})}
 
+    @operation("Whether a run is on, and what can be measured", answer=Status)
     def status(self) -> ResponseReturnValue:
+        """With the reason for everything that cannot."""
         return status_json(self._runs.status(), self._runs.machine)
 
+    @operation("Take what the runner measured", body=ReportRequest, answer=Reported, problems=(422,))
     def report(self) -> ResponseReturnValue:
+        """It need not belong to a run; it is in /metrics."""
         self._runs.report(_body(ReportRequest).report)
         return {"status": "metrics_reported"}
 
+    @operation("The latest evidence", answer=EvidenceAnswer, problems=(404,))
     def evidence(self) -> ResponseReturnValue:
+        """Of the run that finished last."""
         latest = self._runs.latest()
         if latest is None:
             return problem(404, "no run has finished yet", "POST /start and POST /stop make one")
         return {"evidence": latest.as_json()}
 
+    @operation("For Prometheus", media_types=EXPOSITIONS)
     def metrics(self) -> ResponseReturnValue:
+        """The latest numbers of each label set."""
         body, content_type = self._metrics(request.headers.get("Accept", ""))
         return Response(body, content_type=content_type)
 
 
 def _peer() -> Peer | None:
-    """The client's end of the connection; a unix socket has none."""
+    """The client's end of the connection; that of a unix socket is a process."""
+    sock = request.environ.get("gunicorn.socket")
+    if sock is not None and (process := credentials(sock)):
+        return process.pid or None
     address, port = request.remote_addr, request.environ.get("REMOTE_PORT")
     return (address, int(port)) if address and port else None
 

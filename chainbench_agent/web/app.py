@@ -6,23 +6,36 @@ from collections.abc import Sequence
 
 from flask import Flask
 
+from chainbench_agent.events import Events, Source
 from chainbench_agent.plan import ALL
 from chainbench_agent.runs import Runs
 from chainbench_agent.web import problems
+from chainbench_agent.web.access import OPEN, Access
 from chainbench_agent.web.api import Api, Metrics
+from chainbench_agent.web.event_routes import EventRoutes
+from chainbench_agent.web.openapi import DocumentRoutes
 from chainbench_agent.web.run_routes import RunRoutes
-
-LONGEST_BODY = 64 * 1024
-"""The largest sensible body is under 2 KiB."""
+from chainbench_agent.web.wire import LONGEST_BODY
 
 
-def create_app(runs: Runs, metrics: Metrics, sample_interval: int = 1, probes: Sequence[str] = (ALL,)) -> Flask:
+def create_app(  # noqa: PLR0913 - what the settings say
+    runs: Runs,
+    metrics: Metrics,
+    sample_interval: int = 1,
+    probes: Sequence[str] = (ALL,),
+    *,
+    access: Access = OPEN,
+    ring: Source | None = None,
+) -> Flask:
     """`metrics` renders the exposition for an Accept header; `sample_interval`, `probes`: of runs that name none."""
     app = Flask(__name__, static_folder=None)
     app.config["MAX_CONTENT_LENGTH"] = LONGEST_BODY
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the evidence has an order made for reading
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
     problems.install(app)
+    access.install(app)
     Api(runs, metrics, sample_interval, probes).add_to(app)
     RunRoutes(runs).add_to(app)
+    EventRoutes(Events(ring, lambda: active.id if (active := runs.status().active) else None)).add_to(app)
+    DocumentRoutes().add_to(app)
     return app

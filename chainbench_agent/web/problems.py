@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 from http import HTTPStatus
@@ -16,8 +17,11 @@ from pydantic_core import ErrorDetails
 from werkzeug.exceptions import HTTPException
 
 from chainbench_agent.errors import AgentError, InputError, NoRun, RunActive, StoreError, UnknownRun
+from chainbench_agent.events import NoEvents
 
 MEDIA_TYPE = "application/problem+json"
+NO_DESCRIPTOR_REMEDY = "try again; if it lasts, raise the agent's limit (LimitNOFILE=)"
+EVENTS_REMEDY = "start it with --events, where it measures with eBPF"
 JSON_REMEDY = "send a JSON object with the header Content-Type: application/json"
 
 log = logging.getLogger(__name__)
@@ -51,6 +55,7 @@ def install(app: Flask) -> None:
     app.register_error_handler(NoRun, lambda error: problem(409, str(error), "POST /start begins one"))
     app.register_error_handler(UnknownRun, lambda error: problem(404, str(error), "GET /runs lists those that are"))
     app.register_error_handler(StoreError, lambda error: problem(503, str(error), "GET /status says how the store is"))
+    app.register_error_handler(NoEvents, lambda error: problem(404, str(error), EVENTS_REMEDY))
     app.register_error_handler(InputError, _bad_input)
     app.register_error_handler(AgentError, _collector_failed)
     app.register_error_handler(BadBody, _bad_body)
@@ -67,6 +72,8 @@ def _bad_input(error: InputError) -> Response:
 
 
 def _bug(error: Exception) -> Response:
+    if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+        return problem(503, f"the agent has no descriptor left: {error.strerror}", NO_DESCRIPTOR_REMEDY)
     log.error("%s %s failed", request.method, request.path, exc_info=error)
     return problem(500, "the agent made a mistake", "its log has the details")
 

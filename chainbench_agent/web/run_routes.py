@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from chainbench_agent.errors import InputError, UnknownRun
 from chainbench_agent.runs import Runs
 from chainbench_agent.web.models import KeptRun, RunPage, RunsQuery, RunSummary
+from chainbench_agent.web.operation import operation
 from chainbench_agent.web.problems import BadBody
 
 
@@ -27,7 +28,9 @@ class RunRoutes:
         app.add_url_rule("/runs/<run_id>", "run", self.get)
         app.add_url_rule("/runs/<run_id>", "delete_run", self.delete, methods=["DELETE"])
 
+    @operation("The runs that are kept", answer=RunPage, query=RunsQuery, problems=(422, 503))
     def list(self) -> ResponseReturnValue:
+        """The newest first, without their evidence.  Filters choose among them; `next` is the path of the next page."""
         given = _filters()
         query = given.query
         found = self._runs.archive.store.find(replace(query, limit=query.limit + 1))  # is there one more?
@@ -35,13 +38,17 @@ class RunRoutes:
         following = _path({**given.model_dump(exclude_none=True), "before": runs[-1].id}) if more else None
         return RunPage(runs=[RunSummary.of(run) for run in runs], next=following).model_dump(mode="json")
 
+    @operation("One of the runs that are kept", answer=KeptRun, problems=(404, 503))
     def get(self, run_id: str) -> ResponseReturnValue:
+        """How it ended, its environment and its evidence."""
         run = self._runs.archive.store.get(_id(run_id))
         if run is None:
             raise UnknownRun(f"no run {run_id} is kept")
         return KeptRun.of_stored(run).model_dump(mode="json")
 
+    @operation("Forget a run that is kept", status=204, problems=(404, 409, 503))
     def delete(self, run_id: str) -> ResponseReturnValue:
+        """In the store, in /report and in /metrics.  Not while it is on."""
         self._runs.delete(_id(run_id))
         return "", 204
 

@@ -73,8 +73,9 @@ class FakeMachine:
             header_tree="/cache/tree",
         )
 
-    def __call__(self, modules, hooks, cache_dir, options):
+    def __call__(self, modules, hooks, cache_dir, options, *, events):
         self.options = options
+        self.ring = "a ring" if events else None
         self.hooks = {hook.name: hook for hook in hooks}
         self.modules = tuple(m for m in modules if m.name not in self.unit.absent_modules)
         chosen = {
@@ -542,3 +543,11 @@ def test_a_figure_of_processes_that_cannot_be_measured(opened):
     found = collector.evidence(RUN).as_json()["sched"]
     assert (found["top_processes"], found["other_processes"]) == ([], {"switches": 0})
     assert found["unavailable"] == {"wait_ms": "no such tracepoint"}
+
+
+@pytest.mark.parametrize(("events", "ring"), [(False, None), (True, "a ring")])
+def test_events_where_they_were_asked_for(monkeypatch, tmp_path, events, ring):
+    """The machine is told, and the collector says where they come."""
+    monkeypatch.setattr("chainbench_agent.collector.ebpf.Machine", FakeMachine())
+
+    assert EbpfCollector([EXEC], HOOKS, tmp_path, events=events).ring == ring

@@ -174,3 +174,25 @@ def test_processes_that_end_while_they_are_looked_at(proc):
         pid_here(7, None)
     (proc.path / "21/status").unlink()
     assert pid_here(7, None) == 7
+
+
+def test_a_runner_at_a_unix_socket(proc):
+    """The kernel has told its pid, so nothing has to be looked for."""
+    proc.add(100, THERE, (1,))
+    proc.add(7)
+    proc.add(900, THERE, (7,))
+
+    assert pid_here(7, 100) == 900
+
+
+@pytest.mark.parametrize("peer", [PEER, 100])
+def test_a_runner_that_is_gone_tells_nothing(proc, peer):
+    """Or whose namespace is not ours to see: a number that is two processes' is refused."""
+    proc.add(7)
+    proc.add(900, THERE, (7,))
+    proc.add(100)
+    proc.connect(100)
+    (proc.path / "100/ns/pid").unlink()
+
+    with pytest.raises(InputError, match="7 is the number of 2 processes"):
+        pid_here(7, peer)

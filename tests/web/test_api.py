@@ -176,7 +176,7 @@ def test_stop(client, labels):
         {"data": b""},
         {"data": b"", "content_type": "application/x-www-form-urlencoded"},
         {"json": {}},
-        {"data": b"\xff"},
+        {"data": b"\xff", "content_type": "application/json"},
     ],
 )
 def test_stop_reads_no_body(client, labels, body):

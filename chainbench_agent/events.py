@@ -1,0 +1,130 @@
+"""Events on their way to who listens.  Who reads slowly holds up nothing: what they miss is counted, and said."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from chainbench_agent.errors import AgentError
+from chainbench_agent.kernel.told import Told
+
+MOST_LISTENERS = 4
+"""Each takes a thread of the web server."""
+
+MOST_WAITING = 1000
+"""Events that wait for one listener."""
+
+POLL_MS = 200
+
+log = logging.getLogger(__name__)
+
+
+class NoEvents(AgentError):  # noqa: N818 - reads as a state, see errors.py
+    """There are none here."""
+
+
+class Source(Protocol):
+    """Where events come from: kernel.ring.Ring."""
+
+    def listen(self, *, on: bool) -> None: ...
+
+    def poll(self, timeout_ms: int) -> list[Told]: ...
+
+    def dropped(self) -> dict[str, int]: ...
+
+
+@dataclass(eq=False)
+class Listener:
+    """One client; `take` waits for what is told."""
+
+    _waiting: deque[dict[str, Any]] = field(default_factory=deque)
+    _changed: threading.Condition = field(default_factory=threading.Condition)
+    _missed: int = 0
+
+    def put(self, events: list[dict[str, Any]]) -> None:
+        with self._changed:
+            room = MOST_WAITING - len(self._waiting)
+            self._waiting.extend(events[:room])
+            self._missed += len(events[room:])
+            self._changed.notify()
+
+    def take(self, timeout_s: float) -> list[dict[str, Any]]:
+        """Everything that waits, and then what was missed; empty after `timeout_s`."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._missed, timeout_s)
+            taken = list(self._waiting)
+            self._waiting.clear()
+            if self._missed:
+                taken.append(_dropped("slow_listener", self._missed))
+                self._missed = 0
+            return taken
+
+
+class Events:
+    """All listeners of one source, from any number of threads.  While nobody listens, nothing is told in the kernel."""
+
+    def __init__(self, source: Source | None, run_id: Callable[[], str | None]) -> None:
+        self._source = source
+        self._run_id = run_id
+        self._lock = threading.Lock()
+        self._listeners: list[Listener] = []
+        self._busy = False  # a thread polls
+
+    def join(self) -> Listener:
+        """Listen, until `leave`.  NoEvents where there are none, AgentError where enough listen."""
+        if self._source is None:
+            raise NoEvents("this agent tells no events")
+        with self._lock:
+            if len(self._listeners) >= MOST_LISTENERS:
+                raise AgentError(f"{MOST_LISTENERS} clients listen already, and more may not")
+            listener = Listener()
+            self._listeners.append(listener)
+            self._source.listen(on=True)
+            if not self._busy:
+                self._busy = True
+                threading.Thread(target=self._pass_on, args=(self._source,), daemon=True).start()
+        return listener
+
+    def leave(self, listener: Listener) -> None:
+        with self._lock:
+            self._listeners.remove(listener)
+            if not self._listeners and self._source:
+                self._source.listen(on=False)
+
+    def _pass_on(self, source: Source) -> None:
+        before = source.dropped()
+        while self._anybody():
+            try:
+                events = [self._as_json(event) for event in source.poll(POLL_MS)]
+                now = source.dropped()
+            except OSError:
+                log.exception("events cannot be read")
+                time.sleep(POLL_MS / 1000)
+                continue
+            events += [_dropped(cause, count - before[cause]) for cause, count in now.items() if count > before[cause]]
+            before = now
+            with self._lock:
+                listeners = tuple(self._listeners)
+            for listener in listeners if events else ():
+                listener.put(events)
+
+    def _anybody(self) -> bool:
+        with self._lock:
+            self._busy = bool(self._listeners)
+            return self._busy
+
+    def _as_json(self, event: Told) -> dict[str, Any]:
+        at = (time.time_ns() - time.monotonic_ns() + event.at_ns) / 1e9
+        values = {name: value for name, value in asdict(event).items() if name not in ("at_ns", "details")}
+        moment = datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+        return {"at": moment, "run_id": self._run_id(), **values, **event.details}
+
+
+def _dropped(cause: str, count: int) -> dict[str, Any]:
+    return {"name": "dropped", "cause": cause, "count": count}

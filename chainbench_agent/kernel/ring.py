@@ -1,0 +1,51 @@
+"""The ring buffer that events are told in (Linux 5.8), read with libbpf, which knows the memory barriers it needs."""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Iterable, Mapping
+
+from chainbench_agent.kernel import libbpf, told
+from chainbench_agent.kernel.loader import MapFd
+from chainbench_agent.spec import Module
+
+MAP = "cb_told"
+CAUSES = ("held_back", "without_room")
+
+_TELLING = struct.Struct("=QQQQ")  # struct cb_telling of probes/events.h
+_Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
+
+
+class Ring:
+    """Used by one thread at a time.  Raises OSError with what the kernel said."""
+
+    def __init__(self, maps: Mapping[str, MapFd], modules: Iterable[Module]) -> None:
+        self._maps = maps
+        self._kinds = told.kinds(modules)
+        self._records: list[bytes] = []
+        self._callback = _Callback(self._take)  # kept: libbpf calls it
+        self._ring = libbpf.open_ring(maps[MAP].fd, self._callback)
+
+    def listen(self, *, on: bool) -> None:
+        """Whether handlers tell anything."""
+        libbpf.update(self._maps["cb_listening"].fd, 0, int(on).to_bytes(4, "little"))
+
+    def poll(self, timeout_ms: int) -> list[told.Told]:
+        """What has been told, as soon as something has."""
+        libbpf.poll_ring(self._ring, timeout_ms)
+        records, self._records = self._records, []
+        return [told.decode(record, self._kinds) for record in records]
+
+    def dropped(self) -> dict[str, int]:
+        """Events that were not told since the unit was loaded, by cause."""
+        raw = libbpf.lookup_all_cpus(self._maps["cb_telling"].fd, _TELLING.size)
+        _, _, *sums = map(sum, zip(*_TELLING.iter_unpack(raw), strict=True))
+        return dict(zip(CAUSES, sums, strict=True))
+
+    def close(self) -> None:
+        libbpf.close_ring(self._ring)
+
+    def _take(self, _context: int, data: int, size: int) -> int:
+        self._records.append(ctypes.string_at(data, size))
+        return 0

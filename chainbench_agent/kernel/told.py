@@ -1,0 +1,52 @@
+"""What is told as it happens (probes/events.h): its C text, and what the records in the ring buffer say."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from chainbench_agent.spec import Event, Module
+
+PAGES = 64
+"""Of the ring buffer: some 4,000 records; a power of two, as the kernel wants it."""
+
+PER_SECOND = 100
+"""Events that each CPU may tell in a second; further ones are counted."""
+
+_RECORD = struct.Struct("=QQIIII16s")  # struct cb_told
+_SILENT = ("cb_tell(ev, kind, tgid, value)", "cb_tell_current(ev, kind, value)")
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """One event.  `pid` 0: of no process, or of an unknown one."""
+
+    at_ns: int
+    name: str
+    pid: int
+    command: str
+    details: dict[str, int]
+
+
+def kinds(modules: Iterable[Module]) -> tuple[tuple[Module, Event], ...]:
+    """What can be told; the place is the number in C."""
+    return tuple((module, event) for module in modules for event in module.events)
+
+
+def text(modules: Iterable[Module], events_h: str) -> str:
+    """With `events_h` empty, handlers tell nothing, and cost nothing."""
+    named = [(f"{module.name}_EVENT_{event.name}".upper(), event) for module, event in kinds(modules)]
+    lines = [f"#define {name} {number}" for number, (name, _) in enumerate(named)]
+    lines += [f"#define {name}_NS {event.at_least_ns}ULL" for name, event in named if event.at_least_ns]
+    if not events_h:
+        return "\n".join([*lines, *(f"#define {call} ((void)(value))" for call in _SILENT), ""])
+    return "\n".join([*lines, f"#define CB_TOLD_PAGES {PAGES}", f"#define CB_TOLD_PER_SECOND {PER_SECOND}", events_h])
+
+
+def decode(record: bytes, known: tuple[tuple[Module, Event], ...]) -> Told:
+    at_ns, value, kind, pid, _run, _pad, command = _RECORD.unpack(record[: _RECORD.size])
+    module, event = known[kind]
+    details = {event.value: value} if event.value else {}
+    words = command.split(b"\0")[0].decode(errors="replace")
+    return Told(at_ns, f"{module.name}.{event.name}", pid, words, details)

@@ -1,0 +1,146 @@
+"""The socket that clients connect to: TCP or unix, and with which certificate."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import ssl
+from contextlib import suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+from chainbench_agent.errors import InputError
+from chainbench_agent.settings import Settings
+from chainbench_agent.web.access import Access, access_for, check_secret
+
+UNIX = "unix:"
+BACKLOG = 128
+ANSWER_BYTES = 1 << 20
+"""Asked for as send buffer, of which the kernel grants what net.core.wmem_max allows; an evidence is 50 KB."""
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """Where clients call, who may, and with which certificate.
+
+    `place`: host, port and the group of a unix socket.  `protected`: others than the users of this machine may call.
+    """
+
+    place: tuple[str, int, str]
+    access: Access
+    tls: ssl.SSLContext | None
+    protected: bool
+
+    def open(self) -> socket.socket:
+        """The socket, which listens; InputError if it cannot."""
+        host, port, _ = self.place
+        listener = listen(host, port, protected=self.protected, group=self.access.group)
+        if self.access.token and is_overheard(listener, tls=self.tls is not None):
+            log.warning("tokens cross the network in the clear; give the agent --tls-cert and --tls-key")
+        return listener
+
+
+def entrance_for(settings: Settings) -> Entrance:
+    """InputError if a token or a certificate cannot be used."""
+    access, tls = access_for(settings), tls_for(settings.tls_cert, settings.tls_key)
+    place = settings.host, settings.port, settings.socket_group
+    return Entrance(place, access, tls, protected=bool(access.token) or settings.insecure)
+
+
+def listen(host: str, port: int, *, protected: bool = False, group: int | None = None) -> socket.socket:
+    """A listening socket.  Ours, because gunicorn tries for five seconds before it says that it cannot.
+
+    `host` is an address, a name, or `unix:/path`.  InputError if it cannot be listened on, or if others than the users
+    of this machine could call and nothing is `protected`.
+    """
+    if host.startswith(UNIX):
+        listener = _unix(Path(host.removeprefix(UNIX)), group)
+    else:
+        listener = _tcp(host, port, protected=protected)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, ANSWER_BYTES)  # inherited by each connection
+    return listener
+
+
+def _tcp(host: str, port: int, *, protected: bool) -> socket.socket:
+    try:
+        family, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        if not protected and not ip_address(str(address[0]).partition("%")[0]).is_loopback:
+            raise InputError(
+                "host",
+                f"{host} can be reached from other machines, and nothing protects the agent there; give it a "
+                "--token-file (and --tls-cert, --tls-key), or say --insecure",
+            )
+        listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except (OSError, UnicodeError) as error:  # not every text can be a host name
+        why = (getattr(error, "strerror", None) or str(error)).partition(" (")[0]  # the address is named below
+        reason = f"cannot listen on {host}:{port}: {why}; choose another with --host and --port"
+        raise InputError("port", reason) from None
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited as well
+    return listener
+
+
+def _unix(path: Path, group: int | None) -> socket.socket:
+    """Only the agent's user and root may connect, and `group`.  What a dead agent left at `path` is replaced."""
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        if path.is_socket() and not _answers(path):
+            path.unlink()
+        before = os.umask(0o177)
+        try:
+            listener.bind(str(path))
+        finally:
+            os.umask(before)
+        if group is not None:
+            os.chown(path, -1, group)
+            path.chmod(0o660)
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        reason = f"cannot listen on {UNIX}{path}: {error.strerror or error}; choose another path"
+        raise InputError("host", reason) from None
+    return listener
+
+
+def _answers(path: Path) -> bool:
+    with socket.socket(socket.AF_UNIX) as other, suppress(ConnectionRefusedError):
+        other.connect(str(path))
+        return True
+    return False
+
+
+def is_overheard(listener: socket.socket, *, tls: bool) -> bool:
+    """Whether what is said here crosses a network as it is."""
+    if tls or listener.family == socket.AF_UNIX:
+        return False
+    return not ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
+
+
+def url(listener: socket.socket, *, tls: bool) -> str:
+    name: Any = listener.getsockname()
+    if listener.family == socket.AF_UNIX:
+        return f"{UNIX}{name}"
+    host, port, *_ = name
+    return f"http{'s' if tls else ''}://{f'[{host}]' if ':' in host else host}:{port}"
+
+
+def tls_for(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
+    """TLS 1.2 and later with this certificate and its chain, or none; InputError says what is wrong with the files."""
+    if cert is None and key is None:
+        return None
+    if cert is None or key is None:
+        raise InputError("tls_cert" if key else "tls_key", "is missing: TLS needs both the certificate and its key")
+    check_secret("tls_key", key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        context.load_cert_chain(cert, key, password=lambda: b"")
+    except (OSError, ValueError) as error:
+        why = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
+        reason = f"{cert} and {key} are no certificate and its key, in PEM and without a password: {why}"
+        raise InputError("tls_cert", reason) from None
+    return context

@@ -1,0 +1,83 @@
+"""How much of a request has come in, and the answer to one that never did; as bytes, before any parser sees them."""
+
+from __future__ import annotations
+
+import json
+import re
+from http import HTTPStatus
+
+LONGEST_HEAD = 16 * 1024
+LONGEST_BODY = 64 * 1024
+"""The largest sensible body is under 2 KiB."""
+
+_HEAD_END = b"\r\n\r\n"
+_LENGTH = re.compile(rb"^content-length:[ \t]*(\d{1,15})[ \t]*\r$", re.IGNORECASE | re.MULTILINE)
+_CHUNKED = re.compile(rb"^transfer-encoding:[^\r\n]*chunked[ \t]*\r$", re.IGNORECASE | re.MULTILINE)
+_CONTINUE = re.compile(rb"^expect:[ \t]*100-continue", re.IGNORECASE | re.MULTILINE)
+_SIZE = re.compile(rb"([0-9a-fA-F]{1,8})[^\r\n]*\r\n")
+
+
+class Incoming:
+    """The bytes of a request, as they come.  Each is looked at once, however small the pieces are.
+
+    It need not agree with the parser in strange cases, because the parser is given these bytes and never more.
+    """
+
+    __slots__ = ("_body", "_chunk", "_length", "data", "waits")
+
+    def __init__(self) -> None:
+        self.data = bytearray()
+        self.waits = False
+        """The client wants to be told to go on before it sends the body (100 Continue)."""
+        self._body = -1
+        self._length: int | None = 0
+        self._chunk = 0
+
+    def add(self, piece: bytes) -> None:
+        self.data += piece
+        if self._body < 0 and (end := self.data.find(_HEAD_END, -len(piece) - len(_HEAD_END))) >= 0:
+            head, self._body = self.data[: end + 2], end + len(_HEAD_END)
+            length = _LENGTH.search(head)
+            self._length = None if _CHUNKED.search(head) else int(length[1]) if length else 0
+            self._chunk = self._body
+            self.waits = _CONTINUE.search(head) is not None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing more has to be read: it is complete, or is going to be refused for its length."""
+        if self._body < 0:
+            return False
+        come = len(self.data) - self._body
+        if self._length is None:
+            return come > LONGEST_BODY or self._chunks_end()
+        return self._length > LONGEST_BODY or come >= self._length
+
+    @property
+    def is_too_long(self) -> bool:
+        """Whether its head has no reasonable length."""
+        return (len(self.data) if self._body < 0 else self._body) > LONGEST_HEAD
+
+    @property
+    def acts(self) -> bool:
+        """Whether this is a call that changes something, and not one that only looks."""
+        return not self.data.startswith((b"GET ", b"HEAD ", b"OPTIONS "))
+
+    def _chunks_end(self) -> bool:
+        while size := _SIZE.match(self.data, self._chunk):
+            length = int(size[1], 16)
+            if length == 0:
+                return self.data.startswith(b"\r\n", size.end()) or self.data.find(_HEAD_END, size.end()) >= 0
+            following = size.end() + length + 2
+            if following > len(self.data):
+                return False
+            self._chunk = following
+        return self.data.find(b"\r\n", self._chunk) >= 0  # no size: the parser will say so
+
+
+def refusal(status: int, detail: str, remedy: str) -> bytes:
+    """A problem document, as web/problems.py has it, with its head."""
+    phrase = HTTPStatus(status).phrase
+    document = {"type": "about:blank", "title": phrase, "status": status, "detail": detail, "remedy": remedy}
+    body = json.dumps(document) + "\n"
+    head = f"HTTP/1.1 {status} {phrase}\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode("ascii")

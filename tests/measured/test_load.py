@@ -1,0 +1,78 @@
+"""The whole agent under load, measuring: it loses nothing, and keeps nothing."""
+
+import re
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.bpf
+
+OPEN = "from chainbench_agent.collector import open_collector\n    return open_collector(settings)"
+LABELS = {"scenario": "s", "impl": "i", "variant": "v", "commit": "c", "dataset": "d"}
+CALLS, PROGRAMS, SCRAPES = 53 * 1009, 53, 1009
+WORKLOAD = """
+import os, subprocess, sys
+print(flush=True); sys.stdin.readline()
+for _ in range(53):
+    for _ in range(1009): os.getppid()
+    subprocess.run(["/bin/true"])
+print(flush=True); sys.stdin.readline()
+"""
+FULL = {"task_collisions", "keys_full", "members_full", "returns_missed"}
+"""What is lost for want of room; a context switch that this kernel shows nobody is none of ours (decision 0003)."""
+
+
+@pytest.fixture
+def agent(daemon):
+    agent = daemon(OPEN, backend="ebpf")
+    agent.until(lambda: agent.url)
+    return agent
+
+
+def of_worker(agent):
+    """Descriptors, and KiB of memory that are its own share."""
+    process = Path(f"/proc/{agent.worker()}")
+    rollup = (process / "smaps_rollup").read_text()
+    return len(list((process / "fd").iterdir())), int(re.search(r"^Pss:\s+(\d+)", rollup, re.MULTILINE)[1])
+
+
+def test_1009_scrapes_beside_a_run_lose_nothing(agent):
+    """As fast as four clients can, while a target makes 53,477 calls and starts 53 programs: exactly these."""
+    with subprocess.Popen([sys.executable, "-c", WORKLOAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as workload:
+        workload.stdout.readline()
+        assert agent.post("/start", **LABELS, pid=workload.pid).status_code == 200
+        agent.get("/metrics")  # whoever comes while the first sample is taken has nothing to see yet
+        with ThreadPoolExecutor(4) as scraping:
+            scrapes = [scraping.submit(agent.get, "/metrics") for _ in range(SCRAPES)]
+            workload.stdin.write(b"\n")
+            workload.stdin.flush()
+            workload.stdout.readline()  # its work is done; the run goes on until the last scrape
+            answers = [scrape.result() for scrape in scrapes]
+        evidence = agent.post("/stop").json()
+        workload.communicate(b"\n")
+
+    assert {answer.status_code for answer in answers} == {200}
+    assert all(b"chainbench_exec_count_total{" in answer.content for answer in answers)
+    assert evidence["syscall_counts"]["getppid"] == CALLS
+    assert evidence["exec"]["exec_count"] == PROGRAMS
+    assert not evidence["loss"]["causes"].keys() & FULL
+
+
+def test_211_runs_leave_nothing_behind(agent):
+    """With every program attached and detached each time."""
+
+    def cycles(count):
+        for _ in range(count):
+            assert agent.post("/start", **LABELS).status_code == 200
+            assert agent.post("/stop").status_code == 200
+
+    cycles(23)
+    worker, before = agent.worker(), of_worker(agent)
+    cycles(211)
+    agent.until(lambda: of_worker(agent)[0] <= before[0])
+
+    assert agent.worker() == worker
+    assert of_worker(agent)[1] - before[1] < 2048

@@ -1,0 +1,50 @@
+"""What the API document allows, and much that it does not, is asked of a daemon: schemathesis makes it up."""
+
+import json
+import subprocess
+import sys
+
+CHECKS = (
+    "not_a_server_error",
+    "status_code_conformance",
+    "content_type_conformance",
+    "response_headers_conformance",
+    "response_schema_conformance",
+    "unsupported_method",
+)
+
+
+def asked(agent, tmp_path, *options):
+    """The calls that were made; what is wrong with the answers fails the test."""
+    report = tmp_path / "report.ndjson"
+    command = [sys.executable, "-m", "schemathesis.cli", "run", f"{agent.url}/openapi.json", "--no-color"]
+    common = [f"--checks={','.join(CHECKS)}", "--max-examples=30", "--seed=53", "--generation-database=none"]
+    done = subprocess.run(
+        [*command, *common, *options, "--report=ndjson", f"--report-ndjson-path={report}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
+    )
+
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+    return {
+        recorder["label"]
+        for line in report.read_text().splitlines()
+        for event in json.loads(line).values()
+        if isinstance(event, dict) and (recorder := event.get("recorder"))
+    }
+
+
+def test_no_5xx_and_no_undocumented_answer(daemon, tmp_path):
+    """With made-up data, over the network, as any client would: also with bodies that are no JSON."""
+    agent = daemon(
+        "from chainbench_agent.collector import open_collector\n    return open_collector(settings)", backend="mock"
+    )
+    calls = asked(agent, tmp_path)
+    agent.post("/stop")  # when nothing is on, it has another answer
+    alone = asked(agent, tmp_path, "--include-path=/stop")
+
+    assert calls >= {"POST /start", "POST /stop", "POST /report", "GET /report", "GET /metrics", "GET /status"}
+    assert alone == {"POST /stop"}
+    assert agent.get("/status").ok

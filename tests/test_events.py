@@ -1,0 +1,131 @@
+"""Events on their way to listeners, from a source that follows a script."""
+
+import threading
+import time
+from datetime import datetime
+
+import pytest
+
+from chainbench_agent.errors import AgentError
+from chainbench_agent.events import MOST_LISTENERS, MOST_WAITING, Events
+from chainbench_agent.kernel.told import Told
+
+LONG_S = 30
+
+
+class Script:
+    """What `tell` was given comes with the next poll."""
+
+    def __init__(self):
+        self.on = False
+        self.counts = {"held_back": 0, "without_room": 0}
+        self._told = []
+        self._lock = threading.Lock()
+
+    def tell(self, *told):
+        with self._lock:
+            self._told += told
+
+    def listen(self, *, on):
+        self.on = on
+
+    def poll(self, timeout_ms):
+        del timeout_ms
+        time.sleep(0.001)
+        with self._lock:
+            told, self._told = self._told, []
+        return told
+
+    def dropped(self):
+        return dict(self.counts)
+
+
+@pytest.fixture
+def source():
+    return Script()
+
+
+@pytest.fixture
+def told(source):
+    return Events(source, lambda: "run-1")
+
+
+def exec_of(pid):
+    return Told(time.monotonic_ns(), "exec.exec", pid, "true", {"pid_before": pid})
+
+
+def test_everybody_hears_everything(source, told):
+    """When, in which run, what, who, and its details with their units."""
+    listeners = [told.join() for _ in range(3)]
+    source.tell(exec_of(53))
+    heard = [listener.take(LONG_S) for listener in listeners]
+
+    assert heard[0] == heard[1] == heard[2]
+    ((at, *others),) = [event.values() for event in heard[0]]
+    assert others == ["run-1", "exec.exec", 53, "true", 53]
+    assert abs(datetime.fromisoformat(at).timestamp() - time.time()) < LONG_S
+
+
+def test_nothing_is_told_while_nobody_listens(source, told):
+    assert not source.on
+    first, second = told.join(), told.join()
+    told.leave(first)
+    assert source.on
+    told.leave(second)
+
+    assert not source.on
+
+
+def test_a_listener_that_is_slow_is_told_what_it_missed(source, told):
+    """And the other one has missed nothing."""
+    slow, fast = told.join(), told.join()
+    heard = []
+    for start in range(0, MOST_WAITING + 101, 101):
+        source.tell(*(exec_of(pid) for pid in range(start, start + 101)))
+        while len(heard) < start + 101:
+            heard += fast.take(LONG_S)
+    *kept, missed = slow.take(LONG_S)
+
+    assert [event["pid"] for event in kept] == list(range(MOST_WAITING))
+    assert missed == {"name": "dropped", "cause": "slow_listener", "count": len(heard) - MOST_WAITING}
+    assert slow.take(0) == []
+
+
+def test_what_the_kernel_dropped_is_told(source, told):
+    listener = told.join()
+    source.tell(exec_of(1))
+    listener.take(LONG_S)
+    source.counts = {"held_back": 7, "without_room": 0}
+
+    assert listener.take(LONG_S) == [{"name": "dropped", "cause": "held_back", "count": 7}]
+
+
+def test_more_listeners_than_there_may_be(told):
+    listeners = [told.join() for _ in range(MOST_LISTENERS)]
+    with pytest.raises(AgentError, match="4 clients listen already"):
+        told.join()
+    told.leave(listeners[0])
+
+    assert told.join()
+
+
+def test_a_source_that_fails_once_goes_on(source, told, caplog, monkeypatch):
+    poll, fails = source.poll, [OSError("once")]
+    monkeypatch.setattr(source, "poll", lambda ms: (_ for _ in ()).throw(fails.pop()) if fails else poll(ms))
+    listener = told.join()
+    source.tell(exec_of(1))
+
+    assert listener.take(LONG_S)[0]["pid"] == 1
+    assert "events cannot be read" in caplog.text
+
+
+def test_the_thread_ends_with_the_last_listener(told):
+    """And comes again with the next."""
+    before = threading.active_count()
+    for _ in range(3):
+        told.leave(told.join())
+    deadline = time.monotonic() + LONG_S
+    while threading.active_count() > before and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+    assert threading.active_count() == before

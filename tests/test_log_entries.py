@@ -1,0 +1,40 @@
+"""What a client sends cannot look like an entry of its own."""
+
+import logging
+
+import pytest
+
+from chainbench_agent.log_entries import OneEntry
+
+FORGED = "2026-01-01 00:00:00,000 INFO    run x started"
+
+
+def entry(message, **kept):
+    return OneEntry("%(asctime)s %(levelname)-7s %(message)s").format(logging.makeLogRecord({"msg": message, **kept}))
+
+
+@pytest.mark.parametrize("end", ["\n", "\r", "\r\n", "\v", "\f", "\x1c", "\x85", "\u2028", "\u2029"])
+def test_a_second_line_is_indented(end):
+    """Whatever may end a line somewhere."""
+    _, second = entry(f"a{end}{FORGED}").split("\n")
+
+    assert second == f"    {FORGED}"
+
+
+def test_a_traceback_stays_readable():
+    with pytest.raises(KeyError) as caught:
+        {}[f"x\n{FORGED}"]
+    text = entry("failed", exc_info=(caught.type, caught.value, caught.tb))
+    first, *others = text.splitlines()
+
+    assert first.endswith("failed")
+    assert others[0] == "    Traceback (most recent call last):"
+    assert all(line.startswith("    ") for line in others)
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("\x1b[31m", "\\x1b[31m"), ("a\tb", "a\\tb"), ("\u202eb", "\\u202eb"), ("\0", "\\x00"), ("Größe", "Größe")],
+)
+def test_what_does_not_print_is_shown(text, shown):
+    assert entry(text).endswith(f" {shown}")

@@ -1,0 +1,49 @@
+"""`GET /events`, with a source that tells one thing again and again."""
+
+import json
+import time
+
+from chainbench_agent.kernel.told import Told
+from chainbench_agent.web.app import create_app
+
+
+class Often:
+    on = False
+
+    def listen(self, *, on):
+        self.on = on
+
+    def poll(self, timeout_ms):
+        del timeout_ms
+        time.sleep(0.01)
+        return [Told(time.monotonic_ns(), "io.slow_fsync", 7, "a\nb", {"latency_ns": 1009})]
+
+    def dropped(self):
+        return {"held_back": 0, "without_room": 0}
+
+
+def test_a_stream(runs, labels):
+    """Of Server-Sent Events, each a name and one line of JSON; who goes is listened for no more."""
+    source = Often()
+    client = create_app(runs, lambda _: (b"", ""), ring=source).test_client()
+    run_id = client.post("/start", json=labels).json["run_id"]
+    answer = client.get("/events")
+    pieces = iter(answer.response)
+    first, second = next(pieces).decode(), next(pieces).decode()
+    event, data = second.split("\n\n")[0].split("\n")
+    assert source.on
+    answer.close()
+
+    assert answer.content_type == "text/event-stream"
+    assert first == ": listening\n\n"
+    assert event == "event: io.slow_fsync"
+    told = json.loads(data.removeprefix("data: "))
+    assert (told["run_id"], told["pid"], told["command"], told["latency_ns"]) == (run_id, 7, "a\nb", 1009)
+    assert not source.on
+
+
+def test_where_there_are_none(client):
+    answer = client.get("/events")
+
+    assert answer.status_code == 404
+    assert "--events" in answer.get_json(force=True)["remedy"]

@@ -1,0 +1,104 @@
+"""The API document says what the agent does: all routes, and real answers fit it."""
+
+import re
+
+import pytest
+from flask import Flask
+from pydantic import TypeAdapter
+
+from chainbench_agent.collector.mock import MockCollector
+from chainbench_agent.probes import CATALOG
+from chainbench_agent.runs import Runs
+from chainbench_agent.web.answers import Reported, Started, Status
+from chainbench_agent.web.app import create_app
+from chainbench_agent.web.openapi import document
+
+
+@pytest.fixture
+def api(client):
+    return client.get("/openapi.json").json
+
+
+def test_every_route_is_in_it(app, api):
+    routes = {
+        (re.sub(r"<(\w+)>", r"{\1}", rule.rule), method.lower())
+        for rule in app.url_map.iter_rules()
+        for method in rule.methods - {"HEAD", "OPTIONS"}
+    }
+
+    assert {(path, method) for path, calls in api["paths"].items() for method in calls} == routes
+
+
+def test_a_route_that_says_nothing_is_found():
+    """Nobody forgets one."""
+    app = Flask("x", static_folder=None)
+    app.add_url_rule("/silent", "silent", lambda: "")
+
+    with pytest.raises(TypeError, match="no @operation says what it does"):
+        document(app)
+
+
+def test_every_reference_leads_somewhere(api):
+    names = set(re.findall(r"#/components/schemas/(\w+)", str(api)))
+
+    assert names <= api["components"]["schemas"].keys()
+    assert {"StartRequest", "Evidence", "Problem"} <= names
+
+
+def test_bodies_come_from_the_models(api):
+    """What is required, and what a field may be."""
+    start = api["components"]["schemas"]["StartRequest"]
+
+    assert start["required"] == ["scenario", "impl", "variant", "commit", "dataset"]
+    assert start["properties"]["commit"]["maxLength"] == 200
+    assert start["properties"]["pid"]["anyOf"][0] == {"maximum": 4194304, "minimum": 1, "type": "integer"}
+
+
+def test_sections_come_from_the_modules(api):
+    """Each with every key that it may have."""
+    sections = api["components"]["schemas"]["Evidence"]["properties"]
+
+    for module in CATALOG:
+        assert sections[module.section_key]["description"] == module.question
+    assert sections["exec"]["properties"]["exec_count"] == {"description": "Programs started by a successful execve."}
+    assert "sections" not in sections
+
+
+def test_the_models_of_answers_have_every_field(client, labels):
+    """And no other: what the document says of an answer is all that there is."""
+    answers = {
+        Started: client.post("/start", json=labels).json,
+        Status: client.get("/status").json,
+        Reported: client.post("/report", json={**labels, "baseline_ms": 2, "optimized_ms": 1, "gain_pct": 50}).json,
+    }
+    for model, answer in answers.items():
+        TypeAdapter(model).validate_python(answer, strict=True)
+        assert answer.keys() <= model.model_fields.keys()
+        assert {name for name, field in model.model_fields.items() if field.is_required()} <= answer.keys()
+
+
+def test_the_page_names_everything(client, api):
+    """For people, without anything from elsewhere."""
+    page = client.get("/docs")
+
+    assert page.content_type == "text/html; charset=utf-8"
+    for path, calls in api["paths"].items():
+        assert path in page.text
+        for call in calls.values():
+            assert call["summary"] in page.text
+    for name in api["components"]["schemas"]:
+        assert f'id="{name}"' in page.text
+    assert not re.findall(r'(?:src|href)="(?:https?:)?//', page.text)
+
+
+def test_evidence_of_all_modules_fits(labels):
+    """The whole of it, made up."""
+    runs = Runs(MockCollector("", "", CATALOG), "m")
+    client = create_app(runs, lambda _: (b"", "")).test_client()
+    client.post("/start", json=labels)
+    evidence = client.post("/stop").json
+    schema = client.get("/openapi.json").json["components"]["schemas"]["Evidence"]
+
+    assert set(schema["required"]) <= evidence.keys()
+    for module in CATALOG:
+        assert evidence[module.section_key].keys() & {"unavailable", "sources"}

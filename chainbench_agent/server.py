@@ -115,6 +115,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
             "worker_connections": 256,
             "certfile": self._settings.tls_cert and str(self._settings.tls_cert),  # for `wsgi.url_scheme` alone
             "forwarded_allow_ips": "",
+            "limit_request_line": 0,  # web/wire.py limits the whole head; gunicorn's own answer is no problem document
             "worker_tmp_dir": MEMORY if os.access(MEMORY, os.W_OK) else None,
             "control_socket_disable": True,
             "logger_class": GunicornLog,

@@ -3,6 +3,9 @@
 import json
 import subprocess
 import sys
+from urllib.parse import quote
+
+from chainbench_agent.store.base import LABELS
 
 CHECKS = (
     "not_a_server_error",
@@ -39,12 +42,33 @@ def asked(agent, tmp_path, *options):
 def test_no_5xx_and_no_undocumented_answer(daemon, tmp_path):
     """With made-up data, over the network, as any client would: also with bodies that are no JSON."""
     agent = daemon(
-        "from chainbench_agent.collector import open_collector\n    return open_collector(settings)", backend="mock"
+        "from chainbench_agent.collector import open_collector\n    return open_collector(settings)",
+        backend="mock",
+        store="sqlite",  # without one, GET /runs and those below it answer 503
+        state_dir=tmp_path / "state",
     )
     calls = asked(agent, tmp_path)
     agent.post("/stop")  # when nothing is on, it has another answer
     alone = asked(agent, tmp_path, "--include-path=/stop")
 
-    assert calls >= {"POST /start", "POST /stop", "POST /report", "GET /report", "GET /metrics", "GET /status"}
+    assert calls >= {
+        "POST /start",
+        "POST /stop",
+        "POST /report",
+        "GET /report",
+        "GET /metrics",
+        "GET /status",
+        "GET /runs",
+    }
     assert alone == {"POST /stop"}
     assert agent.get("/status").ok
+
+
+def test_the_longest_query_is_answered(daemon, tmp_path):
+    """All filters of `GET /runs`, each of 200 characters of 12 in the address: 14 kB in all."""
+    agent = daemon(store="sqlite", state_dir=tmp_path / "state")
+    query = "&".join(f"{name}={quote(chr(0x1F600) * 200)}" for name in LABELS)
+
+    answer = agent.get(f"/runs?{query}")
+
+    assert answer.json() == {"runs": [], "next": None}

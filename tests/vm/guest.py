@@ -35,7 +35,7 @@ REPO = Path(__file__).parents[2]
 BOOT_SECONDS = 180  # 6 on an idle machine
 ENDING = threading.Event()
 """Set when nobody waits for guests any more."""
-COMMAND_SECONDS = int(os.environ.get("CHAINBENCH_VM_SECONDS") or 1500)
+COMMAND_SECONDS = int(os.environ.get("CHAINBENCH_VM_SECONDS") or 2400)
 
 
 class GuestDied(Exception):  # noqa: N818 - a fact about the guest, not an error here

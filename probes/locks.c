@@ -48,13 +48,13 @@ static __always_inline void locks_on_rcu_stall_warning(struct cb_event *ev, stru
 static __always_inline void locks_on_pthread_wants(struct cb_event *ev, struct cb_locks *locks,
 						   unsigned long mutex, unsigned long caller)
 {
-	locks_wants(ev, mutex, caller, true);
+	locks_wants(ev, LOCKS_OF_USER, mutex, caller, true);
 }
 
 static __always_inline void locks_on_pthread_tries(struct cb_event *ev, struct cb_locks *locks,
 						   unsigned long mutex, unsigned long caller)
 {
-	locks_wants(ev, mutex, caller, false);
+	locks_wants(ev, LOCKS_OF_USER, mutex, caller, false);
 }
 
 static __always_inline void locks_on_pthread_answers(struct cb_event *ev, struct cb_locks *locks,
@@ -67,37 +67,38 @@ static __always_inline void locks_on_pthread_answers(struct cb_event *ev, struct
 static __always_inline void locks_on_pthread_unlocks(struct cb_event *ev, struct cb_locks *locks,
 						     unsigned long mutex)
 {
-	locks_release(mutex);
+	locks_release(LOCKS_OF_USER, mutex);
 }
 
 // The condition's mutex is released, and wanted again with all others in hand.
 static __always_inline void locks_on_pthread_cond_waits(struct cb_event *ev, struct cb_locks *locks,
 							unsigned long mutex, unsigned long caller)
 {
-	struct locks_held *held = locks_held_by_current(mutex, false);
+	struct locks_held *held = locks_held_by_current(LOCKS_OF_USER, false);
 
 	if (held)
-		locks_order(ev, held, mutex, caller);
+		locks_order(ev, held, LOCKS_OF_USER, mutex, caller);
 }
 
 static __always_inline void locks_on_pthread_renews(struct cb_event *ev, struct cb_locks *locks,
 						    unsigned long mutex)
 {
-	locks_begins_anew(mutex);
+	locks_begins_anew(LOCKS_OF_USER, mutex);
 }
 
 static __always_inline void locks_on_order_lock(struct cb_event *ev, struct cb_locks *locks,
 						struct mutex *lock)
 {
 	// it does not return without the mutex, so it may as well have it now
-	if (locks_wants(ev, (u64)lock, 0, true) && locks_answered(LOCKS_OF_KERNEL, true))
+	if (locks_wants(ev, LOCKS_OF_KERNEL, (u64)lock, 0, true) &&
+	    locks_answered(LOCKS_OF_KERNEL, true))
 		locks->kernel_mutex_locks++;
 }
 
 static __always_inline void locks_on_order_interruptible(struct cb_event *ev,
 							 struct cb_locks *locks, struct mutex *lock)
 {
-	locks_wants(ev, (u64)lock, 0, true);
+	locks_wants(ev, LOCKS_OF_KERNEL, (u64)lock, 0, true);
 }
 
 static __always_inline void locks_on_order_interruptible_answers(struct cb_event *ev,
@@ -110,7 +111,7 @@ static __always_inline void locks_on_order_interruptible_answers(struct cb_event
 static __always_inline void locks_on_order_killable(struct cb_event *ev, struct cb_locks *locks,
 						    struct mutex *lock)
 {
-	locks_wants(ev, (u64)lock, 0, true);
+	locks_wants(ev, LOCKS_OF_KERNEL, (u64)lock, 0, true);
 }
 
 static __always_inline void locks_on_order_killable_answers(struct cb_event *ev,
@@ -123,7 +124,7 @@ static __always_inline void locks_on_order_killable_answers(struct cb_event *ev,
 static __always_inline void locks_on_order_trylock(struct cb_event *ev, struct cb_locks *locks,
 						   struct mutex *lock)
 {
-	locks_wants(ev, (u64)lock, 0, false);
+	locks_wants(ev, LOCKS_OF_KERNEL, (u64)lock, 0, false);
 }
 
 static __always_inline void locks_on_order_trylock_answers(struct cb_event *ev,
@@ -136,13 +137,13 @@ static __always_inline void locks_on_order_trylock_answers(struct cb_event *ev,
 static __always_inline void locks_on_order_unlock(struct cb_event *ev, struct cb_locks *locks,
 						  struct mutex *lock)
 {
-	locks_release((u64)lock);
+	locks_release(LOCKS_OF_KERNEL, (u64)lock);
 }
 
 static __always_inline void locks_on_order_init(struct cb_event *ev, struct cb_locks *locks,
 						struct mutex *lock)
 {
-	locks_begins_anew((u64)lock);
+	locks_begins_anew(LOCKS_OF_KERNEL, (u64)lock);
 }
 
 // ---- the option `hold`

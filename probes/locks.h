@@ -9,7 +9,7 @@
 
 struct locks_holder {
 	u32 tid;
-	u32 of_kernel; // what it holds of the kernel's is apart from what it holds of its own
+	u32 side; // what it holds of the kernel's is apart from what it holds of its own
 };
 
 #define LOCKS_DEPTH 8
@@ -62,33 +62,29 @@ BPF_TABLE("stacktrace", int, struct locks_frames, locks_stacks, LOCKS_STACKS_ENT
 
 #define LOCKS_USER_STACK (1 << 8) // BPF_F_USER_STACK
 
-// The kernel's addresses are above all others.
-#define LOCKS_OF_KERNEL (1ULL << 63)
-#define LOCKS_OF_USER 0
-
-static __always_inline bool locks_of_kernel(u64 lock)
-{
-	return lock & LOCKS_OF_KERNEL;
-}
+// Whose mutexes: said by the handlers, because the verifier lets nobody look at the bits of a pointer.
+enum locks_side {
+	LOCKS_OF_USER,
+	LOCKS_OF_KERNEL,
+};
 
 // Which program's locks the current thread handles; the kernel's own are everybody's.
-static __always_inline struct locks_mutex locks_mutex_of(struct locks_held *held, u64 lock)
+static __always_inline struct locks_mutex locks_mutex_of(u64 exec, u32 side, u64 lock)
 {
 	struct locks_mutex mutex = { .address = lock };
 
-	if (!locks_of_kernel(lock)) {
+	if (side == LOCKS_OF_USER) {
 		mutex.tgid = bpf_get_current_pid_tgid() >> 32;
-		mutex.exec = held->exec;
+		mutex.exec = exec;
 	}
 	return mutex;
 }
 
 // What the current thread holds; if it is not known to hold anything, NULL, or a record to write that to.
-static __always_inline struct locks_held *locks_held_by_current(u64 lock, bool or_new)
+static __always_inline struct locks_held *locks_held_by_current(u32 side, bool or_new)
 {
 	struct task_struct *thread = (struct task_struct *)bpf_get_current_task();
-	struct locks_holder holder = { .tid = bpf_get_current_pid_tgid(),
-				       .of_kernel = locks_of_kernel(lock) };
+	struct locks_holder holder = { .tid = bpf_get_current_pid_tgid(), .side = side };
 	struct locks_held *held = locks_holders.lookup(&holder), none = {};
 
 	if (held && held->start_ns == thread->start_time && held->exec == thread->self_exec_id)
@@ -104,46 +100,47 @@ static __always_inline struct locks_held *locks_held_by_current(u64 lock, bool o
 	return locks_holders.lookup(&holder);
 }
 
-static __always_inline void locks_forget(struct locks_held *held, u64 lock)
+static __always_inline void locks_forget(struct locks_held *held, u32 side)
 {
-	struct locks_holder holder = { .tid = bpf_get_current_pid_tgid(),
-				       .of_kernel = locks_of_kernel(lock) };
+	struct locks_holder holder = { .tid = bpf_get_current_pid_tgid(), .side = side };
 
 	if (!held->count && !held->wanted)
 		locks_holders.delete(&holder);
 }
 
-static __always_inline bool locks_holds(struct locks_held *held, u64 lock)
+// Where it has the lock; LOCKS_DEPTH: it does not.
+static __always_inline u64 locks_index(struct locks_held *held, u64 lock)
 {
-	bool found = false;
+	u64 found = LOCKS_DEPTH;
 
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < LOCKS_DEPTH; i++)
-		found = found || (i < held->count && held->of[i].lock == lock);
+		if (i < held->count && held->of[i].lock == lock)
+			found = i;
 	return found;
 }
 
-static __always_inline u32 locks_life(struct locks_held *held, u64 lock)
+static __always_inline u32 locks_life(struct locks_held *held, u32 side, u64 lock)
 {
-	struct locks_mutex mutex = locks_mutex_of(held, lock);
+	struct locks_mutex mutex = locks_mutex_of(held->exec, side, lock);
 	u64 *life = locks_lives.lookup(&mutex);
 
 	return life ? *life : 0;
 }
 
 // From now on it is told when the mutex begins a new life.
-static __always_inline bool locks_watch(struct locks_held *held, u64 lock)
+static __always_inline bool locks_watch(struct locks_held *held, u32 side, u64 lock)
 {
-	struct locks_mutex mutex = locks_mutex_of(held, lock);
+	struct locks_mutex mutex = locks_mutex_of(held->exec, side, lock);
 	u64 first = 0;
 
 	return locks_lives.lookup_or_try_init(&mutex, &first);
 }
 
-static __always_inline void locks_new_edge(struct cb_event *ev, struct locks_edge_key *key,
-					   u64 held_at, u64 wanted_at)
+static __always_inline void locks_new_edge(struct cb_event *ev, u32 side,
+					   struct locks_edge_key *key, u64 held_at, u64 wanted_at)
 {
-	u64 flags = locks_of_kernel(key->wanted) ? 0 : LOCKS_USER_STACK;
+	u64 flags = side == LOCKS_OF_USER ? LOCKS_USER_STACK : 0;
 	struct locks_edge edge = {
 		.first_ns = cb_now(ev),
 		.held_at = held_at,
@@ -157,107 +154,101 @@ static __always_inline void locks_new_edge(struct cb_event *ev, struct locks_edg
 		cb_lose_key();
 }
 
-static __always_inline void locks_edge(struct cb_event *ev, struct locks_held *held, u32 index,
-				       u64 lock, u64 caller)
+static __always_inline void locks_edge(struct cb_event *ev, struct locks_held *held, u32 side,
+				       u32 index, u64 lock, u64 caller)
 {
-	struct locks_mutex mutex = locks_mutex_of(held, lock);
+	struct locks_mutex mutex = locks_mutex_of(held->exec, side, lock);
 	u32 tid = bpf_get_current_pid_tgid();
 	struct locks_edge_key key = {
 		.held = held->of[index].lock, .wanted = lock, .tgid = mutex.tgid, .exec = mutex.exec
 	};
 	struct locks_edge *edge;
 
-	key.held_life = locks_life(held, key.held);
-	key.wanted_life = locks_life(held, lock);
+	key.held_life = locks_life(held, side, key.held);
+	key.wanted_life = locks_life(held, side, lock);
 	edge = locks_edges.lookup(&key);
 	if (edge) {
 		if (edge->tid != tid && !edge->other_tid)
 			edge->other_tid = tid;
-	} else if (locks_watch(held, key.held) && locks_watch(held, lock)) {
-		locks_new_edge(ev, &key, held->of[index].caller, caller);
+	} else if (locks_watch(held, side, key.held) && locks_watch(held, side, lock)) {
+		locks_new_edge(ev, side, &key, held->of[index].caller, caller);
 	} else {
 		cb_lose_key();
 	}
 }
 
 // The thread will wait for the lock with all else that it holds in hand.
-static __always_inline void locks_order(struct cb_event *ev, struct locks_held *held, u64 lock,
-					u64 caller)
+static __always_inline void locks_order(struct cb_event *ev, struct locks_held *held, u32 side,
+					u64 lock, u64 caller)
 {
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < LOCKS_DEPTH; i++)
 		if (i < held->count && held->of[i].lock != lock)
-			locks_edge(ev, held, i, lock, caller);
+			locks_edge(ev, held, side, i, lock, caller);
 }
 
 static __always_inline void locks_take(struct locks_held *held, u64 lock, u64 caller)
 {
-	u64 last = held->count;
+	u64 index = locks_index(held, lock);
 
-#pragma clang loop unroll(disable)
-	for (u32 i = 0; i < LOCKS_DEPTH; i++) {
-		if (i < held->count && held->of[i].lock == lock) {
-			held->of[i].times++;
-			return;
-		}
+	if (index < LOCKS_DEPTH) {
+		held->of[cb_clamp(index, LOCKS_DEPTH)].times++;
+		return;
 	}
-	if (last >= LOCKS_DEPTH) {
+	index = held->count;
+	if (index >= LOCKS_DEPTH) {
 		cb_lose_held();
 		return;
 	}
-	last = cb_clamp(last, LOCKS_DEPTH);
-	held->of[last].lock = lock;
-	held->of[last].caller = caller;
-	held->of[last].times = 1;
+	index = cb_clamp(index, LOCKS_DEPTH);
+	held->of[index].lock = lock;
+	held->of[index].caller = caller;
+	held->of[index].times = 1;
 	held->count++;
 }
 
 // Its place is taken by the lock that was taken last: the order among those that are held at once says nothing.
-static __always_inline void locks_release(u64 lock)
+static __always_inline void locks_release(u32 side, u64 lock)
 {
-	struct locks_held *held = locks_held_by_current(lock, false);
-	u64 last;
+	struct locks_held *held = locks_held_by_current(side, false);
+	u64 index, last;
 
-	if (!held || !held->count)
+	if (!held)
+		return;
+	index = locks_index(held, lock);
+	if (index >= LOCKS_DEPTH)
+		return;
+	index = cb_clamp(index, LOCKS_DEPTH);
+	if (--held->of[index].times)
 		return;
 	last = cb_clamp(held->count - 1, LOCKS_DEPTH);
-#pragma clang loop unroll(disable)
-	for (u32 i = 0; i < LOCKS_DEPTH; i++) {
-		if (i > last || held->of[i].lock != lock)
-			continue;
-		if (--held->of[i].times)
-			return;
-		held->of[i] = held->of[last];
-		held->count--;
-		locks_forget(held, lock);
-		return;
-	}
+	held->of[index].lock = held->of[last].lock;
+	held->of[index].caller = held->of[last].caller;
+	held->of[index].times = held->of[last].times;
+	held->count--;
+	locks_forget(held, side);
 }
 
 // What is at this address from now on is another mutex.
-static __always_inline void locks_begins_anew(u64 lock)
+static __always_inline void locks_begins_anew(u32 side, u64 lock)
 {
 	struct task_struct *thread = (struct task_struct *)bpf_get_current_task();
-	struct locks_mutex mutex = { .address = lock };
-	u64 *life;
+	struct locks_mutex mutex = locks_mutex_of(thread->self_exec_id, side, lock);
+	u64 *life = locks_lives.lookup(&mutex);
 
-	if (!locks_of_kernel(lock)) {
-		mutex.tgid = bpf_get_current_pid_tgid() >> 32;
-		mutex.exec = thread->self_exec_id;
-	}
-	life = locks_lives.lookup(&mutex);
 	if (life)
 		__sync_fetch_and_add(life, 1);
 }
 
 // The thread calls a function that takes the mutex, or tries to; `waits`: it may have to wait for it.
-static __always_inline bool locks_wants(struct cb_event *ev, u64 lock, u64 caller, bool waits)
+static __always_inline bool locks_wants(struct cb_event *ev, u32 side, u64 lock, u64 caller,
+					bool waits)
 {
 	struct locks_held *held;
 
 	if (!cb_current_counts(ev))
 		return false;
-	held = locks_held_by_current(lock, true);
+	held = locks_held_by_current(side, true);
 	if (!held)
 		return false;
 	if (held->wanted == lock) {
@@ -269,13 +260,13 @@ static __always_inline bool locks_wants(struct cb_event *ev, u64 lock, u64 calle
 	held->wanted = lock;
 	held->calls = 1;
 	held->wanted_at = caller;
-	if (waits && held->count && !locks_holds(held, lock))
-		locks_order(ev, held, lock, caller);
+	if (waits && held->count && locks_index(held, lock) == LOCKS_DEPTH)
+		locks_order(ev, held, side, lock, caller);
 	return true;
 }
 
-// It returns, and has the mutex, if that was `taken`.  `side`: LOCKS_OF_USER or LOCKS_OF_KERNEL.
-static __always_inline bool locks_answered(u64 side, bool taken)
+// It returns, and has the mutex, if that was `taken`.
+static __always_inline bool locks_answered(u32 side, bool taken)
 {
 	struct locks_held *held = locks_held_by_current(side, false);
 

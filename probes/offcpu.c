@@ -22,7 +22,8 @@ struct offcpu_thread {
 	u32 tid;
 	u32 wait;
 };
-BPF_TABLE("hash", struct offcpu_thread, u64, offcpu_by_thread_ns, OFFCPU_BY_THREAD_NS_ENTRIES);
+// What was used longest ago makes room: a storm of short threads does not keep those after it from being told apart.
+BPF_TABLE("lru_hash", struct offcpu_thread, u64, offcpu_by_thread_ns, OFFCPU_BY_THREAD_NS_ENTRIES);
 
 // The function that blocked is near the end of the stack; all 127 frames would take four times the memory.
 struct offcpu_frames {

@@ -177,7 +177,7 @@ MODULE = Module(
             hooks=BLOCKED,
             key="struct offcpu_thread",
             entries=8192,
-            when_full="the thread's blocked time stays whole, but is not told apart by reason",
+            when_full="what was used longest ago goes: that blocked time stays whole, but is not told apart by reason",
             reported=False,
         ),
         Keyed(

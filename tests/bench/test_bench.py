@@ -9,7 +9,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-pytestmark = pytest.mark.bpf
+pytestmark = [pytest.mark.bpf, pytest.mark.portable]
 
 
 @pytest.mark.parametrize(("case", "modules"), [("soft interrupt", "cpu"), ("TCP send and receive", "network")])

@@ -185,6 +185,7 @@ def run(agent, prometheus, tmp_path_factory):
 
 
 @pytest.mark.bpf
+@pytest.mark.portable
 @pytest.mark.parametrize(("panel", "expression"), expressions())
 def test_every_panel_has_data(panel, expression, prometheus, run):
     """From a Prometheus that scraped a real run, with every variable at All."""
@@ -199,6 +200,7 @@ def test_every_panel_has_data(panel, expression, prometheus, run):
 
 
 @pytest.mark.bpf
+@pytest.mark.portable
 def test_prometheus_has_the_numbers_of_the_evidence(prometheus, run):
     """Through the scrape, the storage and the recording rules."""
     (fsyncs,) = prometheus('chainbench_syscall_count_total{syscall="fsync"}')
@@ -211,6 +213,7 @@ def test_prometheus_has_the_numbers_of_the_evidence(prometheus, run):
 
 
 @pytest.mark.bpf
+@pytest.mark.portable
 def test_no_rule_fails(prometheus, run):
     """By Prometheus' own account of its evaluations."""
     assert run

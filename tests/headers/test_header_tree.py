@@ -116,6 +116,7 @@ def refuse_in(directory, mkdir):
 
 
 @pytest.mark.bpf
+@pytest.mark.portable
 def test_any_bcc_program_compiles_with_the_full_tree(tmp_path):
     """In the manner of BCC's own tools: their includes, their maps, without a warning."""
     btf = Btf.load()

@@ -84,6 +84,7 @@ def bpftool(kind, number):
 
 
 @pytest.mark.bpf
+@pytest.mark.portable
 def test_the_kernel_says_the_same_to_bpftool(tmp_path):
     """Of every program and every map of a module."""
     unit = load_unit([module for module in CATALOG if module.name == "exec"], HOOKS, tmp_path)

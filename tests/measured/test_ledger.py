@@ -129,7 +129,7 @@ def waits():
     trace.mkdir()
 
     def watch(pid):
-        (trace / "trace_clock").write_text("mono")
+        (trace / "trace_clock").write_text("mono")  # and forgets what was there
         for event, of in (("sched_switch", "prev_pid"), ("sched_wakeup", "pid")):
             (trace / f"events/sched/{event}/filter").write_text(f"{of} == {pid}")
             (trace / f"events/sched/{event}/enable").write_text("1")
@@ -153,7 +153,10 @@ def uninterruptible(trace):
 
 
 def test_direct_reads(targeted, tmp_path, waits):
-    """What a thread waits for a disk is under disk: the whole time that the kernel's own tracer saw it wait."""
+    """What a thread waits for a disk is under disk: the whole time that the kernel's own tracer saw it wait.
+
+    What happened while its switches were not seen is missing, and that is told: such a run is done again.
+    """
     path = tmp_path / "file"
     path.write_bytes(os.urandom(8 << 20))
     os.sync()
@@ -163,10 +166,13 @@ fd = os.open({str(path)!r}, os.O_RDONLY | os.O_DIRECT)
 buffer = mmap.mmap(-1, 1 << 20)
 for i in range(40): os.preadv(fd, [buffer], i % 8 << 20)
 """
-    one = targeted(code)
-    waited_ms = waits(one.process.pid)
-    evidence = one.run()
-    known_ms = waited_ms()
+    for _ in range(7):
+        one = targeted(code)
+        waited_ms = waits(one.process.pid)
+        evidence = one.run()
+        known_ms = waited_ms()
+        if "unseen_switches" not in evidence["loss"]["causes"]:
+            break
 
     assert evidence["biolatency"]["count"] >= 40
     assert known_ms  # of some reads: a fast disk may have answered before the thread had left its CPU

@@ -26,6 +26,7 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import BinaryIO
 
 from debian_kernel import BINARIES, SERIES, obtain, release, run
@@ -34,7 +35,7 @@ REPO = Path(__file__).parents[2]
 BOOT_SECONDS = 180  # 6 on an idle machine
 ENDING = threading.Event()
 """Set when nobody waits for guests any more."""
-COMMAND_SECONDS = int(os.environ.get("CHAINBENCH_VM_SECONDS") or 1500)
+COMMAND_SECONDS = int(os.environ.get("CHAINBENCH_VM_SECONDS") or 2400)
 
 
 class GuestDied(Exception):  # noqa: N818 - a fact about the guest, not an error here
@@ -129,16 +130,25 @@ def wait(vm: subprocess.Popen[bytes], results: Path) -> str:
     return "" if (results / "status").exists() else "ended before its command did"
 
 
-def boot(kernel: Path, results: Path, command: list[str], show: BinaryIO | None = None) -> int:
-    """Run the command in a guest, which sees `results` as /results; return the command's exit status."""
+def boot(
+    kernel: Path,
+    results: Path,
+    command: list[str],
+    show: BinaryIO | None = None,
+    more: Mapping[Path, Path] = MappingProxyType({}),
+) -> int:
+    """Run the command in a guest, which sees `results` as /results; return the command's exit status.
+
+    `more`: where in the guest → a directory of this machine that it gets a copy of there.
+    """
     script = f"cd {shlex.quote(str(REPO))}\nPATH={shlex.quote(str(BINARIES))}:$PATH\n{shlex.join(command)}\n"
     (results / "command").write_text(script)
     console = results / "console.log"
     with tempfile.TemporaryDirectory() as temporary:
         scratch = disk_of(Path(temporary) / "scratch.img")
         copies = {
-            directory: disk_of(Path(temporary) / f"copy{number}.img", directory)
-            for number, directory in enumerate(read_often())
+            place: disk_of(Path(temporary) / f"copy{number}.img", directory)
+            for number, (place, directory) in enumerate({**{path: path for path in read_often()}, **more}.items())
         }
         virtme_run = ["env", f"TMPDIR={temporary}", *virtme(kernel, results, scratch, copies)]  # it leaves files there
         with started(virtme_run, console, show) as vm:

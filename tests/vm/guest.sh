@@ -44,7 +44,10 @@ disk() {
     done
 }
 mount "/dev/$(disk scratch)" /scratch
-for copy in "$@"; do mount "/dev/$(disk "${copy%%:*}")" "${copy#*:}"; done
+for copy in "$@"; do
+    mkdir -p "${copy#*:}"
+    mount "/dev/$(disk "${copy%%:*}")" "${copy#*:}"
+done
 busybox ip link set lo up
 
 mkdir /run/home  # a fresh home: caches in the host's belong to another kernel

@@ -4,7 +4,7 @@ What a guest does takes 10 to 20 times as long as here, so
 - the guests run side by side: emulation keeps one processor of ours busy per guest, whatever processors the guest has;
 - pytest is given the files that have bpf tests, as to collect all the others takes a guest half a minute;
 - tests marked `portable` prove something of this program that no kernel can change (an agent's answer to a signal, the
-  reason when a module does not compile). They run here and on one kernel, EVERYTHING_ON; all others run on each.
+  reason when a module does not compile), or take a guest minutes. They run here only; all others run on each kernel.
 """
 
 import os
@@ -19,29 +19,12 @@ from guest import COMMAND_SECONDS, ENDING, REPO, GuestDied, boot, tail
 from junit import verdicts
 
 TESTS = REPO / "tests"
-EVERYWHERE = "support cpu exec syscalls offcpu latency network"
-PROVEN = {
-    kernel: [f"tests/measured/test_{name}.py" for name in f"{EVERYWHERE} {more}".split()]
-    for kernel, more in {"5.10": "memory", "6.1": "io locks"}.items()
-}
-"""What is known to pass, by kernel.
-
-The other files, and 6.12, were not yet seen to pass as a whole since there are ten modules: CHAINBENCH_VM_ALL=1 runs
-them all.  Unexplained, and to be looked into first: 6.12 panicked once (`Oops: int3` in ttwu_do_activate), 6.1 locked
-up once in test_block.py (both processors, the agent and a reader of the disk; the same tests passed in another run).
-"""
-ALL = os.environ.get("CHAINBENCH_VM_ALL") == "1"
-KERNELS = tuple(SERIES) if ALL else tuple(PROVEN)
-EVERYTHING_ON = "6.1"
+KERNELS = tuple(SERIES)
 FETCH_SECONDS = 600
 PYTEST = shlex.split("""
     env CHAINBENCH_REQUIRE_BPF=1 python -m pytest -v --timeout=900 --durations=10 --color=no
     -p no:cacheprovider --junitxml=/results/junit.xml -o junit_logging=all -o junit_log_passing_tests=false
 """)
-
-
-def marks(name: str) -> str:
-    return "bpf" if name == EVERYTHING_ON else "bpf and not portable"
 
 
 def bpf_files() -> list[str]:
@@ -53,7 +36,7 @@ def bpf_files() -> list[str]:
 @pytest.fixture(scope="session")
 def guests(request, tmp_path_factory):
     """Kernel → (where its results are, a future of pytest's exit status), for those that this session asks for."""
-    items = (item for item in request.session.items if item.get_closest_marker("vm"))
+    items = (item for item in request.session.items if "guests" in item.fixturenames)
     names = dict.fromkeys(item.callspec.params["name"] for item in items)
     with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
         results = {name: tmp_path_factory.mktemp(f"debian-{name}-") for name in names}
@@ -64,8 +47,7 @@ def guests(request, tmp_path_factory):
 
 
 def run_tests(name: str, results: Path) -> int:
-    files = bpf_files() if ALL else PROVEN[name]
-    return boot(obtain(name), results, [*PYTEST, "-m", marks(name), *files])
+    return boot(obtain(name), results, [*PYTEST, "-m", "bpf and not portable", *bpf_files()])
 
 
 @pytest.mark.vm

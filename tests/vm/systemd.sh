@@ -1,0 +1,39 @@
+#!/bin/bash
+# Within a guest: systemd as the first process of a PID namespace, with what is staged in STAGE installed and nothing
+# started but what that needs.  Runs the command as a service, and ends as it ends.
+#
+# Never outside of a guest: systemd takes /tmp, /run and all cgroups for its own.
+set -eu
+[ -e /results/uname ] && [ "$(stat -f -c %T /)" = overlayfs ] || { echo "this is no guest" >&2; exit 2; }
+stage=$1
+shift
+
+mkdir -p /usr/local/lib/chainbench-agent /run/units /run/log/journal
+mount --bind "$stage/usr/local/lib/chainbench-agent" /usr/local/lib/chainbench-agent
+cp -a "$stage/usr/local/bin/." /usr/local/bin/
+cp "$stage/usr/local/lib/systemd/system/chainbench-agent.service" /run/units/
+cp "$stage/etc/chainbench-agent.env" /etc/
+
+# Of Debian's units only these, and none of what they want by links beside them: the guest has no udev to wait for.
+for unit in basic sysinit local-fs local-fs-pre sockets timers paths slices network shutdown umount final exit; do
+    ln -s "/usr/lib/systemd/system/$unit.target" /run/units/
+done
+ln -s /usr/lib/systemd/system/systemd-{journald.service,journald.socket,journald-dev-log.socket,exit.service} /run/units/
+cat >/run/units/test.service <<EOF
+[Unit]
+Wants=systemd-journald.service systemd-journald.socket systemd-journald-dev-log.socket
+After=systemd-journald.service
+SuccessAction=exit-force
+FailureAction=exit-force
+FailureActionExitStatus=1
+[Service]
+Type=oneshot
+WorkingDirectory=$PWD
+Environment=PATH=$PATH HOME=$HOME TMPDIR=$TMPDIR LANG=$LANG
+ExecStart=$*
+StandardOutput=file:/results/output
+StandardError=inherit
+EOF
+export container=guest SYSTEMD_UNIT_PATH=/run/units
+unshare --pid --fork --mount --mount-proc --kill-child \
+    /usr/lib/systemd/systemd --system --unit=test.service --log-target=console --show-status=no

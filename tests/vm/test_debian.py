@@ -28,8 +28,9 @@ MORE = {
 }
 """The files that run by default, in half an hour for all three kernels; CHAINBENCH_VM_ALL=1 runs every one.
 
-Known not to pass, and open: on 5.10 test_cost (ping-pong), test_io (one page more than was read) and test_locks (mutexes
-and rwsems by kretprobes); on 6.12 test_memory (1,007 of 1,009 kmallocs); test_lock_order was not yet seen in a guest.
+Known not to pass, and open: on 5.10 test_cost (ping-pong), test_io (one page more than was read) and test_locks
+(mutexes and rwsems by kretprobes); on 6.12 test_memory (1,007 of 1,009 kmallocs).
+test_lock_order was not yet seen to pass in a guest.
 """
 ALL = os.environ.get("CHAINBENCH_VM_ALL") == "1"
 FETCH_SECONDS = 600

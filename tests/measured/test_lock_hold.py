@@ -31,14 +31,14 @@ def held(collector, targeted):
 
 
 def test_every_hold(held):
-    """10,007 more, but for those told to be lost; little else takes locks, and all hold them no longer than it took."""
-    (few, _, _), (many, took_ns, lost) = held(1), held(10_008)
+    """10,007 at least, but for those told to be lost; little else takes locks, and none longer than all of it took."""
+    (few, _, _), (many, took_ns, lost) = held(1), held(10_007)
     if held.absent:
         assert "spin_hold_us" not in many
         assert many["unavailable"]["spin_hold_us"]
         return
     few, many = few["spin_hold_us"], many["spin_hold_us"]
-    assert 10_007 - lost <= many["count"] - few["count"] < 1.5 * 10_007
+    assert 10_007 - lost <= many["count"] < 1.5 * 10_007 + few["count"]
     assert 0 < many["min_us"] <= many["p50_us"] <= many["max_us"]
     assert many["sum_us"] - few["sum_us"] < took_ns / 1e3
 

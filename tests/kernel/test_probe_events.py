@@ -142,3 +142,14 @@ def test_the_file_is_not_truncated(tmp_path):
     probe_events._write(names, "r64:a/b down")
 
     assert names.read_text() == "p:somebody/else vfs_read\nr64:a/b down\n"
+
+
+def test_a_file_that_cannot_be_sought_in(tmp_path):
+    """As tracefs's: a pipe refuses to seek as well."""
+    pipe = tmp_path / "kprobe_events"
+    os.mkfifo(pipe)
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    probe_events._write(pipe, "r64:a/b down")
+
+    assert os.read(reader, 100) == b"r64:a/b down\n"
+    os.close(reader)

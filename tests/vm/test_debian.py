@@ -28,9 +28,9 @@ MORE = {
 }
 """The files that run by default, in half an hour for all three kernels; CHAINBENCH_VM_ALL=1 runs every one.
 
-Known not to pass, and open: on 5.10 test_cost (ping-pong), test_io (one page more than was read) and test_lock_order (how
-many mutexes the kernel took); on 6.12 test_memory (1,007 of 1,009 kmallocs).  Not yet seen as a whole: test_locks on
-5.10, whose contention passes; test_lock_order and test_lock_hold on 6.12.
+Known not to pass, and open: on 5.10 test_cost (ping-pong), test_io (one page more than was read) and test_lock_order
+(how many mutexes the kernel took); on 6.12 test_memory (1,007 of 1,009 kmallocs).
+Not yet seen as a whole: test_locks on 5.10, whose contention passes; test_lock_order and test_lock_hold on 6.12.
 """
 ALL = os.environ.get("CHAINBENCH_VM_ALL") == "1"
 FETCH_SECONDS = 600

@@ -15,7 +15,7 @@ sys.path.append(str(Path(__file__).parent))  # the tests here import the files b
 
 REQUIRED = os.environ.get("CHAINBENCH_REQUIRE_BPF") == "1"
 BTF = Path("/sys/kernel/btf/vmlinux")
-NEEDY = ("bpf", "vm", "image", "postgresql", "mount", "strace")
+NEEDY = ("bpf", "vm", "image", "service", "postgresql", "mount", "strace")
 CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
 
 

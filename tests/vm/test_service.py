@@ -33,7 +33,7 @@ def stage(tmp_path):
     return tmp_path
 
 
-@pytest.mark.vm
+@pytest.mark.service
 @pytest.mark.timeout(3600)
 def test_the_service_does_what_it_should(stage, tmp_path_factory):
     """Each promise of running_service.py, on a real systemd."""

@@ -81,7 +81,7 @@ def _names() -> Path | None:
 
 
 def _write(names: Path, line: str) -> None:
-    """Appended: whoever truncates this file removes everybody's probes.  Python's own "a" would seek, which it refuses."""
+    """Append: to truncate the file removes everybody's probes, and Python's own "a" seeks, which is refused."""
     fd = os.open(names, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
     try:
         os.write(fd, f"{line}\n".encode())

@@ -475,6 +475,6 @@ def test_sampled_figures_say_so(sample):
 
     assert found["syscall_counts"]["sampling"]["standard_error"] == {"total": 60.0, "read": 60.0}
     assert [key for key, value in found.items() if isinstance(value, dict) and "sampling" in value] == [
-        *("io", "memory", "syscall_counts")
+        *("io", "locks", "memory", "syscall_counts")
     ]
     assert "sampling" not in built(sample(0), last).as_json()["syscall_counts"]

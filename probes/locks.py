@@ -133,7 +133,10 @@ ORDER: tuple[Metric, ...] = (
     ),
     Counter(
         name="kernel_mutex_locks",
-        help="Times a thread took a mutex of the kernel, contended or not; with `locks:order` only.",
+        help=(
+            "Times a thread took a mutex of the kernel, contended or not; with `locks:order` only. Uprobes on pthread "
+            "functions take one themselves each time."
+        ),
         hooks=OF_KERNEL,
     ),
     Keyed(

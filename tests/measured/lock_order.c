@@ -2,10 +2,13 @@
 // a, then b; a capital letter is a recursive mutex, and a dot before it tries instead of waiting.
 //   new       the memory of a is a new mutex's from here on
 //   wait      holds a and b, and waits for a condition of a's
+//   seekN     moves the position of a file N times: descriptors share it, so each call takes its mutex in the kernel
 //   deadlock  takes ab and ba in two threads that wait for each other, and leaves them there
 #define _GNU_SOURCE
+#include <fcntl.h>
 #include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <time.h>
 #include <unistd.h>
@@ -54,6 +57,14 @@ static void *wait_for_condition(void *unused)
 	return unused;
 }
 
+static void seek(int times)
+{
+	int fd = dup(open("/dev/shm", O_TMPFILE | O_RDWR, 0600));
+
+	while (times--)
+		lseek(fd, 0, SEEK_SET);
+}
+
 static void run(void *(*code)(void *), void *argument)
 {
 	pthread_t thread;
@@ -83,6 +94,8 @@ int main(int count, char **arguments)
 			pthread_mutex_init(&mutexes['a'], NULL);
 		} else if (!strcmp(arguments[i], "wait")) {
 			run(wait_for_condition, NULL);
+		} else if (!strncmp(arguments[i], "seek", 4)) {
+			seek(atoi(arguments[i] + 4));
 		} else if (!strcmp(arguments[i], "deadlock")) {
 			meet = 1;
 			run(in_order, "ab");

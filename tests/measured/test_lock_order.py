@@ -180,33 +180,19 @@ def test_only_where_it_was_asked_for(collector, run, build):
     assert OPTION in evidence["locks"]["unavailable"][VIOLATIONS]
 
 
-SEEKS = """
-import os, tempfile
-file = tempfile.TemporaryFile(dir="/dev/shm")
-also = os.dup(file.fileno())
-for _ in range(TIMES): os.lseek(also, 0, 0)  # where descriptors share a position, it has a mutex
-"""
-
-
 @pytest.fixture
-def kernel_mutexes(collector, targeted):
-    """`kernel_mutexes(times)` → the evidence of a target that takes a mutex so often."""
+def absent(collector):
+    """Whether this kernel cannot tell of its own mutexes: where there is neither fentry nor a kprobe."""
     (status,) = (module for module in collector.status().modules if module.name == "locks")
-
-    def measured(times):
-        found = targeted(SEEKS.replace("TIMES", str(times))).run(plan=PLAN)
-        assert found["loss"]["total"] == 0, found["loss"]
-        return found["locks"]
-
-    measured.absent = "kernel_mutex_locks" in status.unavailable
-    return measured
+    lacking = "kernel_mutex_locks" in status.unavailable
+    assert not (lacking and Path("/sys/bus/event_source/devices/kprobe").exists())
+    return lacking
 
 
-def test_mutexes_of_the_kernel(kernel_mutexes):
+def test_mutexes_of_the_kernel(locks, absent):
     """1,009 more, for as many more calls that take one, and no violation; or no number, and the reason."""
-    few, many = kernel_mutexes(1), kernel_mutexes(1010)
-    if kernel_mutexes.absent:  # where there is neither fentry nor a kprobe
-        assert not Path("/sys/bus/event_source/devices/kprobe").exists()
+    few, many = locks("seek1"), locks("seek1010")
+    if absent:
         assert "kernel_mutex_locks" not in many
         assert many["unavailable"]["kernel_lock_order_violations"]
         return
@@ -214,9 +200,9 @@ def test_mutexes_of_the_kernel(kernel_mutexes):
     assert (many["kernel_lock_order_violations"], many["kernel_lock_order_cycles"]) == (0, [])
 
 
-def test_the_kernel_nests_its_mutexes(kernel_mutexes, collector, targeted):
+def test_the_kernel_nests_its_mutexes(collector, targeted, absent):
     """Who reads a seq_file through a descriptor that others have as well holds the file's mutex, and wants another."""
-    if kernel_mutexes.absent:
+    if absent:
         return
     code = "import os\nfd = os.open('/proc/self/maps', 0)\npid = os.fork()\nos.read(fd, 4096)\nif pid: os.wait()"
     targeted(code).run(plan=PLAN)

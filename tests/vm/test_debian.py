@@ -24,9 +24,9 @@ EVERYWHERE = "support cpu exec syscalls offcpu latency"
 MORE = {"5.10": "locks", "6.1": "memory network block ledger target", "6.12": "io network block ledger target"}
 """The files that run by default, in half an hour for all three kernels; CHAINBENCH_VM_ALL=1 runs every one.
 
-Known not to pass, and open: on 5.10 test_network (not seen since its kretprobes were mended),
-test_cost (ping-pong), test_io (one page more than was read); on 6.12 test_memory (1,007 of 1,009 kmallocs).  The others passed on one kernel or
-another, at one time or another, and are to be seen on each, and put here.
+Known not to pass, and open: on 5.10 test_network (not seen since its kretprobes were mended), test_cost (ping-pong) and
+test_io (one page more than was read); on 6.12 test_memory (1,007 of 1,009 kmallocs).  The others passed on one kernel
+or another, at one time or another, and are to be seen on each, and put here.
 """
 ALL = os.environ.get("CHAINBENCH_VM_ALL") == "1"
 FETCH_SECONDS = 600

@@ -60,7 +60,7 @@ class Memory:
 
     def restored(self, evidence: Evidence) -> None:
         """What a run measured before this process began; the newest comes last.  It is not counted."""
-        labels = Labels(**evidence.run.model_dump(include=set(Labels.model_fields)))
+        labels = Labels.of(evidence.run)
         self._put(self._kept, labels, Kept(labels, evidence))
         self.latest = evidence
 
@@ -84,7 +84,7 @@ class Memory:
 
     def reported(self, report: Report) -> None:
         """Keep a report under its own labels: it tells of a pair of runs, often without a scenario."""
-        labels = Labels(**{name: getattr(report, name) for name in Labels.model_fields})
+        labels = Labels.of(report)
         self._put(self._reports, labels, report)
 
     def kept(self) -> tuple[Kept, ...]:

@@ -30,6 +30,11 @@ class Labels(_Model):
     commit: str = ""
     dataset: str = ""
 
+    @classmethod
+    def of(cls, labelled: Any) -> Labels:
+        """Those of a run, a report or a request, which have them among other things."""
+        return Labels(**{name: getattr(labelled, name) for name in Labels.model_fields})
+
 
 class Run(Labels):
     """One collection, from start to stop."""

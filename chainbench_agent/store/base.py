@@ -35,7 +35,7 @@ class Summary:
     def of(cls, run: Run, result: Result, source: str = "", failure: str = "") -> Summary:
         return cls(
             id=run.id,
-            labels=Labels(**run.model_dump(include=set(Labels.model_fields))),
+            labels=Labels.of(run),
             machine=run.machine,
             started_at=run.started_at,
             duration_ms=run.duration_ms,

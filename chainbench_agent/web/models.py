@@ -111,7 +111,7 @@ class StartRequest(Labels):
 
     @property
     def labels(self) -> Labels:
-        return Labels(**self.model_dump(include=set(Labels.model_fields)))
+        return Labels.of(self)
 
     @property
     def longest_s(self) -> float:

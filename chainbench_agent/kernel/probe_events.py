@@ -50,8 +50,8 @@ def open_kretprobe(function: str, program: int) -> int:
 def close(fd: int) -> None:
     """Close what open_kretprobe(), or anything else, has opened."""
     os.close(fd)
-    event, names = _events.pop(fd, ""), _names()
-    if event and names:
+    event = _events.pop(fd, "")
+    if event and (names := _names()):
         _write(names, f"-:{event}")
 
 

@@ -6,6 +6,7 @@ import ctypes
 import fcntl
 import os
 import struct
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 
@@ -99,15 +100,19 @@ def open_tracepoint(number: int, program: int) -> int:
 
 def open_everywhere(name: str, program: int) -> list[int]:
     """Run `program` on every CPU at each event of EVENTS; closing the descriptors detaches."""
-    opened: list[int] = []
     kind, config = EVENTS[name]
+    return all_or_none(_with_program(open_event(kind, config, cpu=cpu, period=1), program) for cpu in online_cpus())
+
+
+def all_or_none(opening: Iterable[int], close: Callable[[int], None] = os.close) -> list[int]:
+    """The descriptors that `opening` yields; if that raises OSError, those before are closed again."""
+    opened: list[int] = []
     try:
-        for cpu in online_cpus():
-            fd = open_event(kind, config, cpu=cpu, period=1)
-            opened.append(_with_program(fd, program))
+        for fd in opening:
+            opened.append(fd)  # noqa: PERF402 - what was opened before a failure must be known
     except OSError:
         for fd in opened:
-            os.close(fd)
+            close(fd)
         raise
     return opened
 

@@ -96,14 +96,10 @@ def _is_in_user_space(program: Program) -> bool:
 
 def _attach(program: Program, fds: Iterable[int], user: UserFunctions) -> list[int]:
     """The descriptors that hold the program's parts where they are, all or none; raises OSError."""
-    links: list[int] = []
-    try:
-        for part, fd in zip(program.parts, fds, strict=True):
-            links += _attach_part(part, fd, user)
-    except OSError:
-        _close(links)
-        raise
-    return links
+    parts = zip(program.parts, fds, strict=True)
+    return perf_events.all_or_none(
+        (link for part, fd in parts for link in _attach_part(part, fd, user)), probe_events.close
+    )
 
 
 def _attach_part(program: Program, fd: int, user: UserFunctions) -> list[int]:
@@ -127,14 +123,9 @@ def _attach_in_user_space(functions: str, fd: int, user: UserFunctions, *, at_re
     places = [place for function in functions.split(ANY_OF) for place in user.places(function)]
     if not places:
         raise OSError(errno.ENOENT, "no C library has such a function")
-    links: list[int] = []
-    try:
-        for place in places:
-            links.append(perf_events.open_uprobe(place.file, place.offset, fd, at_return=at_return))  # noqa: PERF401
-    except OSError:
-        _close(links)
-        raise
-    return links
+    return perf_events.all_or_none(
+        perf_events.open_uprobe(place.file, place.offset, fd, at_return=at_return) for place in places
+    )
 
 
 def _close(descriptors: Iterable[int]) -> None:

@@ -10,6 +10,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+VERSION = version("chainbench-agent")
+"""Of this program."""
+
 CPUINFO = Path("/proc/cpuinfo")
 GOVERNORS = Path("/sys/devices/system/cpu/cpufreq")
 
@@ -26,7 +29,7 @@ def environment(details: Mapping[str, str]) -> dict[str, Any]:
         "cpu_model": _cpu_model(),
         "governor": _governor(),
         "bcc": details.get("bcc", ""),
-        "agent": version("chainbench-agent"),
+        "agent": VERSION,
     }
     reasons = {
         "cpu_model": f"{CPUINFO} does not name it",

@@ -26,7 +26,7 @@ from gunicorn.errors import HaltServer
 
 from chainbench_agent.archive import Archive
 from chainbench_agent.collector.base import Collector
-from chainbench_agent.environment import environment
+from chainbench_agent.environment import VERSION, environment
 from chainbench_agent.errors import AgentError
 from chainbench_agent.export.health import AgentRegistry
 from chainbench_agent.export.prometheus import Exporter
@@ -40,7 +40,6 @@ from chainbench_agent.store.base import Store
 from chainbench_agent.supervisor import Supervisor
 from chainbench_agent.web.app import create_app
 from chainbench_agent.web.listener import Entrance, entrance_for, url
-from chainbench_agent.web.status import VERSION
 from chainbench_agent.web.worker import IntakeWorker
 
 OpenCollector = Callable[[Settings], Collector]

@@ -7,15 +7,13 @@ import resource
 import time
 from dataclasses import asdict
 from datetime import datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from chainbench_agent.active import RunsStatus
 from chainbench_agent.collector.base import CollectorStatus, HookStatus, ModuleStatus
+from chainbench_agent.environment import VERSION
 from chainbench_agent.store.base import StoreStatus
-
-VERSION = version("chainbench-agent")
 
 
 def status_json(status: RunsStatus, machine: str) -> dict[str, Any]:

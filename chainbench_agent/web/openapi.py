@@ -14,13 +14,13 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from chainbench_agent.environment import VERSION
 from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.evidence.model import Evidence
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.web.answers import ApiDocument, Problem
 from chainbench_agent.web.operation import JSON, Operation, operation
-from chainbench_agent.web.problems import MEDIA_TYPE
-from chainbench_agent.web.status import VERSION
+from chainbench_agent.web.wire import MEDIA_TYPE
 
 EVERYWHERE = (401, 403, 408, 421, 431, 500, 503)
 """What any call may be answered with: see web/access.py, web/intake.py and web/problems.py."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import json
 import logging
-from http import HTTPStatus
 
 from flask import Flask, Response, current_app, request
 from pydantic import BaseModel, ValidationError
@@ -18,8 +17,8 @@ from werkzeug.exceptions import HTTPException
 
 from chainbench_agent.errors import AgentError, InputError, NoRun, RunActive, StoreError, UnknownRun
 from chainbench_agent.events import NoEvents
+from chainbench_agent.web.wire import MEDIA_TYPE, document
 
-MEDIA_TYPE = "application/problem+json"
 NO_DESCRIPTOR_REMEDY = "try again; if it lasts, raise the agent's limit (LimitNOFILE=)"
 EVENTS_REMEDY = "start it with --events, where it measures with eBPF"
 JSON_REMEDY = "send a JSON object with the header Content-Type: application/json"
@@ -38,15 +37,8 @@ class BadBody(Exception):  # noqa: N818 - becomes a problem, is none of the prog
 
 def problem(status: int, detail: str, remedy: str = "", errors: list[dict[str, str]] | None = None) -> Response:
     """`remedy` and `errors` are left out when empty."""
-    document = {
-        "type": "about:blank",
-        "title": HTTPStatus(status).phrase,
-        "status": status,
-        "detail": detail,
-        **({"remedy": remedy} if remedy else {}),
-        **({"errors": errors} if errors else {}),
-    }
-    return Response(json.dumps(document, ensure_ascii=False) + "\n", status, content_type=MEDIA_TYPE)
+    body = json.dumps(document(status, detail, remedy, errors), ensure_ascii=False)
+    return Response(f"{body}\n", status, content_type=MEDIA_TYPE)
 
 
 def install(app: Flask) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import re
 from http import HTTPStatus
+from typing import Any
 
+MEDIA_TYPE = "application/problem+json"
 LONGEST_HEAD = 16 * 1024
 LONGEST_BODY = 64 * 1024
 """The largest sensible body is under 2 KiB."""
@@ -74,10 +76,21 @@ class Incoming:
         return self.data.find(b"\r\n", self._chunk) >= 0  # no size: the parser will say so
 
 
+def document(status: int, detail: str, remedy: str, errors: list[dict[str, str]] | None = None) -> dict[str, Any]:
+    """A problem (RFC 9457); `remedy` and `errors` are left out when empty."""
+    return {
+        "type": "about:blank",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        **({"remedy": remedy} if remedy else {}),
+        **({"errors": errors} if errors else {}),
+    }
+
+
 def refusal(status: int, detail: str, remedy: str) -> bytes:
-    """A problem document, as web/problems.py has it, with its head."""
-    phrase = HTTPStatus(status).phrase
-    document = {"type": "about:blank", "title": phrase, "status": status, "detail": detail, "remedy": remedy}
-    body = json.dumps(document) + "\n"
-    head = f"HTTP/1.1 {status} {phrase}\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
+    """A problem with its head."""
+    problem = document(status, detail, remedy)
+    body = json.dumps(problem) + "\n"
+    head = f"HTTP/1.1 {status} {problem['title']}\r\nConnection: close\r\nContent-Type: {MEDIA_TYPE}\r\n"
     return f"{head}Content-Length: {len(body)}\r\n\r\n{body}".encode("ascii")

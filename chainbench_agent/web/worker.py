@@ -22,6 +22,7 @@ from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from chainbench_agent.web import wire
 from chainbench_agent.web.intake import Client, Intake
+from chainbench_agent.web.problems import NO_DESCRIPTOR_REMEDY
 
 SEND_S = 10.0
 """How long a thread waits for a client that does not take more of its answer."""
@@ -106,10 +107,8 @@ class IntakeWorker(ThreadWorker):  # type: ignore[misc]
         if self._spare >= 0:
             os.close(self._spare)
             self._spare = -1
-            remedy = "try again; if it lasts, raise the agent's limit (LimitNOFILE=)"
-            self._turn_away(
-                listener, wire.refusal(503, f"the agent has all of its {_limit()} descriptors open", remedy)
-            )
+            detail = f"the agent has all of its {_limit()} descriptors open"
+            self._turn_away(listener, wire.refusal(503, detail, NO_DESCRIPTOR_REMEDY))
         time.sleep(PAUSE_S)
         with suppress(OSError):
             self._spare = os.open(os.devnull, os.O_RDONLY)

@@ -58,8 +58,7 @@ class Access:
 
     def refuse(self) -> Response | None:
         """The problem that the request has; None if it may go on."""
-        sock = request.environ.get("gunicorn.socket")
-        peer = credentials(sock) if sock is not None else None
+        peer = credentials(request.environ.get("gunicorn.socket"))
         return (self._of_peer(peer) if peer else self._of_token()) or self._of_page() or _of_content()
 
     def _of_peer(self, peer: Credentials) -> Response | None:
@@ -136,9 +135,9 @@ def group_id(name: str) -> int:
         raise InputError("socket_group", f"there is no group {name}; make it with: groupadd --system {name}") from None
 
 
-def credentials(sock: socket.socket) -> Credentials | None:
-    """Who connected to this unix socket; None for another kind of socket."""
-    if sock.family != socket.AF_UNIX:
+def credentials(sock: socket.socket | None) -> Credentials | None:
+    """Who connected to this unix socket; None for another kind of socket, or none."""
+    if sock is None or sock.family != socket.AF_UNIX:
         return None
     pid, uid, gid = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
     groups = b""

@@ -99,8 +99,7 @@ class Api:
 
 def _peer() -> Peer | None:
     """The client's end of the connection; that of a unix socket is a process."""
-    sock = request.environ.get("gunicorn.socket")
-    if sock is not None and (process := credentials(sock)):
+    if process := credentials(request.environ.get("gunicorn.socket")):
         return process.pid or None
     address, port = request.remote_addr, request.environ.get("REMOTE_PORT")
     return (address, int(port)) if address and port else None
@@ -110,8 +109,6 @@ def _body(model: type[Body], context: Any = None) -> Body:
     raw = request.get_data(cache=False)
     if not raw:
         abort(problem(400, "the body is empty", JSON_REMEDY))
-    if not request.is_json:
-        abort(415)
     if len(raw) == request.max_content_length:
         abort(413)  # a body without Content-Length is cut there
     try:

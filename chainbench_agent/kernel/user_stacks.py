@@ -38,7 +38,7 @@ class UserStacks:
         """Names, innermost first, of a stack that was taken where a function was entered.
 
         The kernel finds callers by their frames, and so leaves out the last one, as the function has none yet; Linux
-        cfa7f3d2c526 ("perf,x86: avoid missing caller address in stack traces captured in uprobe") (in v6.11) sees it.
+        cfa7f3d2c526 ("perf,x86: avoid missing caller address in stack traces captured in uprobe") (in v6.12) sees it.
         """
         _entered, *callers = [*addresses] or [0]
         missing = [called_at] if called_at and callers[:1] != [called_at] else []

@@ -68,17 +68,17 @@ for n in map(int, sys.stdin):
     print((cpu_ns() - began) / n, flush=True)
 """
 WORKLOADS = {
-    "calls": (CALLS, 100_000, {"sys_enter": 1}),
-    "ping-pong": (PING_PONG, 10_000, {"sched_switch": 2, "sched_wakeup": 2, "sys_enter": 4}),
+    "calls": (CALLS, 100_000, ("sys_enter", "sys_exit")),
+    "ping-pong": (PING_PONG, 10_000, ("sched_switch", "sched_wakeup", "sys_enter", "sys_exit")),
 }
-"""Code, operations in a round, and which events one operation is."""
+"""Code, operations in a round, and the hooks that each operation passes."""
 
 
 class Worker:
     """A process that does a round of its operations when it is told to, and tells the CPU time of one of them."""
 
     def __init__(self, name):
-        code, self.operations, self.events = WORKLOADS[name]
+        code, self.operations, self.hooks = WORKLOADS[name]
         self.operations //= 10 if EMULATED else 1
         command = [sys.executable, "-c", code]
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
@@ -90,8 +90,8 @@ class Worker:
         return float(self.process.stdout.readline())
 
     def watched(self, cost):
-        """What the events of one operation cost, by the account of the programs: hook → (ns, runs)."""
-        return sum(times * cost[hook][0] / cost[hook][1] for hook, times in self.events.items())
+        """What the events of one operation cost, by the account of the programs: hook → ns."""
+        return sum(cost[hook] for hook in self.hooks) / self.operations
 
 
 @pytest.fixture(params=WORKLOADS)
@@ -113,7 +113,7 @@ def refused(collector, worker):
     ns = worker.round()
     last = machine.programs.runs()
     machine.detach()
-    return ns, worker.watched({h: (last[h].ns - first[h].ns, last[h].runs - first[h].runs) for h in worker.events})
+    return ns, worker.watched({hook: last[hook].ns - first[hook].ns for hook in worker.hooks})
 
 
 def counted(collector, run, worker):
@@ -122,7 +122,7 @@ def counted(collector, run, worker):
     ns = worker.round()
     collector.stop()
     cost = collector.evidence(run).as_json()["cost"]
-    return ns, worker.watched({program["hook"]: (program["ns"], program["runs"]) for program in cost["programs"]})
+    return ns, worker.watched({program["hook"]: program["ns"] for program in cost["programs"]})
 
 
 def interval(values):

@@ -104,6 +104,14 @@ def spin_in(group, seconds):
         f"end = time.monotonic() + {seconds}\nwhile time.monotonic() < end: pass"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+    settle(group)
+
+
+def settle(group):
+    """Wait until the period timer, which counts the last throttling after the process has gone, is at rest."""
+    periods = None
+    while periods != (periods := (group / "cpu.stat").read_text()):
+        time.sleep(0.2)  # four periods
 
 
 def test_throttling(measure, limited):

@@ -24,5 +24,5 @@
 
 One run, in the order in which to read: web.api → runs.Runs → collector.ebpf → kernel.machine → evidence.build,
 and then archive → store.sql.
-Loading, once: kernel.unit → kernel.sources, kernel.fuse, headers, kernel.loader.
+Loading, once: kernel.unit → kernel.sources, kernel.fuse, headers, kernel.compiler, kernel.loader.
 """

@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from chainbench_agent.bpf import libbpf
 from chainbench_agent.errors import SetupError
 from chainbench_agent.headers.btf import DEFAULT_PATH, Btf
 from chainbench_agent.headers.btf_types import Kind as BtfKind
-from chainbench_agent.kernel import libbpf
-from chainbench_agent.kernel.loader import Wanted, load
-from chainbench_agent.kernel.objects import Object
 from chainbench_agent.kernel.symbols import Symbols
+from chainbench_agent.loading.loader import Wanted, load
+from chainbench_agent.loading.objects import Object
 
 CAPABILITIES = {"CAP_SYS_ADMIN": 21, "CAP_SYSLOG": 34, "CAP_PERFMON": 38, "CAP_BPF": 39}
 _RETURN_0 = struct.pack("=QQ", 0xB7, 0x95)  # r0 = 0; exit

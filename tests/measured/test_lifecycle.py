@@ -15,9 +15,9 @@ from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.errors import LayoutError
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.headers.btf import Btf
-from chainbench_agent.kernel import compiler, fuse
 from chainbench_agent.kernel.machine import Machine
 from chainbench_agent.kernel.target import KernelTarget
+from chainbench_agent.loading import compiler, fuse
 from chainbench_agent.probes import CATALOG, DIRECTORY, HOOKS
 from chainbench_agent.spec import Counter, Hook, Module, fentry, raw_tracepoint
 

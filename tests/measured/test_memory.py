@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from chainbench_agent.bpf.perf_events import HARDWARE, SOFTWARE, online_cpus
 from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.evidence.model import Target
-from chainbench_agent.kernel import counters
-from chainbench_agent.kernel.perf_events import HARDWARE, SOFTWARE, online_cpus
 from chainbench_agent.kernel.target import cgroup2_mount
+from chainbench_agent.loading import hardware
 from chainbench_agent.probes import HOOKS, cpu, memory
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("noise")]
@@ -177,17 +177,17 @@ def test_swap(targeted, small_group):
 
 
 STAND_IN = {
-    "cache_references": counters.Event("minor-faults", SOFTWARE, 5),
-    "cache_misses": counters.Event("major-faults", SOFTWARE, 6),
-    "l1d_misses": counters.Event("cpu-clock", SOFTWARE, 0),
-    "dtlb_misses": counters.Event("no-such-event", HARDWARE, 999),
+    "cache_references": hardware.Event("minor-faults", SOFTWARE, 5),
+    "cache_misses": hardware.Event("major-faults", SOFTWARE, 6),
+    "l1d_misses": hardware.Event("cpu-clock", SOFTWARE, 0),
+    "dtlb_misses": hardware.Event("no-such-event", HARDWARE, 999),
 }
 """Events of the kernel's own that every machine has, in the place of those of the CPU."""
 
 
 @pytest.fixture
 def standing_in(monkeypatch, cache_dir):
-    monkeypatch.setattr(counters, "event_of", STAND_IN.get)
+    monkeypatch.setattr(hardware, "event_of", STAND_IN.get)
     collector = EbpfCollector([cpu.MODULE, memory.MODULE], HOOKS, cache_dir)
     yield collector
     collector.close()

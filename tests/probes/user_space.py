@@ -8,9 +8,9 @@ from chainbench_agent.evidence.build import difference
 from chainbench_agent.evidence.open_intervals import close_intervals, close_processes
 from chainbench_agent.evidence.sample import Account, Members, Sample
 from chainbench_agent.kernel import machine, reader, values
-from chainbench_agent.kernel.fuse import followed_calls, fuse
 from chainbench_agent.kernel.machine import Phase
 from chainbench_agent.kernel.target import KernelTarget, Kind
+from chainbench_agent.loading.fuse import followed_calls, fuse
 from chainbench_agent.probes import CATALOG, HOOKS
 
 CPUS = 4  # SHIM_CPUS

@@ -7,9 +7,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from chainbench_agent.bpf import libbpf
 from chainbench_agent.errors import LoaderError
-from chainbench_agent.kernel import libbpf
-from chainbench_agent.kernel.objects import MapShape, Object, with_maps
+from chainbench_agent.loading.objects import MapShape, Object, with_maps
 from chainbench_agent.spec import Kind
 
 _KPROBE, _PERF_EVENT, _RAW_TRACEPOINT, _TRACING = 2, 7, 17, 26  # enum bpf_prog_type

@@ -5,8 +5,8 @@ import struct
 
 import pytest
 
-from chainbench_agent.kernel import objects
-from chainbench_agent.kernel.objects import KEPT, MapShape, Object, place_of, with_maps
+from chainbench_agent.loading import objects
+from chainbench_agent.loading.objects import KEPT, MapShape, Object, place_of, with_maps
 
 FOUND = Object({"cb_a_0": bytes(range(256)), "cb_b_0": b""}, (MapShape("first", 1, 8, 24, 77, 0x400),), "0.99")
 

@@ -1,6 +1,6 @@
 """The few calls of libbpf that the daemon needs, through ctypes.
 
-The daemon never imports bcc: its LLVM would stay in memory.  Compiling is a child's work (kernel/compiler.py); what
+The daemon never imports bcc: its LLVM would stay in memory.  Compiling is a child's work (loading/compiler.py); what
 remains is loading, attaching and reading, and libbpf1 (a dependency of Debian's libbpfcc) does that.  All functions
 raise OSError with the kernel's errno.
 """

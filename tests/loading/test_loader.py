@@ -5,11 +5,12 @@ import os
 
 import pytest
 
+from chainbench_agent.bpf import libbpf
 from chainbench_agent.errors import LoaderError
-from chainbench_agent.kernel import libbpf, loader
-from chainbench_agent.kernel.loader import MapFd, Wanted, load
-from chainbench_agent.kernel.objects import MapShape, Object
-from tests.kernel.test_compiler import loads
+from chainbench_agent.loading import loader
+from chainbench_agent.loading.loader import MapFd, Wanted, load
+from chainbench_agent.loading.objects import MapShape, Object
+from tests.loading.test_compiler import loads
 
 SHAPES = (MapShape("first", 1, 8, 24, 77, 0), MapShape("second", 6, 4, 8, 1, 0x400))
 FOUND = Object({"cb_a_0": loads(1, 0), "cb_bad_0": b"", "cb_silent_0": b"", "kfunc__f": b""}, SHAPES, "0.99")

@@ -15,14 +15,14 @@ from chainbench_agent.headers.btf import Btf
 from chainbench_agent.headers.btf_types import Kind
 from chainbench_agent.headers.header_tree import cached_tree, structs_of
 from chainbench_agent.headers.offset_checks import check_function, check_source, offset_checks
-from chainbench_agent.kernel.apart import apart
-from chainbench_agent.kernel.compiler import UnitText, compiled
-from chainbench_agent.kernel.counters import available
-from chainbench_agent.kernel.facts import FACTS
-from chainbench_agent.kernel.fuse import TASK_RECORDS, Unit, fuse
-from chainbench_agent.kernel.interrupts import preempt_count
-from chainbench_agent.kernel.loader import Loaded, Wanted, load
-from chainbench_agent.kernel.sources import eligible, wanted
+from chainbench_agent.loading.apart import apart
+from chainbench_agent.loading.compiler import UnitText, compiled
+from chainbench_agent.loading.facts import FACTS
+from chainbench_agent.loading.fuse import TASK_RECORDS, Unit, fuse
+from chainbench_agent.loading.hardware import available
+from chainbench_agent.loading.interrupts import preempt_count
+from chainbench_agent.loading.loader import Loaded, Wanted, load
+from chainbench_agent.loading.sources import eligible, wanted
 from chainbench_agent.spec import Hook, Module, Source
 
 PID_MAX = Path("/proc/sys/kernel/pid_max")
@@ -39,9 +39,9 @@ class LoadedUnit:
     absent_hooks: Mapping[str, str] = field(default_factory=dict)
     absent_modules: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
-    """Why a fact (kernel/facts.py) does not hold here; empty if it does."""
+    """Why a fact (loading/facts.py) does not hold here; empty if it does."""
     counters: int = 0
-    """Of the CPU's: see kernel/counters.py."""
+    """Of the CPU's: see loading/hardware.py."""
 
     def close(self) -> None:
         """Give programs and maps back."""

@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from chainbench_agent.bpf.footprint import fdinfo
+from chainbench_agent.bpf.libbpf import possible_cpus
 from chainbench_agent.errors import LayoutError, LoaderError, SetupError
 from chainbench_agent.headers.offset_checks import read_offset
-from chainbench_agent.kernel import objects
-from chainbench_agent.kernel.footprint import fdinfo
-from chainbench_agent.kernel.libbpf import possible_cpus
-from chainbench_agent.kernel.objects import MapShape, Object, with_maps
+from chainbench_agent.loading import objects
+from chainbench_agent.loading.objects import MapShape, Object, with_maps
 
 _TIMEOUT_S = 300  # LLVM needs a second, and a minute where a busy machine emulates another
 _CFLAGS = [

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from chainbench_agent.errors import LayoutError, LoaderError, SetupError
-from chainbench_agent.kernel import compiler
-from chainbench_agent.kernel.compiler import UnitText, compile_unit, compiled
-from chainbench_agent.kernel.objects import MapShape
+from chainbench_agent.loading import compiler
+from chainbench_agent.loading.compiler import UnitText, compile_unit, compiled
+from chainbench_agent.loading.objects import MapShape
 
 FAKE_BCC = """
 import os, struct, __main__

@@ -108,8 +108,8 @@ class UserSpace:
     def mapping(self, file):
         return self.library.shim_mapping(ctypes.c_void_p(file))
 
-    def folio(self, file, pages):
-        return self.library.shim_folio(ctypes.c_void_p(file), ctypes.c_uint32(pages))
+    def folio(self, file, pages, index=0):
+        return self.library.shim_folio(ctypes.c_void_p(file), ctypes.c_uint32(pages), ctypes.c_uint64(index))
 
     def move(self, task, *cgroups):
         """Into the last of these cgroups, each an id; the first is a child of the root."""

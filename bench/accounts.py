@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from chainbench_agent.kernel import libbpf
-from chainbench_agent.kernel.footprint import fdinfo
+from chainbench_agent.bpf import libbpf
+from chainbench_agent.bpf.footprint import fdinfo
 
 RAW_TRACEPOINT = 17  # BPF_PROG_TYPE_RAW_TRACEPOINT
 RETURN_0 = struct.pack("=QQ", 0xB7, 0x95)  # r0 = 0; exit

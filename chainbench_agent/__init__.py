@@ -9,11 +9,12 @@
     ├────────────────────────────────────────────────────────────────────────────────────┤
     │ collector       two samples make a run: measured (ebpf) or made up (mock)          │
     ├──────────────────────────────────────────┬────────────────────┬────────────────────┤
-    │ kernel     compile, load, attach, read   │ export             │ store              │
-    │            maps (BCC)                    │ Prometheus,        │ runs, in SQLite or │
-    ├──────────────────────────────────────────┤ Markdown           │ PostgreSQL         │
-    │ headers    the kernel's declarations     │                    │                    │
-    ├──────────────────────────────────────────┴────────────────────┴────────────────────┤
+    │ kernel     attach, read maps and procfs  │ export             │ store              │
+    ├──────────────────────────────────────────┤ Prometheus,        │ runs, in SQLite or │
+    │ loading    C text, compile (BCC), load   │ Markdown           │ PostgreSQL         │
+    ├─────────────────────┬────────────────────┤                    │                    │
+    │ headers, from BTF   │ bpf: system calls  │                    │                    │
+    ├─────────────────────┴────────────────────┴────────────────────┴────────────────────┤
     │ evidence        Sample + Sample → Evidence   (pure: no I/O, no clock)              │
     ├────────────────────────────────────────────────────────────────────────────────────┤
     │ probes          runqlat.c + runqlat.py, …: handlers beside their declarations      │
@@ -24,5 +25,5 @@
 
 One run, in the order in which to read: web.api → runs.Runs → collector.ebpf → kernel.machine → evidence.build,
 and then archive → store.sql.
-Loading, once: kernel.unit → kernel.sources, kernel.fuse, headers, kernel.loader.
+Loading, once: loading.unit → loading.sources, loading.fuse, headers, loading.compiler, loading.loader.
 """

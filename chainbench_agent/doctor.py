@@ -38,7 +38,7 @@ class Examination:
 
 def examine(modules: Iterable[Module], cache_dir: Path) -> Examination:
     """Try everything: compiles, loads and attaches each module, and detaches it again."""
-    checks = tuple(all_checks(cache_dir))
+    checks = tuple(all_checks())
     if unmet := [check for check in checks if check.needed and not check.ok]:
         return Examination(checks, (), f"{unmet[0].name}: {unmet[0].found}")
     try:

@@ -13,10 +13,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from chainbench_agent.bpf.footprint import ProgramSize, map_bytes, program_size
 from chainbench_agent.errors import LoaderError
-from chainbench_agent.kernel.entries import Program
-from chainbench_agent.kernel.footprint import ProgramSize, map_bytes, program_size
-from chainbench_agent.kernel.unit import LoadedUnit, load_unit
+from chainbench_agent.loading.entries import Program
+from chainbench_agent.loading.unit import LoadedUnit, load_unit
 from chainbench_agent.probes import HOOKS
 from chainbench_agent.spec import Module
 

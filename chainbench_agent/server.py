@@ -51,7 +51,7 @@ KILL_AFTER_S = 15
 """How long the master waits for it: GRACE_S, twice runs.SETTLE_S, the collector's last words, and the store's."""
 
 BUILD_S = 600
-"""How long building the agent may take before it counts as hung; the loader itself gives up earlier."""
+"""How long building the agent may take before it counts as hung; the compiler itself is given up earlier."""
 
 LOOP_S = 60
 """How long the worker's loop, which turns every second, may take for one before it counts as hung."""
@@ -185,7 +185,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
 
 
 def _processes() -> dict[str, int]:
-    """Role → pid, as the worker knows them.  The loader child has ended before anybody can ask."""
+    """Role → pid, as the worker knows them.  The compiler child has ended before anybody can ask."""
     return {"master": os.getppid(), "worker": os.getpid()}
 
 

@@ -117,7 +117,7 @@ static __always_inline bool cb_is_restart(u32 error)
 }
 
 // Whether an interrupt stopped the present thread and is at work now.  arm64 keeps the preemption count in the thread;
-// elsewhere it is a per-CPU variable, at the distance CB_PREEMPT_COUNT from the CPU's run queue (kernel/interrupts.py).
+// elsewhere it is a per-CPU variable, at the distance CB_PREEMPT_COUNT from the CPU's run queue (loading/interrupts.py).
 // The bits are those of include/linux/preempt.h: NMI, hard interrupt, serving a soft one.
 #define CB_INTERRUPT_BITS 0x00ff0100
 
@@ -163,6 +163,21 @@ static __always_inline bool cb_in_interrupt(void)
 #else
 #define CB_FOLIO_PAGES (sizeof(struct page) + __builtin_offsetof(struct page, compound_nr))
 #endif
+
+// Where in its file what begins with this page lies, in pages.
+#ifdef CB_HAS_PAGE_INDEX
+#define CB_PAGE_INDEX __builtin_offsetof(struct page, index)
+#else
+#define CB_PAGE_INDEX __builtin_offsetof(struct folio, index)
+#endif
+
+static __always_inline u64 cb_page_index(struct page *page)
+{
+	u64 index = 0;
+
+	bpf_probe_read_kernel(&index, sizeof(index), (void *)page + CB_PAGE_INDEX);
+	return index;
+}
 
 // How many pages there are in what begins with this one.
 static __always_inline u32 cb_pages(struct page *page)

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // cpu.c - what the scheduler, the interrupts and the power management did.
 
-#ifdef CB_FUSED // the agent's: one program per hook, see chainbench_agent/kernel/fuse.py
+#ifdef CB_FUSED // the agent's: one program per hook, see chainbench_agent/loading/fuse.py
 
 struct cpu_bandwidth {
 	u64 throttled_count;

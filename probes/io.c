@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // io.c - what system calls do with files, and what their reads find in the page cache; block requests are in io.h.
 
-#ifdef CB_FUSED // the agent's: one program per hook, see chainbench_agent/kernel/fuse.py
+#ifdef CB_FUSED // the agent's: one program per hook, see chainbench_agent/loading/fuse.py
 
 // ---- files: a regular file, a directory or a block device; not a pipe, a socket, a terminal
 
@@ -116,6 +116,14 @@ static __always_inline void io_on_call_done(struct cb_event *ev, struct cb_io *i
 
 // ---- the page cache, as reads find it
 
+static __always_inline u64 io_pages_of(struct inode *host)
+{
+	u64 size = 0;
+
+	bpf_probe_read_kernel(&size, sizeof(size), &host->i_size);
+	return (size + (1 << CB_PAGE_SHIFT) - 1) >> CB_PAGE_SHIFT;
+}
+
 // A read asks again for what is left of its pages after each batch that it got: each page counts once.
 static __always_inline void io_on_page_cache_asked(struct cb_event *ev, struct cb_io *io,
 						   struct address_space *mapping,
@@ -123,7 +131,7 @@ static __always_inline void io_on_page_cache_asked(struct cb_event *ev, struct c
 {
 	struct cb_task *task = cb_current_known(ev);
 	struct inode *host = NULL;
-	u64 weight, size = 0, pages;
+	u64 weight, pages;
 
 	if (!task || task->call != CB_CALL_READ)
 		return;
@@ -134,9 +142,7 @@ static __always_inline void io_on_page_cache_asked(struct cb_event *ev, struct c
 	if (!weight)
 		return;
 	bpf_probe_read_kernel(&host, sizeof(host), &mapping->host);
-	bpf_probe_read_kernel(&size, sizeof(size), &host->i_size);
-	pages = (size + (1 << CB_PAGE_SHIFT) - 1) >>
-		CB_PAGE_SHIFT; // a buffer may be larger than the file
+	pages = io_pages_of(host); // a buffer may be larger than the file
 	if (last >= pages)
 		last = pages - 1;
 	if (pages && first <= last)
@@ -144,6 +150,7 @@ static __always_inline void io_on_page_cache_asked(struct cb_event *ev, struct c
 }
 
 // Of the same type as the file that is read: what a file system reads to find its blocks is no page of the file.
+// Neither is the page behind its end that a read makes before v5.12, to find out that there is nothing to be read.
 static __always_inline void io_on_page_cache_added(struct cb_event *ev, struct cb_io *io,
 						   struct page *page)
 {
@@ -155,7 +162,7 @@ static __always_inline void io_on_page_cache_added(struct cb_event *ev, struct c
 		return;
 	bpf_probe_read_kernel(&mapping, sizeof(mapping), &page->mapping);
 	bpf_probe_read_kernel(&host, sizeof(host), &mapping->host);
-	if (io_type(host) == task->file)
+	if (io_type(host) == task->file && cb_page_index(page) < io_pages_of(host))
 		io->page_cache_misses += cb_pages(page);
 }
 

@@ -52,7 +52,7 @@ def machine(monkeypatch):
             self.closed += 1
 
     machine = Machine()
-    monkeypatch.setattr(doctor, "all_checks", lambda _cache_dir: list(machine.checks))
+    monkeypatch.setattr(doctor, "all_checks", lambda: list(machine.checks))
     monkeypatch.setattr(doctor, "EbpfCollector", machine.open)
     return machine
 

@@ -8,7 +8,7 @@ import pytest
 
 from chainbench_agent.errors import AgentError
 from chainbench_agent.events import MOST_LISTENERS, MOST_WAITING, Events
-from chainbench_agent.kernel.told import Told
+from chainbench_agent.loading.told import Told
 
 LONG_S = 30
 

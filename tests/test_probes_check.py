@@ -9,13 +9,13 @@ import pytest
 from click.testing import CliRunner
 
 from chainbench_agent import probes_check
+from chainbench_agent.bpf.footprint import ProgramSize
 from chainbench_agent.cli import main
 from chainbench_agent.errors import LoaderError
-from chainbench_agent.kernel import fuse
-from chainbench_agent.kernel.footprint import ProgramSize
-from chainbench_agent.kernel.fuse import Program, Unit
-from chainbench_agent.kernel.loader import Loaded, MapFd
-from chainbench_agent.kernel.unit import PID_MAX
+from chainbench_agent.loading import fuse
+from chainbench_agent.loading.fuse import Program, Unit
+from chainbench_agent.loading.loader import Loaded, MapFd
+from chainbench_agent.loading.unit import PID_MAX
 from chainbench_agent.probes import CATALOG, DIRECTORY
 from chainbench_agent.probes_check import UnitCheck, check, render
 from chainbench_agent.spec import fentry, raw_tracepoint

@@ -18,7 +18,7 @@ WAIT_UNKNOWN = 0xFFFFFFFF
 """CB_WAIT_UNKNOWN of probes/task.h."""
 
 FUTEX_WAIT = 1 + list(CALLS).index("FUTEX_WAIT")
-"""CB_CALL_FUTEX_WAIT (see kernel/fuse.py)."""
+"""CB_CALL_FUTEX_WAIT (see loading/fuse.py)."""
 
 OFF_CPU = (TaskState.PREEMPTED, TaskState.RUNNABLE, TaskState.THROTTLED, TaskState.BLOCKED)
 

@@ -15,20 +15,21 @@ from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
 
+from chainbench_agent.bpf import libbpf, probe_events
 from chainbench_agent.errors import SetupError
 from chainbench_agent.evidence.sample import Sample
-from chainbench_agent.kernel import libbpf, names, probe_events
 from chainbench_agent.kernel.counters import Counters
-from chainbench_agent.kernel.fuse import followed_calls
 from chainbench_agent.kernel.mapping_events import History, MappingEvents
 from chainbench_agent.kernel.programs import Programs
 from chainbench_agent.kernel.reader import Current, Reader
 from chainbench_agent.kernel.ring import Ring
 from chainbench_agent.kernel.target import KernelTarget, Kind, all_processes, seed
-from chainbench_agent.kernel.unit import load_unit
 from chainbench_agent.kernel.user_functions import UserFunctions
 from chainbench_agent.kernel.user_stacks import UserStacks
 from chainbench_agent.kernel.wanted import idle_modules, wanted_hooks
+from chainbench_agent.loading.fuse import followed_calls
+from chainbench_agent.loading.syscall_names import syscalls
+from chainbench_agent.loading.unit import load_unit
 from chainbench_agent.plan import EVERYTHING, Plan
 from chainbench_agent.spec import Hook, Module, Names
 
@@ -235,7 +236,7 @@ class Machine:
         os.close(program)
         tgid, parent, syscall = _IDENTITY.unpack(libbpf.lookup(self._maps["cb_identity"].fd, 0, _IDENTITY.size))
         master = Path("/proc/self/cmdline").read_bytes() == Path(f"/proc/{os.getppid()}/cmdline").read_bytes()
-        return (tgid, parent if master else tgid), names.syscalls(os.uname().machine).get(syscall) == "bpf"
+        return (tgid, parent if master else tgid), syscalls(os.uname().machine).get(syscall) == "bpf"
 
     def _keyed(self) -> list[str]:
         declared = [f"{m.name}_{name}" for m in self.modules for name in m.own_maps]

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
-from chainbench_agent.kernel import perf_events
+from chainbench_agent.bpf import perf_events
 from chainbench_agent.kernel.user_functions import Mapping as Mapped
 
 PAGES = 64

@@ -6,9 +6,9 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from functools import cache
 from pathlib import Path
 
+from chainbench_agent.loading.syscall_names import syscalls
 from chainbench_agent.probes.cpu import VECTORS
 
 SOFTIRQS = ("HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU")
@@ -16,7 +16,6 @@ CPUIDLE = Path("/sys/devices/system/cpu/cpu0/cpuidle")
 BLOCK_DEVICES = Path("/sys/dev/block")
 CGROUP_ROOTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/cpu")
 UNKNOWN_STATE = 15
-HIGHEST_SYSCALL = 511
 
 
 def tables() -> Mapping[str, Mapping[int, str]]:
@@ -31,20 +30,6 @@ def tables() -> Mapping[str, Mapping[int, str]]:
         "devices": block_devices(),
         "schedulers": schedulers(),
     }
-
-
-@cache
-def syscalls(machine: str) -> Mapping[int, str]:
-    """Number → name on `machine`, from the tables of the `system-calls` package."""
-    from system_calls import NoSuchSystemCall  # noqa: PLC0415 - needed once a run ends
-    from system_calls import syscalls as tables  # noqa: PLC0415
-
-    architecture = {"aarch64": "arm64"}.get(machine, machine)
-    table, found = tables(), {}
-    for number in range(HIGHEST_SYSCALL + 1):
-        with suppress(NoSuchSystemCall):
-            found[number] = table.get_name(number, architecture)
-    return found
 
 
 def interrupts() -> dict[int, str]:

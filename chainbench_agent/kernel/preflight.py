@@ -13,14 +13,16 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
+from chainbench_agent.bpf import libbpf
 from chainbench_agent.errors import SetupError
 from chainbench_agent.headers.btf import DEFAULT_PATH, Btf
-from chainbench_agent.headers.header_tree import cached_tree
-from chainbench_agent.kernel import libbpf
-from chainbench_agent.kernel.loader import Request, load
+from chainbench_agent.headers.btf_types import Kind as BtfKind
 from chainbench_agent.kernel.symbols import Symbols
+from chainbench_agent.loading.loader import Wanted, load
+from chainbench_agent.loading.objects import Object
 
 CAPABILITIES = {"CAP_SYS_ADMIN": 21, "CAP_SYSLOG": 34, "CAP_PERFMON": 38, "CAP_BPF": 39}
+_RETURN_0 = struct.pack("=QQ", 0xB7, 0x95)  # r0 = 0; exit
 _PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
 
 
@@ -59,11 +61,11 @@ def needed_checks() -> list[Check]:
     return [_privileges(), _btf(), _bcc_found(), _libbpf()]
 
 
-def all_checks(cache_dir: Path) -> list[Check]:
+def all_checks() -> list[Check]:
     optional: list[Callable[[], Check]] = [
         _headers,
         _kprobes,
-        lambda: _fentry(cache_dir),
+        _fentry,
         _tracefs,
         _pmu,
         _symbols,
@@ -104,7 +106,7 @@ def _btf() -> Check:
 
 
 def _bcc_found() -> Check:
-    """Whether there is one; the loader imports it, and says what is wrong with it."""
+    """Whether there is one; the compiler imports it, and says what is wrong with it."""
     if spec := find_spec("bcc"):
         return Check("bcc", ok=True, found=spec.origin or "bcc", needed=True)
     return Check("bcc", ok=False, found="there is no module bcc", needed=True)
@@ -140,12 +142,12 @@ def _kprobes() -> Check:
     return Check("kprobes", ok=False, found="this kernel has none")
 
 
-def _fentry(cache_dir: Path) -> Check:
+def _fentry() -> Check:
     """Asked by loading: that BTF is there says nothing about it."""
     try:
-        tree = cached_tree(cache_dir, Btf.load(), (), os.uname().release)
-        text = "int kfunc__vfs_read(unsigned long long *ctx) { return 0; }"
-        loaded = load(Request(text, str(tree), [("kfunc__vfs_read", "fentry")], [], []))
+        function = Btf.load().find("vfs_read", BtfKind.FUNC)
+        wanted = Wanted("cb_try_fentry", "fentry", function.id if function else 0)
+        loaded = load(Object({wanted.name: _RETURN_0}, (), ""), [wanted])
     except (SetupError, OSError) as error:
         return Check("fentry", ok=False, found=str(error).splitlines()[0])
     for fd in loaded.programs.values():

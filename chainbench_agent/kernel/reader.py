@@ -8,14 +8,15 @@ import time
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
+from chainbench_agent.bpf import libbpf
 from chainbench_agent.evidence.sample import Account, IdleSpan, Members, OpenInterval, Sample
-from chainbench_agent.kernel import libbpf, names, values
+from chainbench_agent.kernel import names, values
 from chainbench_agent.kernel.accounts import kernel_counters, proc_counters
-from chainbench_agent.kernel.apart import apart
-from chainbench_agent.kernel.loader import MapFd
 from chainbench_agent.kernel.symbols import Symbols, addresses_of
 from chainbench_agent.kernel.target import KernelTarget, Kind, cgroup_threads, leave, schedstat, sleepers
 from chainbench_agent.kernel.user_stacks import UserStacks
+from chainbench_agent.loading.apart import apart
+from chainbench_agent.loading.loader import MapFd
 from chainbench_agent.probes.lock_order import edges_of, listed
 from chainbench_agent.spec import Module, Names
 

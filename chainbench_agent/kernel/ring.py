@@ -6,8 +6,9 @@ import ctypes
 import struct
 from collections.abc import Iterable, Mapping
 
-from chainbench_agent.kernel import libbpf, told
-from chainbench_agent.kernel.loader import MapFd
+from chainbench_agent.bpf import libbpf
+from chainbench_agent.loading import told
+from chainbench_agent.loading.loader import MapFd
 from chainbench_agent.spec import Module
 
 MAP = "cb_told"

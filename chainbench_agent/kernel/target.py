@@ -15,8 +15,8 @@ from pathlib import Path
 from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.evidence.sample import OpenInterval, Sleeper, TaskState, Thread
-from chainbench_agent.kernel.names import syscalls
 from chainbench_agent.kernel.namespaces import Peer, pid_here
+from chainbench_agent.loading.syscall_names import syscalls
 from chainbench_agent.probes.offcpu import NO_SYSCALL
 
 PROC = Path("/proc")

@@ -7,6 +7,7 @@ from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from chainbench_agent.bpf.libbpf import possible_cpus
 from chainbench_agent.evidence.sample import (
     Account,
     HistogramCounts,
@@ -17,7 +18,6 @@ from chainbench_agent.evidence.sample import (
     Thread,
     Value,
 )
-from chainbench_agent.kernel.libbpf import possible_cpus
 from chainbench_agent.spec import HISTOGRAM_SLOTS, Distribution, Metric, Module, Table
 
 WORD = 8

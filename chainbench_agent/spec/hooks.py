@@ -21,7 +21,7 @@ class Source:
     `args` says where each of the hook's parameters comes from: a position among the place's own arguments (in `fexit`
     the return value comes after them, in `kretprobe` it is RESULT), or a C expression over the parameters before it.
     Empty: same position, same type.  `perf` is a counter that overflows at each event, by perf's own name for it
-    (kernel/perf_events.py); it has no arguments.
+    (bpf/perf_events.py); it has no arguments.
 
     What a `kretprobe` wants besides the result, a kprobe keeps for it from the function's entry (probes/returns.h).  A
     call that was under way when the two were attached is not seen to return.

@@ -48,7 +48,7 @@ class Metric:
     help: str
     hooks: tuple[str, ...] = ()
     needs: str = ""
-    """A fact of the host without which zero would be a guess; see kernel/facts.py."""
+    """A fact of the host without which zero would be a guess; see loading/facts.py."""
     reported: bool = True
     """False: only raw material for a Derived metric."""
     machine_wide: bool = False

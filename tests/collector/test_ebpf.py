@@ -13,8 +13,8 @@ from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.build import NO_LEDGER
 from chainbench_agent.evidence.model import Run, Target
 from chainbench_agent.evidence.sample import ProgramRun, Sample
-from chainbench_agent.kernel.entries import Program
 from chainbench_agent.kernel.target import KernelTarget, Kind
+from chainbench_agent.loading.entries import Program
 from chainbench_agent.plan import EVERYTHING, Plan
 from chainbench_agent.spec import Counter, Derived, Hook, Module, Names, raw_tracepoint
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from chainbench_agent.kernel import names
+from chainbench_agent.loading import syscall_names
 
 # Captured: a virtual machine with two CPUs (x86-64), and a small board (arm64).
 INTERRUPTS_X86 = """\
@@ -41,16 +42,16 @@ IPI0:     27160      41022      39817      36455       Rescheduling interrupts
 )
 def test_system_calls(machine, number, name):
     """By the numbers of this architecture, not of the one where the table was made."""
-    assert names.syscalls(machine)[number] == name
+    assert syscall_names.syscalls(machine)[number] == name
 
 
 def test_a_number_that_is_no_system_call():
     """It has no name, and no wrong one; all that have one are below the size of the kernel's table."""
-    found = names.syscalls("x86_64")
+    found = syscall_names.syscalls("x86_64")
 
     assert 511 not in found
     assert len(found) > 300
-    assert max(found) <= names.HIGHEST_SYSCALL
+    assert max(found) <= syscall_names.HIGHEST_SYSCALL
 
 
 @pytest.mark.parametrize(

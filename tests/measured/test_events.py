@@ -7,7 +7,7 @@ import pytest
 
 from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.evidence.model import Target
-from chainbench_agent.kernel import told
+from chainbench_agent.loading import told
 from chainbench_agent.probes import CATALOG, HOOKS
 
 pytestmark = pytest.mark.bpf

@@ -7,7 +7,7 @@ import shutil
 
 import pytest
 
-from chainbench_agent.kernel.names import syscalls
+from chainbench_agent.loading.syscall_names import syscalls
 from chainbench_agent.probes import CALLS
 
 pytestmark = pytest.mark.bpf

@@ -15,9 +15,9 @@ from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.errors import LayoutError
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.headers.btf import Btf
-from chainbench_agent.kernel import fuse
 from chainbench_agent.kernel.machine import Machine
 from chainbench_agent.kernel.target import KernelTarget
+from chainbench_agent.loading import compiler, fuse
 from chainbench_agent.probes import CATALOG, DIRECTORY, HOOKS
 from chainbench_agent.spec import Counter, Hook, Module, fentry, raw_tracepoint
 
@@ -91,12 +91,32 @@ def test_a_tree_with_one_wrong_offset_is_never_used(tmp_path):
     start = text.index("struct task_struct {")
     pid = re.compile(r"\n\tpid_t pid;").search(text, start)
     header.write_text(text[: pid.start()] + "\n\tlong slipped_in;" + text[pid.start() :])
+    shutil.rmtree(header.parents[1] / "objects")  # what was proven with the right one
     programs = ours("prog")
 
     with pytest.raises(LayoutError, match=r"struct task_struct\.pid at \d+, BTF says \d+"):
         EbpfCollector(TWO, HOOKS, tmp_path)
 
     assert gone("prog", programs)
+
+
+@pytest.mark.portable
+def test_the_second_start_needs_no_compiler(tmp_path, monkeypatch, run):
+    """The same programs from a kept object count the same."""
+    first = EbpfCollector(TWO, HOOKS, tmp_path)
+    first.close()
+    monkeypatch.setattr(compiler, "compile_unit", lambda _text: pytest.fail("it compiles"))
+
+    second = EbpfCollector(TWO, HOOKS, tmp_path)
+    with subprocess.Popen(["sh", "-c", "read go; for i in $(seq 53); do /bin/true; done"], stdin=subprocess.PIPE) as sh:
+        second.start(Target(kind="pid", pid=sh.pid))
+        sh.communicate(b"\n")
+    second.stop()
+    evidence = second.evidence(run).as_json()
+    second.close()
+
+    assert second.status() == first.status()
+    assert evidence["exec"]["exec_count"] == 53 + 1  # seq
 
 
 @pytest.mark.portable

@@ -8,7 +8,7 @@ import pytest
 
 from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.evidence.model import Evidence, Target
-from chainbench_agent.kernel import fuse
+from chainbench_agent.loading import fuse
 from chainbench_agent.plan import EVERYTHING, Plan
 from chainbench_agent.probes import DIRECTORY, HOOKS
 from chainbench_agent.spec import Counter, Hook, Module, raw_tracepoint

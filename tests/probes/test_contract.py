@@ -8,7 +8,7 @@ from c_text import UNIT, c_of, fields_of, functions
 
 from chainbench_agent.evidence import ledger
 from chainbench_agent.kernel import names, values
-from chainbench_agent.kernel.fuse import STATE_MACHINES, handlers, module_text
+from chainbench_agent.loading.fuse import STATE_MACHINES, handlers, module_text
 from chainbench_agent.probes import CATALOG, DIRECTORY, FIELDS, HOOKS, cpu, offcpu
 from chainbench_agent.spec import PERCPU_VALUE_LIMIT, Counter, Derived, Keyed, Module, Table
 

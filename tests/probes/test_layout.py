@@ -10,8 +10,8 @@ from c_text import UNIT, constant, fields_of, format_before, format_of, struct_o
 from chainbench_agent.evidence import ledger, open_intervals
 from chainbench_agent.evidence.sample import Account, HistogramCounts, TaskState
 from chainbench_agent.kernel import machine, names, reader, target, values
-from chainbench_agent.kernel.fuse import ENDED_THREADS, MEMBERS, PROCESSES, TASK_RECORDS
 from chainbench_agent.kernel.target import Kind
+from chainbench_agent.loading.fuse import ENDED_THREADS, MEMBERS, PROCESSES, TASK_RECORDS
 from chainbench_agent.probes import CATALOG, biolatency, cpu, io, lock_order, offcpu
 from chainbench_agent.spec import HISTOGRAM_SLOTS, Distribution
 

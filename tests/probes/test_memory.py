@@ -7,7 +7,7 @@ import pytest
 from user_space import AGENT, CPUS, INTERRUPTIBLE, UserSpace, fused
 
 from chainbench_agent.kernel import values
-from chainbench_agent.kernel.counters import CPUS as EVENT_CPUS
+from chainbench_agent.loading.hardware import CPUS as EVENT_CPUS
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.probes.memory import COUNTERS, derive
 from chainbench_agent.spec import Names

@@ -27,8 +27,8 @@ def ask(kernel, task, file, first, last):
     kernel.fire("page_cache_asked_0", kernel.mapping(file), first, last, current=task)
 
 
-def add(kernel, task, file, pages=1):
-    kernel.fire("page_cache_added_1", kernel.folio(file, pages), current=task)
+def add(kernel, task, file, pages=1, index=0):
+    kernel.fire("page_cache_added_1", kernel.folio(file, pages, index), current=task)
 
 
 @pytest.fixture
@@ -101,6 +101,14 @@ def test_pages_on_older_kernels(compile_unit, without):
     kernel.fire("page_cache_added_0", kernel.folio(file, 16), current=caller)
 
     assert pages(kernel) == (0, 16)
+
+
+def test_a_page_behind_the_end(reading, caller, file):
+    """Linux 5.10 makes one where a buffer reaches beyond the end of the file, and finds that it is not there."""
+    add(reading, caller, file, index=99)
+    add(reading, caller, file, index=100)
+
+    assert pages(reading) == (0, 1)
 
 
 def test_what_is_no_page_of_the_file(reading, caller):

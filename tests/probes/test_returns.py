@@ -5,8 +5,8 @@ import ctypes
 import pytest
 from user_space import fused
 
-from chainbench_agent.kernel.entries import PARAMETERS_KEPT, Program
-from chainbench_agent.kernel.fuse import CALLS_UNDER_WAY
+from chainbench_agent.loading.entries import PARAMETERS_KEPT, Program
+from chainbench_agent.loading.fuse import CALLS_UNDER_WAY
 from chainbench_agent.probes import HOOKS
 from chainbench_agent.probes.lock_hooks import SLOW_PATHS
 from chainbench_agent.spec import RESULT

@@ -2,7 +2,7 @@
 
 from user_space import INTERRUPTIBLE, READ, blocked
 
-from chainbench_agent.kernel.fuse import TASK_RECORDS
+from chainbench_agent.loading.fuse import TASK_RECORDS
 from chainbench_agent.probes import CATALOG
 
 

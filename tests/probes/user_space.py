@@ -8,9 +8,9 @@ from chainbench_agent.evidence.build import difference
 from chainbench_agent.evidence.open_intervals import close_intervals, close_processes
 from chainbench_agent.evidence.sample import Account, Members, Sample
 from chainbench_agent.kernel import machine, reader, values
-from chainbench_agent.kernel.fuse import followed_calls, fuse
 from chainbench_agent.kernel.machine import Phase
 from chainbench_agent.kernel.target import KernelTarget, Kind
+from chainbench_agent.loading.fuse import followed_calls, fuse
 from chainbench_agent.probes import CATALOG, HOOKS
 
 CPUS = 4  # SHIM_CPUS
@@ -108,8 +108,8 @@ class UserSpace:
     def mapping(self, file):
         return self.library.shim_mapping(ctypes.c_void_p(file))
 
-    def folio(self, file, pages):
-        return self.library.shim_folio(ctypes.c_void_p(file), ctypes.c_uint32(pages))
+    def folio(self, file, pages, index=0):
+        return self.library.shim_folio(ctypes.c_void_p(file), ctypes.c_uint32(pages), ctypes.c_uint64(index))
 
     def move(self, task, *cgroups):
         """Into the last of these cgroups, each an id; the first is a child of the root."""

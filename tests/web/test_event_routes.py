@@ -3,7 +3,7 @@
 import json
 import time
 
-from chainbench_agent.kernel.told import Told
+from chainbench_agent.loading.told import Told
 from chainbench_agent.web.app import create_app
 
 

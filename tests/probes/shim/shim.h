@@ -71,6 +71,7 @@ struct files_struct { struct fdtable *fdt; };
 struct page {
 	u64 flags;
 	struct address_space *mapping;
+	u64 index;
 	u32 compound_nr; // of the second page
 };
 struct folio {
@@ -396,12 +397,13 @@ struct address_space *shim_mapping(struct file *file)
 }
 
 // A single page has no number: there lies something else.
-struct folio *shim_folio(struct file *file, u32 pages)
+struct folio *shim_folio(struct file *file, u32 pages, u64 index)
 {
 	struct folio *folio = calloc(2, sizeof(*folio));
 	u32 number = pages > 1 ? pages : 777;
 
 	folio->page.mapping = file->f_mapping;
+	folio->page.index = index;
 	folio->page.flags = pages > 1 ? 1 << PG_head : 0;
 	folio->_folio_nr_pages = folio->_nr_pages = (&folio->page)[1].compound_nr = number;
 	return folio;

@@ -1,8 +1,8 @@
 """The few calls of libbpf that the daemon needs, through ctypes.
 
-The daemon never imports bcc: its LLVM would stay in memory.  Compiling and loading is the loader child's work; what
-remains is attaching and reading, and libbpf1 (a dependency of Debian's libbpfcc) does that.  All functions raise
-OSError with the kernel's errno.
+The daemon never imports bcc: its LLVM would stay in memory.  Compiling is a child's work (loading/compiler.py); what
+remains is loading, attaching and reading, and libbpf1 (a dependency of Debian's libbpfcc) does that.  All functions
+raise OSError with the kernel's errno.
 """
 
 from __future__ import annotations
@@ -23,6 +23,39 @@ class _TestRunOptions(ctypes.Structure):
     """struct bpf_test_run_opts of libbpf 0.7 and later; all zero but its size means: run once, here."""
 
     _fields_ = (("size", ctypes.c_size_t), ("rest", ctypes.c_byte * 88))
+
+
+class _MapOptions(ctypes.Structure):
+    """The head of struct bpf_map_create_opts."""
+
+    _fields_ = (("size", ctypes.c_size_t), ("before", ctypes.c_uint32 * 5), ("flags", ctypes.c_uint32))
+
+
+class _LoadOptions(ctypes.Structure):
+    """The head of struct bpf_prog_load_opts, in its order."""
+
+    _fields_ = (
+        ("size", ctypes.c_size_t),
+        ("attempts", ctypes.c_int),
+        ("attach_type", ctypes.c_uint32),
+        ("before", ctypes.c_uint32 * 4),
+        ("attach_function", ctypes.c_uint32),
+        ("between", ctypes.c_uint32 * 2),
+        ("debugging", ctypes.c_uint64 * 5),
+        ("log_level", ctypes.c_uint32),
+        ("log_size", ctypes.c_uint32),
+        ("log", ctypes.c_void_p),
+    )
+
+
+class Log:
+    """Room for what the verifier says; the kernel wants room for all of it, and it tells every step."""
+
+    def __init__(self) -> None:
+        self.text = ctypes.create_string_buffer(1 << 24)
+
+    def read(self) -> str:
+        return self.text.value.decode(errors="replace")
 
 
 @cache
@@ -46,6 +79,27 @@ def _checked(result: int, what: str) -> int:
         return result
     code = ctypes.get_errno() if result == -1 and ctypes.get_errno() else -result
     raise OSError(code, f"{what}: {os.strerror(code)}")
+
+
+def create_map(name: str, kind: int, sizes: tuple[int, int, int], flags: int) -> int:
+    """A map of this `enum bpf_map_type`; `sizes`: of a key, of a value, in entries; `flags`: BPF_F_*."""
+    options = _MapOptions(size=ctypes.sizeof(_MapOptions), flags=flags)
+    result = _library().bpf_map_create(kind, name[:15].encode(), *sizes, ctypes.byref(options))
+    return _checked(result, f"create map {name}")
+
+
+def load_program(name: str, code: bytes, kind: tuple[int, int, int], log: Log | None = None) -> int:
+    """A program under the licence of our probes.
+
+    `kind`: `enum bpf_prog_type`, `enum bpf_attach_type`, and the function by its number in the BTF; 0 where
+    there is none.
+    """
+    options = _LoadOptions(size=ctypes.sizeof(_LoadOptions), attach_type=kind[1], attach_function=kind[2])
+    if log:
+        options.log_level, options.log_size = 1, len(log.text)
+        options.log = ctypes.addressof(log.text)
+    head = (kind[0], name[:15].encode(), b"GPL", code, ctypes.c_size_t(len(code) // 8))
+    return _checked(_library().bpf_prog_load(*head, ctypes.byref(options)), f"load program {name}")
 
 
 def open_raw_tracepoint(name: str | None, program: int) -> int:

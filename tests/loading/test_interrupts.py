@@ -8,7 +8,7 @@ import pytest
 
 from chainbench_agent.headers.btf import DEFAULT_PATH, Btf
 from chainbench_agent.headers.btf_types import Kind, Section
-from chainbench_agent.kernel import interrupts
+from chainbench_agent.loading import interrupts
 
 
 class FakeBtf:

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import pytest
 
-from chainbench_agent.kernel import fuse as fuse_module
-from chainbench_agent.kernel.entries import Program, entry
-from chainbench_agent.kernel.fuse import fuse, handlers
+from chainbench_agent.loading import fuse as fuse_module
+from chainbench_agent.loading.entries import Program, entry
+from chainbench_agent.loading.fuse import fuse, handlers
 from chainbench_agent.probes import DIRECTORY, FIELDS
 from chainbench_agent.spec import (
     RESULT,

@@ -14,7 +14,7 @@ from contextlib import suppress
 from itertools import count
 from pathlib import Path
 
-from chainbench_agent.kernel import perf_events
+from chainbench_agent.bpf import perf_events
 
 TRACEFS = (Path("/sys/kernel/tracing"), Path("/sys/kernel/debug/tracing"))
 PROC = Path("/proc")

@@ -4,7 +4,7 @@ import pytest
 from btf_blob import Blob
 
 from chainbench_agent.headers.btf import Btf
-from chainbench_agent.kernel import facts
+from chainbench_agent.loading import facts
 from chainbench_agent.probes import CATALOG
 
 

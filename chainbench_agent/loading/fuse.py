@@ -15,9 +15,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from chainbench_agent.kernel import told
-from chainbench_agent.kernel.entries import PARAMETERS_KEPT, Program, entry, program_name
-from chainbench_agent.kernel.names import syscalls
+from chainbench_agent.loading import told
+from chainbench_agent.loading.entries import PARAMETERS_KEPT, Program, entry, program_name
+from chainbench_agent.loading.syscall_names import syscalls
 from chainbench_agent.probes import CALLS, DIRECTORY, FIELDS
 from chainbench_agent.spec import (
     HISTOGRAM_SLOTS,

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from chainbench_agent.headers.btf import Btf
-from chainbench_agent.kernel import counters, interrupts
+from chainbench_agent.loading import hardware, interrupts
 from chainbench_agent.probes.memory import COUNTERS
 
 CPUFREQ = Path("/sys/devices/system/cpu/cpufreq")
@@ -41,7 +41,7 @@ FACTS: dict[str, Callable[[], str]] = {
     "cfs_bandwidth": _cfs_bandwidth,
     "cpufreq_governor": _cpufreq_governor,
     "interrupt_context": interrupts.lacking,
-    **{f"counter:{name}": partial(counters.lacking, name) for name in (*COUNTERS, "cache_hits", "any")},
+    **{f"counter:{name}": partial(hardware.lacking, name) for name in (*COUNTERS, "cache_hits", "any")},
     "lock_kinds": _lock_kinds,
 }
 """Name → a check that answers why it is not so; empty: it is."""

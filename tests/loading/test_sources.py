@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from chainbench_agent.kernel.sources import eligible, wanted
+from chainbench_agent.loading.sources import eligible, wanted
 from chainbench_agent.probes import HOOKS
 from chainbench_agent.spec import RESULT, Hook, fentry, fexit, kprobe, kretprobe, raw_tracepoint
 

@@ -1,4 +1,4 @@
-"""From modules to a loaded unit: sources by BTF, header tree, one C text, the loader child, one program per hook."""
+"""From modules to a loaded unit: sources by BTF, header tree, one C text, the compiler child, one program per hook."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from pathlib import Path
 
 from chainbench_agent.errors import LoaderError
 from chainbench_agent.headers.btf import Btf
+from chainbench_agent.headers.btf_types import Kind
 from chainbench_agent.headers.header_tree import cached_tree, structs_of
 from chainbench_agent.headers.offset_checks import check_function, check_source, offset_checks
-from chainbench_agent.kernel.apart import apart
-from chainbench_agent.kernel.counters import available
-from chainbench_agent.kernel.facts import FACTS
-from chainbench_agent.kernel.fuse import TASK_RECORDS, Unit, fuse
-from chainbench_agent.kernel.interrupts import preempt_count
-from chainbench_agent.kernel.loader import Loaded, Loader, Request
-from chainbench_agent.kernel.sources import eligible, wanted
+from chainbench_agent.loading.apart import apart
+from chainbench_agent.loading.compiler import UnitText, compiled
+from chainbench_agent.loading.facts import FACTS
+from chainbench_agent.loading.fuse import TASK_RECORDS, Unit, fuse
+from chainbench_agent.loading.hardware import available
+from chainbench_agent.loading.interrupts import preempt_count
+from chainbench_agent.loading.loader import Loaded, Wanted, load
+from chainbench_agent.loading.sources import eligible, wanted
 from chainbench_agent.spec import Hook, Module, Source
 
 PID_MAX = Path("/proc/sys/kernel/pid_max")
@@ -37,9 +39,9 @@ class LoadedUnit:
     absent_hooks: Mapping[str, str] = field(default_factory=dict)
     absent_modules: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
-    """Why a fact (kernel/facts.py) does not hold here; empty if it does."""
+    """Why a fact (loading/facts.py) does not hold here; empty if it does."""
     counters: int = 0
-    """Of the CPU's: see kernel/counters.py."""
+    """Of the CPU's: see loading/hardware.py."""
 
     def close(self) -> None:
         """Give programs and maps back."""
@@ -52,7 +54,8 @@ class _Prepared:
     """All that takes the BTF: what is to be compiled, and what is known of this host."""
 
     unit: Unit
-    request: Request
+    text: UnitText
+    wanted: list[Wanted]
     tree: Path
     absent_hooks: Mapping[str, str]
     facts: Mapping[str, str]
@@ -76,11 +79,10 @@ def load_unit(
     modules, hooks = tuple(modules), tuple(hooks)
 
     def attempt(chosen: tuple[Module, ...]) -> LoadedUnit:
-        with Loader() as loader:
-            ready = apart(lambda: _prepare(chosen, hooks, cache_dir, options, events=events))
-            if ready.tree.parent != cache_dir:  # a temporary one
-                atexit.register(shutil.rmtree, ready.tree, ignore_errors=True)
-            loaded = loader.load(ready.request)
+        ready = apart(lambda: _prepare(chosen, hooks, cache_dir, options, events=events))
+        if ready.tree.parent != cache_dir:  # a temporary one
+            atexit.register(shutil.rmtree, ready.tree, ignore_errors=True)
+        loaded = load(compiled(ready.text), ready.wanted)
         return LoadedUnit(
             ready.unit, loaded, ready.tree, chosen, ready.absent_hooks, facts=ready.facts, counters=ready.counters
         )
@@ -110,7 +112,9 @@ def _prepare(
     unit = fuse(modules, hooks, lambda hook: fitting[hook.name][0], lambda field_: _has(btf, field_), host)
     tree = cached_tree(cache_dir, btf, _roots(unit.text), os.uname().release)
     facts = {name: lacking() for name, lacking in FACTS.items()}
-    return _Prepared(unit, _request(unit, tree, btf), tree, absent, facts, host["COUNTERS"])
+    programs = _wanted(unit, btf)
+    text = _text(unit, tree, btf, [program.name for program in programs])
+    return _Prepared(unit, text, programs, tree, absent, facts, host["COUNTERS"])
 
 
 def _power_of_two(least: int) -> int:
@@ -157,15 +161,23 @@ def _roots(text: str) -> set[str]:
     return set(re.findall(r"\b(?:struct|union|enum) (\w+)", text))
 
 
-def _request(unit: Unit, tree: Path, btf: Btf) -> Request:
+def _wanted(unit: Unit, btf: Btf) -> list[Wanted]:
+    """Every program of the unit, and our own that says who the agent is."""
+    found = [Wanted("cb_identify", "raw_tracepoint")]
+    for part in (part for program in unit.programs for part in program.parts):
+        function = btf.find(part.source.target, Kind.FUNC) if part.kind in ("fentry", "fexit") else None
+        found.append(Wanted(part.name, part.kind, function.id if function else 0))
+    return found
+
+
+def _text(unit: Unit, tree: Path, btf: Btf, functions: list[str]) -> UnitText:
     """Every member that the text could mean is checked: the superset needs no list to be kept."""
     used = set(re.findall(r"(?:->|\.)(\w+)", unit.text))
     checks = offset_checks(btf, structs_of(tree), used)
-    return Request(
-        text=unit.text + check_source(checks),
+    return UnitText(
+        c_text=unit.text + check_source(checks),
         header_tree=str(tree),
-        programs=[(part.name, part.kind) for program in unit.programs for part in program.parts]
-        + [("cb_identify", "raw_tracepoint")],
+        functions=functions,
         maps=list(unit.maps),
         offsets=[
             (check_function(number), f"{check.struct}.{check.member}", check.offset)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from chainbench_agent.kernel import libbpf
+from chainbench_agent.bpf import libbpf
 
 _INSTRUCTION = struct.Struct("=BBhi")  # struct bpf_insn
 _MOVE, _ADD = 0xBF, 0x07  # 64 bits wide: register to register; a constant to a register

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from chainbench_agent.kernel import perf_events, probe_events
+from chainbench_agent.bpf import perf_events, probe_events
 
 OURS = f"chainbench_{os.getpid()}"
 

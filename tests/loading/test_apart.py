@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from chainbench_agent.errors import LayoutError, SetupError
-from chainbench_agent.kernel.apart import apart
+from chainbench_agent.loading.apart import apart
 
 
 def descriptors():

@@ -1,0 +1,1 @@
+"""The few system calls behind everything: BPF through libbpf, perf events, tracefs."""

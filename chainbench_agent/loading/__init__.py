@@ -1,0 +1,1 @@
+"""From modules to loaded programs: which sources this kernel has, one C text, its object, descriptors."""

@@ -1,6 +1,7 @@
 """The documentation says what the code does: what can be made from it is, and what is named there exists."""
 
 import ast
+import errno
 import re
 from pathlib import Path
 
@@ -14,9 +15,9 @@ from chainbench_agent.evidence.build import PROGRAMS_SKIPPED
 from chainbench_agent.evidence.categories import CATEGORIES
 from chainbench_agent.evidence.model import Evidence, Labels
 from chainbench_agent.export.markdown import metrics_table
-from chainbench_agent.kernel import counters
 from chainbench_agent.kernel.preflight import REMEDIES
 from chainbench_agent.kernel.reader import LOSS_CAUSES
+from chainbench_agent.loading import hardware
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.runs import Runs
 from chainbench_agent.settings import ENV_PREFIX, Settings
@@ -116,7 +117,7 @@ def problem_remedies():
     "text",
     [
         *REMEDIES.values(),
-        *map(counters._remedy, (13, 2)),
+        *map(hardware._remedy, (errno.EPERM, errno.ENOENT)),
         *HINTS.values(),
         *problem_remedies(),
         *(f"`{cause}`" for cause in (*LOSS_CAUSES, PROGRAMS_SKIPPED)),

@@ -54,7 +54,17 @@ def remedies_table() -> str:
     return table(("Check that fails", "What doctor says to do"), [(f"`{name}`", do) for name, do in REMEDIES.items()])
 
 
+def events_table() -> str:
+    rows = [
+        (f"`{module.name}.{event.name}`", event.help, f"`{event.value}`" if event.value else "")
+        for module in CATALOG
+        for event in module.events
+    ]
+    return table(("Event", "What happened", "With it comes"), rows)
+
+
 PARTS = {
+    ("api.md", "events"): events_table,
     ("metrics.md", "metrics"): lambda: metrics_table(CATALOG),
     ("operations.md", "settings"): settings_table,
     ("troubleshooting.md", "doctor"): remedies_table,

@@ -1,5 +1,5 @@
 # The agent on Debian's Python and BCC.  As it is, it runs without privileges and serves mock data, marked as such;
-# README.md ("In a container") has the line that gives it what it needs to measure.
+# docs/operations.md ("In a container") has the line that gives it what it needs to measure.
 ARG BASE=docker.io/library/debian:bookworm-slim
 
 FROM ${BASE} AS runtime

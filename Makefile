@@ -3,7 +3,7 @@ export PYTHONNOUSERSITE = 1
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL = help
-.PHONY: help setup run demo test vm-test check support bench lint wheel install uninstall clean
+.PHONY: help setup run demo test vm-test check docs support bench lint wheel install uninstall clean
 
 help:     ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-9s  %s\n", $$1, $$2 }' Makefile
@@ -27,6 +27,9 @@ vm-test: setup   ## the tests that boot Debian's kernels in QEMU
 check: setup     ## lint, and the tests that need neither root nor BPF
 test vm-test check:
 	@.venv/bin/pytest -m "$(MARKS)" $(PYTEST_ARGS)
+
+docs: setup      ## what of docs/ is made from the code: metrics, settings, remedies, the evidence's schema
+	@.venv/bin/python tests/written_docs.py
 
 support: setup   ## docs/support.md: what each kernel offers, by booting them all
 	.venv/bin/python tests/vm/support.py --write
@@ -55,4 +58,4 @@ clean:           ## remove what was made here, .venv included
 	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
-lint check vm-test wheel: export NEEDS_BPF = no
+lint check docs vm-test wheel: export NEEDS_BPF = no

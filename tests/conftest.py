@@ -96,3 +96,18 @@ def daemon(tmp_path):
         if one.process.poll() is None:
             os.killpg(one.process.pid, signal.SIGKILL)
             one.process.wait()
+
+
+@pytest.fixture(scope="session")
+def strict():
+    """`strict(schema)`: the same JSON Schema, with no key allowed that it does not name."""
+
+    def closed(schema):
+        if isinstance(schema, list):
+            return [closed(one) for one in schema]
+        if not isinstance(schema, dict):
+            return schema
+        more = {"additionalProperties": False} if isinstance(schema.get("properties"), dict) else {}
+        return more | {key: closed(one) for key, one in schema.items()}
+
+    return closed

@@ -1,6 +1,8 @@
 """What people read when something does not work."""
 
+import ast
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -8,11 +10,12 @@ from chainbench_agent import doctor
 from chainbench_agent.collector.base import CollectorStatus, ModuleStatus
 from chainbench_agent.doctor import Examination, examine, render
 from chainbench_agent.errors import SetupError
-from chainbench_agent.kernel.preflight import Check
+from chainbench_agent.kernel import preflight
+from chainbench_agent.kernel.preflight import REMEDIES, Check
 
 KERNEL = Check("kernel", ok=True, found="Linux 6.1")
 BTF = Check("btf", ok=True, found="10 types", needed=True)
-KPROBES = Check("kprobes", ok=False, found="none", remedy="boot another kernel")
+KPROBES = Check("kprobes", ok=False, found="none")
 UP = ModuleStatus(
     "runqlat", "up", sources={"histogram": "raw_tracepoint:a, raw_tracepoint:b", "p95": "raw_tracepoint:a"}
 )
@@ -111,7 +114,7 @@ def test_as_json():
     assert list(found) == ["healthy", "checks", "modules", "error"]
     assert found["healthy"] is False
     assert found["checks"] == (
-        {"name": "kprobes", "ok": False, "found": "none", "remedy": "boot another kernel", "needed": False},
+        {"name": "kprobes", "ok": False, "found": "none", "remedy": REMEDIES["kprobes"], "needed": False},
     )
     assert found["modules"][0]["reason"] == "no tracepoint"
 
@@ -122,7 +125,7 @@ def test_render():
         "This machine\n"
         "  ok  kernel          Linux 6.1\n"
         "  --  kprobes         none\n"
-        "                      → boot another kernel\n"
+        f"                      → {REMEDIES['kprobes']}\n"
         "\n"
         "Modules\n"
         "  ok  runqlat         raw_tracepoint:a, raw_tracepoint:b\n"
@@ -142,3 +145,18 @@ def test_render_health():
 def test_render_an_error():
     """Instead of modules."""
     assert "  --  none: btf: missing\n" in render(Examination((KERNEL,), (), "btf: missing"))
+
+
+def test_every_check_that_can_fail_has_its_remedy():
+    """And no remedy is for a check that there is not."""
+    calls = [
+        node
+        for node in ast.walk(ast.parse(Path(preflight.__file__).read_text()))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Check"
+    ]
+
+    can_fail = {call.args[0].value for call in calls if "arg='ok', value=Constant(value=True)" not in ast.dump(call)}
+
+    assert can_fail == REMEDIES.keys()
+    with pytest.raises(KeyError):
+        Check("weather", ok=False, found="rain")

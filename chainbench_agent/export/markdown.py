@@ -1,22 +1,15 @@
-"""The metrics table of the README, generated from the catalogue.
-
-python -m chainbench_agent.export.markdown README.md    # writes it between the markers
-"""
+"""The metrics table of docs/metrics.md, generated from the catalogue."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.export.health import HEALTH
 from chainbench_agent.export.samples import DURATION, GAIN, RUN_DURATION, RUNS
 from chainbench_agent.export.series import metric_family, split_unit
-from chainbench_agent.probes import CATALOG, HOOKS
+from chainbench_agent.probes import HOOKS
 from chainbench_agent.spec import Derived, Distribution, Hook, Metric, Module, Table
-
-BEGIN, END = "<!-- metrics:begin -->", "<!-- metrics:end -->"
 
 HEAD = ("Module", "JSON", "Prometheus", "Unit of the JSON", "What it is", "Kernel hooks")
 UNITS = {"ms": "ms", "us": "µs", "bytes": "bytes", "percent": "%", "ratio": "%", "pages": "pages"}
@@ -36,22 +29,18 @@ NO_SERIES = "none: its labels have no bound"
 def metrics_table(catalog: Iterable[Module], hooks: Iterable[Hook] = HOOKS) -> str:
     """A Markdown table, one row for each metric that is reported, and one for each series about runs or the agent."""
     by_name = {hook.name: hook for hook in hooks}
-    rows = [HEAD, ("---",) * len(HEAD)]
-    rows += [row for module in catalog for row in _module_rows(module, by_name)]
+    rows = [row for module in catalog for row in _module_rows(module, by_name)]
     rows += [(name, _code(key), _code(f.name), unit, f.help, "") for name, key, f, unit in ABOUT_RUNS]
     for first, (family, labels) in enumerate(HEALTH):
         name = family.name + (f"{{{','.join(labels)}}}" if labels else "")
         rows.append(("" if first else "agent", "", _code(name), "", family.help, ""))
-    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |\n" for row in rows)
+    return table(HEAD, rows)
 
 
-def with_table(document: str, table: str) -> str:
-    """`document` with what stands between the markers replaced.  Raises ValueError where they are missing."""
-    before, begin, rest = document.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    if not (begin and end):
-        raise ValueError(f"the markers {BEGIN} and {END} are missing: put them where the metrics table belongs")
-    return f"{before}{BEGIN}\n{table}{END}{after}"
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """In Markdown, with a newline behind the last row."""
+    lines = (head, ("---",) * len(head), *rows)
+    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
 
 def _module_rows(module: Module, hooks: Mapping[str, Hook]) -> Iterator[tuple[str, ...]]:
@@ -108,12 +97,3 @@ def _kernel_hooks(names: Iterable[str], hooks: Mapping[str, Hook]) -> list[str]:
 
 def _code(text: str) -> str:
     return f"`{text}`" if text else ""
-
-
-def main(path: str) -> None:
-    document = Path(path)
-    document.write_text(with_table(document.read_text(), metrics_table(CATALOG)))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1])

@@ -9,7 +9,7 @@ import struct
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -26,6 +26,21 @@ _RETURN_0 = struct.pack("=QQ", 0xB7, 0x95)  # r0 = 0; exit
 _PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
 
 
+REMEDIES = {
+    "capabilities": "run as root, or with CAP_BPF and CAP_PERFMON (systemd: AmbientCapabilities=)",
+    "btf": "boot a kernel built with CONFIG_DEBUG_INFO_BTF (Debian's are, since 5.10)",
+    "bcc": "apt install python3-bpfcc, and make the virtual environment with --system-site-packages",
+    "libbpf": "apt install libbpf1",
+    "kprobes": "boot a kernel with CONFIG_KPROBE_EVENTS; docs/support.md says what it feeds",
+    "fentry": "boot a kernel that allows BPF trampolines; docs/support.md says what it feeds",
+    "perf events": "give a virtual machine a virtual PMU; until then memory has no misses of caches and TLBs",
+    "kernel symbols": (
+        "run with CAP_SYSLOG and kernel.kptr_restrict below 2; until then reasons are system calls, not functions"
+    ),
+}
+"""Each check that can fail → what to do then."""
+
+
 @dataclass(frozen=True, slots=True)
 class Check:
     """One thing tried.  `needed`: without it nothing is measured."""
@@ -33,11 +48,12 @@ class Check:
     name: str
     ok: bool
     found: str
-    remedy: str = ""
+    remedy: str = field(init=False)
+    """As declared in REMEDIES, if it failed."""
     needed: bool = False
 
-
-_BCC_REMEDY = "apt install python3-bpfcc, and make the virtual environment with --system-site-packages"
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "remedy", "" if self.ok else REMEDIES[self.name])
 
 
 def needed_checks() -> list[Check]:
@@ -77,7 +93,6 @@ def _privileges() -> Check:
         "capabilities",
         ok=enough,
         found=", ".join(sorted(held)) or "none of " + ", ".join(CAPABILITIES),
-        remedy="" if enough else "run as root, or with CAP_BPF and CAP_PERFMON (systemd: AmbientCapabilities=)",
         needed=True,
     )
 
@@ -86,8 +101,7 @@ def _btf() -> Check:
     try:
         digest = Btf.load().digest
     except (SetupError, OSError) as error:
-        remedy = "boot a kernel built with CONFIG_DEBUG_INFO_BTF (Debian's are, since 5.10)"
-        return Check("btf", ok=False, found=str(error), remedy=remedy, needed=True)
+        return Check("btf", ok=False, found=str(error), needed=True)
     return Check("btf", ok=True, found=f"{DEFAULT_PATH}, {digest[:16]}", needed=True)
 
 
@@ -95,7 +109,7 @@ def _bcc_found() -> Check:
     """Whether there is one; the compiler imports it, and says what is wrong with it."""
     if spec := find_spec("bcc"):
         return Check("bcc", ok=True, found=spec.origin or "bcc", needed=True)
-    return Check("bcc", ok=False, found="there is no module bcc", remedy=_BCC_REMEDY, needed=True)
+    return Check("bcc", ok=False, found="there is no module bcc", needed=True)
 
 
 def _bcc() -> Check:
@@ -105,14 +119,14 @@ def _bcc() -> Check:
     if done.returncode == 0:
         return Check("bcc", ok=True, found=f"Debian's bcc {done.stdout.strip()}", needed=True)
     found = done.stderr.strip().splitlines()[-1]
-    return Check("bcc", ok=False, found=found, remedy=_BCC_REMEDY, needed=True)
+    return Check("bcc", ok=False, found=found, needed=True)
 
 
 def _libbpf() -> Check:
     try:
         found = libbpf.name()
     except OSError as error:
-        return Check("libbpf", ok=False, found=str(error), remedy="apt install libbpf1", needed=True)
+        return Check("libbpf", ok=False, found=str(error), needed=True)
     return Check("libbpf", ok=True, found=found, needed=True)
 
 
@@ -125,23 +139,21 @@ def _headers() -> Check:
 def _kprobes() -> Check:
     if Path("/sys/bus/event_source/devices/kprobe/type").exists():
         return Check("kprobes", ok=True, found="perf event source kprobe")
-    remedy = "boot a kernel with CONFIG_KPROBE_EVENTS; docs/support.md says what it feeds"
-    return Check("kprobes", ok=False, found="this kernel has none", remedy=remedy)
+    return Check("kprobes", ok=False, found="this kernel has none")
 
 
 def _fentry() -> Check:
     """Asked by loading: that BTF is there says nothing about it."""
-    remedy = "boot a kernel that allows BPF trampolines; docs/support.md says what it feeds"
     try:
         function = Btf.load().find("vfs_read", BtfKind.FUNC)
         wanted = Wanted("cb_try_fentry", "fentry", function.id if function else 0)
         loaded = load(Object({wanted.name: _RETURN_0}, (), ""), [wanted])
     except (SetupError, OSError) as error:
-        return Check("fentry", ok=False, found=str(error).splitlines()[0], remedy=remedy)
+        return Check("fentry", ok=False, found=str(error).splitlines()[0])
     for fd in loaded.programs.values():
         os.close(fd)
     why = "".join(loaded.failed.values())
-    return Check("fentry", ok=not why, found=why or "a program on vfs_read loads", remedy=remedy if why else "")
+    return Check("fentry", ok=not why, found=why or "a program on vfs_read loads")
 
 
 def _tracefs() -> Check:
@@ -154,7 +166,7 @@ def _pmu() -> Check:
     """Opens a counter of CPU cycles of this very process."""
     number = _PERF_EVENT_OPEN.get(os.uname().machine)
     if number is None:
-        return Check("perf events", ok=False, found=f"not tried on {os.uname().machine}")
+        return Check("perf events", ok=True, found=f"not tried on {os.uname().machine}")
     attributes = struct.pack("=IIQ", 0, 64, 0).ljust(64, b"\0")  # PERF_TYPE_HARDWARE, size, CPU_CYCLES
     libc = ctypes.CDLL(None, use_errno=True)
     fd = libc.syscall(number, attributes, 0, -1, -1, 0)
@@ -163,11 +175,10 @@ def _pmu() -> Check:
         return Check("perf events", ok=True, found="hardware counters work")
     code = ctypes.get_errno()
     found = "this CPU offers no hardware counters" if code == errno.ENOENT else os.strerror(code)
-    return Check("perf events", ok=False, found=found, remedy="usual in virtual machines; no present metric needs it")
+    return Check("perf events", ok=False, found=found)
 
 
 def _symbols() -> Check:
     if not Symbols.load().hidden:
         return Check("kernel symbols", ok=True, found="/proc/kallsyms shows addresses")
-    remedy = "run with CAP_SYSLOG and kernel.kptr_restrict below 2; until then reasons are system calls, not functions"
-    return Check("kernel symbols", ok=False, found="/proc/kallsyms hides addresses", remedy=remedy)
+    return Check("kernel symbols", ok=False, found="/proc/kallsyms hides addresses")

@@ -15,9 +15,8 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from chainbench_agent.environment import VERSION
-from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.evidence.model import Evidence
-from chainbench_agent.probes import CATALOG
+from chainbench_agent.evidence.schema import DISTRIBUTION, complete
 from chainbench_agent.web.answers import ApiDocument, Problem
 from chainbench_agent.web.operation import JSON, Operation, operation
 from chainbench_agent.web.wire import MEDIA_TYPE
@@ -60,7 +59,7 @@ def document(app: Flask) -> Json:
     )
     schemas = definitions["$defs"]
     for name in (name for name, model in models.items() if issubclass(model, Evidence)):
-        _flatten_evidence(schemas[name])
+        complete(schemas[name], DISTRIBUTION)
     paths: Json = {}
     for path, method, view in calls:
         paths.setdefault(_template(path), {})[method.lower()] = _call(path, method, view)
@@ -143,17 +142,6 @@ def _in_path(path: str) -> list[Json]:
 def _in_query(model: type[BaseModel] | None) -> list[Json]:
     properties = model.model_json_schema(ref_template=_REF)["properties"] if model else {}
     return [{"name": name, "in": "query", "schema": schema} for name, schema in properties.items()]
-
-
-def _flatten_evidence(schema: Json) -> None:
-    """The sections stand beside the fixed parts: one for each module, with what it declares."""
-    del schema["properties"]["sections"]
-    schema["required"].remove("sections")
-    schema["additionalProperties"] = True
-    for module in CATALOG:
-        metrics = {reported_key(metric): {"description": metric.help} for metric in module.reported}
-        section = {"type": "object", "description": module.question, "properties": metrics}
-        schema["properties"][module.section_key] = section
 
 
 @cache

@@ -163,8 +163,8 @@ def test_as_it_is_it_makes_numbers_up_without_being_root(start):
 
 def test_with_three_capabilities_it_measures(start):
     """Those of the documented command line, and none of root's others."""
-    readme = (REPO / "README.md").read_text()
-    lines = re.findall(r"docker run ((?:.*\\\n)*.*)", readme)
+    page = (REPO / "docs/operations.md").read_text()
+    lines = re.findall(r"docker run ((?:.*\\\n)*.*)", page)
     (line,) = (line for line in lines if "--cap-add" in line)
     added = re.findall(r"--cap-add (\w+)", line)
     dropped = [f"--cap-drop=CAP_{name}" for name in BUILDAHS_OWN]

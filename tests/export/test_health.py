@@ -149,7 +149,7 @@ def processes(exporter, view):
 
 
 def test_all_that_is_shown_is_declared(scrape, make_view, make_evidence):
-    """README's table is made from HEALTH."""
+    """The table of docs/metrics.md is made from HEALTH."""
     view = make_view(totals=Totals().plus(with_loss(make_evidence(), 1, 1)))
     shown = {name for name, _ in scrape(view)}
 

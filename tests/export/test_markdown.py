@@ -1,7 +1,5 @@
-import pytest
-
 from chainbench_agent.export.health import HEALTH
-from chainbench_agent.export.markdown import BEGIN, END, main, metrics_table, with_table
+from chainbench_agent.export.markdown import metrics_table
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.spec import Counter, Hook, Module, raw_tracepoint
 
@@ -46,18 +44,3 @@ def test_the_whole_catalogue_has_a_row_for_each_reported_metric():
     table = metrics_table(CATALOG)
     reported = sum(len(module.reported) for module in CATALOG)
     assert len(table.splitlines()) == 2 + reported + 4 + len(HEALTH)
-
-
-def test_table_is_written_between_the_markers(tmp_path):
-    readme = tmp_path / "README.md"
-    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    main(str(readme))
-    assert readme.read_text() == f"before\n{BEGIN}\n{metrics_table(CATALOG)}{END}\nafter\n"
-    main(str(readme))
-    assert readme.read_text().count(BEGIN) == 1
-
-
-@pytest.mark.parametrize("document", ["", BEGIN, END, f"{END}{BEGIN}"])
-def test_missing_markers_are_an_error(document):
-    with pytest.raises(ValueError, match="markers"):
-        with_table(document, "")

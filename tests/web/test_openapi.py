@@ -60,7 +60,10 @@ def test_sections_come_from_the_modules(api):
 
     for module in CATALOG:
         assert sections[module.section_key]["description"] == module.question
-    assert sections["exec"]["properties"]["exec_count"] == {"description": "Programs started by a successful execve."}
+    assert sections["exec"]["properties"]["exec_count"] == {
+        "description": "Programs started by a successful execve.",
+        "type": "integer",
+    }
     assert "sections" not in sections
 
 

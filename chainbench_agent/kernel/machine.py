@@ -25,6 +25,7 @@ from chainbench_agent.kernel.programs import Programs
 from chainbench_agent.kernel.reader import Current, Reader
 from chainbench_agent.kernel.ring import Ring
 from chainbench_agent.kernel.target import KernelTarget, Kind, all_processes, seed
+from chainbench_agent.kernel.told import Telling
 from chainbench_agent.kernel.unit import load_unit
 from chainbench_agent.kernel.user_functions import UserFunctions
 from chainbench_agent.kernel.user_stacks import UserStacks
@@ -57,7 +58,7 @@ class Machine:
         cache_dir: Path,
         options: Collection[str] = (),
         *,
-        events: bool = False,
+        events: Telling | None = None,
     ) -> None:
         """Compile, load and try to attach.  Raises SetupError, saying what is missing, if that cannot be done."""
         self._hooks = {hook.name: hook for hook in hooks}

@@ -54,11 +54,25 @@ def test_who_was_killed_for_want_of_memory(said, small_group):
 
 
 def test_what_is_rare_is_told_whatever_else_there_is_too_much_of(telling_each, targeted, small_group):
-    """Of 1,009 fsyncs most are held back, and who is killed then is not."""
-    code = f"for _ in range(1009): os.fsync(fd)\n{eater(small_group)}\nprint(child)"
-    found = Said(telling_each, targeted(code, "import os\nfd = os.memfd_create('m')"))
+    """While each CPU is busy with fsyncs, most of which are held back, one is killed, and told of."""
+    code = f"""
+import os, threading
+fd, over, cpus = os.memfd_create("m"), threading.Event(), os.sched_getaffinity(0)
+def flood(cpu):
+    os.sched_setaffinity(0, {{cpu}})
+    for _ in range(1009): os.fsync(fd)
+    while not over.is_set(): os.fsync(fd)
+floods = [threading.Thread(target=flood, args=(cpu,)) for cpu in cpus]
+for one in floods: one.start()
+{eater(small_group)}
+over.set()
+for one in floods: one.join()
+print(child)
+"""
+    found = Said(telling_each, targeted(code))
 
     assert found.held_back > 0
+    assert len(found.of("io.slow_fsync")) + found.held_back == found.evidence["io"]["fsyncs"]
     assert [event.pid for event in found.of("memory.oom_kill")] == [int(found.output)]
 
 

@@ -14,9 +14,9 @@ from chainbench_agent.evidence.build import PROGRAMS_SKIPPED
 from chainbench_agent.evidence.categories import CATEGORIES
 from chainbench_agent.evidence.model import Evidence, Labels
 from chainbench_agent.export.markdown import metrics_table
-from chainbench_agent.kernel import counters
 from chainbench_agent.kernel.preflight import REMEDIES
 from chainbench_agent.kernel.reader import LOSS_CAUSES
+from chainbench_agent.loading import hardware
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.runs import Runs
 from chainbench_agent.settings import ENV_PREFIX, Settings
@@ -116,7 +116,7 @@ def problem_remedies():
     "text",
     [
         *REMEDIES.values(),
-        *map(counters._remedy, (13, 2)),
+        *map(hardware._remedy, (13, 2)),
         *HINTS.values(),
         *problem_remedies(),
         *(f"`{cause}`" for cause in (*LOSS_CAUSES, PROGRAMS_SKIPPED)),

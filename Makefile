@@ -18,7 +18,7 @@ demo: setup      ## measure a small workload and show its evidence
 	@exec .venv/bin/chainbench-agent demo $(ARGS)
 
 test: MARKS = not vm and not image and not service
-vm-test: MARKS = vm
+vm-test: MARKS = vm or service
 check: MARKS = not bpf and not vm and not image and not service
 check: lint
 

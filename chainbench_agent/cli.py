@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import click
 
 from chainbench_agent.errors import AgentError
-from chainbench_agent.settings import DEFAULT_CONFIG, ENV_PREFIX, Settings, default_header_cache, load_settings
+from chainbench_agent.settings import DEFAULT_CONFIG, ENV_PREFIX, Settings, load_settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -48,6 +48,11 @@ def settings_options(command: Command) -> Command:
     return click.option("--config", metavar="FILE", help=config_help)(command)
 
 
+def _header_cache(given: Path | None) -> Path:
+    """Where an agent that is started like this would look: as given, by the environment, or by the file."""
+    return load_settings(header_cache=given).header_cache
+
+
 @main.command(epilog=f"The environment sets the same: {ENV_PREFIX}PORT is --port; a key of the file is `port`.")
 @settings_options
 def serve(config: str | None, **given: str | bool | None) -> None:
@@ -77,7 +82,7 @@ def doctor(*, as_json: bool, header_cache: Path | None) -> None:
     from chainbench_agent.doctor import examine, render
     from chainbench_agent.probes import CATALOG
 
-    examination = examine(CATALOG, header_cache or default_header_cache())
+    examination = examine(CATALOG, _header_cache(header_cache))
     click.echo(json.dumps(examination.as_json(), indent=2) if as_json else render(examination))
     raise SystemExit(0 if examination.healthy else 1)
 
@@ -105,7 +110,7 @@ def check(modules: tuple[str, ...], *, as_json: bool, header_cache: Path | None)
             f"there is no module {', '.join(sorted(unknown))}; there are {', '.join(m.name for m in CATALOG)}"
         )
     chosen = [module for module in CATALOG if not modules or module.name in modules]
-    found = check(chosen, header_cache or default_header_cache())
+    found = check(chosen, _header_cache(header_cache))
     click.echo(json.dumps(found.as_json(), indent=2) if as_json else render(found))
     raise SystemExit(0 if found.ok else 1)
 

@@ -82,6 +82,9 @@ class Settings(BaseSettings):
         description=f"Load {SYSCALL_ERRORS}, and let runs that name no probes have it: failed calls by error.",
     )
     events: bool = Field(False, description="Tell rare, notable events as they happen, by GET /events.")  # noqa: FBT003
+    slow_io_ms: int = Field(
+        100, ge=0, le=3_600_000, description="From how many milliseconds on a block request or an fsync is an event."
+    )
     backend: Literal["auto", "ebpf", "mock"] = Field(
         "auto",
         description="ebpf measures or refuses to start; mock makes numbers up; auto measures if it can, else makes up.",

@@ -20,21 +20,22 @@ BPF_RINGBUF_OUTPUT(cb_told, CB_TOLD_PAGES);
 // Written by the agent only: whether anybody listens.
 BPF_ARRAY(cb_listening, u32, 1);
 
-// So many a second from each CPU: what is rare stays whole, and what is not costs next to nothing.
+// So many of a kind in a second from each CPU: what is rare stays whole, whatever else there is too much of, and what is
+// not rare costs next to nothing.
 struct cb_telling {
 	u64 second;
 	u64 told;         // in that second
 	u64 held_back;    // there were more than that; ever
 	u64 without_room; // the agent was not fast enough to read; ever
 };
-BPF_PERCPU_ARRAY(cb_telling, struct cb_telling, 1);
+BPF_PERCPU_ARRAY(cb_telling, struct cb_telling, CB_TOLD_KINDS);
 
 static __always_inline void cb_tell(struct cb_event *ev, u32 kind, u32 tgid, u64 value)
 {
 	struct cb_told told = { .value = value, .kind = kind, .tgid = tgid };
 	int zero = 0;
 	u32 *listening = cb_listening.lookup(&zero);
-	struct cb_telling *telling = cb_telling.lookup(&zero);
+	struct cb_telling *telling = cb_telling.lookup(&kind);
 	struct cb_process *process;
 
 	if (!listening || !*listening || !telling)

@@ -84,7 +84,7 @@ static __always_inline void io_sync_done(struct cb_event *ev, struct cb_io *io,
 	struct cb_process *process = cb_process_of(ev, task->tgid);
 
 	cb_observe(ev, &io->fsync_latency_ns, ns);
-	if (ns >= IO_EVENT_SLOW_FSYNC_NS)
+	if (ns >= CB_SLOW_IO_NS)
 		cb_tell_current(ev, IO_EVENT_SLOW_FSYNC, ns);
 	if (data_only)
 		io->fdatasyncs++;

@@ -51,7 +51,7 @@ static __always_inline void io_on_request_done(struct cb_event *ev, struct cb_io
 					       struct cb_request *request, u64 ns)
 {
 	io_change_depth(ev, request->device, -1);
-	if (ns >= IO_EVENT_SLOW_REQUEST_NS && request->owner == CB_OWNER_TARGET)
+	if (ns >= CB_SLOW_IO_NS && request->owner == CB_OWNER_TARGET)
 		cb_tell(ev, IO_EVENT_SLOW_REQUEST, 0, ns);
 }
 

@@ -100,13 +100,8 @@ MODULE = Module(
     name="io",
     question="Which files did the workload use, and how long did it wait for them?",
     events=(
-        Event(name="slow_fsync", help="An fsync or fdatasync took long.", value="latency_ns", at_least_ns=100_000_000),
-        Event(
-            name="slow_request",
-            help="A block request was with the device for long.",
-            value="latency_ns",
-            at_least_ns=100_000_000,
-        ),
+        Event(name="slow_fsync", help="An fsync or fdatasync took --slow-io-ms or more.", value="latency_ns"),
+        Event(name="slow_request", help="A block device had a request for --slow-io-ms or more.", value="latency_ns"),
     ),
     metrics=(
         # ---- files

@@ -137,7 +137,31 @@ static __always_inline bool locks_watch(struct locks_held *held, u32 side, u64 l
 	return locks_lives.lookup_or_try_init(&mutex, &first);
 }
 
-static __always_inline void locks_new_edge(struct cb_event *ev, u32 side,
+// Tells of two mutexes that two threads take in two orders, as soon as that is so: once, but for two CPUs that come to it
+// in the same moment.  Larger circles are for user space.  `first_tid`: who alone had made this edge before the current
+// thread did; 0: nobody.
+static __always_inline void locks_tell(struct cb_event *ev, struct locks_edge_key *key,
+				       u32 first_tid)
+{
+#ifdef CB_EVENTS
+	u32 tid = bpf_get_current_pid_tgid();
+	struct locks_edge_key back = { .held = key->wanted,
+				       .wanted = key->held,
+				       .held_life = key->wanted_life,
+				       .wanted_life = key->held_life,
+				       .tgid = key->tgid,
+				       .exec = key->exec };
+	struct locks_edge *edge = locks_edges.lookup(&back);
+
+	if (!edge || (edge->tid == tid && !edge->other_tid))
+		return; // one thread alone
+	if (first_tid && (edge->tid != first_tid || edge->other_tid))
+		return; // told before this thread came
+	cb_tell_current(ev, LOCKS_EVENT_ORDER_VIOLATION, key->wanted);
+#endif
+}
+
+static __always_inline bool locks_new_edge(struct cb_event *ev, u32 side,
 					   struct locks_edge_key *key, u64 held_at, u64 wanted_at)
 {
 	u64 flags = side == LOCKS_OF_USER ? LOCKS_USER_STACK : 0;
@@ -152,29 +176,35 @@ static __always_inline void locks_new_edge(struct cb_event *ev, u32 side,
 
 	if (refused && refused != CB_EXISTS)
 		cb_lose_key();
+	return !refused;
 }
 
 static __always_inline void locks_edge(struct cb_event *ev, struct locks_held *held, u32 side,
 				       u32 index, u64 lock, u64 caller)
 {
 	struct locks_mutex mutex = locks_mutex_of(held->exec, side, lock);
-	u32 tid = bpf_get_current_pid_tgid();
+	u32 tid = bpf_get_current_pid_tgid(), first_tid = 0;
 	struct locks_edge_key key = {
 		.held = held->of[index].lock, .wanted = lock, .tgid = mutex.tgid, .exec = mutex.exec
 	};
 	struct locks_edge *edge;
+	bool news = false;
 
 	key.held_life = locks_life(held, side, key.held);
 	key.wanted_life = locks_life(held, side, lock);
 	edge = locks_edges.lookup(&key);
 	if (edge) {
-		if (edge->tid != tid && !edge->other_tid)
+		news = edge->tid != tid && !edge->other_tid;
+		first_tid = edge->tid;
+		if (news)
 			edge->other_tid = tid;
 	} else if (locks_watch(held, side, key.held) && locks_watch(held, side, lock)) {
-		locks_new_edge(ev, side, &key, held->of[index].caller, caller);
+		news = locks_new_edge(ev, side, &key, held->of[index].caller, caller);
 	} else {
 		cb_lose_key();
 	}
+	if (news)
+		locks_tell(ev, &key, first_tid);
 }
 
 // The thread will wait for the lock with all else that it holds in hand.

@@ -195,7 +195,14 @@ HOLD: tuple[Metric, ...] = (
 MODULE = Module(
     name="locks",
     question="What waited for locks, in the kernel and in user space?",
-    events=(Event(name="rcu_stall", help="A CPU has held up RCU for so long that the kernel warned."),),
+    events=(
+        Event(name="rcu_stall", help="A CPU has held up RCU for so long that the kernel warned."),
+        Event(
+            name="order_violation",
+            help="Two threads take two mutexes in two orders; with locks:order only. Larger circles: see the evidence.",
+            value="mutex_address",
+        ),
+    ),
     metrics=(*FUTEX, *KERNEL, *ORDER, *HOLD),
     scratch=(
         Scratch(name="holders", entries=8192, when_full="what the thread holds is not known: lost", option=OPTION),

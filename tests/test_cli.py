@@ -10,7 +10,9 @@ from click.testing import CliRunner
 from chainbench_agent import server
 from chainbench_agent.cli import main
 from chainbench_agent.collector import open_collector
+from chainbench_agent.doctor import Examination
 from chainbench_agent.errors import AgentError
+from chainbench_agent.probes_check import ProbesCheck
 from chainbench_agent.settings import Settings
 
 
@@ -98,3 +100,35 @@ def test_as_a_module():
     result = subprocess.run(version, capture_output=True, text=True, check=True)
 
     assert result.stdout.startswith("chainbench-agent, version ")
+
+
+@pytest.fixture
+def looked_in(monkeypatch):
+    """The header caches that `doctor` and `probes check` were to use."""
+    places = []
+    monkeypatch.setattr("chainbench_agent.doctor.examine", lambda _, cache: places.append(cache) or Examination((), ()))
+    monkeypatch.setattr("chainbench_agent.probes_check.check", lambda _, cache: places.append(cache) or ProbesCheck(()))
+    return places
+
+
+@pytest.mark.parametrize("command", [["doctor"], ["probes", "check"]])
+def test_where_the_agent_would_keep_headers(run, looked_in, monkeypatch, tmp_path, command):
+    """The file says it, the environment wins over that, and the option over both."""
+    (tmp_path / "agent.toml").write_text('header_cache = "/of/the/file"\n')
+    monkeypatch.setenv("CHAINBENCH_CONFIG", str(tmp_path / "agent.toml"))
+    run(*command)
+    monkeypatch.setenv("CHAINBENCH_HEADER_CACHE", "/of/the/environment")
+    run(*command)
+    run(*command, "--header-cache", "/of/the/option")
+
+    assert list(map(str, looked_in)) == ["/of/the/file", "/of/the/environment", "/of/the/option"]
+
+
+def test_a_doctor_whose_agent_would_not_start(run, looked_in, monkeypatch):
+    """It says what the agent would."""
+    monkeypatch.setenv("CHAINBENCH_PORT", "http")
+    result = run("doctor")
+
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: port: 'http'")
+    assert looked_in == []

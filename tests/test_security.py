@@ -235,6 +235,32 @@ def test_who_may_use_a_unix_socket(daemon, tmp_path):
     assert ask_as(path, NOBODY, NOBODY, "5") == "403"
 
 
+@pytest.fixture
+def no_chown(monkeypatch):
+    """As for a service, whose filter of system calls has none of those that change owners."""
+
+    def refuse(*_):
+        raise PermissionError(1, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chown", refuse)
+
+
+@pytest.mark.usefixtures("no_chown")
+def test_who_runs_with_the_group_gives_nothing_away(tmp_path):
+    path = tmp_path / "s"
+    with listen(f"unix:{path}", 0, group=os.getegid()):
+        assert (stat.S_IMODE(path.stat().st_mode), path.stat().st_gid) == (0o660, os.getegid())
+
+
+@pytest.mark.usefixtures("no_chown")
+def test_who_does_not_is_told_what_would_help(tmp_path):
+    """And leaves no socket that others would find in use."""
+    path = tmp_path / "s"
+    with pytest.raises(InputError, match=r"socket_group: the agent may not give .*Group="):
+        listen(f"unix:{path}", 0, group=os.getegid() + 1)
+    assert not path.exists()
+
+
 def test_what_a_dead_agent_left(tmp_path):
     """Its socket is replaced; one that somebody listens on, or any other file, is not."""
     path = tmp_path / "s"

@@ -172,9 +172,9 @@ def possible_cpus() -> int:
     return int(last) + 1
 
 
-def lookup_all_cpus(map_fd: int, value_size: int) -> bytes:
-    """The only element of a per-CPU array: one value per possible CPU, each padded to 8 bytes."""
-    return lookup(map_fd, 0, -(-value_size // 8) * 8 * possible_cpus())
+def lookup_all_cpus(map_fd: int, value_size: int, index: int = 0) -> bytes:
+    """Element `index` of a per-CPU array: one value per possible CPU, each padded to 8 bytes."""
+    return lookup(map_fd, index, -(-value_size // 8) * 8 * possible_cpus())
 
 
 def lookup(map_fd: int, index: int, size: int) -> bytes:

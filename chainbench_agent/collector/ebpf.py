@@ -25,6 +25,7 @@ from chainbench_agent.kernel.namespaces import Peer
 from chainbench_agent.kernel.reader import LOSS_CAUSES
 from chainbench_agent.kernel.target import resolve
 from chainbench_agent.loading.hardware import source_of
+from chainbench_agent.loading.told import Telling
 from chainbench_agent.plan import EVERYTHING, Plan
 from chainbench_agent.spec import Hook, Metric, Module, Procfs
 
@@ -39,9 +40,9 @@ class EbpfCollector:
         cache_dir: Path,
         options: Collection[str] = (),
         *,
-        events: bool = False,
+        events: Telling | None = None,
     ) -> None:
-        """`options`: those that were asked for, as `module:option`.  `events`: tell some as they happen."""
+        """`options`: those that were asked for, as `module:option`.  `events`: tell these as they happen."""
         self._asked = tuple(modules)
         self._hooks = {hook.name: hook for hook in hooks}
         self._options = frozenset(options)

@@ -35,6 +35,8 @@ PROGRAM_RUNS = Family(
 PROGRAM_SECONDS = Family(
     f"{PREFIX}_program_seconds_total", "counter", "Time in each of our BPF programs, by the kernel's account."
 )
+STORE_BYTES = Family(f"{PREFIX}_store_bytes", "gauge", "Size of the SQLite database of the runs, with its log.")
+STORE_RUNS = Family(f"{PREFIX}_store_runs", "gauge", "Runs that ended and are kept, as of the last that ended.")
 SCRAPE = Family(f"{PREFIX}_scrape_duration_seconds", "summary", "Time to answer a scrape, of those before this one.")
 PROCESS = Family(f"{PREFIX}_process_*", "gauge", "Memory, CPU time and descriptors of each process of the agent.")
 
@@ -48,6 +50,8 @@ HEALTH: tuple[tuple[Family, tuple[str, ...]], ...] = (
     (MODULE_UP, ("module", "state", "reason")),
     (UNAVAILABLE, ("module",)),
     (LOST, ("cause",)),
+    (STORE_BYTES, ()),
+    (STORE_RUNS, ()),
     (PROGRAM_RUNS, ("hook", "source")),
     (PROGRAM_SECONDS, ("hook", "source")),
 )
@@ -80,13 +84,24 @@ class Collector(Protocol):
     def loss_causes(self) -> Sequence[str]: ...
 
 
+class Store(Protocol):
+    """How large it is (store.base.StoreStatus); None where there is none, or it cannot be told."""
+
+    @property
+    def runs(self) -> int | None: ...
+    @property
+    def bytes(self) -> int | None: ...
+
+
 class Status(Protocol):
-    """Whether a run is on, and what collects (runs.RunsStatus)."""
+    """Whether a run is on, what collects, and where runs are kept (active.RunsStatus)."""
 
     @property
     def phase(self) -> str: ...
     @property
     def collector(self) -> Any: ...
+    @property
+    def store(self) -> Store: ...
 
 
 class AgentRegistry(CollectorRegistry):
@@ -125,7 +140,7 @@ class _Processes:
 
 
 def health_families(status: Status, totals: Totals) -> Iterator[Metric]:
-    """What changes with the runs.  A loss that cannot be seen with this backend is absent, not zero."""
+    """What changes with the runs.  What cannot be seen here (a loss, a size) is absent, not zero."""
     collector: Collector = status.collector
     asked = [module for module in collector.modules if module.state != "off"]
     causes = dict.fromkeys((*collector.loss_causes, *totals.lost))
@@ -135,6 +150,8 @@ def health_families(status: Status, totals: Totals) -> Iterator[Metric]:
         MODULE_UP: [((m.name, m.state, _short(m.reason)), int(m.state != "down")) for m in asked],
         UNAVAILABLE: [((m.name,), len(m.unavailable)) for m in asked if m.state != "down"],
         LOST: [((cause,), totals.lost.get(cause, 0)) for cause in causes],
+        STORE_BYTES: _if_known(status.store.bytes),
+        STORE_RUNS: _if_known(status.store.runs),
         PROGRAM_RUNS: totals.program_runs.items(),
         PROGRAM_SECONDS: [(program, ns / 1e9) for program, ns in totals.program_ns.items()],
     }
@@ -144,6 +161,10 @@ def health_families(status: Status, totals: Totals) -> Iterator[Metric]:
 
 
 Points = Iterable[tuple[Sequence[str], float]]
+
+
+def _if_known(value: float | None) -> Points:
+    return [] if value is None else [((), value)]
 
 
 def _filled(family: Family, labels: Sequence[str], points: Points) -> Metric:

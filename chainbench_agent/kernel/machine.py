@@ -29,6 +29,7 @@ from chainbench_agent.kernel.user_stacks import UserStacks
 from chainbench_agent.kernel.wanted import idle_modules, wanted_hooks
 from chainbench_agent.loading.fuse import followed_calls
 from chainbench_agent.loading.syscall_names import syscalls
+from chainbench_agent.loading.told import Telling
 from chainbench_agent.loading.unit import load_unit
 from chainbench_agent.plan import EVERYTHING, Plan
 from chainbench_agent.spec import Hook, Module, Names
@@ -58,7 +59,7 @@ class Machine:
         cache_dir: Path,
         options: Collection[str] = (),
         *,
-        events: bool = False,
+        events: Telling | None = None,
     ) -> None:
         """Compile, load and try to attach.  Raises SetupError, saying what is missing, if that cannot be done."""
         self._hooks = {hook.name: hook for hook in hooks}

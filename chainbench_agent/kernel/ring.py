@@ -40,7 +40,8 @@ class Ring:
 
     def dropped(self) -> dict[str, int]:
         """Events that were not told since the unit was loaded, by cause."""
-        raw = libbpf.lookup_all_cpus(self._maps["cb_telling"].fd, _TELLING.size)
+        fd = self._maps["cb_telling"].fd
+        raw = b"".join(libbpf.lookup_all_cpus(fd, _TELLING.size, kind) for kind in range(len(self._kinds) or 1))
         _, _, *sums = map(sum, zip(*_TELLING.iter_unpack(raw), strict=True))
         return dict(zip(CAUSES, sums, strict=True))
 

@@ -111,7 +111,7 @@ def fuse(
     placed = {hook.name: hook for hook in hooks}
     headers = dict.fromkeys(("process.h", "target.h", "call_kinds.h", *(STATE_MACHINES[name] for name in machines)))
     parts = [
-        _defines(has_field, {"COUNTERS": 0, "TASKS": TASK_RECORDS} | dict(host)),
+        _defines(has_field, {"COUNTERS": 0, "TASKS": TASK_RECORDS, "SLOW_IO_NS": 0} | dict(host)),
         *map(_read, ("common.h", "compat.h")),
         _process(modules),
         *map(_read, headers),

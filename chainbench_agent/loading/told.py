@@ -12,10 +12,22 @@ PAGES = 64
 """Of the ring buffer: some 4,000 records; a power of two, as the kernel wants it."""
 
 PER_SECOND = 100
-"""Events that each CPU may tell in a second; further ones are counted."""
+"""Events of a kind that each CPU may tell in a second; further ones are counted."""
 
 _RECORD = struct.Struct("=QQIIII16s")  # struct cb_told
 _SILENT = ("cb_tell(ev, kind, tgid, value)", "cb_tell_current(ev, kind, value)")
+
+
+@dataclass(frozen=True, slots=True)
+class Telling:
+    """That events are told, and from where on it is one.  `slow_io_ns`: of requests and fsyncs; 0 is each of them."""
+
+    slow_io_ns: int = 100_000_000
+
+    @property
+    def defines(self) -> dict[str, int]:
+        """What the C text is to know of it, as CB_<key>."""
+        return {"EVENTS": 1, "SLOW_IO_NS": self.slow_io_ns}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,12 +48,12 @@ def kinds(modules: Iterable[Module]) -> tuple[tuple[Module, Event], ...]:
 
 def text(modules: Iterable[Module], events_h: str) -> str:
     """With `events_h` empty, handlers tell nothing, and cost nothing."""
-    named = [(f"{module.name}_EVENT_{event.name}".upper(), event) for module, event in kinds(modules)]
-    lines = [f"#define {name} {number}" for number, (name, _) in enumerate(named)]
-    lines += [f"#define {name}_NS {event.at_least_ns}ULL" for name, event in named if event.at_least_ns]
+    named = [f"{module.name}_EVENT_{event.name}".upper() for module, event in kinds(modules)]
+    lines = [f"#define {name} {number}" for number, name in enumerate(named)]
     if not events_h:
         return "\n".join([*lines, *(f"#define {call} ((void)(value))" for call in _SILENT), ""])
-    return "\n".join([*lines, f"#define CB_TOLD_PAGES {PAGES}", f"#define CB_TOLD_PER_SECOND {PER_SECOND}", events_h])
+    sizes = {"PAGES": PAGES, "PER_SECOND": PER_SECOND, "KINDS": max(1, len(named))}
+    return "\n".join([*lines, *(f"#define CB_TOLD_{name} {size}" for name, size in sizes.items()), events_h])
 
 
 def decode(record: bytes, known: tuple[tuple[Module, Event], ...]) -> Told:

@@ -23,6 +23,7 @@ from chainbench_agent.loading.hardware import available
 from chainbench_agent.loading.interrupts import preempt_count
 from chainbench_agent.loading.loader import Loaded, Wanted, load
 from chainbench_agent.loading.sources import eligible, wanted
+from chainbench_agent.loading.told import Telling
 from chainbench_agent.spec import Hook, Module, Source
 
 PID_MAX = Path("/proc/sys/kernel/pid_max")
@@ -68,18 +69,18 @@ def load_unit(
     cache_dir: Path,
     options: Collection[str] = (),
     *,
-    events: bool = False,
+    events: Telling | None = None,
 ) -> LoadedUnit:
     """Compile and load `modules` with those `options`; one that does not compile is left out with clang's reason.
 
-    `events`: with what tells them (probes/events.h).
+    `events`: with what tells these (probes/events.h).
 
     Raises SetupError when nothing can be loaded: no BTF, no BCC, no privileges, a wrong layout.
     """
     modules, hooks = tuple(modules), tuple(hooks)
 
     def attempt(chosen: tuple[Module, ...]) -> LoadedUnit:
-        ready = apart(lambda: _prepare(chosen, hooks, cache_dir, options, events=events))
+        ready = apart(lambda: _prepare(chosen, hooks, cache_dir, options, events))
         if ready.tree.parent != cache_dir:  # a temporary one
             atexit.register(shutil.rmtree, ready.tree, ignore_errors=True)
         loaded = load(compiled(ready.text), ready.wanted)
@@ -97,7 +98,11 @@ def load_unit(
 
 
 def _prepare(
-    modules: tuple[Module, ...], hooks: tuple[Hook, ...], cache_dir: Path, options: Collection[str], *, events: bool
+    modules: tuple[Module, ...],
+    hooks: tuple[Hook, ...],
+    cache_dir: Path,
+    options: Collection[str],
+    events: Telling | None,
 ) -> _Prepared:
     """Parses the BTF, which takes 20 MB: to be done apart."""
     btf = Btf.load()
@@ -106,7 +111,7 @@ def _prepare(
     absent = {name: reason for name, (sources, reason) in fitting.items() if reason and not sources}
     host = {"COUNTERS": available(), "TASKS": min(TASK_RECORDS, _power_of_two(int(PID_MAX.read_text())))}
     if events:
-        host["EVENTS"] = 1
+        host |= events.defines
     if (distance := preempt_count(btf)) is not None:
         host["PREEMPT_COUNT"] = distance
     unit = fuse(modules, hooks, lambda hook: fitting[hook.name][0], lambda field_: _has(btf, field_), host)

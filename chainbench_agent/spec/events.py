@@ -10,10 +10,8 @@ class Event:
     """Something rare and notable; its handler calls cb_tell (probes/events.h) with MODULE_EVENT_NAME.
 
     `value`: what the number is that comes with it, with its unit; empty: there is none.
-    `at_least_ns`: it is told from that on; MODULE_EVENT_NAME_NS in C.
     """
 
     name: str
     help: str
     value: str = ""
-    at_least_ns: int = 0

@@ -83,6 +83,7 @@ class StoreStatus:
     """`off`: nothing is to be kept; `down`: it cannot be, and `reason` says why and what would help.
 
     `moved_aside`: where the database lies that was found corrupt, since a new one was begun.
+    `runs`: how many that ended it had when one last ended or was deleted.  `bytes`: of SQLite's files.
     """
 
     kind: Literal["none", "sqlite", "postgresql"]
@@ -90,6 +91,8 @@ class StoreStatus:
     location: str = ""
     reason: str = ""
     moved_aside: str = ""
+    runs: int | None = None
+    bytes: int | None = None
 
 
 class Store(Protocol):

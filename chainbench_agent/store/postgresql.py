@@ -75,6 +75,10 @@ class Postgresql:
     def move_aside(self) -> Path:
         raise StoreError(f"{self.location} is a server's")
 
+    def size(self) -> int | None:
+        """The server's to tell, and others' runs are in it."""
+        return None
+
     def close(self) -> None:
         """Nothing is held beside the engine."""
 

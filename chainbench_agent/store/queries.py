@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Delete, Executable, Insert, Row, Select, delete, select
+from sqlalchemy import ColumnElement, Delete, Executable, Insert, Row, Select, delete, func, select
 
 from chainbench_agent.evidence.model import Labels
 from chainbench_agent.store.base import Query, Retention, StoredRun, Summary
@@ -66,6 +66,11 @@ def beyond(retention: Retention, mine: Iterable[ColumnElement[bool]], now: datet
         oldest = now.astimezone(UTC) - timedelta(days=retention.days)
         statements.append(delete(RUNS).where(RUNS.c.started_at < oldest, *ended))
     return statements
+
+
+def how_many(mine: Iterable[ColumnElement[bool]]) -> Select[Any]:
+    """Of those that ended; an index has all that this looks at."""
+    return select(func.count()).select_from(RUNS).where(RUNS.c.result != "running", *mine)
 
 
 def loads(text: str) -> Any:

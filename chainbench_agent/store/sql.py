@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, Literal, Protocol, TypeVar
 
 from pydantic import ValidationError
-from sqlalchemy import ColumnElement, Connection, Engine, delete, select, update
+from sqlalchemy import ColumnElement, Connection, Delete, Engine, delete, select, update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from chainbench_agent.errors import StoreError
 from chainbench_agent.evidence.model import Evidence
 from chainbench_agent.store.base import Query, Retention, StoredRun, StoreStatus, Summary
-from chainbench_agent.store.queries import MakeInsert, beyond, newest, page, summary, upsert
+from chainbench_agent.store.queries import MakeInsert, beyond, how_many, newest, page, summary, upsert
 from chainbench_agent.store.schema import RUNS, migrate
 
 OPEN_PATIENCE_S = 3.0
@@ -59,6 +59,9 @@ class Database(Protocol):
 
     def move_aside(self) -> Path: ...
 
+    def size(self) -> int | None:
+        """In bytes, with what is not yet in its place; None where that is not this machine's to tell."""
+
     def close(self) -> None: ...
 
 
@@ -83,6 +86,7 @@ class SqlStore:
         self._engine: Engine | None = None
         self._reasons: dict[str, str] = {}
         self._moved_aside = ""
+        self._ended: int | None = None  # how many runs that ended are kept
 
     def open(self) -> None:
         """Try to; a failure is logged and in the status, and each call tries again."""
@@ -109,11 +113,12 @@ class SqlStore:
         return StoredRun(summary(row), row.environment, row.evidence) if row else None
 
     def delete(self, run_id: str) -> bool:
-        return self._do(lambda c: c.execute(delete(RUNS).where(RUNS.c.id == run_id)).rowcount > 0, "durable")
+        statements = [delete(RUNS).where(RUNS.c.id == run_id)]
+        return self._do(lambda c: self._delete(c, statements), "durable") > 0
 
     def prune(self) -> int:
         statements = beyond(self._retention, self._mine(), datetime.now(UTC))
-        return self._do(lambda c: sum(c.execute(statement).rowcount for statement in statements), "lazy")
+        return self._do(lambda c: self._delete(c, statements), "lazy")
 
     def newest_of_each(self, most: int) -> list[Evidence]:
         found = [self._evidence(run_id) for run_id in reversed(self._do(lambda c: self._newest_ids(c, most)))]
@@ -122,9 +127,8 @@ class SqlStore:
     def status(self) -> StoreStatus:
         reason = "; ".join(dict.fromkeys(self._reasons.copy().values()))
         state: Literal["up", "down"] = "down" if reason else "up"
-        return StoreStatus(
-            self._database.kind, state, self._database.location, reason=reason, moved_aside=self._moved_aside
-        )
+        size, aside = self._database.size(), self._moved_aside
+        return StoreStatus(self._database.kind, state, self._database.location, reason, aside, self._ended, size)
 
     def close(self) -> None:
         with self._turn:
@@ -138,6 +142,14 @@ class SqlStore:
     def _mine(self) -> list[ColumnElement[bool]]:
         """What limits a statement to this agent's own runs, where there are others'."""
         return [RUNS.c.machine == self._machine] if self._database.shared else []
+
+    def _delete(self, connection: Connection, statements: Iterable[Delete]) -> int:
+        deleted = sum(connection.execute(statement).rowcount for statement in statements)
+        self._count(connection)
+        return deleted
+
+    def _count(self, connection: Connection) -> None:
+        self._ended = connection.execute(how_many(self._mine())).scalar_one()
 
     def _newest_ids(self, connection: Connection, most: int) -> list[str]:
         ids: dict[tuple[str, ...], str] = {}
@@ -198,6 +210,7 @@ class SqlStore:
                     with _transaction(engine, "migration") as connection, connection.begin():
                         migrate(connection)
                         recovered = [self._end(connection, row.id) for row in connection.execute(self._running())]
+                        self._count(connection)
                 except BaseException:
                     engine.dispose()
                     raise

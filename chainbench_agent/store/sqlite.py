@@ -97,6 +97,14 @@ class Sqlite:
                 Path(f"{self.path}{suffix}").rename(f"{moved}{suffix}")
         return moved
 
+    def size(self) -> int | None:
+        files = (self.path, Path(f"{self.path}-wal"))
+        sizes = []
+        for file in files:
+            with suppress(OSError):
+                sizes.append(file.stat().st_size)
+        return sum(sizes) if sizes else None
+
     def close(self) -> None:
         if self._lock is not None:
             os.close(self._lock)

@@ -63,13 +63,18 @@ class Hook(BaseModel):
 
 
 class Store(BaseModel):
-    """Where runs are kept.  `moved_aside`: where a corrupt database lies, since a new one was begun."""
+    """Where runs are kept.  `moved_aside`: where a corrupt database lies, since a new one was begun.
+
+    `runs`: how many that ended, as of the last one.  `bytes`: of SQLite's files.
+    """
 
     kind: Literal["none", "sqlite", "postgresql"]
     state: Literal["up", "down", "off"]
     location: str = ""
     reason: str = ""
     moved_aside: str = ""
+    runs: int | None = None
+    bytes: int | None = None
 
 
 class AgentItself(BaseModel):

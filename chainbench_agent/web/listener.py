@@ -96,14 +96,28 @@ def _unix(path: Path, group: int | None) -> socket.socket:
         finally:
             os.umask(before)
         if group is not None:
-            os.chown(path, -1, group)
-            path.chmod(0o660)
+            _give_to(group, path)
         listener.listen(BACKLOG)
+    except InputError:
+        listener.close()
+        raise
     except OSError as error:
         listener.close()
         reason = f"cannot listen on {UNIX}{path}: {error.strerror or error}; choose another path"
         raise InputError("host", reason) from None
     return listener
+
+
+def _give_to(group: int, path: Path) -> None:
+    """Let the group use the socket.  A service that runs with that group need not ask, and may not."""
+    if path.stat().st_gid != group:
+        try:
+            os.chown(path, -1, group)
+        except PermissionError:
+            path.unlink()
+            remedy = "run it with that group (systemctl edit chainbench-agent: Group=)"
+            raise InputError("socket_group", f"the agent may not give its socket to group {group}; {remedy}") from None
+    path.chmod(0o660)
 
 
 def _answers(path: Path) -> bool:

@@ -57,9 +57,9 @@ def backend_json(collector: CollectorStatus) -> dict[str, Any]:
     }
 
 
-def store_json(store: StoreStatus) -> dict[str, str]:
+def store_json(store: StoreStatus) -> dict[str, str | int]:
     """Where runs are kept; `down` with the reason, and where a corrupt database was moved to."""
-    return {name: value for name, value in asdict(store).items() if value}
+    return {name: value for name, value in asdict(store).items() if value not in ("", None)}
 
 
 def _module(module: ModuleStatus) -> dict[str, Any]:

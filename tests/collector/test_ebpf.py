@@ -7,6 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from chainbench_agent import collector as collectors
 from chainbench_agent.collector import ebpf
 from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.errors import InputError
@@ -15,7 +16,9 @@ from chainbench_agent.evidence.model import Run, Target
 from chainbench_agent.evidence.sample import ProgramRun, Sample
 from chainbench_agent.kernel.target import KernelTarget, Kind
 from chainbench_agent.loading.entries import Program
+from chainbench_agent.loading.told import Telling
 from chainbench_agent.plan import EVERYTHING, Plan
+from chainbench_agent.settings import load_settings
 from chainbench_agent.spec import Counter, Derived, Hook, Module, Names, raw_tracepoint
 
 RUN = Run(id="1", machine="host", started_at=datetime(2026, 1, 1, tzinfo=UTC), duration_ms=1, ended_by="stop")
@@ -545,9 +548,27 @@ def test_a_figure_of_processes_that_cannot_be_measured(opened):
     assert found["unavailable"] == {"wait_ms": "no such tracepoint"}
 
 
-@pytest.mark.parametrize(("events", "ring"), [(False, None), (True, "a ring")])
+@pytest.mark.parametrize(("events", "ring"), [(None, None), (Telling(), "a ring")])
 def test_events_where_they_were_asked_for(monkeypatch, tmp_path, events, ring):
     """The machine is told, and the collector says where they come."""
     monkeypatch.setattr("chainbench_agent.collector.ebpf.Machine", FakeMachine())
 
     assert EbpfCollector([EXEC], HOOKS, tmp_path, events=events).ring == ring
+
+
+@pytest.mark.parametrize(
+    ("settings", "telling"),
+    [
+        ({"slow_io_ms": "7"}, None),
+        ({"events": True}, Telling(100_000_000)),
+        ({"events": True, "slow_io_ms": "7"}, Telling(7_000_000)),
+    ],
+)
+def test_what_the_settings_say_of_events(monkeypatch, settings, telling):
+    """Whether they are told, and from where on a request is slow."""
+    asked = []
+    monkeypatch.setattr(collectors, "needed_checks", list)
+    monkeypatch.setattr(collectors, "EbpfCollector", lambda *_, events: asked.append(events))
+    collectors.open_collector(load_settings(**settings))
+
+    assert asked == [telling]

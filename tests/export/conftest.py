@@ -9,6 +9,7 @@ from chainbench_agent.collector.base import ModuleStatus
 from chainbench_agent.evidence.model import Evidence, Labels, Run, Target
 from chainbench_agent.evidence.totals import Totals
 from chainbench_agent.spec import Counter, Derived, Distribution, Module, Table
+from chainbench_agent.store.base import StoreStatus
 
 LABELS = {"scenario": "baseline", "impl": "python", "variant": "numpy", "commit": "abc123", "dataset": "d1"}
 
@@ -96,6 +97,7 @@ STATUS = SimpleNamespace(
         ),
         loss_causes=("keys_full", "returns_missed"),
     ),
+    store=StoreStatus("sqlite", "up", runs=53, bytes=1009),
 )
 
 

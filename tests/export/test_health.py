@@ -14,6 +14,7 @@ from chainbench_agent.evidence.model import Cost, Loss, ProgramCost
 from chainbench_agent.evidence.totals import Program, Totals
 from chainbench_agent.export.health import HEALTH, LONGEST_REASON, AgentRegistry
 from chainbench_agent.export.prometheus import Exporter
+from chainbench_agent.store.base import NoStore, StoreStatus
 
 SWITCH = Program("sched_switch", "raw_tracepoint:sched_switch")
 DETAILS = {"kernel": "6.1.0", "bcc": "0.26.0", "headers": "/var/cache"}
@@ -69,7 +70,7 @@ def test_each_module_says_whether_it_is_up(scrape, make_view):
 def test_why_it_makes_numbers_up(scrape, make_view):
     collector = SimpleNamespace(backend="mock", reason="no BTF" + "!" * 999, modules=(), loss_causes=())
 
-    found = scrape(make_view(status=SimpleNamespace(phase="idle", collector=collector)))
+    found = scrape(make_view(status=SimpleNamespace(phase="idle", collector=collector, store=NoStore().status())))
 
     assert found["backend", ("mock", f"no BTF{'!' * 999}"[:LONGEST_REASON])] == 1
     assert not [name for name, _ in found if name == "lost_events_total"]  # nothing was watched
@@ -77,11 +78,28 @@ def test_why_it_makes_numbers_up(scrape, make_view):
 
 @pytest.mark.parametrize(("phase", "active"), [("idle", 0), ("starting", 1), ("running", 1), ("stopping", 1)])
 def test_whether_a_run_is_on(scrape, make_view, phase, active):
-    status = make_view().status()
+    known = make_view().status()
+    status = SimpleNamespace(phase=phase, collector=known.collector, store=known.store)
 
-    assert (
-        scrape(make_view(status=SimpleNamespace(phase=phase, collector=status.collector)))["run_active", ()] == active
-    )
+    assert scrape(make_view(status=status))["run_active", ()] == active
+
+
+def test_how_large_the_store_is(scrape, make_view):
+    found = scrape(make_view())
+
+    assert (found["store_bytes", ()], found["store_runs", ()]) == (1009, 53)
+
+
+@pytest.mark.parametrize("store", [NoStore().status(), StoreStatus("sqlite", "down", reason="the disk is gone")])
+def test_a_store_that_is_not_there_has_no_size(scrape, make_view, store):
+    """Absent, not zero; one that is empty has no runs."""
+    status = SimpleNamespace(phase="idle", collector=make_view().status().collector, store=store)
+    empty = SimpleNamespace(phase="idle", collector=status.collector, store=StoreStatus("postgresql", "up", runs=0))
+
+    assert not [name for name, _ in scrape(make_view(status=status)) if name.startswith("store")]
+    assert [(name, n) for (name, _), n in scrape(make_view(status=empty)).items() if name[:5] == "store"] == [
+        ("store_runs", 0)
+    ]
 
 
 def test_losses_begin_with_zero(scrape, make_view):

@@ -1,17 +1,28 @@
 """Known workloads against this very kernel: a prime number of things happens, and the evidence must say so."""
 
+import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
 from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.evidence.model import Run, Target
+from chainbench_agent.kernel.target import cgroup2_mount
+from chainbench_agent.loading.told import Telling
 from chainbench_agent.plan import EVERYTHING
 from chainbench_agent.probes import CATALOG, HOOKS
 
+HERE = Path(__file__).parent
+sys.path.append(str(HERE))  # the tests here import the files beside them
+
+from disks import MIB, Disk, sh  # noqa: E402 - found only now
+from said import Said  # noqa: E402
+
 RUN = Run(id="test", machine="test", started_at=datetime(2026, 1, 1, tzinfo=UTC), duration_ms=0, ended_by="stop")
+CGROUPS = Path("/sys/fs/cgroup")
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +37,14 @@ def collector(cache_dir):
     collector = EbpfCollector(CATALOG, HOOKS, cache_dir, options)
     yield collector
     collector.close()
+
+
+@pytest.fixture(scope="session")
+def telling(cache_dir):
+    """All modules and locks:order, with what tells events."""
+    telling = EbpfCollector(CATALOG, HOOKS, cache_dir, ["locks:order"], events=Telling())
+    yield telling
+    telling.close()
 
 
 @pytest.fixture
@@ -92,6 +111,12 @@ def targeted(collector):
 
 
 @pytest.fixture
+def said(telling, targeted):
+    """`said(code)` → the evidence, and what was told, of a target that did this."""
+    return lambda code, setup="": Said(telling, targeted(code, setup))
+
+
+@pytest.fixture
 def noise():
     """Unrelated load on the machine: system calls, switches, processes, disk."""
     code = (
@@ -116,3 +141,68 @@ def python():
         subprocess.run([sys.executable, "-c", code], check=True)
 
     return run
+
+
+@pytest.fixture
+def limited():
+    """A CPU cgroup with a fifth of a CPU."""
+    if (CGROUPS / "cpu").is_dir():
+        group = CGROUPS / "cpu/chainbench-test"
+        group.mkdir()
+        (group / "cpu.cfs_period_us").write_text("50000")
+        (group / "cpu.cfs_quota_us").write_text("10000")
+    else:
+        if "cpu" not in (CGROUPS / "cgroup.subtree_control").read_text().split():
+            (CGROUPS / "cgroup.subtree_control").write_text("+cpu")
+        group = CGROUPS / "chainbench-test"
+        group.mkdir()
+        (group / "cpu.max").write_text("10000 50000")
+    yield group
+    group.rmdir()
+
+
+@pytest.fixture
+def small_group():
+    """The code with which a process joins a memory cgroup that has a limit of 24 MiB."""
+    v1 = CGROUPS / "memory"
+    group = (v1 if v1.is_dir() else cgroup2_mount()) / "chainbench-test-memory"
+    group.mkdir()
+    (group / ("memory.limit_in_bytes" if v1.is_dir() else "memory.max")).write_text(str(24 << 20))
+    yield f"open('{group}/cgroup.procs', 'w').write(str(os.getpid()))\n"
+    group.rmdir()
+
+
+@pytest.fixture
+def stuck(tmp_path):
+    """A disk whose file is in a file system that can be frozen: `freeze()`, and `thaw()`."""
+    below = Disk(tmp_path / "below", 64 * MIB)
+    mounted = tmp_path / "mounted"
+    mounted.mkdir()
+    sh("mke2fs", "-q", "-t", "ext4", below.path)
+    sh("mount", below.path, str(mounted))
+    disk = Disk(mounted / "disk", 8 * MIB)
+    sh("sync", "-f", str(mounted))
+    disk.freeze = lambda: sh("fsfreeze", "--freeze", str(mounted))
+    disk.thaw = lambda: subprocess.run(["fsfreeze", "--unfreeze", str(mounted)], check=False, capture_output=True)
+    yield disk
+    disk.thaw()
+    disk.close()
+    sh("umount", str(mounted))
+    below.close()
+
+
+@pytest.fixture(scope="module")
+def lock_order(tmp_path_factory):
+    """`lock_order(*options)` → lock_order.c as a program, whose stack can be walked: its frames have pointers."""
+    compiler = shutil.which("cc")
+    assert compiler, "There is no C compiler: as root, `apt-get install gcc`."
+    directory = tmp_path_factory.mktemp("program")
+
+    def built(*options):
+        program = directory / "-".join(("lock_order-cc", *options))
+        if not program.exists():
+            flags = ("-O1", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-pthread")
+            subprocess.run([compiler, *flags, *options, HERE / "lock_order.c", "-o", program], check=True)
+        return program
+
+    return built

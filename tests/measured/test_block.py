@@ -1,51 +1,13 @@
 """Block requests of a target, on a disk of its own: by operation and device they are what the disk itself counted."""
 
-import subprocess
 import time
-from pathlib import Path
 
 import pytest
+from disks import MIB, Disk
 
 pytestmark = pytest.mark.bpf
 
-MIB = 1 << 20
 SECTOR = 512
-
-
-def sh(*command):
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
-
-
-class Disk:
-    """A loop device.  What it does shows on the disk below it too, as the work of a kernel thread."""
-
-    def __init__(self, file, size=32 * MIB):
-        with file.open("wb") as image:
-            image.write(bytes(size))
-        self.path = sh("losetup", "--find", "--show", str(file))
-        self.name = Path(self.path).name
-        self.sysfs = Path("/sys/block", self.name)
-
-    def stat(self):
-        """The kernel's own: Documentation/block/stat.rst."""
-        fields = list(map(int, (self.sysfs / "stat").read_text().split()))
-        names = {"reads": 0, "read_sectors": 2, "writes": 4, "write_sectors": 6, "discards": 11, "discard_sectors": 13}
-        return {name: fields[i] for name, i in names.items()} | {"flushes": fields[15]}
-
-    def in_flight(self):
-        return sum(map(int, (self.sysfs / "inflight").read_text().split()))
-
-    def use(self, scheduler):
-        """False where this kernel does not offer it."""
-        subprocess.run(["modprobe", "-q", scheduler], check=False)
-        offered = (self.sysfs / "queue/scheduler").read_text().replace("[", "").replace("]", "").split()
-        if scheduler in offered:
-            (self.sysfs / "queue/scheduler").write_text(scheduler)
-        return scheduler in offered
-
-    def close(self):
-        self.use("none")
-        sh("losetup", "--detach", self.path)
 
 
 @pytest.fixture
@@ -201,25 +163,6 @@ def test_depth_of_one_at_a_time(collector, targeted, disk):
     assert queue["max"] == 1
     assert queue["mean"] * run_us == pytest.approx(device["count"] * device["mean_us"], abs=2)
     assert evidence["io"]["scope"] == {"queue_depth": "machine"}
-
-
-@pytest.fixture
-def stuck(tmp_path):
-    """A disk whose file is in a file system that can be frozen: `freeze()`, and `thaw()`."""
-    below = Disk(tmp_path / "below", 64 * MIB)
-    mounted = tmp_path / "mounted"
-    mounted.mkdir()
-    sh("mke2fs", "-q", "-t", "ext4", below.path)
-    sh("mount", below.path, str(mounted))
-    disk = Disk(mounted / "disk", 8 * MIB)
-    sh("sync", "-f", str(mounted))
-    disk.freeze = lambda: sh("fsfreeze", "--freeze", str(mounted))
-    disk.thaw = lambda: subprocess.run(["fsfreeze", "--unfreeze", str(mounted)], check=False, capture_output=True)
-    yield disk
-    disk.thaw()
-    disk.close()
-    sh("umount", str(mounted))
-    below.close()
 
 
 def test_depth_of_five_at_once(collector, targeted, stuck):

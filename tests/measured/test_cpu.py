@@ -11,8 +11,6 @@ import pytest
 
 pytestmark = pytest.mark.bpf
 
-V1 = Path("/sys/fs/cgroup/cpu")
-
 
 def test_all_time_of_all_cpus_is_accounted_for(measure, python):
     """On a CPU or idle: together that is the length of the run, on every CPU."""
@@ -72,25 +70,6 @@ def test_softirqs_and_interrupts(measure, python):
     parts = sum(cpu["device_interrupts"].values()) + sum(cpu["vector_interrupts"].values())
     assert cpu["interrupts"] == parts > 0
     assert cpu["vector_interrupts"]["local_timer"] > 0
-
-
-@pytest.fixture
-def limited():
-    """A cgroup with a fifth of a CPU."""
-    if V1.is_dir():
-        group = V1 / "chainbench-test"
-        group.mkdir()
-        (group / "cpu.cfs_period_us").write_text("50000")
-        (group / "cpu.cfs_quota_us").write_text("10000")
-    else:
-        root = Path("/sys/fs/cgroup")
-        if "cpu" not in (root / "cgroup.subtree_control").read_text().split():
-            (root / "cgroup.subtree_control").write_text("+cpu")
-        group = root / "chainbench-test"
-        group.mkdir()
-        (group / "cpu.max").write_text("10000 50000")
-    yield group
-    group.rmdir()
 
 
 def throttled(group):

@@ -1,9 +1,16 @@
-"""What this kernel tells as it happens: each program that a target starts, and exactly how many were held back."""
+"""What this kernel tells as it happens: each program that a target starts, and exactly how many were held back.
 
+Of the other kinds of events: test_event_kinds.py.
+"""
+
+import json
 import subprocess
 import time
 
 import pytest
+import requests
+from daemon import LABELS, LONG_S
+from said import heard
 
 from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.evidence.model import Target
@@ -12,20 +19,14 @@ from chainbench_agent.probes import CATALOG, HOOKS
 
 pytestmark = pytest.mark.bpf
 
-
-@pytest.fixture(scope="module")
-def telling(cache_dir):
-    """All modules, with what tells."""
-    collector = EbpfCollector(CATALOG, HOOKS, cache_dir, events=True)
-    yield collector
-    collector.close()
+ORDER = "locks:order"
+OPEN = "from chainbench_agent.collector import open_collector\n    return open_collector(settings)"
 
 
-def heard(collector):
-    events = []
-    while found := collector.ring.poll(200):
-        events += found
-    return events
+@pytest.fixture
+def collector(telling):
+    """The one that tells, for all that measures."""
+    return telling
 
 
 def shell(collector, script, *, listens=True):
@@ -41,42 +42,76 @@ def shell(collector, script, *, listens=True):
     return process.pid, heard(collector)
 
 
-def test_every_program_is_told(telling, run):
+def test_every_program_is_told(collector, run):
     """53 of them, in order, with when, who and what; and no other process's."""
-    before, dropped = time.monotonic_ns(), telling.ring.dropped()
-    _, events = shell(telling, "for i in $(seq 53); do /bin/true; sleep 0.02; done")
+    before, dropped = time.monotonic_ns(), collector.ring.dropped()
+    _, events = shell(collector, "for i in $(seq 53); do /bin/true; sleep 0.02; done")
     execs = [event for event in events if event.name == "exec.exec" and event.command == "true"]
 
-    assert telling.evidence(run).as_json()["exec"]["exec_count"] == 53 * 2 + 1
-    assert telling.ring.dropped() == dropped
+    assert collector.evidence(run).as_json()["exec"]["exec_count"] == 53 * 2 + 1
+    assert collector.ring.dropped() == dropped
     assert len(execs) == len({event.pid for event in execs}) == 53
     assert [event.at_ns for event in events] == sorted(event.at_ns for event in events)
     assert all(before < event.at_ns < time.monotonic_ns() for event in execs)
     assert all(event.details == {"pid_before": event.pid} for event in execs)
 
 
-def test_what_is_held_back_is_counted(telling, run):
+def test_what_is_held_back_is_counted(collector, run):
     """Faster than is told: those that were told and those that were not are all there were, exactly."""
-    before = telling.ring.dropped()
-    _, events = shell(telling, "for i in $(seq 1009); do /bin/true; done")
+    before = collector.ring.dropped()
+    _, events = shell(collector, "for i in $(seq 1009); do /bin/true; done")
     execs = [event for event in events if event.name == "exec.exec"]
-    dropped = {cause: count - before[cause] for cause, count in telling.ring.dropped().items()}
+    dropped = {cause: count - before[cause] for cause, count in collector.ring.dropped().items()}
 
-    assert len(execs) + sum(dropped.values()) == telling.evidence(run).as_json()["exec"]["exec_count"] == 1010
+    assert len(execs) + sum(dropped.values()) == collector.evidence(run).as_json()["exec"]["exec_count"] == 1010
     assert dropped["without_room"] == 0
     assert len(execs) >= told.PER_SECOND
 
 
-def test_nothing_is_told_to_nobody(telling, run):
+def test_nothing_is_told_to_nobody(collector, run):
     """Handlers count as ever."""
-    before = telling.ring.dropped()
-    _, events = shell(telling, "for i in $(seq 53); do /bin/true; done", listens=False)
+    before = collector.ring.dropped()
+    _, events = shell(collector, "for i in $(seq 53); do /bin/true; done", listens=False)
 
     assert events == []
-    assert telling.ring.dropped() == before
-    assert telling.evidence(run).as_json()["exec"]["exec_count"] == 54
+    assert collector.ring.dropped() == before
+    assert collector.evidence(run).as_json()["exec"]["exec_count"] == 54
 
 
-def test_without_events_nothing_of_them_is_loaded(collector):
-    assert collector.ring is None
-    assert not {"cb_told", "cb_telling", "cb_listening"} & collector._machine._maps.keys()
+def test_without_events_nothing_of_them_is_loaded(cache_dir):
+    modules = [module for module in CATALOG if module.name == "exec"]
+    collector = EbpfCollector(modules, HOOKS, cache_dir)
+    found = collector.ring, {"cb_told", "cb_telling", "cb_listening"} & collector._machine._maps.keys()
+    collector.close()
+
+    assert found == (None, set())
+
+
+def test_a_whole_agent(daemon, lock_order):
+    """By GET /events: a lock-order violation, and of 1,011 programs each was told or announced as dropped."""
+    settings = {"backend": "ebpf", "events": True, "probes": f"exec,locks,{ORDER}"}
+    agent = daemon(OPEN, **settings)
+    script = f"read go; {lock_order()} ab ba </dev/null; for i in $(seq 1009); do /bin/true; done"
+    events = []
+
+    def all_are_accounted_for():
+        dropped = sum(event["count"] for event in events if event["name"] == "dropped")
+        return len([event for event in events if event["name"] == "exec.exec"]) + dropped == 1011
+
+    with (
+        requests.get(f"{agent.url}/events", stream=True, timeout=LONG_S) as stream,
+        subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as shell,
+    ):
+        run_id = agent.post("/start", **LABELS, pid=shell.pid, probes=["exec", "locks", ORDER]).json()["run_id"]
+        shell.communicate(b"\n")
+        evidence = agent.post("/stop").json()
+        for line in stream.iter_lines():
+            if line.startswith(b"data: "):
+                events.append(json.loads(line.removeprefix(b"data: ")))
+            if all_are_accounted_for():
+                break
+
+    assert evidence["exec"]["exec_count"] == 1011
+    assert evidence["locks"]["lock_order_violations"] == 1
+    (violation,) = [event for event in events if event["name"] == "locks.order_violation"]
+    assert (violation["run_id"], violation["command"]) == (run_id, "lock_order-cc")

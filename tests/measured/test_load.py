@@ -3,7 +3,9 @@
 import re
 import subprocess
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -13,6 +15,7 @@ pytestmark = pytest.mark.bpf
 OPEN = "from chainbench_agent.collector import open_collector\n    return open_collector(settings)"
 LABELS = {"scenario": "s", "impl": "i", "variant": "v", "commit": "c", "dataset": "d"}
 CALLS, PROGRAMS, SCRAPES = 53 * 1009, 53, 1009
+RATE, RATE_S, SCRAPERS = 200, 3, 4
 WORKLOAD = """
 import os, subprocess, sys
 print(flush=True); sys.stdin.readline()
@@ -59,6 +62,48 @@ def test_1009_scrapes_beside_a_run_lose_nothing(agent):
     assert evidence["syscall_counts"]["getppid"] == CALLS
     assert evidence["exec"]["exec_count"] == PROGRAMS
     assert not evidence["loss"]["causes"].keys() & FULL
+
+
+def scrape_at(address, number):
+    """One of SCRAPERS, each with a connection that it keeps, as Prometheus does: (status, body) of its share.
+
+    The n-th of all is due n / RATE seconds after the first; who is late makes up for it, so none is left out.
+    """
+    connection = HTTPConnection(*address, timeout=60)
+    answers, begun = [], time.monotonic()
+    for turn in range(number, RATE * RATE_S, SCRAPERS):
+        time.sleep(max(0.0, begun + turn / RATE - time.monotonic()))
+        connection.request("GET", "/metrics")
+        answer = connection.getresponse()
+        answers.append((answer.status, answer.read()))
+    connection.close()
+    return answers
+
+
+def test_200_scrapes_a_second_beside_a_run_lose_nothing(agent, record_property):
+    """For three seconds, or as long as this machine takes for as many, with the workload in it: each is answered."""
+    with subprocess.Popen([sys.executable, "-c", WORKLOAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as workload:
+        workload.stdout.readline()
+        assert agent.post("/start", **LABELS, pid=workload.pid).status_code == 200
+        agent.get("/metrics")
+        with ThreadPoolExecutor(SCRAPERS) as scraping:
+            begun = time.monotonic()
+            scrapes = [scraping.submit(scrape_at, agent.address, number) for number in range(SCRAPERS)]
+            workload.stdin.write(b"\n")
+            workload.stdin.flush()
+            answers = [answer for scrape in scrapes for answer in scrape.result()]
+            achieved = f"{len(answers) / (time.monotonic() - begun):.0f} scrapes a second"
+            workload.stdout.readline()
+        evidence = agent.post("/stop").json()
+        workload.communicate(b"\n")
+
+    record_property("achieved", achieved)
+    assert len(answers) == RATE * RATE_S, achieved
+    assert {status for status, _ in answers} == {200}, achieved
+    assert all(b"chainbench_exec_count_total{" in body for _, body in answers), achieved
+    assert evidence["syscall_counts"]["getppid"] == CALLS, achieved
+    assert evidence["exec"]["exec_count"] == PROGRAMS, achieved
+    assert not evidence["loss"]["causes"].keys() & FULL, achieved
 
 
 def test_211_runs_leave_nothing_behind(agent):

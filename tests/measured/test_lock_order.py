@@ -13,35 +13,18 @@ from chainbench_agent.probes.lock_order import edges_of, violations
 
 pytestmark = pytest.mark.bpf
 
-SOURCE = Path(__file__).with_name("lock_order.c")
 OPTION = "locks:order"
 PLAN = Plan(("locks", OPTION))
 COMPILER = shutil.which("cc")
 VIOLATIONS = "lock_order_violations"
 
 
-@pytest.fixture(scope="module")
-def build(tmp_path_factory):
-    """`build(*options)` → the program; frames have pointers, without which nobody can walk its stack."""
-    assert COMPILER, "There is no C compiler: as root, `apt-get install gcc`."
-    directory = tmp_path_factory.mktemp("program")
-
-    def built(*options, compiler=COMPILER):
-        program = directory / "-".join(("lock_order", Path(compiler).name, *options))
-        if not program.exists():
-            flags = ("-O1", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls", "-pthread")
-            subprocess.run([compiler, *flags, *options, SOURCE, "-o", program], check=True)
-        return program
-
-    return built
-
-
 @pytest.fixture
-def locks(collector, build, run):
+def locks(collector, lock_order, run):
     """`locks(*orders)` → the evidence of a run in which the program does these, and that of all of it."""
 
     def measured(*orders, program=None, target=None, loss=0):
-        command = [program or build(), *orders]
+        command = [program or lock_order(), *orders]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             process.stdout.readline()
             collector.start(target or Target(kind="pid", pid=process.pid), None, PLAN)
@@ -107,9 +90,9 @@ def test_a_deadlock(locks):
     assert locks("deadlock")[VIOLATIONS] == 1
 
 
-def test_others_are_not_the_target(locks, build):
+def test_others_are_not_the_target(locks, lock_order):
     """A process with two orders, while another one, that sleeps, is the target."""
-    with subprocess.Popen([build(), "ab"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+    with subprocess.Popen([lock_order(), "ab"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
         found = locks("ab", "ba", target=Target(kind="pid", pid=other.pid))
         assert (found[VIOLATIONS], found["pthread_mutex_locks"]) == (0, 0)
@@ -126,9 +109,9 @@ def test_the_whole_machine(locks):
     }
 
 
-def test_a_child_that_began_after_the_run(collector, build, run):
+def test_a_child_that_began_after_the_run(collector, lock_order, run):
     """The probes are in the library, whichever process maps it."""
-    command = [str(build()), "ab", "ba"]
+    command = [str(lock_order()), "ab", "ba"]
     code = f"import subprocess; print(flush=True); input(); subprocess.run({command}, input=b'-', stdout=-3)"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
         parent.stdout.readline()
@@ -144,15 +127,15 @@ def test_a_child_that_began_after_the_run(collector, build, run):
         assert functions(edge["stack"])[:2] == ["take", "in_order"]
 
 
-def test_a_static_program(locks, build):
+def test_a_static_program(locks, lock_order):
     """Its C library is in itself."""
-    found = locks("ab", "ba", program=build("-static"))
+    found = locks("ab", "ba", program=lock_order("-static"))
 
     assert found[VIOLATIONS] == 1
     assert found["sources"][VIOLATIONS].startswith("uprobe:pthread_mutex_lock/")
 
 
-def test_a_target_without_a_c_library(locks, tmp_path, build):
+def test_a_target_without_a_c_library(locks, tmp_path, lock_order):
     """Absent with the reason, and there again in the next run."""
     code = tmp_path / "bare.c"
     code.write_text(
@@ -166,13 +149,13 @@ def test_a_target_without_a_c_library(locks, tmp_path, build):
     assert VIOLATIONS not in found
     assert VIOLATIONS not in found["sources"]
     assert found["unavailable"][VIOLATIONS].startswith("no C library that the target had mapped when the run began has")
-    assert locks("ab", "ba", program=build())[VIOLATIONS] == 1
+    assert locks("ab", "ba", program=lock_order())[VIOLATIONS] == 1
 
 
-def test_only_where_it_was_asked_for(collector, run, build):
+def test_only_where_it_was_asked_for(collector, run, lock_order):
     """A run that does not name it has no uprobes, and says why it has no order."""
     collector.start(Target(), None, Plan(("locks",)))
-    subprocess.run([build(), "ab", "ba"], input=b"-", check=True, stdout=subprocess.DEVNULL)
+    subprocess.run([lock_order(), "ab", "ba"], input=b"-", check=True, stdout=subprocess.DEVNULL)
     collector.stop()
     evidence = collector.evidence(run).as_json()
 

@@ -7,24 +7,15 @@ import sys
 from pathlib import Path
 
 import pytest
+from workloads import TOUCH, eater
 
 from chainbench_agent.bpf.perf_events import HARDWARE, SOFTWARE, online_cpus
 from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.evidence.model import Target
-from chainbench_agent.kernel.target import cgroup2_mount
 from chainbench_agent.loading import hardware
 from chainbench_agent.probes import HOOKS, cpu, memory
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("noise")]
-
-TOUCH = """
-import mmap
-def touch(pages):
-    m = mmap.mmap(-1, pages * 4096, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    m.madvise(mmap.MADV_NOHUGEPAGE)
-    for i in range(pages): m[i * 4096] = 1
-    return m
-"""
 
 
 def faults(one, run):
@@ -109,25 +100,6 @@ def test_what_interrupts_do_is_not_the_targets(targeted):
     nothing, second = (targeted(code.format(seconds)).run()["memory"] for seconds in (0, 1))
 
     assert abs(sum(second[key] - nothing[key] for key in ("kmalloc_count", "kfree_count"))) < 20
-
-
-@pytest.fixture
-def small_group():
-    """The code with which a process joins a memory cgroup that has a limit of 24 MiB."""
-    v1 = Path("/sys/fs/cgroup/memory")
-    group = (v1 if v1.is_dir() else cgroup2_mount()) / "chainbench-test-memory"
-    group.mkdir()
-    (group / ("memory.limit_in_bytes" if v1.is_dir() else "memory.max")).write_text(str(24 << 20))
-    yield f"open('{group}/cgroup.procs', 'w').write(str(os.getpid()))\n"
-    group.rmdir()
-
-
-def eater(join):
-    """Code of a process whose child joins the small group and is killed there."""
-    return (
-        f"import os, signal\n{TOUCH}\nchild = os.fork()\nif child == 0:\n    {join}    kept = touch(16381)\n"
-        "    os._exit(0)\nassert os.WTERMSIG(os.waitpid(child, 0)[1]) == signal.SIGKILL"
-    )
 
 
 def vmstat(name):

@@ -215,13 +215,16 @@ def test_moved_while_asleep(collector, run, targeted, group, how):
     """The sleep in which it was moved belongs to where it ends, whether or not it is over when the run is."""
     into = how.startswith("in")
     before, after = (group.parent, group) if into else (group, group.parent)
-    process = targeted("import time; time.sleep(0.3)\nprint(flush=True)\nsys.stdin.readline()").process
+    code = "began = time.monotonic()\ntime.sleep(0.3)\nprint(time.monotonic() - began, flush=True)\nsys.stdin.readline()"
+    process = targeted(code, "import time").process
     (before / "cgroup.procs").write_text(str(process.pid))
     until_asleep(process.pid)
+    began = time.monotonic()
     collector.start(Target(kind="cgroup", cgroup=str(group)))
     process.stdin.write("\n")
     process.stdin.flush()
-    process.stdout.readline()
+    waited_ms = (time.monotonic() - began) * 1000
+    first_ms = float(process.stdout.readline()) * 1000
     until_asleep(process.pid)
     fell_asleep = time.monotonic()
     (after / "cgroup.procs").write_text(str(process.pid))
@@ -236,13 +239,13 @@ def test_moved_while_asleep(collector, run, targeted, group, how):
     asleep_ms = sum(category["ms"] for category in evidence["ledger"]["blocked"] if category["category"] == "sleep")
     blocked_ms = evidence["ledger"]["blocked_ms"]
     assert evidence["target"]["threads_seen"] == evidence["target"]["processes_seen"] == 1
-    assert evidence["ledger"]["unexplained_ms"] == 0
+    assert evidence["ledger"]["unexplained_ms"] == 0 or evidence["loss"]["causes"]["unseen_switches"]
     if into:
         assert asleep_ms == 0
         assert blocked_ms >= slept_ms
     else:
-        assert asleep_ms == pytest.approx(300, rel=0.05)
-        assert blocked_ms - asleep_ms < 0.5 * slept_ms  # until it was told to begin
+        assert 0.95 * 300 <= asleep_ms <= first_ms
+        assert blocked_ms - asleep_ms <= waited_ms  # until it was told to begin
 
 
 def test_no_such_target(collector):

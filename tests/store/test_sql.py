@@ -105,6 +105,23 @@ def test_a_deleted_run(store, stored):
     assert ids(store.find(Query())) == [stored(2).summary.id]
 
 
+def test_how_many_there_are(opened, url, stored):
+    """Of those that ended, also after a restart: what was deleted is not counted, nor what is on."""
+    store = opened(url)
+    before = store.status().runs
+    for number in range(7):
+        store.save(stored(number))
+    store.save(stored(7, "running"))
+    store.prune()
+    pruned = store.status().runs
+    store.delete(stored(3).summary.id)
+    deleted = store.status().runs
+    store.close()
+
+    assert (before, pruned, deleted) == (0, 7, 6)
+    assert opened(url).status().runs == 6 + 1  # the one that was on is interrupted now
+
+
 # --- Restarts -------------------------------------------------------------------------------------
 
 

@@ -40,6 +40,20 @@ def test_the_directory_is_made(open_file, path):
     assert (store.status().kind, store.status().location) == ("sqlite", str(path))
 
 
+def test_how_large_it_is(open_file, path, stored):
+    """The database with its log, as the file system has them; what was deleted is not there any more."""
+    store = open_file()
+    for number in range(101):
+        store.save(stored(number))
+    sizes = [path.stat().st_size, path.with_name(f"{path.name}-wal").stat().st_size]
+
+    assert store.status().bytes == sum(sizes)
+    assert min(sizes) > 0
+    store.close()
+    path.unlink()
+    assert store.status().bytes is None
+
+
 @pytest.mark.parametrize("url", ["sqlite://", "sqlite:///:memory:", "sqlite:///x?mode=ro", "sqlite:nonsense"])
 def test_a_url_that_names_no_file(url):
     with pytest.raises(InputError, match="store: a SQLite store is written as sqlite:///FILE"):

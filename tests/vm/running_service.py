@@ -1,10 +1,12 @@
 """The installed service under systemd; runs in a guest (test_service.py), in this order.
 
-Everything is asked of systemd, of the agent's own API, or of the kernel.
+Everything is asked of systemd, of the agent's own API, of Prometheus, or of the kernel.  Each start of an agent that
+measures takes a guest a minute or two, so there are as few as there can be, and those at the end make numbers up.
 """
 
 import json
 import re
+import socket
 import subprocess
 import time
 from pathlib import Path
@@ -13,13 +15,27 @@ import pytest
 import requests
 
 UNIT = "chainbench-agent.service"
+DROP_IN = Path("/etc/systemd/system/chainbench-agent.service.d/test.conf")
 URL = "http://127.0.0.1:9090"
+PROMETHEUS_URL = "http://127.0.0.1:9091"
+PROMETHEUS = Path(__file__).parents[2] / "deploy/prometheus/prometheus.yml"
+SOCKET = "/run/chainbench-agent/socket"
 LABELS = dict.fromkeys(("scenario", "impl", "variant", "commit", "dataset"), "x")
 CONFIG = Path("/etc/chainbench_agent.toml")
 CAPABILITIES = 1 << 34 | 1 << 38 | 1 << 39
 """CAP_SYSLOG, CAP_PERFMON, CAP_BPF."""
+WATCHDOG_S = 30
+"""Nobody wants to wait for three minutes."""
 LONG_S = 900
 """A guest compiles in minutes, the more of them beside it the slower."""
+ASK = """
+import socket, sys
+s = socket.socket(socket.AF_UNIX)
+try: s.connect(sys.argv[1])
+except OSError as error: sys.exit(error.strerror)
+s.sendall(b"GET /status HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n")
+print(s.makefile().readline().split()[1])
+"""
 
 
 def systemctl(*arguments):
@@ -74,10 +90,12 @@ def measured():
     return post("/stop")
 
 
-def test_started_means_that_it_serves():
-    """`systemctl start` comes back when a request is answered, and not before; as a user of its own."""
-    systemctl("start", UNIT)
+def test_enabled_and_started_means_that_it_serves():
+    """`systemctl enable --now` comes back when a request is answered, and not before; as a user of its own."""
+    CONFIG.write_text('probes = ["exec", "offcpu"]\n')  # what shows each capability at work
+    systemctl("enable", "--now", UNIT)
 
+    assert systemctl("is-enabled", UNIT) == "enabled\n"
     assert status()["backend"] == "ebpf", journal()
     assert (show("ActiveState"), show("NRestarts")) == ("active", "0")
     for pid in processes():
@@ -98,17 +116,52 @@ def test_it_measures_as_that_user():
     assert {module["state"] for module in modules} <= {"up", "degraded", "off"}
 
 
+@pytest.fixture
+def prometheus():
+    """Debian's, as README starts it, with our configuration as it is."""
+    options = ("--web.listen-address=127.0.0.1:9091", "--storage.tsdb.path=/scratch/prometheus")
+    with Path("/results/prometheus.log").open("w") as log:
+        process = subprocess.Popen(["prometheus", f"--config.file={PROMETHEUS}", *options], stderr=log)
+    yield
+    process.terminate()
+    process.wait(LONG_S)
+
+
+def scraped(query):
+    """The value of the first series, where there is one."""
+    try:
+        answer = requests.get(f"{PROMETHEUS_URL}/api/v1/query", {"query": query}, timeout=LONG_S)
+    except requests.ConnectionError:  # it does not listen yet
+        return None
+    found = answer.json()["data"]["result"] if answer.ok else []
+    return float(found[0]["value"][1]) if found else None
+
+
+@pytest.mark.usefixtures("prometheus")
+def test_prometheus_scrapes_it():
+    """With deploy/prometheus/prometheus.yml: it is up, and what a run has measured arrives."""
+    evidence = measured()
+    until(lambda: scraped('up{job="chainbench"}') == 1)
+    run = f'chainbench_exec_count_total{{scenario="x",source="ebpf"}} == {evidence["exec"]["exec_count"]}'
+
+    assert until(lambda: scraped(run)) >= 53
+    assert scraped('chainbench_agent_backend{backend="ebpf"}') == 1
+    assert scraped("chainbench_agent_store_runs") >= 1
+
+
 def test_its_directories_are_its_own():
-    cache = Path("/var/cache/chainbench-agent")
+    cache, state = Path("/var/cache/chainbench-agent"), Path("/var/lib/chainbench-agent")
 
     assert list(cache.resolve().glob("*/structs.txt"))
+    assert (state.resolve() / "runs.sqlite3").exists()
+    assert state.resolve().stat().st_mode & 0o777 == 0o700
     assert not [line for line in journal().splitlines() if "denied" in line.lower()]
 
 
 def test_a_reload_takes_over_the_configuration():
     """Without a restart, and without a moment in which nobody listens."""
     main, worker = show("MainPID"), status()["agent"]["pid"]
-    CONFIG.write_text('machine = "reloaded"\n')
+    CONFIG.write_text('machine = "reloaded"\nprobes = ["exec"]\n')
     systemctl("reload", UNIT)
     until(lambda: status()["machine"] == "reloaded")
     until(lambda: show("ActiveState") == "active")
@@ -137,14 +190,6 @@ def test_a_master_that_dies_is_restarted_by_systemd():
     assert measured()["exec"]["exec_count"] >= 53
 
 
-def test_a_worker_that_hangs_is_restarted_by_the_watchdog():
-    worker = status()["agent"]["pid"]
-    subprocess.run(["kill", "-STOP", str(worker)], check=True)
-    until(lambda: show("NRestarts") == "2" and show("ActiveState") == "active")
-
-    assert status()["agent"]["pid"] != worker
-
-
 def test_a_stop_in_the_middle_of_a_run_keeps_its_evidence():
     """Success, not a failure; nothing of ours stays in the kernel."""
     run_id = post("/start", **LABELS)["run_id"]
@@ -169,8 +214,49 @@ def test_what_cannot_start_says_why_and_is_not_tried_again():
     assert "sample_interval" in journal()
 
 
+def ask_as(uid, gid):
+    """What a user is answered at the socket, or why not."""
+    who = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups"]
+    done = subprocess.run([*who, "/usr/bin/python3", "-c", ASK, SOCKET], capture_output=True, text=True, check=False)
+    return (done.stdout or done.stderr).strip()
+
+
+def worker_by_the_socket():
+    with socket.socket(socket.AF_UNIX) as client:
+        client.connect(SOCKET)
+        client.sendall(b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answer = client.makefile().read()
+    return json.loads(answer.partition("\n\n")[2])["agent"]["pid"]
+
+
+def test_a_group_has_a_socket():
+    """As the unit says how: its members may ask, and nobody else."""
+    CONFIG.write_text('backend = "mock"\n')
+    subprocess.run(["groupadd", "--system", "benchmarks"], check=True)
+    DROP_IN.parent.mkdir(parents=True)
+    DROP_IN.write_text(
+        f"[Service]\nGroup=benchmarks\nWatchdogSec={WATCHDOG_S}\n"
+        f"Environment=CHAINBENCH_HOST=unix:{SOCKET} CHAINBENCH_SOCKET_GROUP=benchmarks\n"
+    )
+    systemctl("daemon-reload")
+    systemctl("start", UNIT)
+
+    assert ask_as(65534, "benchmarks") == "200"
+    assert ask_as(65534, "nogroup") == "Permission denied"
+
+
+def test_a_worker_that_hangs_is_restarted_by_the_watchdog():
+    worker, restarts = worker_by_the_socket(), int(show("NRestarts"))
+    subprocess.run(["kill", "-STOP", str(worker)], check=True)
+    until(lambda: int(show("NRestarts")) == restarts + 1 and show("ActiveState") == "active")
+
+    assert worker_by_the_socket() != worker
+
+
 if __name__ == "__main__":
-    status = pytest.main([__file__, "-v", "--timeout=1800", "--junitxml=/results/junit.xml", "-pno:cacheprovider"])
+    status = pytest.main(
+        [__file__, "-v", "--timeout=900", "--durations=0", "--junitxml=/results/junit.xml", "-pno:cacheprovider"]
+    )
     shown = ["journalctl", "--no-pager", "--output=short-monotonic"]
     Path("/results/journal").write_bytes(subprocess.run(shown, capture_output=True, check=False).stdout)
     raise SystemExit(status)

@@ -8,11 +8,14 @@ set -eu
 stage=$1
 shift
 
-mkdir -p /usr/local/lib/chainbench-agent /run/units /run/log/journal
+mkdir -p /usr/local/lib/chainbench-agent /usr/local/lib/systemd/system /run/units /run/log/journal
 mount --bind "$stage/usr/local/lib/chainbench-agent" /usr/local/lib/chainbench-agent
 cp -a "$stage/usr/local/bin/." /usr/local/bin/
-cp "$stage/usr/local/lib/systemd/system/chainbench-agent.service" /run/units/
-cp "$stage/etc/chainbench-agent.env" /etc/
+cp -a "$stage/usr/local/lib/systemd/system/." /usr/local/lib/systemd/system/
+cp -a "$stage/etc/." /etc/
+mount -t tmpfs none /etc/systemd/system  # what this machine has enabled is nothing of the guest's
+
+units=/run/units:/etc/systemd/system:/usr/local/lib/systemd/system
 
 # Of Debian's units only these, and none of what they want by links beside them: the guest has no udev to wait for.
 for unit in basic sysinit local-fs local-fs-pre sockets timers paths slices network shutdown umount final exit; do
@@ -29,11 +32,12 @@ FailureActionExitStatus=1
 [Service]
 Type=oneshot
 WorkingDirectory=$PWD
+Environment=SYSTEMD_UNIT_PATH=$units
 Environment=PATH=$PATH HOME=$HOME TMPDIR=$TMPDIR LANG=$LANG
 ExecStart=$*
 StandardOutput=file:/results/output
 StandardError=inherit
 EOF
-export container=guest SYSTEMD_UNIT_PATH=/run/units
+export container=guest SYSTEMD_UNIT_PATH=$units
 unshare --pid --fork --mount --mount-proc --kill-child \
     /usr/lib/systemd/systemd --system --unit=test.service --log-target=console --show-status=no

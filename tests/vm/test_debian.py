@@ -1,7 +1,6 @@
 """The bpf tests pass on Debian's kernels too, each booted under QEMU.
 
 What a guest does takes 10 to 20 times as long as here, so
-- the guests run side by side: emulation keeps one processor of ours busy per guest, whatever processors the guest has;
 - pytest is given the files that have bpf tests, as to collect all the others takes a guest half a minute;
 - tests marked `portable` prove something of this program that no kernel can change (an agent's answer to a signal, the
   reason when a module does not compile), or take a guest minutes. They run here only; all others run on each kernel.
@@ -10,12 +9,11 @@ What a guest does takes 10 to 20 times as long as here, so
 import os
 import re
 import shlex
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 from debian_kernel import SERIES, Unavailable, obtain, release
-from guest import COMMAND_SECONDS, ENDING, REPO, GuestDied, boot, tail
+from guest import COMMAND_SECONDS, REPO, GuestDied, boot, tail
 from junit import verdicts
 
 TESTS = REPO / "tests"
@@ -42,20 +40,7 @@ def bpf_files() -> list[str]:
     return sorted(str(path.relative_to(REPO)) for path in files if re.search(r"\bmark\.bpf\b", path.read_text()))
 
 
-@pytest.fixture(scope="session")
-def guests(request, tmp_path_factory):
-    """Kernel → (where its results are, a future of pytest's exit status), for those that this session asks for."""
-    items = (item for item in request.session.items if "guests" in item.fixturenames)
-    names = dict.fromkeys(item.callspec.params["name"] for item in items)
-    with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
-        results = {name: tmp_path_factory.mktemp(f"debian-{name}-") for name in names}
-        try:
-            yield {name: (path, pool.submit(run_tests, name, path)) for name, path in results.items()}
-        finally:
-            ENDING.set()
-
-
-def run_tests(name: str, results: Path) -> int:
+def in_guest(name: str, results: Path) -> int:
     chosen = [f"tests/measured/test_{file}.py" for file in f"{EVERYWHERE} {MORE[name]}".split()]
     return boot(obtain(name), results, [*PYTEST, "-m", "bpf and not portable", *(bpf_files() if ALL else chosen)])
 
@@ -63,9 +48,9 @@ def run_tests(name: str, results: Path) -> int:
 @pytest.mark.vm
 @pytest.mark.timeout(len(SERIES) * (FETCH_SECONDS + COMMAND_SECONDS + 60))
 @pytest.mark.parametrize("name", KERNELS)
-def test_bpf_tests_pass(name, guests):
+def test_bpf_tests_pass(name, guest):
     """Every bpf test runs and passes on the kernel, without a skip."""
-    results, finished = guests[name]
+    results, finished = guest
     try:
         status = finished.result()
     except Unavailable as reason:

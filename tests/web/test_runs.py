@@ -203,12 +203,15 @@ def test_a_stop_that_is_not_kept(client, run, store, monkeypatch):
         "state": "down",
         "location": store.status().location,
         "reason": "disk full",
+        "runs": 0,
+        "bytes": store.status().bytes,
     }
 
 
 def test_a_stop_that_is_kept_has_nothing_to_say(client, run, store):
     assert "not_kept" not in run()
-    assert client.get("/status").json["store"] == {"kind": "sqlite", "state": "up", "location": store.status().location}
+    shown, status = client.get("/status").json["store"], store.status()
+    assert shown == {"kind": "sqlite", "state": "up", "location": status.location, "runs": 1, "bytes": status.bytes}
 
 
 @pytest.mark.parametrize("path", ["/runs", "/runs/x"])

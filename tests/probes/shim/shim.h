@@ -75,7 +75,10 @@ struct page {
 	u32 compound_nr; // of the second page
 };
 struct folio {
-	struct page page;
+	union {
+		struct page page;
+		struct { u64 flags; struct address_space *mapping; u64 index; };
+	};
 	u32 _folio_nr_pages; // its name before v6.15
 	u32 _nr_pages;
 };

@@ -1,0 +1,26 @@
+"""What the kernel tells of a target, beside the evidence."""
+
+from chainbench_agent.plan import EVERYTHING
+
+
+def heard(collector):
+    events = []
+    while found := collector.ring.poll(200):
+        events += found
+    return events
+
+
+class Said:
+    """The process that did something as the target, the evidence, and what was told and held back meanwhile."""
+
+    def __init__(self, collector, one, plan=EVERYTHING):
+        one.collector = collector
+        before = collector.ring.dropped()
+        collector.ring.listen(on=True)
+        self.evidence = one.run(plan=plan)
+        self.all = heard(collector)
+        self.held_back, self.without_room = (n - before[cause] for cause, n in collector.ring.dropped().items())
+        self.pid, self.output = one.process.pid, one.output
+
+    def of(self, name):
+        return [event for event in self.all if event.name == name]

@@ -1,0 +1,74 @@
+"""A state directory without room, while the kernel is really measured: nobody's run suffers, and nothing is lost."""
+
+import json
+import subprocess
+from contextlib import suppress
+
+import pytest
+from daemon import LABELS
+
+pytestmark = [pytest.mark.bpf, pytest.mark.mount, pytest.mark.portable]
+
+OPEN = "from chainbench_agent.collector import open_collector\n    return open_collector(settings)"
+PROGRAMS = "read go; for i in $(seq 53); do /bin/true; done; echo; read go"
+MOST_RUNS = 23
+"""So many small ones may still find room in what SQLite had taken before."""
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A file system of 4 MiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", place], check=True)
+    yield place
+    subprocess.run(["umount", place], check=True)
+
+
+@pytest.fixture
+def agent(small_disk, daemon):
+    """Writes the run that is on each fifth of a second."""
+    agent = daemon(OPEN, backend="ebpf", store="sqlite", state_dir=small_disk / "state", checkpoint_s=0.2)
+    yield agent
+    agent.end()  # before its disk goes
+
+
+def run(agent):
+    """The evidence of a shell that starts 53 programs and waits for the end of the run."""
+    with subprocess.Popen(["sh", "-c", PROGRAMS], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as shell:
+        assert agent.post("/start", **LABELS, pid=shell.pid).status_code == 200
+        shell.stdin.write(b"\n")
+        shell.stdin.flush()
+        shell.stdout.readline()
+        answer = agent.post("/stop")
+        shell.communicate(b"\n")
+    assert answer.status_code == 200
+    return answer.json()
+
+
+def test_a_run_on_a_full_disk(agent, small_disk):
+    """It is measured as exactly as ever, said not to be kept, in the log, and in the store when there is room again."""
+    filler = small_disk / "filler"
+    assert "not_kept" not in run(agent)
+    with filler.open("wb", buffering=0) as file, suppress(OSError):
+        while file.write(bytes(4096)):
+            pass
+    evidence = next(found for found in (run(agent) for _ in range(MOST_RUNS)) if "not_kept" in found)
+    store = agent.get("/status").json()["store"]
+    logged = next(line for line in agent.log.splitlines() if f"run {evidence['run']['id']} is not kept" in line)
+    scraped = agent.get("/metrics")
+
+    assert evidence["exec"]["exec_count"] == 53 + 1
+    assert evidence["not_kept"].endswith("database or disk is full; make room on that disk")
+    assert (store["state"], store["reason"]) == ("down", evidence["not_kept"])
+    assert json.loads(logged.partition("evidence: ")[2])["exec"]["exec_count"] == 53 + 1
+    assert scraped.status_code == 200
+    assert b"\nchainbench_agent_store_bytes " in scraped.content
+
+    filler.unlink()
+    later = run(agent)
+    kept = agent.get(f"/runs/{evidence['run']['id']}").json()
+
+    assert "not_kept" not in later
+    assert kept["evidence"]["exec"] == evidence["exec"]
+    assert agent.get("/status").json()["store"]["state"] == "up"

@@ -1,0 +1,230 @@
+"""Each kind of event, provoked a known number of times: as often as that it is told, with who and how long.
+
+RCU stalls are not provoked: whoever holds up RCU for the 21 seconds that it takes holds up the machine.
+"""
+
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from daemon import LONG_S
+from said import Said, heard
+from workloads import eater
+
+from chainbench_agent.collector.ebpf import EbpfCollector
+from chainbench_agent.evidence.model import Target
+from chainbench_agent.loading import told
+from chainbench_agent.plan import Plan
+from chainbench_agent.probes import CATALOG, HOOKS
+
+pytestmark = pytest.mark.bpf
+
+OWN = Path(__file__).with_name("own_network.py").read_text()
+ORDER = "locks:order"
+EACH = told.Telling(slow_io_ns=0)
+"""However fast a request or an fsync was."""
+
+
+@pytest.fixture
+def collector(telling):
+    """The one that tells, for all that measures."""
+    return telling
+
+
+@pytest.fixture(scope="module")
+def telling_each(cache_dir):
+    """Some modules, which tell of each request and each fsync."""
+    modules = [module for module in CATALOG if module.name in ("io", "biolatency", "memory")]
+    collector = EbpfCollector(modules, HOOKS, cache_dir, events=EACH)
+    yield collector
+    collector.close()
+
+
+def test_who_was_killed_for_want_of_memory(said, small_group):
+    """The child that ate it, once."""
+    found = said(f"{eater(small_group)}\nprint(child)")
+
+    (event,) = found.of("memory.oom_kill")
+    assert found.evidence["memory"]["oom_kills"] == 1
+    assert event.pid == int(found.output)
+    assert event.command.startswith("python")
+    assert event.details == {}
+
+
+def test_what_is_rare_is_told_whatever_else_there_is_too_much_of(telling_each, targeted, small_group):
+    """While each CPU is busy with fsyncs, most of which are held back, one is killed, and told of."""
+    code = f"""
+import os, threading
+fd, over, cpus = os.memfd_create("m"), threading.Event(), os.sched_getaffinity(0)
+def flood(cpu):
+    os.sched_setaffinity(0, {{cpu}})
+    for _ in range(1009): os.fsync(fd)
+    while not over.is_set(): os.fsync(fd)
+floods = [threading.Thread(target=flood, args=(cpu,)) for cpu in cpus]
+for one in floods: one.start()
+{eater(small_group)}
+over.set()
+for one in floods: one.join()
+print(child)
+"""
+    found = Said(telling_each, targeted(code))
+
+    assert found.held_back > 0
+    assert len(found.of("io.slow_fsync")) + found.held_back == found.evidence["io"]["fsyncs"]
+    assert [event.pid for event in found.of("memory.oom_kill")] == [int(found.output)]
+
+
+def test_each_throttling(said, limited):
+    """As many times as the spinner itself read it in its group before it ended, or one more, with which it ended."""
+    stat = f"dict(line.split() for line in open('{limited}/cpu.stat'))['nr_throttled']"
+    found = said(
+        f"import os, time\nopen('{limited}/cgroup.procs', 'w').write(str(os.getpid()))\n"
+        f"end = time.monotonic() + 0.7\nwhile time.monotonic() < end: pass\nprint({stat})"
+    )
+    events = found.of("cpu.throttled")
+
+    assert 5 < int(found.output) <= sum(event.details["times"] for event in events) <= int(found.output) + 1
+    assert {event.pid for event in events} == {found.pid}
+
+
+def test_each_segment_that_is_sent_again(said):
+    """Data and a SYN without answer, and a SYN-ACK, over IPv4 and IPv6: as many as the network itself kept."""
+    found = said(f"""{OWN}
+import time
+for family, address in FAMILIES:
+    server = listening(family, address)
+    client, peer = connected(server)
+    drop(peer)
+    client.sendall(bytes(100_000))
+    with socket.socket(family) as deaf:
+        deaf.setblocking(False)
+        drop(deaf)
+        deaf.connect_ex(server.getsockname()[:2])
+        time.sleep(1.5)
+    listen(peer); reset(client); peer.close(); server.close()
+print(*kept("Tcp", "RetransSegs"))
+""")
+    events = found.of("network.retransmit")
+
+    assert sum(event.details["segments"] for event in events) == int(found.output) >= 2 * (3 + 2)
+    assert found.evidence["network"]["tcp_retransmissions"] == int(found.output)
+    assert {event.pid for event in events} == {found.pid}
+
+
+@pytest.fixture
+def hanging(stuck):
+    """Who waits for the frozen disk, until a request has been with it for a third of a second."""
+
+    def thaw():
+        deadline = time.monotonic() + LONG_S
+        while not stuck.in_flight() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        time.sleep(0.3)
+        stuck.thaw()
+
+    stuck.freeze()
+    thread = threading.Thread(target=thaw)
+    thread.start()
+    yield stuck
+    thread.join()
+
+
+def test_a_slow_fsync_and_its_request(said, hanging):
+    """One of 24 hangs in a frozen disk: it is told, with its time, and those of a file in memory are not."""
+    found = said(
+        "for _ in range(23): os.fsync(memory)\nos.pwrite(disk, b'x' * 4096, 0)\nos.fsync(disk)",
+        f"import os\nmemory, disk = os.memfd_create('m'), os.open({hanging.path!r}, os.O_RDWR)",
+    )
+    (fsync,), (request,) = (found.of(f"io.slow_{kind}") for kind in ("fsync", "request"))
+
+    assert found.evidence["io"]["fsyncs"] == 24
+    assert fsync.pid == found.pid
+    assert fsync.details["latency_ns"] >= request.details["latency_ns"] >= 100_000_000
+    assert fsync.details["latency_ns"] / 1e3 == found.evidence["io"]["fsync_latency_us"]["max_us"]
+    assert request.details["latency_ns"] / 1e3 == found.evidence["biolatency"]["max_us"]
+
+
+def test_from_where_on_it_is_slow_is_a_setting(telling_each, targeted):
+    """With 0 each of 23 and 11 is told, and their times are those of the evidence."""
+    code = "for _ in range(23): os.fsync(fd)\nfor _ in range(11): os.fdatasync(fd)"
+    found = Said(telling_each, targeted(code, "import os\nfd = os.memfd_create('m')"))
+    latencies_ns = [event.details["latency_ns"] for event in found.of("io.slow_fsync")]
+
+    assert len(latencies_ns) == 23 + 11
+    assert sum(latencies_ns) / 1e3 == pytest.approx(found.evidence["io"]["fsync_latency_us"]["sum_us"])
+    assert found.held_back == found.without_room == 0
+
+
+def test_every_request_of_a_disk(telling_each, targeted, tmp_path):
+    """53 reads that no cache answers: as many as biolatency has, of no process, for they end in an interrupt."""
+    path = tmp_path / "file"
+    path.write_bytes(bytes(53 * 4096))
+    setup = f"import mmap, os\nfd, page = os.open({str(path)!r}, os.O_RDONLY | os.O_DIRECT), mmap.mmap(-1, 4096)"
+    found = Said(
+        telling_each, targeted("for i in range(53): os.preadv(fd, [page], i * 4096)", f"{setup}\nos.fsync(fd)")
+    )
+    events = found.of("io.slow_request")
+
+    assert len(events) + found.held_back == found.evidence["biolatency"]["count"] >= 53
+    assert {event.pid for event in events} == {0}
+
+
+def test_fsyncs_are_held_back_as_programs_are(telling_each, targeted):
+    """1,009 at once: told or counted as held back, each."""
+    found = Said(telling_each, targeted("for _ in range(1009): os.fsync(fd)", "import os\nfd = os.memfd_create('m')"))
+
+    assert len(found.of("io.slow_fsync")) + found.held_back == found.evidence["io"]["fsyncs"] == 1009
+    assert found.without_room == 0
+    assert len(found.of("io.slow_fsync")) >= told.PER_SECOND
+
+
+@pytest.fixture
+def ordered(collector, lock_order, run):
+    """`ordered(*orders)` → what was told of a program that takes mutexes so, and the evidence."""
+
+    def told_of(*orders):
+        collector.ring.listen(on=True)
+        with subprocess.Popen(
+            [lock_order(), *orders], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        ) as process:
+            process.stdout.readline()
+            collector.start(Target(kind="pid", pid=process.pid), None, Plan(("locks", ORDER)))
+            try:
+                process.communicate("\n")
+            finally:
+                collector.stop()
+        events = [event for event in heard(collector) if event.name == "locks.order_violation"]
+        assert {event.pid for event in events} <= {process.pid}
+        return events, collector.evidence(run).as_json()["locks"]
+
+    return told_of
+
+
+@pytest.mark.parametrize(
+    ("orders", "violations"),
+    [
+        ("ab ab abc bc ac", 0),
+        ("ab ba", 1),
+        ("ab ba ab ba", 1),
+        ("ab ba bc cb", 2),
+        ("AA bAA AAb", 1),
+        ("ab new ba", 0),
+        ("wait", 0),
+        ("wait ab ab", 1),
+    ],
+)
+def test_two_orders_of_two_mutexes(ordered, orders, violations):
+    """As often as in the evidence, with the mutex that was wanted; once, however often it is done again."""
+    events, locks = ordered(*orders.split())
+
+    assert len(events) == locks["lock_order_violations"] == violations
+    mutexes = {edge["wanted"] for cycle in locks["lock_order_cycles"] for edge in cycle["edges"]}
+    assert {f"{event.details['mutex_address']:#x}" for event in events} <= mutexes
+
+
+def test_a_circle_of_three_is_in_the_evidence_alone(ordered):
+    events, locks = ordered("ab", "bc", "ca")
+
+    assert (events, locks["lock_order_violations"]) == ([], 1)

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
+from operator import attrgetter
 from struct import unpack
 from typing import Any
 
@@ -105,12 +106,15 @@ def _living(lines: Mapping[Thread, Line], last: Sample) -> list[Line]:
     return [line for thread, line in lines.items() if thread not in ended]
 
 
+_parts = attrgetter(*(part.name for part in fields(Account)))
+
+
 def _ended(first: Members, last: Members) -> Account:
-    return Account(*(b - a for a, b in zip(astuple(first.ended), astuple(last.ended), strict=True)))
+    return Account(*(b - a for a, b in zip(_parts(first.ended), _parts(last.ended), strict=True)))
 
 
 def _sum(accounts: Iterable[Account]) -> Account:
-    return Account(*map(sum, zip(*map(astuple, accounts), strict=True)))
+    return Account(*map(sum, zip(*map(_parts, accounts), strict=True)))
 
 
 def _render(line: Line, parts: Mapping[int, Mapping[str, float]], names: Names) -> dict[str, Any]:

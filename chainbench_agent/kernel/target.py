@@ -159,10 +159,10 @@ def seed(target: KernelTarget, add: Callable[[int], None], remove: Callable[[int
 def schedstat(processes: Iterable[int]) -> dict[int, tuple[int, int]]:
     """Thread id → (on_cpu_ns, runnable_ns) since it was born, by the kernel's own account."""
     found = {}
-    for task in _tasks(processes):
+    for _, tid, directory in _tasks(processes):
         with suppress(OSError, ValueError):
-            on_cpu_ns, runnable_ns, _ = map(int, (task / "schedstat").read_text().split())
-            found[int(task.name)] = (on_cpu_ns, runnable_ns)
+            on_cpu_ns, runnable_ns, _ = map(int, _text(f"{directory}/schedstat").split())
+            found[tid] = (on_cpu_ns, runnable_ns)
     return found
 
 
@@ -174,35 +174,45 @@ def sleepers(
     They made no move since the run began, or since they were last seen `outside`: thread id → when.
     """
     found = []
-    for task in _tasks(processes):
-        if int(task.name) not in seen:
+    for pid, tid, directory in _tasks(processes):
+        if tid not in seen:
             with suppress(OSError):
-                found.append(_sleeper(task, outside.get(int(task.name), began_ns)))
+                command, _, fields = _text(f"{directory}/stat").partition("(")[2].rpartition(")")
+                thread = Thread(tid, pid, command, outside.get(tid, began_ns))
+                found.append(_sleeper(thread, fields, directory))
     return tuple(found)
 
 
-def _tasks(processes: Iterable[int]) -> Iterator[Path]:
+def _tasks(processes: Iterable[int]) -> Iterator[tuple[int, int, str]]:
+    """Process, thread, and the thread's directory: a string, as ten thousand Path objects cost half a second."""
     for pid in processes:
+        tasks = f"{PROC}/{pid}/task"
         with suppress(OSError):
-            yield from (PROC / str(pid) / "task").iterdir()
+            yield from ((pid, int(tid), f"{tasks}/{tid}") for tid in os.listdir(tasks))  # noqa: PTH208
 
 
-def _sleeper(task: Path, began_ns: int) -> Sleeper:
-    stat = (task / "stat").read_text()
-    command, _, fields = stat.partition("(")[2].rpartition(")")
-    thread = Thread(int(task.name), int(task.parent.parent.name), command, began_ns)
-    number = _word(task / "syscall")
-    function = _word(task / "wchan")
+def _text(path: str) -> str:
+    """Of a file in /proc that fits into a page."""
+    fd = os.open(path, os.O_RDONLY)
+    try:
+        return os.read(fd, 4096).decode(errors="replace")
+    finally:
+        os.close(fd)
+
+
+def _sleeper(thread: Thread, fields: str, directory: str) -> Sleeper:
+    number = _word(f"{directory}/syscall")
+    function = _word(f"{directory}/wchan")
     return Sleeper(
         thread,
         int(number) if number.isdigit() and int(number) in syscalls(os.uname().machine) else NO_SYSCALL,
         "" if function == "0" else function,
-        fields.split()[0] == "R",
+        fields.split(maxsplit=1)[0] == "R",
     )
 
 
-def _word(path: Path) -> str:
+def _word(path: str) -> str:
     try:
-        return (path.read_text().split() or [""])[0]
+        return (_text(path).split() or [""])[0]
     except OSError:
         return ""

@@ -215,7 +215,9 @@ def test_moved_while_asleep(collector, run, targeted, group, how):
     """The sleep in which it was moved belongs to where it ends, whether or not it is over when the run is."""
     into = how.startswith("in")
     before, after = (group.parent, group) if into else (group, group.parent)
-    code = "began = time.monotonic()\ntime.sleep(0.3)\nprint(time.monotonic() - began, flush=True)\nsys.stdin.readline()"
+    code = (
+        "began = time.monotonic()\ntime.sleep(0.3)\nprint(time.monotonic() - began, flush=True)\nsys.stdin.readline()"
+    )
     process = targeted(code, "import time").process
     (before / "cgroup.procs").write_text(str(process.pid))
     until_asleep(process.pid)

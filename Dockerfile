@@ -19,9 +19,11 @@ LABEL org.opencontainers.image.title="chainbench-agent" \
 COPY --from=build /usr/local/lib/chainbench-agent /usr/local/lib/chainbench-agent
 COPY scripts/healthy.py /usr/local/lib/chainbench-agent/healthy.py
 RUN ln -s ../lib/chainbench-agent/bin/chainbench-agent /usr/local/bin/ \
-    && install -d -o 65532 -g 65532 -m 0750 /var/cache/chainbench-agent /var/lib/chainbench-agent
+    && install -d -o 65532 -g 0 -m 0770 /var/cache/chainbench-agent /var/lib/chainbench-agent
+# The group is root's, because root without capabilities may write where its group may, and nowhere else.
 ENV CHAINBENCH_PORT=9090 \
-    CHAINBENCH_HEADER_CACHE=/var/cache/chainbench-agent
+    CHAINBENCH_HEADER_CACHE=/var/cache/chainbench-agent \
+    CHAINBENCH_STATE_DIR=/var/lib/chainbench-agent
 # It listens on 127.0.0.1, which is the host's with `--network host`.  On another address (CHAINBENCH_HOST) it wants a
 # token: mount one, and name it with CHAINBENCH_TOKEN_FILE.
 EXPOSE 9090

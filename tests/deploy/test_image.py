@@ -123,7 +123,9 @@ class Container:
         requests.post(f"{self.url}/start", json=asked, timeout=LONG_S).raise_for_status()
         for _ in range(53):
             subprocess.run(["/bin/true"], check=True)
-        return requests.post(f"{self.url}/stop", timeout=LONG_S).json()
+        answer = requests.post(f"{self.url}/stop", timeout=LONG_S).json()
+        assert "not_kept" not in answer
+        return answer
 
     def healthy(self):
         return subprocess.run(self.health, capture_output=True, check=False, timeout=LONG_S).returncode == 0

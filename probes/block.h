@@ -17,28 +17,25 @@
 static __always_inline void block_on_block_bio_queue(struct cb_event *ev, struct bio *bio)
 {
 	struct task_struct *current_task = (struct task_struct *)bpf_get_current_task();
-	struct cb_submitter by = { .owner = CB_OWNER_OTHER };
 
 	if (cb_current_counts(ev)) {
-		by.owner = CB_OWNER_TARGET;
-		by.tgid = bpf_get_current_pid_tgid() >> 32;
 		cb_current_process(ev); // so that it has a record when the request is done
-	} else if (current_task->flags & CB_PF_KTHREAD) {
-		by.owner = CB_OWNER_UNKNOWN;
+		cb_note_bio(ev, bio, CB_OWNER_TARGET, bpf_get_current_pid_tgid() >> 32);
+	} else {
+		cb_note_bio(ev, bio,
+			    current_task->flags & CB_PF_KTHREAD ? CB_OWNER_UNKNOWN : CB_OWNER_OTHER,
+			    0);
 	}
-	cb_bios.update(&bio, &by);
 }
 
 // A bio that is too large for one request: the part that is cut off is a bio which nobody submits.
 static __always_inline void block_on_block_split(struct cb_event *ev, struct bio *bio)
 {
 	struct bio *whole = bio->bi_private; // bio_chain() made it the parent
-	struct cb_submitter *by = cb_bios.lookup(&whole), known;
+	u64 by = cb_find_bio(ev, whole);
 
-	if (!by)
-		return;
-	known = *by;
-	cb_bios.update(&bio, &known);
+	if (by)
+		cb_note_bio(ev, bio, cb_bio_owner(by), cb_bio_tgid(by));
 }
 
 // A request may hold bios of several submitters: the first one's it is.  All are the machine's but the agent's own.
@@ -46,12 +43,12 @@ static __always_inline void block_attribute(struct cb_event *ev, struct cb_reque
 					    struct request *rq)
 {
 	struct bio *bio = rq->bio;
-	struct cb_submitter *by = cb_bios.lookup(&bio);
+	u64 by = cb_find_bio(ev, bio);
 
-	request->owner = by                                 ? by->owner
+	request->owner = by                                 ? cb_bio_owner(by)
 			 : ev->config->target == CB_MACHINE ? CB_OWNER_TARGET
 							    : CB_OWNER_UNKNOWN;
-	request->tgid = by ? by->tgid : 0;
+	request->tgid = cb_bio_tgid(by);
 }
 
 static __always_inline struct cb_request *block_record(struct request *rq)

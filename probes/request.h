@@ -71,14 +71,86 @@ static __always_inline struct cb_request *cb_claim_request(struct request *rq)
 static __always_inline void cb_forget_request(struct cb_request *request)
 {
 	request->of = 0;
-	asm volatile("" ::: "memory");
-	__sync_fetch_and_add(&request->claims, -1);
+	cb_leave(&request->claims);
 }
 
 // Who asked for it.  Requests are issued and completed by whoever comes along, so it is noted where the bio is
-// submitted.  The least recently used one makes room: its request has an unknown owner.
-struct cb_submitter {
-	u32 owner;
-	u32 tgid;
+// submitted: in one word, which no other CPU can see half written, and in a set that is one line of the cache.
+//
+//   63 … 24: a hash of the bio's address and the run    23 … 22: enum cb_owner    21 … 0: the process
+//
+// The oldest of a set makes room: its request has an unknown owner.
+#define CB_BIO_WAYS 7
+struct cb_bio_set {
+	u64 bios[CB_BIO_WAYS];
+	u32 claims; // see cb_alone
+	u32 oldest;
 };
-BPF_TABLE("lru_hash", struct bio *, struct cb_submitter, cb_bios, CB_BIOS);
+BPF_F_TABLE("array", u32, struct cb_bio_set, cb_bios, CB_BIO_SETS, BPF_F_MMAPABLE);
+
+#define CB_BIO_OWNER_BIT 22
+#define CB_BIO_TGID ((1ULL << CB_BIO_OWNER_BIT) - 1) // PID_MAX_LIMIT is 2^22
+#define CB_BIO_TAG (~0ULL << (CB_BIO_OWNER_BIT + 2))
+
+static __always_inline u64 cb_bio_owner(u64 noted)
+{
+	return (noted >> CB_BIO_OWNER_BIT) & 3;
+}
+
+static __always_inline u32 cb_bio_tgid(u64 noted)
+{
+	return noted & CB_BIO_TGID;
+}
+
+static __always_inline u64 cb_bio_spread(struct cb_event *ev, struct bio *bio)
+{
+	return ((u64)bio + ((u64)ev->config->run << 48)) * 0x9e3779b97f4a7c15;
+}
+
+static __always_inline struct cb_bio_set *cb_bio_set_of(u64 spread)
+{
+	u32 index = (spread >> 13) & (CB_BIO_SETS - 1);
+
+	return cb_bios.lookup(&index);
+}
+
+static __always_inline u32 cb_bio_way(struct cb_bio_set *set, u64 spread)
+{
+	u32 way;
+
+#pragma clang loop unroll(disable)
+	for (way = 0; way < CB_BIO_WAYS; way++)
+		if (!((set->bios[way] ^ spread) & CB_BIO_TAG))
+			break;
+	return way;
+}
+
+// What was noted of a bio; 0 if nothing was.
+static __always_inline u64 cb_find_bio(struct cb_event *ev, struct bio *bio)
+{
+	u64 spread = cb_bio_spread(ev, bio);
+	struct cb_bio_set *set = cb_bio_set_of(spread);
+	u32 way = set ? cb_bio_way(set, spread) : CB_BIO_WAYS;
+
+	return set && way < CB_BIO_WAYS ? set->bios[way] : 0;
+}
+
+static __always_inline void cb_note_bio(struct cb_event *ev, struct bio *bio, u64 owner, u32 tgid)
+{
+	u64 spread = cb_bio_spread(ev, bio);
+	struct cb_bio_set *set = cb_bio_set_of(spread);
+	u32 way;
+
+	if (!set || !cb_alone(&set->claims)) {
+		cb_lose_key();
+		return;
+	}
+	way = cb_bio_way(set, spread);
+	if (way == CB_BIO_WAYS) {
+		way = set->oldest;
+		set->oldest = way + 1 < CB_BIO_WAYS ? way + 1 : 0;
+	}
+	if (way < CB_BIO_WAYS)
+		set->bios[way] = (spread & CB_BIO_TAG) | owner << CB_BIO_OWNER_BIT | tgid;
+	cb_leave(&set->claims);
+}

@@ -50,8 +50,8 @@ CALL_NUMBERS = 512
 REQUESTS = 16384
 """Block requests at once, a power of two: 16 devices with 1,024 tags each; one without room is counted as lost."""
 
-BIOS = 16384
-"""As many as requests; an old one goes when a new one comes (see request.h)."""
+BIO_SETS = 2048
+"""A power of two; each holds 7 bios, and an old one goes when a new one comes (see request.h)."""
 
 CALLS_UNDER_WAY = 16384
 """Calls of kernel functions at once whose returns are waited for (see returns.h); one above is counted as lost."""
@@ -156,7 +156,7 @@ def _defines(has_field: Callable[[str], bool], host: Mapping[str, int]) -> str:
         f"#define CB_CALL_NUMBERS {CALL_NUMBERS}",
         f"enum cb_call {{ {', '.join(f'CB_CALL_{kind}' for kind in call_kinds())} }};",
         f"#define CB_REQUESTS {REQUESTS}",
-        f"#define CB_BIOS {BIOS}",
+        f"#define CB_BIO_SETS {BIO_SETS}",
         f"#define CB_LOCK_WAITS {LOCK_WAITS}",
         f"#define CB_ENTERED_ENTRIES {CALLS_UNDER_WAY}",
         f"#define CB_ENTERED_WITH {PARAMETERS_KEPT}",

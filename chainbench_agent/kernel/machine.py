@@ -240,5 +240,5 @@ class Machine:
     def _keyed(self) -> list[str]:
         declared = [f"{m.name}_{name}" for m in self.modules for name in m.own_maps]
         own = [name for name in declared if self._maps[name].entries > 1]
-        shared = ("cb_members", "cb_ended_threads", "cb_bios", "cb_entered")
+        shared = ("cb_members", "cb_ended_threads", "cb_entered")
         return [*own, *(name for name in shared if name in self._maps)]

@@ -412,6 +412,42 @@ def test_a_bio_is_used_again(kernel, threads):
     assert found(kernel) == (140, 1, 0)
 
 
+def test_a_bio_of_another_run(kernel, threads):
+    """What was noted then says nothing now, though nobody has emptied the map."""
+    bio = kernel.bio()
+    for _ in range(2):
+        kernel.at(1000).tree(MEMBER).begin()
+        transfer(kernel, bio, None, threads[1])
+        assert found(kernel) == (0, 1, 0)
+        kernel.fire("block_bio_queue_0", bio, current=threads[0])
+        kernel.end()
+
+
+def test_bios_without_end(kernel, threads):
+    """The oldest make room: the last ones are known, and nothing is lost on the way."""
+    kernel.at(1000).tree(MEMBER).begin()
+    bios = [kernel.bio() for _ in range(7 * 2048 + 1009)]
+    for bio in bios:
+        kernel.fire("block_bio_queue_0", bio, current=threads[0])
+
+    for bio in bios[-23:]:
+        transfer(kernel, bio, None, threads[1])
+
+    assert found(kernel) == (23 * 70, 0, 0)
+    assert kernel.lost() == {}
+
+
+def test_a_bio_that_nobody_may_note(kernel, threads):
+    """Other CPUs are at its set for so long that it is given up: counted as lost."""
+    kernel.at(1000).tree(MEMBER).begin()
+    kernel.fill("cb_bios", 0xFF)
+
+    transfer(kernel, kernel.bio(), threads[0], threads[1])
+
+    assert found(kernel) == (0, 1, 0)
+    assert kernel.lost() == {"keys_full": 1}
+
+
 def test_a_request_without_a_bio(kernel):
     """A flush belongs to nobody."""
     kernel.at(1000).tree(MEMBER).begin()

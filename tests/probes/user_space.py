@@ -166,7 +166,7 @@ class UserSpace:
         self.run += 1
         self.attached = True
         self.target = target
-        shared = ("cb_members", "cb_ended_threads", "cb_bios")
+        shared = ("cb_members", "cb_ended_threads")
         own = ("io_depths", "network_sockets", "network_waiting")
         for name in (*(f"{m.name}_{key.name}" for m in CATALOG for key in m.keyed), *shared, *own):
             entries = self.get(f"{name}_entries")

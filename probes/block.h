@@ -89,7 +89,7 @@ static __always_inline void block_on_block_rq_issue(struct cb_event *ev, struct 
 		cb_raise_request_requeued(ev, request);
 	request->issued_ns = ev->now_ns;
 	request->bytes = rq->__data_len;
-	request->device = cb_device_of(rq);
+	request->disk = cb_disk_index(cb_device_of(rq));
 	request->operation = rq->cmd_flags & CB_REQ_OP_MASK;
 	block_attribute(ev, request, rq);
 	if (request->inserted_ns)

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// request.h - one record per block request, from its insertion or issue to its completion, and whose it is.
+// request.h - one record per block request, from its insertion or issue to its completion; its disk, and whose it is.
 
 #pragma once
 
@@ -15,11 +15,12 @@ struct cb_request {
 	u64 inserted_ns; // into the I/O scheduler; 0: not seen
 	u64 issued_ns;   // to the device; 0: not yet
 	u64 bytes;       // when it was issued: at completion the kernel may have counted them down
-	u32 device;      // major << 20 | minor, of the whole disk
+	u32 tgid;        // the process that submitted it; 0: unknown
+	u32 claims;      // see cb_claim_request
 	u16 operation;   // enum req_op
 	u16 owner;
-	u32 tgid;   // the process that submitted it; 0: unknown
-	u32 claims; // see cb_claim_request
+	u16 disk; // see cb_disk_index
+	u8 pad[2];
 };
 BPF_F_TABLE("array", u32, struct cb_request, cb_requests, CB_REQUESTS, BPF_F_MMAPABLE);
 
@@ -72,6 +73,46 @@ static __always_inline void cb_forget_request(struct cb_request *request)
 {
 	request->of = 0;
 	cb_leave(&request->claims);
+}
+
+// The disks that were seen in a run.  A disk keeps its index until the next run, so that a request has to find it only
+// once, and modules have arrays of CB_DISKS for what they count by disk.  The agent clears them between runs.
+struct cb_disk {
+	u64 device; // major << 20 | minor, of the whole disk, and CB_DISK_TAKEN; 0: nobody's yet
+	u64 depth;  // requests in flight
+};
+BPF_F_TABLE("array", int, struct cb_disk, cb_disks, CB_DISKS, BPF_F_MMAPABLE);
+#define CB_DISK_TAKEN (1ULL << 32)
+
+// Who may take an index, the hash decides: of two CPUs one is first.  It is asked until the array knows.
+BPF_TABLE("hash", int, u32, cb_disk_takers, CB_DISKS);
+
+static __always_inline bool cb_take_disk(int index, u32 device)
+{
+	u32 *taker = cb_disk_takers.lookup_or_try_init(&index, &device);
+
+	return taker && *taker == device;
+}
+
+// CB_DISKS if there is no room for another disk: all arrays end there.
+static __always_inline u32 cb_disk_index(u32 device)
+{
+	u64 known = CB_DISK_TAKEN | device;
+	u32 first = (device * 0x9e3779b1) >> 24;
+
+#pragma clang loop unroll(disable)
+	for (u32 way = 0; way < CB_DISKS; way++) {
+		int index = (first + way) & (CB_DISKS - 1);
+		struct cb_disk *disk = cb_disks.lookup(&index);
+
+		if (!disk)
+			break;
+		if (!disk->device && cb_take_disk(index, device))
+			disk->device = known;
+		if (disk->device == known)
+			return index;
+	}
+	return CB_DISKS;
 }
 
 // Who asked for it.  Requests are issued and completed by whoever comes along, so it is noted where the bio is

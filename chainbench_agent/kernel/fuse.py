@@ -20,6 +20,7 @@ from chainbench_agent.kernel.entries import PARAMETERS_KEPT, Program, entry, pro
 from chainbench_agent.kernel.names import syscalls
 from chainbench_agent.probes import CALLS, DIRECTORY, FIELDS
 from chainbench_agent.spec import (
+    DISKS,
     HISTOGRAM_SLOTS,
     SLOTS_PER_OCTAVE_BITS,
     Counter,
@@ -156,6 +157,7 @@ def _defines(has_field: Callable[[str], bool], host: Mapping[str, int]) -> str:
         f"#define CB_CALL_NUMBERS {CALL_NUMBERS}",
         f"enum cb_call {{ {', '.join(f'CB_CALL_{kind}' for kind in call_kinds())} }};",
         f"#define CB_REQUESTS {REQUESTS}",
+        f"#define CB_DISKS {DISKS}",
         f"#define CB_BIO_SETS {BIO_SETS}",
         f"#define CB_LOCK_WAITS {LOCK_WAITS}",
         f"#define CB_ENTERED_ENTRIES {CALLS_UNDER_WAY}",

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 from chainbench_agent.evidence.sample import Account, IdleSpan, Members, OpenInterval, Sample
-from chainbench_agent.kernel import libbpf, names, values
+from chainbench_agent.kernel import disks, libbpf, names, values
 from chainbench_agent.kernel.accounts import kernel_counters, proc_counters
 from chainbench_agent.kernel.apart import apart
 from chainbench_agent.kernel.loader import MapFd
@@ -54,7 +54,8 @@ class Reader:
         modules = {}
         for module in self._modules:
             raw = self._per_cpu(f"cb_{module.name}")
-            modules[module.name] = values.decode(module, raw, libbpf.possible_cpus(), run) | self._hashes(module)
+            modules[module.name] = values.decode(module, raw, libbpf.possible_cpus(), run)
+            modules[module.name] |= self._hashes(module) | disks.read(self._maps, module)
         loss = zip(*_LOSS.iter_unpack(self._per_cpu("cb_loss")), strict=True)
         return Sample(
             at_ns=at_ns,

@@ -9,7 +9,7 @@ from c_text import UNIT, constant, fields_of, format_before, format_of, struct_o
 
 from chainbench_agent.evidence import ledger, open_intervals
 from chainbench_agent.evidence.sample import Account, HistogramCounts, TaskState
-from chainbench_agent.kernel import machine, names, reader, target, values
+from chainbench_agent.kernel import disks, machine, names, reader, target, values
 from chainbench_agent.kernel.fuse import ENDED_THREADS, MEMBERS, PROCESSES, TASK_RECORDS
 from chainbench_agent.kernel.target import Kind
 from chainbench_agent.probes import CATALOG, biolatency, cpu, io, lock_order, offcpu
@@ -36,6 +36,15 @@ def test_keys_have_the_size_that_is_declared(module):
 
 
 @each_module
+def test_records_of_disks_have_the_type_that_is_declared(module):
+    """Of each CPU, or one for all; all are u64 words, so that they lie one behind the other."""
+    for metric in module.per_disk:
+        macro = "BPF_ARRAY" if metric.shared else "BPF_PERCPU_ARRAY"
+        assert f"\n{macro}({module.name}_{metric.name}, {metric.value}, CB_DISKS);\n" in UNIT.text
+        assert {code for _, code, _ in struct_of(metric.value.removeprefix("struct "))} == {"Q"}
+
+
+@each_module
 def test_values_are_read_in_the_order_they_are_written(module):
     """values.decode() walks the metrics; scratch fields lie behind them all."""
     body = re.search(rf"^struct cb_{module.name} \{{\n(.*?)^\}};", UNIT.text, re.MULTILINE | re.DOTALL)[1]
@@ -56,6 +65,7 @@ def test_values_are_read_in_the_order_they_are_written(module):
         ("cb_thread_key", values._THREAD_KEY),
         ("cb_thread", values._THREAD),
         ("cpu_idle_span", values._IDLE),
+        ("cb_disk", disks.DISK),
     ],
 )
 def test_structs_are_read_as_they_are_written(c_struct, python):
@@ -102,12 +112,11 @@ def test_structs_that_derive_unpacks():
         assert format_of("offcpu_stack") in inspect.getsource(unpacks)
     assert format_of("offcpu_thread") in inspect.getsource(ledger._threads)
     assert format_of("cpu_bandwidth") in inspect.getsource(cpu.derive)
-    for c_struct in ("biolatency_part", "biolatency_sum", "biolatency_slot"):
-        assert f'"{format_of(c_struct)}"' in inspect.getsource(biolatency.devices)
     for c_struct in ("locks_edge_key", "locks_edge"):
         assert f'"{format_of(c_struct)}"' in inspect.getsource(lock_order.edges_of)
-    assert f'"{format_of("io_queue_part")}"' in inspect.getsource(io.queue_depth)
-    assert format_of("io_queue") == "=QQQ"  # two of them read as signed: they are sums of differences
+    assert f'"{format_of("io_queue")}"' in inspect.getsource(io.queue_depth)
+    assert f'"{format_of("biolatency_disk")}"' in inspect.getsource(biolatency.devices)
+    assert constant("BIOLATENCY_KINDS") == 3
 
 
 def test_members_by_number():
@@ -156,6 +165,7 @@ def test_constants_are_those_of_c():
     assert constant("CB_WAIT_UNKNOWN") == open_intervals.WAIT_UNKNOWN == ledger.WAIT_UNKNOWN
     assert (constant("CB_REQ_OP_READ"), constant("CB_REQ_OP_WRITE")) == (biolatency.READ, biolatency.WRITE)
     assert constant("CB_MEMBERS") == MEMBERS
+    assert constant("CB_DISK_TAKEN") == disks.TAKEN
     assert constant("CB_ENDED_THREADS") == ENDED_THREADS
     assert constant("CPU_NOT_IDLE") == values._NOT_IDLE
     assert constant("CPU_IDLE_UNKNOWN") == names.UNKNOWN_STATE
@@ -165,7 +175,15 @@ def test_indexes_by_mask_need_a_power_of_two():
     """`& (SIZE - 1)` names every entry only if SIZE is one."""
     masked = set(re.findall(r"& \((\w+) - 1\)", UNIT.text))
 
-    assert masked == {"CB_TASKS", "CB_PROCESSES", "CB_PROCESS_SETS", "CB_LOCK_WAITS", "CB_REQUESTS", "CB_BIO_SETS"}
+    assert masked == {
+        "CB_TASKS",
+        "CB_PROCESSES",
+        "CB_PROCESS_SETS",
+        "CB_LOCK_WAITS",
+        "CB_REQUESTS",
+        "CB_BIO_SETS",
+        "CB_DISKS",
+    }
     assert constant("CB_TASKS") == TASK_RECORDS
     assert constant("CB_PROCESSES") == PROCESSES
     for name in masked:

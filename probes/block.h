@@ -17,15 +17,17 @@
 static __always_inline void block_on_block_bio_queue(struct cb_event *ev, struct bio *bio)
 {
 	struct task_struct *current_task = (struct task_struct *)bpf_get_current_task();
+	u64 owner = CB_OWNER_OTHER;
+	u32 tgid = 0;
 
 	if (cb_current_counts(ev)) {
+		owner = CB_OWNER_TARGET;
+		tgid = bpf_get_current_pid_tgid() >> 32;
 		cb_current_process(ev); // so that it has a record when the request is done
-		cb_note_bio(ev, bio, CB_OWNER_TARGET, bpf_get_current_pid_tgid() >> 32);
-	} else {
-		cb_note_bio(ev, bio,
-			    current_task->flags & CB_PF_KTHREAD ? CB_OWNER_UNKNOWN : CB_OWNER_OTHER,
-			    0);
+	} else if (current_task->flags & CB_PF_KTHREAD) {
+		owner = CB_OWNER_UNKNOWN;
 	}
+	cb_note_bio(ev, bio, owner, tgid);
 }
 
 // A bio that is too large for one request: the part that is cut off is a bio which nobody submits.
@@ -40,9 +42,8 @@ static __always_inline void block_on_block_split(struct cb_event *ev, struct bio
 
 // A request may hold bios of several submitters: the first one's it is.  All are the machine's but the agent's own.
 static __always_inline void block_attribute(struct cb_event *ev, struct cb_request *request,
-					    struct request *rq)
+					    struct bio *bio)
 {
-	struct bio *bio = rq->bio;
 	u64 by = cb_find_bio(ev, bio);
 
 	request->owner = by                                 ? cb_bio_owner(by)
@@ -82,16 +83,18 @@ static __always_inline void block_on_block_rq_merge(struct cb_event *ev, struct 
 static __always_inline void block_on_block_rq_issue(struct cb_event *ev, struct request *rq)
 {
 	struct cb_request *request = block_record(rq);
+	struct cb_request_head head;
 
 	if (!request)
 		return;
+	cb_read_head(&head, rq);
 	if (request->issued_ns) // what became of it was not seen
 		cb_raise_request_requeued(ev, request);
 	request->issued_ns = ev->now_ns;
-	request->bytes = rq->__data_len;
-	request->disk = cb_disk_index(cb_device_of(rq));
-	request->operation = rq->cmd_flags & CB_REQ_OP_MASK;
-	block_attribute(ev, request, rq);
+	request->bytes = head.bytes;
+	request->disk = cb_disk_index(head.device);
+	request->operation = head.flags & CB_REQ_OP_MASK;
+	block_attribute(ev, request, head.bio);
 	if (request->inserted_ns)
 		cb_raise_request_queued(ev, request, ev->now_ns - request->inserted_ns);
 	cb_raise_request_issued(ev, request);

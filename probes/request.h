@@ -9,25 +9,36 @@ enum cb_owner {
 	CB_OWNER_OTHER,
 };
 
-// The records lie in sets of four in an array: a hash would take five times as long for each event.
+// Where in an array what is kept of an object has its place.  What lies together in memory does so here as well, within
+// 256 KiB: the few objects that are in use at a time are on a few pages then, and a page that the CPU has to look up
+// costs more than all the rest.
+#define CB_GOLDEN 0x9e3779b97f4a7c15 // 2^64 by the golden ratio
+static __always_inline u32 cb_place(u64 object)
+{
+	return (object >> 8) + (((object >> 18) * CB_GOLDEN) >> 40);
+}
+
+// The records lie in an array, each in a line of the cache: a hash would take five times as long for each event.  A
+// request has its record at its own place, or at one of three others, anywhere, if somebody else is there.
 struct cb_request {
 	u64 of;          // the address of the struct request; 0: of none
 	u64 inserted_ns; // into the I/O scheduler; 0: not seen
 	u64 issued_ns;   // to the device; 0: not yet
-	u64 bytes;       // when it was issued: at completion the kernel may have counted them down
+	u32 bytes;       // when it was issued: at completion the kernel may have counted them down
 	u32 tgid;        // the process that submitted it; 0: unknown
 	u32 claims;      // see cb_claim_request
+	u32 elsewhere;   // how many whose own place this is have their record at another
 	u16 operation;   // enum req_op
 	u16 owner;
 	u16 disk; // see cb_disk_index
-	u8 pad[2];
+	u16 away; // not at its own place
+	u8 pad[16];
 };
 BPF_F_TABLE("array", u32, struct cb_request, cb_requests, CB_REQUESTS, BPF_F_MMAPABLE);
 
-static __always_inline struct cb_request *cb_request_at(struct request *rq, u32 way)
+static __always_inline struct cb_request *cb_request_at(u64 rq, u32 way)
 {
-	u64 spread = (u64)rq * 0x9e3779b97f4a7c15; // 2^64 by the golden ratio
-	u32 index = ((spread >> 40) & (CB_REQUESTS - 1)) ^ way;
+	u32 index = (way ? ((rq * CB_GOLDEN) >> 40) + way : cb_place(rq)) & (CB_REQUESTS - 1);
 
 	return cb_requests.lookup(&index);
 }
@@ -35,23 +46,36 @@ static __always_inline struct cb_request *cb_request_at(struct request *rq, u32 
 // The record of a request; NULL if there is none.
 static __always_inline struct cb_request *cb_find_request(struct request *rq)
 {
-#pragma clang loop unroll(disable)
-	for (u32 way = 0; way < 4; way++) {
-		struct cb_request *request = cb_request_at(rq, way);
+	struct cb_request *request = cb_request_at((u64)rq, 0);
 
+	if (!request || request->of == (u64)rq)
+		return request;
+	if (!*(volatile u32 *)&request->elsewhere)
+		return NULL;
+#pragma clang loop unroll(disable)
+	for (u32 way = 1; way < 4; way++) {
+		request = cb_request_at((u64)rq, way);
 		if (request && request->of == (u64)rq)
 			return request;
 	}
 	return NULL;
 }
 
-// A free record, from now on of this request; NULL if its set has none.  Other CPUs may want the same one: as with
+static __always_inline void cb_count_elsewhere(u64 rq, u32 change)
+{
+	struct cb_request *own = cb_request_at(rq, 0);
+
+	if (own)
+		__sync_fetch_and_add(&own->elsewhere, change);
+}
+
+// A free record, from now on of this request; NULL if all four are taken.  Other CPUs may want the same one: as with
 // processes (process.h), who is alone may have it, and an owner counts as one.  Who is not tries the next.
 static __always_inline struct cb_request *cb_claim_request(struct request *rq)
 {
 #pragma clang loop unroll(disable)
 	for (u32 way = 0; way < 4; way++) {
-		struct cb_request *request = cb_request_at(rq, way);
+		struct cb_request *request = cb_request_at((u64)rq, way);
 
 		if (!request)
 			return NULL;
@@ -61,6 +85,9 @@ static __always_inline struct cb_request *cb_claim_request(struct request *rq)
 		if (*(volatile u32 *)&request->claims == 1) {
 			request->inserted_ns = 0;
 			request->issued_ns = 0;
+			request->away = !!way;
+			if (way)
+				cb_count_elsewhere((u64)rq, 1);
 			request->of = (u64)rq;
 			return request;
 		}
@@ -71,7 +98,11 @@ static __always_inline struct cb_request *cb_claim_request(struct request *rq)
 
 static __always_inline void cb_forget_request(struct cb_request *request)
 {
+	u64 rq = request->of;
+
 	request->of = 0;
+	if (request->away)
+		cb_count_elsewhere(rq, -1);
 	cb_leave(&request->claims);
 }
 
@@ -145,12 +176,12 @@ static __always_inline u32 cb_bio_tgid(u64 noted)
 
 static __always_inline u64 cb_bio_spread(struct cb_event *ev, struct bio *bio)
 {
-	return ((u64)bio + ((u64)ev->config->run << 48)) * 0x9e3779b97f4a7c15;
+	return ((u64)bio + ((u64)ev->config->run << 48)) * CB_GOLDEN;
 }
 
-static __always_inline struct cb_bio_set *cb_bio_set_of(u64 spread)
+static __always_inline struct cb_bio_set *cb_bio_set_of(struct bio *bio)
 {
-	u32 index = (spread >> 13) & (CB_BIO_SETS - 1);
+	u32 index = cb_place((u64)bio) & (CB_BIO_SETS - 1);
 
 	return cb_bios.lookup(&index);
 }
@@ -170,7 +201,7 @@ static __always_inline u32 cb_bio_way(struct cb_bio_set *set, u64 spread)
 static __always_inline u64 cb_find_bio(struct cb_event *ev, struct bio *bio)
 {
 	u64 spread = cb_bio_spread(ev, bio);
-	struct cb_bio_set *set = cb_bio_set_of(spread);
+	struct cb_bio_set *set = cb_bio_set_of(bio);
 	u32 way = set ? cb_bio_way(set, spread) : CB_BIO_WAYS;
 
 	return set && way < CB_BIO_WAYS ? set->bios[way] : 0;
@@ -179,7 +210,7 @@ static __always_inline u64 cb_find_bio(struct cb_event *ev, struct bio *bio)
 static __always_inline void cb_note_bio(struct cb_event *ev, struct bio *bio, u64 owner, u32 tgid)
 {
 	u64 spread = cb_bio_spread(ev, bio);
-	struct cb_bio_set *set = cb_bio_set_of(spread);
+	struct cb_bio_set *set = cb_bio_set_of(bio);
 	u32 way;
 
 	if (!set || !cb_alone(&set->claims)) {

@@ -17,7 +17,7 @@ MEMBER = 10
 READ, WRITE, FLUSH, DISCARD = 0, 1, 2, 3
 SYNC = 1 << 11  # a flag beside the operation
 MS = 1_000_000
-REQUEST = struct.Struct("=Q28xI8x")  # of struct cb_request: of, claims
+REQUEST = struct.Struct("=Q24xII24x")  # of struct cb_request: of, claims, elsewhere
 
 
 @pytest.fixture
@@ -51,10 +51,10 @@ def depths(kernel, run_ns):
 
 
 def forgotten(kernel):
-    """No request has a record, and every record may be claimed again."""
+    """No request has a record, every record may be claimed again, and none is at another's place."""
     raw = kernel.raw("cb_requests")
     records = [raw[i : i + REQUEST.size] for i in range(0, len(raw), REQUEST.size)]
-    return not any(of or claims for of, claims in map(REQUEST.unpack, filter(any, records)))
+    return not any(any(REQUEST.unpack(record)) for record in filter(any, records))
 
 
 def test_a_request(running):
@@ -103,6 +103,20 @@ def test_a_request_that_was_only_inserted(running):
     complete(running, request, 2000)
 
     assert running.counted()["biolatency"]["unmatched_completions"] == 1
+    assert forgotten(running)
+
+
+def test_many_requests_at_once(running):
+    """Many have the same place, in the user space of this test: each has its record all the same, and gives it back."""
+    requests = [running.request(4096) for _ in range(1009)]
+    for request in requests:
+        issue(running, request, 2000)
+    for request in (*requests[::2], *requests[1::2]):
+        complete(running, request, 2700)
+
+    assert times(running.counted()["biolatency"]["latency_ns"]) == (1009 * 700, 1009)
+    assert depths(running, 1700) == {"sda": (round(1009 * 700 / 1700, 6), 1009)}
+    assert running.lost() == {}
     assert forgotten(running)
 
 

@@ -8,8 +8,10 @@
 struct io_queue {
 	u64 issued;
 	u64 issued_ns;
-	u64 ended;
-	u64 ended_ns;
+	u64 done;
+	u64 done_ns;
+	u64 returned;
+	u64 returned_ns;
 	u64 deepest;
 };
 BPF_PERCPU_ARRAY(io_queues, struct io_queue, CB_DISKS);
@@ -32,7 +34,9 @@ static __always_inline void io_on_request_issued(struct cb_event *ev, struct cb_
 	queue->issued_ns += ev->now_ns - ev->config->started_ns;
 }
 
-static __always_inline void io_request_ended(struct cb_event *ev, struct cb_request *request)
+// Those that are given back are counted apart: the interrupt in which others end may come just then.
+static __always_inline void io_on_request_requeued(struct cb_event *ev, struct cb_io *io,
+						   struct cb_request *request)
 {
 	int index = request->disk;
 	struct io_queue *queue = io_queues.lookup(&index);
@@ -43,21 +47,29 @@ static __always_inline void io_request_ended(struct cb_event *ev, struct cb_requ
 		return;
 	}
 	__sync_fetch_and_add(&disk->depth, -1);
-	// one may be given back, and in an interrupt just then another ends
-	__sync_fetch_and_add(&queue->ended, 1);
-	__sync_fetch_and_add(&queue->ended_ns, ev->now_ns - ev->config->started_ns);
+	__sync_fetch_and_add(&queue->returned, 1);
+	__sync_fetch_and_add(&queue->returned_ns, ev->now_ns - ev->config->started_ns);
 }
 
-static __always_inline void io_on_request_requeued(struct cb_event *ev, struct cb_io *io,
-						   struct cb_request *request)
+static __always_inline void io_leave_queue(struct cb_event *ev, struct cb_request *request)
 {
-	io_request_ended(ev, request);
+	int index = request->disk;
+	struct io_queue *queue = io_queues.lookup(&index);
+	struct cb_disk *disk = cb_disks.lookup(&index);
+
+	if (!queue || !disk) {
+		cb_lose_key();
+		return;
+	}
+	__sync_fetch_and_add(&disk->depth, -1);
+	queue->done++;
+	queue->done_ns += ev->now_ns - ev->config->started_ns;
 }
 
 static __always_inline void io_on_request_done(struct cb_event *ev, struct cb_io *io,
 					       struct cb_request *request, u64 ns)
 {
-	io_request_ended(ev, request);
+	io_leave_queue(ev, request);
 	if (ns >= IO_EVENT_SLOW_REQUEST_NS && request->owner == CB_OWNER_TARGET)
 		cb_tell(ev, IO_EVENT_SLOW_REQUEST, 0, ns);
 }

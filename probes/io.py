@@ -42,9 +42,10 @@ def queue_depth(counts: Mapping[str, Any], names: Names) -> list[dict[str, Any]]
     deepest: dict[int, int] = {}
     for key, parts in counts["queues"].items():
         device = int.from_bytes(key, "little")
-        issued, issued_ns, ended, ended_ns, most = zip(*iter_unpack("=QQQQQ", parts), strict=True)
-        still = sum(issued) - sum(ended)
-        in_flight_ns[device] = sum(ended_ns) - sum(issued_ns) + still * names.run_ns
+        *sums, most = zip(*iter_unpack("=QQQQQQQ", parts), strict=True)
+        issued, issued_ns, done, done_ns, returned, returned_ns = map(sum, sums)
+        still = issued - done - returned
+        in_flight_ns[device] = done_ns + returned_ns - issued_ns + still * names.run_ns
         deepest[device] = max(most)
     return [
         {

@@ -21,7 +21,8 @@ from chainbench_agent.kernel.libbpf import possible_cpus
 from chainbench_agent.spec import HISTOGRAM_SLOTS, Distribution, Metric, Module, Table
 
 WORD = 8
-_HISTOGRAM_WORDS = HISTOGRAM_SLOTS + 4  # slots, sum, min, max, run
+_HISTOGRAM_HEAD = 4  # sum, min, max, run; behind them the slots
+_HISTOGRAM_WORDS = _HISTOGRAM_HEAD + HISTOGRAM_SLOTS
 _TASK = struct.Struct("=QQQQQQ16xQ8xIIIIIIiBBB9x16s")  # struct cb_task of probes/task.h
 _PROCESS = struct.Struct("=QQII16s")  # the head of struct cb_process (see fuse.py)
 _PROCESS_RUN_WORD = 5  # of 32 bits
@@ -60,8 +61,8 @@ def decode(module: Module, raw: bytes, cpus: int, run: int) -> dict[str, Value]:
 
 
 def _histogram(parts: list[array[int]], run: int) -> HistogramCounts:
-    slots = tuple(map(sum, zip(*(part[:HISTOGRAM_SLOTS] for part in parts), strict=True)))
-    total, least, most, of_run = zip(*(part[HISTOGRAM_SLOTS:] for part in parts), strict=True)
+    slots = tuple(map(sum, zip(*(part[_HISTOGRAM_HEAD:] for part in parts), strict=True)))
+    total, least, most, of_run = zip(*(part[:_HISTOGRAM_HEAD] for part in parts), strict=True)
     ours = [i for i, number in enumerate(of_run) if number == run]
     return HistogramCounts(
         slots,

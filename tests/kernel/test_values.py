@@ -25,9 +25,9 @@ MODULE = Module(
 
 
 def cpu(calls=0, kinds=(0, 0, 0, 0), slots=None, totals=(0, 0, 0, 0), last=0):
-    """One CPU's struct: calls, kinds[4], slots[640], sum, min, max, run, last, nth[2]."""
+    """One CPU's struct: calls, kinds[4], sum, min, max, run, slots[640], last, nth[2]."""
     histogram = [(slots or {}).get(slot, 0) for slot in range(HISTOGRAM_SLOTS)]
-    return struct.pack(f"={HISTOGRAM_SLOTS + 12}Q", calls, *kinds, *histogram, *totals, last, 99, 98)
+    return struct.pack(f"={HISTOGRAM_SLOTS + 12}Q", calls, *kinds, *totals, *histogram, last, 99, 98)
 
 
 def test_cpus_are_summed_field_by_field():

@@ -9,8 +9,8 @@
 
 #define CB_PROCESS_SETS (CB_PROCESSES / 4)
 
-// struct cb_process is generated from the declarations: tgid, run, begin_ns, end_ns, comm, and a u64 MODULE_COUNTER for
-// each Counter that is kept per process.
+// struct cb_process is generated from the declarations (kernel/process_records.py): tgid, run, begin_ns, end_ns, comm, and
+// a u64 MODULE_COUNTER for each Counter that is kept per process.
 BPF_F_TABLE("array", u32, struct cb_process, cb_processes, CB_PROCESSES, BPF_F_MMAPABLE);
 
 // How many CPUs are about to claim a record of a set.

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from chainbench_agent.kernel import told
+from chainbench_agent.kernel import process_records, told
 from chainbench_agent.kernel.entries import PARAMETERS_KEPT, Program, entry, program_name
 from chainbench_agent.kernel.names import syscalls
 from chainbench_agent.probes import CALLS, DIRECTORY, FIELDS
@@ -34,7 +34,7 @@ from chainbench_agent.spec import (
 )
 
 TASK_RECORDS = 65536
-"""Threads alive at once that can be told apart, 136 bytes each; fewer where the kernel numbers fewer (unit.py)."""
+"""Threads alive at once that can be told apart, 128 bytes each; fewer where the kernel numbers fewer (unit.py)."""
 
 MEMBERS = 16384
 """Processes alive at once that a target may have; what is above is counted as lost."""
@@ -114,7 +114,7 @@ def fuse(
     parts = [
         _defines(has_field, {"COUNTERS": 0, "TASKS": TASK_RECORDS} | dict(host)),
         *map(_read, ("common.h", "compat.h")),
-        _process(modules),
+        process_records.c_struct(modules),
         *map(_read, headers),
         told.text(modules, (DIRECTORY / "events.h").read_text() if "EVENTS" in host else ""),
         *(_values(module, options) + texts[module.name] for module in modules),
@@ -181,13 +181,6 @@ def followed_calls(machine: str) -> Iterator[tuple[int, int, int]]:
 def call_kinds() -> tuple[str, ...]:
     """What C calls CB_CALL_<name>, by its number."""
     return ("NONE", *CALLS, "UNSEEN")
-
-
-def _process(modules: Iterable[Module]) -> str:
-    """The record of a process: see probes/process.h."""
-    counters = (f"{module.name}_{metric.name}" for module in modules for metric in module.per_process)
-    fixed = ("u64 begin_ns", "u64 end_ns", "u32 tgid", "u32 run", "char comm[16]")
-    return "\n".join(["struct cb_process {", *(f"\t{f};" for f in (*fixed, *(f"u64 {c}" for c in counters))), "};", ""])
 
 
 def _values(module: Module, options: Collection[str]) -> str:

@@ -13,6 +13,7 @@ from chainbench_agent.kernel import disks, libbpf, names, values
 from chainbench_agent.kernel.accounts import kernel_counters, proc_counters
 from chainbench_agent.kernel.apart import apart
 from chainbench_agent.kernel.loader import MapFd
+from chainbench_agent.kernel.process_records import processes
 from chainbench_agent.kernel.symbols import Symbols, addresses_of
 from chainbench_agent.kernel.target import KernelTarget, Kind, cgroup_threads, leave, schedstat, sleepers
 from chainbench_agent.kernel.user_stacks import UserStacks
@@ -63,7 +64,7 @@ class Reader:
             loss=dict(zip(LOSS_CAUSES, map(sum, loss), strict=True)),
             tasks=tasks,
             members=self._members(tasks, current),
-            processes=tuple(values.processes(memoryview(self._processes), self._modules, run)),
+            processes=tuple(processes(memoryview(self._processes), self._modules, run)),
             idle=self._idle(run),
             throttled=names.throttled_groups(),
             kernel=kernel_counters(),

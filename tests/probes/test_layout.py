@@ -9,7 +9,7 @@ from c_text import UNIT, constant, fields_of, format_before, format_of, struct_o
 
 from chainbench_agent.evidence import ledger, open_intervals
 from chainbench_agent.evidence.sample import Account, HistogramCounts, TaskState
-from chainbench_agent.kernel import disks, machine, names, reader, target, values
+from chainbench_agent.kernel import disks, machine, names, process_records, reader, target, values
 from chainbench_agent.kernel.fuse import ENDED_THREADS, MEMBERS, PROCESSES, TASK_RECORDS
 from chainbench_agent.kernel.target import Kind
 from chainbench_agent.probes import CATALOG, biolatency, cpu, io, lock_order, offcpu
@@ -83,20 +83,22 @@ def test_a_task_is_read_as_it_is_written():
 
     assert skipped <= {member for member, _ in written}
     assert read == expected
-    assert values._TASK.size == struct.calcsize(format_of("cb_task")) == 136
+    assert values._TASK.size == struct.calcsize(format_of("cb_task")) == 128
 
 
 def test_a_process_is_read_as_it_is_written():
-    """What every record has, then a u64 for each counter that is kept per process, in the order of the modules."""
-    counters = [(f"{module.name}_{metric.name}", "Q", 0) for module in CATALOG for metric in module.per_process]
+    """Its head, then a u64 for each counter that is kept per process and its name: the hottest before that."""
+    counters = {f"{module.name}_{metric.name}" for module in CATALOG for metric in module.per_process}
+    names = [name for name, _, _ in struct_of("cb_process")]
+    hot = names[4 : names.index("comm")]
 
-    assert counters
-    assert struct_of("cb_process")[-len(counters) :] == counters
-    assert format_of("cb_process") == values._PROCESS.format + "Q" * len(counters)
-    assert [name for name, _, _ in struct_of("cb_process")][: -len(counters)] == [
-        *("begin_ns", "end_ns", "tgid", "run", "comm")
-    ]
-    assert struct.calcsize(format_before("cb_process", "run")) == 4 * values._PROCESS_RUN_WORD
+    assert names[:4] == ["tgid", "run", "begin_ns", "end_ns"]
+    assert format_of("cb_process").startswith(f"{process_records.HEAD.format}{'Q' * len(hot)}16s")
+    assert {*hot, *names[names.index("comm") + 1 :]} == counters | {"pad"}
+    assert {"cpu_on_cpu_ns", "cpu_context_switches", "offcpu_off_cpu_ns", "runqlat_wait_ns", "syscalls_total"} == {*hot}
+    assert struct.calcsize(format_before("cb_process", "comm")) == 64
+    assert struct.calcsize(format_of("cb_process")) % 64 == 0
+    assert struct.calcsize(format_before("cb_process", "run")) == 4 * process_records.RUN_WORD
 
 
 def test_a_sum_of_threads_is_read_as_it_is_written():

@@ -10,6 +10,7 @@ from chainbench_agent.evidence.sample import Account, Members, Sample
 from chainbench_agent.kernel import disks, machine, reader, values
 from chainbench_agent.kernel.fuse import followed_calls, fuse
 from chainbench_agent.kernel.machine import Phase
+from chainbench_agent.kernel.process_records import processes
 from chainbench_agent.kernel.target import KernelTarget, Kind
 from chainbench_agent.probes import CATALOG, HOOKS
 from chainbench_agent.spec import DISKS
@@ -248,7 +249,7 @@ class UserSpace:
             loss=dict(zip(reader.LOSS_CAUSES, lost, strict=True)),
             tasks=tuple(values.open_tasks(memoryview(self.raw("cb_tasks")), self.raw("cb_on_cpu"), self.run)),
             members=self.members(),
-            processes=tuple(values.processes(memoryview(self.raw("cb_processes")), CATALOG, self.run)),
+            processes=tuple(processes(memoryview(self.raw("cb_processes")), CATALOG, self.run)),
             idle=tuple(values.idle_cpus(self.raw("cpu_idle_span"), self.run)),
         )
 

@@ -133,7 +133,7 @@ class UserSpace:
 
     def switch(self, out, into, state=0, *, cpu=0, preempt=False):
         """`out` leaves the CPU for `into`; state 0: it could have gone on."""
-        self.fire("sched_switch_0", preempt, out, into, state, cpu=cpu)
+        self.fire("sched_switch_0", preempt, out, into, state, cpu=cpu, current=out)
 
     def wake(self, task):
         self.fire("sched_wakeup_0", task)

@@ -1,53 +1,42 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // biolatency.c - block I/O latency: from issue to the device until its completion.
 
-// A CPU adds to its own entry only, so nothing is lost between two of them.
-struct biolatency_part {
-	u32 device;
-	u16 operation;
-	u16 cpu;
-};
+#define BIOLATENCY_KINDS 3 // reads, writes, others
 
-struct biolatency_sum {
-	u64 count;
-	u64 bytes;
+struct biolatency_disk {
+	u64 count[BIOLATENCY_KINDS];
+	u64 bytes[BIOLATENCY_KINDS];
 	u64 ns;
-	u64 min_ns;
 	u64 max_ns;
+	u64 not_min_ns; // all bits inverted, so that 0 is none yet
 };
-BPF_TABLE("hash", struct biolatency_part, struct biolatency_sum, biolatency_device_sums,
-	  BIOLATENCY_DEVICE_SUMS_ENTRIES);
+BPF_PERCPU_ARRAY(biolatency_disks, struct biolatency_disk, CB_DISKS);
 
-struct biolatency_slot {
-	u32 device;
-	u32 slot; // of a struct cb_histogram
+// Of all CPUs together: one for each would be too much.
+struct biolatency_slots {
+	u64 slots[CB_SLOTS];
 };
-BPF_TABLE("hash", struct biolatency_slot, u64, biolatency_device_slots,
-	  BIOLATENCY_DEVICE_SLOTS_ENTRIES);
+BPF_ARRAY(biolatency_disk_slots, struct biolatency_slots, CB_DISKS);
 
-static __always_inline void biolatency_add_to_device(struct cb_request *request, u64 ns)
+static __always_inline void biolatency_add_to_disk(struct cb_request *request, u64 ns)
 {
-	struct biolatency_part part = { .device = request->device,
-					.operation = request->operation,
-					.cpu = bpf_get_smp_processor_id() };
-	struct biolatency_slot slot = { .device = request->device, .slot = cb_slot(ns) };
-	struct biolatency_sum none = { .min_ns = ns };
-	struct biolatency_sum *sum = biolatency_device_sums.lookup_or_try_init(&part, &none);
-	u64 zero = 0, *count = biolatency_device_slots.lookup_or_try_init(&slot, &zero);
+	int index = request->disk;
+	u64 kind = cb_clamp(request->operation, BIOLATENCY_KINDS);
+	struct biolatency_disk *disk = biolatency_disks.lookup(&index);
+	struct biolatency_slots *latency = biolatency_disk_slots.lookup(&index);
 
-	if (!sum || !count)
+	if (!disk || !latency) {
 		cb_lose_key();
-	if (count)
-		__sync_fetch_and_add(count, 1);
-	if (!sum)
 		return;
-	sum->count++;
-	sum->bytes += request->bytes;
-	sum->ns += ns;
-	if (ns < sum->min_ns)
-		sum->min_ns = ns;
-	if (ns > sum->max_ns)
-		sum->max_ns = ns;
+	}
+	__sync_fetch_and_add(&latency->slots[cb_clamp(cb_slot(ns), CB_SLOTS)], 1);
+	disk->count[kind]++;
+	disk->bytes[kind] += request->bytes;
+	disk->ns += ns;
+	if (ns > disk->max_ns)
+		disk->max_ns = ns;
+	if (~ns > disk->not_min_ns)
+		disk->not_min_ns = ~ns;
 }
 
 static __always_inline void biolatency_on_request_done(struct cb_event *ev,
@@ -73,7 +62,7 @@ static __always_inline void biolatency_on_request_done(struct cb_event *ev,
 		cb_observe(ev, &biolatency->read_latency_ns, ns);
 	else if (request->operation == CB_REQ_OP_WRITE)
 		cb_observe(ev, &biolatency->write_latency_ns, ns);
-	biolatency_add_to_device(request, ns);
+	biolatency_add_to_disk(request, ns);
 }
 
 static __always_inline void biolatency_on_request_unmatched(struct cb_event *ev,

@@ -1,52 +1,52 @@
 """Block I/O latency.  Kernel side: biolatency.c"""
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
-from struct import unpack
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from struct import iter_unpack
 from typing import Any
 
 from chainbench_agent.histogram import QUANTILES, quantile_ns
-from chainbench_agent.spec import HISTOGRAM_SLOTS, Counter, Derived, Distribution, Keyed, Module, Names
+from chainbench_agent.spec import Counter, Derived, Distribution, Module, Names, PerDisk
 
 DONE = ("request_done",)
 
+NONE = (1 << 64) - 1
+"""not_min_ns of nothing, inverted."""
+
 READ, WRITE = 0, 1
-"""CB_REQ_OP_* of compat.h."""
+"""CB_REQ_OP_* of compat.h, and what is counted first and second by disk; third come all others."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Device:
-    """The finished requests of one device, summed over CPUs and operations."""
+    """The finished requests of one disk, summed over CPUs.  `count` and `bytes`: of reads, writes, others."""
 
-    count: dict[int, int] = field(default_factory=lambda: defaultdict(int))
-    bytes: dict[int, int] = field(default_factory=lambda: defaultdict(int))
-    ns: int = 0
-    extremes: list[int] = field(default_factory=list)
-    slots: list[int] = field(default_factory=lambda: [0] * HISTOGRAM_SLOTS)
+    count: tuple[int, ...]
+    bytes: tuple[int, ...]
+    ns: int
+    most: int
+    least: int
+    slots: Sequence[int]
 
     def latency(self) -> Iterator[tuple[str, float]]:
-        """Quantiles only while every request found its slot."""
-        count, least, most = sum(self.count.values()), min(self.extremes), max(self.extremes)
-        yield from (("mean_us", self.ns / count / 1e3), ("min_us", least / 1e3), ("max_us", most / 1e3))
-        if sum(self.slots) == count:
-            yield from ((f"p{q * 100:.0f}_us", quantile_ns(self.slots, q, least, most) / 1e3) for q in QUANTILES)
+        count = sum(self.count)
+        yield from (("mean_us", self.ns / count / 1e3), ("min_us", self.least / 1e3), ("max_us", self.most / 1e3))
+        for q in QUANTILES:
+            yield f"p{q * 100:.0f}_us", quantile_ns(self.slots, q, self.least, self.most) / 1e3
 
 
 def devices(counts: Mapping[str, Any]) -> dict[int, Device]:
-    found: dict[int, Device] = defaultdict(Device)
-    for key, value in counts["device_sums"].items():
-        number, operation, _cpu = unpack("=IHH", key)
-        count, size, ns, least, most = unpack("=QQQQQ", value)
-        device = found[number]
-        device.count[operation] += count
-        device.bytes[operation] += size
-        device.ns += ns
-        device.extremes += least, most
-    for key, value in counts["device_slots"].items():
-        number, slot = unpack("=II", key)
-        if number in found:
-            found[number].slots[slot] = int.from_bytes(value, "little")
+    """Those with finished requests: one that has only issued some is none."""
+    found = {}
+    for key, parts in counts["disks"].items():
+        *sums, most, inverted = zip(*iter_unpack("=QQQQQQQQQ", parts), strict=True)
+        *by_kind, ns = map(sum, sums)
+        if any(by_kind):
+            slots = memoryview(counts["disk_slots"][key]).cast("Q").tolist()
+            least = max(inverted) ^ NONE
+            found[int.from_bytes(key, "little")] = Device(
+                tuple(by_kind[:3]), tuple(by_kind[3:]), ns, max(most), least, slots
+            )
     return found
 
 
@@ -54,8 +54,8 @@ def derive(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
     by_device = [
         {
             "device": names.of_device(number),
-            "count": sum(device.count.values()),
-            "bytes": sum(device.bytes.values()),
+            "count": sum(device.count),
+            "bytes": sum(device.bytes),
             "reads": device.count[READ],
             "read_bytes": device.bytes[READ],
             "writes": device.count[WRITE],
@@ -102,7 +102,7 @@ MODULE = Module(
                 "Finished requests, their bytes and latency by whole disk. What lies on another device shows on both, "
                 "below as the work of a kernel thread."
             ),
-            of=("device_sums", "device_slots"),
+            of=("disks", "disk_slots"),
             label="device",
             value="count",
             prometheus="chainbench_biolatency_device_requests_total",
@@ -123,23 +123,21 @@ MODULE = Module(
             ),
             hooks=("request_unmatched",),
         ),
-        Keyed(
-            name="device_sums",
-            help="Finished requests by device, operation and CPU.",
+        PerDisk(
+            name="disks",
+            help="Finished requests by disk and CPU.",
             hooks=DONE,
-            key="struct biolatency_part",
-            value="struct biolatency_sum",
-            entries=4096,  # 16 devices, 4 operations, 64 CPUs
+            value="struct biolatency_disk",
             when_full="the request is missing in by_device, and counted as lost",
             reported=False,
         ),
-        Keyed(
-            name="device_slots",
-            help="Finished requests by device and slot of a histogram.",
+        PerDisk(
+            name="disk_slots",
+            help="Their latencies, as a histogram's slots, by disk.",
             hooks=DONE,
-            key="struct biolatency_slot",
-            entries=8192,  # 32 devices, 256 slots: all between 1 µs and 65 ms
-            when_full="the device has no quantiles, and the request is counted as lost",
+            value="struct biolatency_slots",
+            shared=True,
+            when_full="as disks",
             reported=False,
         ),
     ),

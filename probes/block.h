@@ -17,41 +17,39 @@
 static __always_inline void block_on_block_bio_queue(struct cb_event *ev, struct bio *bio)
 {
 	struct task_struct *current_task = (struct task_struct *)bpf_get_current_task();
-	struct cb_submitter by = { .owner = CB_OWNER_OTHER };
+	u64 owner = CB_OWNER_OTHER;
+	u32 tgid = 0;
 
 	if (cb_current_counts(ev)) {
-		by.owner = CB_OWNER_TARGET;
-		by.tgid = bpf_get_current_pid_tgid() >> 32;
+		owner = CB_OWNER_TARGET;
+		tgid = bpf_get_current_pid_tgid() >> 32;
 		cb_current_process(ev); // so that it has a record when the request is done
 	} else if (current_task->flags & CB_PF_KTHREAD) {
-		by.owner = CB_OWNER_UNKNOWN;
+		owner = CB_OWNER_UNKNOWN;
 	}
-	cb_bios.update(&bio, &by);
+	cb_note_bio(ev, bio, owner, tgid);
 }
 
 // A bio that is too large for one request: the part that is cut off is a bio which nobody submits.
 static __always_inline void block_on_block_split(struct cb_event *ev, struct bio *bio)
 {
 	struct bio *whole = bio->bi_private; // bio_chain() made it the parent
-	struct cb_submitter *by = cb_bios.lookup(&whole), known;
+	u64 by = cb_find_bio(ev, whole);
 
-	if (!by)
-		return;
-	known = *by;
-	cb_bios.update(&bio, &known);
+	if (by)
+		cb_note_bio(ev, bio, cb_bio_owner(by), cb_bio_tgid(by));
 }
 
 // A request may hold bios of several submitters: the first one's it is.  All are the machine's but the agent's own.
 static __always_inline void block_attribute(struct cb_event *ev, struct cb_request *request,
-					    struct request *rq)
+					    struct bio *bio)
 {
-	struct bio *bio = rq->bio;
-	struct cb_submitter *by = cb_bios.lookup(&bio);
+	u64 by = cb_find_bio(ev, bio);
 
-	request->owner = by                                 ? by->owner
+	request->owner = by                                 ? cb_bio_owner(by)
 			 : ev->config->target == CB_MACHINE ? CB_OWNER_TARGET
 							    : CB_OWNER_UNKNOWN;
-	request->tgid = by ? by->tgid : 0;
+	request->tgid = cb_bio_tgid(by);
 }
 
 static __always_inline struct cb_request *block_record(struct request *rq)
@@ -85,16 +83,18 @@ static __always_inline void block_on_block_rq_merge(struct cb_event *ev, struct 
 static __always_inline void block_on_block_rq_issue(struct cb_event *ev, struct request *rq)
 {
 	struct cb_request *request = block_record(rq);
+	struct cb_request_head head;
 
 	if (!request)
 		return;
+	cb_read_head(&head, rq);
 	if (request->issued_ns) // what became of it was not seen
 		cb_raise_request_requeued(ev, request);
 	request->issued_ns = ev->now_ns;
-	request->bytes = rq->__data_len;
-	request->device = cb_device_of(rq);
-	request->operation = rq->cmd_flags & CB_REQ_OP_MASK;
-	block_attribute(ev, request, rq);
+	request->bytes = head.bytes;
+	request->disk = cb_disk_index(head.device);
+	request->operation = head.flags & CB_REQ_OP_MASK;
+	block_attribute(ev, request, head.bio);
 	if (request->inserted_ns)
 		cb_raise_request_queued(ev, request, ev->now_ns - request->inserted_ns);
 	cb_raise_request_issued(ev, request);

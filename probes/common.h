@@ -22,6 +22,31 @@ static __always_inline u64 cb_clamp(u64 index, u64 entries)
 	return index < entries ? index : entries - 1;
 }
 
+// Whether this CPU may change what the counter `claims` guards, until cb_leave(); others wait a moment and look again.
+// Linux before v5.12 has no compare-and-swap for BPF, but it can add and then look: two never both see one.
+#define CB_CLAIM_ATTEMPTS 2
+#define CB_CLAIM_LOOKS 8 // a claim is made in less than a microsecond
+
+static __always_inline bool cb_alone(u32 *claims)
+{
+#pragma clang loop unroll(disable)
+	for (u32 attempt = 0; attempt < CB_CLAIM_ATTEMPTS; attempt++) {
+		for (u32 look = 0; look < CB_CLAIM_LOOKS && *(volatile u32 *)claims; look++)
+			;
+		__sync_fetch_and_add(claims, 1);
+		if (*(volatile u32 *)claims == 1)
+			return true;
+		__sync_fetch_and_add(claims, -1);
+	}
+	return false;
+}
+
+static __always_inline void cb_leave(u32 *claims)
+{
+	asm volatile("" ::: "memory");
+	__sync_fetch_and_add(claims, -1);
+}
+
 enum cb_phase {
 	CB_OFF,
 	CB_SEEDING, // the agent looks who is in the target; only target.h listens
@@ -136,13 +161,14 @@ static __always_inline void cb_lose_key(void)
 }
 
 // Values are nanoseconds.  Slot 0 holds 0 and 1; a slot's upper bound is inclusive, as Prometheus' `le` is.
-// chainbench_agent/histogram.py is the other half of this convention.
+// chainbench_agent/histogram.py is the other half of this convention.  What changes each time lies before the slots: most
+// values are in the first half of these, and then one page has it all.
 struct cb_histogram {
-	u64 slots[CB_SLOTS];
 	u64 sum;
 	u64 min;
 	u64 max;
 	u64 run; // the run that min and max belong to
+	u64 slots[CB_SLOTS];
 };
 
 static __always_inline u32 cb_log2(u64 value)

@@ -15,17 +15,40 @@ static __always_inline u32 cb_task_state(struct task_struct *task)
 #endif
 }
 
-// The number of a request's disk, as stat(2) and /sys/dev/block have it; 0 where it has none (a passed-through command).
-static __always_inline u32 cb_device_of(struct request *rq)
+// What is wanted of a request: most of it lies close together, and is read at once.
+struct cb_request_head {
+	struct bio *bio;
+	u32 bytes;
+	u32 flags;
+	u32 device; // its disk, as stat(2) and /sys/dev/block number it; 0: it has none (a passed-through command)
+};
+#define CB_REQUEST_WORDS \
+	((__builtin_offsetof(struct request, bio) + sizeof(struct bio *)) / sizeof(u64))
+#define CB_REQUEST_MEMBER(words, kind, member) \
+	(*(kind *)((char *)(words) + __builtin_offsetof(struct request, member)))
+
+static __always_inline void cb_read_head(struct cb_request_head *head, struct request *rq)
 {
+	u64 words[CB_REQUEST_WORDS];
+	struct gendisk *disk = NULL;
+	u32 numbers[2];
+
+	bpf_probe_read_kernel(words, sizeof(words), rq);
+	head->bio = CB_REQUEST_MEMBER(words, struct bio *, bio);
+	head->bytes = CB_REQUEST_MEMBER(words, u32, __data_len);
+	head->flags = CB_REQUEST_MEMBER(words, u32, cmd_flags);
 	// Linux f3fa33acca9f ("block: remove the ->rq_disk field in struct request") (in v5.17)
 #ifdef CB_HAS_REQUEST_RQ_DISK
-	struct gendisk *disk = rq->rq_disk;
+	bpf_probe_read_kernel(&disk, sizeof(disk), &rq->rq_disk);
 #else
-	struct request_queue *queue = rq->q;
-	struct gendisk *disk = queue->disk;
+	bpf_probe_read_kernel(&disk, sizeof(disk),
+			      &CB_REQUEST_MEMBER(words, struct request_queue *, q)->disk);
 #endif
-	return (u32)disk->major << 20 | disk->first_minor;
+	_Static_assert(__builtin_offsetof(struct gendisk, first_minor) ==
+			       __builtin_offsetof(struct gendisk, major) + sizeof(numbers[0]),
+		       "numbers of a disk");
+	bpf_probe_read_kernel(numbers, sizeof(numbers), &disk->major);
+	head->device = numbers[0] << 20 | numbers[1];
 }
 
 // include/linux/blk_types.h: the same on all kernels since 4.10; the older ones have macros only.

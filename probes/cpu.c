@@ -20,10 +20,12 @@ BPF_PERCPU_ARRAY(cpu_idle_span, struct cpu_idle_span, 1);
 #define CPU_IDLE_UNKNOWN (CPU_IDLE_NS_ENTRIES - 1) // idle since before the run
 
 // CFS bandwidth control keeps its own counters; they are read when a thread of a limited group leaves a CPU.
-static __always_inline void cpu_read_bandwidth(struct cb_event *ev, struct task_struct *prev)
+// It is the current one still.
+static __always_inline void cpu_read_bandwidth(struct cb_event *ev)
 {
 #ifdef CB_HAS_TASK_GROUP_CFS_BANDWIDTH
-	struct task_group *group = prev->sched_task_group;
+	struct task_struct *leaving = (struct task_struct *)CB_CURRENT_TASK();
+	struct task_group *group = leaving->sched_task_group;
 	struct cpu_bandwidth now = {}, *before;
 	struct kernfs_node *node;
 	struct cgroup *cgroup;
@@ -38,7 +40,7 @@ static __always_inline void cpu_read_bandwidth(struct cb_event *ev, struct task_
 	id = node->id;
 	before = cpu_throttled_groups.lookup(&id);
 	if (before && now.throttled_count > before->throttled_count)
-		cb_tell(ev, CPU_EVENT_THROTTLED, prev->tgid,
+		cb_tell(ev, CPU_EVENT_THROTTLED, leaving->tgid,
 			now.throttled_count - before->throttled_count);
 	if (cpu_throttled_groups.update(&id, &now))
 		cb_lose_key();
@@ -61,7 +63,7 @@ static __always_inline void cpu_on_task_ran(struct cb_event *ev, struct cb_cpu *
 		cpu->voluntary_switches++;
 	else
 		cpu->involuntary_switches++;
-	cpu_read_bandwidth(ev, prev);
+	cpu_read_bandwidth(ev);
 }
 
 static __always_inline void cpu_on_task_waited(struct cb_event *ev, struct cb_cpu *cpu,

@@ -1,11 +1,10 @@
 """Files, the page cache, and block requests before the device has them.  Kernel side: io.c, io.h"""
 
-from collections import defaultdict
 from collections.abc import Mapping
-from struct import unpack
+from struct import iter_unpack
 from typing import Any
 
-from chainbench_agent.spec import Counter, Derived, Distribution, Event, Keyed, Metric, Module, Names, Scratch
+from chainbench_agent.spec import Counter, Derived, Distribution, Event, Metric, Module, Names, PerDisk
 
 IN_FLIGHT = ("request_issued", "request_requeued", "request_done")
 
@@ -39,13 +38,15 @@ def _page_cache(counts: Mapping[str, Any]) -> dict[str, Any]:
 
 def queue_depth(counts: Mapping[str, Any], names: Names) -> list[dict[str, Any]]:
     """By device, the busiest first.  A request still in flight has been so until the end of the run."""
-    in_flight_ns: dict[int, int] = defaultdict(int)
-    deepest: dict[int, int] = defaultdict(int)
-    for key, value in counts["queues"].items():
-        device, _cpu = unpack("=II", key)
-        ns, open_now, most = unpack("=qqQ", value)
-        in_flight_ns[device] += ns + open_now * names.run_ns
-        deepest[device] = max(deepest[device], most)
+    in_flight_ns: dict[int, int] = {}
+    deepest: dict[int, int] = {}
+    for key, parts in counts["queues"].items():
+        device = int.from_bytes(key, "little")
+        *sums, most = zip(*iter_unpack("=QQQQQQQ", parts), strict=True)
+        issued, issued_ns, done, done_ns, returned, returned_ns = map(sum, sums)
+        still = issued - done - returned
+        in_flight_ns[device] = done_ns + returned_ns - issued_ns + still * names.run_ns
+        deepest[device] = max(most)
     return [
         {
             "device": names.of_device(device),
@@ -82,18 +83,15 @@ BLOCK: tuple[Metric, ...] = (
         ),
         hooks=("request_queued",),
     ),
-    Keyed(
+    PerDisk(
         name="queues",
-        help="Requests in flight and their time by device and CPU.",
+        help="Requests issued and ended, and when, by disk and CPU.",
         hooks=IN_FLIGHT,
-        key="struct io_queue_part",
         value="struct io_queue",
-        entries=4096,  # 64 devices, 64 CPUs
-        when_full="the device's queue depth is wrong, and each change that is missing is counted as lost",
+        when_full="the disk has no queue depth, and each change of it is counted as lost",
         reported=False,
     ),
 )
-BLOCK_SCRATCH = (Scratch(name="depths", entries=1024, when_full="as queues; one per device"),)
 
 
 MODULE = Module(
@@ -183,6 +181,5 @@ MODULE = Module(
         ),
         *BLOCK,
     ),
-    scratch=BLOCK_SCRATCH,
     derive=derive,
 )

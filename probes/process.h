@@ -9,16 +9,12 @@
 
 #define CB_PROCESS_SETS (CB_PROCESSES / 4)
 
-// struct cb_process is generated from the declarations: tgid, run, begin_ns, end_ns, comm, and a u64 MODULE_COUNTER for
-// each Counter that is kept per process.
+// struct cb_process is generated from the declarations (loading/process_records.py): tgid, run, begin_ns, end_ns, comm, and
+// a u64 MODULE_COUNTER for each Counter that is kept per process.
 BPF_F_TABLE("array", u32, struct cb_process, cb_processes, CB_PROCESSES, BPF_F_MMAPABLE);
 
-// How many CPUs are about to claim a record of a set.  Who finds itself alone may; others wait a moment and look again.
-// Linux before v5.12 has no compare-and-swap for BPF, but it can add and then look: two never both see one.
+// How many CPUs are about to claim a record of a set.
 BPF_ARRAY(cb_process_claims, u32, CB_PROCESS_SETS);
-
-#define CB_CLAIM_ATTEMPTS 2
-#define CB_CLAIM_LOOKS 8 // a claim is made in less than a microsecond
 
 // So long after its end nothing that a process did is still being added to its record on another CPU.
 #define CB_PROCESS_GRACE_NS 1000000
@@ -102,28 +98,18 @@ static __always_inline struct cb_process *cb_meet_process(struct cb_event *ev,
 	struct task_struct *leader = thread->group_leader;
 	struct signal_struct *signal = thread->signal;
 	struct cb_process *process = cb_process_of(ev, tgid);
-	bool alone = false;
 	u32 *claims;
 
 	// a record that has ended is its own if it is just dying; otherwise the number has a new owner
 	if (process && (!process->end_ns || signal->live.counter == 0))
 		return process;
 	claims = cb_process_claims.lookup(&set);
-	if (!claims)
-		return NULL;
-#pragma clang loop unroll(disable)
-	for (u32 attempt = 0; attempt < CB_CLAIM_ATTEMPTS && !alone; attempt++) {
-		for (u32 look = 0; look < CB_CLAIM_LOOKS && *(volatile u32 *)claims; look++)
-			;
-		__sync_fetch_and_add(claims, 1);
-		alone = *(volatile u32 *)claims == 1;
-		if (!alone)
-			__sync_fetch_and_add(claims, -1);
-	}
-	if (!alone) // this event is in the others' part; at the next one it is tried again
+	if (!claims ||
+	    !cb_alone(
+		    claims)) // this event is in the others' part; at the next one it is tried again
 		return NULL;
 	process = cb_claim_process(ev, tgid, leader);
-	__sync_fetch_and_add(claims, -1);
+	cb_leave(claims);
 	return process;
 }
 

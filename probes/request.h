@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// request.h - one record per block request, from its insertion or issue to its completion, and whose it is.
+// request.h - one record per block request, from its insertion or issue to its completion; its disk, and whose it is.
 
 #pragma once
 
@@ -9,24 +9,36 @@ enum cb_owner {
 	CB_OWNER_OTHER,
 };
 
-// The records lie in sets of four in an array: a hash would take five times as long for each event.
+// Where in an array what is kept of an object has its place.  What lies together in memory does so here as well, within
+// 256 KiB: the few objects that are in use at a time are on a few pages then, and a page that the CPU has to look up
+// costs more than all the rest.
+#define CB_GOLDEN 0x9e3779b97f4a7c15 // 2^64 by the golden ratio
+static __always_inline u32 cb_place(u64 object)
+{
+	return (object >> 8) + (((object >> 18) * CB_GOLDEN) >> 40);
+}
+
+// The records lie in an array, each in a line of the cache: a hash would take five times as long for each event.  A
+// request has its record at its own place, or at one of three others, anywhere, if somebody else is there.
 struct cb_request {
 	u64 of;          // the address of the struct request; 0: of none
 	u64 inserted_ns; // into the I/O scheduler; 0: not seen
 	u64 issued_ns;   // to the device; 0: not yet
-	u64 bytes;       // when it was issued: at completion the kernel may have counted them down
-	u32 device;      // major << 20 | minor, of the whole disk
+	u32 bytes;       // when it was issued: at completion the kernel may have counted them down
+	u32 tgid;        // the process that submitted it; 0: unknown
+	u32 claims;      // see cb_claim_request
+	u32 elsewhere;   // how many whose own place this is have their record at another
 	u16 operation;   // enum req_op
 	u16 owner;
-	u32 tgid;   // the process that submitted it; 0: unknown
-	u32 claims; // see cb_claim_request
+	u16 disk; // see cb_disk_index
+	u16 away; // not at its own place
+	u8 pad[16];
 };
 BPF_F_TABLE("array", u32, struct cb_request, cb_requests, CB_REQUESTS, BPF_F_MMAPABLE);
 
-static __always_inline struct cb_request *cb_request_at(struct request *rq, u32 way)
+static __always_inline struct cb_request *cb_request_at(u64 rq, u32 way)
 {
-	u64 spread = (u64)rq * 0x9e3779b97f4a7c15; // 2^64 by the golden ratio
-	u32 index = ((spread >> 40) & (CB_REQUESTS - 1)) ^ way;
+	u32 index = (way ? ((rq * CB_GOLDEN) >> 40) + way : cb_place(rq)) & (CB_REQUESTS - 1);
 
 	return cb_requests.lookup(&index);
 }
@@ -34,23 +46,36 @@ static __always_inline struct cb_request *cb_request_at(struct request *rq, u32 
 // The record of a request; NULL if there is none.
 static __always_inline struct cb_request *cb_find_request(struct request *rq)
 {
-#pragma clang loop unroll(disable)
-	for (u32 way = 0; way < 4; way++) {
-		struct cb_request *request = cb_request_at(rq, way);
+	struct cb_request *request = cb_request_at((u64)rq, 0);
 
+	if (!request || request->of == (u64)rq)
+		return request;
+	if (!*(volatile u32 *)&request->elsewhere)
+		return NULL;
+#pragma clang loop unroll(disable)
+	for (u32 way = 1; way < 4; way++) {
+		request = cb_request_at((u64)rq, way);
 		if (request && request->of == (u64)rq)
 			return request;
 	}
 	return NULL;
 }
 
-// A free record, from now on of this request; NULL if its set has none.  Other CPUs may want the same one: as with
+static __always_inline void cb_count_elsewhere(u64 rq, u32 change)
+{
+	struct cb_request *own = cb_request_at(rq, 0);
+
+	if (own)
+		__sync_fetch_and_add(&own->elsewhere, change);
+}
+
+// A free record, from now on of this request; NULL if all four are taken.  Other CPUs may want the same one: as with
 // processes (process.h), who is alone may have it, and an owner counts as one.  Who is not tries the next.
 static __always_inline struct cb_request *cb_claim_request(struct request *rq)
 {
 #pragma clang loop unroll(disable)
 	for (u32 way = 0; way < 4; way++) {
-		struct cb_request *request = cb_request_at(rq, way);
+		struct cb_request *request = cb_request_at((u64)rq, way);
 
 		if (!request)
 			return NULL;
@@ -60,6 +85,9 @@ static __always_inline struct cb_request *cb_claim_request(struct request *rq)
 		if (*(volatile u32 *)&request->claims == 1) {
 			request->inserted_ns = 0;
 			request->issued_ns = 0;
+			request->away = !!way;
+			if (way)
+				cb_count_elsewhere((u64)rq, 1);
 			request->of = (u64)rq;
 			return request;
 		}
@@ -70,15 +98,131 @@ static __always_inline struct cb_request *cb_claim_request(struct request *rq)
 
 static __always_inline void cb_forget_request(struct cb_request *request)
 {
+	u64 rq = request->of;
+
 	request->of = 0;
-	asm volatile("" ::: "memory");
-	__sync_fetch_and_add(&request->claims, -1);
+	if (request->away)
+		cb_count_elsewhere(rq, -1);
+	cb_leave(&request->claims);
+}
+
+// The disks that were seen in a run.  A disk keeps its index until the next run, so that a request has to find it only
+// once, and modules have arrays of CB_DISKS for what they count by disk.  The agent clears them between runs.
+struct cb_disk {
+	u64 device; // major << 20 | minor, of the whole disk, and CB_DISK_TAKEN; 0: nobody's yet
+	u64 depth;  // requests in flight
+};
+BPF_F_TABLE("array", int, struct cb_disk, cb_disks, CB_DISKS, BPF_F_MMAPABLE);
+#define CB_DISK_TAKEN (1ULL << 32)
+
+// Who may take an index, the hash decides: of two CPUs one is first.  It is asked until the array knows.
+BPF_TABLE("hash", int, u32, cb_disk_takers, CB_DISKS);
+
+static __always_inline bool cb_take_disk(int index, u32 device)
+{
+	u32 *taker = cb_disk_takers.lookup_or_try_init(&index, &device);
+
+	return taker && *taker == device;
+}
+
+// CB_DISKS if there is no room for another disk: all arrays end there.
+static __always_inline u32 cb_disk_index(u32 device)
+{
+	u64 known = CB_DISK_TAKEN | device;
+	u32 first = (device * 0x9e3779b1) >> 24;
+
+#pragma clang loop unroll(disable)
+	for (u32 way = 0; way < CB_DISKS; way++) {
+		int index = (first + way) & (CB_DISKS - 1);
+		struct cb_disk *disk = cb_disks.lookup(&index);
+
+		if (!disk)
+			break;
+		if (!disk->device && cb_take_disk(index, device))
+			disk->device = known;
+		if (disk->device == known)
+			return index;
+	}
+	return CB_DISKS;
 }
 
 // Who asked for it.  Requests are issued and completed by whoever comes along, so it is noted where the bio is
-// submitted.  The least recently used one makes room: its request has an unknown owner.
-struct cb_submitter {
-	u32 owner;
-	u32 tgid;
+// submitted: in one word, which no other CPU can see half written, and in a set that is one line of the cache.
+//
+//   63 … 24: a hash of the bio's address and the run    23 … 22: enum cb_owner    21 … 0: the process
+//
+// The oldest of a set makes room: its request has an unknown owner.
+#define CB_BIO_WAYS 7
+struct cb_bio_set {
+	u64 bios[CB_BIO_WAYS];
+	u32 claims; // see cb_alone
+	u32 oldest;
 };
-BPF_TABLE("lru_hash", struct bio *, struct cb_submitter, cb_bios, CB_BIOS);
+BPF_F_TABLE("array", u32, struct cb_bio_set, cb_bios, CB_BIO_SETS, BPF_F_MMAPABLE);
+
+#define CB_BIO_OWNER_BIT 22
+#define CB_BIO_TGID ((1ULL << CB_BIO_OWNER_BIT) - 1) // PID_MAX_LIMIT is 2^22
+#define CB_BIO_TAG (~0ULL << (CB_BIO_OWNER_BIT + 2))
+
+static __always_inline u64 cb_bio_owner(u64 noted)
+{
+	return (noted >> CB_BIO_OWNER_BIT) & 3;
+}
+
+static __always_inline u32 cb_bio_tgid(u64 noted)
+{
+	return noted & CB_BIO_TGID;
+}
+
+static __always_inline u64 cb_bio_spread(struct cb_event *ev, struct bio *bio)
+{
+	return ((u64)bio + ((u64)ev->config->run << 48)) * CB_GOLDEN;
+}
+
+static __always_inline struct cb_bio_set *cb_bio_set_of(struct bio *bio)
+{
+	u32 index = cb_place((u64)bio) & (CB_BIO_SETS - 1);
+
+	return cb_bios.lookup(&index);
+}
+
+static __always_inline u32 cb_bio_way(struct cb_bio_set *set, u64 spread)
+{
+	u32 way;
+
+#pragma clang loop unroll(disable)
+	for (way = 0; way < CB_BIO_WAYS; way++)
+		if (!((set->bios[way] ^ spread) & CB_BIO_TAG))
+			break;
+	return way;
+}
+
+// What was noted of a bio; 0 if nothing was.
+static __always_inline u64 cb_find_bio(struct cb_event *ev, struct bio *bio)
+{
+	u64 spread = cb_bio_spread(ev, bio);
+	struct cb_bio_set *set = cb_bio_set_of(bio);
+	u32 way = set ? cb_bio_way(set, spread) : CB_BIO_WAYS;
+
+	return set && way < CB_BIO_WAYS ? set->bios[way] : 0;
+}
+
+static __always_inline void cb_note_bio(struct cb_event *ev, struct bio *bio, u64 owner, u32 tgid)
+{
+	u64 spread = cb_bio_spread(ev, bio);
+	struct cb_bio_set *set = cb_bio_set_of(bio);
+	u32 way;
+
+	if (!set || !cb_alone(&set->claims)) {
+		cb_lose_key();
+		return;
+	}
+	way = cb_bio_way(set, spread);
+	if (way == CB_BIO_WAYS) {
+		way = set->oldest;
+		set->oldest = way + 1 < CB_BIO_WAYS ? way + 1 : 0;
+	}
+	if (way < CB_BIO_WAYS)
+		set->bios[way] = (spread & CB_BIO_TAG) | owner << CB_BIO_OWNER_BIT | tgid;
+	cb_leave(&set->claims);
+}

@@ -13,24 +13,30 @@
 
 #pragma once
 
+// The numbers of a switch, each read once: a read is a call of a helper.
+struct cb_switch {
+	u32 from;
+	u32 to;
+	u32 entered; // what `from` was when this CPU was last seen entering the thread
+};
+
 // Notes that this CPU goes from `prev` to `next`; false if it was last seen entering another thread than `prev`.
-// `entered` is the number that `prev` had then.
 static __always_inline bool cb_continuous(struct cb_event *ev, struct task_struct *prev,
-					  struct task_struct *next, u32 *entered)
+					  struct task_struct *next, struct cb_switch *at)
 {
 	int zero = 0;
 	struct cb_on_cpu *cpu = cb_on_cpu.lookup(&zero);
 	bool first, continuous;
 
-	*entered = prev->pid;
+	at->entered = at->from;
 	if (!cpu)
 		return false;
 	first = cpu->run != ev->config->run;
 	continuous = first || cpu->thread == (u64)prev;
 	if (continuous && !first)
-		*entered = cpu->tid;
+		at->entered = cpu->tid;
 	cpu->thread = (u64)next;
-	cpu->tid = next->pid;
+	cpu->tid = at->to;
 	cpu->run = ev->config->run;
 	return continuous;
 }
@@ -64,25 +70,26 @@ static __always_inline void cb_exchange(struct cb_event *ev, u32 from, u32 to)
 
 // The record of a thread that leaves its CPU, which it `entered` under a number that it may have no more.
 static __always_inline struct cb_task *cb_leaving(struct cb_event *ev, struct task_struct *prev,
-						  u32 entered, bool dead)
+						  struct cb_switch *at, bool dead)
 {
 	u32 unused;
 	struct cb_task *task;
 
-	if (entered != prev->pid && dead) {
+	if (at->entered != at->from && dead) {
 		// a leader whose number was taken: whether its record followed yet depends on who was seen first
-		task = cb_find(ev, prev->pid, &unused);
-		return task && task->born == entered ? task : cb_find(ev, entered, &unused);
+		task = cb_find(ev, at->from, &unused);
+		return task && task->born == at->entered ? task : cb_find(ev, at->entered, &unused);
 	}
-	if (entered != prev->pid)
-		cb_exchange(ev, entered, prev->pid);
-	return cb_task_of(ev, prev);
+	if (at->entered != at->from)
+		cb_exchange(ev, at->entered, at->from);
+	return cb_task_with(ev, prev, at->from);
 }
 
 // Whether a thread that could go on was taken off its CPU because its group may not run.
-static __always_inline bool cb_is_throttled(struct task_struct *prev)
+static __always_inline bool cb_is_throttled(void)
 {
 #ifdef CB_HAS_TASK_GROUP_CFS_BANDWIDTH
+	struct task_struct *prev = (struct task_struct *)CB_CURRENT_TASK();
 	struct task_group *group = prev->sched_task_group;
 	struct cfs_rq *queue;
 
@@ -95,10 +102,11 @@ static __always_inline bool cb_is_throttled(struct task_struct *prev)
 #endif
 }
 
-static __always_inline void cb_leave_cpu(struct cb_event *ev, struct task_struct *prev, u32 entered,
-					 bool preempt, u32 prev_state, bool continuous)
+static __always_inline void cb_leave_cpu(struct cb_event *ev, struct task_struct *prev,
+					 struct cb_switch *at, bool preempt, u32 prev_state,
+					 bool continuous)
 {
-	struct cb_task *task = cb_leaving(ev, prev, entered, prev_state & CB_TASK_DEAD);
+	struct cb_task *task = cb_leaving(ev, prev, at, prev_state & CB_TASK_DEAD);
 	bool voluntary = !preempt && prev_state;
 
 	if (!task)
@@ -116,7 +124,7 @@ static __always_inline void cb_leave_cpu(struct cb_event *ev, struct task_struct
 			cb_end(ev, task, ev->now_ns);
 		task->state = CB_FREE;
 	} else if (!voluntary) {
-		task->state = cb_is_throttled(prev) ? CB_THROTTLED : CB_PREEMPTED;
+		task->state = cb_is_throttled() ? CB_THROTTLED : CB_PREEMPTED;
 	} else {
 		task->state = CB_BLOCKED;
 		if (task->counted)
@@ -124,9 +132,9 @@ static __always_inline void cb_leave_cpu(struct cb_event *ev, struct task_struct
 	}
 }
 
-static __always_inline void cb_enter_cpu(struct cb_event *ev, struct task_struct *next)
+static __always_inline void cb_enter_cpu(struct cb_event *ev, struct task_struct *next, u32 tid)
 {
-	struct cb_task *task = cb_task_of(ev, next);
+	struct cb_task *task = cb_task_with(ev, next, tid);
 
 	if (!task)
 		return;
@@ -151,11 +159,12 @@ static __always_inline void sched_on_sched_switch(struct cb_event *ev, bool pree
 						  struct task_struct *prev,
 						  struct task_struct *next, u32 prev_state)
 {
-	u32 entered;
-	bool continuous = cb_continuous(ev, prev, next, &entered);
+	// who leaves is the current thread still: that needs no read
+	struct cb_switch at = { .from = bpf_get_current_pid_tgid(), .to = next->pid };
+	bool continuous = cb_continuous(ev, prev, next, &at);
 
-	cb_leave_cpu(ev, prev, entered, preempt, prev_state, continuous);
-	cb_enter_cpu(ev, next);
+	cb_leave_cpu(ev, prev, &at, preempt, prev_state, continuous);
+	cb_enter_cpu(ev, next, at.to);
 }
 
 static __always_inline void sched_on_sched_wakeup(struct cb_event *ev, struct task_struct *woken)

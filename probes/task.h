@@ -19,30 +19,32 @@ enum cb_task_state {
 #define CB_WAIT_UNKNOWN 0xffffffff
 #define CB_NO_STACK (-1)
 
+// What a switch and a wake-up want is the first line of the cache.
 struct cb_task {
 	u64 since_ns; // when the present state began
-	u64 begin_ns; // when the thread was born, or the run began
 	u64 on_cpu_ns;
 	u64 runnable_ns;
 	u64 blocked_ns;
-	u64 throttled_ns;
-	u64 regs;    // address of the saved user registers; 0 for a kernel thread
-	u64 css_set; // the cgroups it was in when `counted` was decided
-	u64 call_ns; // when the system call under way began; see calls.h
-	u64 asked;   // the pages before this one, it has asked the page cache for; see io.c
-	u32 call;    // enum cb_call
+	u64 regs; // address of the saved user registers; 0 for a kernel thread
 	u32 tid;
-	u32 born; // its first number: who executes a program takes the leader's
-	u32 tgid;
 	u32 run;
+	u32 tgid;
 	u32 wait;  // what it is blocked in: see offcpu.c
 	s32 stack; // sampled kernel stack of that, or CB_NO_STACK
 	u8 state;
 	u8 counted; // in the target
 	u8 kthread;
 	u8 ended; // it is on its way out
-	u32 file; // the type of the file that the call is made on; see io.c
-	u8 pad[4];
+
+	u64 begin_ns; // when the thread was born, or the run began
+	u64 throttled_ns;
+	u64 css_set; // the cgroups it was in when `counted` was decided
+	u64 call_ns; // when the system call under way began; see calls.h
+	u64 asked;   // the pages before this one, it has asked the page cache for; see io.c
+	u32 born;    // its first number: who executes a program takes the leader's
+	u16 file;    // the type of the file that the call is made on; see io.c
+	u8 call;     // enum cb_call
+	u8 pad[1];
 	char comm[16];
 };
 BPF_F_TABLE("array", u32, struct cb_task, cb_tasks, CB_TASKS, BPF_F_MMAPABLE);

@@ -190,10 +190,16 @@ def update(map_fd: int, index: int, value: bytes) -> None:
     _checked(_library().bpf_map_update_elem(map_fd, ctypes.byref(key), value, 0), "map update")
 
 
+def cells(map_fd: int, size: int) -> bytes:
+    """An array of so many bytes that can be mapped (BPF_F_MMAPABLE; Linux 5.5)."""
+    with mmap.mmap(map_fd, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ) as memory:
+        return memory[:size]
+
+
 def clear(map_fd: int, size: int) -> None:
-    """Zero an array of so many bytes that can be mapped (BPF_F_MMAPABLE; Linux 5.5)."""
-    with mmap.mmap(map_fd, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_WRITE) as cells:
-        cells.write(bytes(size))
+    """Zero such an array."""
+    with mmap.mmap(map_fd, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_WRITE) as memory:
+        memory.write(bytes(size))
 
 
 def keys(map_fd: int, key_size: int) -> list[bytes]:

@@ -95,7 +95,7 @@ def _section(module: Module, run: Run, plan: Plan) -> Section:
     labels = [str(getattr(run, name)) for name in Labels.model_fields]
     counts = {
         metric.name: _made_up(metric, _random(*labels, module.name, metric.name), run.duration_ms / 1e3)
-        for metric in (*module.per_cpu, *module.keyed, *module.procfs)
+        for metric in (*module.per_cpu, *module.keyed, *module.per_disk, *module.procfs)
     }
     absent = not_asked_for(module, {hook.name: hook for hook in HOOKS}, plan.probes)
     sources = {key: MOCK for metric in module.reported if (key := reported_key(metric)) not in absent}
@@ -129,7 +129,7 @@ def _made_up(metric: Metric, random: Random, seconds: float) -> Value:
         case Keyed(key=key, value="u64") if length := re.fullmatch(r"char\[(\d+)\]", key):
             names = (f"mock-{i}".encode().ljust(int(length[1]), b"\0") for i in range(PER_TABLE))
             return {name: _number(metric, random, seconds).to_bytes(8, "little") for name in names}
-    return {}  # a hash by a C struct, whose layout is the module's own: as if nothing had come in
+    return {}  # C structs, whose layout is the module's own: as if nothing had come in
 
 
 def _number(metric: Metric, random: Random, seconds: float) -> int:

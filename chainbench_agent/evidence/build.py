@@ -138,7 +138,7 @@ def _subtract(after: Value, before: Value) -> Any:
             slots = tuple(a - b for a, b in zip(after.slots, before.slots, strict=True))
             # the kernel keeps the extremes of the present run only
             return HistogramCounts(slots, after.sum - before.sum, after.min, after.max)
-    return after  # hashes are emptied between runs
+    return after  # hashes, and what is by disk, are emptied between runs
 
 
 def section(

@@ -18,7 +18,7 @@ class HistogramCounts:
 
 
 Value = int | tuple[int, ...] | HistogramCounts | Mapping[bytes, bytes]
-"""Counter, Table, Distribution, Keyed."""
+"""Counter, Table, Distribution, Keyed and PerDisk."""
 
 
 class TaskState(IntEnum):

@@ -18,6 +18,7 @@ from pathlib import Path
 from chainbench_agent.bpf import libbpf, probe_events
 from chainbench_agent.errors import SetupError
 from chainbench_agent.evidence.sample import Sample
+from chainbench_agent.kernel import disks
 from chainbench_agent.kernel.counters import Counters
 from chainbench_agent.kernel.mapping_events import History, MappingEvents
 from chainbench_agent.kernel.programs import Programs
@@ -148,6 +149,7 @@ class Machine:
         libbpf.update(self._maps["cb_kept"].fd, 0, bytes(8))
         if requests := self._maps.get("cb_requests"):
             libbpf.clear(requests.fd, requests.entries * requests.value_size)
+        disks.clear(self._maps, self.modules)
         self._run += 1
         self._target = target
         self._plan = plan
@@ -240,7 +242,8 @@ class Machine:
         return (tgid, parent if master else tgid), syscalls(os.uname().machine).get(syscall) == "bpf"
 
     def _keyed(self) -> list[str]:
-        declared = [f"{m.name}_{name}" for m in self.modules for name in m.own_maps]
+        per_disk = {metric.name for module in self.modules for metric in module.per_disk}
+        declared = [f"{m.name}_{name}" for m in self.modules for name in m.own_maps if name not in per_disk]
         own = [name for name in declared if self._maps[name].entries > 1]
-        shared = ("cb_members", "cb_ended_threads", "cb_bios", "cb_entered")
+        shared = ("cb_members", "cb_ended_threads", "cb_entered", "cb_disk_takers")
         return [*own, *(name for name in shared if name in self._maps)]

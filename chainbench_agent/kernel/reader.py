@@ -10,13 +10,14 @@ from typing import NamedTuple
 
 from chainbench_agent.bpf import libbpf
 from chainbench_agent.evidence.sample import Account, IdleSpan, Members, OpenInterval, Sample
-from chainbench_agent.kernel import names, values
+from chainbench_agent.kernel import disks, names, values
 from chainbench_agent.kernel.accounts import kernel_counters, proc_counters
 from chainbench_agent.kernel.symbols import Symbols, addresses_of
 from chainbench_agent.kernel.target import KernelTarget, Kind, cgroup_threads, leave, schedstat, sleepers
 from chainbench_agent.kernel.user_stacks import UserStacks
 from chainbench_agent.loading.apart import apart
 from chainbench_agent.loading.loader import MapFd
+from chainbench_agent.loading.process_records import processes
 from chainbench_agent.probes.lock_order import edges_of, listed
 from chainbench_agent.spec import Module, Names
 
@@ -55,7 +56,8 @@ class Reader:
         modules = {}
         for module in self._modules:
             raw = self._per_cpu(f"cb_{module.name}")
-            modules[module.name] = values.decode(module, raw, libbpf.possible_cpus(), run) | self._hashes(module)
+            modules[module.name] = values.decode(module, raw, libbpf.possible_cpus(), run)
+            modules[module.name] |= self._hashes(module) | disks.read(self._maps, module)
         loss = zip(*_LOSS.iter_unpack(self._per_cpu("cb_loss")), strict=True)
         return Sample(
             at_ns=at_ns,
@@ -63,7 +65,7 @@ class Reader:
             loss=dict(zip(LOSS_CAUSES, map(sum, loss), strict=True)),
             tasks=tasks,
             members=self._members(tasks, current),
-            processes=tuple(values.processes(memoryview(self._processes), self._modules, run)),
+            processes=tuple(processes(memoryview(self._processes), self._modules, run)),
             idle=self._idle(run),
             throttled=names.throttled_groups(),
             kernel=kernel_counters(),

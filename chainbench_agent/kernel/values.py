@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from array import array
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from chainbench_agent.bpf.libbpf import possible_cpus
@@ -13,19 +13,17 @@ from chainbench_agent.evidence.sample import (
     HistogramCounts,
     IdleSpan,
     OpenInterval,
-    Process,
     TaskState,
     Thread,
     Value,
 )
+from chainbench_agent.loading.comm import command
 from chainbench_agent.spec import HISTOGRAM_SLOTS, Distribution, Metric, Module, Table
 
-WORD = 8
-_HISTOGRAM_WORDS = HISTOGRAM_SLOTS + 4  # slots, sum, min, max, run
-_TASK = struct.Struct("=QQQQQQ16xQ8xIIIIIIiBBB9x16s")  # struct cb_task of probes/task.h
-_PROCESS = struct.Struct("=QQII16s")  # the head of struct cb_process (see fuse.py)
-_PROCESS_RUN_WORD = 5  # of 32 bits
-_TASK_RUN_WORD = 24  # of 32 bits
+_HISTOGRAM_HEAD = 4  # sum, min, max, run; behind them the slots
+_HISTOGRAM_WORDS = _HISTOGRAM_HEAD + HISTOGRAM_SLOTS
+_TASK = struct.Struct("=QQQQ8xIIIIiBBBxQQ8xQ8xI2xBx16s")  # struct cb_task of probes/task.h
+_TASK_RUN_WORD = 11  # of 32 bits
 _THREAD_KEY = struct.Struct("=QII")  # struct cb_thread_key
 _THREAD = struct.Struct("=QQQQQ16s")  # struct cb_thread
 _ON_CPU = struct.Struct("=QII")  # struct cb_on_cpu of probes/task.h
@@ -60,8 +58,8 @@ def decode(module: Module, raw: bytes, cpus: int, run: int) -> dict[str, Value]:
 
 
 def _histogram(parts: list[array[int]], run: int) -> HistogramCounts:
-    slots = tuple(map(sum, zip(*(part[:HISTOGRAM_SLOTS] for part in parts), strict=True)))
-    total, least, most, of_run = zip(*(part[HISTOGRAM_SLOTS:] for part in parts), strict=True)
+    slots = tuple(map(sum, zip(*(part[_HISTOGRAM_HEAD:] for part in parts), strict=True)))
+    total, least, most, of_run = zip(*(part[:_HISTOGRAM_HEAD] for part in parts), strict=True)
     ours = [i for i, number in enumerate(of_run) if number == run]
     return HistogramCounts(
         slots,
@@ -109,9 +107,9 @@ def _records(memory: memoryview, run: int) -> Iterator[tuple[OpenInterval, int]]
 
 
 def _open_task(memory: memoryview, index: int) -> tuple[OpenInterval, int]:
-    since, begin, *account, call_ns, call, tid, born, tgid, _run, wait, stack, state, counted, kthread, comm = (
-        _TASK.unpack_from(memory, index * _TASK.size)
-    )
+    record = _TASK.unpack_from(memory, index * _TASK.size)
+    since, on_cpu, runnable, blocked, tid, _run, tgid, wait, stack, state, counted, kthread = record[:12]
+    begin, throttled, call_ns, born, call, comm = record[12:]
     return OpenInterval(
         TaskState(state),
         since,
@@ -119,15 +117,11 @@ def _open_task(memory: memoryview, index: int) -> tuple[OpenInterval, int]:
         stack,
         bool(kthread),
         Thread(born, tgid, command(comm), begin),
-        Account(0, *account),
+        Account(0, on_cpu, runnable, blocked, throttled),
         call,
         call_ns,
         tid if tid != born else 0,
     ), counted
-
-
-def command(comm: bytes) -> str:
-    return comm.split(b"\0")[0].decode(errors="replace")
 
 
 def ended_threads(entries: Mapping[bytes, bytes]) -> dict[Thread, Account]:
@@ -138,21 +132,6 @@ def ended_threads(entries: Mapping[bytes, bytes]) -> dict[Thread, Account]:
         *account, comm = _THREAD.unpack(value)
         found[Thread(tid, tgid, command(comm), begin_ns)] = Account(*account)
     return found
-
-
-def processes(memory: memoryview, modules: Sequence[Module], run: int) -> Iterator[Process]:
-    """The processes that `run` has a record of.  `memory`: the map `cb_processes`."""
-    names = [(module.name, metric.name) for module in modules for metric in module.per_process]
-    size = _PROCESS.size + WORD * len(names)
-    runs = memory.cast("I")[_PROCESS_RUN_WORD :: size // 4].tolist()
-    for index, of_run in enumerate(runs):
-        if of_run == run:
-            _begin, _end, tgid, _run, comm = _PROCESS.unpack_from(memory, index * size)
-            figures: dict[str, dict[str, int]] = {module: {} for module, _ in names}
-            numbers = struct.unpack_from(f"={len(names)}Q", memory, index * size + _PROCESS.size)
-            for (module, metric), number in zip(names, numbers, strict=True):
-                figures[module][metric] = number
-            yield Process(tgid, command(comm), figures)
 
 
 def sums(raw: bytes) -> tuple[int, ...]:

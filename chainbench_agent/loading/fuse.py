@@ -15,11 +15,12 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from chainbench_agent.loading import told
+from chainbench_agent.loading import process_records, told
 from chainbench_agent.loading.entries import PARAMETERS_KEPT, Program, entry, program_name
 from chainbench_agent.loading.syscall_names import syscalls
 from chainbench_agent.probes import CALLS, DIRECTORY, FIELDS
 from chainbench_agent.spec import (
+    DISKS,
     HISTOGRAM_SLOTS,
     SLOTS_PER_OCTAVE_BITS,
     Counter,
@@ -33,7 +34,7 @@ from chainbench_agent.spec import (
 )
 
 TASK_RECORDS = 65536
-"""Threads alive at once that can be told apart, 136 bytes each; fewer where the kernel numbers fewer (unit.py)."""
+"""Threads alive at once that can be told apart, 128 bytes each; fewer where the kernel numbers fewer (unit.py)."""
 
 MEMBERS = 16384
 """Processes alive at once that a target may have; what is above is counted as lost."""
@@ -50,8 +51,8 @@ CALL_NUMBERS = 512
 REQUESTS = 16384
 """Block requests at once, a power of two: 16 devices with 1,024 tags each; one without room is counted as lost."""
 
-BIOS = 16384
-"""As many as requests; an old one goes when a new one comes (see request.h)."""
+BIO_SETS = 2048
+"""A power of two; each holds 7 bios, and an old one goes when a new one comes (see request.h)."""
 
 CALLS_UNDER_WAY = 16384
 """Calls of kernel functions at once whose returns are waited for (see returns.h); one above is counted as lost."""
@@ -113,7 +114,7 @@ def fuse(
     parts = [
         _defines(has_field, {"COUNTERS": 0, "TASKS": TASK_RECORDS, "SLOW_IO_NS": 0} | dict(host)),
         *map(_read, ("common.h", "compat.h")),
-        _process(modules),
+        process_records.c_struct(modules),
         *map(_read, headers),
         told.text(modules, (DIRECTORY / "events.h").read_text() if "EVENTS" in host else ""),
         *(_values(module, options) + texts[module.name] for module in modules),
@@ -156,7 +157,8 @@ def _defines(has_field: Callable[[str], bool], host: Mapping[str, int]) -> str:
         f"#define CB_CALL_NUMBERS {CALL_NUMBERS}",
         f"enum cb_call {{ {', '.join(f'CB_CALL_{kind}' for kind in call_kinds())} }};",
         f"#define CB_REQUESTS {REQUESTS}",
-        f"#define CB_BIOS {BIOS}",
+        f"#define CB_DISKS {DISKS}",
+        f"#define CB_BIO_SETS {BIO_SETS}",
         f"#define CB_LOCK_WAITS {LOCK_WAITS}",
         f"#define CB_ENTERED_ENTRIES {CALLS_UNDER_WAY}",
         f"#define CB_ENTERED_WITH {PARAMETERS_KEPT}",
@@ -179,13 +181,6 @@ def followed_calls(machine: str) -> Iterator[tuple[int, int, int]]:
 def call_kinds() -> tuple[str, ...]:
     """What C calls CB_CALL_<name>, by its number."""
     return ("NONE", *CALLS, "UNSEEN")
-
-
-def _process(modules: Iterable[Module]) -> str:
-    """The record of a process: see probes/process.h."""
-    counters = (f"{module.name}_{metric.name}" for module in modules for metric in module.per_process)
-    fixed = ("u64 begin_ns", "u64 end_ns", "u32 tgid", "u32 run", "char comm[16]")
-    return "\n".join(["struct cb_process {", *(f"\t{f};" for f in (*fixed, *(f"u64 {c}" for c in counters))), "};", ""])
 
 
 def _values(module: Module, options: Collection[str]) -> str:

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from chainbench_agent.loading.comm import command
 from chainbench_agent.spec import Event, Module
 
 PAGES = 64
@@ -57,8 +58,7 @@ def text(modules: Iterable[Module], events_h: str) -> str:
 
 
 def decode(record: bytes, known: tuple[tuple[Module, Event], ...]) -> Told:
-    at_ns, value, kind, pid, _run, _pad, command = _RECORD.unpack(record[: _RECORD.size])
+    at_ns, value, kind, pid, _run, _pad, comm = _RECORD.unpack(record[: _RECORD.size])
     module, event = known[kind]
     details = {event.value: value} if event.value else {}
-    words = command.split(b"\0")[0].decode(errors="replace")
-    return Told(at_ns, f"{module.name}.{event.name}", pid, words, details)
+    return Told(at_ns, f"{module.name}.{event.name}", pid, command(comm), details)

@@ -8,6 +8,7 @@ series, the documentation.
     Table         counters by a small index (a softirq vector, a system call)
     Distribution  a log-linear histogram with exact count, sum, min and max
     Keyed         counters by an arbitrary key, in a bounded hash
+    PerDisk       a record for each disk
     Procfs        a counter of the kernel's own, of the whole machine
     Derived       computed from these when the evidence is built
     Event         rare and notable: told as it happens, where that was asked for
@@ -32,6 +33,7 @@ from chainbench_agent.spec.hooks import (
     uretprobe,
 )
 from chainbench_agent.spec.metrics import (
+    DISKS,
     HISTOGRAM_SLOTS,
     PERCPU_VALUE_LIMIT,
     SLOTS_PER_OCTAVE_BITS,
@@ -41,6 +43,7 @@ from chainbench_agent.spec.metrics import (
     Keyed,
     Metric,
     Names,
+    PerDisk,
     Procfs,
     Scratch,
     Table,
@@ -49,6 +52,7 @@ from chainbench_agent.spec.module import Module
 
 __all__ = [
     "ANY_OF",
+    "DISKS",
     "HISTOGRAM_SLOTS",
     "PERCPU_VALUE_LIMIT",
     "RESULT",
@@ -63,6 +67,7 @@ __all__ = [
     "Metric",
     "Module",
     "Names",
+    "PerDisk",
     "Procfs",
     "Scratch",
     "Source",

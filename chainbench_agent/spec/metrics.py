@@ -11,6 +11,9 @@ SLOTS_PER_OCTAVE_BITS = 4
 HISTOGRAM_SLOTS = 640
 """Reaches 2^43 ns (2.4 hours); what is longer is counted in the last slot and exact in `max`."""
 
+DISKS = 64
+"""Disks at work in one run, a power of two; what others do is missing by disk, and counted as lost."""
+
 PERCPU_VALUE_LIMIT = 32 * 1024
 """The kernel's largest per-CPU map value (PCPU_MIN_UNIT_SIZE)."""
 
@@ -102,6 +105,20 @@ class Keyed(Metric):
     label: str = ""
     option: str = ""
     """`module:option`: there is room for one entry only where that was not asked for."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PerDisk(Metric):
+    """A record for each disk, in an array MODULE_NAME of CB_DISKS, which the C file declares.
+
+    As a value: the disk's number (4 bytes) → its records, one CPU's behind the other's.  It begins anew with each run.
+    """
+
+    value: str
+    """The C type of a record."""
+    shared: bool = False
+    """True: the CPUs have one record together."""
+    when_full: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,18 @@ from dataclasses import dataclass
 from typing import Any
 
 from chainbench_agent.spec.events import Event
-from chainbench_agent.spec.metrics import Counter, Derived, Distribution, Keyed, Metric, Names, Procfs, Scratch, Table
+from chainbench_agent.spec.metrics import (
+    Counter,
+    Derived,
+    Distribution,
+    Keyed,
+    Metric,
+    Names,
+    PerDisk,
+    Procfs,
+    Scratch,
+    Table,
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,7 +75,8 @@ class Module:
     @property
     def own_maps(self) -> tuple[str, ...]:
         """The maps that the C file declares, each as MODULE_<name>."""
-        return (*(m.name for m in self.keyed), *(s.name for s in self.scratch if not s.field))
+        keyed, per_disk = (m.name for m in self.keyed), (m.name for m in self.per_disk)
+        return (*keyed, *per_disk, *(s.name for s in self.scratch if not s.field))
 
     def hooks_of(self, metric: Metric) -> tuple[str, ...]:
         """The hooks that a metric needs; those of a derived one are its sources'."""
@@ -78,3 +90,7 @@ class Module:
     @property
     def keyed(self) -> tuple[Keyed, ...]:
         return tuple(m for m in self.metrics if isinstance(m, Keyed))
+
+    @property
+    def per_disk(self) -> tuple[PerDisk, ...]:
+        return tuple(m for m in self.metrics if isinstance(m, PerDisk))

@@ -40,7 +40,7 @@ def sample():
 
     def of(at_ns, modules=CATALOG, **given):
         values = {
-            module.name: {metric.name: nothing(metric) for metric in (*module.per_cpu, *module.keyed)}
+            module.name: {metric.name: nothing(metric) for metric in (*module.per_cpu, *module.keyed, *module.per_disk)}
             | given.get(module.name, {})
             for module in modules
         }

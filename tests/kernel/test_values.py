@@ -6,7 +6,8 @@ import pytest
 
 from chainbench_agent.evidence.sample import Account, IdleSpan, OpenInterval, TaskState, Thread
 from chainbench_agent.kernel import values
-from chainbench_agent.kernel.values import command, decode, ended_threads, idle_cpus, open_tasks, processes, sums, words
+from chainbench_agent.kernel.values import decode, ended_threads, idle_cpus, open_tasks, sums, words
+from chainbench_agent.loading.comm import command
 from chainbench_agent.spec import HISTOGRAM_SLOTS, Counter, Distribution, Module, Scratch, Table
 
 CPUS = 3
@@ -25,9 +26,9 @@ MODULE = Module(
 
 
 def cpu(calls=0, kinds=(0, 0, 0, 0), slots=None, totals=(0, 0, 0, 0), last=0):
-    """One CPU's struct: calls, kinds[4], slots[640], sum, min, max, run, last, nth[2]."""
+    """One CPU's struct: calls, kinds[4], sum, min, max, run, slots[640], last, nth[2]."""
     histogram = [(slots or {}).get(slot, 0) for slot in range(HISTOGRAM_SLOTS)]
-    return struct.pack(f"={HISTOGRAM_SLOTS + 12}Q", calls, *kinds, *histogram, *totals, last, 99, 98)
+    return struct.pack(f"={HISTOGRAM_SLOTS + 12}Q", calls, *kinds, *totals, *histogram, last, 99, 98)
 
 
 def test_cpus_are_summed_field_by_field():
@@ -78,9 +79,10 @@ CALL_NS, ASKED, CALL = 707, 0xDDDD, 3
 
 
 def task(tid, state, *, run=RUN, since=10, begin=STARTED, wait=5, stack=-1, counted=1, kthread=0, born=0):  # noqa: PLR0913 - as a record has
-    """Account; regs, css_set; the call under way; tid, born, tgid, run, wait, stack, state, counted, kthread, comm."""
-    numbers = (since, begin, *ACCOUNT, 0xFFFF, 0xEEEE, CALL_NS, ASKED, CALL, tid, born or tid, tid + 500, run)
-    return struct.pack("=10QIIIIIIiBBB9x16s", *numbers, wait, stack, state, counted, kthread, f"t{tid}".encode())
+    """As struct cb_task lies: what a switch wants, then the rest."""
+    account = (*ACCOUNT[:-1], 0xFFFF, tid, run, tid + 500, wait, stack, state, counted, kthread)
+    rest = (begin, ACCOUNT[-1], 0xEEEE, CALL_NS, ASKED, born or tid, CALL)
+    return struct.pack("=5QIIIIiBBBx5QI2xBx16s", since, *account, *rest, f"t{tid}".encode())
 
 
 def opened(*records, entered=()):
@@ -117,7 +119,7 @@ def test_whose_records_are_no_threads_of_the_run():
         task(2, TaskState.BLOCKED, counted=0),
         task(3, TaskState.FREE),
         task(4, TaskState.UNSEEN, counted=0),
-        bytes(136),
+        bytes(128),
     )
 
 
@@ -210,50 +212,3 @@ def test_idle_cpus():
     )
 
     assert list(idle_cpus(raw, RUN)) == [IdleSpan(2, 100), IdleSpan(0, 400)]
-
-
-PROCESS_MODULES = (
-    Module(name="a", question="?", metrics=(CALLS, Counter(name="x_ns", help="", per_process=True))),
-    Module(name="b", question="?", metrics=(LATENCY,)),
-    Module(
-        name="c",
-        question="?",
-        metrics=(Counter(name="y", help="", per_process=True), Counter(name="z", help="", per_process=True)),
-    ),
-)
-
-
-def process(pid, comm, *numbers, run=RUN):
-    """begin, end, tgid, run, comm, the counters in the order of the modules."""
-    return struct.pack(f"=QQII16s{len(numbers)}Q", 1, 2, pid, run, comm, *numbers)
-
-
-def test_processes():
-    """Those of this run, wherever they lie; each counter by module and metric."""
-    records = (
-        process(10, b"server", 2**63, 2, 3),
-        process(11, b"old", 9, 9, 9, run=RUN - 1),
-        bytes(64),
-        process(2**22, b"caf\xe9\0rest", 0, 0, 7),
-    )
-
-    found = list(processes(memoryview(b"".join(records)), PROCESS_MODULES, RUN))
-
-    assert [(p.pid, p.command, p.figures) for p in found] == [
-        (10, "server", {"a": {"x_ns": 2**63}, "c": {"y": 2, "z": 3}}),
-        (2**22, "caf\N{REPLACEMENT CHARACTER}", {"a": {"x_ns": 0}, "c": {"y": 0, "z": 7}}),
-    ]
-
-
-def test_processes_of_modules_that_count_nothing_of_them():
-    """The record is its head alone."""
-    (found,) = processes(memoryview(process(10, b"a") + process(11, b"b", run=RUN + 1)), (MODULE,), RUN)
-
-    assert (found.pid, found.command, found.figures) == (10, "a", {})
-
-
-def test_memory_beyond_the_last_record_is_not_read():
-    """What is mapped are whole pages; the rest of the last one is zeros, which is no run."""
-    memory = memoryview(process(10, b"a", 1, 2, 3) + bytes(4096 - 64))
-
-    assert [p.pid for p in processes(memory, PROCESS_MODULES, RUN)] == [10]

@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 
 from chainbench_agent.loading import fuse as fuse_module
+from chainbench_agent.loading import process_records
 from chainbench_agent.loading.entries import Program, entry
 from chainbench_agent.loading.fuse import fuse, handlers
 from chainbench_agent.probes import DIRECTORY, FIELDS
@@ -391,13 +392,8 @@ def test_the_maps_of_an_option(sources, entries):
 
 
 def test_the_record_of_a_process():
-    """What every record has, and the counters that are kept per process, in the order of the modules."""
-    other = Module(name="other", question="?", metrics=(Counter(name="ns", help="", per_process=True),))
-    record = "struct cb_process {\n\tu64 begin_ns;\n\tu64 end_ns;\n\tu32 tgid;\n\tu32 run;\n\tchar comm[16];\n"
-
-    assert f"{record}}};\n" in fused(TASKS).text
-    (fuse_module.DIRECTORY / "other.c").write_text("")
-    assert f"{record}\tu64 other_ns;\n\tu64 files_reads;\n}};\n" in fused(other, FILES).text
+    """As it is written for these modules (test_process_records.py)."""
+    assert process_records.c_struct([TASKS, FILES]) in fused(TASKS, FILES).text
 
 
 def test_what_follows_the_target():

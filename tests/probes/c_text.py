@@ -33,7 +33,7 @@ def struct_of(name):
     body = re.search(rf"^struct {name} \{{\n(.*?)^\}};", UNIT.text, re.MULTILINE | re.DOTALL)[1]
     codes = {"u64": "Q", "u32": "I", "u16": "H", "s32": "i", "u8": "B", "char": "s"}
     members = re.findall(r"^\t(\w+) (\w+)(?:\[(\w+)\])?;", body, re.MULTILINE)
-    return [(member, codes[kind], int(size or 0)) for kind, member, size in members]
+    return [(member, codes[kind], constant(size) if size else 0) for kind, member, size in members]
 
 
 def format_of(name):
@@ -49,9 +49,12 @@ def format_of(name):
 
 
 def constant(name):
-    """A #define of the unit, or an expression of such."""
+    """A number, a #define of the unit, or an expression of such."""
+    if name.isdigit():
+        return int(name)
     text = re.search(rf"^#define {name} (.*?)(?:\s*//.*)?$", UNIT.text, re.MULTILINE)[1]
     text = re.sub(r"\b[A-Z_]{3,}\b", lambda inner: str(constant(inner[0])), text)
+    text = re.sub(r"(?<=\d)ULL\b", "", text)
     return eval(text, {"__builtins__": {}})  # noqa: S307 - our own C constants
 
 

@@ -9,6 +9,7 @@ import struct
 import pytest
 from user_space import AGENT, INTERRUPTIBLE, UserSpace, fused
 
+from chainbench_agent.kernel import disks
 from chainbench_agent.probes import biolatency, io
 from chainbench_agent.spec import Names
 
@@ -16,7 +17,7 @@ MEMBER = 10
 READ, WRITE, FLUSH, DISCARD = 0, 1, 2, 3
 SYNC = 1 << 11  # a flag beside the operation
 MS = 1_000_000
-REQUEST = struct.Struct("=Q36xI")  # of struct cb_request: of, claims
+REQUEST = struct.Struct("=Q24xII24x")  # of struct cb_request: of, claims, elsewhere
 
 
 @pytest.fixture
@@ -50,10 +51,10 @@ def depths(kernel, run_ns):
 
 
 def forgotten(kernel):
-    """No request has a record, and every record may be claimed again."""
+    """No request has a record, every record may be claimed again, and none is at another's place."""
     raw = kernel.raw("cb_requests")
     records = [raw[i : i + REQUEST.size] for i in range(0, len(raw), REQUEST.size)]
-    return not any(of or claims for of, claims in map(REQUEST.unpack, filter(any, records)))
+    return not any(any(REQUEST.unpack(record)) for record in filter(any, records))
 
 
 def test_a_request(running):
@@ -105,6 +106,20 @@ def test_a_request_that_was_only_inserted(running):
     assert forgotten(running)
 
 
+def test_many_requests_at_once(running):
+    """Many have the same place, in the user space of this test: each has its record all the same, and gives it back."""
+    requests = [running.request(4096) for _ in range(1009)]
+    for request in requests:
+        issue(running, request, 2000)
+    for request in (*requests[::2], *requests[1::2]):
+        complete(running, request, 2700)
+
+    assert times(running.counted()["biolatency"]["latency_ns"]) == (1009 * 700, 1009)
+    assert depths(running, 1700) == {"sda": (round(1009 * 700 / 1700, 6), 1009)}
+    assert running.lost() == {}
+    assert forgotten(running)
+
+
 def test_requests_without_end(running):
     """What finds no room is counted as lost, once each."""
     running.fill("cb_requests", 0xFF)
@@ -115,24 +130,46 @@ def test_requests_without_end(running):
     assert running.lost() == {"keys_full": 2}
 
 
-@pytest.mark.parametrize("name", ["biolatency_device_sums", "biolatency_device_slots", "io_queues", "io_depths"])
-def test_devices_without_end(running, name):
-    """A device that finds no room is counted as lost; the whole is right all the same."""
-    room = running.get(f"{name}_entries")
-    keys = (ctypes.c_uint8 * (room * 4)).in_dll(running.library, f"{name}_keys")
-    ctypes.memset(keys, 0xFF, room * 4)  # of no device
-    ctypes.memset((ctypes.c_uint8 * room).in_dll(running.library, f"{name}_used"), 1, room)
-    request = running.request(4096)
+def test_disks_without_end(running):
+    """A disk that finds no room is counted as lost, by each that asks for it; the whole is right all the same."""
+    for minor in range(67):
+        request = running.request(4096, device=(8, minor))
+        issue(running, request, 2000)
+        complete(running, request, 2700)
 
+    assert times(running.counted()["biolatency"]["latency_ns"]) == (67 * 700, 67)
+    assert running.lost() == {"keys_full": 3 * 3}
+    assert len(by_device(running)) == len(depths(running, 1000)) == 64
+    assert {device["count"] for device in by_device(running).values()} == {1}
+
+
+def test_a_disk_that_another_cpu_takes(running):
+    """The index has a taker before the array says so: the disk gets the next one."""
+    issue(running, running.request(4096), 2000)
+    (index,) = disks.numbers(running.raw("cb_disks"))
+    running.end().begin()
+    for what, kind, value in (
+        ("used", ctypes.c_uint8, 1),
+        ("keys", ctypes.c_int, index),
+        ("cells", ctypes.c_uint32, 7),
+    ):
+        running.set(f"cb_disk_takers_{what}", kind, value)
+
+    issue(running, running.request(4096), 2000)
+
+    assert disks.numbers(running.raw("cb_disks")) == {(index + 1) % 64: 8 << 20}
+
+
+def test_disks_of_another_run(running):
+    """They are forgotten, and what was counted of them."""
+    request = running.request(4096)
     issue(running, request, 2000)
     complete(running, request, 2700)
+    assert by_device(running)
 
-    assert times(running.counted()["biolatency"]["latency_ns"]) == (700, 1)
-    assert running.lost() == {"keys_full": 2 if name.startswith("io") else 1}
-    if name == "biolatency_device_slots":
-        (sda,) = by_device(running).values()
-        assert (sda["count"], sda["max_us"]) == (1, 0.7)
-        assert "p95_us" not in sda
+    running.end().begin()
+
+    assert by_device(running) == depths(running, 1000) == {}
 
 
 def test_by_operation(running):
@@ -410,6 +447,42 @@ def test_a_bio_is_used_again(kernel, threads):
         transfer(kernel, bio, threads[submitter], threads[1])
 
     assert found(kernel) == (140, 1, 0)
+
+
+def test_a_bio_of_another_run(kernel, threads):
+    """What was noted then says nothing now, though nobody has emptied the map."""
+    bio = kernel.bio()
+    for _ in range(2):
+        kernel.at(1000).tree(MEMBER).begin()
+        transfer(kernel, bio, None, threads[1])
+        assert found(kernel) == (0, 1, 0)
+        kernel.fire("block_bio_queue_0", bio, current=threads[0])
+        kernel.end()
+
+
+def test_bios_without_end(kernel, threads):
+    """The oldest make room: the last ones are known, and nothing is lost on the way."""
+    kernel.at(1000).tree(MEMBER).begin()
+    bios = [kernel.bio() for _ in range(7 * 2048 + 1009)]
+    for bio in bios:
+        kernel.fire("block_bio_queue_0", bio, current=threads[0])
+
+    for bio in bios[-23:]:
+        transfer(kernel, bio, None, threads[1])
+
+    assert found(kernel) == (23 * 70, 0, 0)
+    assert kernel.lost() == {}
+
+
+def test_a_bio_that_nobody_may_note(kernel, threads):
+    """Other CPUs are at its set for so long that it is given up: counted as lost."""
+    kernel.at(1000).tree(MEMBER).begin()
+    kernel.fill("cb_bios", 0xFF)
+
+    transfer(kernel, kernel.bio(), threads[0], threads[1])
+
+    assert found(kernel) == (0, 1, 0)
+    assert kernel.lost() == {"keys_full": 1}
 
 
 def test_a_request_without_a_bio(kernel):

@@ -79,11 +79,11 @@ def test_extremes_are_those_of_one_run(common):
     def observe(run, *values):
         for ns in values:
             common.exported_observe(ctypes.c_uint64(ns), run, memory)
-        return list(memory[HISTOGRAM_SLOTS:])
+        return list(memory[:4])
 
     assert observe(1, 500, 300, 700) == [1500, 300, 700, 1]
     assert observe(2, 400) == [1900, 400, 400, 2]
-    assert sum(memory[:HISTOGRAM_SLOTS]) == 4
+    assert sum(memory[4:]) == 4
 
 
 def test_what_is_too_long_is_counted_in_the_last_slot(common):
@@ -93,5 +93,5 @@ def test_what_is_too_long_is_counted_in_the_last_slot(common):
 
     common.exported_observe(ctypes.c_uint64(day_ns), 1, memory)
 
-    assert memory[HISTOGRAM_SLOTS - 1] == 1
-    assert list(memory[HISTOGRAM_SLOTS:]) == [day_ns, day_ns, day_ns, 1]
+    assert memory[4 + HISTOGRAM_SLOTS - 1] == 1
+    assert list(memory[:4]) == [day_ns, day_ns, day_ns, 1]

@@ -8,6 +8,7 @@ from c_text import UNIT, c_of, fields_of, functions
 
 from chainbench_agent.evidence import ledger
 from chainbench_agent.kernel import names, values
+from chainbench_agent.loading import process_records
 from chainbench_agent.loading.fuse import STATE_MACHINES, handlers, module_text
 from chainbench_agent.probes import CATALOG, DIRECTORY, FIELDS, HOOKS, cpu, offcpu
 from chainbench_agent.spec import PERCPU_VALUE_LIMIT, Counter, Derived, Keyed, Module, Table
@@ -104,7 +105,7 @@ def test_sizes_stand_in_the_declaration_alone(module):
 def test_a_per_cpu_struct_fits(module):
     """The kernel refuses a larger one."""
     words = sum(map(values.words, module.per_cpu)) + sum(s.entries for s in module.scratch if s.field)
-    assert words * values.WORD <= PERCPU_VALUE_LIMIT
+    assert words * process_records.WORD <= PERCPU_VALUE_LIMIT
 
 
 def test_every_map_is_found():

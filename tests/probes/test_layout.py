@@ -9,8 +9,9 @@ from c_text import UNIT, constant, fields_of, format_before, format_of, struct_o
 
 from chainbench_agent.evidence import ledger, open_intervals
 from chainbench_agent.evidence.sample import Account, HistogramCounts, TaskState
-from chainbench_agent.kernel import machine, names, reader, target, values
+from chainbench_agent.kernel import disks, machine, names, reader, target, values
 from chainbench_agent.kernel.target import Kind
+from chainbench_agent.loading import process_records
 from chainbench_agent.loading.fuse import ENDED_THREADS, MEMBERS, PROCESSES, TASK_RECORDS
 from chainbench_agent.probes import CATALOG, biolatency, cpu, io, lock_order, offcpu
 from chainbench_agent.spec import HISTOGRAM_SLOTS, Distribution
@@ -36,6 +37,15 @@ def test_keys_have_the_size_that_is_declared(module):
 
 
 @each_module
+def test_records_of_disks_have_the_type_that_is_declared(module):
+    """Of each CPU, or one for all; all are u64 words, so that they lie one behind the other."""
+    for metric in module.per_disk:
+        macro = "BPF_ARRAY" if metric.shared else "BPF_PERCPU_ARRAY"
+        assert f"\n{macro}({module.name}_{metric.name}, {metric.value}, CB_DISKS);\n" in UNIT.text
+        assert {code for _, code, _ in struct_of(metric.value.removeprefix("struct "))} == {"Q"}
+
+
+@each_module
 def test_values_are_read_in_the_order_they_are_written(module):
     """values.decode() walks the metrics; scratch fields lie behind them all."""
     body = re.search(rf"^struct cb_{module.name} \{{\n(.*?)^\}};", UNIT.text, re.MULTILINE | re.DOTALL)[1]
@@ -56,6 +66,7 @@ def test_values_are_read_in_the_order_they_are_written(module):
         ("cb_thread_key", values._THREAD_KEY),
         ("cb_thread", values._THREAD),
         ("cpu_idle_span", values._IDLE),
+        ("cb_disk", disks.DISK),
     ],
 )
 def test_structs_are_read_as_they_are_written(c_struct, python):
@@ -73,20 +84,22 @@ def test_a_task_is_read_as_it_is_written():
 
     assert skipped <= {member for member, _ in written}
     assert read == expected
-    assert values._TASK.size == struct.calcsize(format_of("cb_task")) == 136
+    assert values._TASK.size == struct.calcsize(format_of("cb_task")) == 128
 
 
 def test_a_process_is_read_as_it_is_written():
-    """What every record has, then a u64 for each counter that is kept per process, in the order of the modules."""
-    counters = [(f"{module.name}_{metric.name}", "Q", 0) for module in CATALOG for metric in module.per_process]
+    """Its head, then a u64 for each counter that is kept per process and its name: the hottest before that."""
+    counters = {f"{module.name}_{metric.name}" for module in CATALOG for metric in module.per_process}
+    names = [name for name, _, _ in struct_of("cb_process")]
+    hot = names[4 : names.index("comm")]
 
-    assert counters
-    assert struct_of("cb_process")[-len(counters) :] == counters
-    assert format_of("cb_process") == values._PROCESS.format + "Q" * len(counters)
-    assert [name for name, _, _ in struct_of("cb_process")][: -len(counters)] == [
-        *("begin_ns", "end_ns", "tgid", "run", "comm")
-    ]
-    assert struct.calcsize(format_before("cb_process", "run")) == 4 * values._PROCESS_RUN_WORD
+    assert names[:4] == ["tgid", "run", "begin_ns", "end_ns"]
+    assert format_of("cb_process").startswith(f"{process_records.HEAD.format}{'Q' * len(hot)}16s")
+    assert {*hot, *names[names.index("comm") + 1 :]} == counters | {"pad"}
+    assert {"cpu_on_cpu_ns", "cpu_context_switches", "offcpu_off_cpu_ns", "runqlat_wait_ns", "syscalls_total"} == {*hot}
+    assert struct.calcsize(format_before("cb_process", "comm")) == 64
+    assert struct.calcsize(format_of("cb_process")) % 64 == 0
+    assert struct.calcsize(format_before("cb_process", "run")) == 4 * process_records.RUN_WORD
 
 
 def test_a_sum_of_threads_is_read_as_it_is_written():
@@ -102,12 +115,11 @@ def test_structs_that_derive_unpacks():
         assert format_of("offcpu_stack") in inspect.getsource(unpacks)
     assert format_of("offcpu_thread") in inspect.getsource(ledger._threads)
     assert format_of("cpu_bandwidth") in inspect.getsource(cpu.derive)
-    for c_struct in ("biolatency_part", "biolatency_sum", "biolatency_slot"):
-        assert f'"{format_of(c_struct)}"' in inspect.getsource(biolatency.devices)
     for c_struct in ("locks_edge_key", "locks_edge"):
         assert f'"{format_of(c_struct)}"' in inspect.getsource(lock_order.edges_of)
-    assert f'"{format_of("io_queue_part")}"' in inspect.getsource(io.queue_depth)
-    assert format_of("io_queue") == "=QQQ"  # two of them read as signed: they are sums of differences
+    assert f'"{format_of("io_queue")}"' in inspect.getsource(io.queue_depth)
+    assert f'"{format_of("biolatency_disk")}"' in inspect.getsource(biolatency.devices)
+    assert constant("BIOLATENCY_KINDS") == 3
 
 
 def test_members_by_number():
@@ -118,12 +130,12 @@ def test_members_by_number():
 
 
 def test_a_histogram_is_read_as_it_is_written():
-    """Slots, then sum, min, max and the run that these belong to: all of them u64."""
+    """Sum, min, max and the run that these belong to, then the slots: all of them u64."""
     body = re.search(r"^struct cb_histogram \{\n(.*?)^\};", UNIT.text, re.MULTILINE | re.DOTALL)[1]
     members = re.findall(r"^\tu64 (\w+)(\[CB_SLOTS\])?;", body, re.MULTILINE)
 
-    assert members == [("slots", "[CB_SLOTS]"), ("sum", ""), ("min", ""), ("max", ""), ("run", "")]
-    assert [name for name, _ in members[:-1]] == list(HistogramCounts.__slots__)
+    assert members == [("sum", ""), ("min", ""), ("max", ""), ("run", ""), ("slots", "[CB_SLOTS]")]
+    assert {name for name, _ in members} == {*HistogramCounts.__slots__, "run"}
     assert values.words(Distribution(name="x_ns", help="")) == HISTOGRAM_SLOTS + len(members) - 1
     assert constant("CB_SLOTS") == HISTOGRAM_SLOTS
 
@@ -156,6 +168,7 @@ def test_constants_are_those_of_c():
     assert constant("CB_WAIT_UNKNOWN") == open_intervals.WAIT_UNKNOWN == ledger.WAIT_UNKNOWN
     assert (constant("CB_REQ_OP_READ"), constant("CB_REQ_OP_WRITE")) == (biolatency.READ, biolatency.WRITE)
     assert constant("CB_MEMBERS") == MEMBERS
+    assert constant("CB_DISK_TAKEN") == disks.TAKEN
     assert constant("CB_ENDED_THREADS") == ENDED_THREADS
     assert constant("CPU_NOT_IDLE") == values._NOT_IDLE
     assert constant("CPU_IDLE_UNKNOWN") == names.UNKNOWN_STATE
@@ -165,7 +178,15 @@ def test_indexes_by_mask_need_a_power_of_two():
     """`& (SIZE - 1)` names every entry only if SIZE is one."""
     masked = set(re.findall(r"& \((\w+) - 1\)", UNIT.text))
 
-    assert masked == {"CB_TASKS", "CB_PROCESSES", "CB_PROCESS_SETS", "CB_LOCK_WAITS", "CB_REQUESTS"}
+    assert masked == {
+        "CB_TASKS",
+        "CB_PROCESSES",
+        "CB_PROCESS_SETS",
+        "CB_LOCK_WAITS",
+        "CB_REQUESTS",
+        "CB_BIO_SETS",
+        "CB_DISKS",
+    }
     assert constant("CB_TASKS") == TASK_RECORDS
     assert constant("CB_PROCESSES") == PROCESSES
     for name in masked:

@@ -6,8 +6,8 @@ import shutil
 import pytest
 from user_space import AGENT, CPUS, INTERRUPTIBLE, UserSpace, fused
 
-from chainbench_agent.kernel import values
 from chainbench_agent.loading.hardware import CPUS as EVENT_CPUS
+from chainbench_agent.loading.process_records import processes
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.probes.memory import COUNTERS, derive
 from chainbench_agent.spec import Names
@@ -33,7 +33,7 @@ def memory(kernel):
 
 
 def of_process(kernel, pid):
-    records = values.processes(memoryview(kernel.raw("cb_processes")), CATALOG, kernel.run)
+    records = processes(memoryview(kernel.raw("cb_processes")), CATALOG, kernel.run)
     (found,) = [record.figures["memory"] for record in records if record.pid == pid]
     return found
 

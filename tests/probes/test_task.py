@@ -197,7 +197,7 @@ def test_the_state_of_older_kernels(compile_unit):
     task = kernel.task(10, syscall=READ, state=UNINTERRUPTIBLE)
     kernel.at(1000).begin().switch(kernel.idle, task)
 
-    kernel.fire("sched_switch_1", 0, task, kernel.idle)
+    kernel.fire("sched_switch_1", 0, task, kernel.idle, current=task)
     kernel.at(1030).wake(task)
 
     assert blocked(kernel.counted()["offcpu"]) == {READ | NO_SIGNAL: 30}

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 from chainbench_agent.evidence.build import difference
 from chainbench_agent.evidence.open_intervals import close_intervals, close_processes
 from chainbench_agent.evidence.sample import Account, Members, Sample
-from chainbench_agent.kernel import machine, reader, values
+from chainbench_agent.kernel import disks, machine, reader, values
 from chainbench_agent.kernel.machine import Phase
 from chainbench_agent.kernel.target import KernelTarget, Kind
 from chainbench_agent.loading.fuse import followed_calls, fuse
+from chainbench_agent.loading.process_records import processes
 from chainbench_agent.probes import CATALOG, HOOKS
+from chainbench_agent.spec import DISKS
 
 CPUS = 4  # SHIM_CPUS
 AGENT = 900
@@ -131,7 +133,7 @@ class UserSpace:
 
     def switch(self, out, into, state=0, *, cpu=0, preempt=False):
         """`out` leaves the CPU for `into`; state 0: it could have gone on."""
-        self.fire("sched_switch_0", preempt, out, into, state, cpu=cpu)
+        self.fire("sched_switch_0", preempt, out, into, state, cpu=cpu, current=out)
 
     def wake(self, task):
         self.fire("sched_wakeup_0", task)
@@ -166,13 +168,14 @@ class UserSpace:
         self.run += 1
         self.attached = True
         self.target = target
-        shared = ("cb_members", "cb_ended_threads", "cb_bios")
-        own = ("io_depths", "network_sockets", "network_waiting")
+        shared = ("cb_members", "cb_ended_threads", "cb_disk_takers")
+        own = ("network_sockets", "network_waiting")
         for name in (*(f"{m.name}_{key.name}" for m in CATALOG for key in m.keyed), *shared, *own):
             entries = self.get(f"{name}_entries")
             ctypes.memset((ctypes.c_uint8 * entries).in_dll(self.library, f"{name}_used"), 0, entries)
         (ctypes.c_uint64 * 1).in_dll(self.library, "cb_kept_cells")[0] = 0
-        self.fill("cb_requests", 0)
+        for name in ("cb_requests", "cb_disks", *(f"{m.name}_{kept.name}" for m in CATALOG for kept in m.per_disk)):
+            self.fill(name, 0)
         self._configure(Phase.SEEDING if target.kind == Kind.TREE else Phase.OFF)
         for index, pid in enumerate(members):
             (ctypes.c_uint32 * len(members)).in_dll(self.library, "cb_members_keys")[index] = pid
@@ -223,10 +226,20 @@ class UserSpace:
         cells = (ctypes.c_char * (entries * leaf)).in_dll(self.library, f"{name}_cells").raw
         return {keys[i * key : i * key + key]: cells[i * leaf : i * leaf + leaf] for i in range(entries) if used[i]}
 
+    def by_disk(self, name, shared):
+        """Disk → its records, as kernel/disks.py reads them."""
+        cells, parts = self.raw(name), 1 if shared else CPUS
+        size = len(cells) // parts // DISKS
+        places = {number: [(part * DISKS + index) * size for part in range(parts)]
+                  for index, number in disks.numbers(self.raw("cb_disks")).items()}  # fmt: skip
+        return {number.to_bytes(4, "little"): b"".join(cells[at : at + size] for at in places[number])
+                for number in places}  # fmt: skip
+
     def sample(self):
         modules = {
             module.name: values.decode(module, self.raw(f"cb_{module.name}"), CPUS, self.run)
             | {keyed.name: self.hash(f"{module.name}_{keyed.name}") for keyed in module.keyed}
+            | {kept.name: self.by_disk(f"{module.name}_{kept.name}", kept.shared) for kept in module.per_disk}
             for module in CATALOG
         }
         lost = map(sum, zip(*reader._LOSS.iter_unpack(self.raw("cb_loss")), strict=True))
@@ -236,7 +249,7 @@ class UserSpace:
             loss=dict(zip(reader.LOSS_CAUSES, lost, strict=True)),
             tasks=tuple(values.open_tasks(memoryview(self.raw("cb_tasks")), self.raw("cb_on_cpu"), self.run)),
             members=self.members(),
-            processes=tuple(values.processes(memoryview(self.raw("cb_processes")), CATALOG, self.run)),
+            processes=tuple(processes(memoryview(self.raw("cb_processes")), CATALOG, self.run)),
             idle=tuple(values.idle_cpus(self.raw("cpu_idle_span"), self.run)),
         )
 

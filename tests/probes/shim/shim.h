@@ -103,13 +103,16 @@ struct task_struct {
 	u64 start_time, self_exec_id;
 	char comm[16];
 };
-struct bio { void *bi_private; };
+struct bio {
+	void *bi_private;
+	u64 others[15]; // no less than the kernel's, because what is noted of bios is where they lie
+};
 struct gendisk { int major, first_minor; };
 struct request_queue { struct gendisk *disk; };
 struct request {
-	u32 __data_len, cmd_flags;
-	struct bio *bio;
 	struct request_queue *q;
+	u32 cmd_flags, __data_len;
+	struct bio *bio;
 	struct gendisk *rq_disk; // before v5.17
 };
 struct linux_binprm { int unused; };

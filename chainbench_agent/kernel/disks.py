@@ -1,0 +1,58 @@
+"""What is counted by disk: records in arrays, at an index that a disk gets when it is first seen in a run.
+
+probes/request.h gives the indexes; here they are read, and given back between two runs.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping
+
+from chainbench_agent.bpf import libbpf
+from chainbench_agent.loading.loader import MapFd
+from chainbench_agent.spec import Module, PerDisk
+
+DISK = struct.Struct("=QQ")  # struct cb_disk of probes/request.h
+TAKEN = 1 << 32  # CB_DISK_TAKEN
+
+
+def numbers(cells: bytes) -> dict[int, int]:
+    """Index → number of the disk, of those that were seen.  `cells`: the map `cb_disks`."""
+    devices = (device for device, _depth in DISK.iter_unpack(cells))
+    return {index: device ^ TAKEN for index, device in enumerate(devices) if device}
+
+
+def read(maps: Mapping[str, MapFd], module: Module) -> dict[str, dict[bytes, bytes]]:
+    """Metric → disk → its records."""
+    if not module.per_disk:
+        return {}
+    seen = numbers(_cells(maps["cb_disks"]))
+    return {metric.name: _records(maps[f"{module.name}_{metric.name}"], metric, seen) for metric in module.per_disk}
+
+
+def clear(maps: Mapping[str, MapFd], modules: Iterable[Module]) -> None:
+    """Nothing writes meanwhile."""
+    if "cb_disks" not in maps:
+        return
+    seen = numbers(_cells(maps["cb_disks"]))
+    for module in modules:
+        for metric in module.per_disk:
+            table = maps[f"{module.name}_{metric.name}"]
+            for index in seen:
+                libbpf.update(table.fd, index, bytes(_size(table, metric)))
+    disks = maps["cb_disks"]
+    libbpf.clear(disks.fd, disks.entries * disks.value_size)
+
+
+def _cells(table: MapFd) -> bytes:
+    return libbpf.cells(table.fd, table.entries * table.value_size)
+
+
+def _records(table: MapFd, metric: PerDisk, seen: Mapping[int, int]) -> dict[bytes, bytes]:
+    size = _size(table, metric)
+    return {number.to_bytes(4, "little"): libbpf.lookup(table.fd, index, size) for index, number in seen.items()}
+
+
+def _size(table: MapFd, metric: PerDisk) -> int:
+    """Of a disk's records; all their fields are words."""
+    return table.value_size if metric.shared else table.value_size * libbpf.possible_cpus()

@@ -195,7 +195,7 @@ def test_a_process_in_the_midst_of_its_calls(collector, run):
     assert_whole(evidence)
 
     made = told(evidence, "syscall_counts")[process.pid]["total"]
-    assert made == evidence["syscall_counts"]["personality"] > 0
+    assert made == evidence["syscall_counts"]["personality"] > 0, (evidence["syscall_counts"], evidence["loss"])
 
 
 def test_time_against_rusage(targeted):

@@ -190,15 +190,20 @@ def update(map_fd: int, index: int, value: bytes) -> None:
     _checked(_library().bpf_map_update_elem(map_fd, ctypes.byref(key), value, 0), "map update")
 
 
+def mapped(map_fd: int, size: int, protection: int = mmap.PROT_READ) -> mmap.mmap:
+    """The pages of an array of so many bytes that can be mapped (BPF_F_MMAPABLE; Linux 5.5)."""
+    return mmap.mmap(map_fd, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE, mmap.MAP_SHARED, protection)
+
+
 def cells(map_fd: int, size: int) -> bytes:
-    """An array of so many bytes that can be mapped (BPF_F_MMAPABLE; Linux 5.5)."""
-    with mmap.mmap(map_fd, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_READ) as memory:
+    """Such an array."""
+    with mapped(map_fd, size) as memory:
         return memory[:size]
 
 
 def clear(map_fd: int, size: int) -> None:
     """Zero such an array."""
-    with mmap.mmap(map_fd, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE, mmap.MAP_SHARED, mmap.PROT_WRITE) as memory:
+    with mapped(map_fd, size, mmap.PROT_WRITE) as memory:
         memory.write(bytes(size))
 
 

@@ -199,7 +199,6 @@ class Machine:
 
     def close(self) -> None:
         self.detach()
-        self._reader.close()
         if self.ring:
             self.ring.close()
         self.programs.close()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import mmap
 import struct
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import NamedTuple
 
 from chainbench_agent.bpf import libbpf
@@ -44,13 +44,16 @@ class Reader:
     def __init__(self, maps: Mapping[str, MapFd], modules: tuple[Module, ...]) -> None:
         self._maps = maps
         self._modules = modules
-        self._tasks, self._processes = (self._shared(name) for name in ("cb_tasks", "cb_processes"))
         self._symbols = apart(Symbols.load) if {"offcpu_stacks", "locks_stacks"} & maps.keys() else None
 
     def sample(self, current: Current) -> Sample:
+        with self._memory("cb_tasks") as threads, self._memory("cb_processes") as records:
+            return self._sample(current, threads, records)
+
+    def _sample(self, current: Current, threads: memoryview, records: memoryview) -> Sample:
         run, target = current.run, current.target
         at_ns = time.monotonic_ns()
-        tasks = tuple(values.open_tasks(memoryview(self._tasks), self._per_cpu("cb_on_cpu"), run))
+        tasks = tuple(values.open_tasks(threads, self._per_cpu("cb_on_cpu"), run))
         if target.kind == Kind.CGROUP:
             tasks = tuple(leave(tasks, cgroup_threads(target.directory)))
         modules = {}
@@ -64,8 +67,8 @@ class Reader:
             modules=modules,
             loss=dict(zip(LOSS_CAUSES, map(sum, loss), strict=True)),
             tasks=tasks,
-            members=self._members(tasks, current),
-            processes=tuple(processes(memoryview(self._processes), self._modules, run)),
+            members=self._members(tasks, threads, current),
+            processes=tuple(processes(records, self._modules, run)),
             idle=self._idle(run),
             throttled=names.throttled_groups(),
             kernel=kernel_counters(),
@@ -103,17 +106,13 @@ class Reader:
         members = self._maps["cb_members"]
         return {int.from_bytes(key, "little") for key in libbpf.keys(members.fd, members.key_size)}
 
-    def close(self) -> None:
-        self._tasks.close()
-        self._processes.close()
-
-    def _members(self, tasks: Iterable[OpenInterval], current: Current) -> Members:
+    def _members(self, tasks: Iterable[OpenInterval], threads: memoryview, current: Current) -> Members:
         """The target beyond the threads that were seen; nothing for the whole machine."""
         target, present = current.target, current.present
-        processes, threads = values.sums(self._per_cpu("cb_population"))
+        processes, seen = values.sums(self._per_cpu("cb_population"))
         if target.kind == Kind.MACHINE:
-            return Members(processes=processes, threads=threads)
-        outside = values.strangers(memoryview(self._tasks), current.run) if target.kind == Kind.CGROUP else {}
+            return Members(processes=processes, threads=seen)
+        outside = values.strangers(threads, current.run) if target.kind == Kind.CGROUP else {}
         asleep = sleepers(present, {task.tid for task in tasks}, current.began_ns, outside)
         ended = self._maps["cb_ended_threads"]
         count, *sums = values.sums(self._per_cpu("cb_ended"))
@@ -123,16 +122,17 @@ class Reader:
             values.ended_threads(libbpf.items(ended.fd, ended.key_size, ended.value_size)),
             asleep,
             processes,
-            threads,
+            seen,
             current.seeds or len({sleeper.thread.pid for sleeper in asleep} - self.enrolled()),
             schedstat(present),
         )
 
-    def _shared(self, name: str) -> mmap.mmap:
-        """An array that is read where it lies."""
+    @contextmanager
+    def _memory(self, name: str) -> Iterator[memoryview]:
+        """An array, read where it lies.  Only meanwhile is it mapped, and then part of the agent's own memory."""
         table = self._maps[name]
-        size = -(-table.entries * table.value_size // mmap.PAGESIZE) * mmap.PAGESIZE
-        return mmap.mmap(table.fd, size, mmap.MAP_SHARED, mmap.PROT_READ)
+        with libbpf.mapped(table.fd, table.entries * table.value_size) as cells, memoryview(cells) as memory:
+            yield memory
 
     def _hashes(self, module: Module) -> dict[str, dict[bytes, bytes]]:
         tables = {keyed.name: self._maps[f"{module.name}_{keyed.name}"] for keyed in module.keyed}

@@ -140,7 +140,7 @@ static __always_inline bool locks_watch(struct locks_held *held, u32 side, u64 l
 // Tells of two mutexes that two threads take in two orders, as soon as that is so: once, but for two CPUs that come to it
 // in the same moment.  Larger circles are for user space.  `first_tid`: who alone had made this edge before the current
 // thread did; 0: nobody.
-static __always_inline void locks_tell(struct cb_event *ev, struct locks_edge_key *key,
+static __always_inline void locks_tell(struct cb_event *ev, u32 side, struct locks_edge_key *key,
 				       u32 first_tid)
 {
 #ifdef CB_EVENTS
@@ -157,7 +157,10 @@ static __always_inline void locks_tell(struct cb_event *ev, struct locks_edge_ke
 		return; // one thread alone
 	if (first_tid && (edge->tid != first_tid || edge->other_tid))
 		return; // told before this thread came
-	cb_tell_current(ev, LOCKS_EVENT_ORDER_VIOLATION, key->wanted);
+	if (side == LOCKS_OF_USER)
+		cb_tell_current(ev, LOCKS_EVENT_ORDER_VIOLATION, key->wanted);
+	else
+		cb_tell_current(ev, LOCKS_EVENT_KERNEL_ORDER_VIOLATION, key->wanted);
 #endif
 }
 
@@ -204,7 +207,7 @@ static __always_inline void locks_edge(struct cb_event *ev, struct locks_held *h
 		cb_lose_key();
 	}
 	if (news)
-		locks_tell(ev, &key, first_tid);
+		locks_tell(ev, side, &key, first_tid);
 }
 
 // The thread will wait for the lock with all else that it holds in hand.

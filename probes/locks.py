@@ -202,6 +202,7 @@ MODULE = Module(
             help="Two threads take two mutexes in two orders; with locks:order only. Larger circles: see the evidence.",
             value="mutex_address",
         ),
+        Event(name="kernel_order_violation", help="The same, of the kernel's mutexes.", value="mutex_address"),
     ),
     metrics=(*FUTEX, *KERNEL, *ORDER, *HOLD),
     scratch=(

@@ -87,6 +87,7 @@ def test_without_events_nothing_of_them_is_loaded(cache_dir):
     assert found == (None, set())
 
 
+@pytest.mark.portable
 def test_a_whole_agent(daemon, lock_order):
     """By GET /events: a lock-order violation, and of 1,011 programs each was told or announced as dropped."""
     settings = {"backend": "ebpf", "events": True, "probes": f"exec,locks,{ORDER}"}

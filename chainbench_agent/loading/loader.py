@@ -92,7 +92,8 @@ def _load(program: Wanted, code: bytes) -> int:
     try:
         return libbpf.load_program(program.name, code, kind, log)
     except OSError as error:
-        raise OSError(error.errno, verdict(log.read()) or error.strerror) from None
+        number = error.errno or 0
+        raise OSError(number, verdict(log.read()) or os.strerror(number)) from None
 
 
 def verdict(log: str) -> str:

@@ -39,19 +39,19 @@ def without_model(reason):
     return re.sub(r"perf event \S+: ", "", reason)
 
 
-def column_name(cache_dir):
+def column_name():
     """The column that this kernel is in; None for a kernel that nobody documented."""
     uname = os.uname()
     if "Debian" in uname.version:
         return next((name for name in SERIES if uname.release.startswith(f"{name}.")), None)
-    restricted = not preflight._kprobes().ok and not preflight._fentry(cache_dir).ok
+    restricted = not preflight._kprobes().ok and not preflight._fentry().ok
     return RESTRICTED if restricted and uname.release.startswith("6.18.") else None
 
 
-def test_a_source_or_a_reason(column, cache_dir):
+def test_a_source_or_a_reason(column):
     """One of the two for every metric, never an empty one, and on a documented kernel as documented."""
     assert all(text for metrics in column.values() for cell in metrics.values() for text in cell.values())
     if answer := os.environ.get("CHAINBENCH_SUPPORT"):
         Path(answer).write_text(json.dumps(column))
-    elif name := column_name(cache_dir):
+    elif name := column_name():
         assert column == recorded().get(name), UPDATE

@@ -4,9 +4,9 @@ import os
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
+from asleep import until_asleep
 
 from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.model import Target
@@ -53,16 +53,6 @@ os.waitpid(child, 0)
     assert evidence["exec"]["top_commands"] == [{"command": "true", "count": 54}]
     assert evidence["target"]["processes_seen"] == 1 + 55
     assert evidence["target"]["threads_seen"] == 1 + 55 + 19
-
-
-def until_asleep(pid):
-    """Until it waits for its input, and has left its CPU; the answer is how often it did so far."""
-    while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "S":
-        time.sleep(0.01)
-    time.sleep(0.1)
-    lines = (line.split(":") for line in Path(f"/proc/{pid}/status").read_text().splitlines())
-    status = {name: value for name, value, *_ in lines}
-    return int(status["voluntary_ctxt_switches"]), int(status["nonvoluntary_ctxt_switches"])
 
 
 @pytest.mark.parametrize("others", [0, 7])

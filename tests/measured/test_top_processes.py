@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from asleep import until_asleep
 
 from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.evidence.model import Target
@@ -170,6 +171,8 @@ def test_processes_from_before_the_run(collector, run, machine):
         [sys.executable, "-c", WAITING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         pids = [int(pid) for pid in process.stdout.readline().split()]
+        for pid in pids:
+            until_asleep(pid)
         collector.start(Target() if machine else Target(kind="pid", pid=process.pid))
         process.communicate("\n")
         collector.stop()

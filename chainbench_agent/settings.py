@@ -112,7 +112,8 @@ class Settings(BaseSettings):
         5, ge=0.1, le=3600, description="How often, in seconds, the run that is on is written to the store."
     )
     header_cache: Path = Field(
-        default_factory=default_header_cache, description="Where header trees made from BTF are kept."
+        default_factory=default_header_cache,
+        description="Where header trees, and what was compiled with them, are kept.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         "info", description="What is logged to stderr: debug, info, warning or error."

@@ -17,7 +17,8 @@ with socket.socket() as any_socket:
 
 def kept(protocol, *names):
     """What this network itself has counted."""
-    rows = [line.split() for line in Path("/proc/self/net/snmp").read_text().splitlines()]
+    files = (Path(f"/proc/self/net/{name}").read_text() for name in ("snmp", "netstat"))
+    rows = [line.split() for text in files for line in text.splitlines()]
     header, numbers = (row for row in rows if row[0] == f"{protocol}:")
     found = dict(zip(header, numbers, strict=True))
     return [int(found[name]) for name in names]

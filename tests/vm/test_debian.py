@@ -18,10 +18,8 @@ from junit import verdicts
 
 TESTS = REPO / "tests"
 KERNELS = tuple(SERIES)
-EVERYWHERE = """
-    support cpu exec syscalls offcpu latency network io block locks lock_order lock_hold memory target ledger
-"""
-MORE = {"5.10": "event_kinds", "6.1": "exec_by_a_thread functions top_processes", "6.12": "event_kinds"}
+EVERYWHERE = "support cpu exec syscalls offcpu latency network io block locks lock_order lock_hold memory"
+MORE = {"5.10": "", "6.1": "target ledger", "6.12": "top_processes"}
 """The files that run by default, in half an hour for all three kernels; CHAINBENCH_VM_ALL=1 runs every one."""
 ALL = os.environ.get("CHAINBENCH_VM_ALL") == "1"
 FETCH_SECONDS = 600

@@ -118,11 +118,14 @@ def streamed(collector, tmp_path):
 
 
 def assert_within_6_percent(ours, exact):
+    """Of the same events; where one has some that the other has not, the quantile lies among as many ranks."""
     assert len(exact) == pytest.approx(ours["count"], rel=0.05)
+    apart = abs(len(exact) - ours["count"])
     for key, q in (("p50_us", 0.5), ("p95_us", 0.95), ("p99_us", 0.99)):
-        nearest_rank = exact[math.ceil(q * len(exact)) - 1]
+        rank = math.ceil(q * len(exact)) - 1
+        least, most = exact[rank - apart], exact[min(rank + apart, len(exact) - 1)]
         # the two programs of a hook run one after the other, so their clocks differ by some hundred nanoseconds
-        assert ours[key] == pytest.approx(nearest_rank, rel=0.06, abs=0.5), key
+        assert 0.94 * least - 0.5 <= ours[key] <= 1.06 * most + 0.5, (key, apart)
 
 
 @pytest.mark.portable

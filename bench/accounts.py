@@ -5,9 +5,7 @@ A program is found through the processes that hold it: their descriptors tell it
 
 from __future__ import annotations
 
-import ctypes
 import os
-import struct
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,6 @@ from chainbench_agent.bpf import libbpf
 from chainbench_agent.bpf.footprint import fdinfo
 
 RAW_TRACEPOINT = 17  # BPF_PROG_TYPE_RAW_TRACEPOINT
-RETURN_0 = struct.pack("=QQ", 0xB7, 0x95)  # r0 = 0; exit
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,10 +63,9 @@ def descriptors(pid: int) -> Iterator[Mapping[str, str]]:
     """What the kernel says of each of a process's descriptors."""
     for path in Path(f"/proc/{pid}/fdinfo").iterdir():
         try:
-            lines = path.read_text().splitlines()
+            yield fdinfo(path.name, pid)
         except OSError:  # closed meanwhile
             continue
-        yield dict(line.split(":\t", 1) for line in lines if ":\t" in line)
 
 
 class Floor:
@@ -80,7 +76,7 @@ class Floor:
         self._links: list[int] = []
         self._stats = libbpf.enable_stats()
         for hook in hooks:
-            self._programs[hook] = _load_empty()
+            self._programs[hook] = libbpf.load_program("bench_floor", libbpf.RETURN_0, (RAW_TRACEPOINT, 0, 0))
             self._links.append(libbpf.open_raw_tracepoint(hook, self._programs[hook]))
 
     def __enter__(self) -> Self:
@@ -94,14 +90,6 @@ class Floor:
         """Hook → account."""
         infos = {hook: fdinfo(fd) for hook, fd in self._programs.items()}
         return {hook: Account(int(i["run_cnt"]), int(i["run_time_ns"]), hook) for hook, i in infos.items()}
-
-
-def _load_empty() -> int:
-    library = libbpf._library()
-    fd: int = library.bpf_prog_load(RAW_TRACEPOINT, b"bench_floor", b"GPL", RETURN_0, ctypes.c_size_t(2), None)
-    if fd < 0:
-        raise OSError(-fd, f"load an empty program: {os.strerror(-fd)}")
-    return fd
 
 
 @dataclass(frozen=True, slots=True)

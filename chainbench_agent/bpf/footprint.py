@@ -29,9 +29,9 @@ class ProgramSize:
     stack_bytes: int | None
 
 
-def fdinfo(fd: int) -> Mapping[str, str]:
-    """What the kernel says of one of our descriptors."""
-    text = Path(f"/proc/self/fdinfo/{fd}").read_text()
+def fdinfo(fd: int | str, process: int | str = "self") -> Mapping[str, str]:
+    """What the kernel says of a descriptor, of ours or of another process's."""
+    text = Path(f"/proc/{process}/fdinfo/{fd}").read_text()
     return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
 
 

@@ -11,12 +11,15 @@ import ctypes
 import errno
 import mmap
 import os
+import struct
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 BPF_STATS_RUN_TIME = 0
 BATCH = 4096
+RETURN_0 = struct.pack("=QQ", 0xB7, 0x95)
+"""The program that does nothing: r0 = 0; exit."""
 
 
 class _TestRunOptions(ctypes.Structure):

@@ -22,7 +22,6 @@ from chainbench_agent.loading.loader import Wanted, load
 from chainbench_agent.loading.objects import Object
 
 CAPABILITIES = {"CAP_SYS_ADMIN": 21, "CAP_SYSLOG": 34, "CAP_PERFMON": 38, "CAP_BPF": 39}
-_RETURN_0 = struct.pack("=QQ", 0xB7, 0x95)  # r0 = 0; exit
 _PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
 
 
@@ -147,7 +146,7 @@ def _fentry() -> Check:
     try:
         function = Btf.load().find("vfs_read", BtfKind.FUNC)
         wanted = Wanted("cb_try_fentry", "fentry", function.id if function else 0)
-        loaded = load(Object({wanted.name: _RETURN_0}, (), ""), [wanted])
+        loaded = load(Object({wanted.name: libbpf.RETURN_0}, (), ""), [wanted])
     except (SetupError, OSError) as error:
         return Check("fentry", ok=False, found=str(error).splitlines()[0])
     for fd in loaded.programs.values():

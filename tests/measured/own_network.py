@@ -4,6 +4,7 @@ import ctypes
 import fcntl
 import socket
 import struct
+import time
 from pathlib import Path
 
 CLONE_NEWNET, SIOCSIFFLAGS, IFF_UP = 0x40000000, 0x8914, 1
@@ -51,3 +52,21 @@ def drop(end):
 
 def listen(end):
     end.setsockopt(socket.SOL_SOCKET, SO_DETACH_FILTER, 0)
+
+
+def send_again():
+    """Data and a SYN that nobody answers, and a SYN-ACK, over IPv4 and IPv6: all are sent again."""
+    for family, address in FAMILIES:
+        server = listening(family, address)
+        client, peer = connected(server)
+        drop(peer)
+        client.sendall(bytes(100_000))
+        with socket.socket(family) as deaf:
+            deaf.settimeout(0)  # as setblocking(False)
+            drop(deaf)
+            deaf.connect_ex(server.getsockname()[:2])
+            time.sleep(1.5)
+        listen(peer)
+        reset(client)
+        peer.close()
+        server.close()

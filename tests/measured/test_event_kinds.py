@@ -93,18 +93,7 @@ def test_each_throttling(said, limited):
 def test_each_segment_that_is_sent_again(said):
     """Data and a SYN without answer, and a SYN-ACK, over IPv4 and IPv6: as many as the network itself kept."""
     found = said(f"""{OWN}
-import time
-for family, address in FAMILIES:
-    server = listening(family, address)
-    client, peer = connected(server)
-    drop(peer)
-    client.sendall(bytes(100_000))
-    with socket.socket(family) as deaf:
-        deaf.setblocking(False)
-        drop(deaf)
-        deaf.connect_ex(server.getsockname()[:2])
-        time.sleep(1.5)
-    listen(peer); reset(client); peer.close(); server.close()
+send_again()
 print(*kept("Tcp", "RetransSegs"))
 """)
     events = found.of("network.retransmit")

@@ -201,18 +201,7 @@ def test_retransmissions(targeted):
     A machine that hides switches (docs/decisions/0003) hides such events too: where it did, all is done again.
     """
     code = """
-import time
-for family, address in FAMILIES:
-    server = listening(family, address)
-    client, peer = connected(server)
-    drop(peer)
-    client.sendall(bytes(100_000))
-    with socket.socket(family) as deaf:
-        deaf.setblocking(False)
-        drop(deaf)
-        deaf.connect_ex(server.getsockname()[:2])
-        time.sleep(1.5)
-    listen(peer); reset(client); peer.close(); server.close()
+send_again()
 print(*kept("Tcp", "RetransSegs"), *kept("TcpExt", "TCPRetransFail"))
 """
     for _ in range(7):

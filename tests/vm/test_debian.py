@@ -12,8 +12,9 @@ import shlex
 from pathlib import Path
 
 import pytest
-from debian_kernel import SERIES, Unavailable, obtain, release
-from guest import COMMAND_SECONDS, REPO, GuestDied, boot, tail
+from debian_kernel import SERIES, obtain, release
+from ended import ended
+from guest import COMMAND_SECONDS, REPO, boot, tail
 from junit import verdicts
 
 TESTS = REPO / "tests"
@@ -45,14 +46,7 @@ def in_guest(name: str, results: Path) -> int:
 @pytest.mark.parametrize("name", KERNELS)
 def test_bpf_tests_pass(name, guest):
     """Every bpf test runs and passes on the kernel, without a skip."""
-    results, finished = guest
-    try:
-        status = finished.result()
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-    except GuestDied as reason:
-        pytest.fail(str(reason), pytrace=False)
-
+    results, status = ended(*guest)
     console = tail(results / "console.log")
     assert (results / "uname").read_text().strip() == release(obtain(name))
     assert (results / "junit.xml").exists(), f"pytest ended with status {status}. {console}"

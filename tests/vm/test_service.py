@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 from debian_kernel import SERIES, Unavailable, obtain
-from guest import COMMAND_SECONDS, REPO, GuestDied, boot, tail
+from ended import ended
+from guest import COMMAND_SECONDS, REPO, boot, tail
 from junit import verdicts
 
 KERNEL = "6.1"
@@ -36,14 +37,7 @@ def in_guest(name: str, results: Path) -> int:
 @pytest.mark.parametrize("name", [KERNEL])
 def test_the_service_does_what_it_should(guest):
     """Each promise of running_service.py, on a real systemd."""
-    results, finished = guest
-    try:
-        status = finished.result()
-    except Unavailable as reason:
-        pytest.skip(str(reason))
-    except GuestDied as reason:
-        pytest.fail(str(reason), pytrace=False)
-
+    results, status = ended(*guest)
     told = "\n".join(path.read_text() for path in [results / "output"] if path.exists()) + tail(results / "console.log")
     assert (results / "junit.xml").exists(), f"pytest ended with status {status}. {told}"
     wrong = {name: text for name, text in verdicts((results / "junit.xml").read_text()).items() if text}

@@ -20,23 +20,24 @@ from chainbench_agent.errors import SetupError
 from chainbench_agent.evidence.sample import Sample
 from chainbench_agent.kernel import disks
 from chainbench_agent.kernel.counters import Counters
+from chainbench_agent.kernel.identity import identity_of
 from chainbench_agent.kernel.mapping_events import History, MappingEvents
 from chainbench_agent.kernel.programs import Programs
 from chainbench_agent.kernel.reader import Current, Reader
 from chainbench_agent.kernel.ring import Ring
+from chainbench_agent.kernel.symbols import Symbols
 from chainbench_agent.kernel.target import KernelTarget, Kind, all_processes, seed
 from chainbench_agent.kernel.user_functions import UserFunctions
 from chainbench_agent.kernel.user_stacks import UserStacks
 from chainbench_agent.kernel.wanted import idle_modules, wanted_hooks
+from chainbench_agent.loading.apart import beside
 from chainbench_agent.loading.fuse import followed_calls
-from chainbench_agent.loading.syscall_names import syscalls
 from chainbench_agent.loading.told import Telling
 from chainbench_agent.loading.unit import load_unit
 from chainbench_agent.plan import EVERYTHING, Plan
 from chainbench_agent.spec import Hook, Module, Names
 
 _CONFIG = struct.Struct("=QQIIIIIIII")  # struct cb_config of probes/common.h
-_IDENTITY = struct.Struct("=IIQ")  # struct cb_identity of probes/identify.h
 NO_COST = "the kernel counts what BPF programs cost for CAP_SYS_ADMIN only, or after: sysctl kernel.bpf_stats_enabled=1"
 _STATS_ENABLED = Path("/proc/sys/kernel/bpf_stats_enabled")
 _CALL_KINDS = struct.Struct("=II")  # struct cb_call_kinds of probes/call_kinds.h
@@ -64,7 +65,9 @@ class Machine:
     ) -> None:
         """Compile, load and try to attach.  Raises SetupError, saying what is missing, if that cannot be done."""
         self._hooks = {hook.name: hook for hook in hooks}
-        self.unit = load_unit(modules, self._hooks.values(), cache_dir, options, events=events)
+        symbols, self.unit = beside(
+            Symbols.load, lambda: load_unit(modules, self._hooks.values(), cache_dir, options, events=events)
+        )
         loaded = self.unit.loaded
         self._maps = loaded.maps
         self._counters = Counters(self._maps, self.unit.counters if "memory_span" in self._maps else 0)
@@ -87,10 +90,9 @@ class Machine:
         if identify is None or not self.programs.chosen:
             reasons = {**loaded.failed, **self.programs.absent}
             raise SetupError(f"no BPF program loads here: {next(iter(reasons.values()), 'unknown')}")
-        self._agent, self.syscall_offset_proven = self._identify(identify)
-        for number, *kinds in followed_calls(os.uname().machine):
-            libbpf.update(self._maps["cb_call_kinds"].fd, number, _CALL_KINDS.pack(*kinds))
-        self._reader = Reader(self._maps, self.modules)
+        self._agent, self.syscall_offset_proven = identity_of(identify, self._maps)
+        self._tell_call_kinds()
+        self._reader = Reader(self._maps, self.modules, symbols)
         self.ring = Ring(self._maps, self.modules) if events else None
 
     @property
@@ -205,6 +207,10 @@ class Machine:
         while self._maps:
             os.close(self._maps.popitem()[1].fd)
 
+    def _tell_call_kinds(self) -> None:
+        for number, *kinds in followed_calls(os.uname().machine):
+            libbpf.update(self._maps["cb_call_kinds"].fd, number, _CALL_KINDS.pack(*kinds))
+
     def _configure(self, phase: Phase) -> int:
         now_ns, target = time.monotonic_ns(), self._target
         head = (now_ns, target.cgroup_id, self._run, phase, *self._agent, target.kind, target.cgroup_level)
@@ -231,14 +237,6 @@ class Machine:
     def target_processes(self) -> set[int]:
         """The processes that are in the target now; of a tree, as the kernel followed them."""
         return self._reader.enrolled() if self._target.kind == Kind.TREE else self._target.processes()
-
-    def _identify(self, program: int) -> tuple[tuple[int, int], bool]:
-        """Our own process, and its parent if that is gunicorn's master, as the kernel numbers them."""
-        libbpf.run_program(program)
-        os.close(program)
-        tgid, parent, syscall = _IDENTITY.unpack(libbpf.lookup(self._maps["cb_identity"].fd, 0, _IDENTITY.size))
-        master = Path("/proc/self/cmdline").read_bytes() == Path(f"/proc/{os.getppid()}/cmdline").read_bytes()
-        return (tgid, parent if master else tgid), syscalls(os.uname().machine).get(syscall) == "bpf"
 
     def _keyed(self) -> list[str]:
         per_disk = {metric.name for module in self.modules for metric in module.per_disk}

@@ -15,7 +15,6 @@ from chainbench_agent.kernel.accounts import kernel_counters, proc_counters
 from chainbench_agent.kernel.symbols import Symbols, addresses_of
 from chainbench_agent.kernel.target import KernelTarget, Kind, cgroup_threads, leave, schedstat, sleepers
 from chainbench_agent.kernel.user_stacks import UserStacks
-from chainbench_agent.loading.apart import apart
 from chainbench_agent.loading.loader import MapFd
 from chainbench_agent.loading.process_records import processes
 from chainbench_agent.probes.lock_order import edges_of, listed
@@ -41,10 +40,11 @@ class Current(NamedTuple):
 class Reader:
     """Every call raises OSError with what the kernel said."""
 
-    def __init__(self, maps: Mapping[str, MapFd], modules: tuple[Module, ...]) -> None:
+    def __init__(self, maps: Mapping[str, MapFd], modules: tuple[Module, ...], symbols: Symbols) -> None:
+        """`symbols` are kept only if a module keeps stacks."""
         self._maps = maps
         self._modules = modules
-        self._symbols = apart(Symbols.load) if {"offcpu_stacks", "locks_stacks"} & maps.keys() else None
+        self._symbols = symbols if {"offcpu_stacks", "locks_stacks"} & maps.keys() else None
 
     def sample(self, current: Current) -> Sample:
         with self._memory("cb_tasks") as threads, self._memory("cb_processes") as records:

@@ -10,29 +10,59 @@ import gc
 import os
 import pickle
 from collections.abc import Callable
-from typing import NoReturn, TypeVar
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Generic, NoReturn, TypeVar
 
 from chainbench_agent.errors import SetupError
 
 Answer = TypeVar("Answer")
+Own = TypeVar("Own")
 
 
 def apart(work: Callable[[], Answer]) -> Answer:
     """What `work` answers, or raises, where pickle can carry it.  Raises SetupError if the child dies."""
+    return _begin(work).answer()
+
+
+def beside(work: Callable[[], Answer], meanwhile: Callable[[], Own]) -> tuple[Answer, Own]:
+    """The answers of `work`, done apart, and of what is done here `meanwhile`; an error of the latter goes first."""
+    begun = _begin(work)
+    try:
+        own = meanwhile()
+    except BaseException:
+        with suppress(Exception):
+            begun.answer()
+        raise
+    return begun.answer(), own
+
+
+def _begin(work: Callable[[], Answer]) -> _Begun[Answer]:
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
         _answer(work, writing)
     os.close(writing)
-    with os.fdopen(reading, "rb") as pipe:
-        data = pipe.read()
-    _, status = os.waitpid(child, 0)
-    if not data:
-        raise SetupError(f"a process that was to find something out for the agent died (wait status {status})")
-    answered, found = pickle.loads(data)  # noqa: S301 - from our own child
-    if not answered:
-        raise found
-    return found  # type: ignore[no-any-return]
+    return _Begun(child, reading)
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun(Generic[Answer]):
+    """A child at work, and the pipe that its answer comes through."""
+
+    child: int
+    reading: int
+
+    def answer(self) -> Answer:
+        with os.fdopen(self.reading, "rb") as pipe:
+            data = pipe.read()
+        _, status = os.waitpid(self.child, 0)
+        if not data:
+            raise SetupError(f"a process that was to find something out for the agent died (wait status {status})")
+        answered, found = pickle.loads(data)  # noqa: S301 - from our own child
+        if not answered:
+            raise found
+        return found  # type: ignore[no-any-return]
 
 
 def _answer(work: Callable[[], object], writing: int) -> NoReturn:

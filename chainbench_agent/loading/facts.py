@@ -13,13 +13,13 @@ from chainbench_agent.probes.memory import COUNTERS
 CPUFREQ = Path("/sys/devices/system/cpu/cpufreq")
 
 
-def _cfs_bandwidth() -> str:
-    if Btf.load().member_offset("task_group", "cfs_bandwidth") is None:
+def _cfs_bandwidth(btf: Btf) -> str:
+    if btf.member_offset("task_group", "cfs_bandwidth") is None:
         return "this kernel is built without CONFIG_CFS_BANDWIDTH"
     return ""
 
 
-def _cpufreq_governor() -> str:
+def _cpufreq_governor(_btf: Btf) -> str:
     policies = list(CPUFREQ.glob("policy*/scaling_driver"))
     if not policies:
         return "this machine has no cpufreq driver, so frequency changes cannot be seen"
@@ -29,19 +29,23 @@ def _cpufreq_governor() -> str:
     return ""
 
 
-def _lock_kinds() -> str:
-    if Btf.load().member_offset("mutex", "rtmutex") is not None:
+def _lock_kinds(btf: Btf) -> str:
+    if btf.member_offset("mutex", "rtmutex") is not None:
         return (
             "this is a PREEMPT_RT kernel, where all sleeping locks are rt_mutexes and no hook tells their kinds apart"
         )
     return ""
 
 
-FACTS: dict[str, Callable[[], str]] = {
+def _counter(name: str, _btf: Btf) -> str:
+    return hardware.lacking(name)
+
+
+FACTS: dict[str, Callable[[Btf], str]] = {
     "cfs_bandwidth": _cfs_bandwidth,
     "cpufreq_governor": _cpufreq_governor,
     "interrupt_context": interrupts.lacking,
-    **{f"counter:{name}": partial(hardware.lacking, name) for name in (*COUNTERS, "cache_hits", "any")},
+    **{f"counter:{name}": partial(_counter, name) for name in (*COUNTERS, "cache_hits", "any")},
     "lock_kinds": _lock_kinds,
 }
-"""Name → a check that answers why it is not so; empty: it is."""
+"""Name → a check that answers, from the kernel's BTF or from this host, why it is not so; empty: it is."""

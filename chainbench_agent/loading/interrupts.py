@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from functools import cache
 from pathlib import Path
 
 from chainbench_agent.headers.btf import Btf
@@ -29,10 +28,8 @@ def preempt_count(btf: Btf) -> int | None:
     return None
 
 
-@cache
-def lacking() -> str:
+def lacking(btf: Btf) -> str:
     """Why it is not known whether an interrupt is being served; empty: it is."""
-    btf = Btf.load()
     if btf.member_offset("thread_info", "preempt_count") is not None or preempt_count(btf) is not None:
         return ""
     return (

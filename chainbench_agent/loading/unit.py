@@ -116,7 +116,7 @@ def _prepare(
         host["PREEMPT_COUNT"] = distance
     unit = fuse(modules, hooks, lambda hook: fitting[hook.name][0], lambda field_: _has(btf, field_), host)
     tree = cached_tree(cache_dir, btf, _roots(unit.text), os.uname().release)
-    facts = {name: lacking() for name, lacking in FACTS.items()}
+    facts = {name: lacking(btf) for name, lacking in FACTS.items()}
     programs = _wanted(unit, btf)
     text = _text(unit, tree, btf, [program.name for program in programs])
     return _Prepared(unit, text, programs, tree, absent, facts, host["COUNTERS"])

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from chainbench_agent.errors import LayoutError, SetupError
-from chainbench_agent.loading.apart import apart
+from chainbench_agent.loading.apart import apart, beside
 
 
 def descriptors():
@@ -46,5 +46,28 @@ def test_a_child_that_dies_is_a_reason():
         apart(lambda: os.kill(os.getpid(), 9))
 
     assert descriptors() == before
+    with pytest.raises(ChildProcessError):
+        os.waitpid(-1, os.WNOHANG)
+
+
+def test_beside_what_is_done_here():
+    """Both answers come back, and the work was done meanwhile: here, its end is waited for."""
+    reading, writing = os.pipe()
+
+    answers = beside(lambda: os.write(writing, b"x") and os.getpid(), lambda: os.read(reading, 1))
+
+    assert answers[0] != os.getpid()
+    assert answers[1] == b"x"
+
+
+def test_an_error_here_goes_first():
+    """And the child is waited for."""
+
+    def fail():
+        raise LayoutError("a member lies elsewhere")
+
+    with pytest.raises(LayoutError, match="a member lies elsewhere"):
+        beside(lambda: os.kill(os.getpid(), 9), fail)
+
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)

@@ -92,10 +92,12 @@ def test_each_throttling(said, limited):
 
 def test_each_segment_that_is_sent_again(said):
     """Data and a SYN without answer, and a SYN-ACK, over IPv4 and IPv6: as many as the network itself kept."""
-    found = said(f"""{OWN}
+    code = f"""{OWN}
 send_again()
 print(*kept("Tcp", "RetransSegs"))
-""")
+"""
+    runs = (said(code) for _ in range(6))
+    found = next((one for one in runs if not one.hidden), None) or said(code)
     events = found.of("network.retransmit")
 
     assert sum(event.details["segments"] for event in events) == int(found.output) >= 2 * (3 + 2)

@@ -9,12 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
+from emulation import SCALE
 
 pytestmark = pytest.mark.bpf
-
-# Under emulation everything takes twenty times as long.
-EMULATED = "TCG" in Path("/proc/cpuinfo").read_text()
-SCALE = 10 if EMULATED else 1
 
 
 def test_a_million_calls(targeted):

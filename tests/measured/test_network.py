@@ -198,21 +198,17 @@ server.close()
 def test_retransmissions(targeted):
     """What a peer drops is sent again, and so are a SYN without answer, and a SYN-ACK: as many as the network kept.
 
-    A machine that hides switches (docs/decisions/0003) hides such events too: where it did, all is done again.
+    A machine that hides switches hides such events too.
     """
     code = """
 send_again()
 print(*kept("Tcp", "RetransSegs"), *kept("TcpExt", "TCPRetransFail"))
 """
-    for _ in range(7):
-        one = targeted(OWN + code)
-        evidence = one.run()
-        again, failed = map(int, one.output.split())
-        found = evidence["network"]["tcp_retransmissions"]
-        if found == again - failed or "unseen_switches" not in evidence["loss"]["causes"]:
-            break
+    one = targeted(OWN + code)
+    evidence = one.run_seen()
 
-    assert found == again - failed >= 2 * (3 + 2)
+    again, failed = map(int, one.output.split())
+    assert evidence["network"]["tcp_retransmissions"] == again - failed >= 2 * (3 + 2)
 
 
 def test_round_trips(targeted, beside):

@@ -8,15 +8,13 @@ from pathlib import Path
 
 import pytest
 from asleep import until_asleep
+from emulation import SCALE
 
 from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.probes import CATALOG, HOOKS
 
 pytestmark = pytest.mark.bpf
-
-# Under emulation everything takes twenty times as long.
-SCALE = 10 if "TCG" in Path("/proc/cpuinfo").read_text() else 1
 
 SLICE_MS = 4
 """As long as a thread runs when others wait: 3 ms to the next tick, or the 2.8 ms of newer kernels' base slice."""

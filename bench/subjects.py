@@ -18,12 +18,14 @@ from typing import Any
 
 import requests
 
+from bench.accounts import programs_of, tree
 from chainbench_agent.demo import free_port
 from chainbench_agent.headers.btf import Btf
 from chainbench_agent.headers.header_tree import cached_tree
 
 LABELS = {"scenario": "bench", "impl": "python", "variant": "none", "commit": "bench", "dataset": "none"}
 READY_WITHIN_S = 300
+SILENT_S = 1.0
 SCRIPTS = Path(__file__).with_name("peers")
 
 
@@ -89,7 +91,10 @@ def _answers(url: str, process: subprocess.Popen[bytes]) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A program of somebody else's.  It is ready when it has printed a line, and `settle_s` have gone by."""
+    """A program of somebody else's.  It is ready when it has printed a line, and `settle_s` have gone by.
+
+    Or, because some print nothing before their end, when for SILENT_S it has held the same BPF programs.
+    """
 
     name: str
     command: Sequence[str]
@@ -109,7 +114,7 @@ class Tool:
         reader = threading.Thread(target=_drain, args=(ours, said, spoke), daemon=True)
         reader.start()
         try:
-            spoke.wait(READY_WITHIN_S)
+            _wait_until_ready(process.pid, spoke)
             time.sleep(self.settle_s)
             if process.poll() is not None:
                 raise RuntimeError(f"{self.name} did not start: {said.decode(errors='replace')}")
@@ -118,6 +123,15 @@ class Tool:
             _end(process)
             reader.join()
             os.close(ours)
+
+
+def _wait_until_ready(pid: int, spoke: threading.Event) -> None:
+    deadline = time.monotonic() + READY_WITHIN_S
+    held: set[int] = set()
+    while not spoke.wait(SILENT_S) and time.monotonic() < deadline:
+        before, held = held, set(programs_of(tree(pid)))
+        if held and held == before:
+            return
 
 
 def _drain(terminal: int, said: bytearray, spoke: threading.Event) -> None:

@@ -67,6 +67,11 @@ def measure(collector):
     return during
 
 
+def every_switch_shown(evidence):
+    """What happened around one that was not is missing, and that is told."""
+    return "unseen_switches" not in evidence["loss"]["causes"]
+
+
 class Targeted:
     """A Python process that makes ready, waits until the run is on, does its code as the target, and ends."""
 
@@ -87,16 +92,15 @@ class Targeted:
         assert self.process.returncode == 0
         return self.collector.evidence(RUN).as_json()
 
-    def run_seen(self, prepare=lambda _one: None):
-        """As `run`, of a run in which every switch was shown: see docs/decisions/0003.
+    def run_seen(self, prepare=lambda _one: None, shown=every_switch_shown):
+        """As `run`, of a run in which the machine has `shown(evidence)` all: see docs/decisions/0003.
 
-        What happened around one that was not is missing, and that is told: then it is done again, by a new process,
-        at most six times.  `prepare`: what else has to be made ready each time.
+        Else it is done again, by a new process, at most six times.  `prepare`: what has to be made ready each time.
         """
         for _ in range(6):
             prepare(self)
             evidence = self.run()
-            if "unseen_switches" not in evidence["loss"]["causes"]:
+            if shown(evidence):
                 return evidence
             self.close()
             self._start()

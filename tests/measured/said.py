@@ -22,10 +22,5 @@ class Said:
         self.held_back, self.without_room = (n - before[cause] for cause, n in collector.ring.dropped().items())
         self.pid, self.output = one.process.pid, one.output
 
-    @property
-    def hidden(self):
-        """Whether something may be missing: see docs/decisions/0003."""
-        return "unseen_switches" in self.evidence["loss"]["causes"]
-
     def of(self, name):
         return [event for event in self.all if event.name == name]

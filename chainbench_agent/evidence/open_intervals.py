@@ -49,9 +49,11 @@ def close_intervals(
 
 def close_processes(first: Sample, last: Sample, *, kernel_threads: bool = False) -> tuple[Process, ...]:
     """The processes of `last`, with what their threads were doing when the run ended."""
+    alive = {task.thread.pid for task in last.tasks}
     figures = {
         process.pid: {module: dict(metrics) for module, metrics in process.figures.items()}
         for process in last.processes
+        if process.pid in alive
     }
     for task in last.tasks:
         own = figures.get(task.thread.pid, {})
@@ -63,7 +65,10 @@ def close_processes(first: Sample, last: Sample, *, kernel_threads: bool = False
         if task.call == FUTEX_WAIT and "locks" in own:
             own["locks"]["futex_waits"] += 1
             own["locks"]["futex_waited_ns"] += _span(task.call_since_ns, first, last)
-    return tuple(replace(process, figures=figures[process.pid]) for process in last.processes)
+    return tuple(
+        replace(process, figures=figures[process.pid]) if process.pid in figures else process
+        for process in last.processes
+    )
 
 
 def _span(since_ns: int, first: Sample, last: Sample) -> int:

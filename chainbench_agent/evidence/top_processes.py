@@ -8,6 +8,7 @@ how far off they may be is computed as in evidence/sampling.py.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from heapq import nlargest
 from typing import Any
 
 from chainbench_agent.evidence.keys import reported_key
@@ -27,12 +28,12 @@ def top_processes(
     metrics = [metric for metric in module.per_process if reported_key(metric) not in unavailable]
     if not metrics:
         return {}
-    figures = {process: [process.figures[module.name][m.name] for m in metrics] for process in processes}
-    busy = [process for process in processes if any(figures[process])]
-    shown = sorted(busy, key=lambda process: (*(-figure for figure in figures[process]), process.pid))[:TOP]
-    rest = [counts[m.name] - sum(figures[p][i] for p in shown) for i, m in enumerate(metrics)]
+    names = [metric.name for metric in metrics]
+    ranked = nlargest(TOP, ((*map(p.figures[module.name].__getitem__, names), -p.pid, p.command) for p in processes))
+    shown = [(figures, -negative, command) for *figures, negative, command in ranked if any(figures)]
+    rest = [counts[name] - sum(figures[i] for figures, _, _ in shown) for i, name in enumerate(names)]
     return {
-        "top_processes": [{"pid": p.pid, "command": p.command} | _named(metrics, figures[p]) for p in shown],
+        "top_processes": [{"pid": pid, "command": command} | _named(metrics, own) for own, pid, command in shown],
         "other_processes": _named(metrics, rest),
     }
 

@@ -24,6 +24,7 @@ _HISTOGRAM_HEAD = 4  # sum, min, max, run; behind them the slots
 _HISTOGRAM_WORDS = _HISTOGRAM_HEAD + HISTOGRAM_SLOTS
 _TASK = struct.Struct("=QQQQ8xIIIIiBBBxQQ8xQ8xI2xBx16s")  # struct cb_task of probes/task.h
 _TASK_RUN_WORD = 11  # of 32 bits
+_TASK_STATE_BYTE = 60
 _THREAD_KEY = struct.Struct("=QII")  # struct cb_thread_key
 _THREAD = struct.Struct("=QQQQQ16s")  # struct cb_thread
 _ON_CPU = struct.Struct("=QII")  # struct cb_on_cpu of probes/task.h
@@ -99,11 +100,10 @@ def strangers(memory: memoryview, run: int) -> dict[int, int]:
 def _records(memory: memoryview, run: int) -> Iterator[tuple[OpenInterval, int]]:
     """The threads that `run` has seen and that have not ended, and whether each is counted."""
     runs = memory.cast("I")[_TASK_RUN_WORD :: _TASK.size // 4].tolist()
-    for index, of_run in enumerate(runs):
-        if of_run == run:
-            interval, counted = _open_task(memory, index)
-            if interval.state != TaskState.FREE:
-                yield interval, counted
+    states = bytes(memory[_TASK_STATE_BYTE :: _TASK.size])
+    for index, (of_run, state) in enumerate(zip(runs, states, strict=True)):
+        if of_run == run and state != TaskState.FREE:
+            yield _open_task(memory, index)
 
 
 def _open_task(memory: memoryview, index: int) -> tuple[OpenInterval, int]:

@@ -38,6 +38,11 @@ def c_struct(modules: Iterable[Module]) -> str:
 def processes(memory: memoryview, modules: Sequence[Module], run: int) -> Iterator[Process]:
     """The processes that `run` has a record of.  `memory`: the map `cb_processes`."""
     hot, others = _counters(modules)
+    places = {(module.name, counter.name): place for place, (module, counter) in enumerate((*hot, *others))}
+    of_module: dict[str, list[tuple[str, int]]] = {}
+    for module in modules:
+        if counters := module.per_process:
+            of_module[module.name] = [(counter.name, places[module.name, counter.name]) for counter in counters]
     record = struct.Struct(f"={len(hot)}Q{comm.BYTES}s{len(others)}Q")
     size = -(-(HEAD.size + record.size) // LINE) * LINE
     runs = memory.cast("I")[RUN_WORD :: size // 4].tolist()
@@ -46,10 +51,9 @@ def processes(memory: memoryview, modules: Sequence[Module], run: int) -> Iterat
             tgid, _run, _begin, _end = HEAD.unpack_from(memory, index * size)
             numbers = list(record.unpack_from(memory, index * size + HEAD.size))
             name = comm.command(numbers.pop(len(hot)))
-            figures: dict[str, dict[str, int]] = {module.name: {} for module in modules if module.per_process}
-            for (module, counter), number in zip((*hot, *others), numbers, strict=True):
-                figures[module.name][counter.name] = number
-            yield Process(tgid, name, figures)
+            yield Process(
+                tgid, name, {module: {key: numbers[place] for key, place in keys} for module, keys in of_module.items()}
+            )
 
 
 def _counters(modules: Iterable[Module]) -> tuple[list[tuple[Module, Counter]], list[tuple[Module, Counter]]]:

@@ -11,7 +11,7 @@ import click
 from bench import daemon, net_cost, quantiles, report, scale, slowdown
 from bench.numbers import Row
 from bench.scale import Series
-from bench.subjects import Peers, agent
+from bench.subjects import AS_A_SERVICE, Peers, agent
 
 DOCS = Path(__file__).parents[1] / "docs"
 SECTIONS = ("net", "slowdown", "daemon", "quantiles", "scale")
@@ -55,7 +55,8 @@ def _measure(sections: list[str], rounds: int, share: float, case: str, cache: P
         if "net" in sections:
             yield from net_cost.measure(ours, peers, min(rounds, 3), share, case)
         if "slowdown" in sections:
-            yield from slowdown.measure(ours, peers, rounds, share)
+            with agent(cache, before=AS_A_SERVICE) as service:
+                yield from slowdown.measure(service, ours, peers, rounds, share)
     if "daemon" in sections:
         yield from daemon.measure(peers, cache, min(rounds, 3), max(10, int(100 * share)))
     if "quantiles" in sections:

@@ -65,6 +65,7 @@ class Row:
         if self.below_peers:
             found += [
                 f"not below {name}: {shown(self.ours.median)} against {shown(peer.median)} {self.unit}"
+                f"{', within the spread' if self.ours.low < peer.high else ''}"
                 for name, peer in self.peers.items()
                 if self.ours.median >= peer.median
             ]

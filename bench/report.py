@@ -29,8 +29,9 @@ METHOD = """## How it is measured
 - **BPF time of an event**: the kernel's own accounts of all programs of a subject (`run_time_ns` and `run_cnt`), less
   as many runs of an empty program that is attached to the same hooks at the same time, by the number of events, which
   is how often that empty program ran. What entering a program costs is not in it, for nobody.
-- **Slowdown**: rounds without and with a subject take turns, with the accounting off for others (the agent has it on:
-  it tells its cost); each time is compared to its two neighbours without.
+- **Slowdown**: rounds without and with a subject take turns; each time is compared to its two neighbours without.
+  The kernel's accounting of BPF programs is off, for the agent too, which runs without CAP_SYS_ADMIN as its systemd
+  unit has it; a row of its own tells what it adds where an agent may count its cost.
 - **Others**: BCC's tools compile against `chainbench-agent header-tree`; where one of them wants a kprobe that a kernel
   may not have, a bpftrace script on the tracepoint at the same place stands in (`bench/peers/`).
 - **Scale**: see the charts; what is on paper says so.

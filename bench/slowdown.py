@@ -2,6 +2,9 @@
 
 Rounds are interleaved: without, with the first, without, with the second, …; each time is compared to the mean of its
 two neighbours without, so that what changes slowly on the machine drops out.
+
+The kernel's accounting of BPF programs reads the clock twice a run, and slows down whoever's programs: it is off for
+all, as it is under the agent's systemd unit; a third row has it on.
 """
 
 from __future__ import annotations
@@ -24,9 +27,10 @@ Times = Mapping[str, float]
 """Load → seconds for an operation."""
 
 
-def measure(agent: Agent, peers: Peers, rounds: int, share: float, loads: Sequence[str] = LOADS) -> Iterator[Row]:
-    """Two rows for each load: with the five aggregators, and with everything."""
-    five, everything = agent.collecting(*FIVE, name="five"), agent.collecting(name="everything")
+def measure(service: Agent, counting: Agent, peers: Peers, rounds: int, share: float) -> Iterator[Row]:
+    """Three rows for each load: with the five aggregators, with everything, and by a daemon that tells its cost."""
+    five, everything = service.collecting(*FIVE, name="five"), service.collecting(name="everything")
+    with_cost = counting.collecting(name="everything, and its cost")
     others = (
         Together("libbpf-tools: 5", [peers.libbpf_tools(name) for name in THEIR_FIVE]),
         Together("BCC: 2, bpftrace: 3", [
@@ -34,37 +38,39 @@ def measure(agent: Agent, peers: Peers, rounds: int, share: float, loads: Sequen
             *(peers.bpftrace(name) for name in ("biolatency", "offcputime", "execsnoop")),
         ]),
     )  # fmt: skip
-    ratios, noise = _ratios((five, everything, *others), rounds, share, loads)
-    for load in loads:
+    ratios, noise = _ratios((five, everything, with_cost, *others), rounds, share)
+    for load in LOADS:
         figures = {name: Figure.with_interval(found[load]) for name, found in ratios.items() if found[load]}
-        theirs = {name: figure for name, figure in figures.items() if name not in (five.name, everything.name)}
+        theirs = {other.name: figures[other.name] for other in others if other.name in figures}
         note = f"without any: neighbours differ by {shown(100 * noise[load].median)} %"
         for ours, which in ((five, "the five aggregators"), (everything, "everything")):
             reach = AT_MOST if load == PACED else None
             what = f"{load} ({WORKLOADS[load].operation}): {which}"
             yield Row(SECTION, what, "x", figures[ours.name], reach, theirs, below_peers=True, note=note)
+        what = f"{load} ({WORKLOADS[load].operation}): {with_cost.name}"
+        yield Row(SECTION, what, "x", figures[with_cost.name], None, {}, note="the kernel's accounting is on")
 
 
 def _ratios(
-    subjects: Sequence[Subject], rounds: int, share: float, loads: Sequence[str]
+    subjects: Sequence[Subject], rounds: int, share: float
 ) -> tuple[dict[str, dict[str, list[float]]], dict[str, Figure]]:
     """Subject → load → its ratios; load → how much neighbours without any differ."""
-    ratios: dict[str, dict[str, list[float]]] = {s.name: {load: [] for load in loads} for s in subjects}
-    noise: dict[str, list[float]] = {load: [] for load in loads}
+    ratios: dict[str, dict[str, list[float]]] = {s.name: {load: [] for load in LOADS} for s in subjects}
+    noise: dict[str, list[float]] = {load: [] for load in LOADS}
     absent: dict[str, str] = {}
-    _times(loads, share)  # everything is read from the disk once
-    before = _times(loads, share)
+    _times(share)  # everything is read from the disk once
+    before = _times(share)
     for subject in [subject for _ in range(rounds) for subject in subjects]:
         with left_out(subject, absent):
             with subject.running():
-                during = _times(loads, share)
-            after = _times(loads, share)
-            for load in loads:
+                during = _times(share)
+            after = _times(share)
+            for load in LOADS:
                 ratios[subject.name][load].append(2 * during[load] / (before[load] + after[load]))
                 noise[load].append(2 * abs(after[load] - before[load]) / (before[load] + after[load]))
             before = after
     return ratios, {load: Figure.of(values) for load, values in noise.items()}
 
 
-def _times(loads: Sequence[str], share: float) -> Times:
-    return {load: WORKLOADS[load].run(share) for load in loads}
+def _times(share: float) -> Times:
+    return {load: WORKLOADS[load].run(share) for load in LOADS}

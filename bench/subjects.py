@@ -26,6 +26,8 @@ from chainbench_agent.headers.header_tree import cached_tree
 LABELS = {"scenario": "bench", "impl": "python", "variant": "none", "commit": "bench", "dataset": "none"}
 READY_WITHIN_S = 300
 SILENT_S = 1.0
+AS_A_SERVICE = ("setpriv", "--bounding-set=-sys_admin")
+"""As under its systemd unit: the kernel then counts no cost of programs, which doubles what short ones take."""
 SCRIPTS = Path(__file__).with_name("peers")
 
 
@@ -59,10 +61,11 @@ class Agent:
 
 
 @contextmanager
-def agent(cache: Path, *options: str) -> Iterator[Agent]:
-    """An agent on a free port, ready; `cache`: for its header trees."""
+def agent(cache: Path, *options: str, before: Sequence[str] = ()) -> Iterator[Agent]:
+    """An agent on a free port, ready; `cache`: for its header trees; `before`: a command that executes it."""
     port = free_port()
-    command = [sys.executable, "-m", "chainbench_agent", "serve", "--port", str(port), "--backend", "ebpf", *options]
+    serve = ("serve", "--port", str(port), "--backend", "ebpf", *options)
+    command = [*before, sys.executable, "-m", "chainbench_agent", *serve]
     environment = os.environ | {"CHAINBENCH_HEADER_CACHE": str(cache)}
     with tempfile.TemporaryFile() as log:
         process = subprocess.Popen(command, env=environment, stderr=log)

@@ -29,9 +29,12 @@ def top_processes(
     if not metrics:
         return {}
     names = [metric.name for metric in metrics]
-    ranked = nlargest(TOP, ((*map(p.figures[module.name].__getitem__, names), -p.pid, p.command) for p in processes))
-    shown = [(figures, -negative, command) for *figures, negative, command in ranked if any(figures)]
-    rest = [counts[name] - sum(figures[i] for figures, _, _ in shown) for i, name in enumerate(names)]
+    figures = ([process.figures[module.name][name] for name in names] for process in processes)
+    ranked = nlargest(
+        TOP, ((own, -process.pid, process.command) for own, process in zip(figures, processes, strict=True))
+    )
+    shown = [(own, -negative, command) for own, negative, command in ranked if any(own)]
+    rest = [counts[name] - sum(own[i] for own, _, _ in shown) for i, name in enumerate(names)]
     return {
         "top_processes": [{"pid": pid, "command": command} | _named(metrics, own) for own, pid, command in shown],
         "other_processes": _named(metrics, rest),

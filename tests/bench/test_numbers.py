@@ -36,12 +36,14 @@ def test_reached():
 
 
 def test_missed():
-    """By how much, and against whom."""
-    row = Row("s", "w", "ns", figure(31), 30, {"slow": figure(40), "fast": figure(31)}, below_peers=True)
+    """By how much, and against whom; and whether the one's lowest is below the other's highest."""
+    theirs = {"slow": figure(40), "fast": figure(25), "as fast": Figure(30.5, 29, 32, 5)}
+    row = Row("s", "w", "ns", figure(31), 30, theirs, below_peers=True)
 
     assert row.misses == (
         "31.0 ns where 30.0 was to be reached",
-        "not below fast: 31.0 against 31.0 ns",
+        "not below fast: 31.0 against 25.0 ns",
+        "not below as fast: 31.0 against 30.5 ns, within the spread",
     )
 
 

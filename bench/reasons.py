@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 _COLD = "80 processes take turns, and their records leave the CPU's caches between two turns"
+_TWO = "Two programs run for a call, at its entry and at its return, where failed execs and what the call did are seen"
+_MEMORY = "Python with Flask, gunicorn and pydantic is 34 MB in each of two processes; SQLAlchemy 12, kernel symbols 5"
 REASONS: dict[str, str] = {
     "context switch with its wake-up (hackbench)": f"{_COLD}; what a record holds is read again from memory.",
     "system call": "Ours also counts by process, tells 32-bit calls apart and leaves the agent's own out.",
     "block request": "Four programs run, to know whose it is and how deep the queue is; others have two.",
-    "exec": (
+    "lock contention": "The records of the threads that contend come from the caches of other CPUs.",
+    "exec: exec": (
         "It is three programs, at fork, exec and exit: thread and process get a record there, by which every module "
         "tells whose an event is, and lose it again."
     ),
-    "start-up until": "LLVM compiles all programs anew, for this kernel; that is most of the time.",
+    "hackbench": f"{_COLD}; the others keep nothing of a thread but when it left its CPU, or sample stacks.",
+    "syscall": f"{_TWO}.",
+    "start-up until": "LLVM compiles all programs anew, for this kernel: 2.0 s, 0.8 s of it for reading headers.",
     "the same with a warm cache": "Nothing is compiled then: imports, the kernel's BTF and the verifier are left.",
+    "PSS of all its processes, after start-up": f"{_MEMORY}.",
+    "PSS of all its processes, after 100": f"{_MEMORY}; the text of 100 kept runs for /metrics is 8 MB.",
 }
 """What the row begins with → a sentence."""
 

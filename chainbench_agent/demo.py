@@ -73,16 +73,21 @@ def is_ready(agent: subprocess.Popen[bytes], url: str) -> bool:
 
 
 def measure(url: str, scenario: str, directory: str) -> tuple[float, dict[str, Any]]:
-    """One run of the workload between /start and /stop: its wall time in milliseconds, and the evidence."""
+    """One run of the workload between /start and /stop: its wall time in milliseconds, and the evidence.
+
+    The workload waits until the run is on, which is of it and what it starts alone.
+    """
     command = [sys.executable, str(WORKLOAD), scenario, f"{directory}/{scenario}"]
-    post(f"{url}/start", {"scenario": scenario} | PAIR)
-    began = time.perf_counter()
-    workload = subprocess.run(command, capture_output=True, text=True, check=False)
-    wall_ms = (time.perf_counter() - began) * 1000
-    evidence = post(f"{url}/stop")
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=pipe, text=True) as workload:
+        if workload.stdout and workload.stdout.readline():
+            post(f"{url}/start", {"scenario": scenario, "pid": workload.pid} | PAIR)
+        began = time.perf_counter()
+        _, complaint = workload.communicate("go\n")
+        wall_ms = (time.perf_counter() - began) * 1000
     if workload.returncode:
-        raise AgentError(f"the workload failed: {workload.stderr.strip()}")
-    return wall_ms, evidence
+        raise AgentError(f"the workload failed: {complaint.strip()}")
+    return wall_ms, post(f"{url}/stop")
 
 
 def post(url: str, body: dict[str, Any] | None = None) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The workload of `chainbench-agent demo`: store records so that they survive a crash, check them, read them back.
 
 A script that imports nothing of the agent; `baseline` does naively what `optimized` does well.  Both end with the
-same file, and print its length.
+same file, and print its length.  They print a line when they are ready, and wait for one to begin.
 
 python demo_workload.py baseline|optimized FILE
 """
@@ -47,4 +47,6 @@ def check(path: Path) -> None:
 
 if __name__ == "__main__":
     variants = {"baseline": baseline, "optimized": optimized}
+    print("ready", flush=True)  # noqa: T201 - its output
+    sys.stdin.readline()
     print(variants[sys.argv[1]](Path(sys.argv[2])))  # noqa: T201 - its output

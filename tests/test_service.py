@@ -125,4 +125,8 @@ def test_install_and_uninstall(stage, tmp_path):
     stage("install")
     assert settings.read_text() == "CHAINBENCH_PORT=1\n"
 
-    assert stage("uninstall") == {"/etc/opt/chainbench-agent.env"}
+    made_later = [tmp_path / "var" / name for name in ("cache/chainbench-agent", "cache/chainbench_agent", "lib/kept")]
+    for directory in made_later:
+        directory.mkdir(parents=True)
+        (directory / "file").touch()
+    assert stage("uninstall") == {"/etc/opt/chainbench-agent.env", "/var/lib/kept/file"}

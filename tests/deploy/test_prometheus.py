@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import subprocess
 import sys
 import time
@@ -49,6 +50,25 @@ def promtool(*arguments):
 
 def test_prometheus_takes_the_configuration():
     promtool("check", "config", RULES / "prometheus.yml")
+
+
+def test_the_page_makes_debians_prometheus_ours(tmp_path):
+    """What docs/operations.md has root type, typed here with another /etc: all its files are there, and the port."""
+    etc = tmp_path / "etc"
+    shutil.copytree("/etc/prometheus", etc / "prometheus")
+    (etc / "default").mkdir()
+    shutil.copy("/etc/default/prometheus", etc / "default")
+    page = (DEPLOY.parent / "docs/operations.md").read_text()
+    typed = re.findall(r"^    sudo ((?:install|sed) .* )(/etc/(?:default/)?prometheus/?)$", page, re.MULTILINE)
+    assert len(typed) == 2
+
+    for command, place in typed:
+        subprocess.run(["bash", "-c", f"{command} {tmp_path}{place}"], check=True, cwd=DEPLOY.parent)
+
+    arguments = re.findall(r"^ARGS=(.*)$", (etc / "default/prometheus").read_text(), re.MULTILINE)
+    assert arguments == ['"--web.listen-address=127.0.0.1:9091"']
+    promtool("check", "config", etc / "prometheus/prometheus.yml")
+    assert stat.S_IMODE((etc / "prometheus/prometheus.yml").stat().st_mode) & stat.S_IROTH
 
 
 def test_rules_do_what_their_tests_say():

@@ -80,6 +80,17 @@ def test_what_the_unit_sets_exists():
     assert {name.lower(): value.replace("%C", "/var/cache") for name, value in variables} == OF_THE_UNIT
 
 
+def test_the_page_hands_the_tokens_over_as_the_unit_says():
+    """The lines are those that the unit has as a comment, and Prometheus' file is the one that its job names."""
+    page = (REPO / "docs/operations.md").read_text()
+    lines = re.findall(r"^#   ((?:LoadCredential|Environment)=.*token.*)$", UNIT.read_text(), re.MULTILINE)
+    assert len(lines) == 3
+    assert "\n    ".join(("    [Service]", *lines)) in page
+
+    (job,) = re.findall(r"credentials_file: (\S+)", (REPO / "deploy/prometheus/prometheus.yml").read_text())
+    assert f"/etc/chainbench-agent.read-token {job}\n" in page
+
+
 def test_capabilities_are_bounded_by_what_is_given_and_each_has_its_reason():
     service = unit()["Service"]
     given = service["AmbientCapabilities"].split()

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import socket
-import stat
 import subprocess
 import sys
 import time
@@ -50,25 +49,6 @@ def promtool(*arguments):
 
 def test_prometheus_takes_the_configuration():
     promtool("check", "config", RULES / "prometheus.yml")
-
-
-def test_the_page_makes_debians_prometheus_ours(tmp_path):
-    """What docs/operations.md has root type, typed here with another /etc: all its files are there, and the port."""
-    etc = tmp_path / "etc"
-    shutil.copytree("/etc/prometheus", etc / "prometheus")
-    (etc / "default").mkdir()
-    shutil.copy("/etc/default/prometheus", etc / "default")
-    page = (DEPLOY.parent / "docs/operations.md").read_text()
-    typed = re.findall(r"^    sudo ((?:install|sed) .* )(/etc/(?:default/)?prometheus/?)$", page, re.MULTILINE)
-    assert len(typed) == 2
-
-    for command, place in typed:
-        subprocess.run(["bash", "-c", f"{command} {tmp_path}{place}"], check=True, cwd=DEPLOY.parent)
-
-    arguments = re.findall(r"^ARGS=(.*)$", (etc / "default/prometheus").read_text(), re.MULTILINE)
-    assert arguments == ['"--web.listen-address=127.0.0.1:9091"']
-    promtool("check", "config", etc / "prometheus/prometheus.yml")
-    assert stat.S_IMODE((etc / "prometheus/prometheus.yml").stat().st_mode) & stat.S_IROTH
 
 
 def test_rules_do_what_their_tests_say():
@@ -217,6 +197,26 @@ def test_every_panel_has_data(panel, expression, prometheus, run):
 
     assert found, (panel, asked)
     assert not [sample for sample in found if sample["value"][1] == "NaN"], (panel, found)
+
+
+def variables():
+    """(series, label) of each variable of the dashboard that Prometheus is asked for."""
+    asked = [one["query"]["query"] for one in DASHBOARD["templating"]["list"] if one["type"] == "query"]
+    assert len(asked) == len(DASHBOARD["templating"]["list"]) - 1
+    return [re.fullmatch(r"label_values\((\w+), (\w+)\)", query).groups() for query in asked]
+
+
+@pytest.mark.bpf
+@pytest.mark.portable
+@pytest.mark.parametrize(("series", "label"), variables())
+def test_every_variable_has_the_value_of_the_run(series, label, prometheus, agent, run):
+    """As Grafana asks for them: without any, every panel would be empty."""
+    expected = {**LABELS, "machine": run["run"]["machine"], "instance": agent}
+    url = f"http://{prometheus.address}/api/v1/label/{label}/values"
+
+    answer = requests.get(url, params={"match[]": series}, timeout=LONG_S).json()
+
+    assert answer == {"status": "success", "data": [expected[label]]}
 
 
 @pytest.mark.bpf

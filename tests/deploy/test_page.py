@@ -7,6 +7,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import yaml
 
 REPO = Path(__file__).parents[2]
 
@@ -29,3 +30,18 @@ def test_the_page_makes_debians_prometheus_ours(tmp_path):
     assert arguments == ['"--web.listen-address=127.0.0.1:9091"']
     subprocess.run(["promtool", "check", "config", etc / "prometheus/prometheus.yml"], check=True)
     assert stat.S_IMODE((etc / "prometheus/prometheus.yml").stat().st_mode) & stat.S_IROTH
+
+
+def test_the_page_makes_prometheus_show_the_token(tmp_path):
+    """The line that it types takes the comment from the job's own, and from nothing else."""
+    page = (REPO / "docs/operations.md").read_text()
+    config = Path(shutil.copy(REPO / "deploy/prometheus/prometheus.yml", tmp_path))
+    before = yaml.safe_load(config.read_text())
+    (command,) = re.findall(r"^    sudo (sed .*) /etc/prometheus/prometheus\.yml$", page, re.MULTILINE)
+
+    subprocess.run(["bash", "-c", f"{command} {config}"], check=True)
+
+    after = yaml.safe_load(config.read_text())
+    file = after["scrape_configs"][0].pop("authorization")["credentials_file"]
+    assert f" {file}\n" in page
+    assert after == before

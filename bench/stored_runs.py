@@ -1,6 +1,6 @@
 """How long `/runs` and `/metrics` take with many runs in the store, asked of a real agent.
 
-    .venv/bin/python bench/stored_runs.py [RUNS] [DIRECTORY]
+    .venv/bin/python -m bench.stored_runs [RUNS] [DIRECTORY]
 
 It fills a SQLite store with RUNS (100,000) runs of 400 label sets, each with the evidence of a mock run (11 KB, so
 1.2 GB in DIRECTORY, by default a new one under /var/tmp; what is there is used again), and prints milliseconds, with
@@ -9,6 +9,7 @@ one run of each label set and with all of them: by the wall, and of the agent's 
 
 from __future__ import annotations
 
+import argparse
 import os
 import socket
 import statistics
@@ -152,5 +153,8 @@ def agent(directory: Path) -> Iterator[tuple[str, requests.Session]]:
 
 
 if __name__ == "__main__":
-    chosen = sys.argv[2:] or [tempfile.mkdtemp(prefix="chainbench-bench-", dir="/var/tmp")]
-    main(int(sys.argv[1]) if sys.argv[1:] else 100_000, Path(chosen[0]))
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("runs", nargs="?", type=int, default=100_000)
+    parser.add_argument("directory", nargs="?", type=Path)
+    chosen = parser.parse_args()
+    main(chosen.runs, chosen.directory or Path(tempfile.mkdtemp(prefix="chainbench-bench-", dir="/var/tmp")))

@@ -4,27 +4,46 @@
 Not a command of the agent: it starts every few seconds, beside a benchmark, so it imports hardly anything.
 """
 
+import http.client
 import os
+import socket
 import ssl
 import sys
-import urllib.request
 
 PATIENCE_S = 9
+ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what listens on all addresses answers on these
 
 
 def main() -> None:
-    port = os.environ.get("CHAINBENCH_PORT") or "9090"
-    secure = bool(os.environ.get("CHAINBENCH_TLS_CERT"))
-    asked = urllib.request.Request(f"http{'s' if secure else ''}://127.0.0.1:{port}/status")  # noqa: S310 - http
+    headers = {"Host": "localhost"}  # one that the agent takes for its own, wherever it listens
     if path := os.environ.get("CHAINBENCH_READ_TOKEN_FILE") or os.environ.get("CHAINBENCH_TOKEN_FILE"):
         with open(path, encoding="ascii") as file:  # noqa: PTH123 - pathlib is a slow import
-            asked.add_header("Authorization", f"Bearer {file.read().strip()}")
-    # the certificate has other names than the one of the loopback
-    context = ssl._create_unverified_context() if secure else None  # noqa: S323, SLF001
+            headers["Authorization"] = f"Bearer {file.read().strip()}"
+    connection = http.client.HTTPConnection("localhost")
     try:
-        urllib.request.urlopen(asked, timeout=PATIENCE_S, context=context)  # noqa: S310 - made above
-    except OSError as error:
+        connection.sock = connected()
+        connection.request("GET", "/status", headers=headers)
+        answer = connection.getresponse()
+    except (OSError, http.client.HTTPException) as error:
         sys.exit(str(error))
+    if answer.status != 200:
+        sys.exit(f"HTTP status {answer.status}")
+
+
+def connected() -> socket.socket:
+    """To where the agent listens, by its own settings."""
+    host = os.environ.get("CHAINBENCH_HOST") or "127.0.0.1"
+    if host.startswith("unix:"):
+        sock = socket.socket(socket.AF_UNIX)
+        sock.settimeout(PATIENCE_S)
+        sock.connect(host.removeprefix("unix:"))
+    else:
+        port = int(os.environ.get("CHAINBENCH_PORT") or "9090")
+        sock = socket.create_connection((ANY.get(host, host), port), PATIENCE_S)
+    if not os.environ.get("CHAINBENCH_TLS_CERT"):
+        return sock
+    # not verified: the certificate has the names by which others call the agent
+    return ssl._create_unverified_context().wrap_socket(sock)  # noqa: S323, SLF001
 
 
 main()

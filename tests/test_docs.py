@@ -30,9 +30,6 @@ PAGES = sorted(path for pattern in ("*.md", "[a-z]*/**/*.md") for path in REPO.g
 
 TROUBLESHOOTING = (made.DOCS / "troubleshooting.md").read_text()
 
-NOT_YET = {"docs/performance.md"}
-"""Made by a command, on the machine that it is about."""
-
 OTHERS_OPTIONS = {
     *("--network", "--pid", "--cgroupns", "--user", "--cap-add", "--cap-drop", "--security-opt", "--rm"),  # docker
     *("--system-site-packages", "--unix-socket", "--systemd"),  # python3 -m venv, curl, vng
@@ -208,7 +205,7 @@ def test_files_exist(page):
         for name in re.findall(rf"(?<![\w./-])(?:{tops})/[\w./*-]*", text)
     }
 
-    assert [name for name in named - NOT_YET if not re.search(r"[A-Z]{4}", name) and not list(REPO.glob(name))] == []
+    assert [name for name in named if not re.search(r"[A-Z]{4}", name) and not list(REPO.glob(name))] == []
 
 
 def options(command):

@@ -304,7 +304,8 @@ def test_the_pid_of_who_asks_by_a_unix_socket(daemon, tmp_path):
 def healthy(agent, **settings):
     """The exit code of the container's health check, in the environment that the agent has."""
     environment = os.environ | {f"CHAINBENCH_{name.upper()}": str(value) for name, value in settings.items()}
-    environment |= {"CHAINBENCH_PORT": str(agent.address[1])}
+    if not agent.url.startswith("unix:"):
+        environment |= {"CHAINBENCH_PORT": str(agent.address[1])}
     return subprocess.run([sys.executable, "-P", HEALTHY], env=environment, capture_output=True, check=False).returncode
 
 
@@ -316,6 +317,18 @@ def test_the_health_check_knows_the_token_and_the_scheme(daemon, tokens, certifi
     agent.until(lambda: "serving on" in agent.log)
 
     assert healthy(agent, **settings) == 0
-    assert healthy(agent, tls_cert=cert) == 1
+    assert healthy(agent, host="127.0.0.1", tls_cert=cert) == 1
     agent.end()
     assert healthy(agent, **settings) == 1
+
+
+@pytest.mark.parametrize("host", ["unix:{}", "127.0.0.2", EVERYWHERE])
+def test_the_health_check_asks_where_the_agent_listens(daemon, tmp_path, host):
+    """Not on 127.0.0.1 whatever the setting: a container with another would never be healthy."""
+    settings = {"host": host.format(tmp_path / "agent.sock"), "insecure": "true"}
+    agent = daemon(**settings)
+    assert agent.url
+
+    assert healthy(agent, **settings) == 0
+    assert healthy(agent, host=f"unix:{tmp_path}/none") == 1
+    assert healthy(agent, host="127.0.0.3") == int(host != EVERYWHERE)

@@ -15,8 +15,8 @@ REPO = Path(__file__).parents[1]
 UNIT = REPO / "systemd/chainbench-agent.service"
 SETTINGS = REPO / "systemd/chainbench-agent.env"
 MOST_EXPOSURE = 2.5
-OF_THE_UNIT = {"header_cache"}
-"""Settings that the unit makes, because systemd makes the directory."""
+OF_THE_UNIT = {"header_cache": "/var/cache/chainbench-agent"}
+"""What the unit sets, because systemd makes the directory: %C is /var/cache."""
 
 needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="apt-get install systemd")
 
@@ -64,19 +64,31 @@ def test_every_setting_is_in_the_environment_file_with_its_default():
 
     shown = {name.lower(): value for name, value in lines}
     assert len(shown) == len(lines)
-    fields = {name: field for name, field in Settings.model_fields.items() if name not in OF_THE_UNIT}
-    assert set(shown) - {"config"} == set(fields)
-    for name, field in fields.items():
+    assert set(shown) - {"config"} == set(Settings.model_fields)
+    for name, field in Settings.model_fields.items():
         default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
-        assert shown[name] == ("" if field.default_factory or default is None else str(default)), name
+        general = "" if field.default_factory or default is None else str(default)
+        assert shown[name] == OF_THE_UNIT.get(name, general), name
         assert f"# {field.description}" in SETTINGS.read_text()
     assert re.findall(r"^[^#\n].*", SETTINGS.read_text(), re.MULTILINE) == []
 
 
 def test_what_the_unit_sets_exists():
-    variables = re.findall(rf"^Environment={ENV_PREFIX}(\w+)=", UNIT.read_text(), re.MULTILINE)
+    """And is what the environment file says; that file would win."""
+    variables = re.findall(rf"^Environment={ENV_PREFIX}(\w+)=(.*)", UNIT.read_text(), re.MULTILINE)
 
-    assert {name.lower() for name in variables} == OF_THE_UNIT
+    assert {name.lower(): value.replace("%C", "/var/cache") for name, value in variables} == OF_THE_UNIT
+
+
+def test_the_page_hands_the_tokens_over_as_the_unit_says():
+    """The lines are those that the unit has as a comment, and Prometheus' file is the one that its job names."""
+    page = (REPO / "docs/operations.md").read_text()
+    lines = re.findall(r"^#   ((?:LoadCredential|Environment)=.*token.*)$", UNIT.read_text(), re.MULTILINE)
+    assert len(lines) == 3
+    assert "\n    ".join(("    [Service]", *lines)) in page
+
+    (job,) = re.findall(r"credentials_file: (\S+)", (REPO / "deploy/prometheus/prometheus.yml").read_text())
+    assert f"/etc/chainbench-agent.read-token {job}\n" in page
 
 
 def test_capabilities_are_bounded_by_what_is_given_and_each_has_its_reason():
@@ -124,4 +136,8 @@ def test_install_and_uninstall(stage, tmp_path):
     stage("install")
     assert settings.read_text() == "CHAINBENCH_PORT=1\n"
 
-    assert stage("uninstall") == {"/etc/opt/chainbench-agent.env"}
+    made_later = [tmp_path / "var" / name for name in ("cache/chainbench-agent", "cache/chainbench_agent", "lib/kept")]
+    for directory in made_later:
+        directory.mkdir(parents=True)
+        (directory / "file").touch()
+    assert stage("uninstall") == {"/etc/opt/chainbench-agent.env", "/var/lib/kept/file"}

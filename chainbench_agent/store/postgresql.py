@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import importlib.util
+import sys
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -34,7 +35,8 @@ class Postgresql:
         if self._url.drivername not in {"postgresql", "postgresql+psycopg"}:
             raise InputError("store", "PostgreSQL is reached with psycopg: write postgresql://…")
         if importlib.util.find_spec("psycopg") is None:
-            raise InputError("store", "psycopg is missing: pip install 'chainbench-agent[postgresql]'")
+            how = f"{sys.executable} -m pip install '.[postgresql]'"  # PyPI does not have the agent
+            raise InputError("store", f"psycopg is missing; in the agent's checkout: {how}")
         self.location = self._url.render_as_string(hide_password=True)
 
     @property

@@ -1,6 +1,7 @@
 """deploy/kubernetes: what it says is what Kubernetes and the Prometheus operator know, by their own schemas."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,13 @@ def test_the_three_find_each_other(objects):
         port["name"] for port in objects["Service"]["spec"]["ports"]
     }
     assert {mount["name"] for mount in container["volumeMounts"]} == {v["name"] for v in pods["spec"]["volumes"]}
+
+
+def test_image_and_page_have_the_version_of_the_package():
+    """What the page builds is what the nodes are told to run."""
+    version = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["version"]
+    for text in (MANIFEST.read_text(), (REPO / "docs/operations.md").read_text()):
+        assert set(re.findall(r"chainbench-agent:(\d[\w.]*)", text)) == {version}
 
 
 def test_it_has_the_capabilities_of_the_systemd_unit_and_settings_that_exist(objects):

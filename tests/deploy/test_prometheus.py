@@ -199,6 +199,26 @@ def test_every_panel_has_data(panel, expression, prometheus, run):
     assert not [sample for sample in found if sample["value"][1] == "NaN"], (panel, found)
 
 
+def variables():
+    """(series, label) of each variable of the dashboard that Prometheus is asked for."""
+    asked = [one["query"]["query"] for one in DASHBOARD["templating"]["list"] if one["type"] == "query"]
+    assert len(asked) == len(DASHBOARD["templating"]["list"]) - 1
+    return [re.fullmatch(r"label_values\((\w+), (\w+)\)", query).groups() for query in asked]
+
+
+@pytest.mark.bpf
+@pytest.mark.portable
+@pytest.mark.parametrize(("series", "label"), variables())
+def test_every_variable_has_the_value_of_the_run(series, label, prometheus, agent, run):
+    """As Grafana asks for them: without any, every panel would be empty."""
+    expected = {**LABELS, "machine": run["run"]["machine"], "instance": agent}
+    url = f"http://{prometheus.address}/api/v1/label/{label}/values"
+
+    answer = requests.get(url, params={"match[]": series}, timeout=LONG_S).json()
+
+    assert answer == {"status": "success", "data": [expected[label]]}
+
+
 @pytest.mark.bpf
 @pytest.mark.portable
 def test_prometheus_has_the_numbers_of_the_evidence(prometheus, run):

@@ -9,7 +9,7 @@ from c_text import UNIT, constant, fields_of, format_before, format_of, struct_o
 
 from chainbench_agent.evidence import ledger, open_intervals
 from chainbench_agent.evidence.sample import Account, HistogramCounts, TaskState
-from chainbench_agent.kernel import disks, machine, names, reader, target, values
+from chainbench_agent.kernel import disks, identity, machine, names, reader, target, values
 from chainbench_agent.kernel.target import Kind
 from chainbench_agent.loading import process_records
 from chainbench_agent.loading.fuse import ENDED_THREADS, MEMBERS, PROCESSES, TASK_RECORDS
@@ -60,7 +60,7 @@ def test_values_are_read_in_the_order_they_are_written(module):
     [
         ("cb_config", machine._CONFIG),
         ("cb_loss", reader._LOSS),
-        ("cb_identity", machine._IDENTITY),
+        ("cb_identity", identity._IDENTITY),
         ("cb_call_kinds", machine._CALL_KINDS),
         ("cb_on_cpu", values._ON_CPU),
         ("cb_thread_key", values._THREAD_KEY),

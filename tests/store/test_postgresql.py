@@ -94,9 +94,10 @@ def test_a_url_that_will_not_do(url, says):
 
 
 def test_without_its_driver(monkeypatch):
-    """It is not installed unless it is asked for; the answer is the command."""
+    """It is not installed unless it is asked for; the answer is the command, which needs no index to know the agent."""
     monkeypatch.setitem(sys.modules, "psycopg", None)
-    with pytest.raises(InputError, match=r"psycopg is missing: pip install 'chainbench-agent\[postgresql\]'"):
+    command = rf"{sys.executable} -m pip install '\.\[postgresql\]'"
+    with pytest.raises(InputError, match=f"psycopg is missing; in the agent's checkout: {command}"):
         open_store(load_settings(store="postgresql://agent@host/x"))
 
 

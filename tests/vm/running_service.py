@@ -120,7 +120,10 @@ def test_it_measures_as_that_user():
 
 @pytest.fixture
 def prometheus():
-    """Debian's, as README starts it, with our configuration as it is."""
+    """Debian's, with our configuration as it is, at the port that docs/operations.md gives it.
+
+    Not by Debian's own unit: the guest has none but those that the agent's needs (systemd.sh).
+    """
     options = ("--web.listen-address=127.0.0.1:9091", "--storage.tsdb.path=/scratch/prometheus")
     with Path("/results/prometheus.log").open("w") as log:
         process = subprocess.Popen(["prometheus", f"--config.file={PROMETHEUS}", *options], stderr=log)

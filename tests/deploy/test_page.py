@@ -1,0 +1,47 @@
+"""What docs/operations.md has its readers type, as far as it can be typed without their /etc."""
+
+import re
+import shutil
+import stat
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+
+REPO = Path(__file__).parents[2]
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="apt-get install prometheus")
+def test_the_page_makes_debians_prometheus_ours(tmp_path):
+    """All its files are there, which its own user may read, and the port."""
+    etc = tmp_path / "etc"
+    shutil.copytree("/etc/prometheus", etc / "prometheus")
+    (etc / "default").mkdir()
+    shutil.copy("/etc/default/prometheus", etc / "default")
+    page = (REPO / "docs/operations.md").read_text()
+    typed = re.findall(r"^    sudo ((?:install|sed) .* )(/etc/(?:default/)?prometheus/?)$", page, re.MULTILINE)
+    assert len(typed) == 2
+
+    for command, place in typed:
+        subprocess.run(["bash", "-c", f"{command} {tmp_path}{place}"], check=True, cwd=REPO)
+
+    arguments = re.findall(r"^ARGS=(.*)$", (etc / "default/prometheus").read_text(), re.MULTILINE)
+    assert arguments == ['"--web.listen-address=127.0.0.1:9091"']
+    subprocess.run(["promtool", "check", "config", etc / "prometheus/prometheus.yml"], check=True)
+    assert stat.S_IMODE((etc / "prometheus/prometheus.yml").stat().st_mode) & stat.S_IROTH
+
+
+def test_the_page_makes_prometheus_show_the_token(tmp_path):
+    """The line that it types takes the comment from the job's own, and from nothing else."""
+    page = (REPO / "docs/operations.md").read_text()
+    config = Path(shutil.copy(REPO / "deploy/prometheus/prometheus.yml", tmp_path))
+    before = yaml.safe_load(config.read_text())
+    (command,) = re.findall(r"^    sudo (sed .*) /etc/prometheus/prometheus\.yml$", page, re.MULTILINE)
+
+    subprocess.run(["bash", "-c", f"{command} {config}"], check=True)
+
+    after = yaml.safe_load(config.read_text())
+    file = after["scrape_configs"][0].pop("authorization")["credentials_file"]
+    assert f" {file}\n" in page
+    assert after == before

@@ -48,9 +48,13 @@ class EbpfCollector:
         self._options = frozenset(options)
         self._machine = Machine(self._asked, self._hooks.values(), cache_dir, self._options, events=events)
         self.ring = self._machine.ring
-        self._statuses = {targeted: self._examine_all(targeted=targeted) for targeted in (False, True)}
-        self._status = self._statuses[False]
-        self._method = self._describe(Target(), EVERYTHING, ())
+        try:
+            self._statuses = {targeted: self._examine_all(targeted=targeted) for targeted in (False, True)}
+            self._status = self._statuses[False]
+            self._method = self._describe(Target(), EVERYTHING, ())
+        except BaseException:
+            self._machine.close()
+            raise
         self._first: Sample | None = None
         self._last: Sample | None = None
 

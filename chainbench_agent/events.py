@@ -6,8 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -69,9 +68,8 @@ class Listener:
 class Events:
     """All listeners of one source, from any number of threads.  While nobody listens, nothing is told in the kernel."""
 
-    def __init__(self, source: Source | None, run_id: Callable[[], str | None]) -> None:
+    def __init__(self, source: Source | None) -> None:
         self._source = source
-        self._run_id = run_id
         self._lock = threading.Lock()
         self._listeners: list[Listener] = []
         self._busy = False  # a thread polls
@@ -101,7 +99,7 @@ class Events:
         before = source.dropped()
         while self._anybody():
             try:
-                events = [self._as_json(event) for event in source.poll(POLL_MS)]
+                events = [_as_json(event) for event in source.poll(POLL_MS)]
                 now = source.dropped()
             except OSError:
                 log.exception("events cannot be read")
@@ -119,11 +117,12 @@ class Events:
             self._busy = bool(self._listeners)
             return self._busy
 
-    def _as_json(self, event: Told) -> dict[str, Any]:
-        at = (time.time_ns() - time.monotonic_ns() + event.at_ns) / 1e9
-        values = {name: value for name, value in asdict(event).items() if name not in ("at_ns", "details")}
-        moment = datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-        return {"at": moment, "run_id": self._run_id(), **values, **event.details}
+
+def _as_json(event: Told) -> dict[str, Any]:
+    at = (time.time_ns() - time.monotonic_ns() + event.at_ns) / 1e9
+    moment = datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    who = {"name": event.name, "pid": event.pid, "command": event.command}
+    return {"at": moment, "run_id": event.run_id, **who, **event.details}
 
 
 def _dropped(cause: str, count: int) -> dict[str, Any]:

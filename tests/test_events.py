@@ -47,11 +47,11 @@ def source():
 
 @pytest.fixture
 def told(source):
-    return Events(source, lambda: "run-1")
+    return Events(source)
 
 
-def exec_of(pid):
-    return Told(time.monotonic_ns(), "exec.exec", pid, "true", {"pid_before": pid})
+def exec_of(pid, run_id="run-1"):
+    return Told(time.monotonic_ns(), "exec.exec", pid, "true", {"pid_before": pid}, run_id)
 
 
 def test_everybody_hears_everything(source, told):
@@ -64,6 +64,17 @@ def test_everybody_hears_everything(source, told):
     ((at, *others),) = [event.values() for event in heard[0]]
     assert others == ["run-1", "exec.exec", 53, "true", 53]
     assert abs(datetime.fromisoformat(at).timestamp() - time.time()) < LONG_S
+
+
+def test_an_event_bears_the_run_that_it_happened_in(source, told):
+    """Whichever run is on when it is read, or none; and where nobody knows, none is made up."""
+    listener = told.join()
+    source.tell(exec_of(53, "run-1"), exec_of(59, "run-2"), exec_of(61, None))
+    heard = []
+    while len(heard) < 3:
+        heard += listener.take(LONG_S)
+
+    assert {event["pid"]: event["run_id"] for event in heard} == {53: "run-1", 59: "run-2", 61: None}
 
 
 def test_nothing_is_told_while_nobody_listens(source, told):

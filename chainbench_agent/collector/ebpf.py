@@ -58,13 +58,15 @@ class EbpfCollector:
         self._first: Sample | None = None
         self._last: Sample | None = None
 
-    def start(self, target: Target, peer: Peer | None = None, plan: Plan = EVERYTHING) -> None:
+    def start(self, target: Target, peer: Peer | None = None, plan: Plan = EVERYTHING, *, run_id: str = "") -> None:
         resolved = resolve(target, peer)
         self._last = None
         self._machine.locate(resolved, plan)
         method = self._describe(target, plan, self._machine.wanted(plan))
         self._machine.attach(resolved, plan)
         self._method = replace(method, no_cost=self._machine.no_cost)
+        if self.ring:
+            self.ring.know(self._machine.run, run_id)
         try:
             first = self._machine.sample()  # nothing counts yet, so this is how things stand when the run begins
             self._first = replace(first, at_ns=self._machine.begin())

@@ -72,7 +72,8 @@ class Machine:
         )
         self._maps = self.unit.loaded.maps
         self._counters = Counters(self._maps, self.unit.counters if "memory_span" in self._maps else 0)
-        self._run = 0
+        self.run = 0
+        """The number of the present run, or the last one; the kernel has it in all that it tells."""
         self._target = KernelTarget()
         self._plan = EVERYTHING
         self._seeds = 0
@@ -157,7 +158,7 @@ class Machine:
     def attach(self, target: KernelTarget, plan: Plan = EVERYTHING) -> None:
         """Make ready for a run: empty what must not stay, attach what `plan` needs, find out who is in the target."""
         empty(self._maps, self.modules)
-        self._run += 1
+        self.run += 1
         self._target = target
         self._plan = plan
         self._configure(Phase.SEEDING if target.kind == Kind.TREE else Phase.OFF)
@@ -194,10 +195,10 @@ class Machine:
     def sample(self) -> Sample:
         """Everything that was counted.  While a run is on, what happens during the reading may be in or out."""
         present = self.target_processes() if self._target.kind != Kind.MACHINE else set()
-        sample = self._reader.sample(Current(self._run, self._target, self._began_ns, present, self._seeds))
+        sample = self._reader.sample(Current(self.run, self._target, self._began_ns, present, self._seeds))
         sample = replace(sample, programs=self.programs.runs())
         targeted = self._target.kind != Kind.MACHINE
-        return self._counters.complete(sample, self._run, self._began_ns, targeted=targeted)
+        return self._counters.complete(sample, self.run, self._began_ns, targeted=targeted)
 
     def names(self, first: Sample, last: Sample) -> Names:
         """What the numbers in a run are called."""
@@ -220,7 +221,7 @@ class Machine:
 
     def _configure(self, phase: Phase) -> int:
         now_ns, target = time.monotonic_ns(), self._target
-        head = (now_ns, target.cgroup_id, self._run, phase, *self._agent, target.kind, target.cgroup_level)
+        head = (now_ns, target.cgroup_id, self.run, phase, *self._agent, target.kind, target.cgroup_level)
         config = _CONFIG.pack(*head, self._plan.sample_interval, idle_modules(self.modules, self._plan))
         libbpf.update(self._maps["cb_config"].fd, 0, config)
         return now_ns

@@ -556,6 +556,18 @@ def test_events_where_they_were_asked_for(monkeypatch, tmp_path, events, ring):
     assert EbpfCollector([EXEC], HOOKS, tmp_path, events=events).ring == ring
 
 
+def test_events_learn_the_run_before_there_are_any(monkeypatch, tmp_path):
+    """By the number that the kernel puts into each."""
+    machine = FakeMachine()
+    machine.run = 7
+    monkeypatch.setattr("chainbench_agent.collector.ebpf.Machine", machine)
+    collector = EbpfCollector([EXEC], HOOKS, tmp_path, events=Telling())
+    collector.ring = SimpleNamespace(know=lambda *known: machine.calls.append(known))
+    collector.start(Target(), run_id="20260101T000000000Z-7")
+
+    assert machine.calls == ["attach", (7, "20260101T000000000Z-7"), "sample", "begin"]
+
+
 @pytest.mark.parametrize(
     ("settings", "telling"),
     [

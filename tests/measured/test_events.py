@@ -78,6 +78,20 @@ def test_nothing_is_told_to_nobody(collector, run):
     assert collector.evidence(run).as_json()["exec"]["exec_count"] == 54
 
 
+def test_whenever_it_is_read_an_event_bears_its_own_run(collector):
+    """23 programs of one run and 31 of the next, read when both are over."""
+    collector.ring.listen(on=True)
+    for run_id, count in (("run-a", 23), ("run-b", 31)):
+        script = f"read go; for i in $(seq {count}); do /bin/true; done"
+        with subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE) as process:
+            collector.start(Target(kind="pid", pid=process.pid), run_id=run_id)
+            process.communicate(b"\n")
+            collector.stop()
+    runs = [event.run_id for event in heard(collector) if event.command == "true"]
+
+    assert runs == ["run-a"] * 23 + ["run-b"] * 31
+
+
 def test_without_events_nothing_of_them_is_loaded(cache_dir):
     modules = [module for module in CATALOG if module.name == "exec"]
     collector = EbpfCollector(modules, HOOKS, cache_dir)

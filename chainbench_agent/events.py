@@ -28,6 +28,10 @@ class NoEvents(AgentError):  # noqa: N818 - reads as a state, see errors.py
     """There are none here."""
 
 
+class NoPlace(AgentError):  # noqa: N818 - reads as a state, see errors.py
+    """Enough listen already."""
+
+
 class Source(Protocol):
     """Where events come from: kernel.ring.Ring."""
 
@@ -75,18 +79,21 @@ class Events:
         self._busy = False  # a thread polls
 
     def join(self) -> Listener:
-        """Listen, until `leave`.  NoEvents where there are none, AgentError where enough listen."""
+        """Listen, until `leave`.  NoEvents where there are none, NoPlace where enough listen.
+
+        Whatever is raised, no place is taken.
+        """
         if self._source is None:
             raise NoEvents("this agent tells no events")
         with self._lock:
             if len(self._listeners) >= MOST_LISTENERS:
-                raise AgentError(f"{MOST_LISTENERS} clients listen already, and more may not")
+                raise NoPlace(f"{MOST_LISTENERS} clients listen already, and more may not")
+            self._source.listen(on=True)
+            if not self._busy:  # the thread then waits for the lock, and finds the listener
+                threading.Thread(target=self._pass_on, args=(self._source,), daemon=True).start()
+                self._busy = True
             listener = Listener()
             self._listeners.append(listener)
-            self._source.listen(on=True)
-            if not self._busy:
-                self._busy = True
-                threading.Thread(target=self._pass_on, args=(self._source,), daemon=True).start()
         return listener
 
     def leave(self, listener: Listener) -> None:
@@ -96,9 +103,10 @@ class Events:
                 self._source.listen(on=False)
 
     def _pass_on(self, source: Source) -> None:
-        before = source.dropped()
+        before: dict[str, int] = {}
         while self._anybody():
             try:
+                before = before or source.dropped()
                 events = [_as_json(event) for event in source.poll(POLL_MS)]
                 now = source.dropped()
             except OSError:

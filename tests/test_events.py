@@ -120,6 +120,36 @@ def test_more_listeners_than_there_may_be(told):
     assert told.join()
 
 
+@pytest.mark.parametrize("fails", ["listen", "start"])
+def test_who_cannot_join_takes_no_place(source, told, monkeypatch, fails):
+    """Be it the kernel that refuses or the machine that has no thread left: as many may try as like."""
+
+    def refuse(*_, **__):
+        raise OSError("refused")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(source if fails == "listen" else threading.Thread, fails, refuse)
+        for _ in range(MOST_LISTENERS + 1):
+            with pytest.raises(OSError, match="refused"):
+                told.join()
+    listener = told.join()
+    source.tell(exec_of(1))
+
+    assert listener.take(LONG_S)[0]["pid"] == 1
+
+
+def test_a_source_that_first_cannot_say_what_it_dropped(source, told, caplog, monkeypatch):
+    """It is asked again, and what it says then is where counting begins."""
+    dropped, fails = source.dropped, [OSError("once")]
+    monkeypatch.setattr(source, "dropped", lambda: (_ for _ in ()).throw(fails.pop()) if fails else dropped())
+    source.counts = {"held_back": 5, "without_room": 0}
+    listener = told.join()
+    source.tell(exec_of(1))
+
+    assert [event["name"] for event in listener.take(LONG_S)] == ["exec.exec"]
+    assert "events cannot be read" in caplog.text
+
+
 def test_a_source_that_fails_once_goes_on(source, told, caplog, monkeypatch):
     poll, fails = source.poll, [OSError("once")]
     monkeypatch.setattr(source, "poll", lambda ms: (_ for _ in ()).throw(fails.pop()) if fails else poll(ms))

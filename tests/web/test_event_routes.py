@@ -3,8 +3,10 @@
 import json
 import time
 
+from chainbench_agent.events import MOST_LISTENERS
 from chainbench_agent.loading.told import Told
 from chainbench_agent.web.app import create_app
+from chainbench_agent.web.problems import LISTENERS_REMEDY
 
 
 class Often:
@@ -40,6 +42,17 @@ def test_a_stream(runs, labels):
     told = json.loads(data.removeprefix("data: "))
     assert (told["run_id"], told["pid"], told["command"], told["latency_ns"]) == ("run-1", 7, "a\nb", 1009)
     assert not source.on
+
+
+def test_one_listener_too_many(runs):
+    """It is told what would help; nobody's collector has failed."""
+    client = create_app(runs, lambda _: (b"", ""), ring=Often()).test_client()
+    listening = [client.get("/events") for _ in range(MOST_LISTENERS)]
+    answer = client.get("/events")
+    for one in listening:
+        one.close()
+
+    assert (answer.status_code, answer.get_json(force=True)["remedy"]) == (503, LISTENERS_REMEDY)
 
 
 def test_where_there_are_none(client):

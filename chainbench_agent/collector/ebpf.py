@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection, Iterable
 from dataclasses import replace
@@ -28,6 +29,8 @@ from chainbench_agent.loading.hardware import source_of
 from chainbench_agent.loading.told import Telling
 from chainbench_agent.plan import EVERYTHING, Plan
 from chainbench_agent.spec import Hook, Metric, Module, Procfs
+
+log = logging.getLogger(__name__)
 
 
 class EbpfCollector:
@@ -81,6 +84,8 @@ class EbpfCollector:
         ended_ns = self._machine.end()
         try:
             self._last = replace(self._machine.sample(), at_ns=ended_ns)
+            for module, why in self._last.unread.items():
+                log.warning("module %s is missing from the evidence: %s", module, why)
         finally:
             self._machine.detach()
 

@@ -68,6 +68,30 @@ def test_what_is_held_back_is_counted(collector, run):
     assert len(execs) >= told.PER_SECOND
 
 
+def test_what_the_ring_has_no_room_for_is_counted(cache_dir, monkeypatch, run):
+    """83 programs while nobody reads, and a ring of one page: each is told or counted; then there is room again.
+
+    All of them are fewer than may be told in a second, so none is held back.
+    """
+    monkeypatch.setattr(told, "PAGES", 1)
+    modules = [module for module in CATALOG if module.name == "exec"]
+    collector = EbpfCollector(modules, HOOKS, cache_dir, events=told.Telling())
+    try:
+        _, events = shell(collector, "for i in $(seq 83); do /bin/true; done")
+        lost = collector.ring.dropped()
+        counted = collector.evidence(run).as_json()["exec"]["exec_count"]
+        _, again = shell(collector, "for i in $(seq 7); do /bin/true; done")
+        after = collector.ring.dropped()
+    finally:
+        collector.close()
+
+    assert len(events) == 4096 // (8 + told._RECORD.size)
+    assert len(events) + lost["without_room"] == counted == 84
+    assert lost["held_back"] == 0
+    assert len([event for event in again if event.command == "true"]) == 7
+    assert after == lost
+
+
 def test_nothing_is_told_to_nobody(collector, run):
     """Handlers count as ever."""
     before = collector.ring.dropped()

@@ -6,8 +6,7 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
@@ -27,6 +26,10 @@ log = logging.getLogger(__name__)
 
 class NoEvents(AgentError):  # noqa: N818 - reads as a state, see errors.py
     """There are none here."""
+
+
+class NoPlace(AgentError):  # noqa: N818 - reads as a state, see errors.py
+    """Enough listen already."""
 
 
 class Source(Protocol):
@@ -69,26 +72,28 @@ class Listener:
 class Events:
     """All listeners of one source, from any number of threads.  While nobody listens, nothing is told in the kernel."""
 
-    def __init__(self, source: Source | None, run_id: Callable[[], str | None]) -> None:
+    def __init__(self, source: Source | None) -> None:
         self._source = source
-        self._run_id = run_id
         self._lock = threading.Lock()
         self._listeners: list[Listener] = []
         self._busy = False  # a thread polls
 
     def join(self) -> Listener:
-        """Listen, until `leave`.  NoEvents where there are none, AgentError where enough listen."""
+        """Listen, until `leave`.  NoEvents where there are none, NoPlace where enough listen.
+
+        Whatever is raised, no place is taken.
+        """
         if self._source is None:
             raise NoEvents("this agent tells no events")
         with self._lock:
             if len(self._listeners) >= MOST_LISTENERS:
-                raise AgentError(f"{MOST_LISTENERS} clients listen already, and more may not")
+                raise NoPlace(f"{MOST_LISTENERS} clients listen already, and more may not")
+            self._source.listen(on=True)
+            if not self._busy:  # the thread then waits for the lock, and finds the listener
+                threading.Thread(target=self._pass_on, args=(self._source,), daemon=True).start()
+                self._busy = True
             listener = Listener()
             self._listeners.append(listener)
-            self._source.listen(on=True)
-            if not self._busy:
-                self._busy = True
-                threading.Thread(target=self._pass_on, args=(self._source,), daemon=True).start()
         return listener
 
     def leave(self, listener: Listener) -> None:
@@ -98,10 +103,11 @@ class Events:
                 self._source.listen(on=False)
 
     def _pass_on(self, source: Source) -> None:
-        before = source.dropped()
+        before: dict[str, int] = {}
         while self._anybody():
             try:
-                events = [self._as_json(event) for event in source.poll(POLL_MS)]
+                before = before or source.dropped()
+                events = [_as_json(event) for event in source.poll(POLL_MS)]
                 now = source.dropped()
             except OSError:
                 log.exception("events cannot be read")
@@ -119,11 +125,12 @@ class Events:
             self._busy = bool(self._listeners)
             return self._busy
 
-    def _as_json(self, event: Told) -> dict[str, Any]:
-        at = (time.time_ns() - time.monotonic_ns() + event.at_ns) / 1e9
-        values = {name: value for name, value in asdict(event).items() if name not in ("at_ns", "details")}
-        moment = datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
-        return {"at": moment, "run_id": self._run_id(), **values, **event.details}
+
+def _as_json(event: Told) -> dict[str, Any]:
+    at = (time.time_ns() - time.monotonic_ns() + event.at_ns) / 1e9
+    moment = datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
+    who = {"name": event.name, "pid": event.pid, "command": event.command}
+    return {"at": moment, "run_id": event.run_id, **who, **event.details}
 
 
 def _dropped(cause: str, count: int) -> dict[str, Any]:

@@ -75,7 +75,7 @@ class Runs:
         claimed = self._claim(labels, plan)
         self.archive.begin(self._run_until_now(claimed, "running"))  # first, so that nothing delays the answer later
         try:
-            self._collector.start(target or Target(), peer, plan)
+            self._collector.start(target or Target(), peer, plan, claimed.id)
         except InputError:
             self._give_up(claimed)
             raise

@@ -47,11 +47,11 @@ def source():
 
 @pytest.fixture
 def told(source):
-    return Events(source, lambda: "run-1")
+    return Events(source)
 
 
-def exec_of(pid):
-    return Told(time.monotonic_ns(), "exec.exec", pid, "true", {"pid_before": pid})
+def exec_of(pid, run_id="run-1"):
+    return Told(time.monotonic_ns(), "exec.exec", pid, "true", {"pid_before": pid}, run_id)
 
 
 def test_everybody_hears_everything(source, told):
@@ -64,6 +64,17 @@ def test_everybody_hears_everything(source, told):
     ((at, *others),) = [event.values() for event in heard[0]]
     assert others == ["run-1", "exec.exec", 53, "true", 53]
     assert abs(datetime.fromisoformat(at).timestamp() - time.time()) < LONG_S
+
+
+def test_an_event_bears_the_run_that_it_happened_in(source, told):
+    """Whichever run is on when it is read, or none; and where nobody knows, none is made up."""
+    listener = told.join()
+    source.tell(exec_of(53, "run-1"), exec_of(59, "run-2"), exec_of(61, None))
+    heard = []
+    while len(heard) < 3:
+        heard += listener.take(LONG_S)
+
+    assert {event["pid"]: event["run_id"] for event in heard} == {53: "run-1", 59: "run-2", 61: None}
 
 
 def test_nothing_is_told_while_nobody_listens(source, told):
@@ -107,6 +118,36 @@ def test_more_listeners_than_there_may_be(told):
     told.leave(listeners[0])
 
     assert told.join()
+
+
+@pytest.mark.parametrize("fails", ["listen", "start"])
+def test_who_cannot_join_takes_no_place(source, told, monkeypatch, fails):
+    """Be it the kernel that refuses or the machine that has no thread left: as many may try as like."""
+
+    def refuse(*_, **__):
+        raise OSError("refused")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(source if fails == "listen" else threading.Thread, fails, refuse)
+        for _ in range(MOST_LISTENERS + 1):
+            with pytest.raises(OSError, match="refused"):
+                told.join()
+    listener = told.join()
+    source.tell(exec_of(1))
+
+    assert listener.take(LONG_S)[0]["pid"] == 1
+
+
+def test_a_source_that_first_cannot_say_what_it_dropped(source, told, caplog, monkeypatch):
+    """It is asked again, and what it says then is where counting begins."""
+    dropped, fails = source.dropped, [OSError("once")]
+    monkeypatch.setattr(source, "dropped", lambda: (_ for _ in ()).throw(fails.pop()) if fails else dropped())
+    source.counts = {"held_back": 5, "without_room": 0}
+    listener = told.join()
+    source.tell(exec_of(1))
+
+    assert [event["name"] for event in listener.take(LONG_S)] == ["exec.exec"]
+    assert "events cannot be read" in caplog.text
 
 
 def test_a_source_that_fails_once_goes_on(source, told, caplog, monkeypatch):

@@ -77,6 +77,7 @@ def test_a_run(runs, collector, clock):
     """The evidence carries the run's labels, its beginning in UTC and its duration by the monotonic clock."""
     active = runs.start(LABELS)
     clock.ns = 1_500_000
+    assert collector.run_id == active.id
     evidence = runs.stop()
 
     assert collector.calls == ["status", "start", "stop", "evidence"]

@@ -282,8 +282,8 @@ def test_the_pid_of_who_asks_by_a_unix_socket(daemon, tmp_path):
     agent = daemon(
         """
     class Told(FakeCollector):
-        def start(self, target, peer=None, plan=None):
-            super().start(target, peer)
+        def start(self, target, peer=None, plan=None, *, run_id=""):
+            super().start(target, peer, run_id=run_id)
             self.sections = {"exec": {"peer": peer}}
     return Told()
 """,

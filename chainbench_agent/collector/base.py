@@ -78,10 +78,10 @@ class Collector(Protocol):
     def ring(self) -> Ring | None:
         """Where events are told; None where none are."""
 
-    def start(self, target: Target, peer: Peer | None = None, plan: Plan = EVERYTHING) -> None:
+    def start(self, target: Target, peer: Peer | None = None, plan: Plan = EVERYTHING, *, run_id: str = "") -> None:
         """Begin collecting for `target` what `plan` names: attach, take the first sample.
 
-        `peer` is the connection that the request came by: a pid means what it means there.
+        `peer` is the connection that the request came by: a pid means what it means there.  `run_id`: of the events.
         Raises InputError if there is no such target.
         """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Collection, Iterable
 from dataclasses import replace
@@ -29,6 +30,8 @@ from chainbench_agent.loading.told import Telling
 from chainbench_agent.plan import EVERYTHING, Plan
 from chainbench_agent.spec import Hook, Metric, Module, Procfs
 
+log = logging.getLogger(__name__)
+
 
 class EbpfCollector:
     """See base.Collector.  Raises SetupError at construction when eBPF cannot be used here."""
@@ -48,19 +51,25 @@ class EbpfCollector:
         self._options = frozenset(options)
         self._machine = Machine(self._asked, self._hooks.values(), cache_dir, self._options, events=events)
         self.ring = self._machine.ring
-        self._statuses = {targeted: self._examine_all(targeted=targeted) for targeted in (False, True)}
-        self._status = self._statuses[False]
-        self._method = self._describe(Target(), EVERYTHING, ())
+        try:
+            self._statuses = {targeted: self._examine_all(targeted=targeted) for targeted in (False, True)}
+            self._status = self._statuses[False]
+            self._method = self._describe(Target(), EVERYTHING, ())
+        except BaseException:
+            self._machine.close()
+            raise
         self._first: Sample | None = None
         self._last: Sample | None = None
 
-    def start(self, target: Target, peer: Peer | None = None, plan: Plan = EVERYTHING) -> None:
+    def start(self, target: Target, peer: Peer | None = None, plan: Plan = EVERYTHING, *, run_id: str = "") -> None:
         resolved = resolve(target, peer)
         self._last = None
         self._machine.locate(resolved, plan)
         method = self._describe(target, plan, self._machine.wanted(plan))
         self._machine.attach(resolved, plan)
         self._method = replace(method, no_cost=self._machine.no_cost)
+        if self.ring:
+            self.ring.know(self._machine.run, run_id)
         try:
             first = self._machine.sample()  # nothing counts yet, so this is how things stand when the run begins
             self._first = replace(first, at_ns=self._machine.begin())
@@ -75,6 +84,8 @@ class EbpfCollector:
         ended_ns = self._machine.end()
         try:
             self._last = replace(self._machine.sample(), at_ns=ended_ns)
+            for module, why in self._last.unread.items():
+                log.warning("module %s is missing from the evidence: %s", module, why)
         finally:
             self._machine.detach()
 

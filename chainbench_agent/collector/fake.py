@@ -48,6 +48,7 @@ class FakeCollector:
     target_gone: bool = False
     started_for: tuple[Target, Peer | None] = (Target(), None)
     planned: Plan = EVERYTHING
+    run_id: str = ""
     calls: list[str] = field(default_factory=list)
     collecting: bool = False
     entered: defaultdict[str, threading.Event] = field(default_factory=lambda: defaultdict(threading.Event))
@@ -59,8 +60,9 @@ class FakeCollector:
     def gone(self) -> bool:
         return self.target_gone
 
-    def start(self, target: Target, peer: Peer | None = None, plan: Plan = EVERYTHING) -> None:
+    def start(self, target: Target, peer: Peer | None = None, plan: Plan = EVERYTHING, *, run_id: str = "") -> None:
         self.started_for, self.planned = (target, peer), plan
+        self.run_id = run_id
         with self._call("start"):
             if self.collecting:
                 raise RuntimeError("start: is already collecting")

@@ -57,9 +57,9 @@ class MockCollector:
 
     ring = None  # nothing happens
 
-    def start(self, target: Target, peer: Peer | None = None, plan: Plan = EVERYTHING) -> None:
+    def start(self, target: Target, peer: Peer | None = None, plan: Plan = EVERYTHING, *, run_id: str = "") -> None:
         """Nothing to begin: the numbers depend on the run alone."""
-        del peer
+        del peer, run_id
         self._target, self._plan = target, plan
 
     def gone(self) -> bool:

@@ -27,10 +27,10 @@ class SharedCollector:
         self._status = collector.status()
         self._so_far: Evidence | None = None
 
-    def start(self, target: Target, peer: Peer | None, plan: Plan) -> None:
+    def start(self, target: Target, peer: Peer | None, plan: Plan, run_id: str) -> None:
         with self._turn:
             self._so_far = None
-            self._collector.start(target, peer, plan)
+            self._collector.start(target, peer, plan, run_id=run_id)
 
     def gone(self) -> bool:
         """False as well while the collector is at work."""

@@ -15,8 +15,9 @@ from chainbench_agent.evidence.cross_check import counters_check, schedstat_chec
 from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.evidence.ledger import ledger
 from chainbench_agent.evidence.model import CrossCheck, Evidence, Loss, Run, Section, Target
+from chainbench_agent.evidence.one_by_one import one_by_one
 from chainbench_agent.evidence.open_intervals import close_intervals, close_processes
-from chainbench_agent.evidence.sample import HistogramCounts, Sample, Value
+from chainbench_agent.evidence.sample import HistogramCounts, Process, Sample, Value
 from chainbench_agent.evidence.sampling import sampling
 from chainbench_agent.evidence.top_processes import top_processes
 from chainbench_agent.histogram import QUANTILES, UPPER_BOUNDS_NS, quantile_ns
@@ -64,19 +65,15 @@ class Method:
 
 def build(run: Run, method: Method, first: Sample, last: Sample, names: Names) -> Evidence:
     """The evidence of a run between two samples."""
-    grown = {module.name: difference(module, first, last) for module in method.modules}
-    counts = close_intervals(grown, first, last, kernel_threads=method.targeted)
+    unread = {**first.unread, **last.unread}
+    readable = [module for module in method.modules if module.name not in unread]
+    grown, not_grown = one_by_one(readable, lambda module: difference(module, first, last))
+    counts = close_intervals({m.name: c for m, c in grown.items()}, first, last, kernel_threads=method.targeted)
     processes = close_processes(first, last, kernel_threads=method.targeted)
-    explained = method.targeted and "offcpu" in counts
-    sections = {
-        module.section_key: section(
-            module, counts[module.name], names, method.unavailable[module.name], method.sources[module.name]
-        )
-        | top_processes(module, counts[module.name], processes, method.unavailable[module.name])
-        | sampling(module, counts[module.name], names, method.unavailable[module.name], method.sample_interval)
-        | (_scope(module) if method.targeted else {})
-        for module in method.modules
-    }
+    whole, not_whole = one_by_one(grown, lambda m: _whole_section(m, method, counts[m.name], names, processes))
+    sections = {module.section_key: found for module, found in whole.items()}
+    failed = {m.name: unread[m.name] for m in method.modules if m.name in unread} | not_grown | not_whole
+    explained = method.targeted and "offcpu" in sections
     return Evidence(
         available=True,
         source="ebpf",
@@ -86,12 +83,25 @@ def build(run: Run, method: Method, first: Sample, last: Sample, names: Names) -
         ledger=ledger(counts["offcpu"], names, first, last) if explained else None,
         unavailable={
             **method.absent,
-            **({"ledger": NO_LEDGER} if method.targeted and not explained else {}),
+            **failed,
+            **({"ledger": failed.get("offcpu", NO_LEDGER)} if method.targeted and not explained else {}),
             **({"cost": method.no_cost} if method.no_cost else {}),
         },
         loss=_loss(first, last),
         cost=None if method.no_cost else cost(method.program_sources, method.parts, method.cpus, first, last),
         cross_check=_cross_check(method, sections, first, last),
+    )
+
+
+def _whole_section(
+    module: Module, method: Method, counts: Mapping[str, Any], names: Names, processes: tuple[Process, ...]
+) -> Section:
+    unavailable = method.unavailable[module.name]
+    return (
+        section(module, counts, names, unavailable, method.sources[module.name])
+        | top_processes(module, counts, processes, unavailable)
+        | sampling(module, counts, names, unavailable, method.sample_interval)
+        | (_scope(module) if method.targeted else {})
     )
 
 

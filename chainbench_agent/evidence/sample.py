@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 
@@ -142,6 +142,8 @@ class Sample:
     at_ns: int
     """CLOCK_MONOTONIC."""
     modules: Mapping[str, Mapping[str, Value]]
+    unread: Mapping[str, str] = field(default_factory=dict)
+    """Module → why its maps could not be read; it is not among `modules`, and all others are whole."""
     loss: Mapping[str, int] = field(default_factory=dict)
     programs: Mapping[str, ProgramRun] = field(default_factory=dict)
     """By hook."""
@@ -156,3 +158,9 @@ class Sample:
     members: Members = field(default_factory=Members)
     kernel: Mapping[str, int] = field(default_factory=dict)
     """The kernel's own counters of the same things, for the cross-check: "cpu.context_switches" → …"""
+
+    def without(self, module: str, error: OSError) -> Sample:
+        """Less a module of which something could not be read."""
+        others = {name: values for name, values in self.modules.items() if name != module}
+        why = f"its figures could not be read: {error.strerror or error}"
+        return replace(self, modules=others, unread={**self.unread, module: why})

@@ -40,10 +40,11 @@ class Counters:
         self._wanted = [index for index in range(len(COUNTERS)) if mask >> index & 1]
         self._fds: dict[tuple[int, int], int] = {}
         self._final: dict[tuple[int, int], tuple[int, ...]] = {}
+        self._failure: OSError | None = None
 
     def open(self) -> None:
         """Make ready; nothing counts yet.  Raises OSError, and then nothing is left open."""
-        self._final = {}
+        self._final, self._failure = {}, None
         try:
             for index in self._wanted:
                 _, kind, config = hardware.event_of(COUNTERS[index]) or hardware.UNKNOWN
@@ -60,8 +61,11 @@ class Counters:
             enable(fd)
 
     def end(self) -> None:
-        """Read them; the run ends next."""
-        self._final = self._read()
+        """Read them; the run ends next, also if that fails: `complete` tells."""
+        try:
+            self._final = self._read()
+        except OSError as error:
+            self._failure = error
 
     def close(self) -> None:
         """The kernel keeps an event for as long as it is in the map."""
@@ -71,9 +75,20 @@ class Counters:
             os.close(fd)
 
     def complete(self, sample: Sample, run: int, began_ns: int, *, targeted: bool) -> Sample:
-        """`sample` with what only the events themselves can tell; it is added to what memory.c has counted."""
-        if not self._fds:
+        """`sample` with what only the events themselves can tell; it is added to what memory.c has counted.
+
+        Where they cannot be read it comes back without the module.
+        """
+        if not self._fds or "memory" not in sample.modules:
             return sample
+        try:
+            return self._completed(sample, run, began_ns, targeted=targeted)
+        except OSError as error:
+            return sample.without("memory", error)
+
+    def _completed(self, sample: Sample, run: int, began_ns: int, *, targeted: bool) -> Sample:
+        if self._failure:
+            raise self._failure
         now = self._final or self._read()
         counted = sample.modules["memory"]["counters"]
         table = list(counted) if targeted and isinstance(counted, tuple) else list(_NOTHING)

@@ -17,10 +17,12 @@ _IDENTITY = struct.Struct("=IIQ")  # struct cb_identity of probes/identify.h
 def identity_of(program: int, maps: Mapping[str, MapFd]) -> tuple[tuple[int, int], bool]:
     """Our own process, and its parent if that is gunicorn's master; whether it was seen in the call that it made.
 
-    `program` is run once, here, and given back.
+    `program` is run once, here, and given back, also when that raises OSError.
     """
-    libbpf.run_program(program)
-    os.close(program)
+    try:
+        libbpf.run_program(program)
+    finally:
+        os.close(program)
     tgid, parent, syscall = _IDENTITY.unpack(libbpf.lookup(maps["cb_identity"].fd, 0, _IDENTITY.size))
     master = Path("/proc/self/cmdline").read_bytes() == Path(f"/proc/{os.getppid()}/cmdline").read_bytes()
     return (tgid, parent if master else tgid), syscalls(os.uname().machine).get(syscall) == "bpf"

@@ -18,8 +18,8 @@ from pathlib import Path
 from chainbench_agent.bpf import libbpf, probe_events
 from chainbench_agent.errors import SetupError
 from chainbench_agent.evidence.sample import Sample
-from chainbench_agent.kernel import disks
 from chainbench_agent.kernel.counters import Counters
+from chainbench_agent.kernel.emptying import empty
 from chainbench_agent.kernel.identity import identity_of
 from chainbench_agent.kernel.mapping_events import History, MappingEvents
 from chainbench_agent.kernel.programs import Programs
@@ -33,7 +33,7 @@ from chainbench_agent.kernel.wanted import idle_modules, wanted_hooks
 from chainbench_agent.loading.apart import beside
 from chainbench_agent.loading.fuse import followed_calls
 from chainbench_agent.loading.told import Telling
-from chainbench_agent.loading.unit import load_unit
+from chainbench_agent.loading.unit import LoadedUnit, load_unit
 from chainbench_agent.plan import EVERYTHING, Plan
 from chainbench_agent.spec import Hook, Module, Names
 
@@ -66,12 +66,14 @@ class Machine:
         """Compile, load and try to attach.  Raises SetupError, saying what is missing, if that cannot be done."""
         self._hooks = {hook.name: hook for hook in hooks}
         symbols, self.unit = beside(
-            Symbols.load, lambda: load_unit(modules, self._hooks.values(), cache_dir, options, events=events)
+            Symbols.load,
+            lambda: load_unit(modules, self._hooks.values(), cache_dir, options, events=events),
+            undo=LoadedUnit.close,
         )
-        loaded = self.unit.loaded
-        self._maps = loaded.maps
+        self._maps = self.unit.loaded.maps
         self._counters = Counters(self._maps, self.unit.counters if "memory_span" in self._maps else 0)
-        self._run = 0
+        self.run = 0
+        """The number of the present run, or the last one; the kernel has it in all that it tells."""
         self._target = KernelTarget()
         self._plan = EVERYTHING
         self._seeds = 0
@@ -84,16 +86,27 @@ class Machine:
         self._history = History()
         self.nowhere: Mapping[str, str] = {}
         """Hooks that have no place in what the target of the present run runs → why."""
+        self.programs = Programs()
+        self.ring: Ring | None = None
+        try:
+            self._make_ready(symbols, tells=events is not None)
+        except BaseException:  # whoever goes on without us keeps neither descriptors nor memory of the kernel
+            self.close()
+            raise
+
+    def _make_ready(self, symbols: Symbols, *, tells: bool) -> None:
+        loaded = self.unit.loaded
         identify = loaded.programs.pop("cb_identify", None)
+        if identify is not None:
+            self._agent, self.syscall_offset_proven = identity_of(identify, self._maps)
         probe_events.remove_leftovers()
-        self.programs = Programs.choose(self.unit.unit.programs, loaded.programs, loaded.failed)
+        self.programs = Programs.choose(self.unit.unit.programs, loaded.take_programs(), loaded.failed)
         if identify is None or not self.programs.chosen:
             reasons = {**loaded.failed, **self.programs.absent}
             raise SetupError(f"no BPF program loads here: {next(iter(reasons.values()), 'unknown')}")
-        self._agent, self.syscall_offset_proven = identity_of(identify, self._maps)
         self._tell_call_kinds()
         self._reader = Reader(self._maps, self.modules, symbols)
-        self.ring = Ring(self._maps, self.modules) if events else None
+        self.ring = Ring(self._maps, self.modules) if tells else None
 
     @property
     def modules(self) -> tuple[Module, ...]:
@@ -144,15 +157,8 @@ class Machine:
 
     def attach(self, target: KernelTarget, plan: Plan = EVERYTHING) -> None:
         """Make ready for a run: empty what must not stay, attach what `plan` needs, find out who is in the target."""
-        for name in self._keyed():
-            table = self._maps[name]
-            for key in libbpf.keys(table.fd, table.key_size):
-                libbpf.delete(table.fd, key)
-        libbpf.update(self._maps["cb_kept"].fd, 0, bytes(8))
-        if requests := self._maps.get("cb_requests"):
-            libbpf.clear(requests.fd, requests.entries * requests.value_size)
-        disks.clear(self._maps, self.modules)
-        self._run += 1
+        empty(self._maps, self.modules)
+        self.run += 1
         self._target = target
         self._plan = plan
         self._configure(Phase.SEEDING if target.kind == Kind.TREE else Phase.OFF)
@@ -189,10 +195,10 @@ class Machine:
     def sample(self) -> Sample:
         """Everything that was counted.  While a run is on, what happens during the reading may be in or out."""
         present = self.target_processes() if self._target.kind != Kind.MACHINE else set()
-        sample = self._reader.sample(Current(self._run, self._target, self._began_ns, present, self._seeds))
+        sample = self._reader.sample(Current(self.run, self._target, self._began_ns, present, self._seeds))
         sample = replace(sample, programs=self.programs.runs())
         targeted = self._target.kind != Kind.MACHINE
-        return self._counters.complete(sample, self._run, self._began_ns, targeted=targeted)
+        return self._counters.complete(sample, self.run, self._began_ns, targeted=targeted)
 
     def names(self, first: Sample, last: Sample) -> Names:
         """What the numbers in a run are called."""
@@ -204,6 +210,8 @@ class Machine:
         if self.ring:
             self.ring.close()
         self.programs.close()
+        for fd in self.unit.loaded.take_programs().values():
+            os.close(fd)
         while self._maps:
             os.close(self._maps.popitem()[1].fd)
 
@@ -213,7 +221,7 @@ class Machine:
 
     def _configure(self, phase: Phase) -> int:
         now_ns, target = time.monotonic_ns(), self._target
-        head = (now_ns, target.cgroup_id, self._run, phase, *self._agent, target.kind, target.cgroup_level)
+        head = (now_ns, target.cgroup_id, self.run, phase, *self._agent, target.kind, target.cgroup_level)
         config = _CONFIG.pack(*head, self._plan.sample_interval, idle_modules(self.modules, self._plan))
         libbpf.update(self._maps["cb_config"].fd, 0, config)
         return now_ns
@@ -237,10 +245,3 @@ class Machine:
     def target_processes(self) -> set[int]:
         """The processes that are in the target now; of a tree, as the kernel followed them."""
         return self._reader.enrolled() if self._target.kind == Kind.TREE else self._target.processes()
-
-    def _keyed(self) -> list[str]:
-        per_disk = {metric.name for module in self.modules for metric in module.per_disk}
-        declared = [f"{m.name}_{name}" for m in self.modules for name in m.own_maps if name not in per_disk]
-        own = [name for name in declared if self._maps[name].entries > 1]
-        shared = ("cb_members", "cb_ended_threads", "cb_entered", "cb_disk_takers")
-        return [*own, *(name for name in shared if name in self._maps)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 
 from chainbench_agent.bpf import libbpf, perf_events, probe_events
@@ -31,32 +32,44 @@ class Programs:
     def choose(cls, candidates: Iterable[Program], loaded: Mapping[str, int], failed: Mapping[str, str]) -> Programs:
         """For each hook the first candidate that loaded and attaches; the others are given back to the kernel.
 
-        All stay attached until the last has been tried: a tracepoint that is attached after another was detached waits
-        until no CPU can be in the latter, which took 0.4 s in all.
+        All of `loaded` are taken over: if this raises, none is left.
         """
-        found = cls()
-        candidates = tuple(candidates)
+        found, left = cls(), dict(loaded)
+        try:
+            found._choose(tuple(candidates), left, failed)
+        except BaseException:
+            found.close()
+            _close(left.values())
+            raise
+        found.detach()
+        return found
+
+    def _choose(self, candidates: tuple[Program, ...], left: dict[str, int], failed: Mapping[str, str]) -> None:
+        """All stay attached until the last has been tried; what is in `left` then belongs to no candidate.
+
+        A tracepoint that is attached after another was detached waits until no CPU can be in the latter, which took
+        0.4 s in all.
+        """
         own = UserFunctions([os.getpid()] if any(_is_in_user_space(program) for program in candidates) else [])
         reasons: dict[str, list[str]] = {}
-        for program in candidates:
-            why = reasons.setdefault(program.hook, [])
-            fds = tuple(loaded[part.name] for part in program.parts if part.name in loaded)
-            if refused := [failed[part.name] for part in program.parts if part.name in failed]:
-                why.append(f"{program.source} does not load: {'; '.join(refused)}")
-            elif program.hook not in found.chosen:
-                try:
-                    found._links += _try(program, fds, own)
-                except OSError as error:
-                    why.append(f"{program.source} does not attach: {error.strerror or error}")
-                else:
-                    found.chosen[program.hook] = program
-                    found._fds[program.hook] = fds
-                    continue
-            _close(fds)
-        found.detach()
-        own.close()
-        found.absent = {hook: "; ".join(why) for hook, why in reasons.items() if hook not in found.chosen}
-        return found
+        with closing(own):
+            for program in candidates:
+                why = reasons.setdefault(program.hook, [])
+                fds = tuple(left.pop(part.name) for part in program.parts if part.name in left)
+                if refused := [failed[part.name] for part in program.parts if part.name in failed]:
+                    why.append(f"{program.source} does not load: {'; '.join(refused)}")
+                elif program.hook not in self.chosen:
+                    self._fds[program.hook] = fds  # now, so that it is closed whatever is raised
+                    try:
+                        self._links += _try(program, fds, own)
+                    except OSError as error:
+                        why.append(f"{program.source} does not attach: {error.strerror or error}")
+                        del self._fds[program.hook]
+                    else:
+                        self.chosen[program.hook] = program
+                        continue
+                _close(fds)
+        self.absent = {hook: "; ".join(why) for hook, why in reasons.items() if hook not in self.chosen}
 
     def in_user_space(self, hooks: Collection[str]) -> bool:
         """Whether one of `hooks` wants functions of the target's."""

@@ -6,10 +6,11 @@ import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import NamedTuple
 
 from chainbench_agent.bpf import libbpf
-from chainbench_agent.evidence.sample import Account, IdleSpan, Members, OpenInterval, Sample
+from chainbench_agent.evidence.sample import Account, IdleSpan, Members, OpenInterval, Sample, Value
 from chainbench_agent.kernel import disks, names, values
 from chainbench_agent.kernel.accounts import kernel_counters, proc_counters
 from chainbench_agent.kernel.symbols import Symbols, addresses_of
@@ -38,7 +39,7 @@ class Current(NamedTuple):
 
 
 class Reader:
-    """Every call raises OSError with what the kernel said."""
+    """Every call raises OSError with what the kernel said, unless that concerns one module alone: see Sample.unread."""
 
     def __init__(self, maps: Mapping[str, MapFd], modules: tuple[Module, ...], symbols: Symbols) -> None:
         """`symbols` are kept only if a module keeps stacks."""
@@ -56,24 +57,36 @@ class Reader:
         tasks = tuple(values.open_tasks(threads, self._per_cpu("cb_on_cpu"), run))
         if target.kind == Kind.CGROUP:
             tasks = tuple(leave(tasks, cgroup_threads(target.directory)))
-        modules = {}
+        modules: dict[str, dict[str, Value]] = {}
+        unread: list[tuple[str, OSError]] = []
         for module in self._modules:
-            raw = self._per_cpu(f"cb_{module.name}")
-            modules[module.name] = values.decode(module, raw, libbpf.possible_cpus(), run)
-            modules[module.name] |= self._hashes(module) | disks.read(self._maps, module)
+            try:
+                modules[module.name] = self._values(module, run)
+            except OSError as error:  # the others are none the worse
+                unread.append((module.name, error))
         loss = zip(*_LOSS.iter_unpack(self._per_cpu("cb_loss")), strict=True)
-        return Sample(
+        sample = Sample(
             at_ns=at_ns,
             modules=modules,
             loss=dict(zip(LOSS_CAUSES, map(sum, loss), strict=True)),
             tasks=tasks,
             members=self._members(tasks, threads, current),
             processes=tuple(processes(records, self._modules, run)),
-            idle=self._idle(run),
             throttled=names.throttled_groups(),
             kernel=kernel_counters(),
             procfs=proc_counters(m.field for module in self._modules for m in module.procfs),
         )
+        try:
+            sample = replace(sample, idle=self._idle(run))
+        except OSError as error:
+            unread.append(("cpu", error))
+        for name, why in unread:
+            sample = sample.without(name, why)
+        return sample
+
+    def _values(self, module: Module, run: int) -> dict[str, Value]:
+        counted = values.decode(module, self._per_cpu(f"cb_{module.name}"), libbpf.possible_cpus(), run)
+        return counted | self._hashes(module) | disks.read(self._maps, module)
 
     def names(self, first: Sample, last: Sample, user: UserStacks) -> Names:
         """What the numbers in a run are called."""

@@ -12,6 +12,9 @@ from chainbench_agent.loading.loader import MapFd
 from chainbench_agent.spec import Module
 
 MAP = "cb_told"
+KNOWN_RUNS = 64
+"""Records are read in moments while anybody listens, so they are of the last run or the one before."""
+
 CAUSES = ("held_back", "without_room")
 
 _TELLING = struct.Struct("=QQQQ")  # struct cb_telling of probes/events.h
@@ -24,9 +27,16 @@ class Ring:
     def __init__(self, maps: Mapping[str, MapFd], modules: Iterable[Module]) -> None:
         self._maps = maps
         self._kinds = told.kinds(modules)
+        self._runs: dict[int, str] = {}
         self._records: list[bytes] = []
         self._callback = _Callback(self._take)  # kept: libbpf calls it
         self._ring = libbpf.open_ring(maps[MAP].fd, self._callback)
+
+    def know(self, run: int, run_id: str) -> None:
+        """What the run is called that the kernel knows by that number; from any thread, before the run begins."""
+        self._runs[run] = run_id
+        while len(self._runs) > KNOWN_RUNS:
+            del self._runs[next(iter(self._runs))]
 
     def listen(self, *, on: bool) -> None:
         """Whether handlers tell anything."""
@@ -36,7 +46,7 @@ class Ring:
         """What has been told, as soon as something has."""
         libbpf.poll_ring(self._ring, timeout_ms)
         records, self._records = self._records, []
-        return [told.decode(record, self._kinds) for record in records]
+        return [told.decode(record, self._kinds, self._runs) for record in records]
 
     def dropped(self) -> dict[str, int]:
         """Events that were not told since the unit was loaded, by cause."""

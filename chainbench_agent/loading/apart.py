@@ -25,8 +25,13 @@ def apart(work: Callable[[], Answer]) -> Answer:
     return _begin(work).answer()
 
 
-def beside(work: Callable[[], Answer], meanwhile: Callable[[], Own]) -> tuple[Answer, Own]:
-    """The answers of `work`, done apart, and of what is done here `meanwhile`; an error of the latter goes first."""
+def beside(
+    work: Callable[[], Answer], meanwhile: Callable[[], Own], *, undo: Callable[[Own], object] = lambda _own: None
+) -> tuple[Answer, Own]:
+    """The answers of `work`, done apart, and of what is done here `meanwhile`; an error of the latter goes first.
+
+    `undo` is called with what was done here if it was for nothing, because `work` failed.
+    """
     begun = _begin(work)
     try:
         own = meanwhile()
@@ -34,7 +39,11 @@ def beside(work: Callable[[], Answer], meanwhile: Callable[[], Own]) -> tuple[An
         with suppress(Exception):
             begun.answer()
         raise
-    return begun.answer(), own
+    try:
+        return begun.answer(), own
+    except BaseException:
+        undo(own)
+        raise
 
 
 def _begin(work: Callable[[], Answer]) -> _Begun[Answer]:

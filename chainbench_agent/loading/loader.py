@@ -53,6 +53,12 @@ class Loaded:
     failed: dict[str, str]
     bcc_version: str
 
+    def take_programs(self) -> dict[str, int]:
+        """Those that nobody has taken yet; who takes them closes them."""
+        taken = dict(self.programs)
+        self.programs.clear()
+        return taken
+
 
 def load(found: Object, wanted: Iterable[Wanted]) -> Loaded:
     """Raises LoaderError if the kernel refuses a map; a program that it refuses is among `failed`."""

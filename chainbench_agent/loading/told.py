@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from chainbench_agent.loading.comm import command
@@ -33,13 +33,14 @@ class Telling:
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One event.  `pid` 0: of no process, or of an unknown one."""
+    """One event.  `pid` 0: of no process, or of an unknown one.  `run_id`: in which it happened; None if long ago."""
 
     at_ns: int
     name: str
     pid: int
     command: str
     details: dict[str, int]
+    run_id: str | None = None
 
 
 def kinds(modules: Iterable[Module]) -> tuple[tuple[Module, Event], ...]:
@@ -57,8 +58,9 @@ def text(modules: Iterable[Module], events_h: str) -> str:
     return "\n".join([*lines, *(f"#define CB_TOLD_{name} {size}" for name, size in sizes.items()), events_h])
 
 
-def decode(record: bytes, known: tuple[tuple[Module, Event], ...]) -> Told:
-    at_ns, value, kind, pid, _run, _pad, comm = _RECORD.unpack(record[: _RECORD.size])
+def decode(record: bytes, known: tuple[tuple[Module, Event], ...], runs: Mapping[int, str]) -> Told:
+    """`runs`: the kernel's number of a run → its id."""
+    at_ns, value, kind, pid, run, _pad, comm = _RECORD.unpack(record[: _RECORD.size])
     module, event = known[kind]
     details = {event.value: value} if event.value else {}
-    return Told(at_ns, f"{module.name}.{event.name}", pid, command(comm), details)
+    return Told(at_ns, f"{module.name}.{event.name}", pid, command(comm), details, runs.get(run))

@@ -36,6 +36,6 @@ def create_app(  # noqa: PLR0913 - what the settings say
     access.install(app)
     Api(runs, metrics, sample_interval, probes).add_to(app)
     RunRoutes(runs).add_to(app)
-    EventRoutes(Events(ring, lambda: active.id if (active := runs.status().active) else None)).add_to(app)
+    EventRoutes(Events(ring)).add_to(app)
     DocumentRoutes().add_to(app)
     return app

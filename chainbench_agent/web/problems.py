@@ -16,11 +16,12 @@ from pydantic_core import ErrorDetails
 from werkzeug.exceptions import HTTPException
 
 from chainbench_agent.errors import AgentError, InputError, NoRun, RunActive, StoreError, UnknownRun
-from chainbench_agent.events import NoEvents
+from chainbench_agent.events import NoEvents, NoPlace
 from chainbench_agent.web.wire import MEDIA_TYPE, document
 
 NO_DESCRIPTOR_REMEDY = "try again; if it lasts, raise the agent's limit (LimitNOFILE=)"
 EVENTS_REMEDY = "start it with --events, where it measures with eBPF"
+LISTENERS_REMEDY = "end one of them, or let one listen for all: each takes a thread of the agent"
 JSON_REMEDY = "send a JSON object with the header Content-Type: application/json"
 
 log = logging.getLogger(__name__)
@@ -48,6 +49,7 @@ def install(app: Flask) -> None:
     app.register_error_handler(UnknownRun, lambda error: problem(404, str(error), "GET /runs lists those that are"))
     app.register_error_handler(StoreError, lambda error: problem(503, str(error), "GET /status says how the store is"))
     app.register_error_handler(NoEvents, lambda error: problem(404, str(error), EVENTS_REMEDY))
+    app.register_error_handler(NoPlace, lambda error: problem(503, str(error), LISTENERS_REMEDY))
     app.register_error_handler(InputError, _bad_input)
     app.register_error_handler(AgentError, _collector_failed)
     app.register_error_handler(BadBody, _bad_body)

@@ -314,6 +314,19 @@ def test_a_stop_that_fails_detaches_all_the_same(opened, machine):
     assert machine.calls[-1] == "detach"
 
 
+def test_a_module_that_could_not_be_read(opened, machine, monkeypatch, caplog):
+    """The stop succeeds; the evidence says what is missing, and so does the log."""
+    collector, sample = opened(machine), machine.sample
+    collector.start(Target())
+    monkeypatch.setattr(machine, "sample", lambda: sample().without("exec", OSError(errno.EIO, "map lookup")))
+    collector.stop()
+    evidence = collector.evidence(RUN)
+
+    assert evidence.unavailable == {"exec": "its figures could not be read: map lookup"}
+    assert list(evidence.sections) == ["sched"]
+    assert "module exec is missing from the evidence: its figures could not be read: map lookup" in caplog.text
+
+
 @pytest.mark.parametrize("call", ["sample", "begin"])
 def test_a_start_that_fails_detaches(opened, machine, call):
     """Nobody stops a run that has not started."""
@@ -554,6 +567,18 @@ def test_events_where_they_were_asked_for(monkeypatch, tmp_path, events, ring):
     monkeypatch.setattr("chainbench_agent.collector.ebpf.Machine", FakeMachine())
 
     assert EbpfCollector([EXEC], HOOKS, tmp_path, events=events).ring == ring
+
+
+def test_events_learn_the_run_before_there_are_any(monkeypatch, tmp_path):
+    """By the number that the kernel puts into each."""
+    machine = FakeMachine()
+    machine.run = 7
+    monkeypatch.setattr("chainbench_agent.collector.ebpf.Machine", machine)
+    collector = EbpfCollector([EXEC], HOOKS, tmp_path, events=Telling())
+    collector.ring = SimpleNamespace(know=lambda *known: machine.calls.append(known))
+    collector.start(Target(), run_id="20260101T000000000Z-7")
+
+    assert machine.calls == ["attach", (7, "20260101T000000000Z-7"), "sample", "begin"]
 
 
 @pytest.mark.parametrize(

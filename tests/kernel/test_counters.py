@@ -1,5 +1,6 @@
 """The CPU's counters: which there are, why not, and what a thread that is still at work has on the clock."""
 
+import errno
 import os
 from dataclasses import replace
 
@@ -102,6 +103,25 @@ def test_the_whole_machine(ended):
     found = ended({1: (10, RUN, 61)}, {}).complete(COUNTED, RUN, BEGAN, targeted=False)
 
     assert totals(found) == (100 + 101 + 102 + 103, 200, 160)
+
+
+@pytest.mark.parametrize("what", ["spans", "counters"])
+def test_what_cannot_be_read_costs_the_memory_module(ended, monkeypatch, what):
+    """The run ends all the same, and the other modules keep what they have."""
+
+    def fail(*_):
+        raise OSError(errno.EBADF, os.strerror(errno.EBADF))
+
+    found = ended({0: (9, RUN, 61)}, {})
+    monkeypatch.setattr(found, "_per_cpu" if what == "spans" else "_read", fail)
+    if what == "counters":
+        found.end()
+    sample = replace(COUNTED, modules={**COUNTED.modules, "exec": {"exec_count": 53}})
+    sample = found.complete(sample, RUN, BEGAN, targeted=True)
+
+    assert sample.modules == {"exec": {"exec_count": 53}}
+    assert sample.unread == {"memory": "its figures could not be read: Bad file descriptor"}
+    assert found.complete(sample, RUN, BEGAN, targeted=True) is sample
 
 
 def test_without_counters():

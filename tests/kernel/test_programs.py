@@ -109,6 +109,18 @@ def test_no_choice(kernel, descriptor):
     assert not is_open(loaded["cb_a_1"])
 
 
+def test_a_failure_that_nobody_foresees(kernel, descriptor, monkeypatch):
+    """Nothing that was loaded is left, be it chosen, under way or still to come; and nothing attached."""
+    loaded = {f"cb_{hook}_0": descriptor() for hook in "abc"}
+    attach = libbpf.open_raw_tracepoint
+    monkeypatch.setattr(libbpf, "open_raw_tracepoint", lambda *args: attach(*args) if args[0] == "a_0" else 1 / 0)
+
+    with pytest.raises(ZeroDivisionError):
+        Programs.choose([program(hook) for hook in "abc"], loaded, {})
+
+    assert [is_open(fd) for fd in (*loaded.values(), *kernel.links)] == [False] * 4
+
+
 def test_a_tracing_program_knows_its_place(kernel, descriptor):
     """The kernel took the function's name when it was loaded.  It is tried twice, as there will be many runs."""
     fd = descriptor()

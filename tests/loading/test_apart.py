@@ -71,3 +71,14 @@ def test_an_error_here_goes_first():
 
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
+
+
+def test_what_was_done_here_for_nothing_is_undone():
+    """The work failed, so nobody gets the other answer either; else it is left alone."""
+    undone = []
+
+    with pytest.raises(SetupError, match="died"):
+        beside(lambda: os.kill(os.getpid(), 9), lambda: "a unit", undo=undone.append)
+    beside(lambda: 1, lambda: "another", undo=undone.append)
+
+    assert undone == ["a unit"]

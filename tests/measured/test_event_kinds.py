@@ -1,6 +1,8 @@
 """Each kind of event, provoked a known number of times: as often as that it is told, with who and how long.
 
-RCU stalls are not provoked: whoever holds up RCU for the 21 seconds that it takes holds up the machine.
+Two are not provoked, and told only by a kernel that is played (tests/probes/test_events.py): RCU stalls, because who
+holds up RCU for the 21 seconds that it takes holds up the machine, and two orders of the kernel's own mutexes, because
+they would be a mistake in this kernel.
 """
 
 import subprocess

@@ -68,6 +68,30 @@ def test_what_is_held_back_is_counted(collector, run):
     assert len(execs) >= told.PER_SECOND
 
 
+def test_what_the_ring_has_no_room_for_is_counted(cache_dir, monkeypatch, run):
+    """83 programs while nobody reads, and a ring of one page: each is told or counted; then there is room again.
+
+    All of them are fewer than may be told in a second, so none is held back.
+    """
+    monkeypatch.setattr(told, "PAGES", 1)
+    modules = [module for module in CATALOG if module.name == "exec"]
+    collector = EbpfCollector(modules, HOOKS, cache_dir, events=told.Telling())
+    try:
+        _, events = shell(collector, "for i in $(seq 83); do /bin/true; done")
+        lost = collector.ring.dropped()
+        counted = collector.evidence(run).as_json()["exec"]["exec_count"]
+        _, again = shell(collector, "for i in $(seq 7); do /bin/true; done")
+        after = collector.ring.dropped()
+    finally:
+        collector.close()
+
+    assert len(events) == 4096 // (8 + told._RECORD.size)
+    assert len(events) + lost["without_room"] == counted == 84
+    assert lost["held_back"] == 0
+    assert len([event for event in again if event.command == "true"]) == 7
+    assert after == lost
+
+
 def test_nothing_is_told_to_nobody(collector, run):
     """Handlers count as ever."""
     before = collector.ring.dropped()
@@ -76,6 +100,20 @@ def test_nothing_is_told_to_nobody(collector, run):
     assert events == []
     assert collector.ring.dropped() == before
     assert collector.evidence(run).as_json()["exec"]["exec_count"] == 54
+
+
+def test_whenever_it_is_read_an_event_bears_its_own_run(collector):
+    """23 programs of one run and 31 of the next, read when both are over."""
+    collector.ring.listen(on=True)
+    for run_id, count in (("run-a", 23), ("run-b", 31)):
+        script = f"read go; for i in $(seq {count}); do /bin/true; done"
+        with subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE) as process:
+            collector.start(Target(kind="pid", pid=process.pid), run_id=run_id)
+            process.communicate(b"\n")
+            collector.stop()
+    runs = [event.run_id for event in heard(collector) if event.command == "true"]
+
+    assert runs == ["run-a"] * 23 + ["run-b"] * 31
 
 
 def test_without_events_nothing_of_them_is_loaded(cache_dir):

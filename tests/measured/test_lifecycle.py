@@ -1,5 +1,6 @@
 """Nothing is attached between runs, nothing wrong is ever loaded, nothing that fails takes the rest along."""
 
+import errno
 import json
 import os
 import re
@@ -12,12 +13,13 @@ from pathlib import Path
 import pytest
 
 from chainbench_agent.collector.ebpf import EbpfCollector
-from chainbench_agent.errors import LayoutError
+from chainbench_agent.errors import LayoutError, SetupError
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.headers.btf import Btf
 from chainbench_agent.kernel.machine import Machine
 from chainbench_agent.kernel.target import KernelTarget
 from chainbench_agent.loading import compiler, fuse
+from chainbench_agent.loading.told import Telling
 from chainbench_agent.probes import CATALOG, DIRECTORY, HOOKS
 from chainbench_agent.spec import Counter, Hook, Module, fentry, raw_tracepoint
 
@@ -25,6 +27,7 @@ pytestmark = pytest.mark.bpf
 
 # Two modules compile faster than six, which counts under emulation.
 TWO = [module for module in CATALOG if module.name in ("exec", "runqlat")]
+WITH_PROCFS = [module for module in CATALOG if module.procfs]
 
 
 def ours(kind):
@@ -81,6 +84,47 @@ def test_closing_gives_everything_back(cache_dir):
     assert gone("prog", programs)
     assert gone("map", maps)
     assert open_descriptors() == descriptors
+
+
+def out_of_memory(*_args, **_how):
+    raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+
+@pytest.mark.parametrize(
+    "fails",
+    [
+        "bpf.libbpf.run_program",
+        "bpf.probe_events.remove_leftovers",
+        "kernel.machine.Reader",
+        "kernel.machine.Ring",
+        "kernel.symbols.Symbols.load",
+        "collector.ebpf.proc_counters",
+    ],
+)
+def test_a_load_that_fails_late_gives_everything_back(cache_dir, monkeypatch, fails):
+    """Who goes on with mock data keeps no program, no map and no descriptor, whatever it was that failed."""
+    programs, maps, descriptors = ours("prog"), ours("map"), open_descriptors()
+    monkeypatch.setattr(f"chainbench_agent.{fails}", out_of_memory)
+
+    with pytest.raises(OSError, match="Cannot allocate memory"):
+        EbpfCollector([*TWO, *WITH_PROCFS], HOOKS, cache_dir, events=Telling())
+
+    assert open_descriptors() == descriptors
+    assert gone("prog", programs)
+    assert gone("map", maps)
+
+
+def test_a_load_of_which_nothing_attaches_gives_everything_back(cache_dir, monkeypatch):
+    """Not even the program that says who we are."""
+    programs, maps, descriptors = ours("prog"), ours("map"), open_descriptors()
+    monkeypatch.setattr("chainbench_agent.kernel.programs._try", out_of_memory)
+
+    with pytest.raises(SetupError, match=r"no BPF program loads here: .* does not attach: Cannot allocate memory"):
+        EbpfCollector(TWO, HOOKS, cache_dir)
+
+    assert open_descriptors() == descriptors
+    assert gone("prog", programs)
+    assert gone("map", maps)
 
 
 @pytest.mark.portable

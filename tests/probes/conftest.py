@@ -13,7 +13,8 @@ sys.path.append(str(HERE))  # the tests here import the files beside them
 
 from user_space import FUTEX, UserSpace, fused  # noqa: E402 - found only now
 
-OPTIONS = ("-std=gnu11", "-O1", "-shared", "-fPIC", "-Wall", "-Wno-unused", "-Wno-unknown-pragmas", "-Werror")
+WARNINGS = ("-Wall", "-Wno-unused", "-Wno-unknown-pragmas", "-Wno-pointer-sign", "-Werror")  # BCC does not mind either
+OPTIONS = ("-std=gnu11", "-O1", "-shared", "-fPIC", *WARNINGS)
 INCLUDE = f"-I{HERE / 'shim'}"
 COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 

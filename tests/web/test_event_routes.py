@@ -3,8 +3,10 @@
 import json
 import time
 
+from chainbench_agent.events import MOST_LISTENERS
 from chainbench_agent.loading.told import Told
 from chainbench_agent.web.app import create_app
+from chainbench_agent.web.problems import LISTENERS_REMEDY
 
 
 class Often:
@@ -16,7 +18,7 @@ class Often:
     def poll(self, timeout_ms):
         del timeout_ms
         time.sleep(0.01)
-        return [Told(time.monotonic_ns(), "io.slow_fsync", 7, "a\nb", {"latency_ns": 1009})]
+        return [Told(time.monotonic_ns(), "io.slow_fsync", 7, "a\nb", {"latency_ns": 1009}, "run-1")]
 
     def dropped(self):
         return {"held_back": 0, "without_room": 0}
@@ -26,7 +28,7 @@ def test_a_stream(runs, labels):
     """Of Server-Sent Events, each a name and one line of JSON; who goes is listened for no more."""
     source = Often()
     client = create_app(runs, lambda _: (b"", ""), ring=source).test_client()
-    run_id = client.post("/start", json=labels).json["run_id"]
+    client.post("/start", json=labels)
     answer = client.get("/events")
     pieces = iter(answer.response)
     first, second = next(pieces).decode(), next(pieces).decode()
@@ -38,8 +40,19 @@ def test_a_stream(runs, labels):
     assert first == ": listening\n\n"
     assert event == "event: io.slow_fsync"
     told = json.loads(data.removeprefix("data: "))
-    assert (told["run_id"], told["pid"], told["command"], told["latency_ns"]) == (run_id, 7, "a\nb", 1009)
+    assert (told["run_id"], told["pid"], told["command"], told["latency_ns"]) == ("run-1", 7, "a\nb", 1009)
     assert not source.on
+
+
+def test_one_listener_too_many(runs):
+    """It is told what would help; nobody's collector has failed."""
+    client = create_app(runs, lambda _: (b"", ""), ring=Often()).test_client()
+    listening = [client.get("/events") for _ in range(MOST_LISTENERS)]
+    answer = client.get("/events")
+    for one in listening:
+        one.close()
+
+    assert (answer.status_code, answer.get_json(force=True)["remedy"]) == (503, LISTENERS_REMEDY)
 
 
 def test_where_there_are_none(client):

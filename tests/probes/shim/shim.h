@@ -424,6 +424,7 @@ struct folio *shim_folio(struct file *file, u32 pages, u64 index)
 #define bpf_get_current_task() ((u64)shim_current)
 #define bpf_get_current_task_btf() shim_current
 #define bpf_get_current_pid_tgid() ((u64)shim_current->tgid << 32 | (u32)shim_current->pid)
+#define bpf_get_current_comm(to, size) ((void)memcpy(to, shim_current->comm, size))
 #define bpf_probe_read_user(to, size, from) ((void)memcpy(to, from, size))
 #define bpf_probe_read_kernel(to, size, from) ((void)memcpy(to, from, size))
 #define bpf_probe_read_kernel_str(to, size, from) ((void)strncpy((char *)(to), from, (size)-1))
@@ -540,3 +541,19 @@ static int shim_insert(void *keys, u64 size, u8 *used, u32 entries, const void *
 	static const struct {                                                                       \
 		int (*perf_counter_value)(u64, void *, u32);                                        \
 	} NAME = { NAME##_value };
+// As the kernel fills one: 8 bytes before each record, and never to the last byte.  A test empties it.
+#define BPF_RINGBUF_OUTPUT(NAME, PAGES)                                                             \
+	u8 NAME##_cells[(PAGES) * 4096];                                                            \
+	u64 NAME##_size = sizeof(NAME##_cells), NAME##_filled;                                      \
+	static int NAME##_output(void *record, u64 size, u64 flags)                                 \
+	{                                                                                           \
+		u64 end = NAME##_filled + 8 + (size + 7) / 8 * 8;                                   \
+		if (end >= NAME##_size)                                                             \
+			return -11; /* EAGAIN */                                                    \
+		memcpy(&NAME##_cells[NAME##_filled + 8], record, size);                             \
+		NAME##_filled = end;                                                                \
+		return 0;                                                                           \
+	}                                                                                           \
+	static const struct {                                                                       \
+		int (*ringbuf_output)(void *, u64, u64);                                            \
+	} NAME = { NAME##_output };

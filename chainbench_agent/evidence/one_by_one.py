@@ -1,0 +1,31 @@
+"""Modules, one by one: a mistake in the figures of one costs that module, and no other.  Pure."""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from chainbench_agent.spec import Module
+
+Answer = TypeVar("Answer")
+
+
+def one_by_one(
+    modules: Iterable[Module], work: Callable[[Module], Answer]
+) -> tuple[dict[Module, Answer], dict[str, str]]:
+    """What `work` answers for each of `modules`; and by name, why there is nothing for the others."""
+    found, failed = {}, {}
+    for module in modules:
+        try:
+            found[module] = work(module)
+        except Exception as error:  # noqa: BLE001 - a mistake may raise anything
+            failed[module.name] = _reason(error)
+    return found, failed
+
+
+def _reason(error: Exception) -> str:
+    """With the place: whoever reads the evidence has no other trace of it."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    place = f"{last.filename.rpartition('/')[2]}, line {last.lineno}"
+    return f"its figures could not be derived: {type(error).__name__}: {error} ({place})"

@@ -1,0 +1,97 @@
+"""What cannot be read or derived of one module is missing with the reason; all others have what they would have."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+
+import pytest
+
+from chainbench_agent.evidence.build import Method, build
+from chainbench_agent.evidence.model import Run, Target
+from chainbench_agent.evidence.one_by_one import one_by_one
+from chainbench_agent.probes import CATALOG
+from chainbench_agent.spec import Names
+
+RUN = Run(id="1", machine="host", started_at=datetime(2026, 1, 1, tzinfo=UTC), duration_ms=1000, ended_by="stop")
+NAMES = Names(tables={}, stacks={}, throttled_before={}, throttled_after={})
+SECOND = 10**9
+WHY = "its figures could not be read: Bad file descriptor"
+
+
+def built(first, last, modules=CATALOG, target=None):
+    """The evidence as JSON."""
+    method = Method(
+        modules=tuple(modules),
+        sources={module.name: {} for module in modules},
+        unavailable={module.name: {} for module in modules},
+        absent={},
+        program_sources={},
+        cpus=2,
+        target=target or Target(),
+    )
+    return build(RUN, method, first, last, NAMES).as_json()
+
+
+def unread(sample, *names):
+    others = {name: values for name, values in sample.modules.items() if name not in names}
+    return replace(sample, modules=others, unread=dict.fromkeys(names, WHY))
+
+
+@pytest.mark.parametrize("module", CATALOG, ids=lambda module: module.name)
+@pytest.mark.parametrize("when", ["first", "last"])
+def test_a_module_that_cannot_be_read(sample, module, when):
+    """At either edge of the run: no zeros in its place, and not a figure of another module is lost or changed."""
+    edges = {"first": sample(0), "last": sample(SECOND, exec={"exec_count": 53}, syscalls={"calls": (23,) * 512})}
+    whole = built(**edges)
+    edges[when] = unread(edges[when], module.name)
+    found = built(**edges)
+
+    assert found["available"] is True
+    assert found.pop("unavailable") == {module.name: WHY}
+    del whole["unavailable"], whole[module.section_key]
+    checked = {name for name in whole["cross_check"] if name.startswith(f"{module.name}.")}
+    whole["cross_check"] = {name: check for name, check in whole["cross_check"].items() if name not in checked}
+    assert found == whole
+
+
+def test_the_ledger_goes_with_its_module(sample):
+    """And says why."""
+    target = Target(kind="pid", pid=7)
+    found = built(sample(0), unread(sample(SECOND), "offcpu"), target=target)
+
+    assert "ledger" not in found
+    assert found["unavailable"] == {"offcpu": WHY, "ledger": WHY}
+
+
+def test_a_module_that_does_not_collect_is_not_missed(sample):
+    """Nobody asked for it, so nobody needs a reason."""
+    (exec_,) = (module for module in CATALOG if module.name == "exec")
+    found = built(sample(0), unread(sample(SECOND, exec={"exec_count": 53}), "cpu"), [exec_])
+
+    assert found["exec"]["exec_count"] == 53
+    assert found["unavailable"] == {}
+
+
+def test_a_mistake_in_what_one_module_derives(sample):
+    """The reason names the mistake and its place."""
+
+    def wrong(_counts, _names):
+        return 1 / 0
+
+    modules = [replace(module, derive=wrong) if module.name == "locks" else module for module in CATALOG]
+    found = built(sample(0), sample(SECOND, exec={"exec_count": 53}), modules)
+    why = found["unavailable"].pop("locks")
+
+    assert why.startswith("its figures could not be derived: ZeroDivisionError: division by zero")
+    assert "(test_one_module_fails.py, line " in why
+    assert found["unavailable"] == {}
+    assert {module.section_key for module in CATALOG} - found.keys() == {"locks"}
+    assert found["exec"]["exec_count"] == 53
+
+
+def test_one_by_one():
+    """What does not answer stops nobody behind it."""
+    modules = CATALOG[:3]
+    found, failed = one_by_one(modules, lambda module: {modules[0]: 1, modules[2]: 3}[module])
+
+    assert found == {modules[0]: 1, modules[2]: 3}
+    assert failed.keys() == {modules[1].name}

@@ -1,0 +1,162 @@
+"""What handlers tell (probes/events.h), into a ring that nobody empties but the test.
+
+Two kinds are told here alone, for no measured test provokes them: an RCU stall would hold up the machine for 21
+seconds, and two orders of the kernel's own mutexes would be a mistake in the kernel.  It is played as it would call.
+"""
+
+import ctypes
+import shutil
+
+import pytest
+from user_space import AGENT, CPUS, UserSpace, fused
+
+from chainbench_agent.kernel import ring
+from chainbench_agent.loading import told
+from chainbench_agent.probes import CATALOG
+
+SECOND = 10**9
+A, B = 0x1000, 0x2000
+KERNEL = 0xFFFF888000001000
+ROOM = 4096 // (8 + told._RECORD.size)
+"""Records in one page."""
+
+
+@pytest.fixture(scope="module")
+def telling_unit(compile_unit):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(told, "PAGES", 1)
+        return compile_unit(fused(EVENTS=1).text, "telling")
+
+
+class Telling(UserSpace):
+    """A kernel of which somebody reads what it tells."""
+
+    def listen(self, *, on):
+        (ctypes.c_uint32 * 1).in_dll(self.library, "cb_listening_cells")[0] = on
+        return self
+
+    def heard(self):
+        """Everything that was told; the ring is empty then."""
+        stride = 8 + told._RECORD.size
+        records = self.raw("cb_told")[: self.get("cb_told_filled")]
+        self.set("cb_told_filled", ctypes.c_uint64, 0)
+        runs, kinds = {self.run: f"run-{self.run}"}, told.kinds(CATALOG)
+        return [told.decode(records[at + 8 : at + stride], kinds, runs) for at in range(0, len(records), stride)]
+
+    def dropped(self):
+        """Cause → how many, of all kinds and CPUs."""
+        _, _, *sums = map(sum, zip(*ring._TELLING.iter_unpack(self.raw("cb_telling")), strict=True))
+        return dict(zip(ring.CAUSES, sums, strict=True))
+
+    def exec(self, task, times=1, *, cpu=0):
+        for _ in range(times):
+            self.fire("sched_process_exec_0", task, task.pid, 0, cpu=cpu, current=task)
+
+
+@pytest.fixture
+def kernel(telling_unit, tmp_path):
+    return Telling(ctypes.CDLL(str(shutil.copy(telling_unit, tmp_path)))).at(SECOND).listen(on=True)
+
+
+@pytest.fixture
+def one(kernel):
+    return kernel.task(10, comm="one")
+
+
+def test_an_event(kernel, one):
+    """When, what, who, in which run, and its value: as the agent reads them from the same bytes."""
+    kernel.begin().at(SECOND + 7).exec(one)
+
+    (event,) = kernel.heard()
+    assert event == told.Told(SECOND + 7, "exec.exec", 10, "one", {"pid_before": 10}, "run-1")
+    assert kernel.dropped() == {"held_back": 0, "without_room": 0}
+
+
+def test_the_run_is_told_with_it(kernel, one):
+    """What is read when the next run is on was of the one before, whose name the agent has or has not."""
+    kernel.begin().exec(one)
+    kernel.end().begin().exec(one)
+
+    assert [event.run_id for event in kernel.heard()] == [None, "run-2"]
+
+
+def test_what_there_is_no_room_for_is_counted(kernel, one):
+    """Nobody reads: what fits is kept, what does not is counted, and when it was read there is room again."""
+    kernel.begin().exec(one, 97)
+    assert kernel.dropped() == {"held_back": 0, "without_room": 97 - ROOM}
+    assert len(kernel.heard()) == ROOM
+
+    kernel.at(2 * SECOND).exec(one, 3)
+    assert len(kernel.heard()) == 3
+    assert kernel.dropped() == {"held_back": 0, "without_room": 97 - ROOM}
+    assert kernel.counted()["exec"]["exec_count"] == 97 + 3
+
+
+def test_more_than_is_told_in_a_second(kernel, one):
+    """Each CPU holds back by itself, and each kind, and none in the next second."""
+    kernel.begin()
+    for cpu in range(CPUS):
+        for _ in range(2):
+            kernel.exec(one, 53, cpu=cpu)
+            kernel.heard()
+    assert kernel.dropped() == {"held_back": (106 - told.PER_SECOND) * CPUS, "without_room": 0}
+
+    kernel.fire("rcu_stall_warning_0", 0)
+    kernel.at(2 * SECOND).exec(one)
+    assert [event.name for event in kernel.heard()] == ["locks.rcu_stall", "exec.exec"]
+
+
+def test_nothing_is_told_to_nobody(kernel, one):
+    kernel.listen(on=False).begin().exec(one, 53)
+
+    assert kernel.heard() == []
+    assert kernel.dropped() == {"held_back": 0, "without_room": 0}
+
+
+def test_an_rcu_stall(kernel):
+    """Of no process: whoever the warning interrupted has nothing to do with it."""
+    kernel.begin().fire("rcu_stall_warning_0", 0, current=kernel.task(30, comm="other"))
+
+    assert kernel.heard() == [told.Told(SECOND, "locks.rcu_stall", 0, "", {}, "run-1")]
+    assert kernel.counted()["locks"]["rcu_stalls"] == 1
+
+
+def nest(kernel, task, *mutexes):
+    """Take them in this order, and give them back: the kernel's own, or a program's."""
+    own = mutexes[0] == KERNEL or mutexes[-1] == KERNEL
+    for mutex in mutexes:
+        if own:
+            kernel.fire("kfunc__mutex_lock", mutex, current=task)
+        else:
+            kernel.fire("pthread_wants_0", mutex, current=task)
+            kernel.fire("pthread_answers_0", 0, current=task)
+    for mutex in reversed(mutexes):
+        kernel.fire("kfunc__mutex_unlock" if own else "pthread_unlocks_0", mutex, current=task)
+
+
+@pytest.mark.parametrize(
+    ("mutexes", "name"), [((KERNEL + 64, KERNEL), "kernel_order_violation"), ((A, B), "order_violation")]
+)
+def test_two_orders_of_two_mutexes(kernel, one, mutexes, name):
+    """Told once, of who made it so, with the mutex that was wanted; and not while one thread alone has both."""
+    two = kernel.task(11, tgid=10, comm="two")
+    kernel.tree(10).begin()
+    for _ in range(2):
+        nest(kernel, one, *mutexes)
+        nest(kernel, one, *reversed(mutexes))
+    assert kernel.heard() == []
+
+    for _ in range(2):
+        nest(kernel, two, *reversed(mutexes))
+    (event,) = kernel.heard()
+    assert (event.name, event.pid, event.details) == (f"locks.{name}", 10, {"mutex_address": mutexes[0]})
+
+
+def test_mutexes_of_others_than_the_target(kernel):
+    """And the agent's own: nobody is told."""
+    kernel.tree(10).begin()
+    for task in (kernel.task(30), kernel.task(31), kernel.task(AGENT)):
+        nest(kernel, task, KERNEL, KERNEL + 64)
+        nest(kernel, task, KERNEL + 64, KERNEL)
+
+    assert kernel.heard() == []

@@ -1,0 +1,126 @@
+"""Clients of GET /events that never read, at a real daemon with real sockets: they hold up nothing but themselves."""
+
+import json
+import re
+import socket
+
+import pytest
+from daemon import LABELS, LONG_S, Daemon
+
+from chainbench_agent.events import MOST_LISTENERS, MOST_WAITING
+from chainbench_agent.web.problems import LISTENERS_REMEDY
+
+TOLD = 10007
+"""Each of 1 kB: more than all buffers between agent and client hold, and MOST_WAITING of them."""
+
+OPENING = """
+    import time
+    from chainbench_agent.loading.told import Told
+    from chainbench_agent.web import worker
+    worker.SEND_S = SEND_SECONDS
+    class Burst:
+        'Tells while a run is on, as soon as all places are taken.'
+        joined = told = 0
+        def listen(self, *, on):
+            self.joined += on
+        def poll(self, timeout_ms):
+            time.sleep(0.001)
+            some = min(101, TOLD - self.told) if collector.collecting and self.joined >= PLACES else 0
+            self.told += some
+            return [Told(0, 'exec.exec', pid, 'x' * 1000, {}, 'run-1') for pid in range(some)]
+        def dropped(self):
+            return {'held_back': 0, 'without_room': 0}
+    collector = FakeCollector(ring=Burst())
+    return collector
+"""
+
+
+class Client:
+    """Takes as little as it may into its own buffer; reads nothing before it is told to."""
+
+    def __init__(self, address):
+        self.sock = socket.socket()
+        self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)  # before it connects, so that no more is sent
+        self.sock.settimeout(LONG_S)
+        self.sock.connect(address)
+        self.sock.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
+
+    def events(self):
+        """What comes, one by one, until the connection ends."""
+        lines = self.sock.makefile("rb")
+        return (json.loads(line.removeprefix(b"data: ")) for line in lines if line.startswith(b"data: "))
+
+    def all_of_them(self):
+        """(events that were heard, events that were announced as dropped, by which cause), of all that were told."""
+        heard, dropped, causes = 0, 0, set()
+        for event in self.events():
+            if event["name"] == "dropped":
+                dropped += event["count"]
+                causes.add(event["cause"])
+            else:
+                heard += 1
+            if heard + dropped == TOLD:
+                break
+        return heard, dropped, causes
+
+
+@pytest.fixture
+def crowd(daemon):
+    """`crowd(seconds)` → an agent that gives up clients after so long, and all the listeners it takes."""
+    clients = []
+
+    def gather(seconds):
+        opening = OPENING.replace("SEND_SECONDS", str(seconds)).replace("PLACES", str(MOST_LISTENERS))
+        agent = daemon(opening.replace("TOLD", str(TOLD)))
+        clients.extend(Client(agent.address) for _ in range(MOST_LISTENERS))
+        return agent, clients
+
+    yield gather
+    for client in clients:
+        client.sock.close()
+
+
+def refused(agent: Daemon):
+    """The answer to one more listener; None if it may listen."""
+    with Client(agent.address).sock as sock:
+        head = re.match(rb"HTTP/1.1 (\d+)", answer := sock.recv(4096))
+        return None if head[1] == b"200" else json.loads(answer.partition(b"\r\n\r\n")[2] or sock.recv(4096))
+
+
+def test_who_never_reads_holds_up_nobody(crowd):
+    """Three never read: /stop answers, the fourth is told of everything, and later they learn what they have missed."""
+    agent, (*slow, fast) = crowd(LONG_S)
+    assert agent.post("/start", **LABELS).status_code == 200
+    heard, dropped, _ = fast.all_of_them()
+    stopped = agent.post("/stop")
+
+    assert heard + dropped == TOLD
+    assert (stopped.status_code, stopped.json()["exec"]) == (200, {"exec_count": 53})
+    for client in slow:
+        heard, dropped, causes = client.all_of_them()
+        assert heard + dropped == TOLD
+        assert heard >= MOST_WAITING
+        assert dropped > 0
+        assert causes == {"slow_listener"}
+
+
+def test_one_listener_too_many(crowd):
+    """Its remedy is one that helps."""
+    agent, clients = crowd(LONG_S)
+    agent.post("/start", **LABELS)
+    next(clients[0].events())  # so all have joined
+    answer = refused(agent)
+
+    assert (answer["status"], answer["remedy"]) == (503, LISTENERS_REMEDY)
+    assert answer["detail"] == f"{MOST_LISTENERS} clients listen already, and more may not"
+    assert agent.post("/stop").ok
+
+
+def test_who_never_reads_loses_its_place(crowd):
+    """Else four clients that hang would be in everybody's way for as long as they hang."""
+    agent, clients = crowd(0.1)
+    agent.post("/start", **LABELS)
+    next(clients[0].events())  # so all have joined
+    agent.until(lambda: refused(agent) is None)
+
+    assert agent.post("/stop").ok

@@ -83,7 +83,7 @@ class Archive:
                 self._wait(entry)
             else:
                 self._write_what_waits()
-                self._prune()
+                self._prune(run.id)
 
     def drop(self, run_id: str) -> None:
         """The run never was."""
@@ -147,9 +147,9 @@ class Archive:
             del self._waiting[run_id]
             log.warning("run %s is kept now", run_id)
 
-    def _prune(self) -> None:
+    def _prune(self, just_ended: str) -> None:
         try:
-            if deleted := self.store.prune():
+            if deleted := self.store.prune(spare=just_ended):
                 log.info("%d runs were deleted, which were too many or too old", deleted)
         except StoreError as error:
             log.warning("old runs are not deleted: %s", error)

@@ -4,6 +4,7 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -26,12 +27,13 @@ class Agent:
     """Runs, their collector and their store, as the agent puts them together."""
 
     def __init__(self, state_dir, checkpoint_s=NEVER_S, slate=None, **settings):
+        self.step = timedelta(0)  # by how much the clock is wrong
         settings = load_settings(store="sqlite", state_dir=str(state_dir), machine="m", **settings)
         self.store = open_store(settings)
         self.collector = FakeCollector()
         self.archive = Archive(self.store, lambda: {"kernel": "6.1.0"}, checkpoint_s, max_kept=3)
         self.archive.take_over(slate or Slate())
-        self.runs = Runs(self.collector, "m", archive=self.archive)
+        self.runs = Runs(self.collector, "m", archive=self.archive, now=lambda: datetime.now(UTC) + self.step)
 
     def run(self, **labels):
         self.runs.start(LABELS.model_copy(update=labels))
@@ -156,6 +158,31 @@ def test_retention(agents):
     kept = [agent.run(commit=str(number)).run.id for number in range(4)]
 
     assert [run.id for run in agent.store.find(Query())] == kept[:1:-1]
+
+
+def test_a_clock_that_is_set_back_costs_no_run_that_was_answered(agents):
+    """By a year: each is kept until the next has ended, and there are never more than were asked for."""
+    agent = agents(keep_runs=2)
+    for number in range(3):
+        agent.run(commit=str(number))
+    agent.step = timedelta(days=-366)
+    for number in range(3):
+        evidence = agent.run(commit=f"back {number}")
+        assert agent.store.get(evidence.run.id).evidence == evidence.as_json()
+        assert [run.labels.commit for run in agent.store.find(Query())] == ["2", f"back {number}"]
+
+
+def test_a_clock_that_is_set_forward_in_a_run_costs_it_not(agents):
+    """It began long ago then; the next run's end deletes it."""
+    agent = agents(keep_days=7)
+    agent.step = timedelta(days=-8)
+    active = agent.runs.start(LABELS)
+    agent.step = timedelta(0)
+    evidence = agent.runs.stop()
+    assert agent.store.get(active.id).evidence == evidence.as_json()
+
+    later = agent.run(commit="later")
+    assert [run.id for run in agent.store.find(Query())] == [later.run.id]
 
 
 # --- Checkpoints ----------------------------------------------------------------------------------

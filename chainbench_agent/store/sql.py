@@ -116,8 +116,8 @@ class SqlStore:
         statements = [delete(RUNS).where(RUNS.c.id == run_id)]
         return self._do(lambda c: self._delete(c, statements), "durable") > 0
 
-    def prune(self) -> int:
-        statements = beyond(self._retention, self._mine(), datetime.now(UTC))
+    def prune(self, spare: str = "") -> int:
+        statements = beyond(self._retention, self._mine(), datetime.now(UTC), spare)
         return self._do(lambda c: self._delete(c, statements), "lazy")
 
     def newest_of_each(self, most: int) -> list[Evidence]:

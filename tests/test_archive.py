@@ -137,6 +137,46 @@ def test_a_run_that_failed_to_stop(agent):
     assert "cannot detach" in kept.summary.failure
 
 
+@pytest.fixture
+def broken(agent):
+    """A run of 54 programs at its checkpoint, whose collector then neither stops nor says any more."""
+    agent.collector.sections = {"exec": {"exec_count": 54}}
+    active = agent.runs.start(LABELS)
+    agent.archive.checkpoint(agent.runs.current())
+    agent.collector.fails = {"stop": OSError("cannot detach"), "evidence": OSError("no such map")}
+    return active
+
+
+def test_a_run_that_failed_to_stop_keeps_its_last_checkpoint(agent, broken):
+    """Its evidence, source and duration, and how the run ended; both sentences say there is no more."""
+    before = agent.store.get(broken.id)
+    with pytest.raises(AgentError, match="could not stop: cannot detach; it has no evidence any more"):
+        agent.runs.stop()
+
+    kept = agent.store.get(broken.id)
+    assert (kept.summary.result, kept.summary.ended_by, kept.summary.source) == ("failed", "stop", "ebpf")
+    assert kept.evidence == {**before.evidence, "run": {**before.evidence["run"], "ended_by": "stop"}}
+    assert kept.evidence["exec"] == {"exec_count": 54}
+    assert kept.summary.duration_ms == before.summary.duration_ms == kept.evidence["run"]["duration_ms"]
+    assert kept.summary.failure.endswith("no evidence any more; what is here is from its last checkpoint")
+    assert agent.runs.status().phase == "idle"
+
+
+def test_a_checkpoint_is_of_one_run_alone(agent, broken):
+    """The next one that fails without evidence has none, whatever the one before had."""
+    with pytest.raises(AgentError):
+        agent.runs.stop()
+    agent.collector.collecting = False
+    active = agent.runs.start(LABELS)
+    with pytest.raises(AgentError):
+        agent.runs.stop()
+
+    kept = agent.store.get(active.id)
+    assert (kept.summary.result, kept.summary.source, kept.evidence) == ("failed", "", None)
+    assert "checkpoint" not in kept.summary.failure
+    assert broken.id != active.id
+
+
 def test_a_run_that_was_refused_never_was(agent):
     agent.collector.fails["start"] = InputError("pid", "there is no process 7")
     with pytest.raises(InputError):

@@ -13,6 +13,8 @@ from chainbench_agent.evidence.model import Evidence, Labels, Run
 Result = Literal["running", "finished", "failed", "interrupted"]
 """`interrupted`: the agent was shut down in it, or died."""
 
+FROM_CHECKPOINT = "what is here is from its last checkpoint"
+
 LABELS = (*Labels.model_fields, "machine")
 """What runs can be looked for by."""
 

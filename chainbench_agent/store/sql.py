@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from chainbench_agent.errors import StoreError
 from chainbench_agent.evidence.model import Evidence
-from chainbench_agent.store.base import Query, Retention, StoredRun, StoreStatus, Summary
+from chainbench_agent.store.base import FROM_CHECKPOINT, Query, Retention, StoredRun, StoreStatus, Summary
 from chainbench_agent.store.queries import MakeInsert, beyond, how_many, newest, page, summary, upsert
 from chainbench_agent.store.schema import RUNS, migrate
 
@@ -27,7 +27,7 @@ OPEN_PATIENCE_S = 3.0
 MOST_LOOKED_AT = 10_000
 """Among how many runs the latest label sets are looked for."""
 
-DIED = "the agent died in this run; what is here is from its last checkpoint"
+DIED = f"the agent died in this run; {FROM_CHECKPOINT}"
 
 Write = Literal["", "lazy", "durable", "migration"]
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from chainbench_agent.errors import StoreError, UnknownRun
 from chainbench_agent.evidence.model import Evidence, Run
 from chainbench_agent.kept import Memory, Result
 from chainbench_agent.slate import Slate
-from chainbench_agent.store.base import NoStore, Store, StoredRun, Summary
+from chainbench_agent.store.base import FROM_CHECKPOINT, NoStore, Store, StoredRun, Summary
 
 MOST_WAITING = 8
 """How many ended runs wait in memory for a store that works again; the log has them all."""
@@ -45,6 +45,7 @@ class Archive:
         self._environment = environment
         self._turn = threading.Lock()  # guards all that follows; a stop waits for one checkpoint at most
         self._on = ""
+        self._so_far: Evidence | None = None  # of the last checkpoint of the run that is on
         self._of_this_run: Mapping[str, Any] = {}
         self._complaint = ""
         self._waiting: dict[str, StoredRun] = {}
@@ -62,20 +63,29 @@ class Archive:
     def begin(self, run: Run) -> None:
         """From now on the run is kept: should the agent die, it is found interrupted."""
         with self._turn:
-            self._on, self._of_this_run, self._complaint = run.id, self._environment(), ""
+            self._on, self._so_far = run.id, None
+            self._of_this_run, self._complaint = self._environment(), ""
             self._try(StoredRun(Summary.of(run, "running"), self._of_this_run))
 
     def checkpoint(self, evidence: Evidence) -> None:
         """Keep the evidence so far; nothing happens if its run has ended meanwhile."""
         with self._turn:
             if evidence.run.id == self._on:
+                self._so_far = evidence
                 self._try(self._entry(evidence.run, "running", evidence))
 
     def end(self, run: Run, result: Result, evidence: Evidence | None = None, failure: str = "") -> None:
-        """Keep the run as it ended; it is on the disk when this returns, or `why_not_kept` says why not."""
+        """Keep the run as it ended; it is on the disk when this returns, or `why_not_kept` says why not.
+
+        One without evidence keeps that of its last checkpoint, as far as it lasted then, and `failure` says so.
+        """
         with self._turn:
+            if evidence is None and self._so_far:
+                until_then = self._so_far.run.model_copy(update={"ended_by": run.ended_by})
+                evidence = self._so_far.model_copy(update={"run": until_then})
+                run, failure = until_then, f"{failure}; {FROM_CHECKPOINT}"
             entry = self._entry(run, result, evidence, failure)
-            self._on = ""
+            self._on, self._so_far = "", None
             why_not = self._try(entry)
             self._not_kept = (run.id, why_not)
             if why_not:
@@ -83,12 +93,12 @@ class Archive:
                 self._wait(entry)
             else:
                 self._write_what_waits()
-                self._prune()
+                self._prune(run.id)
 
     def drop(self, run_id: str) -> None:
         """The run never was."""
         with self._turn:
-            self._on = ""
+            self._on, self._so_far = "", None
             try:
                 self.store.delete(run_id)
             except StoreError as error:
@@ -147,9 +157,9 @@ class Archive:
             del self._waiting[run_id]
             log.warning("run %s is kept now", run_id)
 
-    def _prune(self) -> None:
+    def _prune(self, just_ended: str) -> None:
         try:
-            if deleted := self.store.prune():
+            if deleted := self.store.prune(spare=just_ended):
                 log.info("%d runs were deleted, which were too many or too old", deleted)
         except StoreError as error:
             log.warning("old runs are not deleted: %s", error)

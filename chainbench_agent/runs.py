@@ -97,15 +97,16 @@ class Runs:
     def stop(self, ended_by: EndedBy = "stop", only: str = "") -> Evidence:
         """End the run, or only the one with that id.  NoRun if it is not on.
 
-        AgentError if the collector fails: then none is on either, and what it had collected is in the log.
+        AgentError if the collector fails: then none is on either, and what it still had is in the log.
         """
         active = self._begin_stopping(only)
         try:
             evidence = self._collector.stop(lambda: self._run_until_now(active, ended_by))
         except Exception as error:
             log.exception("stopping run %s failed", active.id)
-            sentence = f"the collector could not stop: {error}; what it had collected is in the agent's log"
             salvaged = self._collector.salvage(self._run_until_now(active, ended_by))
+            left = "what it had collected is in the agent's log" if salvaged else "it has no evidence any more"
+            sentence = f"the collector could not stop: {error}; {left}"
             raise self._failed(active, ended_by, sentence, salvaged) from error
         result: Result = "interrupted" if ended_by == "shutdown" else "finished"
         self.archive.end(evidence.run, result, evidence)

@@ -4,6 +4,7 @@ import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
@@ -26,12 +27,13 @@ class Agent:
     """Runs, their collector and their store, as the agent puts them together."""
 
     def __init__(self, state_dir, checkpoint_s=NEVER_S, slate=None, **settings):
+        self.step = timedelta(0)  # by how much the clock is wrong
         settings = load_settings(store="sqlite", state_dir=str(state_dir), machine="m", **settings)
         self.store = open_store(settings)
         self.collector = FakeCollector()
         self.archive = Archive(self.store, lambda: {"kernel": "6.1.0"}, checkpoint_s, max_kept=3)
         self.archive.take_over(slate or Slate())
-        self.runs = Runs(self.collector, "m", archive=self.archive)
+        self.runs = Runs(self.collector, "m", archive=self.archive, now=lambda: datetime.now(UTC) + self.step)
 
     def run(self, **labels):
         self.runs.start(LABELS.model_copy(update=labels))
@@ -135,6 +137,46 @@ def test_a_run_that_failed_to_stop(agent):
     assert "cannot detach" in kept.summary.failure
 
 
+@pytest.fixture
+def broken(agent):
+    """A run of 54 programs at its checkpoint, whose collector then neither stops nor says any more."""
+    agent.collector.sections = {"exec": {"exec_count": 54}}
+    active = agent.runs.start(LABELS)
+    agent.archive.checkpoint(agent.runs.current())
+    agent.collector.fails = {"stop": OSError("cannot detach"), "evidence": OSError("no such map")}
+    return active
+
+
+def test_a_run_that_failed_to_stop_keeps_its_last_checkpoint(agent, broken):
+    """Its evidence, source and duration, and how the run ended; both sentences say there is no more."""
+    before = agent.store.get(broken.id)
+    with pytest.raises(AgentError, match="could not stop: cannot detach; it has no evidence any more"):
+        agent.runs.stop()
+
+    kept = agent.store.get(broken.id)
+    assert (kept.summary.result, kept.summary.ended_by, kept.summary.source) == ("failed", "stop", "ebpf")
+    assert kept.evidence == {**before.evidence, "run": {**before.evidence["run"], "ended_by": "stop"}}
+    assert kept.evidence["exec"] == {"exec_count": 54}
+    assert kept.summary.duration_ms == before.summary.duration_ms == kept.evidence["run"]["duration_ms"]
+    assert kept.summary.failure.endswith("no evidence any more; what is here is from its last checkpoint")
+    assert agent.runs.status().phase == "idle"
+
+
+def test_a_checkpoint_is_of_one_run_alone(agent, broken):
+    """The next one that fails without evidence has none, whatever the one before had."""
+    with pytest.raises(AgentError):
+        agent.runs.stop()
+    agent.collector.collecting = False
+    active = agent.runs.start(LABELS)
+    with pytest.raises(AgentError):
+        agent.runs.stop()
+
+    kept = agent.store.get(active.id)
+    assert (kept.summary.result, kept.summary.source, kept.evidence) == ("failed", "", None)
+    assert "checkpoint" not in kept.summary.failure
+    assert broken.id != active.id
+
+
 def test_a_run_that_was_refused_never_was(agent):
     agent.collector.fails["start"] = InputError("pid", "there is no process 7")
     with pytest.raises(InputError):
@@ -156,6 +198,31 @@ def test_retention(agents):
     kept = [agent.run(commit=str(number)).run.id for number in range(4)]
 
     assert [run.id for run in agent.store.find(Query())] == kept[:1:-1]
+
+
+def test_a_clock_that_is_set_back_costs_no_run_that_was_answered(agents):
+    """By a year: each is kept until the next has ended, and there are never more than were asked for."""
+    agent = agents(keep_runs=2)
+    for number in range(3):
+        agent.run(commit=str(number))
+    agent.step = timedelta(days=-366)
+    for number in range(3):
+        evidence = agent.run(commit=f"back {number}")
+        assert agent.store.get(evidence.run.id).evidence == evidence.as_json()
+        assert [run.labels.commit for run in agent.store.find(Query())] == ["2", f"back {number}"]
+
+
+def test_a_clock_that_is_set_forward_in_a_run_costs_it_not(agents):
+    """It began long ago then; the next run's end deletes it."""
+    agent = agents(keep_days=7)
+    agent.step = timedelta(days=-8)
+    active = agent.runs.start(LABELS)
+    agent.step = timedelta(0)
+    evidence = agent.runs.stop()
+    assert agent.store.get(active.id).evidence == evidence.as_json()
+
+    later = agent.run(commit="later")
+    assert [run.id for run in agent.store.find(Query())] == [later.run.id]
 
 
 # --- Checkpoints ----------------------------------------------------------------------------------

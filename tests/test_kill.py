@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -91,8 +92,52 @@ def agent(tmp_path):
 
 
 def random_moment(dice):
-    """Between requests, in the midst of one, before and after checkpoints."""
+    """After the answer, at once or later: before, in the midst of and after checkpoints."""
     time.sleep(dice.choice((0, dice.uniform(0, 0.02), dice.uniform(0, 0.4))))
+
+
+def asked_meanwhile(agent, dice, method, path, **body):
+    """→ the answer, in a list, of a request that is under way; it is empty if the agent dies over it."""
+    answers = []
+    thread = threading.Thread(target=lambda: answers.extend(filter(None, [agent.ask(method, path, **body)])))
+    thread.start()
+    time.sleep(dice.uniform(0, 0.01))  # a request takes a few milliseconds
+    return thread, answers
+
+
+@pytest.mark.timeout(900)
+def test_a_request_that_is_killed_over_was_done_or_not(agent):
+    """Fifty times, in the midst of a /stop or a /start: an answer is kept to the letter, what had none is one or other.
+
+    A run whose /stop was cut off is finished or interrupted, and one whose /start was may not have begun.
+    """
+    dice = random.Random(59)  # noqa: S311 - to be repeatable
+    pids, stopped, cut_off, started = agent.start(), {}, set(), set()
+    for number, whom in enumerate((WHOM * KILLS)[:KILLS]):
+        labels = LABELS | {"commit": str(number)}
+        if number % 3:
+            run_id = agent.ask("POST", "/start", **labels)["run_id"]
+            thread, answers = asked_meanwhile(agent, dice, "POST", "/stop")
+        else:
+            thread, answers = asked_meanwhile(agent, dice, "POST", "/start", **labels)
+        pids = agent.kill(whom, pids)
+        thread.join(LONG_S)
+        if late := agent.ask("POST", "/stop"):  # the next worker took up a /start that waited
+            stopped[late["run"]["id"]] = late
+        if not number % 3:
+            started |= {answer["run_id"] for answer in answers}
+        elif answers:
+            stopped[run_id] = answers[0]
+        else:
+            cut_off.add(run_id)
+
+    kept = all_runs(agent)
+    assert stopped.keys() | cut_off | started <= kept.keys()
+    for run_id, evidence in stopped.items():
+        assert kept[run_id]["result"] == "finished"
+        assert agent.ask("GET", f"/runs/{run_id}")["evidence"] == evidence
+    assert {kept[run_id]["result"] for run_id in cut_off} <= {"finished", "interrupted"}
+    assert {run["result"] for run_id, run in kept.items() if run_id not in stopped.keys() | cut_off} == {"interrupted"}
 
 
 @pytest.mark.timeout(900)

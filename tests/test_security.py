@@ -55,10 +55,11 @@ def certificate(tmp_path_factory):
     return cert, key
 
 
-def unix_get(path, target="/status"):
+def unix_ask(path, call="GET /status", token=""):
+    said = f"{call} HTTP/1.1\r\nHost: localhost\r\n" + (f"Authorization: Bearer {token}\r\n" if token else "")
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
-        client.sendall(f"GET {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        client.sendall(f"{said}\r\n".encode())
         return client.makefile().read()
 
 
@@ -201,6 +202,13 @@ def test_certificates_that_cannot_be_used(tmp_path, certificate):
     assert tls_for(None, None) is None
 
 
+@pytest.fixture
+def guarded_socket(daemon, tmp_path, tokens):
+    path = tmp_path / "agent.sock"
+    assert daemon(host=f"unix:{path}", **tokens).url
+    return path
+
+
 def test_a_unix_socket(daemon, tmp_path):
     """For its user alone; no network, no token; gone when the agent is."""
     path = tmp_path / "agent.sock"
@@ -208,9 +216,26 @@ def test_a_unix_socket(daemon, tmp_path):
 
     assert agent.url == f"unix:{path}"
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert unix_get(path).startswith("HTTP/1.1 200 OK")
+    assert unix_ask(path).startswith("HTTP/1.1 200 OK")
     assert agent.end() == 0
     assert not path.exists()
+
+
+@pytest.mark.parametrize(
+    ("call", "token", "status"),
+    [
+        ("GET /status", "", 401),
+        ("POST /stop", "", 401),
+        ("POST /stop", "guess-0123456789abcdef", 401),
+        ("POST /stop", READ_TOKEN, 403),
+        ("GET /status", READ_TOKEN, 200),
+        ("GET /status", TOKEN, 200),
+        ("POST /stop", TOKEN, 409),  # let in: no run is on
+    ],
+)
+def test_a_unix_socket_with_tokens(guarded_socket, call, token, status):
+    """Who may connect, as this user may, still needs the token: the socket is one more door, not a way round."""
+    assert unix_ask(guarded_socket, call, token).startswith(f"HTTP/1.1 {status} ")
 
 
 def ask_as(path, *ids):

@@ -13,6 +13,8 @@ from chainbench_agent.evidence.model import Evidence, Labels, Run
 Result = Literal["running", "finished", "failed", "interrupted"]
 """`interrupted`: the agent was shut down in it, or died."""
 
+FROM_CHECKPOINT = "what is here is from its last checkpoint"
+
 LABELS = (*Labels.model_fields, "machine")
 """What runs can be looked for by."""
 
@@ -117,8 +119,11 @@ class Store(Protocol):
     def delete(self, run_id: str) -> bool:
         """Whether there was such a run."""
 
-    def prune(self) -> int:
-        """Delete what is beyond the retention; how many runs that was."""
+    def prune(self, spare: str = "") -> int:
+        """Delete what is beyond the retention; how many runs that was.
+
+        The run with the id `spare` stays and is one of those kept, however old a clock that was set makes it.
+        """
 
     def newest_of_each(self, most: int) -> list[Evidence]:
         """The machine's latest evidence of each label set, of the `most` sets used last; the newest at the end."""
@@ -149,7 +154,8 @@ class NoStore:
         del run_id
         raise self._off()
 
-    def prune(self) -> int:
+    def prune(self, spare: str = "") -> int:
+        del spare
         return 0
 
     def newest_of_each(self, most: int) -> list[Evidence]:

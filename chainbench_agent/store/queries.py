@@ -57,14 +57,17 @@ def newest(machine: str) -> Select[Any]:
     return select(RUNS.c.id, *labels).where(*mine).order_by(RUNS.c.id.desc())
 
 
-def beyond(retention: Retention, mine: Iterable[ColumnElement[bool]], now: datetime) -> list[Delete]:
-    """What deletes the runs that are too many, and those that are too old.  The one that is on stays."""
-    ended = [RUNS.c.result != "running", *mine]
-    too_many = select(RUNS.c.id).where(*ended).order_by(RUNS.c.id.desc()).offset(retention.runs)
+def beyond(retention: Retention, mine: Iterable[ColumnElement[bool]], now: datetime, spare: str = "") -> list[Delete]:
+    """What deletes the runs that are too many, and those that are too old.
+
+    The one that is on stays; so does the one with the id `spare`, which has one of the places, whatever its time.
+    """
+    others = [RUNS.c.result != "running", RUNS.c.id != spare, *mine]
+    too_many = select(RUNS.c.id).where(*others).order_by(RUNS.c.id.desc()).offset(retention.runs - bool(spare))
     statements = [delete(RUNS).where(RUNS.c.id.in_(too_many))]
     if retention.days:
         oldest = now.astimezone(UTC) - timedelta(days=retention.days)
-        statements.append(delete(RUNS).where(RUNS.c.started_at < oldest, *ended))
+        statements.append(delete(RUNS).where(RUNS.c.started_at < oldest, *others))
     return statements
 
 

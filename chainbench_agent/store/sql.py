@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from chainbench_agent.errors import StoreError
 from chainbench_agent.evidence.model import Evidence
-from chainbench_agent.store.base import Query, Retention, StoredRun, StoreStatus, Summary
+from chainbench_agent.store.base import FROM_CHECKPOINT, Query, Retention, StoredRun, StoreStatus, Summary
 from chainbench_agent.store.queries import MakeInsert, beyond, how_many, newest, page, summary, upsert
 from chainbench_agent.store.schema import RUNS, migrate
 
@@ -27,7 +27,7 @@ OPEN_PATIENCE_S = 3.0
 MOST_LOOKED_AT = 10_000
 """Among how many runs the latest label sets are looked for."""
 
-DIED = "the agent died in this run; what is here is from its last checkpoint"
+DIED = f"the agent died in this run; {FROM_CHECKPOINT}"
 
 Write = Literal["", "lazy", "durable", "migration"]
 T = TypeVar("T")
@@ -116,8 +116,8 @@ class SqlStore:
         statements = [delete(RUNS).where(RUNS.c.id == run_id)]
         return self._do(lambda c: self._delete(c, statements), "durable") > 0
 
-    def prune(self) -> int:
-        statements = beyond(self._retention, self._mine(), datetime.now(UTC))
+    def prune(self, spare: str = "") -> int:
+        statements = beyond(self._retention, self._mine(), datetime.now(UTC), spare)
         return self._do(lambda c: self._delete(c, statements), "lazy")
 
     def newest_of_each(self, most: int) -> list[Evidence]:

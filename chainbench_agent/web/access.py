@@ -1,4 +1,4 @@
-"""Who may call: by token, or by the credentials of a unix socket; and no browser in the name of a foreign page.
+"""Who may call: by token, and by the credentials of a unix socket; and no browser in the name of a foreign page.
 
 docs/threat-model.md says what this is for.
 """
@@ -58,11 +58,11 @@ class Access:
 
     def refuse(self) -> Response | None:
         """The problem that the request has; None if it may go on."""
-        peer = credentials(request.environ.get("gunicorn.socket"))
-        return (self._of_peer(peer) if peer else self._of_token()) or self._of_page() or _of_content()
+        return self._of_peer() or self._of_token() or self._of_page() or _of_content()
 
-    def _of_peer(self, peer: Credentials) -> Response | None:
-        if peer.uid in {0, os.geteuid()} or self.group in peer.groups:
+    def _of_peer(self) -> Response | None:
+        peer = credentials(request.environ.get("gunicorn.socket"))
+        if peer is None or peer.uid in {0, os.geteuid()} or self.group in peer.groups:
             return None
         return problem(
             403, f"user {peer.uid} may not use this socket", "root may, the agent's user, and --socket-group"

@@ -207,7 +207,7 @@ class RunPage(BaseModel):
 
 
 class KeptRun(RunSummary):
-    """`evidence` as `POST /stop` answered it; of a run in which the agent died, what its last checkpoint had."""
+    """`evidence` as `POST /stop` answered it; of a run in which agent or collector failed, of its last checkpoint."""
 
     environment: dict[str, Any]
     evidence: dict[str, Any] | None

@@ -16,6 +16,8 @@ OPEN = "from chainbench_agent.collector import open_collector\n    return open_c
 LABELS = {"scenario": "s", "impl": "i", "variant": "v", "commit": "c", "dataset": "d"}
 CALLS, PROGRAMS, SCRAPES = 53 * 1009, 53, 1009
 RATE, RATE_S, SCRAPERS = 200, 3, 4
+LEAST_RATE = 100
+"""A second: what is left of RATE on a machine whose every CPU has other work as well, of which the agent gets half."""
 WORKLOAD = """
 import os, subprocess, sys
 print(flush=True); sys.stdin.readline()
@@ -29,8 +31,9 @@ FULL = {"task_collisions", "keys_full", "members_full", "returns_missed"}
 
 
 @pytest.fixture
-def agent(daemon):
-    agent = daemon(OPEN, backend="ebpf")
+def agent(daemon, tmp_path):
+    """With a store, as an agent has one, that does not keep all."""
+    agent = daemon(OPEN, backend="ebpf", store="sqlite", state_dir=tmp_path / "state", keep_runs=53)
     agent.until(lambda: agent.url)
     return agent
 
@@ -65,7 +68,7 @@ def test_1009_scrapes_beside_a_run_lose_nothing(agent):
 
 
 def scrape_at(address, number):
-    """One of SCRAPERS, each with a connection that it keeps, as Prometheus does: (status, body) of its share.
+    """One of SCRAPERS, with a connection for each scrape, as the agent keeps none open: (status, body) of its share.
 
     The n-th of all is due n / RATE seconds after the first; who is late makes up for it, so none is left out.
     """
@@ -81,7 +84,7 @@ def scrape_at(address, number):
 
 
 def test_200_scrapes_a_second_beside_a_run_lose_nothing(agent):
-    """For three seconds, or as long as this machine takes for as many, with the workload in it: each is answered."""
+    """For three seconds, or at half that rate on a busy machine, with the workload in it: each is answered."""
     with subprocess.Popen([sys.executable, "-c", WORKLOAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as workload:
         workload.stdout.readline()
         assert agent.post("/start", **LABELS, pid=workload.pid).status_code == 200
@@ -92,12 +95,14 @@ def test_200_scrapes_a_second_beside_a_run_lose_nothing(agent):
             workload.stdin.write(b"\n")
             workload.stdin.flush()
             answers = [answer for scrape in scrapes for answer in scrape.result()]
-            achieved = f"{len(answers) / (time.monotonic() - begun):.0f} scrapes a second"
+            rate = len(answers) / (time.monotonic() - begun)
+            achieved = f"{rate:.0f} scrapes a second"
             workload.stdout.readline()
         evidence = agent.post("/stop").json()
         workload.communicate(b"\n")
 
     assert len(answers) == RATE * RATE_S, achieved
+    assert rate >= LEAST_RATE, achieved
     assert {status for status, _ in answers} == {200}, achieved
     assert all(b"chainbench_exec_count_total{" in body for _, body in answers), achieved
     assert evidence["syscall_counts"]["getppid"] == CALLS, achieved

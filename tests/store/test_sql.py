@@ -211,6 +211,21 @@ def test_retention_by_age(opened, url, stored):
     assert ids(store.find(Query())) == [stored(number).summary.id for number in (2, 1)]
 
 
+def test_retention_spares_the_run_that_has_just_ended(opened, url, stored):
+    """Though by its time it is the oldest, and too old: it takes the place of another, so there are no more than 3."""
+    store = opened(url, keep_runs=3, keep_days=2.5)
+    now = datetime.now(UTC)
+    for number in range(5):
+        run = stored(number)
+        age = timedelta(days=366 if number == 0 else 0)
+        store.save(replace(run, summary=replace(run.summary, started_at=now - age)))
+
+    assert store.prune(spare=stored(0).summary.id) == 2
+    assert ids(store.find(Query())) == [stored(number).summary.id for number in (4, 3, 0)]
+    assert store.prune(spare=stored(4).summary.id) == 1
+    assert ids(store.find(Query())) == [stored(number).summary.id for number in (4, 3)]
+
+
 # --- Threads --------------------------------------------------------------------------------------
 
 

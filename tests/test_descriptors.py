@@ -1,0 +1,122 @@
+"""An agent that has used up its descriptors: what it says then, and what it keeps."""
+
+import resource
+import socket
+import time
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from daemon import LABELS
+
+HEAD = b"POST /start HTTP/1.1\r\nHost: localhost\r\n"
+
+
+@pytest.fixture
+def agent(daemon, tmp_path):
+    """With a store, as an agent has one."""
+    agent = daemon(store="sqlite", state_dir=tmp_path / "state")
+    agent.until(lambda: agent.url)
+    return agent
+
+
+@contextmanager
+def slow_clients(agent):
+    """Eleven, who have begun to ask."""
+    with ExitStack() as clients:
+        slow = [clients.enter_context(socket.create_connection(agent.address, timeout=60)) for _ in range(11)]
+        for client in slow:
+            client.sendall(HEAD)
+        assert agent.get("/status").ok
+        yield slow
+
+
+def descriptors(pid):
+    return {int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()}
+
+
+@contextmanager
+def descriptors_limited(agent, more=0):
+    """The worker may have so many more than it has when nothing is under way; a limit is the number of the next one."""
+    worker = agent.worker()
+
+    def settled():
+        before = descriptors(worker)
+        time.sleep(0.2)
+        return before == descriptors(worker) and before
+
+    used = agent.until(settled)
+    free = [number for number in range(len(used) + more + 1) if number not in used]
+    limits = resource.prlimit(worker, resource.RLIMIT_NOFILE)
+    resource.prlimit(worker, resource.RLIMIT_NOFILE, (free[more], limits[1]))
+    try:
+        yield
+    finally:
+        resource.prlimit(worker, resource.RLIMIT_NOFILE, limits)
+
+
+def test_out_of_descriptors(agent):
+    """Slow clients go first, the slowest of them; a run that is on goes on, and is kept."""
+    assert agent.post("/start", **LABELS).status_code == 200
+    with slow_clients(agent) as slow:
+        with descriptors_limited(agent):
+            beside = agent.get("/status")
+        told = slow[0].makefile("rb").readline()
+    evidence = agent.post("/stop").json()
+
+    assert beside.ok
+    assert told == b"HTTP/1.1 503 Service Unavailable\r\n"
+    assert agent.log.count("no descriptor for a client: Too many open files") == 1
+    assert agent.get(f"/runs/{evidence['run']['id']}").json()["evidence"] == evidence
+
+
+def test_out_of_descriptors_without_slow_clients(agent):
+    """Who comes is told so, and it is over when it is over."""
+    worker = agent.worker()
+    assert agent.post("/start", **LABELS).status_code == 200
+    with descriptors_limited(agent):
+        told = agent.get("/status")
+
+    assert told.status_code == 503
+    assert "descriptors open" in told.json()["detail"]
+    assert "LimitNOFILE" in told.json()["remedy"]
+    assert "no descriptor for a client: Too many open files" in agent.log
+    assert agent.post("/stop").json()["run"]["ended_by"] == "stop"
+    assert agent.worker() == worker
+
+
+def test_a_start_without_descriptors(daemon):
+    """What the collector needs and does not get is a 503 with the kernel's words; the next start works."""
+    agent = daemon(
+        """
+    import os
+    class Needy(FakeCollector):
+        def start(self, target, peer=None, plan=None, *, run_id=""):
+            fds = []
+            try:
+                for _ in range(101):
+                    fds.append(os.open("/dev/null", os.O_RDONLY))
+                super().start(target, peer)
+            finally:
+                for fd in fds:
+                    os.close(fd)
+    return Needy()
+"""
+    )
+    assert agent.get("/status").ok
+    with descriptors_limited(agent, more=50):
+        refused = agent.post("/start", **LABELS)
+
+    assert refused.status_code == 503
+    assert "Too many open files" in refused.json()["detail"]
+    assert agent.post("/start", **LABELS).status_code == 200
+
+
+def test_a_stop_without_descriptors_is_kept(agent):
+    """The store holds what it writes with: that was opened when the agent came up."""
+    run_id = agent.post("/start", **LABELS).json()["run_id"]
+    with slow_clients(agent), descriptors_limited(agent):
+        evidence = agent.post("/stop").json()
+
+    assert "not_kept" not in evidence
+    assert agent.get(f"/runs/{run_id}").json()["evidence"] == evidence

@@ -51,9 +51,9 @@ def summary(row: Row[Any]) -> Summary:
 
 
 def newest(machine: str) -> Select[Any]:
-    """Ids and labels of the machine's runs that have evidence, newest first."""
+    """Ids and labels of the machine's runs that have evidence and did not fail, newest first."""
     labels = [RUNS.c[name] for name in Labels.model_fields]
-    mine = (RUNS.c.machine == machine, RUNS.c.source != "", RUNS.c.result != "running")
+    mine = (RUNS.c.machine == machine, RUNS.c.source != "", RUNS.c.result.in_(("finished", "interrupted")))
     return select(RUNS.c.id, *labels).where(*mine).order_by(RUNS.c.id.desc())
 
 

@@ -156,12 +156,13 @@ def test_the_second_start_recovers_nothing(opened, url, stored):
 
 
 def test_the_newest_of_each_label_set(store, stored):
-    """Of this machine, of those that have evidence and have ended, the newest at the end."""
+    """Of this machine, of those that have evidence and have ended without failing, the newest at the end."""
     for number, commit in enumerate(["c1", "c2", "c3", "c2", "c1"]):
         store.save(stored(number, commit=commit))
     store.save(stored(5, commit="c3", evidence=False))
     store.save(stored(6, "running", commit="c4"))
     store.save(stored(7, commit="c5", machine="other"))
+    store.save(stored(8, "failed", commit="c3"))
 
     newest = store.newest_of_each(3)
 

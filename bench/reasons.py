@@ -14,7 +14,7 @@ REASONS: dict[str, str] = {
         "It is three programs, at fork, exec and exit: thread and process get a record there, by which every module "
         "tells whose an event is, and lose it again."
     ),
-    "hackbench": f"{_COLD}; the others keep nothing of a thread but when it left its CPU, or sample stacks.",
+    "hackbench": f"{_COLD}; with everything on, programs also run for each call, page and message.",
     "syscall": f"{_TWO}.",
     "start-up until": "LLVM compiles all programs anew, for this kernel: 2.0 s, 0.8 s of it for reading headers.",
     "the same with a warm cache": "Nothing is compiled then: imports, the kernel's BTF and the verifier are left.",

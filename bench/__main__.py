@@ -58,7 +58,7 @@ def _measure(sections: list[str], rounds: int, share: float, case: str, cache: P
             with agent(cache, before=AS_A_SERVICE) as service:
                 yield from slowdown.measure(service, ours, peers, rounds, share)
     if "daemon" in sections:
-        yield from daemon.measure(peers, cache, min(rounds, 3), max(10, int(100 * share)))
+        yield from daemon.measure(peers, cache, min(rounds, 3), min(100, max(10, int(200 * share))))
     if "quantiles" in sections:
         yield from quantiles.measure(cache, share)
     if "scale" in sections:

@@ -31,6 +31,8 @@ def draw(series: Iterable[Series], directory: Path) -> None:
         if axes.get_yscale() == "linear":
             axes.set_ylim(bottom=0)
         axes.set(title=one.title, xlabel=one.x, ylabel=one.y)
+        axes.set_xticks(xs, [f"{x:,.0f}" if x >= 10 else f"{x:.3g}" for x in xs])
+        axes.minorticks_off()
         axes.grid(visible=True, alpha=0.3)
         figure.savefig(directory / f"{one.name}.svg", metadata={"Date": None})
         plt.close(figure)

@@ -19,7 +19,7 @@ REASONS: dict[str, str] = {
     "start-up until": "LLVM compiles all programs anew, for this kernel: 2.0 s, 0.8 s of it for reading headers.",
     "the same with a warm cache": "Nothing is compiled then: imports, the kernel's BTF and the verifier are left.",
     "PSS of all its processes, after start-up": f"{_MEMORY}.",
-    "PSS of all its processes, after 100": f"{_MEMORY}; the text of 100 kept runs for /metrics is 8 MB.",
+    "PSS of all its processes, after": f"{_MEMORY}; the text of 100 kept runs for /metrics is 8 MB.",
 }
 """What the row begins with → a sentence."""
 

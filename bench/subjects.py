@@ -62,9 +62,10 @@ class Agent:
 
 @contextmanager
 def agent(cache: Path, *options: str, before: Sequence[str] = ()) -> Iterator[Agent]:
-    """An agent on a free port, ready; `cache`: for its header trees; `before`: a command that executes it."""
+    """An agent on a free port, ready, with a new store; `cache`: for its header trees; `before`: what executes it."""
     port = free_port()
-    serve = ("serve", "--port", str(port), "--backend", "ebpf", *options)
+    state = tempfile.mkdtemp(dir=cache)
+    serve = ("serve", "--port", str(port), "--backend", "ebpf", "--state-dir", state, *options)
     command = [*before, sys.executable, "-m", "chainbench_agent", *serve]
     environment = os.environ | {"CHAINBENCH_HEADER_CACHE": str(cache)}
     with tempfile.TemporaryFile() as log:

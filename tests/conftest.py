@@ -106,3 +106,11 @@ def strict():
         return more | {key: closed(one) for key, one in schema.items()}
 
     return closed
+
+
+@pytest.fixture
+def agent(daemon, tmp_path):
+    """A daemon with a store, as an agent has one."""
+    agent = daemon(store="sqlite", state_dir=tmp_path / "state")
+    agent.until(lambda: agent.url)
+    return agent

@@ -6,18 +6,9 @@ import time
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import pytest
 from daemon import LABELS
 
 HEAD = b"POST /start HTTP/1.1\r\nHost: localhost\r\n"
-
-
-@pytest.fixture
-def agent(daemon, tmp_path):
-    """With a store, as an agent has one."""
-    agent = daemon(store="sqlite", state_dir=tmp_path / "state")
-    agent.until(lambda: agent.url)
-    return agent
 
 
 @contextmanager

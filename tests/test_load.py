@@ -21,14 +21,6 @@ HEAD = b"POST /start HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/js
 
 
 @pytest.fixture
-def agent(daemon, tmp_path):
-    """With a store, as an agent has one."""
-    agent = daemon(store="sqlite", state_dir=tmp_path / "state")
-    agent.until(lambda: agent.url)
-    return agent
-
-
-@pytest.fixture
 def connect(agent):
     """`connect(data)`: a client that has said so much, and leaves with the test."""
     with ExitStack() as clients:

@@ -8,10 +8,8 @@ set -eu
 stage=$1
 shift
 
-mkdir -p /usr/local/lib/chainbench-agent /usr/local/lib/systemd/system /run/units /run/log/journal
-mount --bind "$stage/usr/local/lib/chainbench-agent" /usr/local/lib/chainbench-agent
-cp -a "$stage/usr/local/bin/." /usr/local/bin/
-cp -a "$stage/usr/local/lib/systemd/system/." /usr/local/lib/systemd/system/
+mkdir -p /run/units /run/log/journal
+cp -a "$stage/usr/local/." /usr/local/
 cp -a "$stage/etc/." /etc/
 mount -t tmpfs none /etc/systemd/system  # what this machine has enabled is nothing of the guest's
 
@@ -22,6 +20,7 @@ for unit in basic sysinit local-fs local-fs-pre sockets timers paths slices netw
     ln -s "/usr/lib/systemd/system/$unit.target" /run/units/
 done
 ln -s /usr/lib/systemd/system/systemd-{journald.service,journald.socket,journald-dev-log.socket,exit.service} /run/units/
+ln -s /usr/lib/systemd/system/prometheus.service /run/units/  # which nothing wants before a test starts it
 cat >/run/units/test.service <<EOF
 [Unit]
 Wants=systemd-journald.service systemd-journald.socket systemd-journald-dev-log.socket
@@ -30,7 +29,7 @@ SuccessAction=exit-force
 FailureAction=exit-force
 FailureActionExitStatus=1
 [Service]
-Type=oneshot
+Type=exec
 WorkingDirectory=$PWD
 Environment=SYSTEMD_UNIT_PATH=$units
 Environment=PATH=$PATH HOME=$HOME TMPDIR=$TMPDIR LANG=$LANG
@@ -39,5 +38,6 @@ StandardOutput=file:/results/output
 StandardError=inherit
 EOF
 export container=guest SYSTEMD_UNIT_PATH=$units
-unshare --pid --fork --mount --mount-proc --kill-child \
-    /usr/lib/systemd/systemd --system --unit=test.service --log-target=console --show-status=no
+# Shared, as systemd makes it itself where it is no container: credentials come to a service through another namespace.
+systemd='/usr/lib/systemd/systemd --system --unit=test.service --log-target=console --show-status=no'
+unshare --pid --fork --mount --mount-proc --kill-child sh -c "mount --make-rshared / && exec $systemd"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from operations_page import block
 
 REPO = Path(__file__).parents[2]
 
@@ -19,8 +20,8 @@ def test_the_page_makes_debians_prometheus_ours(tmp_path):
     shutil.copytree("/etc/prometheus", etc / "prometheus")
     (etc / "default").mkdir()
     shutil.copy("/etc/default/prometheus", etc / "default")
-    page = (REPO / "docs/operations.md").read_text()
-    typed = re.findall(r"^    sudo ((?:install|sed) .* )(/etc/(?:default/)?prometheus/?)$", page, re.MULTILINE)
+    page = block("apt-get install prometheus")
+    typed = re.findall(r"^sudo ((?:install|sed) .* )(/etc/(?:default/)?prometheus/?)$", page, re.MULTILINE)
     assert len(typed) == 2
 
     for command, place in typed:
@@ -34,10 +35,10 @@ def test_the_page_makes_debians_prometheus_ours(tmp_path):
 
 def test_the_page_makes_prometheus_show_the_token(tmp_path):
     """The line that it types takes the comment from the job's own, and from nothing else."""
-    page = (REPO / "docs/operations.md").read_text()
+    page = block("systemctl reload prometheus")
     config = Path(shutil.copy(REPO / "deploy/prometheus/prometheus.yml", tmp_path))
     before = yaml.safe_load(config.read_text())
-    (command,) = re.findall(r"^    sudo (sed .*) /etc/prometheus/prometheus\.yml$", page, re.MULTILINE)
+    (command,) = re.findall(r"^sudo (sed .*) /etc/prometheus/prometheus\.yml$", page, re.MULTILINE)
 
     subprocess.run(["bash", "-c", f"{command} {config}"], check=True)
 

@@ -1,6 +1,6 @@
 """The installed service under systemd; runs in a guest (test_service.py), in this order.
 
-Everything is asked of systemd, of the agent's own API, of Prometheus, or of the kernel.  Each start takes a guest
+Everything is asked of systemd, of the agent's own API, or of the kernel.  Each start takes a guest
 a quarter of a minute or more, and the first one minutes: there are as few as there can be.
 """
 
@@ -8,28 +8,30 @@ import json
 import re
 import socket
 import subprocess
-import time
 from pathlib import Path
 
 import pytest
-import requests
+from the_service import (
+    CONFIG,
+    DROP_INS,
+    LABELS,
+    LONG_S,
+    PROBES,
+    UNIT,
+    journal,
+    measured,
+    post,
+    show,
+    status,
+    systemctl,
+    until,
+)
 
-UNIT = "chainbench-agent.service"
-DROP_IN = Path("/etc/systemd/system/chainbench-agent.service.d/test.conf")
-URL = "http://127.0.0.1:9090"
-PROMETHEUS_URL = "http://127.0.0.1:9091"
-PROMETHEUS = Path(__file__).parents[2] / "deploy/prometheus/prometheus.yml"
 SOCKET = "/run/chainbench-agent/socket"
-LABELS = dict.fromkeys(("scenario", "impl", "variant", "commit", "dataset"), "x")
-CONFIG = Path("/etc/chainbench_agent.toml")
-PROBES = 'probes = ["exec", "offcpu"]\n'
-"""What shows each capability at work, and is compiled in a third of the time; once, and then kept."""
 CAPABILITIES = 1 << 34 | 1 << 38 | 1 << 39
 """CAP_SYSLOG, CAP_PERFMON, CAP_BPF."""
 WATCHDOG_S = 30
 """Nobody wants to wait for three minutes."""
-LONG_S = 900
-"""A guest compiles in minutes, the more of them beside it the slower."""
 ASK = """
 import socket, sys
 s = socket.socket(socket.AF_UNIX)
@@ -40,40 +42,6 @@ print(s.makefile().readline().split()[1])
 """
 
 
-def systemctl(*arguments):
-    done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, timeout=LONG_S, check=False)
-    assert done.returncode == 0, f"{arguments}: {done.stderr}\n{journal()[-5000:]}"
-    return done.stdout
-
-
-def show(name):
-    return systemctl("show", "--property", name, "--value", UNIT).strip()
-
-
-def journal():
-    shown = ["journalctl", "--no-pager", "--output=cat", f"--unit={UNIT}"]
-    return subprocess.run(shown, capture_output=True, text=True, check=True).stdout
-
-
-def until(condition):
-    """Its answer, as soon as that is something."""
-    deadline = time.monotonic() + LONG_S
-    while not (found := condition()):
-        assert time.monotonic() < deadline, f"never happened\n{show('ActiveState')}\n{journal()[-5000:]}"
-        time.sleep(0.5)
-    return found
-
-
-def status():
-    return requests.get(f"{URL}/status", timeout=LONG_S).json()
-
-
-def post(path, **body):
-    answer = requests.post(URL + path, json=body or None, timeout=LONG_S)
-    assert answer.ok, answer.text
-    return answer.json()
-
-
 def processes():
     """Of the service, as the control group has them."""
     return list(map(int, Path(f"/sys/fs/cgroup{show('ControlGroup')}/cgroup.procs").read_text().split()))
@@ -82,14 +50,6 @@ def processes():
 def our_programs():
     listed = subprocess.run(["bpftool", "prog", "show"], capture_output=True, text=True, check=True).stdout
     return re.findall(r"name cb_\w+", listed)
-
-
-def measured():
-    """The evidence of a run with 53 programs in it."""
-    post("/start", **LABELS)
-    for _ in range(53):
-        subprocess.run(["/bin/true"], check=True)
-    return post("/stop")
 
 
 def test_enabled_and_started_means_that_it_serves():
@@ -116,42 +76,6 @@ def test_it_measures_as_that_user():
     assert "bpf_stats_enabled" in evidence["unavailable"]["cost"]
     modules = status()["modules"].values()
     assert {module["state"] for module in modules} <= {"up", "degraded", "off"}
-
-
-@pytest.fixture
-def prometheus():
-    """Debian's, with our configuration as it is, at the port that docs/operations.md gives it.
-
-    Not by Debian's own unit: the guest has none but those that the agent's needs (systemd.sh).
-    """
-    options = ("--web.listen-address=127.0.0.1:9091", "--storage.tsdb.path=/scratch/prometheus")
-    with Path("/results/prometheus.log").open("w") as log:
-        process = subprocess.Popen(["prometheus", f"--config.file={PROMETHEUS}", *options], stderr=log)
-    yield
-    process.terminate()
-    process.wait(LONG_S)
-
-
-def scraped(query):
-    """The value of the first series, where there is one."""
-    try:
-        answer = requests.get(f"{PROMETHEUS_URL}/api/v1/query", {"query": query}, timeout=LONG_S)
-    except requests.ConnectionError:  # it does not listen yet
-        return None
-    found = answer.json()["data"]["result"] if answer.ok else []
-    return float(found[0]["value"][1]) if found else None
-
-
-@pytest.mark.usefixtures("prometheus")
-def test_prometheus_scrapes_it():
-    """With deploy/prometheus/prometheus.yml: it is up, and what a run has measured arrives."""
-    evidence = measured()
-    until(lambda: scraped('up{job="chainbench"}') == 1)
-    run = f'chainbench_exec_count_total{{scenario="x",source="ebpf"}} == {evidence["exec"]["exec_count"]}'
-
-    assert until(lambda: scraped(run)) >= 53
-    assert scraped('chainbench_agent_backend{backend="ebpf"}') == 1
-    assert scraped("chainbench_agent_store_runs") >= 1
 
 
 def test_its_directories_are_its_own():
@@ -238,8 +162,8 @@ def test_a_group_has_a_socket():
     """As the unit says how: its members may ask, and nobody else."""
     CONFIG.write_text('backend = "mock"\n')
     subprocess.run(["groupadd", "--system", "benchmarks"], check=True)
-    DROP_IN.parent.mkdir(parents=True)
-    DROP_IN.write_text(
+    DROP_INS.mkdir(parents=True)
+    (DROP_INS / "test.conf").write_text(
         f"[Service]\nGroup=benchmarks\nWatchdogSec={WATCHDOG_S}\n"
         f"Environment=CHAINBENCH_HOST=unix:{SOCKET} CHAINBENCH_SOCKET_GROUP=benchmarks\n"
     )
@@ -259,8 +183,9 @@ def test_a_worker_that_hangs_is_restarted_by_the_watchdog():
 
 
 if __name__ == "__main__":
+    page = str(Path(__file__).with_name("following_the_page.py"))
     status = pytest.main(
-        [__file__, "-v", "--timeout=900", "--durations=0", "--junitxml=/results/junit.xml", "-pno:cacheprovider"]
+        [__file__, page, "-v", "--timeout=900", "--durations=0", "--junitxml=/results/junit.xml", "-pno:cacheprovider"]
     )
     shown = ["journalctl", "--no-pager", "--output=short-monotonic"]
     Path("/results/journal").write_bytes(subprocess.run(shown, capture_output=True, check=False).stdout)

@@ -16,7 +16,15 @@ from junit import verdicts
 KERNEL = "6.1"
 """Of the Debian release whose systemd this is."""
 STAGE = Path("/srv/stage")
-NEEDS = {"systemctl": "systemd", "bpftool": "bpftool", "prometheus": "prometheus", "make": "make"}
+NEEDS = {
+    "systemctl": "systemd",
+    "bpftool": "bpftool",
+    "prometheus": "prometheus",
+    "make": "make",
+    "curl": "curl",
+    "openssl": "openssl",
+    "sysctl": "procps",
+}
 
 
 def in_guest(name: str, results: Path) -> int:
@@ -36,7 +44,7 @@ def in_guest(name: str, results: Path) -> int:
 @pytest.mark.timeout((len(SERIES) + 1) * COMMAND_SECONDS)
 @pytest.mark.parametrize("name", [KERNEL])
 def test_the_service_does_what_it_should(guest):
-    """Each promise of running_service.py, on a real systemd."""
+    """Each promise of running_service.py and following_the_page.py, on a real systemd."""
     results, status = ended(*guest)
     told = "\n".join(path.read_text() for path in [results / "output"] if path.exists()) + tail(results / "console.log")
     assert (results / "junit.xml").exists(), f"pytest ended with status {status}. {told}"

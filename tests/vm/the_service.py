@@ -1,0 +1,61 @@
+"""How running_service.py and following_the_page.py ask: systemd, the agent, its log."""
+
+import subprocess
+import time
+from pathlib import Path
+
+import requests
+
+UNIT = "chainbench-agent.service"
+DROP_INS = Path("/etc/systemd/system/chainbench-agent.service.d")
+URL = "http://127.0.0.1:9090"
+LABELS = dict.fromkeys(("scenario", "impl", "variant", "commit", "dataset"), "x")
+CONFIG = Path("/etc/chainbench_agent.toml")
+PROBES = 'probes = ["exec", "offcpu"]\n'
+"""What shows each capability at work, and is compiled in a third of the time; once, and then kept."""
+LONG_S = 900
+"""A guest compiles in minutes, the more of them beside it the slower."""
+CLIENT = requests.Session()
+"""Whoever calls the agent, with the headers that it wants."""
+
+
+def systemctl(*arguments):
+    done = subprocess.run(["systemctl", *arguments], capture_output=True, text=True, timeout=LONG_S, check=False)
+    assert done.returncode == 0, f"{arguments}: {done.stderr}\n{journal()[-5000:]}"
+    return done.stdout
+
+
+def show(name):
+    return systemctl("show", "--property", name, "--value", UNIT).strip()
+
+
+def journal(unit=UNIT):
+    shown = ["journalctl", "--no-pager", "--output=cat", f"--unit={unit}"]
+    return subprocess.run(shown, capture_output=True, text=True, check=True).stdout
+
+
+def until(condition):
+    """Its answer, as soon as that is something."""
+    deadline = time.monotonic() + LONG_S
+    while not (found := condition()):
+        assert time.monotonic() < deadline, f"never happened\n{show('ActiveState')}\n{journal()[-5000:]}"
+        time.sleep(0.5)
+    return found
+
+
+def status():
+    return CLIENT.get(f"{URL}/status", timeout=LONG_S).json()
+
+
+def post(path, **body):
+    answer = CLIENT.post(URL + path, json=body or None, timeout=LONG_S)
+    assert answer.ok, answer.text
+    return answer.json()
+
+
+def measured():
+    """The evidence of a run with 53 programs in it."""
+    post("/start", **LABELS)
+    for _ in range(53):
+        subprocess.run(["/bin/true"], check=True)
+    return post("/stop")

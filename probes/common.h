@@ -49,7 +49,7 @@ static __always_inline void cb_leave(u32 *claims)
 
 enum cb_phase {
 	CB_OFF,
-	CB_SEEDING, // the agent looks who is in the target; only target.h listens
+	CB_SEEDING, // the agent looks who is in the target; only follow.h listens
 	CB_ON,
 };
 

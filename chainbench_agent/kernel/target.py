@@ -1,6 +1,6 @@
 """Who is in the target: looked up in /proc and in the cgroup file system when a run begins, and when it ends.
 
-In between the kernel follows the target itself (probes/target.h).
+In between the kernel follows the target itself (probes/follow.h).
 """
 
 from __future__ import annotations

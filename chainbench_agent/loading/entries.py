@@ -65,7 +65,7 @@ def program_name(hook: Hook, source: Source, index: int) -> str:
 
 
 def entry(program: Program, hook: Hook, follows: frozenset[str], number: int = 0) -> str:
-    """`follows`: the hooks of target.h, which is told of them first.  `number`: the program's own in its unit."""
+    """`follows`: the hooks of follow.h, which is told of them first.  `number`: the program's own in its unit."""
     argument = _CONTEXT[program.kind][1]
     own, params = _params(program.source, hook)
     returns = program.kind in ("kretprobe", "uretprobe")
@@ -134,7 +134,7 @@ def _raising(hook: Hook, params: Iterable[_Param], follows: frozenset[str]) -> l
     """The target is followed before anything is counted, and before counting begins."""
     arguments = ", ".join(("&event", *(param.name for param in params)))
     clock = "bpf_ktime_get_ns()" if hook.timed else "0"
-    following = [f"\ttarget_on_{hook.name}({arguments});", "\tif (config->phase != CB_ON)", "\t\treturn 0;"]
+    following = [f"\tfollow_on_{hook.name}({arguments});", "\tif (config->phase != CB_ON)", "\t\treturn 0;"]
     return [
         f"\tstruct cb_event event = {{ .ctx = ctx, .config = config, .now_ns = {clock} }};",
         *(following if hook.name in follows else []),

@@ -75,7 +75,7 @@ class Unit:
     programs: tuple[Program, ...]
     maps: tuple[str, ...]
     follows: frozenset[str] = frozenset()
-    """The hooks by which the target is followed (probes/target.h)."""
+    """The hooks by which the target is followed (probes/follow.h)."""
 
 
 def handlers(text: str, owner: str) -> frozenset[str]:
@@ -103,14 +103,15 @@ def fuse(
     handled = {name: handlers(text, name) for name, text in texts.items()}
     machines = _machines(frozenset().union(*handled.values()))
     handled = {name: handlers(text, name) for name, text in machines.items()} | handled
-    follows = handlers(_read("target.h"), "target")
+    follows = handlers(_read("follow.h"), "follow")
     raised = frozenset().union(*map(_raised_in, machines.values()))
     bits = {module.name: 1 << place for place, module in enumerate(modules)}
     options = {hook.option for hook in hooks if hook.option and any(sources(hook))}
     wanted = [hook for hook in hooks if hook.name in follows or any(hook.name in on for on in handled.values())]
     programs = [program for hook in wanted for program in _programs(hook, sources(hook))]
     placed = {hook.name: hook for hook in hooks}
-    headers = dict.fromkeys(("process.h", "target.h", "call_kinds.h", *(STATE_MACHINES[name] for name in machines)))
+    records = dict.fromkeys(STATE_MACHINES[name] for name in machines)
+    headers = ("process.h", "target.h", "call_kinds.h", *records, "follow.h")
     parts = [
         _defines(has_field, {"COUNTERS": 0, "TASKS": TASK_RECORDS, "SLOW_IO_NS": 0} | dict(host)),
         *map(_read, ("common.h", "compat.h")),

@@ -101,7 +101,10 @@ static __always_inline void block_on_issue(struct cb_event *ev, int rq)
 TARGET_H = """
 #pragma once
 static __always_inline bool cb_is_member(void);
-static __always_inline void target_on_born(struct cb_event *ev, struct task_struct *parent)
+"""
+FOLLOW_H = """
+#pragma once
+static __always_inline void follow_on_born(struct cb_event *ev, struct task_struct *parent)
 {
 }
 """
@@ -115,7 +118,7 @@ def directory(tmp_path, monkeypatch):
     for name, text in {"files.c": FILES_C, "tasks.c": TASKS_C, "times.c": TIMES_C, "disk.c": DISK_C}.items():
         (tmp_path / name).write_text(text)
     others = {f"{name}.h": "" for pair in fuse_module.STATE_MACHINES.items() for name in (pair[0], pair[1][:-2])}
-    own = {"sched.h": SCHED_H, "block.h": BLOCK_H, "request.h": REQUEST_H, "target.h": TARGET_H}
+    own = {"sched.h": SCHED_H, "block.h": BLOCK_H, "request.h": REQUEST_H, "target.h": TARGET_H, "follow.h": FOLLOW_H}
     supports = others | own | {"task.h": (DIRECTORY / "task.h").read_text()}
     for name, text in supports.items():
         (tmp_path / name).write_text(text)
@@ -193,7 +196,7 @@ def test_an_entry_that_follows_the_target():
         "\t\treturn 0;\n"
         "\tstruct task_struct *parent = (struct task_struct *)ctx->args[0];\n"
         "\tstruct cb_event event = { .ctx = ctx, .config = config, .now_ns = bpf_ktime_get_ns() };\n"
-        "\ttarget_on_born(&event, parent);\n"
+        "\tfollow_on_born(&event, parent);\n"
         "\tif (config->phase != CB_ON)\n"
         "\t\treturn 0;\n"
         "\tcb_raise_born(&event, parent);\n"
@@ -321,7 +324,7 @@ def test_the_state_machine_and_the_target_are_always_there(modules):
 
     assert {"born", "switch"} <= {program.hook for program in unit.programs}
     assert "\tsched_on_switch(ev, state);\n" in function(unit, "cb_raise_switch")
-    assert "\ttarget_on_born(&event, parent);\n" in function(unit, "cb_born_0")
+    assert "\tfollow_on_born(&event, parent);\n" in function(unit, "cb_born_0")
     assert ("times_on_ran(ev, for_times, ns);" in function(unit, "cb_raise_ran")) == (TIMES in modules)
 
 
@@ -345,13 +348,15 @@ def test_a_state_machine_that_nobody_hears(modules):
 
 
 def test_everything_is_defined_before_it_is_used():
-    """Headers, records, modules, what state machines raise, these, what raises them, the entries."""
+    """Headers, records, the following, modules, what state machines raise, these, what raises them, the entries."""
     text = fused(TIMES, FILES, DISK).text
-    order = ("struct cb_config {", "struct cb_process {", "cb_meet_process(", "target_on_born(", "struct cb_task {",
-             "struct cb_request {", "struct cb_times {", "times_on_ran(", "struct cb_files {", "disk_on_done(",
-             "cb_raise_ran(", "cb_raise_done(", "sched_on_switch(", "block_on_issue(", "cb_raise_switch(",
-             "cb_raise_issue(", "cb_identify(",
-             "int cb_switch_0(")  # fmt: skip
+    order = (
+        "struct cb_config {", "struct cb_process {", "cb_meet_process(",
+        "bool cb_is_member(", "struct cb_task {", "struct cb_request {", "follow_on_born(",
+        "struct cb_times {", "times_on_ran(", "struct cb_files {", "disk_on_done(",
+        "cb_raise_ran(", "cb_raise_done(", "sched_on_switch(", "block_on_issue(",
+        "cb_raise_switch(", "cb_raise_issue(", "cb_identify(", "int cb_switch_0(",
+    )  # fmt: skip
     places = [text.index(part) for part in order]
 
     assert places == sorted(places)

@@ -214,7 +214,7 @@ def test_raw_material_is_used(module):
     assert raw == used & raw
 
 
-@pytest.mark.parametrize("owner", [*STATE_MACHINES, "target"])
+@pytest.mark.parametrize("owner", [*STATE_MACHINES, "follow"])
 def test_support_files_take_what_their_hook_offers(owner):
     """As modules do, but they have no values of their own."""
     text = re.sub(r"//.*", "", (DIRECTORY / f"{owner}.h").read_text())

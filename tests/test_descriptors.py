@@ -13,7 +13,8 @@ HEAD = b"POST /start HTTP/1.1\r\nHost: localhost\r\n"
 
 @contextmanager
 def slow_clients(agent):
-    """Eleven, who have begun to ask."""
+    """Eleven, who have begun to ask, behind all that the worker has open: who goes leaves a number to be had again."""
+    settled(agent)
     with ExitStack() as clients:
         slow = [clients.enter_context(socket.create_connection(agent.address, timeout=60)) for _ in range(11)]
         for client in slow:
@@ -26,17 +27,22 @@ def descriptors(pid):
     return {int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()}
 
 
+def settled(agent):
+    """The descriptors of the worker when nothing is under way."""
+
+    def same_again():
+        before = descriptors(agent.worker())
+        time.sleep(0.2)
+        return before == descriptors(agent.worker()) and before
+
+    return agent.until(same_again)
+
+
 @contextmanager
 def descriptors_limited(agent, more=0):
     """The worker may have so many more than it has when nothing is under way; a limit is the number of the next one."""
     worker = agent.worker()
-
-    def settled():
-        before = descriptors(worker)
-        time.sleep(0.2)
-        return before == descriptors(worker) and before
-
-    used = agent.until(settled)
+    used = settled(agent)
     free = [number for number in range(len(used) + more + 1) if number not in used]
     limits = resource.prlimit(worker, resource.RLIMIT_NOFILE)
     resource.prlimit(worker, resource.RLIMIT_NOFILE, (free[more], limits[1]))

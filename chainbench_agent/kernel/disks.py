@@ -6,7 +6,7 @@ probes/request.h gives the indexes; here they are read, and given back between t
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 
 from chainbench_agent.bpf import libbpf
 from chainbench_agent.loading.loader import MapFd
@@ -30,18 +30,11 @@ def read(maps: Mapping[str, MapFd], module: Module) -> dict[str, dict[bytes, byt
     return {metric.name: _records(maps[f"{module.name}_{metric.name}"], metric, seen) for metric in module.per_disk}
 
 
-def clear(maps: Mapping[str, MapFd], modules: Iterable[Module]) -> None:
-    """Nothing writes meanwhile."""
-    if "cb_disks" not in maps:
-        return
-    seen = numbers(_cells(maps["cb_disks"]))
-    for module in modules:
-        for metric in module.per_disk:
-            table = maps[f"{module.name}_{metric.name}"]
-            for index in seen:
-                libbpf.update(table.fd, index, bytes(_size(table, metric)))
-    disks = maps["cb_disks"]
-    libbpf.clear(disks.fd, disks.entries * disks.value_size)
+def clear(table: MapFd, metric: PerDisk) -> None:
+    """Of all disks, not only of those that the last run saw: when it began, this may have failed."""
+    nothing = bytes(_size(table, metric))
+    for index in range(table.entries):
+        libbpf.update(table.fd, index, nothing)
 
 
 def _cells(table: MapFd) -> bytes:

@@ -36,6 +36,8 @@ class Current(NamedTuple):
     """The target's processes now; none for the whole machine."""
     seeds: int
     """How many processes were in the target when the run began."""
+    not_emptied: Mapping[str, OSError]
+    """Module → why it may have something of the run before."""
 
 
 class Reader:
@@ -82,6 +84,8 @@ class Reader:
             unread.append(("cpu", error))
         for name, why in unread:
             sample = sample.without(name, why)
+        for name, why in current.not_emptied.items():
+            sample = sample.without(name, why, "cleared")
         return sample
 
     def _values(self, module: Module, run: int) -> dict[str, Value]:

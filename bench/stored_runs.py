@@ -63,7 +63,7 @@ def questions(runs: int) -> dict[str, str]:
         "/runs of one scenario (50 %)": "/runs?scenario=baseline",
         "/runs of a commit that is not there": "/runs?commit=none",
         "/runs of a scenario and a commit": "/runs?scenario=baseline&commit=7",
-        "/runs of two labels that never meet": "/runs?scenario=baseline&variant=fast",
+        "/runs of two labels that never meet": "/runs?scenario=baseline&impl=c",
         "/runs that failed (none)": "/runs?result=failed",
         "/runs of this machine that finished": f"/runs?machine={MACHINE}&result=finished",
     }
@@ -79,9 +79,9 @@ def fill(directory: Path, runs: int) -> None:
 
 def run(number: int) -> StoredRun:
     began = BEGAN + timedelta(seconds=number)
-    scenario = "optimized" if number % 2 else "baseline"
+    scenario, impl = ("optimized", "c") if number % 2 else ("baseline", "python")
     labels = Labels(
-        scenario=scenario, impl="python", variant="numpy", commit=str(number // 2 % (LABEL_SETS // 2)), dataset="d"
+        scenario=scenario, impl=impl, variant="numpy", commit=str(number // 2 % (LABEL_SETS // 2)), dataset="d"
     )
     active = Active(new_id(began), labels, began, 0)
     evidence = EVIDENCE | {"run": active.run(MACHINE, 10**9, "stop").model_dump(mode="json", exclude_none=True)}

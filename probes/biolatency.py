@@ -104,6 +104,7 @@ MODULE = Module(
             ),
             of=("disks", "disk_slots"),
             label="device",
+            label_help="The disk's name as in /dev, or major:minor where it has none any more.",
             value="count",
             prometheus="chainbench_biolatency_device_requests_total",
         ),

@@ -55,6 +55,7 @@ MODULE = Module(
             help=f"The {TOP} commands started most often (the first 15 characters of their names).",
             of=("commands",),
             label="command",
+            label_help="The first 15 characters of the command's name.",
             value="count",
         ),
     ),

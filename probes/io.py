@@ -71,6 +71,7 @@ BLOCK: tuple[Metric, ...] = (
         of=("queues",),
         machine_wide=True,
         label="device",
+        label_help="The disk's name as in /dev, or major:minor where it has none any more.",
         value="mean",
         gauge=True,
         prometheus="chainbench_io_queue_depth",

@@ -162,6 +162,7 @@ ORDER: tuple[Metric, ...] = (
         help=f"The first {LISTED} of these: mutexes, threads, and the stack where each mutex was first wanted so.",
         of=("pthread_mutex_locks", "edges"),
         label="pid",
+        label_help="The process that the mutexes are of.",
         value="edges",
     ),
     Derived(
@@ -174,6 +175,7 @@ ORDER: tuple[Metric, ...] = (
         help=f"The first {LISTED} of these.",
         of=("kernel_mutex_locks", "edges"),
         label="pid",
+        label_help="Never there: the mutexes are of no process.",
         value="edges",
     ),
 )

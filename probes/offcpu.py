@@ -124,6 +124,7 @@ MODULE = Module(
             ),
             of=("blocked_ns", "woken_wait_ns", "preempted_wait_ns", "throttled_wait_ns", "sampled_ns"),
             label="reason",
+            label_help="The kernel's function that blocked, or else what is known of the wait.",
             value="ms",
             gauge=True,
             prometheus="chainbench_offcpu_reason_seconds",

@@ -118,6 +118,7 @@ MODULE = Module(
             help="System calls that returned an error, by call and error.",
             of=("failures",),
             label="syscall",
+            label_help="The call's name, or its number where it has none here; `unknown`: no such number is known.",
             value="count",
             prometheus="chainbench_syscall_errors_total",
         ),

@@ -3,6 +3,7 @@
 import resource
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -13,7 +14,8 @@ HEAD = b"POST /start HTTP/1.1\r\nHost: localhost\r\n"
 
 @contextmanager
 def slow_clients(agent):
-    """Eleven, who have begun to ask."""
+    """Eleven, who have begun to ask, behind all that the worker has open: who goes leaves a number to be had again."""
+    settled(agent)
     with ExitStack() as clients:
         slow = [clients.enter_context(socket.create_connection(agent.address, timeout=60)) for _ in range(11)]
         for client in slow:
@@ -26,17 +28,22 @@ def descriptors(pid):
     return {int(path.name) for path in Path(f"/proc/{pid}/fd").iterdir()}
 
 
+def settled(agent):
+    """The descriptors of the worker when nothing is under way."""
+
+    def same_again():
+        before = descriptors(agent.worker())
+        time.sleep(0.2)
+        return before == descriptors(agent.worker()) and before
+
+    return agent.until(same_again)
+
+
 @contextmanager
 def descriptors_limited(agent, more=0):
     """The worker may have so many more than it has when nothing is under way; a limit is the number of the next one."""
     worker = agent.worker()
-
-    def settled():
-        before = descriptors(worker)
-        time.sleep(0.2)
-        return before == descriptors(worker) and before
-
-    used = agent.until(settled)
+    used = settled(agent)
     free = [number for number in range(len(used) + more + 1) if number not in used]
     limits = resource.prlimit(worker, resource.RLIMIT_NOFILE)
     resource.prlimit(worker, resource.RLIMIT_NOFILE, (free[more], limits[1]))
@@ -111,3 +118,52 @@ def test_a_stop_without_descriptors_is_kept(agent):
 
     assert "not_kept" not in evidence
     assert agent.get(f"/runs/{run_id}").json()["evidence"] == evidence
+
+
+GREEDY = """
+    import resource, time
+    from pathlib import Path
+    from chainbench_agent.store import sql
+    place = Path({place!r})
+    summary = sql.summary
+    def reading(row):
+        (place / "reading").touch()
+        while (place / "hold").exists():
+            time.sleep(0.01)
+        return summary(row)
+    sql.summary = reading
+    class Greedy(FakeCollector):
+        def stop(self):
+            if (place / "hold").exists():
+                resource.setrlimit(resource.RLIMIT_NOFILE, (3, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+            super().stop()
+    return Greedy()
+"""
+"""While there is a file `hold`, a reader of the store keeps its connection, and a stop leaves no descriptor."""
+
+
+def test_a_stop_without_descriptors_beside_a_reader_is_kept_later(daemon, tmp_path):
+    """The reader has the store's one open connection: /stop answers all the same, and why; the next run makes good."""
+    agent = daemon(GREEDY.format(place=str(tmp_path)), store="sqlite", state_dir=tmp_path / "state", checkpoint_s=3600)
+    run_id = agent.post("/start", **LABELS).json()["run_id"]
+    limits = resource.prlimit(agent.worker(), resource.RLIMIT_NOFILE)
+    (tmp_path / "hold").touch()
+    with ThreadPoolExecutor(1) as reader:
+        read = reader.submit(agent.get, "/runs")
+        try:
+            agent.until((tmp_path / "reading").exists)
+            evidence = agent.post("/stop").json()
+        finally:
+            resource.prlimit(agent.worker(), resource.RLIMIT_NOFILE, limits)
+            (tmp_path / "hold").unlink()
+        assert read.result().json()["runs"][0]["result"] == "running"
+    not_kept = evidence.pop("not_kept")
+    agent.post("/start", **LABELS)
+    later = agent.post("/stop").json()
+
+    assert "unable to open database file; the agent has no descriptor left;" in not_kept
+    assert "LimitNOFILE" in not_kept
+    assert evidence["exec"] == {"exec_count": 53}
+    assert "not_kept" not in later
+    assert agent.get(f"/runs/{run_id}").json()["evidence"] == evidence
+    assert f"run {run_id} is kept now" in agent.log

@@ -21,7 +21,7 @@ from chainbench_agent.loading import hardware
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.runs import Runs
 from chainbench_agent.settings import ENV_PREFIX, Settings
-from chainbench_agent.store.sqlite import HINTS
+from chainbench_agent.store.sqlite import HINTS, NO_DESCRIPTOR
 from chainbench_agent.web.app import create_app
 from chainbench_agent.web.models import RunsQuery, StartRequest
 
@@ -116,6 +116,7 @@ def problem_remedies():
         *REMEDIES.values(),
         *map(hardware._remedy, (errno.EPERM, errno.ENOENT)),
         *HINTS.values(),
+        *NO_DESCRIPTOR.values(),
         *problem_remedies(),
         *(f"`{cause}`" for cause in (*LOSS_CAUSES, PROGRAMS_SKIPPED)),
     ],

@@ -12,6 +12,7 @@ import errno
 import mmap
 import os
 import struct
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -215,9 +216,11 @@ def keys(map_fd: int, key_size: int) -> list[bytes]:
     found: list[bytes] = []
     current: ctypes.Array[ctypes.c_char] | None = None
     following = ctypes.create_string_buffer(key_size)
-    while _library().bpf_map_get_next_key(map_fd, current, following) == 0:
-        found.append(following.raw)
-        current = ctypes.create_string_buffer(following.raw, key_size)
+    with suppress(FileNotFoundError):  # behind the last one
+        while True:
+            _checked(_library().bpf_map_get_next_key(map_fd, current, following), "map keys")
+            found.append(following.raw)
+            current = ctypes.create_string_buffer(following.raw, key_size)
     return found
 
 
@@ -231,8 +234,7 @@ def items(map_fd: int, key_size: int, value_size: int) -> dict[bytes, bytes]:
         values = ctypes.create_string_buffer(BATCH * value_size)
         count = ctypes.c_uint32(BATCH)
         result = _library().bpf_map_lookup_batch(map_fd, batch, token, batch_keys, values, ctypes.byref(count), None)
-        code = 0 if result >= 0 else (ctypes.get_errno() or -result)
-        if code not in (0, errno.ENOENT):
+        if (code := 0 if result >= 0 else (ctypes.get_errno() or -result)) not in (0, errno.ENOENT):
             raise OSError(code, f"map batch lookup: {os.strerror(code)}")
         for i in range(count.value):
             key = batch_keys.raw[i * key_size : (i + 1) * key_size]
@@ -244,6 +246,5 @@ def items(map_fd: int, key_size: int, value_size: int) -> dict[bytes, bytes]:
 
 def delete(map_fd: int, key: bytes) -> None:
     """Remove a key; one that is not there is fine."""
-    result = _library().bpf_map_delete_elem(map_fd, key)
-    if result < 0 and (ctypes.get_errno() or -result) != errno.ENOENT:
-        _checked(result, "map delete")
+    with suppress(FileNotFoundError):
+        _checked(_library().bpf_map_delete_elem(map_fd, key), "map delete")

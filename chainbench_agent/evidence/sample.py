@@ -159,8 +159,8 @@ class Sample:
     kernel: Mapping[str, int] = field(default_factory=dict)
     """The kernel's own counters of the same things, for the cross-check: "cpu.context_switches" → …"""
 
-    def without(self, module: str, error: OSError) -> Sample:
-        """Less a module of which something could not be read."""
+    def without(self, module: str, error: OSError, what: str = "read") -> Sample:
+        """Less a module of which something could not be `what`."""
         others = {name: values for name, values in self.modules.items() if name != module}
-        why = f"its figures could not be read: {error.strerror or error}"
+        why = f"its figures could not be {what}: {error.strerror or error}"
         return replace(self, modules=others, unread={**self.unread, module: why})

@@ -44,6 +44,14 @@ _IF_ANY = ("min_us", "max_us", "mean_us", *(f"p{q * 100:.0f}_us" for q in QUANTI
 DISTRIBUTION: Json = _object({**_ALWAYS, **dict.fromkeys(_IF_ANY, NUMBER)}, tuple(_ALWAYS))
 """What build.distribution answers; without observations there are no extremes, mean and quantiles."""
 
+_LIST_VALUES: Json = {
+    "count": {"description": "A count.", **INTEGER},
+    "mean": {"description": "A mean of counts.", **NUMBER},
+    "ms": {"description": "Milliseconds.", **NUMBER},
+    "edges": {"type": "array"},
+}
+"""By the name that a Derived list gives its value."""
+
 _WAIT = _object({"reason": TEXT, "syscall": TEXT, "ms": NUMBER, "sampled_percent": NUMBER}, ("reason", "syscall", "ms"))
 _ACCOUNT: Json = {
     **dict.fromkeys(("wall_ms", "on_cpu_ms", "runnable_ms", "blocked_ms", "unexplained_ms"), NUMBER),
@@ -115,8 +123,11 @@ def _value(metric: Metric, distribution: Json) -> Json:
             return number
         case Table():
             return _mapping(number)
-        case Derived(label=label, value=value) if value:
-            return _list({**_object({label: {}, value: {}}, (value,)), "additionalProperties": {}})
+        case Derived(label=label, label_help=said, value=value) if value:
+            key = {"description": said, **(INTEGER if label == "pid" else TEXT)}
+            return _list(
+                {**_object({label: key, value: _LIST_VALUES.get(value, {})}, (value,)), "additionalProperties": {}}
+            )
         case Derived(label=label) if label:
             return _mapping(NUMBER)
     return NUMBER

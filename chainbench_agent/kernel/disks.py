@@ -6,7 +6,8 @@ probes/request.h gives the indexes; here they are read, and given back between t
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from functools import cached_property
 
 from chainbench_agent.bpf import libbpf
 from chainbench_agent.loading.loader import MapFd
@@ -22,30 +23,28 @@ def numbers(cells: bytes) -> dict[int, int]:
     return {index: device ^ TAKEN for index, device in enumerate(devices) if device}
 
 
-def read(maps: Mapping[str, MapFd], module: Module) -> dict[str, dict[bytes, bytes]]:
-    """Metric → disk → its records."""
-    if not module.per_disk:
-        return {}
-    seen = numbers(_cells(maps["cb_disks"]))
-    return {metric.name: _records(maps[f"{module.name}_{metric.name}"], metric, seen) for metric in module.per_disk}
+class Disks:
+    """The disks of one sample, for all modules: looked up when the first of them asks.  Raises OSError then."""
+
+    def __init__(self, maps: Mapping[str, MapFd]) -> None:
+        self._maps = maps
+
+    @cached_property
+    def _seen(self) -> dict[int, int]:
+        table = self._maps["cb_disks"]
+        return numbers(libbpf.cells(table.fd, table.entries * table.value_size))
+
+    def read(self, module: Module) -> dict[str, dict[bytes, bytes]]:
+        """Metric → disk → its records."""
+        tables = {metric: self._maps[f"{module.name}_{metric.name}"] for metric in module.per_disk}
+        return {metric.name: _records(table, metric, self._seen) for metric, table in tables.items()}
 
 
-def clear(maps: Mapping[str, MapFd], modules: Iterable[Module]) -> None:
-    """Nothing writes meanwhile."""
-    if "cb_disks" not in maps:
-        return
-    seen = numbers(_cells(maps["cb_disks"]))
-    for module in modules:
-        for metric in module.per_disk:
-            table = maps[f"{module.name}_{metric.name}"]
-            for index in seen:
-                libbpf.update(table.fd, index, bytes(_size(table, metric)))
-    disks = maps["cb_disks"]
-    libbpf.clear(disks.fd, disks.entries * disks.value_size)
-
-
-def _cells(table: MapFd) -> bytes:
-    return libbpf.cells(table.fd, table.entries * table.value_size)
+def clear(table: MapFd, metric: PerDisk) -> None:
+    """Of all disks, not only of those that the last run saw: when it began, this may have failed."""
+    nothing = bytes(_size(table, metric))
+    for index in range(table.entries):
+        libbpf.update(table.fd, index, nothing)
 
 
 def _records(table: MapFd, metric: PerDisk, seen: Mapping[int, int]) -> dict[bytes, bytes]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 from chainbench_agent.bpf import libbpf
 from chainbench_agent.kernel import disks
@@ -12,21 +13,54 @@ from chainbench_agent.spec import Module
 _SHARED = ("cb_members", "cb_ended_threads", "cb_entered", "cb_disk_takers")
 
 
-def empty(maps: Mapping[str, MapFd], modules: Iterable[Module]) -> None:
-    """Nothing is attached meanwhile.  Raises OSError."""
-    modules = tuple(modules)
-    for name in _keyed(maps, modules):
-        table = maps[name]
-        for key in libbpf.keys(table.fd, table.key_size):
-            libbpf.delete(table.fd, key)
-    libbpf.update(maps["cb_kept"].fd, 0, bytes(8))
-    if requests := maps.get("cb_requests"):
-        libbpf.clear(requests.fd, requests.entries * requests.value_size)
-    disks.clear(maps, modules)
+def empty(maps: Mapping[str, MapFd], modules: Iterable[Module]) -> dict[str, OSError]:
+    """Nothing is attached meanwhile.  Raises OSError for a map that is everybody's, with its name.
+
+    The answer: module → why, of those that may have kept something of the run before, and cannot be believed.
+    """
+    for name in _SHARED:
+        _empty(maps, name, _delete_all)
+    _empty(maps, "cb_kept", lambda table: libbpf.update(table.fd, 0, bytes(8)))
+    _empty(maps, "cb_requests", _zero)
+    unknown = None
+    try:
+        _empty(maps, "cb_disks", _zero)
+    except OSError as error:  # what is counted by disk belongs to nobody then
+        unknown = error
+    failed = {}
+    for module in modules:
+        try:
+            if unknown and module.per_disk:
+                raise unknown
+            _empty_own(maps, module)
+        except OSError as error:
+            failed[module.name] = error
+    return failed
 
 
-def _keyed(maps: Mapping[str, MapFd], modules: tuple[Module, ...]) -> list[str]:
-    per_disk = {metric.name for module in modules for metric in module.per_disk}
-    declared = [f"{m.name}_{name}" for m in modules for name in m.own_maps if name not in per_disk]
-    own = [name for name in declared if maps[name].entries > 1]
-    return [*own, *(name for name in _SHARED if name in maps)]
+def _empty_own(maps: Mapping[str, MapFd], module: Module) -> None:
+    by_disk = {metric.name: metric for metric in module.per_disk}
+    for name in module.own_maps:
+        own = f"{module.name}_{name}"
+        if metric := by_disk.get(name):
+            _empty(maps, own, partial(disks.clear, metric=metric))
+        elif maps[own].entries > 1:
+            _empty(maps, own, _delete_all)
+
+
+def _empty(maps: Mapping[str, MapFd], name: str, how: Callable[[MapFd], None]) -> None:
+    """Nothing happens where this unit has no such map."""
+    if name in maps:
+        try:
+            how(maps[name])
+        except OSError as error:
+            raise OSError(error.errno, f"{name}: {error.strerror}") from error
+
+
+def _delete_all(table: MapFd) -> None:
+    for key in libbpf.keys(table.fd, table.key_size):
+        libbpf.delete(table.fd, key)
+
+
+def _zero(table: MapFd) -> None:
+    libbpf.clear(table.fd, table.entries * table.value_size)

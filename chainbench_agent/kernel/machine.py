@@ -77,6 +77,7 @@ class Machine:
         self._target = KernelTarget()
         self._plan = EVERYTHING
         self._seeds = 0
+        self._not_emptied: Mapping[str, OSError] = {}
         self._began_ns = 0
         self._stats_fd = -1
         self.no_cost = ""
@@ -157,13 +158,13 @@ class Machine:
 
     def attach(self, target: KernelTarget, plan: Plan = EVERYTHING) -> None:
         """Make ready for a run: empty what must not stay, attach what `plan` needs, find out who is in the target."""
-        empty(self._maps, self.modules)
-        self.run += 1
-        self._target = target
-        self._plan = plan
-        self._configure(Phase.SEEDING if target.kind == Kind.TREE else Phase.OFF)
-        self._count_cost()
         try:
+            self._not_emptied = empty(self._maps, self.modules)
+            self.run += 1
+            self._target = target
+            self._plan = plan
+            self._configure(Phase.SEEDING if target.kind == Kind.TREE else Phase.OFF)
+            self._count_cost()
             self.programs.attach(self.wanted(plan), self._user)
             self._counters.open()
             self._seeds = self._seed()
@@ -195,7 +196,8 @@ class Machine:
     def sample(self) -> Sample:
         """Everything that was counted.  While a run is on, what happens during the reading may be in or out."""
         present = self.target_processes() if self._target.kind != Kind.MACHINE else set()
-        sample = self._reader.sample(Current(self.run, self._target, self._began_ns, present, self._seeds))
+        current = Current(self.run, self._target, self._began_ns, present, self._seeds, self._not_emptied)
+        sample = self._reader.sample(current)
         sample = replace(sample, programs=self.programs.runs())
         targeted = self._target.kind != Kind.MACHINE
         return self._counters.complete(sample, self.run, self._began_ns, targeted=targeted)

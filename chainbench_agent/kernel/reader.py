@@ -11,8 +11,9 @@ from typing import NamedTuple
 
 from chainbench_agent.bpf import libbpf
 from chainbench_agent.evidence.sample import Account, IdleSpan, Members, OpenInterval, Sample, Value
-from chainbench_agent.kernel import disks, names, values
+from chainbench_agent.kernel import names, values
 from chainbench_agent.kernel.accounts import kernel_counters, proc_counters
+from chainbench_agent.kernel.disks import Disks
 from chainbench_agent.kernel.symbols import Symbols, addresses_of
 from chainbench_agent.kernel.target import KernelTarget, Kind, cgroup_threads, leave, schedstat, sleepers
 from chainbench_agent.kernel.user_stacks import UserStacks
@@ -36,6 +37,8 @@ class Current(NamedTuple):
     """The target's processes now; none for the whole machine."""
     seeds: int
     """How many processes were in the target when the run began."""
+    not_emptied: Mapping[str, OSError]
+    """Module → why it may have something of the run before."""
 
 
 class Reader:
@@ -59,9 +62,10 @@ class Reader:
             tasks = tuple(leave(tasks, cgroup_threads(target.directory)))
         modules: dict[str, dict[str, Value]] = {}
         unread: list[tuple[str, OSError]] = []
+        by_disk = Disks(self._maps)
         for module in self._modules:
             try:
-                modules[module.name] = self._values(module, run)
+                modules[module.name] = self._values(module, run) | by_disk.read(module)
             except OSError as error:  # the others are none the worse
                 unread.append((module.name, error))
         loss = zip(*_LOSS.iter_unpack(self._per_cpu("cb_loss")), strict=True)
@@ -82,11 +86,13 @@ class Reader:
             unread.append(("cpu", error))
         for name, why in unread:
             sample = sample.without(name, why)
+        for name, why in current.not_emptied.items():
+            sample = sample.without(name, why, "cleared")
         return sample
 
     def _values(self, module: Module, run: int) -> dict[str, Value]:
         counted = values.decode(module, self._per_cpu(f"cb_{module.name}"), libbpf.possible_cpus(), run)
-        return counted | self._hashes(module) | disks.read(self._maps, module)
+        return counted | self._hashes(module)
 
     def names(self, first: Sample, last: Sample, user: UserStacks) -> Names:
         """What the numbers in a run are called."""

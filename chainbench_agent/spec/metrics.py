@@ -138,6 +138,8 @@ class Derived(Metric):
 
     of: tuple[str, ...]
     label: str = ""
+    label_help: str = ""
+    """Of a list: what the label says."""
     value: str = ""
     inline: bool = False
     """The mapping's entries are keys of the section itself."""

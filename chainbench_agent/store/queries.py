@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from sqlalchemy import ColumnElement, Delete, Executable, Insert, Row, Select, delete, func, select
+from sqlalchemy import ColumnElement, Delete, Executable, Insert, Row, Select, case, delete, func, select
 
 from chainbench_agent.evidence.model import Labels
 from chainbench_agent.store.base import Query, Retention, StoredRun, Summary
@@ -62,18 +62,27 @@ def beyond(retention: Retention, mine: Iterable[ColumnElement[bool]], now: datet
 
     The one that is on stays; so does the one with the id `spare`, which has one of the places, whatever its time.
     """
+    mine = tuple(mine)
     others = [RUNS.c.result != "running", RUNS.c.id != spare, *mine]
-    too_many = select(RUNS.c.id).where(*others).order_by(RUNS.c.id.desc()).offset(retention.runs - bool(spare))
-    statements = [delete(RUNS).where(RUNS.c.id.in_(too_many))]
+    excess = _ended(mine) - retention.runs
+    too_many = case((excess > 0, excess), else_=0)  # less than nothing is no limit to SQLite
+    oldest = select(RUNS.c.id).where(*others).order_by(RUNS.c.id).limit(select(too_many).scalar_subquery())
+    statements = [delete(RUNS).where(RUNS.c.id.in_(oldest))]
     if retention.days:
-        oldest = now.astimezone(UTC) - timedelta(days=retention.days)
-        statements.append(delete(RUNS).where(RUNS.c.started_at < oldest, *others))
+        too_old = now.astimezone(UTC) - timedelta(days=retention.days)
+        statements.append(delete(RUNS).where(RUNS.c.started_at < too_old, *others))
     return statements
 
 
 def how_many(mine: Iterable[ColumnElement[bool]]) -> Select[Any]:
-    """Of those that ended; an index has all that this looks at."""
-    return select(func.count()).select_from(RUNS).where(RUNS.c.result != "running", *mine)
+    """Of those that ended."""
+    return select(_ended(tuple(mine)))
+
+
+def _ended(mine: Iterable[ColumnElement[bool]]) -> ColumnElement[int]:
+    """All but those that are on: SQLite counts without a look at the entries where it is asked for all of them."""
+    everything = select(func.count()).select_from(RUNS).where(*mine)
+    return everything.scalar_subquery() - everything.where(RUNS.c.result == "running").scalar_subquery()
 
 
 def loads(text: str) -> Any:

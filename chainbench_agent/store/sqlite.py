@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -33,6 +34,12 @@ HINTS = {
     sqlite3.SQLITE_CANTOPEN: "make its directory writable, or choose another place with --state-dir",
     sqlite3.SQLITE_IOERR: "see the kernel's log for what is wrong with that disk",
 }
+NO_DESCRIPTOR = {
+    errno.EMFILE: "the agent has no descriptor left; if that lasts, raise its limit (LimitNOFILE=)",
+    errno.ENFILE: "this machine has no descriptor left; if that lasts, raise its limit (sysctl fs.file-max)",
+}
+FILES = 3
+"""What a connection opens: the database, its log, and the memory shared by those who use it."""
 
 SYNCHRONOUS = {"migration": "FULL", "durable": "FULL", "lazy": "NORMAL"}
 """How a write is made safe.  In WAL mode FULL flushes at every commit, so that an answered `/stop` survives a power
@@ -66,10 +73,10 @@ class Sqlite:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._claim(patience_s)
         except OSError as error:
-            raise StoreError(
-                f"cannot write to {self.path.parent}: {error.strerror};"
-                " make it writable for this user, or choose another with --state-dir"
-            ) from None
+            hint = NO_DESCRIPTOR.get(
+                error.errno or 0, "make it writable for this user, or choose another with --state-dir"
+            )
+            raise StoreError(f"cannot write to {self.path.parent}: {error.strerror}; {hint}") from None
         engine = create_engine(
             URL.create("sqlite", database=str(self.path)),
             connect_args={"timeout": BUSY_S},
@@ -86,7 +93,7 @@ class Sqlite:
         return _code(error) in CORRUPT
 
     def why(self, error: BaseException | None) -> str:
-        return f"{self.path}: {error}; {HINTS.get(_code(error), 'see the log')}"
+        return f"{self.path}: {error}; {_no_descriptor(error) or HINTS.get(_code(error), 'see the log')}"
 
     def move_aside(self) -> Path:
         """Rename the database, and what SQLite keeps beside it; where it is now.  OSError if that cannot be."""
@@ -148,3 +155,23 @@ def _begin(connection: Connection) -> None:
 def _code(error: BaseException | None) -> int:
     """SQLite's primary result code; the bytes above it say more than we use."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
+
+
+def _no_descriptor(error: BaseException | None) -> str:
+    """What to do if it failed for want of a descriptor, else nothing.
+
+    SQLite does not say why it could not open a file: whether those of a connection can be opened is tried.
+    """
+    if isinstance(error, OSError):
+        return NO_DESCRIPTOR.get(error.errno or 0, "")
+    if _code(error) != sqlite3.SQLITE_CANTOPEN:
+        return ""
+    opened: list[int] = []
+    try:
+        opened.extend(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC) for _ in range(FILES))
+    except OSError as why:
+        return NO_DESCRIPTOR.get(why.errno or 0, "")
+    finally:
+        for fd in opened:
+            os.close(fd)
+    return ""

@@ -66,7 +66,8 @@ def test_every_kind_of_metric():
             Table(name="busy_ns", help="c", entries=2, names="states", label="state"),
             Distribution(name="drain_ns", help="d"),
             Derived(name="ratio", help="e", of=()),
-            Derived(name="reasons", help="f", of=(), label="reason", value="ms"),
+            Derived(name="reasons", help="f", of=(), label="reason", label_help="g", value="ms"),
+            Derived(name="of_each", help="h", of=(), label="pid", label_help="i", value="count"),
         ),
     )
     found = section(module, {"$ref": "#/d"})["properties"]
@@ -79,5 +80,30 @@ def test_every_kind_of_metric():
         "ratio": {"description": "e", "type": "number"},
         "other_processes": {"type": "object", "properties": {"held_ms": {"type": "number"}}},
     }
-    assert found["reasons"]["items"]["required"] == ["ms"]
+    assert found["reasons"]["items"] == {
+        "type": "object",
+        "properties": {
+            "reason": {"description": "g", "type": "string"},
+            "ms": {"description": "Milliseconds.", "type": "number"},
+        },
+        "required": ["ms"],
+        "additionalProperties": {},
+    }
+    assert found["of_each"]["items"]["properties"] == {
+        "pid": {"description": "i", "type": "integer"},
+        "count": {"description": "A count.", "type": "integer"},
+    }
     assert {"sources", "unavailable", "scope", "sampling", "top_processes"} <= found.keys()
+
+
+LISTS = [(module, m) for module in CATALOG for m in module.reported if isinstance(m, Derived) and m.value]
+
+
+@pytest.mark.parametrize(("module", "metric"), LISTS, ids=lambda one: one.name)
+def test_a_list_says_what_its_entries_are_of(module, metric):
+    """What its label means, and of which type both are."""
+    entry = section(module)["properties"][metric.name]["items"]["properties"]
+
+    assert entry[metric.label]["description"]
+    assert entry[metric.label]["type"] in {"string", "integer"}
+    assert entry[metric.value]["type"] in {"integer", "number", "array"}

@@ -5,6 +5,9 @@ import time
 import pytest
 from disks import MIB, Disk
 
+from chainbench_agent.bpf import libbpf
+from chainbench_agent.evidence.model import Target
+
 pytestmark = pytest.mark.bpf
 
 SECTOR = 512
@@ -200,3 +203,19 @@ for t in threads: t.join()
 
     assert queue["max"] == seen["depth"] == 5
     assert seen["least"] <= queue["mean"] * run_s <= seen["most"]
+
+
+def test_the_disks_are_looked_up_once(collector, monkeypatch):
+    """In a sample, though two modules count by disk: both mean the same disks."""
+    cells, looked_up = libbpf.cells, []
+
+    def look_up(fd, size):
+        looked_up.append(fd)
+        return cells(fd, size)
+
+    monkeypatch.setattr(libbpf, "cells", look_up)
+    collector.start(Target())
+    before = len(looked_up)
+    collector.stop()
+
+    assert looked_up[before:] == [collector._machine._maps["cb_disks"].fd]

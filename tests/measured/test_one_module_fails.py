@@ -3,8 +3,10 @@
 import os
 import subprocess
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 
 import pytest
+from disks import Disk
 
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.probes import CATALOG
@@ -76,3 +78,90 @@ def test_the_cpus_counters(collector, measured, name):
     expected = {"memory": LOOKUP} if name == "cb_memory" or collector._machine.unit.counters else {}
     assert whole["unavailable"] == expected
     assert whole["exec"]["exec_count"] == PROGRAMS
+
+
+# --- From one run to the next -------------------------------------------------------------------------
+
+
+@pytest.fixture
+def disks(tmp_path):
+    disks = [Disk(tmp_path / name) for name in "ab"]
+    yield disks
+    for disk in disks:
+        disk.close()
+
+
+@pytest.fixture
+def read(collector, run):
+    """`read(23, disk, …)` → the evidence as JSON of a run in which so many pages of each were read."""
+
+    def measure(pages, *disks):
+        read = "; ".join(f"dd if={disk.path} of=/dev/null bs=4096 count={pages} iflag=direct" for disk in disks)
+        collector.start(Target())
+        try:
+            subprocess.run(["sh", "-ec", read], check=True, capture_output=True)
+        finally:
+            collector.stop()
+        return collector.evidence(run).as_json()
+
+    return measure
+
+
+def reads_of(evidence, disks):
+    counts = {device["device"]: device["reads"] for device in evidence["biolatency"]["by_device"]}
+    return [counts.get(disk.name, 0) for disk in disks]
+
+
+def cannot_be_cleared(name, what="map update"):
+    return f"its figures could not be cleared: {name}: {what}: Invalid argument"
+
+
+NOT_CLEARED = {
+    "biolatency_disks": {"biolatency": cannot_be_cleared("biolatency_disks")},
+    "biolatency_disk_slots": {"biolatency": cannot_be_cleared("biolatency_disk_slots")},
+    "io_queues": {"io": cannot_be_cleared("io_queues")},
+    "exec_commands": {"exec": cannot_be_cleared("exec_commands", "map keys")},
+}
+
+
+@pytest.mark.parametrize("name", NOT_CLEARED)
+def test_its_map_is_gone_when_the_next_run_starts(collector, read, disks, name):
+    """It is absent with the reason, no other is; when the map is back nothing is in it of the runs before."""
+    a, b = disks
+    assert reads_of(read(23, a, b), disks) == [23, 23]
+    with gone(collector, name):
+        without = read(29, a)
+    again = read(31, a, b)
+
+    missing = NOT_CLEARED[name]
+    assert without["unavailable"] == missing
+    assert {one.section_key for one in CATALOG if one.name not in missing} <= without.keys()
+    assert not missing.keys() & without.keys()
+    assert again["unavailable"] == {}
+    assert reads_of(again, disks) == [31, 31]
+
+
+def test_the_map_of_the_disks_is_gone_when_the_next_run_starts(collector, read, disks):
+    """Those that count by disk are absent, and no others."""
+    read(23, *disks)
+    with gone(collector, "cb_disks"):
+        without = read(29, *disks)
+    again = read(31, *disks)
+
+    why = without["unavailable"]
+    assert why.keys() == {"biolatency", "io"}
+    assert len(set(why.values())) == 1
+    assert why["io"].startswith("its figures could not be cleared: cb_disks: ")
+    assert again["unavailable"] == {}
+    assert reads_of(again, disks) == [31, 31]
+
+
+@pytest.mark.parametrize("name", ["cb_members", "cb_kept", "cb_requests"])
+def test_a_map_of_all_is_gone_when_the_next_run_starts(collector, measured, name):
+    """No run begins, and nothing stays of the attempt; the error names the map.  The next one is as ever."""
+    before = set(Path("/proc/self/fd").iterdir())
+    with gone(collector, name), pytest.raises(OSError, match=f"{name}: "):
+        collector.start(Target(kind="pid", pid=os.getppid()))
+
+    assert set(Path("/proc/self/fd").iterdir()) == before
+    assert measured(nullcontext())[1]["exec"]["exec_count"] == PROGRAMS

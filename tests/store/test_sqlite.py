@@ -1,10 +1,13 @@
 """A SQLite file whose disk, directory or neighbours misbehave: it is said, and nothing is lost silently."""
 
+import errno
 import os
+import resource
 import sqlite3
 import stat
 import subprocess
 import sys
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -238,6 +241,64 @@ def test_two_agents_do_not_share_a_file(opened, path, stored, monkeypatch):
 
     first.close()
     assert second.find(Query())[0].result == "interrupted"
+
+
+@contextmanager
+def descriptors_left(number):
+    """So many more may be opened by the process that tests."""
+    used = {int(path.name) for path in list(Path("/proc/self/fd").iterdir()) if path.exists()}  # not what lists them
+    free = [number for number in range(len(used) + number + 1) if number not in used]
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free[number], limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+NO_DESCRIPTOR = "the agent has no descriptor left; if that lasts, raise its limit (LimitNOFILE=)"
+
+
+@pytest.mark.parametrize("left", range(8))
+def test_no_descriptor_left(open_file, stored, left):
+    """Whichever of its files could not be opened: that is said, and not that the directory is at fault."""
+    with descriptors_left(left):
+        store = open_file()
+        reason = store.status().reason
+
+    assert bool(reason) == (left < 4), reason
+    assert not reason or reason.endswith(NO_DESCRIPTOR)
+    store.save(stored(1))
+    assert store.status().state == "up"
+    assert store.find(Query()) == [stored(1).summary]
+
+
+@pytest.mark.parametrize("left", range(4))
+def test_no_descriptor_for_one_more_connection(open_file, stored, left):
+    """A reader has the one that is open."""
+    store = open_file()
+    store.save(stored(1))
+    refused = pytest.raises(StoreError) if left < 2 else nullcontext()
+    with store._engine.connect(), descriptors_left(left), refused as why:
+        store.save(stored(2))
+
+    assert why is None or str(why.value).endswith(NO_DESCRIPTOR)
+
+
+def test_a_database_that_cannot_be_opened(open_file, path, monkeypatch):
+    """With descriptors to spare; and where the whole machine has none."""
+    path.mkdir(parents=True)
+    store = open_file()
+    assert "unable to open database file; make its directory writable" in store.status().reason
+
+    def refuse(*_):
+        raise OSError(errno.ENFILE, os.strerror(errno.ENFILE))
+
+    monkeypatch.setattr(os, "open", refuse)
+    with pytest.raises(
+        StoreError, match=r"unable to open database file; this machine has no descriptor left; .*fs.file-max"
+    ):
+        store.find(Query())
 
 
 # --- Speed ----------------------------------------------------------------------------------------

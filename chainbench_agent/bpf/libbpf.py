@@ -228,7 +228,7 @@ def items(map_fd: int, key_size: int, value_size: int) -> dict[bytes, bytes]:
     """Every entry of a hash map, in batches (Linux 5.6).  Entries added meanwhile may be missing."""
     found: dict[bytes, bytes] = {}
     token = ctypes.create_string_buffer(max(key_size, 8))
-    batch: ctypes.Array[ctypes.c_char] | None = None
+    batch = None
     while True:
         batch_keys = ctypes.create_string_buffer(BATCH * key_size)
         values = ctypes.create_string_buffer(BATCH * value_size)
@@ -236,9 +236,9 @@ def items(map_fd: int, key_size: int, value_size: int) -> dict[bytes, bytes]:
         result = _library().bpf_map_lookup_batch(map_fd, batch, token, batch_keys, values, ctypes.byref(count), None)
         if (code := 0 if result >= 0 else (ctypes.get_errno() or -result)) not in (0, errno.ENOENT):
             raise OSError(code, f"map batch lookup: {os.strerror(code)}")
+        its_keys, its_values = memoryview(batch_keys), memoryview(values)  # a slice of .raw would copy all of it
         for i in range(count.value):
-            key = batch_keys.raw[i * key_size : (i + 1) * key_size]
-            found[key] = values.raw[i * value_size : (i + 1) * value_size]
+            found[bytes(its_keys[i * key_size :][:key_size])] = bytes(its_values[i * value_size :][:value_size])
         if code == errno.ENOENT:
             return found
         batch = token

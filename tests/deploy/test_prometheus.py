@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import requests
+import yaml
 
 from chainbench_agent.export.health import HEALTH
 from chainbench_agent.export.samples import REPORT_FAMILIES, RUN_FAMILIES, RUNS
@@ -51,8 +52,21 @@ def test_prometheus_takes_the_configuration():
     promtool("check", "config", RULES / "prometheus.yml")
 
 
-def test_rules_do_what_their_tests_say():
-    promtool("test", "rules", RULES / "alert_rules_test.yml")
+@pytest.mark.parametrize("tests", ["alert_rules_test.yml", "alert_thresholds_test.yml"])
+def test_rules_do_what_their_tests_say(tests):
+    """What an alert says, and from where on it is one."""
+    promtool("test", "rules", RULES / tests)
+
+
+def test_every_threshold_has_a_test():
+    """Each alert that compares with a number."""
+    rules = [
+        rule for group in yaml.safe_load((RULES / "alert_rules.yml").read_text())["groups"] for rule in group["rules"]
+    ]
+    tested = (RULES / "alert_thresholds_test.yml").read_text()
+    compared = {rule["alert"] for rule in rules if re.search(r"[<>] *-?\d", rule["expr"]) or rule.get("for")}
+
+    assert {name for name in compared if name not in tested} <= {"ChainbenchAgentDown", "ChainbenchRunsFail"}
 
 
 def test_every_alert_has_a_test_in_which_it_fires():

@@ -121,6 +121,20 @@ def test_an_rcu_stall(kernel):
     assert kernel.counted()["locks"]["rcu_stalls"] == 1
 
 
+def test_a_slow_request_of_the_target(kernel):
+    """Of no process, for it ends in an interrupt; and none of somebody else, of the kernel or of the agent."""
+    threads = [kernel.task(pid, kthread=pid == 30) for pid in (10, 20, 30, AGENT)]
+    kernel.tree(10).begin()
+    for took_ns, submitter in zip((53, 59, 61, 67), threads, strict=True):
+        bio = kernel.bio()
+        request = kernel.request(4096, bio)
+        kernel.fire("block_bio_queue_0", bio, current=submitter)
+        kernel.fire("block_rq_issue_0", request, current=submitter)
+        kernel.at(kernel.now_ns + took_ns).fire("block_rq_complete_0", request, 0, 4096, current=threads[1])
+
+    assert kernel.heard() == [told.Told(SECOND + 53, "io.slow_request", 0, "", {"latency_ns": 53}, "run-1")]
+
+
 def nest(kernel, task, *mutexes):
     """Take them in this order, and give them back: the kernel's own, or a program's."""
     own = mutexes[0] == KERNEL or mutexes[-1] == KERNEL

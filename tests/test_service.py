@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import stat
 import subprocess
 from pathlib import Path
 
@@ -191,6 +192,7 @@ def test_install_and_uninstall(stage, tmp_path):
     assert {path.name for path in probes.glob("*.c")} == {path.name for path in (REPO / "probes").glob("*.c")}
 
     settings = tmp_path / "etc/opt/chainbench-agent.env"
+    assert stat.S_IMODE(settings.stat().st_mode) == 0o640  # it may hold the password of a data base
     settings.write_text("CHAINBENCH_PORT=1\n")
     stage("install")
     assert settings.read_text() == "CHAINBENCH_PORT=1\n"

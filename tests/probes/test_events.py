@@ -8,6 +8,7 @@ import ctypes
 import shutil
 
 import pytest
+from test_network import MEMBER, Net
 from user_space import AGENT, CPUS, UserSpace, fused
 
 from chainbench_agent.kernel import ring
@@ -133,6 +134,16 @@ def test_a_slow_request_of_the_target(kernel):
         kernel.at(kernel.now_ns + took_ns).fire("block_rq_complete_0", request, 0, 4096, current=threads[1])
 
     assert kernel.heard() == [told.Told(SECOND + 53, "io.slow_request", 0, "", {"latency_ns": 53}, "run-1")]
+
+
+def test_segments_of_the_target_that_are_sent_again(kernel):
+    """With whose socket it is, though a timer sends them; none of somebody else's socket, or of one nobody knows."""
+    net = Net(kernel)
+    for sk, segments in ((net.connected(net.ours), 3), (net.connected(net.other), 5), (net.socket(), 7)):
+        net.again(sk, segments)
+
+    (event,) = kernel.heard()
+    assert (event.name, event.pid, event.details) == ("network.retransmit", MEMBER, {"segments": 3})
 
 
 def nest(kernel, task, *mutexes):

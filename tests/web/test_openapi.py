@@ -43,6 +43,13 @@ def test_what_is_answered_before_any_route_is_in_each(api):
             assert statuses <= call["responses"].keys()
 
 
+def test_each_call_may_be_asked_with_a_token_and_without(api):
+    """Which of them an agent wants is its setting, and its clients are made from the document."""
+    assert api["security"] == [{}, {"token": []}]
+    scheme = api["components"]["securitySchemes"]["token"]
+    assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
+
+
 def test_a_route_that_says_nothing_is_found():
     """Nobody forgets one."""
     app = Flask("x", static_folder=None)

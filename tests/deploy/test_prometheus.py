@@ -198,19 +198,42 @@ def run(agent, prometheus, tmp_path_factory):
     return evidence
 
 
+def filled(expression, values=None):
+    """As Grafana asks: every variable at All, or at the value that it has there."""
+    asked = expression.replace("$__rate_interval", "1m")
+    return re.sub(r"\$(\w+)", lambda name: values[name[1]] if values else ".*", asked)
+
+
+@pytest.fixture(params=["all", "of the run"])
+def variables_chosen(request, agent, run):
+    of_the_run = {**LABELS, "machine": run["run"]["machine"], "instance": agent}
+    return None if request.param == "all" else of_the_run
+
+
 @pytest.mark.bpf
 @pytest.mark.portable
 @pytest.mark.parametrize(("panel", "expression"), expressions())
-def test_every_panel_has_data(panel, expression, prometheus, run):
-    """From a Prometheus that scraped a real run, with every variable at All."""
+def test_every_panel_has_data(panel, expression, variables_chosen, prometheus, run):
+    """From a Prometheus that scraped a real run, with every variable at All, and at what the run has."""
     assert run["source"] == "ebpf"
-    asked = expression.replace("$__rate_interval", "1m")
-    asked = re.sub(r"\$\w+", ".*", asked)
+    asked = filled(expression, variables_chosen)
 
     found = prometheus(asked)
 
     assert found, (panel, asked)
     assert not [sample for sample in found if sample["value"][1] == "NaN"], (panel, found)
+
+
+@pytest.mark.bpf
+@pytest.mark.portable
+def test_every_legend_names_labels_that_its_series_have(prometheus, run):
+    """Those of one panel cannot be told apart by a label that none of them has."""
+    assert run
+    for panel in DASHBOARD["panels"]:
+        for target in panel.get("targets", ()):
+            labels = {name for sample in prometheus(filled(target["expr"])) for name in sample["metric"]}
+            named = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+            assert named - labels <= {"reason"}, panel["title"]  # empty where nothing is wrong
 
 
 def variables():

@@ -141,6 +141,26 @@ def test_clients_that_do_not_take_their_answers(agent, connect):
     assert len(asking) == 101
 
 
+STUCK = """
+    import time
+    from chainbench_agent.export.prometheus import Exporter
+    Exporter.render = lambda *_: time.sleep(3600)
+    return FakeCollector()
+"""
+
+
+def test_what_only_looks_is_in_no_way_of_what_acts(daemon):
+    """23 scrapes that come to no end have every thread that answers those, and more wait: a run begins and ends."""
+    agent = daemon(STUCK)
+    with ExitStack() as clients:
+        for _ in range(23):
+            client = clients.enter_context(socket.create_connection(agent.address))
+            client.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        answers = [agent.post("/start", **LABELS), agent.post("/stop")]
+
+    assert [answer.status_code for answer in answers] == [200, 200]
+
+
 @pytest.mark.parametrize(
     ("said", "status"),
     [

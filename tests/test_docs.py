@@ -272,6 +272,14 @@ def is_series(name, known):
     return whole in known or name.startswith(beginnings) or (name.endswith("_") and str(known).count(name) > 1)
 
 
+def test_a_metric_is_added_in_five_steps():
+    """As the heading says, and in order."""
+    _, text = (REPO / "CONTRIBUTING.md").read_text().split("\n## Add a metric in five steps\n")
+
+    steps = re.findall(r"^\*\*(\d)\. \w", text.partition("\n## ")[0], re.MULTILINE)
+    assert steps == list("12345")
+
+
 def test_the_readme_is_for_two_minutes():
     """What is longer has a page of its own."""
     assert len((REPO / "README.md").read_text().splitlines()) <= 140

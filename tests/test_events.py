@@ -103,12 +103,20 @@ def test_a_listener_that_is_slow_is_told_what_it_missed(source, told):
 
 
 def test_what_the_kernel_dropped_is_told(source, told):
+    """Each time how many more it is: its own counters begin with the load, and never fall."""
+    source.counts = {"held_back": 5, "without_room": 2}
     listener = told.join()
     source.tell(exec_of(1))
     listener.take(LONG_S)
-    source.counts = {"held_back": 7, "without_room": 0}
+    source.counts = {"held_back": 12, "without_room": 2}
+    first = listener.take(LONG_S)
+    source.counts = {"held_back": 15, "without_room": 13}
 
-    assert listener.take(LONG_S) == [{"name": "dropped", "cause": "held_back", "count": 7}]
+    assert first == [{"name": "dropped", "cause": "held_back", "count": 7}]
+    assert listener.take(LONG_S) == [
+        {"name": "dropped", "cause": "held_back", "count": 3},
+        {"name": "dropped", "cause": "without_room", "count": 11},
+    ]
 
 
 def test_more_listeners_than_there_may_be(told):

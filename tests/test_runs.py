@@ -2,6 +2,7 @@
 
 import json
 import threading
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -92,6 +93,16 @@ def test_a_run(runs, collector, clock):
         "sample_interval": 1,
     }
     assert runs.latest() is evidence
+
+
+def test_a_clock_that_is_set_is_not_what_a_run_is_measured_by():
+    """An agent takes the kernel's monotonic one, unless a test holds another."""
+    before = time.monotonic_ns()
+    runs = Runs(FakeCollector(), "m")
+    active = runs.start(LABELS)
+    runs.stop()
+
+    assert before <= active.started_ns <= time.monotonic_ns()
 
 
 def test_a_run_of_some_modules(runs, collector):

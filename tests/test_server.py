@@ -1,17 +1,23 @@
 """The daemon's processes and signals, with a collector that follows a script."""
 
 import os
+import re
 import signal
 import socket
 import time
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 import requests
 from daemon import LABELS, LONG_S
 
+from chainbench_agent.collector.fake import FakeCollector
 from chainbench_agent.errors import InputError
-from chainbench_agent.web.listener import listen
+from chainbench_agent.evidence.model import Labels
+from chainbench_agent.server import Server
+from chainbench_agent.settings import load_settings
+from chainbench_agent.web.listener import entrance_for, listen
 
 PROMPTLY_S = 3
 
@@ -155,6 +161,19 @@ def test_metrics_of_a_run(daemon):
         assert 'chainbench_exec_count_total{commit="abc123",' in text
 
 
+def test_metrics_of_both_processes(daemon):
+    """Master and worker, each by its own pid: how long ago they began, as the kernel has it."""
+    agent = daemon()
+    text = agent.get("/metrics").text
+    shown = re.findall(r'^chainbench_agent_process_start_time_seconds\{process="(\w+)"\} (\S+)$', text, re.MULTILINE)
+
+    booted = int(re.search(r"^btime (\d+)$", Path("/proc/stat").read_text(), re.MULTILINE)[1])
+    assert {role: float(seconds) for role, seconds in shown} == {
+        role: pytest.approx(booted + int(Path(f"/proc/{pid}/stat").read_text().split()[21]) / os.sysconf("SC_CLK_TCK"))
+        for role, pid in {"master": agent.process.pid, "worker": agent.worker()}.items()
+    }
+
+
 def test_there_is_no_access_log(daemon):
     agent = daemon()
     agent.get("/status")
@@ -170,6 +189,19 @@ def test_debugging_shows_what_gunicorn_does(daemon):
     agent.get("/status")
 
     assert "Booting worker" in agent.log
+
+
+def test_it_keeps_runs_as_it_was_told(tmp_path):
+    """How often, and how many label sets it remembers."""
+    settings = load_settings(store="none", checkpoint_s=53, max_kept_label_sets=7, host=f"unix:{tmp_path}/s")
+    agent = Server(settings, lambda _: FakeCollector(), entrance_for(settings))
+    agent.load()
+    memory = agent._runs.archive.memory
+    for number in range(11):
+        memory.ended(Labels(**LABELS | {"commit": str(number)}), "finished", None)
+
+    assert agent._runs.archive.checkpoint_s == 53
+    assert [kept.labels.commit for kept in memory.kept()] == list(map(str, range(4, 11)))
 
 
 def test_runs_sample_as_the_agent_was_told(daemon, monkeypatch):

@@ -34,6 +34,18 @@ OPENING = """
     return collector
 """
 
+QUIET = """
+    import time
+    class Quiet:
+        def listen(self, *, on): ...
+        def poll(self, timeout_ms):
+            time.sleep(timeout_ms / 1000)
+            return []
+        def dropped(self):
+            return {'held_back': 0, 'without_room': 0}
+    return FakeCollector(ring=Quiet())
+"""
+
 
 class Client:
     """Takes as little as it may into its own buffer; reads nothing before it is told to."""
@@ -124,3 +136,14 @@ def test_who_never_reads_loses_its_place(crowd):
     agent.until(lambda: refused(agent) is None)
 
     assert agent.post("/stop").ok
+
+
+def test_who_has_gone_loses_its_place_though_nothing_happens(daemon):
+    """Something is sent now and then, and that it does not arrive is noticed."""
+    agent = daemon(QUIET)
+    for client in [Client(agent.address) for _ in range(MOST_LISTENERS)]:
+        while b": listening" not in client.sock.recv(4096):
+            pass
+        client.sock.close()
+
+    agent.until(lambda: refused(agent) is None)

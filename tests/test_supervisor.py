@@ -8,10 +8,12 @@ import sys
 import time
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import requests
 
+from chainbench_agent import supervisor
 from chainbench_agent.supervisor import Supervisor
 
 LONG_S = 60
@@ -39,6 +41,21 @@ class Worker(server.Worker):
             time.sleep(0.1)
         super().wait_for_and_dispatch_events(timeout)
 server.Worker = Worker
+"""
+HOLDS = """
+import threading
+class Runs(server.Runs):
+    def __init__(self, *arguments, **others):
+        super().__init__(*arguments, **others)
+        threading.Thread(target=self._hold, daemon=True).start()
+    def _hold(self):
+        while True:
+            time.sleep(0.1)
+            if os.path.exists(sys.argv[1] + ".hang"):
+                with self._changed:
+                    while os.path.exists(sys.argv[1] + ".hang"):
+                        time.sleep(0.1)
+server.Runs = Runs
 """
 
 
@@ -209,10 +226,11 @@ def test_a_worker_that_takes_long_to_build_the_agent_lives(manager):
         assert heard.count("WATCHDOG=1") >= 4
 
 
-def test_a_loop_that_hangs_does_not_live(manager):
-    """Until it turns again."""
+@pytest.mark.parametrize("damage", [HANGS, HOLDS], ids=["loop", "lock"])
+def test_what_hangs_does_not_live(manager, damage):
+    """The worker's loop, or a thread with the lock that every call needs; until it goes on."""
     hang = Path(f"{manager.config}.hang")
-    with manager.start(HANGS, WATCHDOG_USEC="600000"):
+    with manager.start(damage, WATCHDOG_USEC="600000"):
         manager.until("WATCHDOG=1")
         hang.touch()
         manager.listen(6)  # LOOP_S is 2
@@ -221,6 +239,22 @@ def test_a_loop_that_hangs_does_not_live(manager):
         manager.until("WATCHDOG=1")
 
         assert silence == []
+
+
+def test_a_beat_may_get_lost(manager, monkeypatch):
+    """It comes more than twice as often as the manager wants to hear it."""
+    slept = []
+
+    def sleep(seconds):
+        slept.append(seconds)
+        raise InterruptedError
+
+    monkeypatch.setattr(supervisor, "time", SimpleNamespace(sleep=sleep))
+    with pytest.raises(InterruptedError):
+        Supervisor({"NOTIFY_SOCKET": manager.path, "WATCHDOG_USEC": "600000"})._watch(lambda: True)
+
+    assert manager.socket.recv(64) == b"WATCHDOG=1"
+    assert 0 < slept[0] < 0.6 / 2
 
 
 def test_without_a_manager_nobody_is_told():

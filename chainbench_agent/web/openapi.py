@@ -17,6 +17,7 @@ from pydantic.json_schema import models_json_schema
 from chainbench_agent.environment import VERSION
 from chainbench_agent.evidence.model import Evidence
 from chainbench_agent.evidence.schema import DISTRIBUTION, complete
+from chainbench_agent.web.access import LOOKS
 from chainbench_agent.web.answers import ApiDocument, Problem
 from chainbench_agent.web.operation import JSON, Operation, operation
 from chainbench_agent.web.wire import MEDIA_TYPE
@@ -101,7 +102,7 @@ def _models(said: Operation) -> Iterator[type[BaseModel]]:
 
 def _call(path: str, method: str, view: Any) -> Json:
     said = _said(view)
-    problems = {*EVERYWHERE, *said.problems, *(WITH_A_BODY if said.body else (415,) if method == "POST" else ())}
+    problems = {*EVERYWHERE, *said.problems, *(WITH_A_BODY if said.body else () if method in LOOKS else (415,))}
     body = {"requestBody": {"required": True, "content": _content(said.body, (JSON,))}} if said.body else {}
     parameters = [*_in_path(path), *_in_query(said.query)]
     return {

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import requests
+import yaml
 
 from chainbench_agent.export.health import HEALTH
 from chainbench_agent.export.samples import REPORT_FAMILIES, RUN_FAMILIES, RUNS
@@ -51,8 +52,21 @@ def test_prometheus_takes_the_configuration():
     promtool("check", "config", RULES / "prometheus.yml")
 
 
-def test_rules_do_what_their_tests_say():
-    promtool("test", "rules", RULES / "alert_rules_test.yml")
+@pytest.mark.parametrize("tests", ["alert_rules_test.yml", "alert_thresholds_test.yml"])
+def test_rules_do_what_their_tests_say(tests):
+    """What an alert says, and from where on it is one."""
+    promtool("test", "rules", RULES / tests)
+
+
+def test_every_threshold_has_a_test():
+    """Each alert that compares with a number."""
+    rules = [
+        rule for group in yaml.safe_load((RULES / "alert_rules.yml").read_text())["groups"] for rule in group["rules"]
+    ]
+    tested = (RULES / "alert_thresholds_test.yml").read_text()
+    compared = {rule["alert"] for rule in rules if re.search(r"[<>] *-?\d", rule["expr"]) or rule.get("for")}
+
+    assert {name for name in compared if name not in tested} <= {"ChainbenchAgentDown", "ChainbenchRunsFail"}
 
 
 def test_every_alert_has_a_test_in_which_it_fires():
@@ -184,19 +198,42 @@ def run(agent, prometheus, tmp_path_factory):
     return evidence
 
 
+def filled(expression, values=None):
+    """As Grafana asks: every variable at All, or at the value that it has there."""
+    asked = expression.replace("$__rate_interval", "1m")
+    return re.sub(r"\$(\w+)", lambda name: values[name[1]] if values else ".*", asked)
+
+
+@pytest.fixture(params=["all", "of the run"])
+def variables_chosen(request, agent, run):
+    of_the_run = {**LABELS, "machine": run["run"]["machine"], "instance": agent}
+    return None if request.param == "all" else of_the_run
+
+
 @pytest.mark.bpf
 @pytest.mark.portable
 @pytest.mark.parametrize(("panel", "expression"), expressions())
-def test_every_panel_has_data(panel, expression, prometheus, run):
-    """From a Prometheus that scraped a real run, with every variable at All."""
+def test_every_panel_has_data(panel, expression, variables_chosen, prometheus, run):
+    """From a Prometheus that scraped a real run, with every variable at All, and at what the run has."""
     assert run["source"] == "ebpf"
-    asked = expression.replace("$__rate_interval", "1m")
-    asked = re.sub(r"\$\w+", ".*", asked)
+    asked = filled(expression, variables_chosen)
 
     found = prometheus(asked)
 
     assert found, (panel, asked)
     assert not [sample for sample in found if sample["value"][1] == "NaN"], (panel, found)
+
+
+@pytest.mark.bpf
+@pytest.mark.portable
+def test_every_legend_names_labels_that_its_series_have(prometheus, run):
+    """Those of one panel cannot be told apart by a label that none of them has."""
+    assert run
+    for panel in DASHBOARD["panels"]:
+        for target in panel.get("targets", ()):
+            labels = {name for sample in prometheus(filled(target["expr"])) for name in sample["metric"]}
+            named = set(re.findall(r"\{\{(\w+)\}\}", target["legendFormat"]))
+            assert named - labels <= {"reason"}, panel["title"]  # empty where nothing is wrong
 
 
 def variables():

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
+from chainbench_agent.collector.base import ModuleStatus
 from chainbench_agent.evidence.model import Cost, Loss, ProgramCost
 from chainbench_agent.evidence.totals import Program, Totals
 from chainbench_agent.export.health import HEALTH, LONGEST_REASON, AgentRegistry
@@ -65,6 +66,27 @@ def test_each_module_says_whether_it_is_up(scrape, make_view):
         ("queue", "", "up"): 1,
         ("calls", "it does not compile:", "down"): 0,
     }
+
+
+def test_a_module_that_lacks_some_metrics_is_up(scrape, make_view):
+    """It says how many; one that is down lacks all, and why it does stands there already."""
+    modules = (
+        ModuleStatus("queue", "degraded", unavailable={"depth": "no such hook", "size": "no such hook"}),
+        ModuleStatus("calls", "down", "why", unavailable={"total": "why"}),
+        ModuleStatus("locks", "up"),
+    )
+    known = make_view().status()
+    collector = SimpleNamespace(**vars(known.collector) | {"modules": modules})
+
+    found = scrape(make_view(status=SimpleNamespace(phase="idle", collector=collector, store=known.store)))
+
+    assert {labels[0]: value for (name, labels), value in found.items() if name == "module_up"} == {
+        "queue": 1,
+        "calls": 0,
+        "locks": 1,
+    }
+    lacking = {labels: value for (name, labels), value in found.items() if name == "module_unavailable_metrics"}
+    assert lacking == {("queue",): 2, ("locks",): 0}
 
 
 def test_why_it_makes_numbers_up(scrape, make_view):

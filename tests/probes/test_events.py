@@ -8,6 +8,7 @@ import ctypes
 import shutil
 
 import pytest
+from test_network import MEMBER, Net
 from user_space import AGENT, CPUS, UserSpace, fused
 
 from chainbench_agent.kernel import ring
@@ -119,6 +120,30 @@ def test_an_rcu_stall(kernel):
 
     assert kernel.heard() == [told.Told(SECOND, "locks.rcu_stall", 0, "", {}, "run-1")]
     assert kernel.counted()["locks"]["rcu_stalls"] == 1
+
+
+def test_a_slow_request_of_the_target(kernel):
+    """Of no process, for it ends in an interrupt; and none of somebody else, of the kernel or of the agent."""
+    threads = [kernel.task(pid, kthread=pid == 30) for pid in (10, 20, 30, AGENT)]
+    kernel.tree(10).begin()
+    for took_ns, submitter in zip((53, 59, 61, 67), threads, strict=True):
+        bio = kernel.bio()
+        request = kernel.request(4096, bio)
+        kernel.fire("block_bio_queue_0", bio, current=submitter)
+        kernel.fire("block_rq_issue_0", request, current=submitter)
+        kernel.at(kernel.now_ns + took_ns).fire("block_rq_complete_0", request, 0, 4096, current=threads[1])
+
+    assert kernel.heard() == [told.Told(SECOND + 53, "io.slow_request", 0, "", {"latency_ns": 53}, "run-1")]
+
+
+def test_segments_of_the_target_that_are_sent_again(kernel):
+    """With whose socket it is, though a timer sends them; none of somebody else's socket, or of one nobody knows."""
+    net = Net(kernel)
+    for sk, segments in ((net.connected(net.ours), 3), (net.connected(net.other), 5), (net.socket(), 7)):
+        net.again(sk, segments)
+
+    (event,) = kernel.heard()
+    assert (event.name, event.pid, event.details) == ("network.retransmit", MEMBER, {"segments": 3})
 
 
 def nest(kernel, task, *mutexes):

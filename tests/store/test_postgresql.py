@@ -1,15 +1,20 @@
 """A PostgreSQL that several agents share, and that may be away."""
 
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from sqlalchemy import text
 
 from chainbench_agent.errors import InputError, StoreError
 from chainbench_agent.settings import load_settings
 from chainbench_agent.store import open_store
 from chainbench_agent.store.base import Query
+from chainbench_agent.store.postgresql import Postgresql
+from chainbench_agent.store.schema import migrate
 
+LONG_S = 60
 HIDDEN = "gh8Zq-not-for-logs"
 
 
@@ -53,6 +58,31 @@ def test_a_fleet_starts_at_once(cluster, stored):
     assert len(stores[0].find(Query())) == 8
     for store in stores:
         store.close()
+
+
+@pytest.mark.postgresql
+def test_who_starts_while_another_makes_the_tables_waits_for_them(cluster, opened, caplog):
+    """Neither fails for what the other has half done."""
+    url = cluster.url()
+    other = Postgresql(url).open(0)
+    with ThreadPoolExecutor(1) as pool:
+        with other.connect().execution_options(write="migration") as first, first.begin():
+            migrate(first)
+            starting = pool.submit(opened, url)
+            until_somebody_waits(other)
+        assert starting.result().status().state == "up"
+
+    assert "runs will not be kept" not in caplog.text
+    other.dispose()
+
+
+def until_somebody_waits(engine):
+    waiting = text("SELECT count(*) FROM pg_locks WHERE NOT granted")
+    deadline = time.monotonic() + LONG_S
+    with engine.connect() as connection:
+        while not connection.execute(waiting).scalar_one():
+            assert time.monotonic() < deadline, "nobody waits"
+            time.sleep(0.01)
 
 
 @pytest.mark.postgresql

@@ -168,6 +168,25 @@ def test_every_body_is_json(client, labels, path, kind):
     assert client.get("/status").json["status"] == "running"
 
 
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE"])
+@pytest.mark.parametrize(
+    "length", [{"CONTENT_LENGTH": "7"}, {"CONTENT_LENGTH": "", "HTTP_TRANSFER_ENCODING": "chunked"}]
+)
+def test_a_body_is_one_however_it_is_sent(client, method, length):
+    """By whatever method, and also in chunks, which have no length."""
+    answer = client.open("/runs/any", method=method, environ_overrides=length, content_type="text/plain")
+
+    assert answer.status_code == 415
+
+
+@pytest.mark.parametrize("path", GETS)
+def test_no_page_is_let_read_an_answer(client, path):
+    """A browser shows a page of another site what an answer allows it to: none does, asked before or not."""
+    asked = {"Origin": "http://localhost", "Access-Control-Request-Method": "GET"}
+    for answer in (client.get(path, headers=asked), client.get(path), client.options(path, headers=asked)):
+        assert not [name for name, _ in answer.headers if name.lower().startswith("access-control-")]
+
+
 def secret(path, text, mode=0o600):
     path.write_text(text)
     path.chmod(mode)

@@ -1,6 +1,7 @@
 """The API document says what the agent does: all routes, and real answers fit it."""
 
 import re
+from pathlib import Path
 
 import pytest
 from flask import Flask
@@ -9,8 +10,10 @@ from pydantic import TypeAdapter
 from chainbench_agent.collector.mock import MockCollector
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.runs import Runs
+from chainbench_agent.web import intake, worker
 from chainbench_agent.web.answers import Reported, Started, Status
 from chainbench_agent.web.app import create_app
+from chainbench_agent.web.models import RunsQuery
 from chainbench_agent.web.openapi import document
 
 
@@ -27,6 +30,24 @@ def test_every_route_is_in_it(app, api):
     }
 
     assert {(path, method) for path, calls in api["paths"].items() for method in calls} == routes
+
+
+def test_what_is_answered_before_any_route_is_in_each(api):
+    """Who is slow, or one too many, or sends a head without end, has asked for nothing yet."""
+    sources = "".join(Path(module.__file__).read_text() for module in (intake, worker))
+    statuses = set(re.findall(r"(?:refusal\(|_refuse\([^\d]*, )(\d{3})", sources))
+
+    assert statuses == {"408", "431", "503"}
+    for calls in api["paths"].values():
+        for call in calls.values():
+            assert statuses <= call["responses"].keys()
+
+
+def test_each_call_may_be_asked_with_a_token_and_without(api):
+    """Which of them an agent wants is its setting, and its clients are made from the document."""
+    assert api["security"] == [{}, {"token": []}]
+    scheme = api["components"]["securitySchemes"]["token"]
+    assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
 
 
 def test_a_route_that_says_nothing_is_found():
@@ -52,6 +73,18 @@ def test_bodies_come_from_the_models(api):
     assert start["required"] == ["scenario", "impl", "variant", "commit", "dataset"]
     assert start["properties"]["commit"]["maxLength"] == 200
     assert start["properties"]["pid"]["anyOf"][0] == {"maximum": 4194304, "minimum": 1, "type": "integer"}
+
+
+def test_filters_and_paths_come_from_what_is_taken(api):
+    """Each filter of the list with what it may be, and the id of a run."""
+    filters = {one["name"]: one for one in api["paths"]["/runs"]["get"]["parameters"]}
+
+    assert filters.keys() == RunsQuery.model_fields.keys()
+    assert {one["in"] for one in filters.values()} == {"query"}
+    assert (filters["limit"]["schema"]["maximum"], filters["limit"]["schema"]["default"]) == (1000, 50)
+    for method in ("get", "delete"):
+        (run_id,) = api["paths"]["/runs/{run_id}"][method]["parameters"]
+        assert (run_id["name"], run_id["in"], run_id["required"]) == ("run_id", "path", True)
 
 
 def test_sections_come_from_the_modules(api):

@@ -92,6 +92,7 @@ def test_a_filter(client, run, name):
 
     assert ids(client.get("/runs", query_string={name: "a&b=c \N{SNOWMAN}"})) == [found["run"]["id"]]
     assert ids(client.get("/runs", query_string={name: "none"})) == []
+    assert ids(client.get("/runs", query_string={name: ""})) == []  # what a script asks for whose variable is not set
 
 
 def test_other_filters(client, run, collector, labels):

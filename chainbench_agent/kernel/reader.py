@@ -14,7 +14,7 @@ from chainbench_agent.evidence.sample import Account, IdleSpan, Members, OpenInt
 from chainbench_agent.kernel import disks, names, values
 from chainbench_agent.kernel.accounts import kernel_counters, proc_counters
 from chainbench_agent.kernel.symbols import Symbols, addresses_of
-from chainbench_agent.kernel.target import KernelTarget, Kind, cgroup_threads, leave, schedstat, sleepers
+from chainbench_agent.kernel.target import KernelTarget, Kind, leave, schedstat, sleepers
 from chainbench_agent.kernel.user_stacks import UserStacks
 from chainbench_agent.loading.loader import MapFd
 from chainbench_agent.loading.process_records import processes
@@ -56,7 +56,7 @@ class Reader:
         at_ns = time.monotonic_ns()
         tasks = tuple(values.open_tasks(threads, self._per_cpu("cb_on_cpu"), run))
         if target.kind == Kind.CGROUP:
-            tasks = tuple(leave(tasks, cgroup_threads(target.directory)))
+            tasks = tuple(leave(tasks, target.threads()))
         modules: dict[str, dict[str, Value]] = {}
         unread: list[tuple[str, OSError]] = []
         for module in self._modules:

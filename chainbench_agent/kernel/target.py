@@ -47,7 +47,17 @@ class KernelTarget:
         """The processes in it at present; none for the whole machine, where nobody asks."""
         if self.kind == Kind.TREE:
             return process_tree(self.root)
-        return cgroup_processes(self.directory) if self.kind == Kind.CGROUP else set()
+        return cgroup_processes(self.directory) if self._has_its_place() else set()
+
+    def threads(self) -> set[int]:
+        """CGROUP: the threads in it at present."""
+        return cgroup_threads(self.directory) if self._has_its_place() else set()
+
+    def _has_its_place(self) -> bool:
+        """A cgroup that was removed and made again by that name is another one: the kernel side knows it by its id."""
+        with suppress(OSError):
+            return self.kind == Kind.CGROUP and self.directory.stat().st_ino == self.cgroup_id
+        return False
 
 
 def resolve(target: Target, peer: Peer | None = None) -> KernelTarget:

@@ -15,7 +15,6 @@ from chainbench_agent.kernel.target import (
     KernelTarget,
     Kind,
     cgroup_processes,
-    cgroup_threads,
     leave,
     process_tree,
     resolve,
@@ -220,7 +219,7 @@ def test_the_processes_of_a_cgroup(cgroups):
     assert cgroup_processes(cgroups / "c") == set()
     (cgroups / "a/cgroup.threads").write_text("10\n11\n13\n")
     (cgroups / "a/b/cgroup.threads").write_text("12\n")
-    assert cgroup_threads(cgroups / "a") == {10, 11, 12, 13}
+    assert found.threads() == {10, 11, 12, 13}
     for file in ("a/b/cgroup.threads", "a/cgroup.threads"):
         (cgroups / file).unlink()
 
@@ -228,7 +227,19 @@ def test_the_processes_of_a_cgroup(cgroups):
         (cgroups / file).unlink()
     (cgroups / "a/b").rmdir()
     (cgroups / "a").rmdir()
-    assert found.processes() == set()
+    assert found.processes() == found.threads() == set()
+
+
+def test_a_cgroup_that_is_made_again(cgroups):
+    """It is another one, though it has the name: what is in it does not count, so the target is gone."""
+    found = resolve(Target(kind="cgroup", cgroup="/a"))
+    (cgroups / "a").rename(cgroups / "before")
+    (cgroups / "a").mkdir()
+    (cgroups / "a/cgroup.procs").write_text("20\n")
+    (cgroups / "a/cgroup.threads").write_text("20\n")
+
+    assert found.processes() == found.threads() == set()
+    assert resolve(Target(kind="cgroup", cgroup="/a")).processes() == {20}
 
 
 # --- Threads --------------------------------------------------------------------------------------

@@ -240,6 +240,25 @@ def test_moved_while_asleep(collector, run, targeted, group, how):
         assert blocked_ms - asleep_ms <= waited_ms  # until it was told to begin
 
 
+def test_a_cgroup_that_is_made_again(collector, run, group):
+    """It is another one by that name: the target is gone, and who sleeps in the other has no place in the ledger."""
+    collector.start(Target(kind="cgroup", cgroup=str(group)))
+    (group / "below").rmdir()
+    group.rmdir()
+    (group / "below").mkdir(parents=True)
+    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as other:
+        (group / "cgroup.procs").write_text(str(other.pid))
+        until_asleep(other.pid)
+        gone = collector.gone()
+        collector.stop()
+        other.stdin.close()
+
+    evidence = collector.evidence(run).as_json()
+    assert gone
+    assert evidence["target"] == {"kind": "cgroup", "cgroup": str(group), "processes_seen": 0, "threads_seen": 0}
+    assert evidence["ledger"]["wall_ms"] == 0
+
+
 def test_no_such_target(collector):
     """The field and the remedy are named, and no run is on."""
     with pytest.raises(InputError, match="pid: there is no process 4194303"):

@@ -22,6 +22,9 @@ from chainbench_agent.probes.offcpu import NO_SYSCALL
 PROC = Path("/proc")
 MOUNTS = Path("/proc/self/mounts")
 
+KERNEL_THREAD = 0x00200000
+"""PF_KTHREAD, of the flags in /proc/PID/stat.  Such a thread makes no calls; its registers, empty, look like call 0."""
+
 
 class Kind(IntEnum):
     """`enum cb_target_kind` of probes/target.h."""
@@ -211,13 +214,14 @@ def _text(path: str) -> str:
 
 
 def _sleeper(thread: Thread, fields: str, directory: str) -> Sleeper:
-    number = _word(f"{directory}/syscall")
+    state, *_, flags = fields.split(maxsplit=7)[:7]
+    number = "" if int(flags) & KERNEL_THREAD else _word(f"{directory}/syscall")
     function = _word(f"{directory}/wchan")
     return Sleeper(
         thread,
         int(number) if number.isdigit() and int(number) in syscalls(os.uname().machine) else NO_SYSCALL,
         "" if function == "0" else function,
-        fields.split(maxsplit=1)[0] == "R",
+        state == "R",
     )
 
 

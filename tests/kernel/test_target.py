@@ -46,8 +46,8 @@ class Proc:
     def thread(self, pid, tid, command="worker", **files):
         task = self.path / str(pid) / "task" / str(tid)
         task.mkdir()
-        state = files.pop("state", "S")
-        (task / "stat").write_text(f"{tid} ({command}) {state} 1 {pid} {pid} 0 -1 4194304\n")
+        state, flags = files.pop("state", "S"), files.pop("flags", "4194304")
+        (task / "stat").write_text(f"{tid} ({command}) {state} 1 {pid} {pid} 0 -1 {flags} 0 0\n")
         for name, text in files.items():
             (task / name).write_text(text)
 
@@ -312,8 +312,18 @@ UNKNOWN = Sleeper(Thread(10, 10, "worker", BEGAN_NS), NO_SYSCALL, "", running=Fa
         ({"syscall": "", "wchan": ""}, {}),
         ({}, {}),
         ({"state": "D"}, {}),
+        ({"syscall": "0 0x0 0x0\n", "wchan": "rescuer_thread", "flags": "2129984"}, {"function": "rescuer_thread"}),
     ],
-    ids=["running", "page fault", "no function", "no such call", "hidden", "no such files", "uninterruptible"],
+    ids=[
+        "running",
+        "page fault",
+        "no function",
+        "no such call",
+        "hidden",
+        "no such files",
+        "uninterruptible",
+        "kernel thread",
+    ],
 )
 def test_what_the_kernel_does_not_tell(proc, files, changed):
     """It is left open, and the thread is there all the same."""

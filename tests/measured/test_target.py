@@ -259,6 +259,16 @@ def test_a_cgroup_that_is_made_again(collector, run, group):
     assert evidence["ledger"]["wall_ms"] == 0
 
 
+def test_kernel_threads(collector, run):
+    """With what they sleep in, and in no system call: they make none, though /proc shows their registers as one."""
+    collector.start(Target(kind="pid", pid=2))
+    collector.stop()
+
+    blocked = collector.evidence(run).as_json()["ledger"]["blocked"]
+    reasons = [reason for category in blocked for reason in category["reasons"]]
+    assert {reason["syscall"] for reason in reasons} == {""}
+
+
 def test_no_such_target(collector):
     """The field and the remedy are named, and no run is on."""
     with pytest.raises(InputError, match="pid: there is no process 4194303"):

@@ -46,9 +46,13 @@ def counters_check(sections: Mapping[str, Section], first: Sample, last: Sample)
 
 
 def schedstat_check(first: Sample, last: Sample) -> dict[str, CrossCheck]:
-    """On-CPU and run-queue time of the target's living threads, as /proc/PID/task/TID/schedstat has them."""
+    """On-CPU and run-queue time of the target's living threads, as /proc/PID/task/TID/schedstat has them.
+
+    Less those that joined a cgroup: what they had when they did, nobody knows.
+    """
     before, after = first.members.schedstat, last.members.schedstat
-    living = [task for task in last.tasks if task.tid in after]
+    joined = last.members.older - before.keys()
+    living = [task for task in last.tasks if task.tid in after and task.tid not in joined]
     if not living:
         return {}
     checks = {}

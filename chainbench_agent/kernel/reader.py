@@ -14,7 +14,7 @@ from chainbench_agent.evidence.sample import Account, IdleSpan, Members, OpenInt
 from chainbench_agent.kernel import disks, names, values
 from chainbench_agent.kernel.accounts import kernel_counters, proc_counters
 from chainbench_agent.kernel.symbols import Symbols, addresses_of
-from chainbench_agent.kernel.target import KernelTarget, Kind, leave, schedstat, sleepers
+from chainbench_agent.kernel.target import KernelTarget, Kind, leave, older, schedstat, sleepers
 from chainbench_agent.kernel.user_stacks import UserStacks
 from chainbench_agent.loading.loader import MapFd
 from chainbench_agent.loading.process_records import processes
@@ -138,6 +138,7 @@ class Reader:
             seen,
             current.seeds or len({sleeper.thread.pid for sleeper in asleep} - self.enrolled()),
             schedstat(present),
+            older((task.tid for task in tasks), current.began_ns) if target.kind == Kind.CGROUP else frozenset(),
         )
 
     @contextmanager

@@ -6,6 +6,7 @@ In between the kernel follows the target itself (probes/target.h).
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -177,6 +178,18 @@ def schedstat(processes: Iterable[int]) -> dict[int, tuple[int, int]]:
             on_cpu_ns, runnable_ns, _ = map(int, _text(f"{directory}/schedstat").split())
             found[tid] = (on_cpu_ns, runnable_ns)
     return found
+
+
+def older(threads: Iterable[int], began_ns: int) -> frozenset[int]:
+    """Those that were born before then, to a clock tick."""
+    asleep_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
+    began = (began_ns + asleep_ns) * os.sysconf("SC_CLK_TCK") // 1_000_000_000
+    found = set()
+    for tid in threads:
+        with suppress(OSError):
+            if int(_text(f"{PROC}/{tid}/stat").rpartition(")")[2].split()[19]) < began:
+                found.add(tid)
+    return frozenset(found)
 
 
 def sleepers(

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from dataclasses import replace
 
 import pytest
@@ -16,6 +17,7 @@ from chainbench_agent.kernel.target import (
     Kind,
     cgroup_processes,
     leave,
+    older,
     process_tree,
     resolve,
     schedstat,
@@ -357,7 +359,8 @@ def test_schedstat(proc):
 
 
 def test_this_kernel():
-    """A child of ours in our tree, asleep in a call that is named, and with its time."""
+    """A child of ours in our tree, asleep in a call that is named, and with its time and age."""
+    child_since_ns = time.monotonic_ns()
     with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as child:
         child.stdin.write(b"x")
         child.stdin.flush()
@@ -367,6 +370,8 @@ def test_this_kernel():
         (sleeper,) = sleepers([child.pid], set(), BEGAN_NS, {})
         assert sleeper.thread.pid == sleeper.thread.tid == child.pid
         assert schedstat([child.pid])[child.pid][0] > 0
+        assert older([child.pid, os.getpid(), 1 << 30], child_since_ns) == {os.getpid()}
+        assert older([child.pid, os.getpid()], time.monotonic_ns() + 20_000_000) == {child.pid, os.getpid()}
         child.stdin.close()
 
     assert not KernelTarget(Kind.TREE, root=child.pid).processes()

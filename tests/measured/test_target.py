@@ -240,6 +240,24 @@ def test_moved_while_asleep(collector, run, targeted, group, how):
         assert blocked_ms - asleep_ms <= waited_ms  # until it was told to begin
 
 
+def test_the_cross_check_without_who_joined(collector, run, targeted, group):
+    """What a thread did before it joined is in the kernel's account of it, and no part of the run."""
+    code = "sum(range(1_000_003))\nprint(flush=True)\nsys.stdin.readline()"
+    joins = targeted(code, "import sys, time\nwhile time.process_time() < 0.5: pass").process
+    until_asleep(joins.pid)
+    collector.start(Target(kind="cgroup", cgroup=str(group)))
+    (group / "cgroup.procs").write_text(str(joins.pid))
+    joins.stdin.write("\n")
+    joins.stdin.flush()
+    joins.stdout.readline()
+    collector.stop()
+    joins.communicate("\n")
+
+    evidence = collector.evidence(run).as_json()
+    assert evidence["ledger"]["on_cpu_ms"] > 0
+    assert evidence["cross_check"] == {}
+
+
 def test_a_cgroup_that_is_made_again(collector, run, group):
     """It is another one by that name: the target is gone, and who sleeps in the other has no place in the ledger."""
     collector.start(Target(kind="cgroup", cgroup=str(group)))

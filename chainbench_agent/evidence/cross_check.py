@@ -7,16 +7,18 @@ from collections.abc import Mapping, Sequence
 from chainbench_agent.evidence.model import CrossCheck, Section
 from chainbench_agent.evidence.sample import OpenInterval, Sample, TaskState
 
+READ = "read a moment before the run and after it"
+
 CROSS_CHECKS: Sequence[tuple[str, str, str, str]] = (
-    ("cpu.on_cpu_ms", "on_cpu_ms", "/proc/stat", "kept in steps of 10 ms, and with the agent's own time"),
-    ("cpu.idle_ms", "idle_ms", "/proc/stat", "kept in steps of 10 ms"),
+    ("cpu.on_cpu_ms", "on_cpu_ms", "/proc/stat", f"kept in steps of 10 ms, with the agent's own time, {READ}"),
+    ("cpu.idle_ms", "idle_ms", "/proc/stat", f"kept in steps of 10 ms, {READ}"),
     (
         "cpu.context_switches",
         "context_switches",
         "/proc/stat ctxt",
-        "with the switches away from the idle task",
+        f"with the switches away from the idle task, {READ}",
     ),
-    ("exec.forks", "forks", "/proc/stat processes", "processes and threads"),
+    ("exec.forks", "forks", "/proc/stat processes", f"processes and threads, {READ}"),
 )
 """(name, key of Sample.kernel, from, what explains a difference)"""
 
@@ -24,7 +26,7 @@ SCHEDSTAT = {"on_cpu": (TaskState.RUNNING,), "runnable": (TaskState.RUNNABLE, Ta
 """Account, in the order of schedstat's fields → the states that go on it."""
 
 ORIGIN = "/proc/PID/task/TID/schedstat"
-NOTE = "of the threads that outlive the run, read a moment before it and after it"
+NOTE = f"of the threads that outlive the run, {READ}"
 
 
 def counters_check(sections: Mapping[str, Section], first: Sample, last: Sample) -> dict[str, CrossCheck]:

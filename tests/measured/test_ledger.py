@@ -236,7 +236,7 @@ def test_a_used_up_quota(targeted, limited):
 
 
 def test_a_thread_that_sleeps_through_the_run(collector, run):
-    """It was blocked all the time, in the function and the system call that the kernel tells."""
+    """It was blocked all the time, in the function and the system call that the kernel tells; offcpu saw nothing."""
     code = "import signal, sys\nprint(flush=True)\nsignal.sigtimedwait({signal.SIGUSR1}, 60)"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
         process.stdout.readline()
@@ -253,4 +253,5 @@ def test_a_thread_that_sleeps_through_the_run(collector, run):
     (category,) = thread["blocked"]
     assert category["category"] == "sleep"
     assert category["reasons"][0]["syscall"] == "rt_sigtimedwait"
+    assert evidence["offcpu"]["total_ms"] == 0
     assert_adds_up(evidence)

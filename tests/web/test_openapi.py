@@ -89,6 +89,8 @@ def test_the_page_names_everything(client, api):
         assert path in page.text
         for call in calls.values():
             assert call["summary"] in page.text
+    assert "`" not in page.text
+    assert "as <code>POST /stop</code> answered it" in page.text
     for name in api["components"]["schemas"]:
         assert f'id="{name}"' in page.text
     assert not re.findall(r'(?:src|href)="(?:https?:)?//', page.text)

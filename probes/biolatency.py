@@ -114,6 +114,7 @@ MODULE = Module(
                 "Without a target these are measured like all others."
             ),
             hooks=DONE,
+            machine_wide=True,
         ),
         Counter(
             name="unmatched_completions",
@@ -122,6 +123,7 @@ MODULE = Module(
                 "a flush, which complete once more beside the flush itself (the flush is measured)."
             ),
             hooks=("request_unmatched",),
+            machine_wide=True,
         ),
         PerDisk(
             name="disks",

@@ -11,6 +11,7 @@ from asleep import until_asleep
 from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.kernel.target import cgroup2_mount
+from chainbench_agent.probes import CATALOG
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("noise")]
 
@@ -121,6 +122,36 @@ def test_what_others_do_is_not_counted(targeted):
     assert evidence["syscall_counts"]["fsync"] == 0
     assert evidence["ledger"]["on_cpu_ms"] < 0.5 * evidence["ledger"]["wall_ms"]
     assert evidence["cpu"]["scope"]["interrupts"] == "machine"
+
+
+def numbers(key, found):
+    """(key, number) of all that stands below it, whatever its shape."""
+    if isinstance(found, dict):
+        return [pair for name, value in found.items() for pair in numbers(f"{key}.{name}", value)]
+    if isinstance(found, list):
+        return [pair for value in found for pair in numbers(key, value)]
+    return [(key, found)] if isinstance(found, (int, float)) else []
+
+
+def test_what_is_not_the_targets_is_said_to_be_the_machines(collector, run):
+    """A target does nothing on a busy machine: all that is more than zero has the scope that says whose it is."""
+    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as idle:
+        until_asleep(idle.pid)
+        collector.start(Target(kind="pid", pid=idle.pid))
+        time.sleep(0.5)
+        collector.stop()
+        idle.stdin.close()
+
+    evidence = collector.evidence(run).as_json()
+    ours = [
+        pair
+        for module in CATALOG
+        for key, found in evidence[module.section_key].items()
+        if key not in evidence[module.section_key].get("scope", {})
+        for pair in numbers(f"{module.section_key}.{key}", found)
+    ]
+    assert len(ours) > 50
+    assert [(key, number) for key, number in ours if number] == []
 
 
 def test_descendants_that_were_there_before(collector, run):

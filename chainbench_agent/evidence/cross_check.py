@@ -26,7 +26,11 @@ SCHEDSTAT = {"on_cpu": (TaskState.RUNNING,), "runnable": (TaskState.RUNNABLE, Ta
 """Account, in the order of schedstat's fields → the states that go on it."""
 
 ORIGIN = "/proc/PID/task/TID/schedstat"
-NOTE = f"of the threads that outlive the run, {READ}"
+NOTE = (
+    f"of the threads that outlive the run, {READ}; who gets a CPU at once runs, to the kernel, from its wake-up on, "
+    "some µs earlier"
+)
+"""rq_clock_skip_update(): from a wake-up that a switch is to follow until after that, the run queue's clock stands."""
 
 
 def counters_check(sections: Mapping[str, Section], first: Sample, last: Sample) -> dict[str, CrossCheck]:

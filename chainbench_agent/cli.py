@@ -101,6 +101,7 @@ def check(modules: tuple[str, ...], *, as_json: bool, header_cache: Path | None)
 
     Exits with 1 when one does not compile, or no program of a hook loads.
     """
+    from chainbench_agent.kernel.preflight import needed_checks
     from chainbench_agent.probes import CATALOG
     from chainbench_agent.probes_check import check, render
 
@@ -109,6 +110,9 @@ def check(modules: tuple[str, ...], *, as_json: bool, header_cache: Path | None)
         raise AgentError(
             f"there is no module {', '.join(sorted(unknown))}; there are {', '.join(m.name for m in CATALOG)}"
         )
+    for needed in needed_checks():
+        if not needed.ok:  # without it clang's words would be about something else
+            raise AgentError(f"{needed.name}: {needed.found}; {needed.remedy}")
     chosen = [module for module in CATALOG if not modules or module.name in modules]
     found = check(chosen, _header_cache(header_cache))
     click.echo(json.dumps(found.as_json(), indent=2) if as_json else render(found))

@@ -115,6 +115,7 @@ MODULE = Module(
                 "Without a target these are measured like all others."
             ),
             hooks=DONE,
+            machine_wide=True,
         ),
         Counter(
             name="unmatched_completions",
@@ -123,6 +124,7 @@ MODULE = Module(
                 "a flush, which complete once more beside the flush itself (the flush is measured)."
             ),
             hooks=("request_unmatched",),
+            machine_wide=True,
         ),
         PerDisk(
             name="disks",

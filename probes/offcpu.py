@@ -89,7 +89,8 @@ MODULE = Module(
     metrics=(
         Derived(
             name="total_ms",
-            help="Time that user threads spent off the CPUs: blocked, or runnable and waiting for one.",
+            help="Time that user threads spent off the CPUs: blocked, or runnable and waiting for one. "
+            "A thread that slept through all of the run is in the ledger only.",
             of=("blocked_ns", "woken_wait_ns", "preempted_wait_ns", "throttled_wait_ns"),
             gauge=True,
             prometheus="chainbench_offcpu_milliseconds_total",

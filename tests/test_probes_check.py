@@ -12,6 +12,8 @@ from chainbench_agent import probes_check
 from chainbench_agent.bpf.footprint import ProgramSize
 from chainbench_agent.cli import main
 from chainbench_agent.errors import LoaderError
+from chainbench_agent.kernel import preflight
+from chainbench_agent.kernel.preflight import Check
 from chainbench_agent.loading import fuse
 from chainbench_agent.loading.fuse import Program, Unit
 from chainbench_agent.loading.loader import Loaded, MapFd
@@ -149,6 +151,17 @@ def test_no_such_module():
 
     assert result.exit_code == 1
     assert result.output.startswith("Error: there is no module sycalls; there are biolatency, ")
+
+
+def test_what_nothing_loads_without(monkeypatch):
+    """It is what is said, with the remedy: not what the compiler makes of it."""
+    lacking = Check("capabilities", ok=False, found="none of CAP_BPF", needed=True)
+    monkeypatch.setattr(preflight, "needed_checks", lambda: [Check("btf", ok=True, found="there"), lacking])
+
+    result = CliRunner().invoke(main, ["probes", "check", "exec"])
+
+    assert result.exit_code == 1
+    assert result.output == f"Error: capabilities: none of CAP_BPF; {lacking.remedy}\n"
 
 
 def invoke(*arguments):

@@ -113,7 +113,7 @@ def _cross_check(method: Method, sections: Mapping[str, Section], first: Sample,
 
 
 def _scope(module: Module) -> Section:
-    """Which metrics belong to CPUs, and so are those of the whole machine although there is a target."""
+    """Which metrics belong to CPUs, or to nobody known, and so are the whole machine's although there is a target."""
     wide = [reported_key(metric) for metric in module.reported if metric.machine_wide]
     return {"scope": dict.fromkeys(wide, "machine")} if wide else {}
 

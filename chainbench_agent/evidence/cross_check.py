@@ -7,16 +7,18 @@ from collections.abc import Mapping, Sequence
 from chainbench_agent.evidence.model import CrossCheck, Section
 from chainbench_agent.evidence.sample import OpenInterval, Sample, TaskState
 
+READ = "read a moment before the run and after it"
+
 CROSS_CHECKS: Sequence[tuple[str, str, str, str]] = (
-    ("cpu.on_cpu_ms", "on_cpu_ms", "/proc/stat", "kept in steps of 10 ms, and with the agent's own time"),
-    ("cpu.idle_ms", "idle_ms", "/proc/stat", "kept in steps of 10 ms"),
+    ("cpu.on_cpu_ms", "on_cpu_ms", "/proc/stat", f"kept in steps of 10 ms, with the agent's own time, {READ}"),
+    ("cpu.idle_ms", "idle_ms", "/proc/stat", f"kept in steps of 10 ms, {READ}"),
     (
         "cpu.context_switches",
         "context_switches",
         "/proc/stat ctxt",
-        "with the switches away from the idle task",
+        f"with the switches away from the idle task, {READ}",
     ),
-    ("exec.forks", "forks", "/proc/stat processes", "processes and threads"),
+    ("exec.forks", "forks", "/proc/stat processes", f"processes and threads, {READ}"),
 )
 """(name, key of Sample.kernel, from, what explains a difference)"""
 
@@ -24,7 +26,11 @@ SCHEDSTAT = {"on_cpu": (TaskState.RUNNING,), "runnable": (TaskState.RUNNABLE, Ta
 """Account, in the order of schedstat's fields → the states that go on it."""
 
 ORIGIN = "/proc/PID/task/TID/schedstat"
-NOTE = "of the threads that outlive the run, read a moment before it and after it"
+NOTE = (
+    f"of the threads that outlive the run, {READ}; who gets a CPU at once runs, to the kernel, from its wake-up on, "
+    "some µs earlier"
+)
+"""rq_clock_skip_update(): from a wake-up that a switch is to follow until after that, the run queue's clock stands."""
 
 
 def counters_check(sections: Mapping[str, Section], first: Sample, last: Sample) -> dict[str, CrossCheck]:
@@ -46,9 +52,13 @@ def counters_check(sections: Mapping[str, Section], first: Sample, last: Sample)
 
 
 def schedstat_check(first: Sample, last: Sample) -> dict[str, CrossCheck]:
-    """On-CPU and run-queue time of the target's living threads, as /proc/PID/task/TID/schedstat has them."""
+    """On-CPU and run-queue time of the target's living threads, as /proc/PID/task/TID/schedstat has them.
+
+    Less those that joined a cgroup: what they had when they did, nobody knows.
+    """
     before, after = first.members.schedstat, last.members.schedstat
-    living = [task for task in last.tasks if task.tid in after]
+    joined = last.members.older - before.keys()
+    living = [task for task in last.tasks if task.tid in after and task.tid not in joined]
     if not living:
         return {}
     checks = {}

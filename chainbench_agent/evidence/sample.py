@@ -133,6 +133,8 @@ class Members:
     """Processes that no hook counted: of a tree, those of the beginning; of a cgroup, those that made no move."""
     schedstat: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     """Thread id → the kernel's own (on_cpu_ns, runnable_ns) since the thread was born."""
+    older: frozenset[int] = frozenset()
+    """Of a cgroup's threads, those born before the run: who was not in it when that began has joined."""
 
 
 @dataclass(frozen=True, slots=True)

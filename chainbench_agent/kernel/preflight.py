@@ -32,7 +32,10 @@ REMEDIES = {
     "libbpf": "apt install libbpf1",
     "kprobes": "boot a kernel with CONFIG_KPROBE_EVENTS; docs/support.md says what it feeds",
     "fentry": "boot a kernel that allows BPF trampolines; docs/support.md says what it feeds",
-    "perf events": "give a virtual machine a virtual PMU; until then memory has no misses of caches and TLBs",
+    "perf events": (
+        "run with CAP_PERFMON, and give a virtual machine a virtual PMU; "
+        "until then memory has no misses of caches and TLBs"
+    ),
     "kernel symbols": (
         "run with CAP_SYSLOG and kernel.kptr_restrict below 2; until then reasons are system calls, not functions"
     ),

@@ -15,7 +15,7 @@ from chainbench_agent.kernel import names, values
 from chainbench_agent.kernel.accounts import kernel_counters, proc_counters
 from chainbench_agent.kernel.disks import Disks
 from chainbench_agent.kernel.symbols import Symbols, addresses_of
-from chainbench_agent.kernel.target import KernelTarget, Kind, cgroup_threads, leave, schedstat, sleepers
+from chainbench_agent.kernel.target import KernelTarget, Kind, leave, older, schedstat, sleepers
 from chainbench_agent.kernel.user_stacks import UserStacks
 from chainbench_agent.loading.loader import MapFd
 from chainbench_agent.loading.process_records import processes
@@ -59,7 +59,7 @@ class Reader:
         at_ns = time.monotonic_ns()
         tasks = tuple(values.open_tasks(threads, self._per_cpu("cb_on_cpu"), run))
         if target.kind == Kind.CGROUP:
-            tasks = tuple(leave(tasks, cgroup_threads(target.directory)))
+            tasks = tuple(leave(tasks, target.threads()))
         modules: dict[str, dict[str, Value]] = {}
         unread: list[tuple[str, OSError]] = []
         by_disk = Disks(self._maps)
@@ -144,6 +144,7 @@ class Reader:
             seen,
             current.seeds or len({sleeper.thread.pid for sleeper in asleep} - self.enrolled()),
             schedstat(present),
+            older((task.tid for task in tasks), current.began_ns) if target.kind == Kind.CGROUP else frozenset(),
         )
 
     @contextmanager

@@ -6,6 +6,7 @@ In between the kernel follows the target itself (probes/follow.h).
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -21,6 +22,9 @@ from chainbench_agent.probes.offcpu import NO_SYSCALL
 
 PROC = Path("/proc")
 MOUNTS = Path("/proc/self/mounts")
+
+KERNEL_THREAD = 0x00200000
+"""PF_KTHREAD, of the flags in /proc/PID/stat.  Such a thread makes no calls; its registers, empty, look like call 0."""
 
 
 class Kind(IntEnum):
@@ -47,7 +51,17 @@ class KernelTarget:
         """The processes in it at present; none for the whole machine, where nobody asks."""
         if self.kind == Kind.TREE:
             return process_tree(self.root)
-        return cgroup_processes(self.directory) if self.kind == Kind.CGROUP else set()
+        return cgroup_processes(self.directory) if self._has_its_place() else set()
+
+    def threads(self) -> set[int]:
+        """CGROUP: the threads in it at present."""
+        return cgroup_threads(self.directory) if self._has_its_place() else set()
+
+    def _has_its_place(self) -> bool:
+        """A cgroup that was removed and made again by that name is another one: the kernel side knows it by its id."""
+        with suppress(OSError):
+            return self.kind == Kind.CGROUP and self.directory.stat().st_ino == self.cgroup_id
+        return False
 
 
 def resolve(target: Target, peer: Peer | None = None) -> KernelTarget:
@@ -166,6 +180,18 @@ def schedstat(processes: Iterable[int]) -> dict[int, tuple[int, int]]:
     return found
 
 
+def older(threads: Iterable[int], began_ns: int) -> frozenset[int]:
+    """Those that were born before then, to a clock tick."""
+    asleep_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
+    began = (began_ns + asleep_ns) * os.sysconf("SC_CLK_TCK") // 1_000_000_000
+    found = set()
+    for tid in threads:
+        with suppress(OSError):
+            if int(_text(f"{PROC}/{tid}/stat").rpartition(")")[2].split()[19]) < began:
+                found.add(tid)
+    return frozenset(found)
+
+
 def sleepers(
     processes: Iterable[int], seen: set[int], began_ns: int, outside: Mapping[int, int]
 ) -> tuple[Sleeper, ...]:
@@ -201,13 +227,14 @@ def _text(path: str) -> str:
 
 
 def _sleeper(thread: Thread, fields: str, directory: str) -> Sleeper:
-    number = _word(f"{directory}/syscall")
+    state, *_, flags = fields.split(maxsplit=7)[:7]
+    number = "" if int(flags) & KERNEL_THREAD else _word(f"{directory}/syscall")
     function = _word(f"{directory}/wchan")
     return Sleeper(
         thread,
         int(number) if number.isdigit() and int(number) in syscalls(os.uname().machine) else NO_SYSCALL,
         "" if function == "0" else function,
-        fields.split(maxsplit=1)[0] == "R",
+        state == "R",
     )
 
 

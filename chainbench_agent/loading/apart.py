@@ -50,6 +50,7 @@ def _begin(work: Callable[[], Answer]) -> _Begun[Answer]:
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
+        os.close(reading)  # or it would wait for ever for itself to read, where the parent was killed
         _answer(work, writing)
     os.close(writing)
     return _Begun(child, reading)

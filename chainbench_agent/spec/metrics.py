@@ -55,7 +55,7 @@ class Metric:
     reported: bool = True
     """False: only raw material for a Derived metric."""
     machine_wide: bool = False
-    """True: counted for the whole machine whatever the target, because it belongs to a CPU and not to a thread."""
+    """True: counted for the whole machine whatever the target, because it belongs to a CPU, or to nobody known."""
     sampled: bool = False
     """True: where the run samples, one event in so many is recorded, and stands for all of them (cb_weight)."""
     prometheus: str = ""

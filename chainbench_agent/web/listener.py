@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import socket
@@ -79,7 +80,8 @@ def _tcp(host: str, port: int, *, protected: bool) -> socket.socket:
     except (OSError, UnicodeError) as error:  # not every text can be a host name
         why = (getattr(error, "strerror", None) or str(error)).partition(" (")[0]  # the address is named below
         reason = f"cannot listen on {host}:{port}: {why}; choose another with --host and --port"
-        raise InputError("port", reason) from None
+        field = "port" if getattr(error, "errno", None) in (errno.EADDRINUSE, errno.EACCES) else "host"
+        raise InputError(field, reason) from None
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited as well
     return listener
 

@@ -188,7 +188,7 @@ class RunSummary(Labels):
     id: str
     machine: str
     started_at: datetime
-    duration_ms: float
+    duration_ms: float = Field(description="Of one that is running: when it was last written to the store.")
     result: Result
     ended_by: str
     source: str | None

@@ -292,7 +292,8 @@ def test_cross_checks(sample):
         "cpu.context_switches": (29, 31),
         "exec.forks": (5, 5),
     }
-    assert all(check["from"].startswith("/proc/stat") and check["note"] for check in found.values())
+    assert all(check["from"].startswith("/proc/stat") for check in found.values())
+    assert all("read a moment before the run and after it" in check["note"] for check in found.values())
 
 
 def test_no_cross_check_of_what_was_not_measured(sample):
@@ -391,6 +392,18 @@ def test_a_target_is_checked_against_schedstat(sample):
     }
     assert {check["from"] for check in found.values()} == {"/proc/PID/task/TID/schedstat"}
     assert all(check["note"] for check in found.values())
+
+
+def test_no_schedstat_of_threads_that_joined(sample):
+    """It begins with their birth; of those that are older than the run but were in the target then, it is known."""
+    first = sample(SECOND, members=Members(schedstat={1: (5_000_000, 0)}))
+    tasks = [replace(running(tid, SECOND, on_cpu_ns=1_000_000), state=TaskState.BLOCKED) for tid in (1, 2, 3)]
+    schedstat = {1: (6_000_000, 0), 2: (9_000_000, 0), 3: (1_000_000, 0)}
+    last = sample(2 * SECOND, tasks=tasks, members=Members(schedstat=schedstat, older=frozenset({1, 2})))
+
+    check = built(first, last, target=CGROUP).cross_check["ledger.on_cpu_ms"]
+
+    assert (check.ebpf, check.kernel) == (2.0, 2.0)
 
 
 def test_no_schedstat_of_threads_that_ended(sample):

@@ -2,6 +2,7 @@
 
 import os
 import subprocess
+import time
 from dataclasses import replace
 
 import pytest
@@ -15,8 +16,8 @@ from chainbench_agent.kernel.target import (
     KernelTarget,
     Kind,
     cgroup_processes,
-    cgroup_threads,
     leave,
+    older,
     process_tree,
     resolve,
     schedstat,
@@ -47,8 +48,8 @@ class Proc:
     def thread(self, pid, tid, command="worker", **files):
         task = self.path / str(pid) / "task" / str(tid)
         task.mkdir()
-        state = files.pop("state", "S")
-        (task / "stat").write_text(f"{tid} ({command}) {state} 1 {pid} {pid} 0 -1 4194304\n")
+        state, flags = files.pop("state", "S"), files.pop("flags", "4194304")
+        (task / "stat").write_text(f"{tid} ({command}) {state} 1 {pid} {pid} 0 -1 {flags} 0 0\n")
         for name, text in files.items():
             (task / name).write_text(text)
 
@@ -220,7 +221,7 @@ def test_the_processes_of_a_cgroup(cgroups):
     assert cgroup_processes(cgroups / "c") == set()
     (cgroups / "a/cgroup.threads").write_text("10\n11\n13\n")
     (cgroups / "a/b/cgroup.threads").write_text("12\n")
-    assert cgroup_threads(cgroups / "a") == {10, 11, 12, 13}
+    assert found.threads() == {10, 11, 12, 13}
     for file in ("a/b/cgroup.threads", "a/cgroup.threads"):
         (cgroups / file).unlink()
 
@@ -228,7 +229,19 @@ def test_the_processes_of_a_cgroup(cgroups):
         (cgroups / file).unlink()
     (cgroups / "a/b").rmdir()
     (cgroups / "a").rmdir()
-    assert found.processes() == set()
+    assert found.processes() == found.threads() == set()
+
+
+def test_a_cgroup_that_is_made_again(cgroups):
+    """It is another one, though it has the name: what is in it does not count, so the target is gone."""
+    found = resolve(Target(kind="cgroup", cgroup="/a"))
+    (cgroups / "a").rename(cgroups / "before")
+    (cgroups / "a").mkdir()
+    (cgroups / "a/cgroup.procs").write_text("20\n")
+    (cgroups / "a/cgroup.threads").write_text("20\n")
+
+    assert found.processes() == found.threads() == set()
+    assert resolve(Target(kind="cgroup", cgroup="/a")).processes() == {20}
 
 
 # --- Threads --------------------------------------------------------------------------------------
@@ -301,8 +314,18 @@ UNKNOWN = Sleeper(Thread(10, 10, "worker", BEGAN_NS), NO_SYSCALL, "", running=Fa
         ({"syscall": "", "wchan": ""}, {}),
         ({}, {}),
         ({"state": "D"}, {}),
+        ({"syscall": "0 0x0 0x0\n", "wchan": "rescuer_thread", "flags": "2129984"}, {"function": "rescuer_thread"}),
     ],
-    ids=["running", "page fault", "no function", "no such call", "hidden", "no such files", "uninterruptible"],
+    ids=[
+        "running",
+        "page fault",
+        "no function",
+        "no such call",
+        "hidden",
+        "no such files",
+        "uninterruptible",
+        "kernel thread",
+    ],
 )
 def test_what_the_kernel_does_not_tell(proc, files, changed):
     """It is left open, and the thread is there all the same."""
@@ -336,7 +359,8 @@ def test_schedstat(proc):
 
 
 def test_this_kernel():
-    """A child of ours in our tree, asleep in a call that is named, and with its time."""
+    """A child of ours in our tree, asleep in a call that is named, and with its time and age."""
+    child_since_ns = time.monotonic_ns()
     with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as child:
         child.stdin.write(b"x")
         child.stdin.flush()
@@ -346,6 +370,8 @@ def test_this_kernel():
         (sleeper,) = sleepers([child.pid], set(), BEGAN_NS, {})
         assert sleeper.thread.pid == sleeper.thread.tid == child.pid
         assert schedstat([child.pid])[child.pid][0] > 0
+        assert older([child.pid, os.getpid(), 1 << 30], child_since_ns) == {os.getpid()}
+        assert older([child.pid, os.getpid()], time.monotonic_ns() + 20_000_000) == {child.pid, os.getpid()}
         child.stdin.close()
 
     assert not KernelTarget(Kind.TREE, root=child.pid).processes()

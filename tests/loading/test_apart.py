@@ -1,6 +1,8 @@
 """What a child does for us: the answer comes back, nothing else does."""
 
 import os
+import select
+import signal
 from pathlib import Path
 
 import pytest
@@ -48,6 +50,26 @@ def test_a_child_that_dies_is_a_reason():
     assert descriptors() == before
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
+
+
+def test_a_child_whose_parent_is_killed_ends():
+    """Nobody takes its answer, which is more than a pipe holds: it must not wait for that for ever."""
+    begins, begun = os.pipe()
+    waits, go_on = os.pipe()
+    parent = os.fork()
+    if not parent:
+        apart(lambda: os.write(begun, str(os.getpid()).encode()) and os.read(waits, 1) and "x" * 1_000_003)
+    child = os.pidfd_open(int(os.read(begins, 10)))
+    os.kill(parent, 9)
+    os.waitpid(parent, 0)
+    os.write(go_on, b"x")
+
+    ended = select.select([child], [], [], 30)[0]
+    if not ended:
+        signal.pidfd_send_signal(child, signal.SIGKILL)
+    assert ended, "it waits for ever"
+    for descriptor in (begins, begun, waits, go_on, child):
+        os.close(descriptor)
 
 
 def test_beside_what_is_done_here():

@@ -122,6 +122,8 @@ def test_the_page_names_everything(client, api):
         assert path in page.text
         for call in calls.values():
             assert call["summary"] in page.text
+    assert "`" not in page.text
+    assert "as <code>POST /stop</code> answered it" in page.text
     for name in api["components"]["schemas"]:
         assert f'id="{name}"' in page.text
     assert not re.findall(r'(?:src|href)="(?:https?:)?//', page.text)
@@ -138,3 +140,8 @@ def test_evidence_of_all_modules_fits(labels):
     assert set(schema["required"]) <= evidence.keys()
     for module in CATALOG:
         assert evidence[module.section_key].keys() & {"unavailable", "sources"}
+
+
+def test_the_page_says_of_what_time_a_running_run_is(client):
+    """What is kept of it is as old as its last checkpoint, its duration too."""
+    assert "Of one that is running: when it was last written to the store." in client.get("/docs").text

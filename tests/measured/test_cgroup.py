@@ -1,0 +1,148 @@
+"""With a cgroup as target: who is in it, who joins, who leaves, and whether it is still the same."""
+
+import subprocess
+import sys
+import time
+
+import pytest
+from asleep import until_asleep
+
+from chainbench_agent.evidence.model import Target
+from chainbench_agent.kernel.target import cgroup2_mount
+
+pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("noise")]
+
+
+@pytest.fixture
+def group():
+    mount = cgroup2_mount()
+    group = mount / "chainbench-test-target"
+    (group / "below").mkdir(parents=True)
+    yield group
+    (group / "below").rmdir()
+    group.rmdir()
+
+
+def moving(group):
+    return f"def move(to): open({str(group)!r} + to + '/cgroup.procs', 'w').write(str(os.getpid()))\n"
+
+
+def test_a_cgroup_and_what_is_below_it(targeted, group):
+    """What joins is counted from then on, in the group and below it; what leaves is not any more."""
+    code = f"""
+import ctypes, os, time
+c = ctypes.CDLL(None)
+{moving(group)}
+def call(n):
+    time.sleep(0.01)  # a switch: membership is looked at when a thread comes onto a CPU
+    for _ in range(n): c.personality(0xffffffff)
+call(1000)
+move(''); call(7)
+move('/below'); call(11)
+move('/..'); call(100)
+move(''); call(13)
+move('/..')
+"""
+    evidence = targeted(code).run(Target(kind="cgroup", cgroup=str(group)))
+
+    assert evidence["syscall_counts"]["personality"] == 7 + 11 + 13
+    assert evidence["target"]["processes_seen"] == 1
+
+
+def test_processes_of_a_cgroup(collector, run, group):
+    """One that sleeps through the run, one that works, and 29 that come and go; not the one beside them."""
+    code = "import os, sys, time\nprint(flush=True)\nsys.stdin.readline()\n"
+    forks = "for _ in range(29):\n if os.fork() == 0: os._exit(0)\n os.wait()\ntime.sleep(0.2)"
+    command = [sys.executable, "-c", code + forks]
+    asleep, at_work, beside = (
+        subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(3)
+    )
+    for process in (asleep, at_work, beside):
+        process.stdout.readline()
+    for process in (asleep, at_work):
+        (group / "cgroup.procs").write_text(str(process.pid))
+        until_asleep(process.pid)
+    collector.start(Target(kind="cgroup", cgroup=str(group)))
+    for process in (at_work, beside):
+        process.communicate(b"\n")
+    collector.stop()
+    asleep.communicate(b"\n")
+
+    assert collector.evidence(run).as_json()["target"]["processes_seen"] == 1 + 1 + 29
+
+
+@pytest.mark.parametrize("how", ["out", "in", "out, and woken", "in, and woken"])
+def test_moved_while_asleep(collector, run, targeted, group, how):
+    """The sleep in which it was moved belongs to where it ends, whether or not it is over when the run is."""
+    into = how.startswith("in")
+    before, after = (group.parent, group) if into else (group, group.parent)
+    code = (
+        "began = time.monotonic()\ntime.sleep(0.3)\nprint(time.monotonic() - began, flush=True)\nsys.stdin.readline()"
+    )
+    process = targeted(code, "import time").process
+    (before / "cgroup.procs").write_text(str(process.pid))
+    until_asleep(process.pid)
+    began = time.monotonic()
+    collector.start(Target(kind="cgroup", cgroup=str(group)))
+    process.stdin.write("\n")
+    process.stdin.flush()
+    waited_ms = (time.monotonic() - began) * 1000
+    first_ms = float(process.stdout.readline()) * 1000
+    until_asleep(process.pid)
+    fell_asleep = time.monotonic()
+    (after / "cgroup.procs").write_text(str(process.pid))
+    time.sleep(0.5)
+    slept_ms = (time.monotonic() - fell_asleep) * 1000
+    if "woken" in how:
+        process.communicate("\n")
+    collector.stop()
+    process.communicate("\n" if process.returncode is None else None)
+
+    evidence = collector.evidence(run).as_json()
+    asleep_ms = sum(category["ms"] for category in evidence["ledger"]["blocked"] if category["category"] == "sleep")
+    blocked_ms = evidence["ledger"]["blocked_ms"]
+    assert evidence["target"]["threads_seen"] == evidence["target"]["processes_seen"] == 1
+    assert evidence["ledger"]["unexplained_ms"] == 0 or evidence["loss"]["causes"]["unseen_switches"]
+    if into:
+        assert asleep_ms == 0
+        assert blocked_ms >= slept_ms
+    else:
+        assert 0.95 * 300 <= asleep_ms <= first_ms
+        assert blocked_ms - asleep_ms <= waited_ms  # until it was told to begin
+
+
+def test_the_cross_check_without_who_joined(collector, run, targeted, group):
+    """What a thread did before it joined is in the kernel's account of it, and no part of the run."""
+    code = "sum(range(1_000_003))\nprint(flush=True)\nsys.stdin.readline()"
+    joins = targeted(code, "import sys, time\nwhile time.process_time() < 0.5: pass").process
+    until_asleep(joins.pid)
+    collector.start(Target(kind="cgroup", cgroup=str(group)))
+    (group / "cgroup.procs").write_text(str(joins.pid))
+    joins.stdin.write("\n")
+    joins.stdin.flush()
+    joins.stdout.readline()
+    collector.stop()
+    joins.communicate("\n")
+
+    evidence = collector.evidence(run).as_json()
+    assert evidence["ledger"]["on_cpu_ms"] > 0
+    assert evidence["cross_check"] == {}
+
+
+def test_a_cgroup_that_is_made_again(collector, run, group):
+    """It is another one by that name: the target is gone, and who sleeps in the other has no place in the ledger."""
+    collector.start(Target(kind="cgroup", cgroup=str(group)))
+    (group / "below").rmdir()
+    group.rmdir()
+    (group / "below").mkdir(parents=True)
+    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as other:
+        (group / "cgroup.procs").write_text(str(other.pid))
+        until_asleep(other.pid)
+        gone = collector.gone()
+        collector.stop()
+        other.stdin.close()
+
+    evidence = collector.evidence(run).as_json()
+    assert gone
+    assert evidence["target"] == {"kind": "cgroup", "cgroup": str(group), "processes_seen": 0, "threads_seen": 0}
+    assert evidence["ledger"]["wall_ms"] == 0

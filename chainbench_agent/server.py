@@ -10,19 +10,15 @@ from __future__ import annotations
 import gc
 import logging
 import os
-import signal
-import socket
 import ssl
 import sys
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
-from gunicorn.errors import HaltServer
 
 from chainbench_agent.archive import Archive
 from chainbench_agent.collector.base import Collector
@@ -32,6 +28,7 @@ from chainbench_agent.export.health import AgentRegistry
 from chainbench_agent.export.prometheus import Exporter
 from chainbench_agent.log_entries import GunicornLog, log_to_stderr
 from chainbench_agent.probes import CATALOG
+from chainbench_agent.processes import Master, Worker
 from chainbench_agent.runs import Runs
 from chainbench_agent.settings import Settings
 from chainbench_agent.slate import Slate
@@ -39,13 +36,9 @@ from chainbench_agent.store import open_store
 from chainbench_agent.store.base import Store
 from chainbench_agent.supervisor import Supervisor
 from chainbench_agent.web.app import create_app
-from chainbench_agent.web.listener import Entrance, entrance_for, url
-from chainbench_agent.web.worker import IntakeWorker
+from chainbench_agent.web.listener import Entrance, entrance_for
 
 OpenCollector = Callable[[Settings], Collector]
-
-GRACE_S = 1
-"""How long a worker that ends waits for requests under way."""
 
 KILL_AFTER_S = 15
 """How long the master waits for it: GRACE_S, twice runs.SETTLE_S, the collector's last words, and the store's."""
@@ -187,63 +180,3 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
 def _processes() -> dict[str, int]:
     """Role → pid, as the worker knows them.  The compiler child has ended before anybody can ask."""
     return {"master": os.getppid(), "worker": os.getpid()}
-
-
-class Worker(IntakeWorker):
-    """Ends in one way, whatever the signal: requests under way are answered, the run is finished."""
-
-    def notify(self) -> None:
-        """The loop has turned."""
-        super().notify()
-        self.app.turned_s = time.monotonic()
-
-    def init_signals(self) -> None:
-        super().init_signals()
-        signal.signal(signal.SIGHUP, self.handle_exit)
-
-    def handle_quit(self, sig: int, frame: Any) -> None:
-        """Not at once, as gunicorn has it: Ctrl-C is followed by the master's SIGQUIT, in the midst of it all."""
-        self.handle_exit(sig, frame)
-
-    def run(self) -> None:
-        log.info("serving on %s", url(self.sockets[0], tls=self.app.tls is not None))
-        self.cfg.set("graceful_timeout", GRACE_S)  # in this process; the master waits for longer
-        self.app.supervisor.tell("READY=1", "STATUS=serving")
-        super().run()
-        self.app.supervisor.tell("STATUS=finishing the run that is on")
-        self.app.unload()
-        logging.shutdown()
-        os._exit(0)  # Python would wait for the threads, and so for any client that sends nothing
-
-
-class Master(Arbiter):  # type: ignore[misc]
-    """Keeps one worker, never two: what gunicorn does on other signals is left out."""
-
-    def __init__(self, app: Server, listener: socket.socket) -> None:
-        super().__init__(app)
-        self.LISTENERS = [listener]
-
-    def handle_hup(self) -> None:
-        """Read the settings again, and make a new worker, if a service manager asks; else the terminal is gone: end."""
-        if not self.app.supervisor.listens:
-            self.handle_term()
-        self.app.supervisor.tell("RELOADING=1")
-        self.app.read_settings_again()
-        self.kill_workers(signal.SIGTERM)
-
-    def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
-        self.app.supervisor.tell("STOPPING=1")
-        super().halt(reason, exit_status)
-
-    def handle_ttin(self) -> None: ...
-
-    def handle_ttou(self) -> None: ...
-
-    def handle_usr2(self) -> None: ...
-
-    def reap_workers(self) -> None:
-        """A worker that could not build the agent has said why; gunicorn would only add noise."""
-        try:
-            super().reap_workers()
-        except HaltServer as halt:
-            sys.exit(halt.exit_status)

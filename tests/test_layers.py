@@ -23,7 +23,7 @@ ROWS = (
     ({"web"},),
     (
         {
-            *("server", "supervisor", "log_entries", "doctor", "probes_check"),
+            *("server", "processes", "supervisor", "log_entries", "doctor", "probes_check"),
             *("demo", "demo_table", "demo_workload", "cli", "__main__"),
         },
     ),

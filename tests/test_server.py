@@ -48,6 +48,25 @@ def test_a_signal_ends_the_run_and_the_daemon(daemon, signum, send):
     assert "Traceback" not in agent.log
 
 
+@pytest.mark.parametrize("send", [to_master, to_all])
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_while_it_is_built_is_heeded(daemon, signum, send):
+    """What builds it is left in the midst, as what the compiler takes nobody waits for; not killed, nor a failure."""
+    agent = daemon(
+        """
+    try:
+        sys.stderr.write("building\\n")
+        __import__("time").sleep(600)
+    finally:
+        sys.stderr.write("left\\n")"""
+    )
+    agent.until(lambda: "building" in agent.log)
+    send(agent, signum)
+
+    assert agent.process.wait(LONG_S) == 0
+    assert agent.log.splitlines()[-1] == "left"
+
+
 def test_a_client_that_says_nothing_does_not_hold_the_daemon_up(daemon):
     agent = daemon()
     host, port = agent.url.removeprefix("http://").split(":")

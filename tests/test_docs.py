@@ -20,8 +20,9 @@ from chainbench_agent.kernel.reader import LOSS_CAUSES
 from chainbench_agent.loading import hardware
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.runs import Runs
-from chainbench_agent.settings import ENV_PREFIX, Settings
+from chainbench_agent.settings import Settings
 from chainbench_agent.store.sqlite import HINTS, NO_DESCRIPTOR
+from chainbench_agent.variables import ENV_PREFIX
 from chainbench_agent.web.app import create_app
 from chainbench_agent.web.models import RunsQuery, StartRequest
 

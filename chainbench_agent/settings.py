@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
@@ -119,12 +119,23 @@ class Settings(BaseSettings):
         "info", description="What is logged to stderr: debug, info, warning or error."
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_flag(cls, value: object, info: ValidationInfo) -> object:
+        """TOML has both, and to Python true is the number 1."""
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation in (int, float):
+            raise PydanticCustomError("no_flag", "input should be a number, and is a flag's value")
+        return value
+
     @field_validator("probes", "allowed_hosts", mode="before")
     @classmethod
-    def _split(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        return tuple(name for part in value.split(",") if (name := part.strip()))
+    def _split(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, str):
+            return tuple(name for part in value.split(",") if (name := part.strip()))
+        if not isinstance(value, list | tuple):
+            or_all = f", or {ALL}" if info.field_name == "probes" else ""
+            raise PydanticCustomError("no_names", "input should be a list of names{or_all}", {"or_all": or_all})
+        return value
 
     @field_validator("probes")
     @classmethod

@@ -152,6 +152,27 @@ def test_a_wrong_file(config, text, says):
         load_settings(config(text))
 
 
+@pytest.mark.parametrize(
+    "name", [name for name, one in Settings.model_fields.items() if one.annotation in (int, float)]
+)
+@pytest.mark.parametrize("value", ["true", "false"])
+def test_a_flag_is_no_number(config, name, value):
+    """Only the file can say such a thing; taken as 1, it would be a port, or the one run that is kept."""
+    with pytest.raises(
+        InputError, match=rf"^{name}: {value.title()}: input should be a number, and is a flag's value\. "
+    ):
+        load_settings(config(f"{name} = {value}"))
+
+
+@pytest.mark.parametrize("value", ["3", "true", "{ cpu = true }", "2026-01-02"])
+def test_names_that_are_no_list(config, value):
+    """What is said is what to write: the file knows no tuples."""
+    with pytest.raises(InputError, match=r"^probes: .*: input should be a list of names, or all\. The modules"):
+        load_settings(config(f"probes = {value}"))
+    with pytest.raises(InputError, match=r"^allowed_hosts: .*: input should be a list of names\. Names, "):
+        load_settings(config(f"allowed_hosts = {value}"))
+
+
 def test_a_file_that_is_not_text(tmp_path):
     (tmp_path / "binary").write_bytes(b"\xff\xfe")
 

@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import click
 
 from chainbench_agent.errors import AgentError
-from chainbench_agent.settings import DEFAULT_CONFIG, ENV_PREFIX, Settings, load_settings
+from chainbench_agent.settings import DEFAULT_CONFIG, Settings, load_settings
+from chainbench_agent.variables import ENV_PREFIX
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

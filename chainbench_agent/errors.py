@@ -52,9 +52,10 @@ class UnknownRun(RunError):  # noqa: N818 - see RunActive
 
 
 class InputError(AgentError):
-    """A request that cannot be understood.  `field` is where."""
+    """A request that cannot be understood.  `field` is where, `sentence` what, `remedy` what to do."""
 
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(f"{field}: {message}")
+    def __init__(self, field: str, sentence: str, remedy: str = "") -> None:
+        super().__init__(f"{field}: {sentence}" + (f"; {remedy}" if remedy else ""))
         self.field = field
-        self.sentence = message
+        self.sentence = sentence
+        self.remedy = remedy

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, field_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator
 from pydantic_core import ErrorDetails, PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
@@ -25,8 +25,8 @@ from pydantic_settings import (
 
 from chainbench_agent.errors import InputError
 from chainbench_agent.plan import ALL, MAX_SAMPLE_INTERVAL, choose, unknown
+from chainbench_agent.variables import CONFIG, ENV_PREFIX, no_such_setting, strangers
 
-ENV_PREFIX = "CHAINBENCH_"
 SYSCALL_ERRORS = "syscalls:errors"
 DEFAULT_CONFIG = Path("/etc/chainbench_agent.toml")
 
@@ -119,12 +119,23 @@ class Settings(BaseSettings):
         "info", description="What is logged to stderr: debug, info, warning or error."
     )
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_flag(cls, value: object, info: ValidationInfo) -> object:
+        """TOML has both, and to Python true is the number 1."""
+        if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation in (int, float):
+            raise PydanticCustomError("no_flag", "input should be a number, and is a flag's value")
+        return value
+
     @field_validator("probes", "allowed_hosts", mode="before")
     @classmethod
-    def _split(cls, value: object) -> object:
-        if not isinstance(value, str):
-            return value
-        return tuple(name for part in value.split(",") if (name := part.strip()))
+    def _split(cls, value: object, info: ValidationInfo) -> object:
+        if isinstance(value, str):
+            return tuple(name for part in value.split(",") if (name := part.strip()))
+        if not isinstance(value, list | tuple):
+            or_all = f", or {ALL}" if info.field_name == "probes" else ""
+            raise PydanticCustomError("no_names", "input should be a list of names{or_all}", {"or_all": or_all})
+        return value
 
     @field_validator("probes")
     @classmethod
@@ -174,14 +185,19 @@ def load_settings(config: str | None = None, **given: object) -> Settings:
             del dotenv_settings, file_secret_settings
             return init_settings, env_settings, InitSettingsSource(settings_cls, init_kwargs=in_file)
 
+    wrong = _wrong_variables()
     try:
-        return WithFile.model_validate({name: value for name, value in given.items() if value is not None})
+        settings = WithFile.model_validate({name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        raise _input_error(error, path) from None
+        wrong = [(str(details["loc"][0]), _sentence(details, path)) for details in error.errors()] + wrong
+    if wrong:
+        (field, first), *others = wrong
+        raise InputError(field, "\n".join([first, *(f"{name}: {text}" for name, text in others)]))
+    return settings
 
 
 def _config_path(config: str | None) -> Path | None:
-    named = config or os.environ.get(f"{ENV_PREFIX}CONFIG")
+    named = config or os.environ.get(CONFIG)
     if named:
         return Path(named)
     return DEFAULT_CONFIG if DEFAULT_CONFIG.exists() else None
@@ -196,16 +212,16 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError("config", f"{path} is not valid TOML: {error}") from None
 
 
-def _input_error(error: ValidationError, path: Path | None) -> InputError:
-    sentences = [(str(details["loc"][0]), _sentence(details, path)) for details in error.errors()]
-    (field, first), *others = sentences
-    return InputError(field, "\n".join([first, *(f"{name}: {text}" for name, text in others)]))
+def _wrong_variables() -> list[tuple[str, str]]:
+    """Name and sentence of each that is no setting; one that is empty counts as not set, as a setting's does."""
+    found = strangers((name for name, value in os.environ.items() if value), Settings.model_fields)
+    return [(name, no_such_setting(name, "in the environment", Settings.model_fields, ENV_PREFIX)) for name in found]
 
 
 def _sentence(details: ErrorDetails, path: Path | None) -> str:
     name = str(details["loc"][0])
     if details["type"] == "extra_forbidden":
-        return f"no such setting ({path}); the settings are {', '.join(Settings.model_fields)}"
+        return no_such_setting(name, path, Settings.model_fields)
     places = f"--{name.replace('_', '-')}, {ENV_PREFIX}{name.upper()}, or `{name}` in the configuration file"
     message = details["msg"][0].lower() + details["msg"][1:]
     return f"{details['input']!r}: {message}. {Settings.model_fields[name].description} (Set by {places}.)"

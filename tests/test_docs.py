@@ -20,8 +20,9 @@ from chainbench_agent.kernel.reader import LOSS_CAUSES
 from chainbench_agent.loading import hardware
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.runs import Runs
-from chainbench_agent.settings import ENV_PREFIX, Settings
+from chainbench_agent.settings import Settings
 from chainbench_agent.store.sqlite import HINTS, NO_DESCRIPTOR
+from chainbench_agent.variables import ENV_PREFIX
 from chainbench_agent.web.app import create_app
 from chainbench_agent.web.models import RunsQuery, StartRequest
 
@@ -98,12 +99,15 @@ def test_a_part_is_replaced():
 
 def problem_remedies():
     """The texts that the API gives a problem as its remedy, wherever it makes one."""
-    trees = [ast.parse(path.read_text()) for path in (REPO / "chainbench_agent/web").glob("*.py")]
+    paths = [path for part in ("web", "kernel") for path in (REPO / "chainbench_agent" / part).glob("*.py")]
+    trees = [ast.parse(path.read_text()) for path in paths]
     for node in (node for tree in trees for node in ast.walk(tree)):
         if isinstance(node, ast.Assign) and "remedy" in ast.unparse(node.targets[0]).lower():
             given = [node.value]
         elif isinstance(node, ast.Call):
-            place = {"problem": 2, "wire.refusal": 2, "_refuse": 1}.get(ast.unparse(node.func), len(node.args))
+            place = {"problem": 2, "wire.refusal": 2, "_refuse": 1, "InputError": 2}.get(
+                ast.unparse(node.func), len(node.args)
+            )
             given = node.args[place : place + 1]
         else:
             continue
@@ -129,6 +133,7 @@ def test_every_remedy_is_on_the_page(text):
 def test_the_remedies_of_problems_are_found():
     """The test above sees those that it is about."""
     some = {"POST /stop ends it", "send fewer headers", "call the agent from a program", "send one of the two"}
+    some |= {"send each filter once", "name a pid instead"}
     assert some <= set(problem_remedies())
 
 

@@ -12,7 +12,7 @@ import chainbench_agent
 PACKAGE = Path(chainbench_agent.__file__).parent
 
 ROWS = (
-    ({"spec", "errors", "settings", "histogram", "plan"},),
+    ({"spec", "errors", "settings", "variables", "histogram", "plan"},),
     ({"probes"},),
     ({"evidence"},),
     ({"headers"}, {"bpf"}),

@@ -141,7 +141,8 @@ def test_all_wrong_values_are_named_at_once():
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("prot = 1", "prot: no such setting .*agent.toml.*; the settings are host, port,"),
+        ("prot = 1", r"^prot: no such setting \(.*agent.toml\); did you mean port\? The settings are host, port,"),
+        ("colour = 1", r"^colour: no such setting \(.*agent.toml\); the settings are host, port,"),
         ("port = ", "config: .*agent.toml is not valid TOML: "),
         ('port = "\N{SNOWMAN}"', "port: .*valid integer"),
     ],
@@ -149,6 +150,27 @@ def test_all_wrong_values_are_named_at_once():
 def test_a_wrong_file(config, text, says):
     with pytest.raises(InputError, match=says):
         load_settings(config(text))
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, one in Settings.model_fields.items() if one.annotation in (int, float)]
+)
+@pytest.mark.parametrize("value", ["true", "false"])
+def test_a_flag_is_no_number(config, name, value):
+    """Only the file can say such a thing; taken as 1, it would be a port, or the one run that is kept."""
+    with pytest.raises(
+        InputError, match=rf"^{name}: {value.title()}: input should be a number, and is a flag's value\. "
+    ):
+        load_settings(config(f"{name} = {value}"))
+
+
+@pytest.mark.parametrize("value", ["3", "true", "{ cpu = true }", "2026-01-02"])
+def test_names_that_are_no_list(config, value):
+    """What is said is what to write: the file knows no tuples."""
+    with pytest.raises(InputError, match=r"^probes: .*: input should be a list of names, or all\. The modules"):
+        load_settings(config(f"probes = {value}"))
+    with pytest.raises(InputError, match=r"^allowed_hosts: .*: input should be a list of names\. Names, "):
+        load_settings(config(f"allowed_hosts = {value}"))
 
 
 def test_a_file_that_is_not_text(tmp_path):

@@ -19,7 +19,8 @@ from chainbench_agent.evidence.schema import document
 from chainbench_agent.export.markdown import metrics_table, table
 from chainbench_agent.kernel.preflight import REMEDIES
 from chainbench_agent.probes import CATALOG
-from chainbench_agent.settings import ENV_PREFIX, Settings
+from chainbench_agent.settings import Settings
+from chainbench_agent.variables import ENV_PREFIX
 
 REPO = Path(__file__).parents[1]
 DOCS = REPO / "docs"

@@ -40,7 +40,11 @@ def pid_here(pid: int, peer: Peer | None) -> int:
     if client is not None and theirs != ours:
         found = [number for number, space in _called(pid) if space == theirs]
         if not found:
-            raise InputError("pid", f"there is no process {pid} in the PID namespace of the runner that asks")
+            raise InputError(
+                "pid",
+                f"there is no process {pid} in the PID namespace of the runner that asks",
+                "send the number that it has there, or a cgroup",
+            )
         return found[0]
     here = (PROC / str(pid)).exists()
     elsewhere = [number for number, space in _called(pid) if space != ours] if client is None else []
@@ -48,10 +52,11 @@ def pid_here(pid: int, peer: Peer | None) -> int:
         raise InputError(
             "pid",
             f"{pid} is the number of {len(elsewhere) + here} processes, in different PID namespaces, and the runner's "
-            "own could not be told from its connection; send the number that the host uses, or a cgroup",
+            "own could not be told from its connection",
+            "send the number that the host uses, or a cgroup",
         )
     if not here and not elsewhere:
-        raise InputError("pid", f"there is no process {pid}; start it first, or name the runner's own pid")
+        raise InputError("pid", f"there is no process {pid}", "start it first, or name the runner's own pid")
     return pid if here else elsewhere[0]
 
 

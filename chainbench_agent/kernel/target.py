@@ -78,18 +78,20 @@ def _process(number: int) -> int:
     status = (PROC / str(number) / "status").read_text()
     tgid = int(status.split("Tgid:")[1].split()[0])
     if tgid != number:
-        raise InputError("pid", f"{number} is a thread; send the number of its process, {tgid}")
+        raise InputError("pid", f"{number} is a thread", f"send the number of its process, {tgid}")
     return number
 
 
 def _cgroup(path: str) -> KernelTarget:
     mount = cgroup2_mount()
     if mount is None:
-        raise InputError("cgroup", "no cgroup v2 hierarchy is mounted here; name a pid instead")
+        raise InputError("cgroup", "no cgroup v2 hierarchy is mounted here", "name a pid instead")
     inside = Path(path).relative_to(mount) if Path(path).is_relative_to(mount) else Path(path.lstrip("/"))
     directory = (mount / inside).resolve()
     if not directory.is_relative_to(mount) or not (directory / "cgroup.procs").exists():
-        raise InputError("cgroup", f"there is no cgroup {path} below {mount}; see /proc/PID/cgroup for a process's own")
+        raise InputError(
+            "cgroup", f"there is no cgroup {path} below {mount}", "see /proc/PID/cgroup for a process's own"
+        )
     level = len(directory.relative_to(mount).parts)
     return KernelTarget(Kind.CGROUP, 0, directory, directory.stat().st_ino, level)
 

@@ -62,7 +62,8 @@ def _collector_failed(error: AgentError) -> Response:
 
 
 def _bad_input(error: InputError) -> Response:
-    return problem(422, str(error), errors=[{"field": error.field, "message": error.sentence}])
+    said = {"field": error.field, "message": error.sentence, **({"remedy": error.remedy} if error.remedy else {})}
+    return problem(422, f"{error.field}: {error.sentence}", errors=[said])
 
 
 def _bug(error: Exception) -> Response:

@@ -55,9 +55,10 @@ class RunRoutes:
 
 def _filters() -> RunsQuery:
     if strangers := [name for name in request.args if name not in RunsQuery.model_fields]:
-        raise InputError(strangers[0], f"is no filter; there is {', '.join(RunsQuery.model_fields)}")
+        filters = ", ".join(RunsQuery.model_fields)
+        raise InputError(strangers[0], f"is no filter; there is {filters}", "choose among those")
     if twice := [name for name, values in request.args.lists() if len(values) > 1]:
-        raise InputError(twice[0], "is given more than once")
+        raise InputError(twice[0], "is given more than once", "send each filter once")
     try:
         return RunsQuery.model_validate(request.args.to_dict())
     except ValidationError as error:

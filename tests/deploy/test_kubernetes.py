@@ -10,7 +10,8 @@ from cloudcoil.models.kubernetes.apps.v1 import DaemonSet
 from cloudcoil.models.kubernetes.core.v1 import Service
 from cloudcoil.models.prometheus_operator.v1 import ServiceMonitor
 
-from chainbench_agent.settings import ENV_PREFIX, Settings
+from chainbench_agent.settings import Settings
+from chainbench_agent.variables import ENV_PREFIX
 
 REPO = Path(__file__).parents[2]
 MANIFEST = REPO / "deploy/kubernetes/chainbench-agent.yaml"
@@ -73,3 +74,8 @@ def test_it_has_the_capabilities_of_the_systemd_unit_and_settings_that_exist(obj
     assert added["drop"] == ["ALL"]
     assert [f"CAP_{name}" for name in added["add"]] == given
     assert {e["name"].removeprefix(ENV_PREFIX).lower() for e in container["env"]} <= set(Settings.model_fields)
+
+
+def test_services_of_the_namespace_are_no_settings(objects):
+    """Of one called chainbench, Kubernetes would say CHAINBENCH_PORT; of others, what keeps the agent from starting."""
+    assert objects["DaemonSet"]["spec"]["template"]["spec"]["enableServiceLinks"] is False

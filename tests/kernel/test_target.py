@@ -114,8 +114,9 @@ def test_a_pid_is_what_the_peer_means(monkeypatch, proc):
     assert asked == [(7, ("127.0.0.1", 4))]
     assert (found.kind, found.root, found.processes()) == (Kind.TREE, 70, {70, 71})
     monkeypatch.setattr(target, "pid_here", lambda _pid, _peer: 71)
-    with pytest.raises(InputError, match="pid: 71 is a thread; send the number of its process, 70"):
+    with pytest.raises(InputError, match="pid: 71 is a thread") as caught:
         resolve(Target(kind="pid", pid=7))
+    assert caught.value.remedy == "send the number of its process, 70"
 
 
 TREE = KernelTarget(Kind.TREE, root=10)
@@ -199,9 +200,9 @@ def test_there_is_no_such_cgroup(cgroups, path):
     """Nor anything outside of the hierarchy; where to look is said."""
     (cgroups / "nothing").mkdir()
 
-    with pytest.raises(InputError, match=r"there is no cgroup .* below .*; see /proc/PID/cgroup") as caught:
+    with pytest.raises(InputError, match=r"there is no cgroup .* below .*") as caught:
         resolve(Target(kind="cgroup", cgroup=path))
-    assert caught.value.field == "cgroup"
+    assert (caught.value.field, caught.value.remedy) == ("cgroup", "see /proc/PID/cgroup for a process's own")
     assert path in str(caught.value)
     assert str(cgroups) in str(caught.value)
 
@@ -210,8 +211,9 @@ def test_a_machine_without_cgroup_v2(cgroups):
     """Something else that works is named."""
     (cgroups.parent / "mounts").write_text("cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n")
 
-    with pytest.raises(InputError, match="cgroup: no cgroup v2 hierarchy is mounted here; name a pid instead"):
+    with pytest.raises(InputError, match="cgroup: no cgroup v2 hierarchy is mounted here") as caught:
         resolve(Target(kind="cgroup", cgroup="/a"))
+    assert caught.value.remedy == "name a pid instead"
 
 
 def test_the_processes_of_a_cgroup(cgroups):

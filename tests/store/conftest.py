@@ -1,21 +1,17 @@
 """A store in each of the two databases."""
 
-import os
-import shutil
 import subprocess
-import tempfile
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
 import pytest
+from cluster import find_initdb, running
 
 from chainbench_agent.evidence.model import Evidence, Run, Target
 from chainbench_agent.settings import load_settings
 from chainbench_agent.store import open_store
 from chainbench_agent.store.base import StoredRun, Summary
 
-NOBODY = 65534
 BEGAN = datetime(2026, 1, 2, 3, 4, 5, 678900, UTC)
 LABELS = {"scenario": "baseline", "impl": "python", "variant": "numpy", "commit": "c1", "dataset": "d"}
 
@@ -54,55 +50,18 @@ def stored():
     return make
 
 
-def find_initdb():
-    places = [Path(path) for path in os.environ["PATH"].split(":")] + list(Path("/usr/lib/postgresql").glob("*/bin"))
-    return next(((place / "initdb").resolve() for place in places if (place / "initdb").exists()), None)
+@pytest.fixture(scope="session")
+def initdb():
+    if found := find_initdb():
+        return found
+    return pytest.skip("PostgreSQL's initdb is missing: as root, `apt-get install postgresql`.")
 
 
 @pytest.fixture(scope="session")
-def cluster():
-    """A PostgreSQL of our own on a unix socket: → a function that makes an empty database and answers its URL."""
-    initdb = find_initdb()
-    if initdb is None:
-        pytest.skip("PostgreSQL's initdb is missing: as root, `apt-get install postgresql`.")
-    as_nobody = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"] if os.geteuid() == 0 else []
-    home = Path(tempfile.mkdtemp(prefix="chainbench-pg-", dir="/tmp"))  # short: a socket's path has 107 characters
-    if as_nobody:
-        os.chown(home, NOBODY, NOBODY)
-
-    def run(program, *arguments):
-        subprocess.run([*as_nobody, initdb.with_name(program), *arguments], check=True, cwd=home, capture_output=True)
-
-    try:
-        run("initdb", "--pgdata", "data", "--auth", "trust", "--username", "agent", "--no-sync", "--encoding", "UTF8")
-        cluster = Cluster(home, run)
-        cluster.start()
-        try:
-            yield cluster
-        finally:
-            cluster.stop()
-    finally:
-        shutil.rmtree(home)
-
-
-class Cluster:
-    def __init__(self, home, run):
-        self._home = home
-        self._run = run
-        self._made = 0
-
-    def url(self):
-        self._made += 1
-        self._run("createdb", "--host", str(self._home), "--username", "agent", f"d{self._made}")
-        return f"postgresql://agent@/d{self._made}?host={self._home}"
-
-    def start(self):
-        options = f"-c listen_addresses='' -c unix_socket_directories={self._home} -c fsync=off"
-        self._run("pg_ctl", "--pgdata", "data", "--wait", "--log", "log", "--options", options, "start")
-
-    def stop(self):
-        """In the midst of whatever goes on: every connection breaks."""
-        self._run("pg_ctl", "--pgdata", "data", "--wait", "--mode", "immediate", "stop")
+def cluster(initdb):
+    """A PostgreSQL of our own (tests/cluster.py)."""
+    with running(initdb) as cluster:
+        yield cluster
 
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])

@@ -84,7 +84,7 @@ def flushes(directory, code):
     """How often `code` flushes; what else the process does, to open the store and to close it, does not count."""
     script = f"""
 import ctypes, os, sys
-sys.path.insert(0, {str(Path(__file__).parent)!r})
+sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!r}]
 from conftest import evidence_of, run_of
 from chainbench_agent.settings import load_settings
 from chainbench_agent.store import open_store

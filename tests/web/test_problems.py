@@ -111,13 +111,13 @@ def test_two_targets(client, labels):
 
 def test_a_target_that_is_not_there(client, labels, collector, runs):
     """A mistake of who asks, not of the agent: the field is named, and nothing has failed."""
-    sentence = "there is no process 7; start it first, or name the runner's own pid"
-    collector.fails["start"] = InputError("pid", sentence)
+    sentence, remedy = "there is no process 7", "start it first, or name the runner's own pid"
+    collector.fails["start"] = InputError("pid", sentence, remedy)
 
     document = problem(client.post("/start", json=labels | {"pid": 7}), 422)
 
     assert document["detail"] == f"pid: {sentence}"
-    assert document["errors"] == [{"field": "pid", "message": sentence}]
+    assert document["errors"] == [{"field": "pid", "message": sentence, "remedy": remedy}]
     assert client.get("/status").json["status"] == "idle"
     assert "failure" not in client.get("/status").json
     assert runs.kept() == ()

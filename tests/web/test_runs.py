@@ -134,13 +134,13 @@ def test_a_page_that_is_just_full(client, run):
         (
             "comit=x",
             "comit",
-            "is no filter; there is scenario, impl, variant, commit, dataset, machine, result, before",
+            "is scenario, impl, variant, commit, dataset, machine, result, before, limit; choose among those",
         ),
         ("limit=0", "limit", "send it as a whole number from 1 to 1000"),
         ("limit=1001", "limit", "send it as a whole number from 1 to 1000"),
         ("limit=x", "limit", "send it as a whole number from 1 to 1000"),
         ("result=won", "result", "send it as finished, failed, interrupted or running"),
-        ("commit=a&commit=b", "commit", "is given more than once"),
+        ("commit=a&commit=b", "commit", "is given more than once; send each filter once"),
         ("commit=%00", "commit", "has characters that do not print"),
         ("before=", "before", "send it as the id of a run, as in `next`"),
         ("before=%00", "before", "has characters that do not print"),
@@ -154,7 +154,8 @@ def test_a_wrong_filter(client, query, field, says):
     assert answer.status_code == 422
     (error,) = answer.json["errors"]
     assert error["field"] == field
-    assert says in f"{error['message']} {error.get('remedy')}"
+    assert says in f"{error['message']}; {error['remedy']}"
+    assert answer.json["detail"] == f"{field}: {error['message']}"
 
 
 def test_delete(client, run):

@@ -1,0 +1,84 @@
+"""A variable that begins as the settings' do is one of them, or keeps the agent from starting."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from chainbench_agent.errors import InputError
+from chainbench_agent.settings import Settings, load_settings
+from chainbench_agent.variables import CONFIG, OF_THE_CHECKOUT
+
+
+@pytest.fixture(autouse=True)
+def no_file_of_this_machine(monkeypatch, tmp_path):
+    monkeypatch.setattr("chainbench_agent.settings.DEFAULT_CONFIG", tmp_path / "default.toml")
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("CHAINBENCH_PROT", "did you mean CHAINBENCH_PORT? The settings are CHAINBENCH_HOST, CHAINBENCH_PORT,"),
+        ("chainbench_prot", "did you mean CHAINBENCH_PORT? The settings are CHAINBENCH_HOST, CHAINBENCH_PORT,"),
+        ("CHAINBENCH_KEEP_RUN", "did you mean CHAINBENCH_KEEP_RUNS? "),
+        ("CHAINBENCH_QQQ", "the settings are CHAINBENCH_HOST, CHAINBENCH_PORT,"),
+        ("CHAINBENCH_", "the settings are CHAINBENCH_HOST, CHAINBENCH_PORT,"),
+    ],
+)
+def test_a_variable_that_is_no_setting(monkeypatch, name, says):
+    """Is refused, as in the file: passed over, the agent would run with something else than was asked for."""
+    monkeypatch.setenv(name, "9")
+
+    with pytest.raises(InputError) as caught:
+        load_settings()
+
+    assert caught.value.field == name
+    assert str(caught.value).startswith(f"{name}: no such setting (in the environment); {says}")
+
+
+def test_variables_are_named_with_all_else_that_is_wrong(monkeypatch, tmp_path):
+    for name in ("CHAINBENCH_PROT", "CHAINBENCH_HOSTS"):
+        monkeypatch.setenv(name, "9")
+    (tmp_path / "agent.toml").write_text("colour = 1")
+
+    with pytest.raises(InputError) as caught:
+        load_settings(str(tmp_path / "agent.toml"), port="x")
+
+    fields = [line.partition(":")[0] for line in str(caught.value).splitlines()]
+    assert sorted(fields) == ["CHAINBENCH_HOSTS", "CHAINBENCH_PROT", "colour", "port"]
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *sorted(OF_THE_CHECKOUT),
+        "CHAINBENCH_AGENT_SERVICE_HOST",
+        "CHAINBENCH_AGENT_PORT",
+        "CHAINBENCH_AGENT_PORT_9090_TCP",
+        "CHAINBENCHMARK",
+    ],
+)
+def test_variables_that_are_none_of_the_agents(monkeypatch, name):
+    """The checkout's own, what Kubernetes tells of the Service, and what only begins alike."""
+    monkeypatch.setenv(name, "tcp://10.0.0.1:9090")
+
+    assert load_settings().port == 9090
+
+
+def test_an_empty_variable_that_is_no_setting(monkeypatch):
+    """Is not set, as a setting's is not: a script may leave it so."""
+    monkeypatch.setenv("CHAINBENCH_PROT", "")
+
+    assert load_settings().port == 9090
+
+
+def test_the_checkouts_own_variables_are_all_declared():
+    """What the Makefile, scripts, tests and bench read of the environment does not keep their agents from starting."""
+    repo, reads = Path(__file__).parents[1], re.compile(r"(?:environ\W+(?:get\W+)?|\$\{)(CHAINBENCH_[A-Z_]+)")
+    files = [repo / "Makefile", *(repo / ".ci").glob("*")]
+    files += [path for part in ("scripts", "bench", "tests") for path in (repo / part).rglob("*")]
+    text = "".join(path.read_text() for path in files if path.is_file() and path.suffix in {"", ".py", ".sh"})
+    read = set(reads.findall(text))
+
+    assert read <= {*(f"CHAINBENCH_{name.upper()}" for name in Settings.model_fields), *OF_THE_CHECKOUT, CONFIG}
+    assert read >= OF_THE_CHECKOUT

@@ -48,5 +48,5 @@ def no_such_setting(name: str, where: object, settings: Iterable[str], prefix: s
     known = [name.upper() if prefix else name for name in settings]
     near = difflib.get_close_matches(name.upper().removeprefix(prefix), [one.upper() for one in known], 1)
     meant = "".join(f"{prefix}{one}" for one in known if one.upper() in near)
-    all_of_them = f"he settings are {', '.join(f'{prefix}{one}' for one in known)}"
-    return f"no such setting ({where}); " + (f"did you mean {meant}? T{all_of_them}" if meant else f"t{all_of_them}")
+    perhaps = f", perhaps {meant} is meant" if meant else ""
+    return f"no such setting ({where}){perhaps}; the settings are {', '.join(f'{prefix}{one}' for one in known)}"

@@ -141,7 +141,7 @@ def test_all_wrong_values_are_named_at_once():
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("prot = 1", r"^prot: no such setting \(.*agent.toml\); did you mean port\? The settings are host, port,"),
+        ("prot = 1", r"^prot: no such setting \(.*agent.toml\), perhaps port is meant; the settings are host, port,"),
         ("colour = 1", r"^colour: no such setting \(.*agent.toml\); the settings are host, port,"),
         ("port = ", "config: .*agent.toml is not valid TOML: "),
         ('port = "\N{SNOWMAN}"', "port: .*valid integer"),

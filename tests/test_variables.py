@@ -18,9 +18,9 @@ def no_file_of_this_machine(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("CHAINBENCH_PROT", "did you mean CHAINBENCH_PORT? The settings are CHAINBENCH_HOST, CHAINBENCH_PORT,"),
-        ("chainbench_prot", "did you mean CHAINBENCH_PORT? The settings are CHAINBENCH_HOST, CHAINBENCH_PORT,"),
-        ("CHAINBENCH_KEEP_RUN", "did you mean CHAINBENCH_KEEP_RUNS? "),
+        ("CHAINBENCH_PROT", "perhaps CHAINBENCH_PORT is meant; the settings are CHAINBENCH_HOST, CHAINBENCH_PORT,"),
+        ("chainbench_prot", "perhaps CHAINBENCH_PORT is meant; the settings are CHAINBENCH_HOST, CHAINBENCH_PORT,"),
+        ("CHAINBENCH_KEEP_RUN", "perhaps CHAINBENCH_KEEP_RUNS is meant; "),
         ("CHAINBENCH_QQQ", "the settings are CHAINBENCH_HOST, CHAINBENCH_PORT,"),
         ("CHAINBENCH_", "the settings are CHAINBENCH_HOST, CHAINBENCH_PORT,"),
     ],

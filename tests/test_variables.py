@@ -18,11 +18,11 @@ def no_file_of_this_machine(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("name", "says"),
     [
-        ("CHAINBENCH_PROT", "perhaps CHAINBENCH_PORT is meant; the settings are CHAINBENCH_HOST, CHAINBENCH_PORT,"),
-        ("chainbench_prot", "perhaps CHAINBENCH_PORT is meant; the settings are CHAINBENCH_HOST, CHAINBENCH_PORT,"),
-        ("CHAINBENCH_KEEP_RUN", "perhaps CHAINBENCH_KEEP_RUNS is meant; "),
-        ("CHAINBENCH_QQQ", "the settings are CHAINBENCH_HOST, CHAINBENCH_PORT,"),
-        ("CHAINBENCH_", "the settings are CHAINBENCH_HOST, CHAINBENCH_PORT,"),
+        ("CHAINBENCH_PROT", ", perhaps CHAINBENCH_PORT is meant; the settings are CHAINBENCH_HOST, CHAINBENCH_PORT,"),
+        ("chainbench_prot", ", perhaps CHAINBENCH_PORT is meant; the settings are CHAINBENCH_HOST, CHAINBENCH_PORT,"),
+        ("CHAINBENCH_KEEP_RUN", ", perhaps CHAINBENCH_KEEP_RUNS is meant; "),
+        ("CHAINBENCH_QQQ", "; the settings are CHAINBENCH_HOST, CHAINBENCH_PORT,"),
+        ("CHAINBENCH_", "; the settings are CHAINBENCH_HOST, CHAINBENCH_PORT,"),
     ],
 )
 def test_a_variable_that_is_no_setting(monkeypatch, name, says):
@@ -33,7 +33,7 @@ def test_a_variable_that_is_no_setting(monkeypatch, name, says):
         load_settings()
 
     assert caught.value.field == name
-    assert str(caught.value).startswith(f"{name}: no such setting (in the environment); {says}")
+    assert str(caught.value).startswith(f"{name}: no such setting (in the environment){says}")
 
 
 def test_variables_are_named_with_all_else_that_is_wrong(monkeypatch, tmp_path):

@@ -8,7 +8,7 @@ import ctypes
 import shutil
 
 import pytest
-from test_network import MEMBER, Net
+from shim_sockets import MEMBER, Net
 from user_space import AGENT, CPUS, UserSpace, fused
 
 from chainbench_agent.kernel import ring

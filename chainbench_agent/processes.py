@@ -39,7 +39,8 @@ class Worker(IntakeWorker):
         """At once while the agent is built: nobody waits for the compiler, and what was begun goes with the process."""
         super().handle_exit(sig, frame)
         if self._builds:
-            self._builds = False  # the next signal must not come between what is done on the way out
+            for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+                signal.signal(number, signal.SIG_IGN)  # Ctrl-C comes with the master's SIGQUIT; this is the way out
             sys.exit(0)
 
     def notify(self) -> None:

@@ -65,8 +65,12 @@ static __always_inline void offcpu_on_task_blocks(struct cb_event *ev, struct cb
 	nth = (nth & 0xffffffff00000000) == run ? nth + 1 : run;
 	offcpu->nth_in_run[wait] = nth;
 	nth &= 0xffffffff;
-	if (nth < OFFCPU_FIRST || nth % OFFCPU_SAMPLING == 0)
+	if (nth < OFFCPU_FIRST || nth % OFFCPU_SAMPLING == 0) {
 		task->stack = offcpu_stacks.get_stackid(ev->ctx, 0);
+		// another stack has its place: without the first frame, which is this program's, it gets another one
+		if (task->stack == CB_EXISTS)
+			task->stack = offcpu_stacks.get_stackid(ev->ctx, 1);
+	}
 }
 
 static __always_inline void offcpu_of_thread(struct cb_task *task, u64 ns)

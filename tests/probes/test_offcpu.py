@@ -46,7 +46,9 @@ def test_stacks_are_taken_now_and_then(kernel, thread):
 
 
 def test_sampled_time_goes_to_its_stack(kernel, thread):
-    """By wait and stack, beside the exact time; a walk that fails leaves only the exact one."""
+    """By wait and stack, beside the exact time.  Where another stack has its place, it is looked for once more, with a
+    frame less; if that fails too, there is only the exact one.
+    """
     kernel.set("shim_stack_id", ctypes.c_int32, 7)
     kernel.at(1100).switch(thread, kernel.idle, INTERRUPTIBLE)
     kernel.at(1400).wake(thread)
@@ -54,8 +56,14 @@ def test_sampled_time_goes_to_its_stack(kernel, thread):
     kernel.set("shim_stack_id", ctypes.c_int32, -17)  # EEXIST: the place is taken
     kernel.switch(thread, kernel.idle, INTERRUPTIBLE)
     kernel.at(1450).wake(thread)
+    kernel.switch(kernel.idle, thread)
+    kernel.set("shim_shorter_stack_id", ctypes.c_int32, 11)
+    kernel.switch(thread, kernel.idle, INTERRUPTIBLE)
+    kernel.at(1467).wake(thread)
 
     offcpu = kernel.counted()["offcpu"]
     sampled = {(key[:4], key[4:]): int.from_bytes(ns, "little") for key, ns in offcpu["sampled_ns"].items()}
-    assert sampled == {(FUTEX.to_bytes(4, "little"), (7).to_bytes(4, "little")): 300}
-    assert blocked(offcpu) == {FUTEX: 350}
+    assert sampled == {
+        (FUTEX.to_bytes(4, "little"), stack.to_bytes(4, "little")): ns for stack, ns in ((7, 300), (11, 17))
+    }
+    assert blocked(offcpu) == {FUTEX: 367}

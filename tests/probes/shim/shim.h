@@ -150,7 +150,7 @@ struct bpf_perf_event_value { u64 counter, enabled, running; };
 #define SHIM_CPUS 4
 u64 shim_now_ns;
 u32 shim_cpu;
-s32 shim_stack_id = -1;
+s32 shim_stack_id = -1, shim_shorter_stack_id = -1;
 u64 shim_stack_walks;
 u32 shim_random;
 struct task_struct *shim_current;
@@ -432,7 +432,7 @@ struct folio *shim_folio(struct file *file, u32 pages, u64 index)
 static s32 shim_get_stackid(void *ctx, u64 flags)
 {
 	shim_stack_walks++;
-	return shim_stack_id;
+	return flags ? shim_shorter_stack_id : shim_stack_id;
 }
 
 // ---- maps

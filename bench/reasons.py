@@ -16,7 +16,7 @@ REASONS: dict[str, str] = {
     ),
     "hackbench": f"{_COLD}; with everything on, programs also run for each call, page and message.",
     "syscall": f"{_TWO}.",
-    "start-up until": "LLVM compiles all programs anew, for this kernel: 2.0 s, 0.8 s of it for reading headers.",
+    "start-up until": "LLVM compiles all programs anew, for this kernel: 2.0 s, most of it in its optimiser.",
     "the same with a warm cache": "Nothing is compiled then: imports, the kernel's BTF and the verifier are left.",
     "PSS of all its processes, after start-up": f"{_MEMORY}.",
     "PSS of all its processes, after": f"{_MEMORY}; the text of 100 kept runs for /metrics is 8 MB.",

@@ -51,11 +51,11 @@ class KernelTarget:
         """The processes in it at present; none for the whole machine, where nobody asks."""
         if self.kind == Kind.TREE:
             return process_tree(self.root)
-        return cgroup_processes(self.directory) if self._has_its_place() else set()
+        return in_cgroup(self.directory, "cgroup.procs") if self._has_its_place() else set()
 
     def threads(self) -> set[int]:
         """CGROUP: the threads in it at present."""
-        return cgroup_threads(self.directory) if self._has_its_place() else set()
+        return in_cgroup(self.directory, "cgroup.threads") if self._has_its_place() else set()
 
     def _has_its_place(self) -> bool:
         """A cgroup that was removed and made again by that name is another one: the kernel side knows it by its id."""
@@ -122,25 +122,15 @@ def _parents() -> Iterator[tuple[int, int]]:
     for entry in os.listdir(PROC):  # noqa: PTH208 - Path objects cost more than the rest together
         if entry.isdigit():
             with suppress(OSError):
-                stat = (PROC / entry / "stat").read_text()
-                yield int(entry), int(stat.rpartition(")")[2].split()[1])
+                yield int(entry), int(_stat(f"{PROC}/{entry}")[1][1])
 
 
-def cgroup_processes(directory: Path) -> set[int]:
-    """The processes in a cgroup and below it."""
+def in_cgroup(directory: Path, name: str) -> set[int]:
+    """The numbers in the files of that name, `cgroup.procs` or `cgroup.threads`, in a cgroup and below it."""
     found: set[int] = set()
-    for procs in (directory / "cgroup.procs", *directory.glob("**/cgroup.procs")):
+    for file in (directory / name, *directory.glob(f"**/{name}")):
         with suppress(OSError):
-            found |= set(map(int, procs.read_text().split()))
-    return found
-
-
-def cgroup_threads(directory: Path) -> set[int]:
-    """The threads in a cgroup and below it."""
-    found: set[int] = set()
-    for threads in (directory / "cgroup.threads", *directory.glob("**/cgroup.threads")):
-        with suppress(OSError):
-            found |= set(map(int, threads.read_text().split()))
+            found |= set(map(int, file.read_text().split()))
     return found
 
 
@@ -189,7 +179,7 @@ def older(threads: Iterable[int], began_ns: int) -> frozenset[int]:
     found = set()
     for tid in threads:
         with suppress(OSError):
-            if int(_text(f"{PROC}/{tid}/stat").rpartition(")")[2].split()[19]) < began:
+            if int(_stat(f"{PROC}/{tid}")[1][19]) < began:
                 found.add(tid)
     return frozenset(found)
 
@@ -205,7 +195,7 @@ def sleepers(
     for pid, tid, directory in _tasks(processes):
         if tid not in seen:
             with suppress(OSError):
-                command, _, fields = _text(f"{directory}/stat").partition("(")[2].rpartition(")")
+                command, fields = _stat(directory)
                 thread = Thread(tid, pid, command, outside.get(tid, began_ns))
                 found.append(_sleeper(thread, fields, directory))
     return tuple(found)
@@ -228,8 +218,14 @@ def _text(path: str) -> str:
         os.close(fd)
 
 
-def _sleeper(thread: Thread, fields: str, directory: str) -> Sleeper:
-    state, *_, flags = fields.split(maxsplit=7)[:7]
+def _stat(directory: str) -> tuple[str, list[str]]:
+    """The command of a process or thread, and the fields of its `stat` from the state on."""
+    command, _, fields = _text(f"{directory}/stat").partition("(")[2].rpartition(")")
+    return command, fields.split()
+
+
+def _sleeper(thread: Thread, fields: list[str], directory: str) -> Sleeper:
+    state, flags = fields[0], fields[6]
     number = "" if int(flags) & KERNEL_THREAD else _word(f"{directory}/syscall")
     function = _word(f"{directory}/wchan")
     return Sleeper(

@@ -15,7 +15,7 @@ from chainbench_agent.kernel.target import (
     NO_SYSCALL,
     KernelTarget,
     Kind,
-    cgroup_processes,
+    in_cgroup,
     leave,
     older,
     process_tree,
@@ -220,7 +220,7 @@ def test_the_processes_of_a_cgroup(cgroups):
     """With all below; none once it is removed."""
     found = resolve(Target(kind="cgroup", cgroup="/a"))
     assert found.processes() == {10, 11, 12}
-    assert cgroup_processes(cgroups / "c") == set()
+    assert in_cgroup(cgroups / "c", "cgroup.procs") == set()
     (cgroups / "a/cgroup.threads").write_text("10\n11\n13\n")
     (cgroups / "a/b/cgroup.threads").write_text("12\n")
     assert found.threads() == {10, 11, 12, 13}

@@ -59,3 +59,4 @@ clean:           ## remove what was made here, .venv included
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 lint check docs vm-test wheel: export NEEDS_BPF = no
+test check: export NEEDS_TESTS = yes

@@ -3,7 +3,6 @@
 import functools
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -12,6 +11,8 @@ from pathlib import Path
 import pytest
 
 sys.path.append(str(Path(__file__).parent))  # the tests here import the files beside them
+
+from packages import remedy
 
 REQUIRED = os.environ.get("CHAINBENCH_REQUIRE_BPF") == "1"
 BTF = Path("/sys/kernel/btf/vmlinux")
@@ -49,8 +50,9 @@ def no_state_outside(tmp_path_factory):
 def pytest_runtest_setup(item):
     if item.get_closest_marker("bpf") and (reason := why_not_bpf()):
         pytest.skip(reason)
-    if item.get_closest_marker("strace") and not shutil.which("strace"):
-        pytest.skip("strace is missing: as root, `apt-get install strace`.")
+    needed = [program for marker in item.iter_markers("needs") for program in marker.args]
+    if reason := remedy(*needed):
+        pytest.skip(reason)
     if item.get_closest_marker("mount") and CAP_SYS_ADMIN not in capabilities():
         pytest.skip("This user may not mount file systems: run `make test` as root.")
 

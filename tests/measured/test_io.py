@@ -3,7 +3,6 @@
 import json
 import os
 import platform
-import shutil
 
 import pytest
 
@@ -81,10 +80,9 @@ os._exit(0)
     assert (grown["syscw"], grown["wchar"]) == (io["file_writes"], io["file_writes_bytes"])
 
 
+@pytest.mark.needs("fio")
 def test_against_fio(targeted, tmp_path):
     """Its own account of a job: the same calls and bytes, and times that are hardly shorter than what it felt."""
-    if not shutil.which("fio"):
-        pytest.skip("There is no second opinion: as root, `apt-get install fio`.")
     path, report = tmp_path / "file", tmp_path / "report"
     path.write_bytes(os.urandom(8 * MIB))
     options = f"--name=job --filename={path} --size=8m --bs=4k --rw=randrw --number_ios=1511 --fdatasync=101"

@@ -11,9 +11,10 @@ TESTS = Path(__file__).parents[1]
 
 HOLD = """
 import sys
-from cluster import find_initdb, running
+from cluster import running
+from packages import find
 
-with running(find_initdb()) as cluster:
+with running(find("initdb")) as cluster:
     if "restarted" in sys.argv:
         cluster.stop()
         cluster.start()

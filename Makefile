@@ -17,9 +17,9 @@ run: setup       ## serve on 127.0.0.1:9090; ARGS="..." are options of `serve`
 demo: setup      ## measure a small workload and show its evidence
 	@exec .venv/bin/chainbench-agent demo $(ARGS)
 
-test: MARKS = not vm and not image and not service
+test: MARKS = not vm and not image and not service and not fresh
 vm-test: MARKS = vm or service
-check: MARKS = not bpf and not vm and not image and not service
+check: MARKS = not bpf and not vm and not image and not service and not fresh
 check: lint
 
 test: setup      ## all tests that this user may run on this kernel

@@ -15,7 +15,9 @@ sys.path.append(str(Path(__file__).parent))  # the tests here import the files b
 from packages import remedy
 
 REQUIRED = os.environ.get("CHAINBENCH_REQUIRE_BPF") == "1"
+REPO = Path(__file__).parents[1]
 BTF = Path("/sys/kernel/btf/vmlinux")
+TRACEFS = Path("/sys/kernel/tracing/events")
 CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
 
 
@@ -38,6 +40,17 @@ def why_not_bpf() -> str | None:
     return None
 
 
+def why_not_mount() -> str | None:
+    if CAP_SYS_ADMIN not in capabilities():
+        return "This user may not mount file systems: run `make test` as root."
+    return remedy("mount")
+
+
+def readable_by_others() -> bool:
+    """Whether a test that starts the agent as another user can do so."""
+    return all(directory.stat().st_mode & 0o005 == 0o005 for directory in (REPO, *REPO.parents))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def no_state_outside(tmp_path_factory):
     """No agent of a test keeps its runs where this machine's own agent does."""
@@ -53,8 +66,12 @@ def pytest_runtest_setup(item):
     needed = [program for marker in item.iter_markers("needs") for program in marker.args]
     if reason := remedy(*needed):
         pytest.skip(reason)
-    if item.get_closest_marker("mount") and CAP_SYS_ADMIN not in capabilities():
-        pytest.skip("This user may not mount file systems: run `make test` as root.")
+    if item.get_closest_marker("mount") and (reason := why_not_mount()):
+        pytest.skip(reason)
+    if item.get_closest_marker("tracefs") and not TRACEFS.is_dir():
+        pytest.skip("There is no tracefs: as root, `mount -t tracefs tracefs /sys/kernel/tracing`.")
+    if item.get_closest_marker("other_user") and not readable_by_others():
+        pytest.skip(f"Other users may not read {REPO}: clone the repository to a directory that they may, as /srv.")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # outermost: nothing makes a skip of it again

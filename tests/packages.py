@@ -18,6 +18,8 @@ PACKAGES = {
     "iperf3": "iperf3",
     "losetup": "mount",
     "mke2fs": "e2fsprogs",
+    "modprobe": "kmod",
+    "mount": "mount",
     "openssl": "openssl",
     "promtool": "prometheus",
     "ps": "procps",

@@ -33,7 +33,7 @@ class Disk:
 
     def use(self, scheduler):
         """False where this kernel does not offer it."""
-        subprocess.run(["modprobe", "-q", scheduler], check=False)
+        subprocess.run([require("modprobe"), "-q", scheduler], check=False)
         offered = (self.sysfs / "queue/scheduler").read_text().replace("[", "").replace("]", "").split()
         if scheduler in offered:
             (self.sysfs / "queue/scheduler").write_text(scheduler)

@@ -34,8 +34,9 @@ CALLS = {
     "FSYNC": ("fsync",),
     "FDATASYNC": ("fdatasync",),
     "EXEC": ("execve", "execveat"),
-    "FUTEX": ("futex", "futex_time64"),  # calls.h tells which of the next two it is
+    "FUTEX": ("futex", "futex_time64"),  # calls.h tells which of the next three it is
     "FUTEX_WAIT": ("futex_wait", "futex_waitv"),
+    "FUTEX_LOCK": (),  # takes a lock with priority inheritance, for which it may have to wait
     "FUTEX_WAKE": ("futex_wake", "futex_requeue"),
 }
 """The system calls that calls.h follows and modules tell apart, by kind: CB_CALL_<key> in C."""

@@ -100,7 +100,7 @@ struct task_struct {
 	struct css_set *cgroups;
 	struct signal_struct *signal;
 	struct files_struct *files;
-	u64 start_time, self_exec_id;
+	u64 start_time, self_exec_id, nvcsw;
 	char comm[16];
 };
 struct bio {
@@ -180,6 +180,11 @@ struct cgroup *shim_cgroup(int levels, const u64 *ids)
 		group->ancestors[level] = group;
 	}
 	return group;
+}
+
+void shim_set_switches(struct task_struct *task, u64 switches)
+{
+	task->nvcsw = switches;
 }
 
 void shim_set_cgroup(struct task_struct *task, struct cgroup *group)

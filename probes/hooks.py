@@ -19,6 +19,7 @@ FIELDS = {
     "REQUEST_RQ_DISK": "request.rq_disk",
     "THREAD_INFO_PREEMPT_COUNT": "thread_info.preempt_count",
     "CURRENT_TASK_BTF": "BPF_FUNC_get_current_task_btf",
+    "MPTCP": "mptcp_sock.first",
     "PAGE_INDEX": "page.index",
     "FOLIO__NR_PAGES": "folio._nr_pages",
     "FOLIO__FOLIO_NR_PAGES": "folio._folio_nr_pages",

@@ -34,9 +34,7 @@ MODULE = Module(
     metrics=(
         Counter(
             name="tcp_bytes_sent",
-            help=(
-                "Bytes that calls handed over to TCP and MPTCP sockets; with the kernel's TLS, before encryption."
-            ),
+            help=("Bytes that calls handed over to TCP and MPTCP sockets; with the kernel's TLS, before encryption."),
             hooks=(*SENT, "sent_pages"),
             per_process=True,
         ),

@@ -77,11 +77,20 @@ class Store(BaseModel):
     bytes: int | None = None
 
 
+class Log(BaseModel):
+    """What this process has logged and could not write to stderr."""
+
+    records_dropped: int
+    reason: str = ""
+    remedy: str = ""
+
+
 class AgentItself(BaseModel):
     version: str
     pid: int
     resident_kib: int
     cpu_seconds: float
+    log: Log
 
 
 class Status(_Backend):

@@ -19,8 +19,8 @@ from chainbench_agent.web.operation import operation
 from chainbench_agent.web.problems import JSON_REMEDY, BadBody, problem
 from chainbench_agent.web.status import backend_json, status_json, timestamp
 
-Metrics = Callable[[str], tuple[bytes, str]]
-"""The Accept header → the exposition and its content type."""
+Metrics = Callable[[str], tuple[bytes | Sequence[bytes], str]]
+"""The Accept header → the exposition, whole or in parts, and its content type."""
 
 EXPOSITIONS = ("text/plain", "application/openmetrics-text")
 
@@ -93,8 +93,10 @@ class Api:
     @operation("For Prometheus", media_types=EXPOSITIONS)
     def metrics(self) -> ResponseReturnValue:
         """The latest numbers of each label set."""
-        body, content_type = self._metrics(request.headers.get("Accept", ""))
-        return Response(body, content_type=content_type)
+        exposition, content_type = self._metrics(request.headers.get("Accept", ""))
+        answer = Response(exposition, content_type=content_type)
+        answer.vary.add("Accept")
+        return answer
 
 
 def _peer() -> Peer | None:

@@ -1,6 +1,7 @@
 """Every error as a problem document (RFC 9457) that says what to do.
 
-400 not JSON   404, 405 no such call, or run   409 does not fit the state   413 too long   415 not called JSON
+400 not JSON, or not HTTP   404, 405 no such call, or run   409 does not fit the state   413 too long
+415 not declared as JSON   417, 501, 505 HTTP that is not spoken here (web/parser_errors.py)
 422 JSON that is not the right thing   500 a bug   503 the collector failed, or the store
 """
 
@@ -17,6 +18,7 @@ from werkzeug.exceptions import HTTPException
 
 from chainbench_agent.errors import AgentError, InputError, NoRun, RunActive, StoreError, UnknownRun
 from chainbench_agent.events import NoEvents, NoPlace
+from chainbench_agent.web.parser_errors import REFUSED, explained
 from chainbench_agent.web.wire import MEDIA_TYPE, document
 
 NO_DESCRIPTOR_REMEDY = "try again; if it lasts, raise the agent's limit (LimitNOFILE=)"
@@ -53,6 +55,8 @@ def install(app: Flask) -> None:
     app.register_error_handler(InputError, _bad_input)
     app.register_error_handler(AgentError, _collector_failed)
     app.register_error_handler(BadBody, _bad_body)
+    for refused in REFUSED:  # the parser reads a body in chunks when the application asks for it
+        app.register_error_handler(refused, lambda error: problem(*explained(error)))
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(Exception, _bug)
 

@@ -129,8 +129,8 @@ def test_over_tls(daemon, certificate):
     agent = daemon(tls_cert=cert, tls_key=key)
     context = ssl.create_default_context(cafile=cert)
     with socket.create_connection(agent.address, timeout=60) as plain:
-        client = context.wrap_socket(plain, server_hostname="localhost")
-        client.sendall(get(b"Expect: a-miracle"))
-        status, headers, _ = answer_of(client)
+        with context.wrap_socket(plain, server_hostname="localhost") as client:
+            client.sendall(get(b"Expect: a-miracle"))
+            status, headers, _ = answer_of(client)
 
     assert (status, headers["content-type"]) == (417, "application/problem+json")

@@ -11,16 +11,17 @@ import time
 import pytest
 from daemon import LONG_S
 
+ROOM = 65536
 BODY_BYTES = 8 << 20
 OPENING = """
     from chainbench_agent.export.prometheus import Exporter
     from chainbench_agent.web import answer_sender
     answer_sender.SEND_S = SEND_SECONDS
-    answer_sender.LONGEST_S = LONGEST_SECONDS
-    answer_sender.MOST_BYTES = MOST
-    real, shared = Exporter.render_parts, [b"%08d " % n * 1024 for n in range(BODY // 9216)]
+    answer_sender.LONGEST_S = ALL_SECONDS
+    answer_sender.MOST_BYTES = ROOM_BYTES
+    real, shared = Exporter.render_parts, [b"%08d " % n * 1024 for n in range(TOTAL // 9216)]
     Exporter.render_parts = lambda self, view, accept: (
-        real(self, view, accept) if accept == "real" else (shared if SHARES else [b"".join(shared)], "text/plain")
+        real(self, view, accept) if accept == "real" else (shared if KEEPS else [b"".join(shared)], "text/plain")
     )
     return FakeCollector()
 """
@@ -31,8 +32,8 @@ def large(daemon):
     """`large(...)` → an agent whose /metrics is 8 MiB, unless `Accept: real` asks for it."""
 
     def start(*, send_s=10, longest_s=600, most_bytes=64 << 20, shares=True, **settings):
-        values = {"SEND_SECONDS": send_s, "LONGEST_SECONDS": longest_s, "MOST": most_bytes, "SHARES": shares}
-        opening = OPENING.replace("BODY", str(BODY_BYTES))
+        values = {"SEND_SECONDS": send_s, "ALL_SECONDS": longest_s, "ROOM_BYTES": most_bytes, "KEEPS": shares}
+        opening = OPENING.replace("TOTAL", str(BODY_BYTES))
         for name, value in values.items():
             opening = opening.replace(name, str(value))
         agent = daemon(opening, **settings)
@@ -49,7 +50,7 @@ def ask():
 
         def connect(agent, headers="", path=""):
             sock = clients.enter_context(socket.socket(socket.AF_UNIX if path else socket.AF_INET))
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, ROOM)
             sock.settimeout(LONG_S)
             sock.connect(path or agent.address)
             sock.sendall(f"GET /metrics HTTP/1.1\r\nHost: localhost\r\n{headers}\r\n".encode())
@@ -163,10 +164,10 @@ def test_over_tls(large, certificate):
     agent = large(tls_cert=cert, tls_key=key)
     context = ssl.create_default_context(cafile=cert)
     with socket.socket() as plain:
-        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, ROOM)
         plain.settimeout(LONG_S)
         plain.connect(agent.address)
-        client = context.wrap_socket(plain, server_hostname="localhost", suppress_ragged_eofs=False)
+        client = context.wrap_socket(plain, server_hostname="localhost")
         client.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
         time.sleep(0.3)  # so that it is not taken at once
         data = b""
@@ -176,6 +177,8 @@ def test_over_tls(large, certificate):
             head, end, _ = data.partition(b"\r\n\r\n")
             if end and announced is None:
                 announced = len(head) + 4 + int(re.search(rb"content-length: (\d+)", head.lower())[1])
+
+        client.close()
 
     body = data.partition(b"\r\n\r\n")[2]
     assert body == b"".join(b"%08d " % n * 1024 for n in range(BODY_BYTES // 9216))

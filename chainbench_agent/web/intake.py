@@ -68,6 +68,10 @@ class Client:
             if self.request.waits and not self.request.is_whole:
                 self.request.waits = False
                 self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if self.request.is_cut:
+            detail = f"the body, with its chunk sizes, is longer than {wire.LONGEST_BODY} bytes"
+            self.send(wire.refusal(413, detail, "send only the fields of this call"))
+            raise ConnectionAbortedError
 
     def _shake(self, sock: ssl.SSLSocket) -> None:
         try:

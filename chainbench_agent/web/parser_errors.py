@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gunicorn.http import errors
 
-from chainbench_agent.web.wire import LONGEST_BODY, LONGEST_HEAD
+from chainbench_agent.web.wire import LONGEST_HEAD
 
 Problem = tuple[int, str, str]
 """Status, detail and remedy."""
@@ -27,7 +27,7 @@ _PROBLEMS: tuple[tuple[type[Exception], Problem], ...] = (
     (errors.InvalidChunkSize, (400, "a chunk of the body has no size", CHUNK_REMEDY)),
     (errors.ChunkMissingTerminator, (400, "a chunk of the body does not end where its size says", CHUNK_REMEDY)),
     (errors.InvalidChunkExtension, (400, "the extension of a chunk cannot be parsed", CHUNK_REMEDY)),
-    (errors.NoMoreData, (413, f"the body with its framing is longer than {LONGEST_BODY} bytes", CHUNK_REMEDY)),
+    (errors.NoMoreData, (400, "the request ends before its time", CHUNK_REMEDY)),
     (errors.ParseException, (400, "the request cannot be parsed", TARGET_REMEDY)),
 )
 

@@ -57,6 +57,11 @@ class Incoming:
         return self._length > LONGEST_BODY or come >= self._length
 
     @property
+    def is_cut(self) -> bool:
+        """Whether it was given up in the midst of its chunks, because there is no end of them."""
+        return self._length is None and not self._chunks_end()
+
+    @property
     def is_too_long(self) -> bool:
         """Whether its head has no reasonable length."""
         return (len(self.data) if self._body < 0 else self._body) > LONGEST_HEAD

@@ -128,9 +128,9 @@ def test_over_tls(daemon, certificate):
     cert, key = certificate
     agent = daemon(tls_cert=cert, tls_key=key)
     context = ssl.create_default_context(cafile=cert)
-    with socket.create_connection(agent.address, timeout=60) as plain:
-        with context.wrap_socket(plain, server_hostname="localhost") as client:
-            client.sendall(get(b"Expect: a-miracle"))
-            status, headers, _ = answer_of(client)
+    plain = socket.create_connection(agent.address, timeout=60)
+    with context.wrap_socket(plain, server_hostname="localhost") as client:
+        client.sendall(get(b"Expect: a-miracle"))
+        status, headers, _ = answer_of(client)
 
     assert (status, headers["content-type"]) == (417, "application/problem+json")

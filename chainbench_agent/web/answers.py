@@ -65,6 +65,7 @@ class Hook(BaseModel):
 class Store(BaseModel):
     """Where runs are kept.  `moved_aside`: where a corrupt database lies, since a new one was begun.
 
+    `notice`: that the database was removed or replaced under the agent, and what was lost with it.
     `runs`: how many that ended, as of the last one.  `bytes`: of SQLite's files.
     """
 
@@ -73,6 +74,7 @@ class Store(BaseModel):
     location: str = ""
     reason: str = ""
     moved_aside: str = ""
+    notice: str = ""
     runs: int | None = None
     bytes: int | None = None
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from chainbench_agent.collector.base import State
 from chainbench_agent.evidence.model import BackendName, Evidence, Labels, Target
+from chainbench_agent.web.ignored_fields import MayIgnore
 
 
 class _Backend(BaseModel):
@@ -17,7 +18,7 @@ class _Backend(BaseModel):
     remedy: str = Field("", description="What would change that.")
 
 
-class Started(_Backend, Labels):
+class Started(_Backend, Labels, MayIgnore):
     """The run that has begun."""
 
     status: Literal["started"]
@@ -29,19 +30,19 @@ class Started(_Backend, Labels):
     sample_interval: int
 
 
-class Stopped(Evidence):
+class Stopped(Evidence, MayIgnore):
     """The evidence of the run that has ended."""
 
     not_kept: str = Field("", description="Why it is not in the store; left out when it is, or is not meant to be.")
 
 
-class EvidenceAnswer(BaseModel):
+class EvidenceAnswer(MayIgnore):
     """The evidence of the run that finished last."""
 
     evidence: Evidence
 
 
-class Reported(BaseModel):
+class Reported(MayIgnore):
     status: Literal["metrics_reported"]
 
 
@@ -95,7 +96,7 @@ class AgentItself(BaseModel):
     log: Log
 
 
-class Status(_Backend):
+class Status(_Backend, MayIgnore):
     """`run_id` and the rest of the run are null when none is on."""
 
     status: Literal["idle", "starting", "running", "stopping"]

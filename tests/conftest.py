@@ -127,6 +127,18 @@ def strict():
     return closed
 
 
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    """A certificate for localhost and 127.0.0.1, signed by itself, and its key."""
+    directory = tmp_path_factory.mktemp("tls")
+    cert, key = directory / "cert.pem", directory / "key.pem"
+    names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
+    kind = ("-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
+    new = [require("openssl"), "req", *kind]
+    subprocess.run([*new, "-subj", "/CN=a", "-addext", names, "-keyout", key, "-out", cert], check=True, stderr=-3)
+    return cert, key
+
+
 @pytest.fixture
 def agent(daemon, tmp_path):
     """A daemon with a store, as an agent has one."""

@@ -12,7 +12,6 @@ from pathlib import Path
 import pytest
 import requests
 from daemon import LABELS, LONG_S
-from packages import require
 
 from chainbench_agent.errors import InputError
 from chainbench_agent.web.listener import listen, tls_for
@@ -64,18 +63,6 @@ def tokens(tmp_path):
         path.chmod(0o600)
         files[name] = path
     return files
-
-
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    """A certificate for localhost and 127.0.0.1, signed by itself, and its key."""
-    directory = tmp_path_factory.mktemp("tls")
-    cert, key = directory / "cert.pem", directory / "key.pem"
-    names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
-    kind = ("-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
-    new = [require("openssl"), "req", *kind, "-subj", "/CN=a", "-addext", names, "-keyout", key, "-out", cert]
-    subprocess.run(new, check=True, stderr=subprocess.DEVNULL)
-    return cert, key
 
 
 def unix_ask(path, call="GET /status", token=""):

@@ -86,6 +86,7 @@ GENERIC = ("schedule", "__schedule", "preempt_schedule")
 
 def name_wait(frames: tuple[str, ...], syscall: str, wait: Wait) -> tuple[str, str]:
     """The category and the reason of a wait.  `frames`: kernel functions, innermost first; () if no stack was taken."""
+    del wait  # decides where no function does
     function = next((name for name in frames if not name.startswith(GENERIC)), "")
     reason = function or (f"blocked in {syscall}" if syscall else "exception")
     return category_of(reason, syscall), reason

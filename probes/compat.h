@@ -128,8 +128,8 @@ static __always_inline u64 cb_first_argument(u64 regs, bool compat)
 #if defined(CONFIG_ARM64)
 	regs += __builtin_offsetof(struct pt_regs, orig_x0);
 #else
-	regs += compat ? __builtin_offsetof(struct pt_regs, bx) :
-			 __builtin_offsetof(struct pt_regs, di);
+	regs += compat ? __builtin_offsetof(struct pt_regs, bx)
+		       : __builtin_offsetof(struct pt_regs, di);
 #endif
 	bpf_probe_read_kernel(&argument, sizeof(argument), (void *)regs);
 	return argument;

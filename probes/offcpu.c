@@ -19,10 +19,10 @@ BPF_TABLE("percpu_hash", u32, u64, offcpu_blocked_ns, OFFCPU_BLOCKED_NS_ENTRIES)
 
 // Blocked time of one wait and one stack.
 struct offcpu_sampled {
-	u64 exact_ns;	  // of the waits that were long enough to be walked each
+	u64 exact_ns;     // of the waits that were long enough to be walked each
 	u64 observed_ns;  // of the shorter ones that were walked
-	u64 weight_ns;	  // what these stand for
-	u64 walks;	  // how many they were
+	u64 weight_ns;    // what these stand for
+	u64 walks;        // how many they were
 	u64 variance_us2; // of weight_ns: the sum of (1 - p) * threshold^2
 };
 
@@ -167,8 +167,7 @@ static __always_inline void offcpu_add_sample(struct offcpu_sampled *to, u64 ns,
 	__sync_fetch_and_add(&to->observed_ns, ns);
 	__sync_fetch_and_add(&to->weight_ns, threshold_ns);
 	__sync_fetch_and_add(&to->walks, 1);
-	__sync_fetch_and_add(&to->variance_us2,
-			     (threshold_ns - ns) / 1000 * (threshold_ns / 1000));
+	__sync_fetch_and_add(&to->variance_us2, (threshold_ns - ns) / 1000 * (threshold_ns / 1000));
 }
 
 static __always_inline void offcpu_sample(struct cb_event *ev, struct cb_task *task,

@@ -5,7 +5,7 @@
 // behind the call's descriptor.  All of it is read where the thread blocks, so only calls that block pay for it.
 
 #define OFFCPU_NUMBER_MASK 0x3ff
-#define OFFCPU_NO_CALL 0x3ff	  // a page fault or another exception, or a kernel thread
+#define OFFCPU_NO_CALL 0x3ff      // a page fault or another exception, or a kernel thread
 #define OFFCPU_UNKNOWN_CALL 0x3fe // a larger number than there is room for
 #define OFFCPU_COMPAT (1 << 10)
 #define OFFCPU_UNINTERRUPTIBLE (1 << 11)
@@ -58,7 +58,7 @@ enum offcpu_file_type {
 #define OFFCPU_PIDFS 0x50494446
 
 // How the names of anonymous files begin: 8 bytes, as a little-endian number.
-#define OFFCPU_NAME(a, b, c, d, e, f, g, h)                                                 \
+#define OFFCPU_NAME(a, b, c, d, e, f, g, h)                                            \
 	((u64)(a) | (u64)(b) << 8 | (u64)(c) << 16 | (u64)(d) << 24 | (u64)(e) << 32 | \
 	 (u64)(f) << 40 | (u64)(g) << 48 | (u64)(h) << 56)
 

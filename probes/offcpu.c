@@ -83,8 +83,13 @@ static __always_inline void offcpu_on_task_blocks(struct cb_event *ev, struct cb
 		return;
 	offcpu->block_count++;
 	of.compat = cb_is_32bit_call();
-	of.files = files ? files->fdt : NULL;
-	bpf_probe_read_kernel(&of.iowait, sizeof(of.iowait), (void *)me + CB_IN_IOWAIT_BYTE);
+	if (files) {
+		struct fdtable *table = files->fdt;
+
+		of.descriptors = table->max_fds;
+		of.files = table->fd;
+	}
+	of.iowait = cb_current_byte(CB_IN_IOWAIT_BYTE);
 	task->wait = offcpu_key(&of);
 }
 
@@ -93,10 +98,14 @@ static __always_inline u32 offcpu_wait_of(struct cb_task *task, struct task_stru
 {
 	struct files_struct *files = woken->files;
 	struct offcpu_blocked_task of = { .regs = task->regs };
+	struct fdtable *table = NULL;
 
 	of.compat = cb_task_is_in_32bit_call(woken);
-	if (files)
-		bpf_probe_read_kernel(&of.files, sizeof(of.files), &files->fdt);
+	if (files) {
+		bpf_probe_read_kernel(&table, sizeof(table), &files->fdt);
+		bpf_probe_read_kernel(&of.descriptors, sizeof(of.descriptors), &table->max_fds);
+		bpf_probe_read_kernel(&of.files, sizeof(of.files), &table->fd);
+	}
 	bpf_probe_read_kernel(&of.iowait, sizeof(of.iowait), (void *)woken + CB_IN_IOWAIT_BYTE);
 	return offcpu_key(&of);
 }

@@ -131,20 +131,27 @@ static __always_inline u32 offcpu_character_device(struct inode *inode)
 	return terminal && *terminal ? OFFCPU_FILE_TTY : OFFCPU_FILE_CHAR;
 }
 
-// The kind of the file that is open as `fd` in this table of descriptors.  Another thread may close it meanwhile; then it
-// is of the kind that it was, or none: nothing is freed before this program ends (RCU).
-static __always_inline u32 offcpu_file(struct fdtable *table, u32 fd)
+// What is read of a thread to make its key.
+struct offcpu_blocked_task {
+	u64 regs;            // address of the saved user registers; 0 for a kernel thread
+	struct file **files; // by descriptor
+	u32 descriptors;     // how many it has room for
+	u32 state;
+	bool compat;
+	u8 iowait; // the byte of task_struct that has the bit
+};
+
+// The kind of the file that is open as `fd`.  Another thread may close it meanwhile; then it is of the kind that it was, or
+// none: nothing is freed before this program ends (RCU).
+static __always_inline u32 offcpu_file(struct offcpu_blocked_task *of, u32 fd)
 {
-	struct file **files = NULL, *file = NULL;
 	struct inode *inode = NULL;
-	u32 descriptors = 0;
+	struct file *file = NULL;
 	u16 mode = 0;
 
-	bpf_probe_read_kernel(&descriptors, sizeof(descriptors), &table->max_fds);
-	bpf_probe_read_kernel(&files, sizeof(files), &table->fd);
-	if (fd >= descriptors)
+	if (fd >= of->descriptors)
 		return OFFCPU_FILE_NONE;
-	bpf_probe_read_kernel(&file, sizeof(file), files + fd);
+	bpf_probe_read_kernel(&file, sizeof(file), of->files + fd);
 	if (!file)
 		return OFFCPU_FILE_NONE;
 	bpf_probe_read_kernel(&inode, sizeof(inode), &file->f_inode);
@@ -164,15 +171,6 @@ static __always_inline u32 offcpu_file(struct fdtable *table, u32 fd)
 	return offcpu_regular_file(file, inode);
 }
 
-// What is read of a thread to make its key.
-struct offcpu_blocked_task {
-	u64 regs; // address of the saved user registers; 0 for a kernel thread
-	struct fdtable *files;
-	u32 state;
-	bool compat;
-	u8 iowait; // the byte of task_struct that has the bit
-};
-
 static __always_inline u32 offcpu_call_number(u64 number)
 {
 	if ((long long)number < 0)
@@ -183,13 +181,12 @@ static __always_inline u32 offcpu_call_number(u64 number)
 
 static __always_inline u32 offcpu_key(struct offcpu_blocked_task *of)
 {
-	u64 number = ~0ULL;
+	struct cb_call_registers registers = { .number = ~0ULL };
 	u32 key, *takes_file, call;
 
 	if (of->regs)
-		bpf_probe_read_kernel(&number, sizeof(number),
-				      (void *)of->regs + CB_SYSCALL_OFFSET);
-	call = offcpu_call_number(number);
+		cb_read_call_registers(&registers, of->regs);
+	call = offcpu_call_number(registers.number);
 	key = call;
 	if (of->state & CB_TASK_UNINTERRUPTIBLE)
 		key |= OFFCPU_UNINTERRUPTIBLE;
@@ -205,6 +202,7 @@ static __always_inline u32 offcpu_key(struct offcpu_blocked_task *of)
 	if (!takes_file ||
 	    !(*takes_file & (of->compat ? OFFCPU_COMPAT_TAKES_FILE : OFFCPU_NATIVE_TAKES_FILE)))
 		return key;
-	return key | offcpu_file(of->files, cb_first_argument(of->regs, of->compat))
-			     << OFFCPU_FILE_SHIFT;
+	if (of->compat)
+		registers.first = cb_first_compat_argument(of->regs);
+	return key | offcpu_file(of, registers.first) << OFFCPU_FILE_SHIFT;
 }

@@ -6,6 +6,8 @@ Names differ between kernels, so both the old and the new ones stand here.
 
 from __future__ import annotations
 
+from chainbench_agent.evidence.wait import Wait
+
 CATEGORIES: dict[str, tuple[str, ...]] = {
     "disk": (
         "io_schedule", "wait_on_page", "folio_wait", "bit_wait_io", "blk_", "submit_bio_wait", "jbd2_", "ext4_", "xfs_",
@@ -77,3 +79,14 @@ def category_of(function: str, syscall: str) -> str:
     if not syscall and (found == "disk" or function == "exception"):
         return "page_fault/memory"
     return found or _BY_SYSCALL.get(syscall, "other")
+
+
+GENERIC = ("schedule", "__schedule", "preempt_schedule")
+
+
+def name_wait(frames: tuple[str, ...], syscall: str, wait: Wait) -> tuple[str, str]:
+    """The category and the reason of a wait.  `frames`: kernel functions, innermost first; () if no stack was taken."""
+    del wait  # decides where no function does
+    function = next((name for name in frames if not name.startswith(GENERIC)), "")
+    reason = function or (f"blocked in {syscall}" if syscall else "exception")
+    return category_of(reason, syscall), reason

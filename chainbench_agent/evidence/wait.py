@@ -1,4 +1,4 @@
-"""What a thread was blocked in, as far as its registers and its state tell: the wait key of probes/offcpu.h, decoded."""
+"""What a thread was blocked in, as its registers and its state tell: the wait key of probes/offcpu.h, decoded."""
 
 from __future__ import annotations
 

@@ -66,6 +66,7 @@ static __always_inline void cb_read_head(struct cb_request_head *head, struct re
 
 // include/linux/sched.h: the same on all kernels since 4.14; macros are not in BTF.
 #define CB_TASK_UNINTERRUPTIBLE 0x0002
+#define CB_TASK_STOPPED 0x800c // __TASK_STOPPED, __TASK_TRACED, and TASK_FROZEN since v6.1
 #define CB_TASK_DEAD 0x0080
 #define CB_PF_KTHREAD 0x00200000
 #define CB_NO_QUOTA (~0ULL) // kernel/sched/sched.h: RUNTIME_INF
@@ -105,6 +106,33 @@ static __always_inline bool cb_is_32bit_call(void)
 #else
 	return false;
 #endif
+}
+
+static __always_inline bool cb_task_is_in_32bit_call(struct task_struct *task)
+{
+#if defined(CONFIG_X86_64) && defined(CONFIG_IA32_EMULATION)
+	return task->thread_info.status & CB_TS_COMPAT;
+#else
+	return false;
+#endif
+}
+
+// x86-64: arch/x86/include/uapi/asm/unistd.h; the bit that a call of the x32 ABI has beside its number.
+#define CB_X32_CALL 0x40000000
+
+// The first argument of the system call that a thread is in, by its saved registers.
+static __always_inline u64 cb_first_argument(u64 regs, bool compat)
+{
+	u64 argument = 0;
+
+#if defined(CONFIG_ARM64)
+	regs += __builtin_offsetof(struct pt_regs, orig_x0);
+#else
+	regs += compat ? __builtin_offsetof(struct pt_regs, bx) :
+			 __builtin_offsetof(struct pt_regs, di);
+#endif
+	bpf_probe_read_kernel(&argument, sizeof(argument), (void *)regs);
+	return argument;
 }
 
 // The first three arguments of the system call under way; they stay in the registers until it returns.

@@ -31,7 +31,6 @@ from chainbench_agent.evidence.wait_functions import (
 
 CATEGORIES = (*ANYWHERE, "other")
 MEMORY = "page_fault/memory"
-THROTTLED = "CPU quota used up"
 
 _FILES = {
     "pipe": "pipe",
@@ -191,13 +190,3 @@ def _is_fault(telling: tuple[str, ...], syscall: str) -> bool:
     if not _faults.isdisjoint(telling):
         return True
     return not syscall and _kernel_threads.isdisjoint(telling)
-
-
-def category_of(reason: str, syscall: str) -> str:
-    """The category of a wait of which its reason is known, and no more."""
-    if reason == THROTTLED:
-        return "throttled"
-    if reason in ("not told apart", "blocked in the kernel", ""):
-        return "other"
-    frames = () if reason in (f"blocked in {syscall}", "exception") else (reason,)
-    return name_wait(frames, syscall, Wait())[0]

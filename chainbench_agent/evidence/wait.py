@@ -1,4 +1,4 @@
-"""What a thread was blocked in, as its registers and its state tell: the wait key of probes/offcpu.h, decoded."""
+"""What a thread was blocked in, by its registers and its state: the wait key of probes/offcpu.h, decoded."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from chainbench_agent.probes.wait_key import (
     SOCKET_FAMILIES,
     STOPPED,
     UNINTERRUPTIBLE,
+    UNKNOWN_CALL,
 )
 from chainbench_agent.spec import Names
 
@@ -25,7 +26,7 @@ class Wait:
     """The kind of a wait."""
 
     number: int | None = None
-    """The system call's number; None: no call (a page fault or another exception, a kernel thread)."""
+    """The system call's number, or UNKNOWN_CALL; None: no call (a page fault or another exception, a kernel thread)."""
     compat: bool = False
     """A 32-bit call: the number is i386's."""
     uninterruptible: bool = False
@@ -52,6 +53,8 @@ class Wait:
         """The system call's name; empty if it was none."""
         if self.number is None:
             return ""
+        if self.number == UNKNOWN_CALL:
+            return "unknown call"
         return names.of("calls_32bit" if self.compat else "calls", self.number)
 
 

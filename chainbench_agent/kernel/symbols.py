@@ -46,9 +46,17 @@ class Symbols:
         start = self._ends[index - 1] if index else 0
         return self._names[start : self._ends[index]].decode()
 
-    def stack(self, stacks: MapFd, stack_id: int) -> tuple[str, ...]:
-        """The functions of a stack in that map, innermost first; none if another stack has taken its place."""
-        return tuple(map(self.name_of, addresses_of(stacks, stack_id)))
+    def stacks(self, stacks: MapFd) -> dict[int, tuple[str, ...]]:
+        """The stacks of a hash id → addresses: id → functions, innermost first; none where addresses are hidden."""
+        if self.hidden:
+            return {}
+        found = libbpf.items(stacks.fd, stacks.key_size, stacks.value_size)
+        return {
+            int.from_bytes(stack_id, "little"): tuple(
+                self.name_of(address) for (address,) in struct.iter_unpack("=Q", raw) if address
+            )
+            for stack_id, raw in found.items()
+        }
 
 
 def addresses_of(stacks: MapFd, stack_id: int) -> tuple[int, ...]:

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import pytest
 
-from chainbench_agent.evidence.categories import CATEGORIES, category_of, name_wait, plain
+from chainbench_agent.evidence.categories import CATEGORIES, name_wait, plain
 from chainbench_agent.evidence.wait import Wait
 
 
@@ -288,19 +288,6 @@ def test_without_a_function_that_says_it(syscall, category):
     """No stack, or one that ends in something general: the system call tells, if it waits for one thing only."""
     assert name_wait((), syscall, Wait()) == (category, f"blocked in {syscall}")
     assert name_wait(("__wait_for_common",), syscall, Wait())[0] == category
-    assert category_of(f"blocked in {syscall}", syscall) == category
-
-
-@pytest.mark.parametrize(
-    ("reason", "category"),
-    [
-        *(("CPU quota used up", "throttled"), ("not told apart", "other"), ("blocked in the kernel", "other")),
-        *(("exception", "page_fault/memory"), ("", "other")),
-    ],
-)
-def test_reasons_that_are_no_function(reason, category):
-    """The ledger has some words of its own."""
-    assert category_of(reason, "") == category
 
 
 def test_what_the_compiler_appends_is_no_part_of_a_name():

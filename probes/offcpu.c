@@ -14,15 +14,19 @@
 #define OFFCPU_PERIOD_NS 100000000ULL
 #define OFFCPU_PERIOD_WALKS 400 // 0.64 % of a CPU
 #define OFFCPU_FRAMES 16
+// A thread that waits for completions of io_uring: its own frames, and what completed tells the stack of who woke it.
+#define OFFCPU_OWN_FRAMES 10
+#define OFFCPU_WAKER_FRAMES (OFFCPU_FRAMES - OFFCPU_OWN_FRAMES)
+#define OFFCPU_WAKER_SKIP 4 // this program, and what leads to it
 
 BPF_TABLE("percpu_hash", u32, u64, offcpu_blocked_ns, OFFCPU_BLOCKED_NS_ENTRIES);
 
 // Blocked time of one wait and one stack.
 struct offcpu_sampled {
-	u64 exact_ns;	  // of the waits that were long enough to be walked each
+	u64 exact_ns;     // of the waits that were long enough to be walked each
 	u64 observed_ns;  // of the shorter ones that were walked
-	u64 weight_ns;	  // what these stand for
-	u64 walks;	  // how many they were
+	u64 weight_ns;    // what these stand for
+	u64 walks;        // how many they were
 	u64 variance_us2; // of weight_ns: the sum of (1 - p) * threshold^2
 };
 
@@ -54,6 +58,7 @@ BPF_TABLE("lru_hash", struct offcpu_thread_stack, struct offcpu_sampled, offcpu_
 // The function that blocked is near the end of the stack.
 struct offcpu_frames {
 	u64 address[OFFCPU_FRAMES]; // innermost first, 0 behind the last
+	u64 called; // by the innermost: the scheduler's function, or a lock's; walks leave these out
 };
 BPF_TABLE("hash", u64, struct offcpu_frames, offcpu_stacks, OFFCPU_STACKS_ENTRIES);
 BPF_PERCPU_ARRAY(offcpu_walked, struct offcpu_frames, 1);
@@ -132,7 +137,7 @@ static __always_inline void offcpu_count_walk(struct cb_event *ev, struct offcpu
 }
 
 // The stack of a thread that has just been woken, by the hash of its frames; 0 if it is not known.
-static __always_inline u64 offcpu_walk(struct task_struct *woken)
+static __always_inline u64 offcpu_walk(struct cb_event *ev, u32 wait, struct task_struct *woken)
 {
 	int zero = 0;
 	struct offcpu_frames *frames = offcpu_walked.lookup(&zero);
@@ -143,8 +148,13 @@ static __always_inline u64 offcpu_walk(struct task_struct *woken)
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < OFFCPU_FRAMES; i++)
 		frames->address[i] = 0;
-	if (bpf_get_task_stack(woken, frames, sizeof(*frames), 0) <= 0)
+	frames->called = 0;
+	if (bpf_get_task_stack(woken, frames->address, sizeof(frames->address), 0) <= 0)
 		return 0;
+	frames->called = cb_called_before(frames->address[0]);
+	if (wait >> OFFCPU_FILE_SHIFT == OFFCPU_FILE_IO_URING)
+		bpf_get_stack(ev->ctx, frames->address + OFFCPU_OWN_FRAMES,
+			      OFFCPU_WAKER_FRAMES * sizeof(u64), OFFCPU_WAKER_SKIP);
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < OFFCPU_FRAMES; i++) {
 		hash = (hash ^ frames->address[i]) * 0x9e3779b97f4a7c15ULL;
@@ -167,8 +177,7 @@ static __always_inline void offcpu_add_sample(struct offcpu_sampled *to, u64 ns,
 	__sync_fetch_and_add(&to->observed_ns, ns);
 	__sync_fetch_and_add(&to->weight_ns, threshold_ns);
 	__sync_fetch_and_add(&to->walks, 1);
-	__sync_fetch_and_add(&to->variance_us2,
-			     (threshold_ns - ns) / 1000 * (threshold_ns / 1000));
+	__sync_fetch_and_add(&to->variance_us2, (threshold_ns - ns) / 1000 * (threshold_ns / 1000));
 }
 
 static __always_inline void offcpu_sample(struct cb_event *ev, struct cb_task *task,
@@ -190,7 +199,7 @@ static __always_inline void offcpu_sample(struct cb_event *ev, struct cb_task *t
 	if (ns < threshold_ns && (u64)bpf_get_prandom_u32() * threshold_ns >= ns << 32)
 		return;
 	offcpu_count_walk(ev, at);
-	key.stack = offcpu_walk(woken);
+	key.stack = offcpu_walk(ev, task->wait, woken);
 	sampled = offcpu_sampled_ns.lookup_or_try_init(&key, &none);
 	if (sampled)
 		offcpu_add_sample(sampled, ns, threshold_ns);
@@ -247,6 +256,9 @@ static __always_inline void offcpu_on_task_blocked(struct cb_event *ev, struct c
 	offcpu->asleep_ns += ns;
 	if (task->wait == CB_WAIT_UNKNOWN)
 		task->wait = offcpu_wait_of(task, woken);
+	if (ns >= OFFCPU_THRESHOLD_NS &&
+	    !(task->wait & (OFFCPU_UNINTERRUPTIBLE | OFFCPU_STOPPED)) && offcpu_thaws())
+		task->wait |= OFFCPU_STOPPED;
 	wait = task->wait;
 	blocked = offcpu_blocked_ns.lookup_or_try_init(&wait, &none);
 	if (blocked)

@@ -5,7 +5,7 @@
 // behind the call's descriptor.  All of it is read where the thread blocks, so only calls that block pay for it.
 
 #define OFFCPU_NUMBER_MASK 0x3ff
-#define OFFCPU_NO_CALL 0x3ff	  // a page fault or another exception, or a kernel thread
+#define OFFCPU_NO_CALL 0x3ff      // a page fault or another exception, or a kernel thread
 #define OFFCPU_UNKNOWN_CALL 0x3fe // a larger number than there is room for
 #define OFFCPU_COMPAT (1 << 10)
 #define OFFCPU_UNINTERRUPTIBLE (1 << 11)
@@ -56,9 +56,10 @@ enum offcpu_file_type {
 #define OFFCPU_ANON_INODE_FS 0x09041934
 #define OFFCPU_MQUEUE_FS 0x19800202
 #define OFFCPU_PIDFS 0x50494446
+#define OFFCPU_CGROUP_V1_FS 0x27e0eb
 
 // How the names of anonymous files begin: 8 bytes, as a little-endian number.
-#define OFFCPU_NAME(a, b, c, d, e, f, g, h)                                                 \
+#define OFFCPU_NAME(a, b, c, d, e, f, g, h)                                            \
 	((u64)(a) | (u64)(b) << 8 | (u64)(c) << 16 | (u64)(d) << 24 | (u64)(e) << 32 | \
 	 (u64)(f) << 40 | (u64)(g) << 48 | (u64)(h) << 56)
 
@@ -92,14 +93,22 @@ static __always_inline u32 offcpu_anonymous_file(struct file *file)
 	return OFFCPU_FILE_ANON;
 }
 
-// Since v6.16 an anonymous inode looks like a regular file's, so its file system decides.
-static __always_inline u32 offcpu_regular_file(struct file *file, struct inode *inode)
+// The magic number of a file's file system.
+static __always_inline unsigned long offcpu_file_system(struct inode *inode)
 {
 	struct super_block *super = NULL;
 	unsigned long magic = 0;
 
 	bpf_probe_read_kernel(&super, sizeof(super), &inode->i_sb);
 	bpf_probe_read_kernel(&magic, sizeof(magic), &super->s_magic);
+	return magic;
+}
+
+// Since v6.16 an anonymous inode looks like a regular file's, so its file system decides.
+static __always_inline u32 offcpu_regular_file(struct file *file, struct inode *inode)
+{
+	unsigned long magic = offcpu_file_system(inode);
+
 	if (magic == OFFCPU_ANON_INODE_FS)
 		return offcpu_anonymous_file(file);
 	if (magic == OFFCPU_MQUEUE_FS)
@@ -131,20 +140,26 @@ static __always_inline u32 offcpu_character_device(struct inode *inode)
 	return terminal && *terminal ? OFFCPU_FILE_TTY : OFFCPU_FILE_CHAR;
 }
 
-// The kind of the file that is open as `fd` in this table of descriptors.  Another thread may close it meanwhile; then it
-// is of the kind that it was, or none: nothing is freed before this program ends (RCU).
-static __always_inline u32 offcpu_file(struct fdtable *table, u32 fd)
+// The file that is open as `fd` in this table of descriptors; NULL if none is.  Another thread may close it meanwhile; then
+// it is what it was: nothing is freed before this program ends (RCU).
+static __always_inline struct file *offcpu_open_file(struct fdtable *table, u32 fd)
 {
 	struct file **files = NULL, *file = NULL;
-	struct inode *inode = NULL;
 	u32 descriptors = 0;
-	u16 mode = 0;
 
 	bpf_probe_read_kernel(&descriptors, sizeof(descriptors), &table->max_fds);
 	bpf_probe_read_kernel(&files, sizeof(files), &table->fd);
-	if (fd >= descriptors)
-		return OFFCPU_FILE_NONE;
-	bpf_probe_read_kernel(&file, sizeof(file), files + fd);
+	if (fd < descriptors)
+		bpf_probe_read_kernel(&file, sizeof(file), files + fd);
+	return file;
+}
+
+static __always_inline u32 offcpu_file(struct fdtable *table, u32 fd)
+{
+	struct file *file = offcpu_open_file(table, fd);
+	struct inode *inode = NULL;
+	u16 mode = 0;
+
 	if (!file)
 		return OFFCPU_FILE_NONE;
 	bpf_probe_read_kernel(&inode, sizeof(inode), &file->f_inode);
@@ -207,4 +222,29 @@ static __always_inline u32 offcpu_key(struct offcpu_blocked_task *of)
 		return key;
 	return key | offcpu_file(of->files, cb_first_argument(of->regs, of->compat))
 			     << OFFCPU_FILE_SHIFT;
+}
+
+// Whether the current thread wakes another by writing into a file of cgroup v1: it lets go on what is frozen.  Since v6.1 a
+// thread freezes in the very sleep that it is in, and nothing else shows how that ended.
+static __always_inline bool offcpu_thaws(void)
+{
+	struct task_struct *me = (struct task_struct *)CB_CURRENT_TASK();
+	u64 regs = (u64)me->stack + CB_REGS_OFFSET, number = 0;
+	struct files_struct *files = me->files;
+	struct file *file = NULL;
+	struct inode *inode = NULL;
+	u32 *takes_file, call;
+
+	if (me->flags & CB_PF_KTHREAD || !files)
+		return false;
+	bpf_probe_read_kernel(&number, sizeof(number), (void *)regs + CB_SYSCALL_OFFSET);
+	call = offcpu_call_number(number);
+	takes_file = offcpu_file_calls.lookup((int *)&call);
+	if (!takes_file || !*takes_file)
+		return false;
+	file = offcpu_open_file(files->fdt, cb_first_argument(regs, cb_is_32bit_call()));
+	if (!file)
+		return false;
+	bpf_probe_read_kernel(&inode, sizeof(inode), &file->f_inode);
+	return offcpu_file_system(inode) == OFFCPU_CGROUP_V1_FS;
 }

@@ -98,8 +98,14 @@ class _Functions:
 _anywhere, _innermost, _weak = _Functions(ANYWHERE), _Functions(INNERMOST), _Functions(WEAK)
 _generic, _locks = _Functions({"generic": GENERIC}), _Functions({"lock": LOCKS})
 _faults, _kernel_threads = frozenset(FAULTS.split()), frozenset(KERNEL_THREADS.split())
-_COMPLETIONS = re.compile("(__)?io_cqring_wait")
-"""Waits for io_uring's completions, of whatever kind."""
+_COMPLETIONS = re.compile("(__)?io_cqring_wait|__do_sys_io_uring_enter")
+"""Waits for completions of io_uring, of whatever kind; see `_completed`."""
+
+_COMPLETED = {
+    "poll": re.compile("io_poll_|__io_poll|io_async_wake|__io_async_wake"),  # a socket, a pipe, a terminal
+    "sleep": re.compile("io_timeout_fn"),
+    "disk": re.compile("io_complete_rw|io_async_buf|iomap_dio|dio_|blk_|bio_|io_wq_submit_work"),
+}
 
 _ENTRIES = re.compile(
     r"do_syscall|entry_|__(x64|ia32|arm64|se|do)_(compat_)?sys_|invoke_syscall|el0|asm_|ret_from_fork"
@@ -157,18 +163,24 @@ def _innermost_category(telling: tuple[str, ...]) -> str:
 
 def _category(stack: tuple[str, ...], telling: tuple[str, ...], syscall: str, wait: Wait) -> str:
     if telling and _COMPLETIONS.match(telling[0]):
-        return "disk" if wait.iowait else "poll"
+        return _completed(telling) or ("disk" if wait.iowait else "poll")
     if wait.iowait and telling and _innermost.of(telling[0]) == "kernel_lock":
         return "disk"  # the kernel marks no wait for a lock: the function waits for I/O itself, too
     weak = (_weak.of(name) for name in stack)
     category = (
         _by_functions(telling)
+        or next((category for category in weak if category), "")
         or _by_file(wait)
         or _CALLS.get(syscall, "")
-        or next((category for category in weak if category), "")
         or ("disk" if wait.iowait else "" if stack or syscall else MEMORY)
     )
     return MEMORY if category == "disk" and _is_fault(telling, syscall) else category or "other"
+
+
+def _completed(telling: tuple[str, ...]) -> str:
+    """What kind of request ended a wait for io_uring's completions; empty if the functions of its end do not say it."""
+    kinds = ((kind, name) for name in telling for kind in _COMPLETED)
+    return next((kind for kind, name in kinds if _COMPLETED[kind].match(name)), "")
 
 
 def _by_functions(telling: tuple[str, ...]) -> str:

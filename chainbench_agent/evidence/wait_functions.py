@@ -40,8 +40,8 @@ ANYWHERE: Mapping[str, str] = MappingProxyType(
             __break_lease nlmclnt_* nlmsvc_* __do_sys_flock
         """,
         "sleep": """
-            do_nanosleep hrtimer_nanosleep common_nsleep* alarm_timer_nsleep alarmtimer_* do_sigtimedwait sigsuspend
-            __do_sys_pause __x64_sys_pause __ia32_sys_pause sys_pause msleep*
+            hrtimer_nanosleep common_nsleep* alarm_timer_nsleep alarmtimer_* do_sigtimedwait sigsuspend __do_sys_pause
+            __x64_sys_pause __ia32_sys_pause sys_pause msleep*
         """,
         "poll": """
             poll_schedule_timeout do_sys_poll do_poll do_select core_sys_select do_epoll_wait ep_* epoll_*
@@ -64,7 +64,7 @@ ANYWHERE: Mapping[str, str] = MappingProxyType(
             userfaultfd_release mmu_notifier_*
         """,
         "kernel_lock": """
-            synchronize_* __synchronize_* sync_rcu_* wait_rcu_gp* __wait_rcu_gp* rcu_* srcu_* membarrier_*
+            synchronize_* __synchronize_* sync_rcu_* sync_rcu_* wait_rcu_gp* __wait_rcu_gp* rcu_* srcu_* membarrier_*
             percpu_rwsem_* __percpu_* percpu_down_* mutex_* __mutex_* rwsem_* down_* __down* rt_mutex_* ww_mutex_*
             __ww_mutex_* stop_machine* stop_cpus* __stop_cpus* stop_one_cpu* stop_two_cpus* affine_move_task
             __set_cpus_allowed* sched_exec cpus_read_lock cpu_hotplug_* cgroup_* cpuset_* lru_add_drain*
@@ -135,14 +135,19 @@ GENERIC = f"""
     {LOCKS} schedule schedule_* __schedule preempt_schedule* io_schedule* usleep_range* wait_for_completion*
     __wait_for_common do_wait_for_common wait_for_common wait_woken do_wait do_wait_intr do_wait_intr_irq
     __wait_on_bit* wait_on_bit* out_of_line_wait_on_bit* bit_wait* prepare_to_wait* finish_wait wait_event* swait_*
-    __wait_event* freezable_schedule* __traceiter_* __bpf_trace* bpf_* __cond_resched cv_wait* __cv_wait* ldsem_down_*
+    __wait_event* freezable_schedule* __traceiter_* __bpf_trace* bpf_* __cond_resched do_nanosleep
+    hrtimer_nanosleep_restart cv_wait* __cv_wait* ldsem_down_*
 """
 """Functions in which threads wait for anything: they name nothing, their caller does."""
 
 WEAK: Mapping[str, str] = MappingProxyType(
-    {"disk": "io_schedule* bit_wait_io* wait_for_completion_io*", "wait_child": "do_wait"},
+    {
+        "disk": "io_schedule* bit_wait_io* wait_for_completion_io*",
+        "sleep": "do_nanosleep hrtimer_nanosleep_restart",
+        "wait_child": "do_wait",
+    }
 )
-"""Category → generic functions that say at least that, where neither a caller, the file nor the call says more."""
+"""Category → generic functions that say at least that, where no caller says more."""
 
 FAULTS = """
     exc_page_fault asm_exc_page_fault do_user_addr_fault do_page_fault __do_page_fault page_fault async_page_fault

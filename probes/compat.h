@@ -64,6 +64,19 @@ static __always_inline void cb_read_head(struct cb_request_head *head, struct re
 #define CB_CURRENT_TASK() bpf_get_current_task()
 #endif
 
+// A byte of the current thread's task_struct: one that has a bit-field, which has no address.
+static __always_inline u8 cb_current_byte(u32 offset)
+{
+#ifdef CB_HAS_CURRENT_TASK_BTF
+	return *((u8 *)bpf_get_current_task_btf() + offset);
+#else
+	u8 byte = 0;
+
+	bpf_probe_read_kernel(&byte, sizeof(byte), (void *)bpf_get_current_task() + offset);
+	return byte;
+#endif
+}
+
 // include/linux/sched.h: the same on all kernels since 4.14; macros are not in BTF.
 #define CB_TASK_UNINTERRUPTIBLE 0x0002
 #define CB_TASK_STOPPED 0x800c // __TASK_STOPPED, __TASK_TRACED, and TASK_FROZEN since v6.1
@@ -77,6 +90,7 @@ static __always_inline void cb_read_head(struct cb_request_head *head, struct re
 #define CB_THREAD_SIZE 16384
 #define CB_STACK_PADDING 0
 #define CB_SYSCALL_NUMBER syscallno
+#define CB_FIRST_ARGUMENT orig_x0
 #else
 #ifdef CONFIG_KASAN
 #define CB_THREAD_SIZE 32768
@@ -90,6 +104,7 @@ static __always_inline void cb_read_head(struct cb_request_head *head, struct re
 #define CB_STACK_PADDING 0
 #endif
 #define CB_SYSCALL_NUMBER orig_ax
+#define CB_FIRST_ARGUMENT di
 #endif
 #define CB_SYSCALL_OFFSET __builtin_offsetof(struct pt_regs, CB_SYSCALL_NUMBER)
 #define CB_REGS_OFFSET (CB_THREAD_SIZE - CB_STACK_PADDING - sizeof(struct pt_regs))
@@ -138,18 +153,30 @@ static __always_inline bool cb_task_is_in_32bit_call(struct task_struct *task)
 // x86-64: arch/x86/include/uapi/asm/unistd.h; the bit that a call of the x32 ABI has beside its number.
 #define CB_X32_CALL 0x40000000
 
-// The first argument of the system call that a thread is in, by its saved registers.
-static __always_inline u64 cb_first_argument(u64 regs, bool compat)
+// Two neighbours in the registers that a thread entered the kernel with.
+struct cb_call_registers {
+	u64 first; // argument of the call
+	u64 number;
+};
+
+static __always_inline void cb_read_call_registers(struct cb_call_registers *to, u64 regs)
+{
+	_Static_assert(__builtin_offsetof(struct pt_regs, CB_FIRST_ARGUMENT) + sizeof(u64) ==
+			       CB_SYSCALL_OFFSET,
+		       "the first argument and the number of a call");
+	bpf_probe_read_kernel(to, sizeof(*to),
+			      (void *)regs + __builtin_offsetof(struct pt_regs, CB_FIRST_ARGUMENT));
+}
+
+// That of a 32-bit call.
+static __always_inline u64 cb_first_compat_argument(u64 regs)
 {
 	u64 argument = 0;
 
-#if defined(CONFIG_ARM64)
-	regs += __builtin_offsetof(struct pt_regs, orig_x0);
-#else
-	regs += compat ? __builtin_offsetof(struct pt_regs, bx)
-		       : __builtin_offsetof(struct pt_regs, di);
+#if !defined(CONFIG_ARM64)
+	bpf_probe_read_kernel(&argument, sizeof(argument),
+			      (void *)regs + __builtin_offsetof(struct pt_regs, bx));
 #endif
-	bpf_probe_read_kernel(&argument, sizeof(argument), (void *)regs);
 	return argument;
 }
 

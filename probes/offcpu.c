@@ -77,19 +77,32 @@ static __always_inline bool offcpu_wants(struct cb_event *ev, struct cb_task *ta
 	return !task->kthread || ev->config->target != CB_MACHINE;
 }
 
+// The call that the current thread is in, and its descriptors.
+static __always_inline void offcpu_read_current(struct offcpu_blocked_task *of,
+						struct task_struct *me)
+{
+	struct files_struct *files = me->files;
+
+	of->compat = cb_is_32bit_call();
+	if (files) {
+		struct fdtable *table = files->fdt;
+
+		of->descriptors = table->max_fds;
+		of->files = table->fd;
+	}
+}
+
 static __always_inline void offcpu_on_task_blocks(struct cb_event *ev, struct cb_offcpu *offcpu,
 						  struct cb_task *task, u32 state)
 {
 	struct task_struct *me = (struct task_struct *)CB_CURRENT_TASK();
-	struct files_struct *files = me->files;
 	struct offcpu_blocked_task of = { .regs = task->regs, .state = state };
 
 	if (!offcpu_wants(ev, task))
 		return;
 	offcpu->block_count++;
-	of.compat = cb_is_32bit_call();
-	of.files = files ? files->fdt : NULL;
-	bpf_probe_read_kernel(&of.iowait, sizeof(of.iowait), (void *)me + CB_IN_IOWAIT_BYTE);
+	offcpu_read_current(&of, me);
+	of.iowait = cb_current_byte(CB_IN_IOWAIT_BYTE);
 	task->wait = offcpu_key(&of);
 }
 
@@ -98,12 +111,29 @@ static __always_inline u32 offcpu_wait_of(struct cb_task *task, struct task_stru
 {
 	struct files_struct *files = woken->files;
 	struct offcpu_blocked_task of = { .regs = task->regs };
+	struct fdtable *table = NULL;
 
 	of.compat = cb_task_is_in_32bit_call(woken);
-	if (files)
-		bpf_probe_read_kernel(&of.files, sizeof(of.files), &files->fdt);
+	if (files) {
+		bpf_probe_read_kernel(&table, sizeof(table), &files->fdt);
+		bpf_probe_read_kernel(&of.descriptors, sizeof(of.descriptors), &table->max_fds);
+		bpf_probe_read_kernel(&of.files, sizeof(of.files), &table->fd);
+	}
 	bpf_probe_read_kernel(&of.iowait, sizeof(of.iowait), (void *)woken + CB_IN_IOWAIT_BYTE);
 	return offcpu_key(&of);
+}
+
+// Whether the current thread wakes another by writing into a file of cgroup v1: it lets go on what is frozen.  Since v6.1 a
+// thread freezes in the very sleep that it is in, and nothing else shows how that ended.
+static __always_inline bool offcpu_thaws(void)
+{
+	struct task_struct *me = (struct task_struct *)CB_CURRENT_TASK();
+	struct offcpu_blocked_task of = { .regs = (u64)me->stack + CB_REGS_OFFSET };
+
+	if (me->flags & CB_PF_KTHREAD)
+		return false;
+	offcpu_read_current(&of, me);
+	return offcpu_key(&of) >> OFFCPU_FILE_SHIFT == OFFCPU_FILE_CGROUP_V1;
 }
 
 // The present threshold of this CPU: lower again after calm periods.

@@ -33,6 +33,7 @@ enum offcpu_file_kind {
 	OFFCPU_FILE_USERFAULTFD,
 	OFFCPU_FILE_PIDFD,
 	OFFCPU_FILE_MQUEUE,
+	OFFCPU_FILE_CGROUP_V1,
 };
 
 // The agent fills both.  Of a call's number: whether its first argument is the descriptor that it waits for.
@@ -56,7 +57,7 @@ enum offcpu_file_type {
 #define OFFCPU_ANON_INODE_FS 0x09041934
 #define OFFCPU_MQUEUE_FS 0x19800202
 #define OFFCPU_PIDFS 0x50494446
-#define OFFCPU_CGROUP_V1_FS 0x27e0eb
+#define OFFCPU_CGROUP_V1_FS 0x0027e0eb
 
 // How the names of anonymous files begin: 8 bytes, as a little-endian number.
 #define OFFCPU_NAME(a, b, c, d, e, f, g, h)                                            \
@@ -93,28 +94,22 @@ static __always_inline u32 offcpu_anonymous_file(struct file *file)
 	return OFFCPU_FILE_ANON;
 }
 
-// The magic number of a file's file system.
-static __always_inline unsigned long offcpu_file_system(struct inode *inode)
+// Since v6.16 an anonymous inode looks like a regular file's, so its file system decides.
+static __always_inline u32 offcpu_regular_file(struct file *file, struct inode *inode)
 {
 	struct super_block *super = NULL;
 	unsigned long magic = 0;
 
 	bpf_probe_read_kernel(&super, sizeof(super), &inode->i_sb);
 	bpf_probe_read_kernel(&magic, sizeof(magic), &super->s_magic);
-	return magic;
-}
-
-// Since v6.16 an anonymous inode looks like a regular file's, so its file system decides.
-static __always_inline u32 offcpu_regular_file(struct file *file, struct inode *inode)
-{
-	unsigned long magic = offcpu_file_system(inode);
-
 	if (magic == OFFCPU_ANON_INODE_FS)
 		return offcpu_anonymous_file(file);
 	if (magic == OFFCPU_MQUEUE_FS)
 		return OFFCPU_FILE_MQUEUE;
 	if (magic == OFFCPU_PIDFS)
 		return OFFCPU_FILE_PIDFD;
+	if (magic == OFFCPU_CGROUP_V1_FS)
+		return OFFCPU_FILE_CGROUP_V1;
 	return OFFCPU_FILE_REGULAR;
 }
 
@@ -140,26 +135,27 @@ static __always_inline u32 offcpu_character_device(struct inode *inode)
 	return terminal && *terminal ? OFFCPU_FILE_TTY : OFFCPU_FILE_CHAR;
 }
 
-// The file that is open as `fd` in this table of descriptors; NULL if none is.  Another thread may close it meanwhile; then
-// it is what it was: nothing is freed before this program ends (RCU).
-static __always_inline struct file *offcpu_open_file(struct fdtable *table, u32 fd)
-{
-	struct file **files = NULL, *file = NULL;
-	u32 descriptors = 0;
+// What is read of a thread to make its key.
+struct offcpu_blocked_task {
+	u64 regs;            // address of the saved user registers; 0 for a kernel thread
+	struct file **files; // by descriptor
+	u32 descriptors;     // how many it has room for
+	u32 state;
+	bool compat;
+	u8 iowait; // the byte of task_struct that has the bit
+};
 
-	bpf_probe_read_kernel(&descriptors, sizeof(descriptors), &table->max_fds);
-	bpf_probe_read_kernel(&files, sizeof(files), &table->fd);
-	if (fd < descriptors)
-		bpf_probe_read_kernel(&file, sizeof(file), files + fd);
-	return file;
-}
-
-static __always_inline u32 offcpu_file(struct fdtable *table, u32 fd)
+// The kind of the file that is open as `fd`.  Another thread may close it meanwhile; then it is of the kind that it was, or
+// none: nothing is freed before this program ends (RCU).
+static __always_inline u32 offcpu_file(struct offcpu_blocked_task *of, u32 fd)
 {
-	struct file *file = offcpu_open_file(table, fd);
 	struct inode *inode = NULL;
+	struct file *file = NULL;
 	u16 mode = 0;
 
+	if (fd >= of->descriptors)
+		return OFFCPU_FILE_NONE;
+	bpf_probe_read_kernel(&file, sizeof(file), of->files + fd);
 	if (!file)
 		return OFFCPU_FILE_NONE;
 	bpf_probe_read_kernel(&inode, sizeof(inode), &file->f_inode);
@@ -179,15 +175,6 @@ static __always_inline u32 offcpu_file(struct fdtable *table, u32 fd)
 	return offcpu_regular_file(file, inode);
 }
 
-// What is read of a thread to make its key.
-struct offcpu_blocked_task {
-	u64 regs; // address of the saved user registers; 0 for a kernel thread
-	struct fdtable *files;
-	u32 state;
-	bool compat;
-	u8 iowait; // the byte of task_struct that has the bit
-};
-
 static __always_inline u32 offcpu_call_number(u64 number)
 {
 	if ((long long)number < 0)
@@ -198,13 +185,12 @@ static __always_inline u32 offcpu_call_number(u64 number)
 
 static __always_inline u32 offcpu_key(struct offcpu_blocked_task *of)
 {
-	u64 number = ~0ULL;
+	struct cb_call_registers registers = { .number = ~0ULL };
 	u32 key, *takes_file, call;
 
 	if (of->regs)
-		bpf_probe_read_kernel(&number, sizeof(number),
-				      (void *)of->regs + CB_SYSCALL_OFFSET);
-	call = offcpu_call_number(number);
+		cb_read_call_registers(&registers, of->regs);
+	call = offcpu_call_number(registers.number);
 	key = call;
 	if (of->state & CB_TASK_UNINTERRUPTIBLE)
 		key |= OFFCPU_UNINTERRUPTIBLE;
@@ -220,31 +206,7 @@ static __always_inline u32 offcpu_key(struct offcpu_blocked_task *of)
 	if (!takes_file ||
 	    !(*takes_file & (of->compat ? OFFCPU_COMPAT_TAKES_FILE : OFFCPU_NATIVE_TAKES_FILE)))
 		return key;
-	return key | offcpu_file(of->files, cb_first_argument(of->regs, of->compat))
-			     << OFFCPU_FILE_SHIFT;
-}
-
-// Whether the current thread wakes another by writing into a file of cgroup v1: it lets go on what is frozen.  Since v6.1 a
-// thread freezes in the very sleep that it is in, and nothing else shows how that ended.
-static __always_inline bool offcpu_thaws(void)
-{
-	struct task_struct *me = (struct task_struct *)CB_CURRENT_TASK();
-	u64 regs = (u64)me->stack + CB_REGS_OFFSET, number = 0;
-	struct files_struct *files = me->files;
-	struct file *file = NULL;
-	struct inode *inode = NULL;
-	u32 *takes_file, call;
-
-	if (me->flags & CB_PF_KTHREAD || !files)
-		return false;
-	bpf_probe_read_kernel(&number, sizeof(number), (void *)regs + CB_SYSCALL_OFFSET);
-	call = offcpu_call_number(number);
-	takes_file = offcpu_file_calls.lookup((int *)&call);
-	if (!takes_file || !*takes_file)
-		return false;
-	file = offcpu_open_file(files->fdt, cb_first_argument(regs, cb_is_32bit_call()));
-	if (!file)
-		return false;
-	bpf_probe_read_kernel(&inode, sizeof(inode), &file->f_inode);
-	return offcpu_file_system(inode) == OFFCPU_CGROUP_V1_FS;
+	if (of->compat)
+		registers.first = cb_first_compat_argument(of->regs);
+	return key | offcpu_file(of, registers.first) << OFFCPU_FILE_SHIFT;
 }

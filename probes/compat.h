@@ -109,6 +109,24 @@ static __always_inline u8 cb_current_byte(u32 offset)
 #define CB_SYSCALL_OFFSET __builtin_offsetof(struct pt_regs, CB_SYSCALL_NUMBER)
 #define CB_REGS_OFFSET (CB_THREAD_SIZE - CB_STACK_PADDING - sizeof(struct pt_regs))
 
+// The function that was called by the instruction before this return address; 0 if it was called by a register.
+static __always_inline u64 cb_called_before(u64 return_address)
+{
+#if defined(CONFIG_ARM64)
+	u32 code = 0;
+
+	bpf_probe_read_kernel(&code, sizeof(code), (void *)(return_address - 4));
+	// bl: six bits, and 26 bits of distance in words
+	return code >> 26 == 0x25 ? return_address - 4 + ((long long)((u64)code << 38) >> 36) : 0;
+#else
+	u64 code = 0;
+
+	bpf_probe_read_kernel(&code, sizeof(code), (void *)(return_address - 8));
+	// call: the byte e8, and 32 bits of distance
+	return (code >> 24 & 0xff) == 0xe8 ? return_address + (long long)(int)(code >> 32) : 0;
+#endif
+}
+
 // x86-64: arch/x86/include/asm/thread_info.h; a 32-bit call has the i386 numbers.
 #define CB_TS_COMPAT 0x0002
 

@@ -14,6 +14,10 @@
 #define OFFCPU_PERIOD_NS 100000000ULL
 #define OFFCPU_PERIOD_WALKS 400 // 0.64 % of a CPU
 #define OFFCPU_FRAMES 16
+// A thread that waits for completions of io_uring: its own frames, and what completed tells the stack of who woke it.
+#define OFFCPU_OWN_FRAMES 10
+#define OFFCPU_WAKER_FRAMES (OFFCPU_FRAMES - OFFCPU_OWN_FRAMES)
+#define OFFCPU_WAKER_SKIP 4 // this program, and what leads to it
 
 BPF_TABLE("percpu_hash", u32, u64, offcpu_blocked_ns, OFFCPU_BLOCKED_NS_ENTRIES);
 
@@ -54,6 +58,7 @@ BPF_TABLE("lru_hash", struct offcpu_thread_stack, struct offcpu_sampled, offcpu_
 // The function that blocked is near the end of the stack.
 struct offcpu_frames {
 	u64 address[OFFCPU_FRAMES]; // innermost first, 0 behind the last
+	u64 called; // by the innermost: the scheduler's function, or a lock's; walks leave these out
 };
 BPF_TABLE("hash", u64, struct offcpu_frames, offcpu_stacks, OFFCPU_STACKS_ENTRIES);
 BPF_PERCPU_ARRAY(offcpu_walked, struct offcpu_frames, 1);
@@ -72,23 +77,31 @@ static __always_inline bool offcpu_wants(struct cb_event *ev, struct cb_task *ta
 	return !task->kthread || ev->config->target != CB_MACHINE;
 }
 
+// The call that the current thread is in, and its descriptors.
+static __always_inline void offcpu_read_current(struct offcpu_blocked_task *of,
+						struct task_struct *me)
+{
+	struct files_struct *files = me->files;
+
+	of->compat = cb_is_32bit_call();
+	if (files) {
+		struct fdtable *table = files->fdt;
+
+		of->descriptors = table->max_fds;
+		of->files = table->fd;
+	}
+}
+
 static __always_inline void offcpu_on_task_blocks(struct cb_event *ev, struct cb_offcpu *offcpu,
 						  struct cb_task *task, u32 state)
 {
 	struct task_struct *me = (struct task_struct *)CB_CURRENT_TASK();
-	struct files_struct *files = me->files;
 	struct offcpu_blocked_task of = { .regs = task->regs, .state = state };
 
 	if (!offcpu_wants(ev, task))
 		return;
 	offcpu->block_count++;
-	of.compat = cb_is_32bit_call();
-	if (files) {
-		struct fdtable *table = files->fdt;
-
-		of.descriptors = table->max_fds;
-		of.files = table->fd;
-	}
+	offcpu_read_current(&of, me);
 	of.iowait = cb_current_byte(CB_IN_IOWAIT_BYTE);
 	task->wait = offcpu_key(&of);
 }
@@ -108,6 +121,19 @@ static __always_inline u32 offcpu_wait_of(struct cb_task *task, struct task_stru
 	}
 	bpf_probe_read_kernel(&of.iowait, sizeof(of.iowait), (void *)woken + CB_IN_IOWAIT_BYTE);
 	return offcpu_key(&of);
+}
+
+// Whether the current thread wakes another by writing into a file of cgroup v1: it lets go on what is frozen.  Since v6.1 a
+// thread freezes in the very sleep that it is in, and nothing else shows how that ended.
+static __always_inline bool offcpu_thaws(void)
+{
+	struct task_struct *me = (struct task_struct *)CB_CURRENT_TASK();
+	struct offcpu_blocked_task of = { .regs = (u64)me->stack + CB_REGS_OFFSET };
+
+	if (me->flags & CB_PF_KTHREAD)
+		return false;
+	offcpu_read_current(&of, me);
+	return offcpu_key(&of) >> OFFCPU_FILE_SHIFT == OFFCPU_FILE_CGROUP_V1;
 }
 
 // The present threshold of this CPU: lower again after calm periods.
@@ -141,7 +167,7 @@ static __always_inline void offcpu_count_walk(struct cb_event *ev, struct offcpu
 }
 
 // The stack of a thread that has just been woken, by the hash of its frames; 0 if it is not known.
-static __always_inline u64 offcpu_walk(struct task_struct *woken)
+static __always_inline u64 offcpu_walk(struct cb_event *ev, u32 wait, struct task_struct *woken)
 {
 	int zero = 0;
 	struct offcpu_frames *frames = offcpu_walked.lookup(&zero);
@@ -152,8 +178,13 @@ static __always_inline u64 offcpu_walk(struct task_struct *woken)
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < OFFCPU_FRAMES; i++)
 		frames->address[i] = 0;
-	if (bpf_get_task_stack(woken, frames, sizeof(*frames), 0) <= 0)
+	frames->called = 0;
+	if (bpf_get_task_stack(woken, frames->address, sizeof(frames->address), 0) <= 0)
 		return 0;
+	frames->called = cb_called_before(frames->address[0]);
+	if (wait >> OFFCPU_FILE_SHIFT == OFFCPU_FILE_IO_URING)
+		bpf_get_stack(ev->ctx, frames->address + OFFCPU_OWN_FRAMES,
+			      OFFCPU_WAKER_FRAMES * sizeof(u64), OFFCPU_WAKER_SKIP);
 #pragma clang loop unroll(disable)
 	for (u32 i = 0; i < OFFCPU_FRAMES; i++) {
 		hash = (hash ^ frames->address[i]) * 0x9e3779b97f4a7c15ULL;
@@ -198,7 +229,7 @@ static __always_inline void offcpu_sample(struct cb_event *ev, struct cb_task *t
 	if (ns < threshold_ns && (u64)bpf_get_prandom_u32() * threshold_ns >= ns << 32)
 		return;
 	offcpu_count_walk(ev, at);
-	key.stack = offcpu_walk(woken);
+	key.stack = offcpu_walk(ev, task->wait, woken);
 	sampled = offcpu_sampled_ns.lookup_or_try_init(&key, &none);
 	if (sampled)
 		offcpu_add_sample(sampled, ns, threshold_ns);
@@ -255,6 +286,9 @@ static __always_inline void offcpu_on_task_blocked(struct cb_event *ev, struct c
 	offcpu->asleep_ns += ns;
 	if (task->wait == CB_WAIT_UNKNOWN)
 		task->wait = offcpu_wait_of(task, woken);
+	if (ns >= OFFCPU_THRESHOLD_NS &&
+	    !(task->wait & (OFFCPU_UNINTERRUPTIBLE | OFFCPU_STOPPED)) && offcpu_thaws())
+		task->wait |= OFFCPU_STOPPED;
 	wait = task->wait;
 	blocked = offcpu_blocked_ns.lookup_or_try_init(&wait, &none);
 	if (blocked)

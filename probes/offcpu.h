@@ -33,6 +33,7 @@ enum offcpu_file_kind {
 	OFFCPU_FILE_USERFAULTFD,
 	OFFCPU_FILE_PIDFD,
 	OFFCPU_FILE_MQUEUE,
+	OFFCPU_FILE_CGROUP_V1,
 };
 
 // The agent fills both.  Of a call's number: whether its first argument is the descriptor that it waits for.
@@ -56,6 +57,7 @@ enum offcpu_file_type {
 #define OFFCPU_ANON_INODE_FS 0x09041934
 #define OFFCPU_MQUEUE_FS 0x19800202
 #define OFFCPU_PIDFS 0x50494446
+#define OFFCPU_CGROUP_V1_FS 0x0027e0eb
 
 // How the names of anonymous files begin: 8 bytes, as a little-endian number.
 #define OFFCPU_NAME(a, b, c, d, e, f, g, h)                                            \
@@ -106,6 +108,8 @@ static __always_inline u32 offcpu_regular_file(struct file *file, struct inode *
 		return OFFCPU_FILE_MQUEUE;
 	if (magic == OFFCPU_PIDFS)
 		return OFFCPU_FILE_PIDFD;
+	if (magic == OFFCPU_CGROUP_V1_FS)
+		return OFFCPU_FILE_CGROUP_V1;
 	return OFFCPU_FILE_REGULAR;
 }
 

@@ -23,6 +23,7 @@ FILE_MASK = 0x7F
 FILE_KINDS = (
     *("", "pipe", "char", "tty", "directory", "block", "regular", "anon"),
     *("eventfd", "timerfd", "signalfd", "inotify", "fanotify", "epoll", "io_uring", "userfaultfd", "pidfd", "mqueue"),
+    "cgroup_v1",
 )
 SOCKET = 64
 SOCKET_FAMILIES = {1: "unix", 2: "inet", 10: "inet6", 16: "netlink", 17: "packet", 40: "vsock"}

@@ -503,13 +503,23 @@ struct folio *shim_folio(struct file *file, u32 pages, u64 index)
 #define bpf_get_current_pid_tgid() ((u64)shim_current->tgid << 32 | (u32)shim_current->pid)
 #define bpf_get_current_comm(to, size) ((void)memcpy(to, shim_current->comm, size))
 #define bpf_probe_read_user(to, size, from) ((void)memcpy(to, from, size))
-#define bpf_probe_read_kernel(to, size, from) ((void)memcpy(to, from, size))
+// Nothing lies at the lowest addresses: there, as in the kernel, zeros are read.
+#define bpf_probe_read_kernel(to, size, from) \
+	((void)((u64)(from) < 65536 ? memset(to, 0, size) : memcpy(to, from, size)))
 #define bpf_probe_read_kernel_str(to, size, from) ((void)strncpy((char *)(to), from, (size)-1))
 
 static s32 shim_get_stackid(void *ctx, u64 flags)
 {
 	shim_stack_walks++;
 	return shim_stack_id;
+}
+
+static u64 shim_waker_frames[16];
+
+static int bpf_get_stack(void *ctx, void *frames, u32 size, u64 flags)
+{
+	memcpy(frames, shim_waker_frames, size);
+	return size;
 }
 
 static int bpf_get_task_stack(struct task_struct *task, void *frames, u32 size, u64 flags)

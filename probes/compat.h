@@ -107,15 +107,18 @@ static __always_inline bool cb_is_32bit_call(void)
 #endif
 }
 
-// The first three arguments of the system call under way; they stay in the registers until it returns.
+// The first four arguments of the system call under way; they stay in the registers until it returns.
 static __always_inline u64 cb_call_argument(struct pt_regs *regs, u32 index)
 {
 #if defined(CONFIG_ARM64)
 	return index == 0 ? regs->orig_x0 : index == 1 ? regs->regs[1] : regs->regs[2];
 #else
 	if (cb_is_32bit_call())
-		return index == 0 ? regs->bx : index == 1 ? regs->cx : regs->dx;
-	return index == 0 ? regs->di : index == 1 ? regs->si : regs->dx;
+		return index == 0   ? regs->bx
+		       : index == 1 ? regs->cx
+		       : index == 2 ? regs->dx
+				    : regs->si;
+	return index == 0 ? regs->di : index == 1 ? regs->si : index == 2 ? regs->dx : regs->r10;
 #endif
 }
 

@@ -41,6 +41,13 @@ CALLS = {
 """The system calls that calls.h follows and modules tell apart, by kind: CB_CALL_<key> in C."""
 
 CALL = ("struct cb_task *task", "struct pt_regs *regs", "unsigned int kind")
+    # what can read or write files beside READ and WRITE; C relies on their order (io.c)
+    "SENDFILE": ("sendfile", "sendfile64"),
+    "SPLICE": ("splice",),
+    "COPY_FILE_RANGE": ("copy_file_range",),
+    "IO_SUBMIT": ("io_submit",),
+    "IO_URING_ENTER": ("io_uring_enter",),
+    "MMAP": ("mmap", "mmap2"),
 
 
 def _tracepoint(name: str, *params: str, timed: bool = False) -> Hook:

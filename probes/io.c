@@ -96,14 +96,33 @@ static __always_inline void io_sync_done(struct cb_event *ev, struct cb_io *io,
 		__sync_fetch_and_add(&process->io_fsyncs, 1);
 }
 
+// include/uapi/asm-generic/mman-common.h
+#define IO_MAP_ANONYMOUS 0x20
+
+static __always_inline void io_other_done(struct cb_io *io, struct pt_regs *regs, u32 kind,
+					  long ret)
+{
+	u64 call = kind - CB_CALL_SENDFILE;
+
+	if (kind == CB_CALL_MMAP && cb_call_argument(regs, 3) & IO_MAP_ANONYMOUS)
+		return;
+	io->other_file_calls[cb_clamp(call, IO_OTHER_FILE_CALLS_ENTRIES)]++;
+	if (kind <= CB_CALL_COPY_FILE_RANGE) // the others return no bytes
+		io->other_file_bytes[cb_clamp(call, IO_OTHER_FILE_BYTES_ENTRIES)] += ret;
+}
+
 static __always_inline void io_on_call_done(struct cb_event *ev, struct cb_io *io,
 					    struct cb_task *task, struct pt_regs *regs, u32 kind,
 					    long ret, u64 ns)
 {
 	if (kind == CB_CALL_CLOSE && task->file)
 		io->file_closes++; // whatever it answers, the descriptor is gone
-	if (ret < 0)
+	if (cb_call_error(ret))
 		return;
+	if (kind >= CB_CALL_SENDFILE && kind <= CB_CALL_MMAP) {
+		io_other_done(io, regs, kind, ret);
+		return;
+	}
 	if (kind == CB_CALL_READ && task->file)
 		io_read_done(ev, io, task, ret, ns);
 	else if (kind == CB_CALL_WRITE && task->file)

@@ -154,7 +154,7 @@ class UserSpace:
         """`task` makes a system call."""
         self.tell("shim_set_syscall", task, ctypes.c_uint64(number))
         self.tell("shim_set_compat", task, 2 if compat else 0)  # TS_COMPAT
-        self.tell("shim_set_arguments", task, compat, *map(ctypes.c_uint64, (*arguments, 0, 0, 0)[:3]))
+        self.tell("shim_set_arguments", task, compat, *map(ctypes.c_uint64, (*arguments, 0, 0, 0, 0)[:4]))
         self.fire("sys_enter_0", 0, number, current=task)
 
     def leave(self, task, answer):

@@ -21,7 +21,7 @@ typedef _Bool bool;
 struct pt_regs {
 	u64 others[5];
 	u64 bx;
-	u64 more_others[5];
+	u64 r11, r10, r9, r8, ax;
 	u64 cx, dx, si, di;
 	u64 orig_ax;
 	u64 more[5];
@@ -237,8 +237,9 @@ void shim_set_syscall(struct task_struct *task, u64 number)
 	shim_regs(task)->orig_ax = number;
 }
 
-// The first three arguments, where 64-bit programs leave them or 32-bit ones.
-void shim_set_arguments(struct task_struct *task, bool compat, u64 first, u64 second, u64 third)
+// The first four arguments, where 64-bit programs leave them or 32-bit ones.
+void shim_set_arguments(struct task_struct *task, bool compat, u64 first, u64 second, u64 third,
+			u64 fourth)
 {
 	struct pt_regs *regs = shim_regs(task);
 
@@ -329,6 +330,7 @@ struct bio *shim_cut_off(struct bio *whole)
 	return part;
 }
 
+	*(compat ? &regs->si : &regs->r10) = fourth;
 struct bio *shim_bio(void)
 {
 	return calloc(1, sizeof(struct bio));

@@ -13,7 +13,7 @@ from chainbench_agent.bpf import libbpf
 from chainbench_agent.evidence.sample import Account, IdleSpan, Members, OpenInterval, Sample, Value
 from chainbench_agent.kernel import names, values
 from chainbench_agent.kernel.accounts import kernel_counters, proc_counters
-from chainbench_agent.kernel.disks import Disks
+from chainbench_agent.kernel.disks import Disks, finished_ios
 from chainbench_agent.kernel.symbols import Symbols, addresses_of
 from chainbench_agent.kernel.target import KernelTarget, Kind, leave, older, schedstat, sleepers
 from chainbench_agent.kernel.user_stacks import UserStacks
@@ -79,6 +79,7 @@ class Reader:
             throttled=names.throttled_groups(),
             kernel=kernel_counters(),
             procfs=proc_counters(m.field for module in self._modules for m in module.procfs),
+            disk_ios=finished_ios(),
         )
         try:
             sample = replace(sample, idle=self._idle(run))
@@ -102,7 +103,8 @@ class Reader:
         look, stacks = self._symbols, self._maps.get("offcpu_stacks")
         known = {i: look.stack(stacks, i) for i in ids if i >= 0} if look and stacks else {}
         span = first.throttled, last.throttled, last.at_ns - first.at_ns
-        return Names(names.tables(), known, *span, self._lock_stacks(last, user))
+        ios = {disk: count - first.disk_ios.get(disk, 0) for disk, count in last.disk_ios.items()}
+        return Names(names.tables(), known, *span, self._lock_stacks(last, user), ios)
 
     def _lock_stacks(
         self, last: Sample, user: UserStacks

@@ -34,6 +34,8 @@ class Names:
     """How long the run lasted."""
     lock_stacks: Mapping[tuple[int, int, int, int], tuple[str, tuple[str, ...]]] = field(default_factory=dict)
     """Of an edge (probes/lock_order.py): process, held_at, wanted_at, stack id → the first by name, and the stack."""
+    disk_ios: Mapping[int, int] = field(default_factory=dict)
+    """Disk → how many reads, writes and discards finished on it in the run, by the kernel's own count."""
 
     def of(self, table: str, index: int) -> str:
         return self.tables.get(table, {}).get(index, str(index))

@@ -98,6 +98,12 @@ static __always_inline u64 cb_now(struct cb_event *ev)
 	return ev->now_ns ? ev->now_ns : bpf_ktime_get_ns();
 }
 
+// From here on this event has a time, as that of a timed hook has: for what it raises.
+static __always_inline void cb_set_time(struct cb_event *ev)
+{
+	ev->now_ns = cb_now(ev);
+}
+
 // How many events this one stands for: 0 for one that is not recorded.  At random, so that no rhythm of the workload
 // can hide from it.
 static __always_inline u64 cb_weight(struct cb_event *ev)

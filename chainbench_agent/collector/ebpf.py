@@ -22,6 +22,7 @@ from chainbench_agent.evidence.loss import PROGRAMS_SKIPPED
 from chainbench_agent.evidence.model import Evidence, Run, Target
 from chainbench_agent.evidence.sample import Sample
 from chainbench_agent.kernel.accounts import proc_counters
+from chainbench_agent.kernel.disks import finished_ios
 from chainbench_agent.kernel.entry_cost import calibrate
 from chainbench_agent.kernel.machine import Machine
 from chainbench_agent.kernel.namespaces import Peer
@@ -75,7 +76,8 @@ class EbpfCollector:
             self.ring.know(self._machine.run, run_id)
         try:
             first = self._machine.sample()  # nothing counts yet, so this is how things stand when the run begins
-            self._first = replace(first, at_ns=self._machine.begin())
+            ios = finished_ios()  # as near to the edge as may be: nobody else tells of a disk that no hook sees
+            self._first = replace(first, at_ns=self._machine.begin(), disk_ios=ios)
         except BaseException:
             self._machine.detach()
             raise
@@ -84,9 +86,9 @@ class EbpfCollector:
         return self._method.targeted and not self._machine.target_processes()
 
     def stop(self) -> None:
-        ended_ns = self._machine.end()
+        ended_ns, ios = self._machine.end(), finished_ios()
         try:
-            self._last = replace(self._machine.sample(), at_ns=ended_ns)
+            self._last = replace(self._machine.sample(), at_ns=ended_ns, disk_ios=ios)
             for module, why in self._last.unread.items():
                 log.warning("module %s is missing from the evidence: %s", module, why)
         finally:

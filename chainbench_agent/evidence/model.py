@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Section = dict[str, Any]
 BackendName = Literal["ebpf", "mock"]

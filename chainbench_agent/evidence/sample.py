@@ -184,6 +184,9 @@ class Sample:
     kernel: Mapping[str, int] = field(default_factory=dict)
     """The kernel's own counters of the same things, for the cross-check: "cpu.context_switches" → …"""
 
+    disk_ios: Mapping[int, int] = field(default_factory=dict)
+    """Disk → the reads, writes and discards that have finished on it since boot, by the kernel's own count."""
+
     def without(self, module: str, error: OSError, what: str = "read") -> Sample:
         """Less a module of which something could not be `what`."""
         others = {name: values for name, values in self.modules.items() if name != module}

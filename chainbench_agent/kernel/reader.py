@@ -14,7 +14,7 @@ from chainbench_agent.evidence.sample import Account, IdleSpan, Members, OpenInt
 from chainbench_agent.kernel import names, values
 from chainbench_agent.kernel.accounts import kernel_counters, proc_counters
 from chainbench_agent.kernel.blocked_threads import with_functions, with_waits
-from chainbench_agent.kernel.disks import Disks
+from chainbench_agent.kernel.disks import Disks, finished_ios
 from chainbench_agent.kernel.symbols import Symbols, addresses_of
 from chainbench_agent.kernel.target import KernelTarget, Kind, leave, older, schedstat, sleepers
 from chainbench_agent.kernel.user_stacks import UserStacks
@@ -84,6 +84,7 @@ class Reader:
             throttled=names.throttled_groups(),
             kernel=kernel_counters(),
             procfs=proc_counters(m.field for module in self._modules for m in module.procfs),
+            disk_ios=finished_ios(),
         )
         try:
             sample = replace(sample, idle=self._idle(run))
@@ -104,7 +105,8 @@ class Reader:
         look, stacks = self._symbols, self._maps.get("offcpu_stacks")
         known = look.stacks(stacks) if look and stacks else {}
         span = first.throttled, last.throttled, last.at_ns - first.at_ns
-        return Names(names.tables(), known, *span, self._lock_stacks(last, user), self._no_calls)
+        ios = {disk: count - first.disk_ios.get(disk, 0) for disk, count in last.disk_ios.items()}
+        return Names(names.tables(), known, *span, self._lock_stacks(last, user), ios, self._no_calls)
 
     def _lock_stacks(
         self, last: Sample, user: UserStacks

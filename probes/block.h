@@ -19,7 +19,7 @@
 // ---- whose it is
 
 // A cgroup's threads, and sets of these, that are looked at.  Where there are more, "all" would be a guess.
-#define BLOCK_STEPS 512
+#define BLOCK_STEPS 128
 // For so long the answer is good: a busy disk would have them looked at thousands of times a second.
 #define BLOCK_CGROUP_NS 10000000
 

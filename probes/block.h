@@ -19,7 +19,7 @@
 // ---- whose it is
 
 // A cgroup's threads, and sets of these, that are looked at.  Where there are more, "all" would be a guess.
-#define BLOCK_STEPS 512
+#define BLOCK_STEPS 128
 // For so long the answer is good: a busy disk would have them looked at thousands of times a second.
 #define BLOCK_CGROUP_NS 10000000
 
@@ -261,6 +261,13 @@ static __always_inline struct cb_request *block_record(void *rq)
 	return request;
 }
 
+// What became of it was not shown: it is in flight no more.
+static __always_inline void block_lose_end(struct cb_event *ev, struct cb_request *request)
+{
+	cb_lose_end();
+	cb_raise_request_requeued(ev, request);
+}
+
 static __always_inline void block_on_block_rq_insert(struct cb_event *ev, struct request *rq)
 {
 	struct cb_request *request = block_record(rq);
@@ -286,8 +293,8 @@ static __always_inline void block_on_block_rq_issue(struct cb_event *ev, struct 
 	if (!request)
 		return;
 	cb_read_head(&head, rq);
-	if (request->issued_ns) // what became of it was not seen
-		cb_raise_request_requeued(ev, request);
+	if (request->issued_ns)
+		block_lose_end(ev, request);
 	request->issued_ns = ev->now_ns;
 	request->bytes = head.bytes;
 	request->disk = cb_disk_index(head.device);
@@ -337,8 +344,8 @@ static __always_inline void block_bio_begins(struct cb_event *ev, struct bio *bi
 
 	if (!request)
 		return;
-	if (request->issued_ns) // what became of it was not seen
-		cb_raise_request_requeued(ev, request);
+	if (request->issued_ns)
+		block_lose_end(ev, request);
 	bpf_probe_read_kernel(&flags, sizeof(flags), &bio->bi_opf);
 	bpf_probe_read_kernel(&iter, sizeof(iter), &bio->bi_iter);
 	bpf_probe_read_kernel(&pages, sizeof(pages), &bio->bi_io_vec);
@@ -362,16 +369,15 @@ static __always_inline void block_bio_begins(struct cb_event *ev, struct bio *bi
 
 static __always_inline void block_on_block_bio_queue(struct cb_event *ev, struct bio *bio)
 {
-	struct gendisk *disk = cb_bio_disk(bio);
 	u64 note = block_note(ev, bio);
 
-	if (!cb_disk_takes_bios(disk)) {
+	if (!cb_goes_as_bio(bio)) {
 		cb_keep_note(ev, (u64)bio, note);
 		return;
 	}
 	cb_set_time(ev);
 	cb_keep_note(ev, (u64)bio, note | CB_BIO_RECORD);
-	block_bio_begins(ev, bio, disk, note);
+	block_bio_begins(ev, bio, cb_bio_disk(bio), note);
 }
 
 // It has come to its end on this disk.

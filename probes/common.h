@@ -75,6 +75,7 @@ struct cb_loss {
 	u64 members_full;    // a process of the target was not followed, or in a cgroup not counted
 	u64 returns_missed;  // a function was called, and its return not seen
 	u64 locks_full;      // a thread or a CPU held more locks at once than are remembered
+	u64 unseen_ends;     // a block request was issued again, and its end was not shown
 };
 BPF_PERCPU_ARRAY(cb_loss, struct cb_loss, 1);
 
@@ -157,6 +158,14 @@ static __always_inline void cb_lose_held(void)
 
 	if (loss)
 		loss->locks_full++;
+}
+
+static __always_inline void cb_lose_end(void)
+{
+	struct cb_loss *loss = cb_lost();
+
+	if (loss)
+		loss->unseen_ends++;
 }
 
 static __always_inline void cb_lose_key(void)

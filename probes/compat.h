@@ -86,15 +86,27 @@ static __always_inline u32 cb_disk_number(struct gendisk *disk)
 	return numbers[0] << 20 | numbers[1];
 }
 
-// The driver takes bios as they are submitted, and makes no requests of them: zram, md, most of device mapper.
-static __always_inline bool cb_disk_takes_bios(struct gendisk *disk)
+// The disk's driver takes bios as they are submitted, and makes no requests of them: zram, md, most of device mapper.
+// Not told by its submit_bio(): before v5.11 a device mapper that makes requests has one as well.
+static __always_inline bool cb_goes_as_bio(struct bio *bio)
 {
-	struct block_device_operations *operations = NULL;
-	void *submit_bio = NULL;
+	struct request_queue *queue = NULL;
+	void *requests = NULL;
+#ifdef CB_HAS_BIO_BI_DISK
+	struct gendisk *disk = NULL;
 
-	bpf_probe_read_kernel(&operations, sizeof(operations), &disk->fops);
-	bpf_probe_read_kernel(&submit_bio, sizeof(submit_bio), &operations->submit_bio);
-	return submit_bio != NULL;
+	bpf_probe_read_kernel(&disk, sizeof(disk), &bio->bi_disk);
+	bpf_probe_read_kernel(&queue, sizeof(queue), &disk->queue);
+#else
+	struct block_device *device = NULL;
+
+	bpf_probe_read_kernel(&device, sizeof(device), &bio->bi_bdev);
+	bpf_probe_read_kernel(&queue, sizeof(queue), &device->bd_queue);
+#endif
+	if (!queue)
+		return false;
+	bpf_probe_read_kernel(&requests, sizeof(requests), &queue->mq_ops);
+	return !requests;
 }
 
 // The disk lies on others: its directory `slaves` in sysfs is not empty.

@@ -23,8 +23,16 @@ from chainbench_agent.loading.process_records import processes
 from chainbench_agent.probes.lock_order import edges_of, listed
 from chainbench_agent.spec import Module, Names
 
-_LOSS = struct.Struct("=QQQQQQ")  # struct cb_loss of probes/common.h
-LOSS_CAUSES = ("task_collisions", "unseen_switches", "keys_full", "members_full", "returns_missed", "locks_full")
+_LOSS = struct.Struct("=QQQQQQQ")  # struct cb_loss of probes/common.h
+LOSS_CAUSES = (
+    "task_collisions",
+    "unseen_switches",
+    "keys_full",
+    "members_full",
+    "returns_missed",
+    "locks_full",
+    "unseen_ends",
+)
 """The members of struct cb_loss, in order."""
 
 

@@ -324,6 +324,7 @@ def test_an_end_that_was_not_seen(running):
 
     assert depths(running, 1000) == {"sda": (0.6, 1)}
     assert times(running.counted()["biolatency"]["latency_ns"]) == (100, 1)
+    assert running.lost() == {"unseen_ends": 1}
 
 
 def test_depth_of_no_time(running):

@@ -140,14 +140,20 @@ struct bvec_iter {
 };
 struct blkcg { struct { struct cgroup *cgroup; } css; };
 struct blkcg_gq { struct blkcg *blkcg; };
-struct block_device_operations { void (*submit_bio)(struct bio *); };
+struct request_queue {
+	struct gendisk *disk;
+	void *mq_ops;
+};
 struct kobject { struct kernfs_node *sd; };
 struct gendisk {
 	int major, first_minor;
-	struct block_device_operations *fops;
+	struct request_queue *queue;
 	struct kobject *slave_dir;
 };
-struct block_device { struct gendisk *bd_disk; };
+struct block_device {
+	struct gendisk *bd_disk;
+	struct request_queue *bd_queue;
+};
 enum req_flag_bits { __REQ_META = 12 };
 struct bio {
 	void *bi_private;
@@ -159,7 +165,6 @@ struct bio {
 	struct blkcg_gq *bi_blkg;
 	u64 others[8]; // no less than the kernel's, because what is noted of bios is where they lie
 };
-struct request_queue { struct gendisk *disk; };
 struct request {
 	struct request_queue *q;
 	u32 cmd_flags, __data_len;
@@ -407,7 +412,7 @@ void shim_set_quota(struct task_struct *task, u64 cgroup_id, int nr_throttled, u
 
 struct request *shim_request(u32 bytes, u32 flags, int major, int minor)
 {
-	struct request *request = calloc(1, sizeof(*request));
+	struct request *request = calloc(1, 512); // no less than the kernel's: it has its place by where it lies
 
 	request->__data_len = bytes;
 	request->cmd_flags = flags;
@@ -446,19 +451,15 @@ struct bio *shim_bio(void)
 	return calloc(1, sizeof(struct bio));
 }
 
-static void shim_submit_bio(struct bio *bio)
-{
-}
-
 struct gendisk *shim_disk(int major, int minor, bool takes_bios, bool stacked)
 {
-	static struct block_device_operations of_requests, of_bios = { shim_submit_bio };
 	static struct rb_node entry;
 	struct gendisk *disk = calloc(1, sizeof(*disk));
 
 	disk->major = major;
 	disk->first_minor = minor;
-	disk->fops = takes_bios ? &of_bios : &of_requests;
+	disk->queue = calloc(1, sizeof(struct request_queue));
+	disk->queue->mq_ops = takes_bios ? NULL : disk;
 	disk->slave_dir = calloc(1, sizeof(struct kobject));
 	disk->slave_dir->sd = calloc(1, sizeof(struct kernfs_node));
 	disk->slave_dir->sd->dir.children.rb_node = stacked ? &entry : NULL;
@@ -472,6 +473,7 @@ struct bio_vec *shim_set_disk(struct bio *bio, struct gendisk *disk, u32 opf, u6
 	bio->bi_disk = disk;
 	bio->bi_bdev = calloc(1, sizeof(struct block_device));
 	bio->bi_bdev->bd_disk = disk;
+	bio->bi_bdev->bd_queue = disk->queue;
 	bio->bi_opf = opf;
 	bio->bi_iter = (struct bvec_iter){ sector, size };
 	bio->bi_io_vec = pages ? pages : calloc(1, 256);

@@ -23,6 +23,9 @@ from chainbench_agent.probes.offcpu import NO_SYSCALL
 PROC = Path("/proc")
 MOUNTS = Path("/proc/self/mounts")
 
+DEAD = frozenset("ZXx")
+"""States in /proc/PID/stat of a thread that has ended."""
+
 KERNEL_THREAD = 0x00200000
 """PF_KTHREAD, of the flags in /proc/PID/stat.  Such a thread makes no calls; its registers, empty, look like call 0."""
 
@@ -79,7 +82,21 @@ def _process(number: int) -> int:
     tgid = int(status.split("Tgid:")[1].split()[0])
     if tgid != number:
         raise InputError("pid", f"{number} is a thread", f"send the number of its process, {tgid}")
+    if has_ended(number):
+        raise InputError("pid", f"process {number} has ended, and is a zombie", "send a process that still runs")
     return number
+
+
+def has_ended(pid: int) -> bool:
+    """Whether no thread of a process lives.  Its leader may have ended before the others."""
+    try:
+        states = [_stat(f"{PROC}/{pid}")[1][0]]
+        if states[0] in DEAD:
+            tasks = f"{PROC}/{pid}/task"
+            states += [_stat(f"{tasks}/{tid}")[1][0] for tid in os.listdir(tasks)]  # noqa: PTH208
+    except OSError:
+        return not (PROC / str(pid)).exists()
+    return all(state in DEAD for state in states)
 
 
 def _cgroup(path: str) -> KernelTarget:
@@ -148,7 +165,8 @@ def seed(target: KernelTarget, add: Callable[[int], None], remove: Callable[[int
     """Add the processes of the tree until no new one turns up; answers how many.
 
     The kernel already adds the children of those that were added, so only what was forked before by others is to be
-    found, and each pass over /proc finds a generation at least.  A process that ended meanwhile is removed again.
+    found, and each pass over /proc finds a generation at least.  A process that has ended, or is a zombie,
+    is removed again.
     """
     added: set[int] = set()
     while new := target.processes() - added:
@@ -156,7 +174,7 @@ def seed(target: KernelTarget, add: Callable[[int], None], remove: Callable[[int
             add(pid)
         added |= new
     for pid in added:
-        if not (PROC / str(pid)).exists():
+        if has_ended(pid):
             remove(pid)
             added = added - {pid}
     return len(added)

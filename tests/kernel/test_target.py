@@ -15,6 +15,7 @@ from chainbench_agent.kernel.target import (
     NO_SYSCALL,
     KernelTarget,
     Kind,
+    has_ended,
     in_cgroup,
     leave,
     older,
@@ -171,6 +172,21 @@ def test_who_ends_meanwhile_is_removed_again(proc):
     count, members, ever = seeded(on_add=end)
 
     assert (count, members, sorted(ever)) == (2, {10, 11}, [10, 11, 12, 13])
+
+
+def test_zombies_are_no_members(proc):
+    """Nobody tells when they leave, so a run would wait for them; a dead leader with live threads is a member."""
+    proc.add(10, 1)
+    for pid in (11, 12):
+        proc.add(pid, 10)
+        (proc.path / f"{pid}/stat").write_text(f"{pid} (sh) Z 10 {pid} {pid} 0 -1 4194304\n")
+        proc.thread(pid, pid, state="Z")
+    proc.thread(12, 13)
+
+    count, members, _ = seeded()
+
+    assert (count, members) == (2, {10, 12})
+    assert [has_ended(pid) for pid in (10, 11, 12, 99)] == [False, True, False, True]
 
 
 def test_a_tree_that_has_ended(proc):
@@ -377,3 +393,10 @@ def test_this_kernel():
         child.stdin.close()
 
     assert not KernelTarget(Kind.TREE, root=child.pid).processes()
+    zombie = subprocess.Popen(["/bin/true"])
+    os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
+    with pytest.raises(InputError, match=f"pid: process {zombie.pid} has ended, and is a zombie"):
+        resolve(Target(kind="pid", pid=zombie.pid))
+    assert has_ended(zombie.pid)
+    zombie.wait()
+    assert has_ended(zombie.pid)

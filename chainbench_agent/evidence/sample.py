@@ -42,6 +42,20 @@ class Account:
     runnable_ns: int = 0
     blocked_ns: int = 0
     throttled_ns: int = 0
+    futex_waits: int = 0
+    futex_waited_ns: int = 0
+    """In calls that waited on a futex, which may be any of the above."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastWords:
+    """Times of threads that died, by our account (`checked`) and by the kernel's own."""
+
+    checked_on_cpu_ns: int = 0
+    checked_runnable_ns: int = 0
+    kernel_on_cpu_ns: int = 0
+    """From the births of the threads on, also where that was before the run."""
+    kernel_runnable_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +149,7 @@ class Members:
     """Thread id → the kernel's own (on_cpu_ns, runnable_ns) since the thread was born."""
     older: frozenset[int] = frozenset()
     """Of a cgroup's threads, those born before the run: who was not in it when that began has joined."""
+    last_words: LastWords = field(default_factory=LastWords)
 
 
 @dataclass(frozen=True, slots=True)

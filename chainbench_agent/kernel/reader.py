@@ -6,11 +6,11 @@ import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import NamedTuple
 
 from chainbench_agent.bpf import libbpf
-from chainbench_agent.evidence.sample import Account, IdleSpan, Members, OpenInterval, Sample, Value
+from chainbench_agent.evidence.sample import Account, IdleSpan, LastWords, Members, OpenInterval, Sample, Value
 from chainbench_agent.kernel import names, values
 from chainbench_agent.kernel.accounts import kernel_counters, proc_counters
 from chainbench_agent.kernel.disks import Disks
@@ -25,6 +25,9 @@ from chainbench_agent.spec import Module, Names
 _LOSS = struct.Struct("=QQQQQQ")  # struct cb_loss of probes/common.h
 LOSS_CAUSES = ("task_collisions", "unseen_switches", "keys_full", "members_full", "returns_missed", "locks_full")
 """The members of struct cb_loss, in order."""
+
+_ACCOUNT = len(fields(Account))
+"""So many numbers of struct cb_ended are an account; behind them are the last words."""
 
 
 class Current(NamedTuple):
@@ -137,7 +140,7 @@ class Reader:
         count, *sums = values.sums(self._per_cpu("cb_ended"))
         return Members(
             count,
-            Account(*sums),
+            Account(*sums[:_ACCOUNT]),
             values.ended_threads(libbpf.items(ended.fd, ended.key_size, ended.value_size)),
             asleep,
             processes,
@@ -145,6 +148,7 @@ class Reader:
             current.seeds or len({sleeper.thread.pid for sleeper in asleep} - self.enrolled()),
             schedstat(present),
             older((task.tid for task in tasks), current.began_ns) if target.kind == Kind.CGROUP else frozenset(),
+            LastWords(*sums[_ACCOUNT:]),
         )
 
     @contextmanager

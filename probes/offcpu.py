@@ -60,6 +60,12 @@ def blocked_reasons(counts: Mapping[str, Any], names: Names) -> Iterator[dict[st
             yield from (reason | {"sampled_percent": percent} for reason in split(wait, ns, parts, names))
 
 
+def reason_of(function: str, number: int, names: Names) -> dict[str, str]:
+    """What a thread waits for that slept through the run, as /proc shows it: `{reason, syscall}`."""
+    syscall = "" if number == NO_SYSCALL else names.of("calls", number)
+    return {"reason": function or f"blocked in {syscall or 'the kernel'}", "syscall": syscall}
+
+
 def derive(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
     blocked_ms = sum(counts["blocked_ns"]) / 1e6
     woken_ms, preempted_ms = counts["woken_wait_ns"] / 1e6, counts["preempted_wait_ns"] / 1e6

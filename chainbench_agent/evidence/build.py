@@ -19,6 +19,7 @@ from chainbench_agent.evidence.one_by_one import one_by_one
 from chainbench_agent.evidence.open_intervals import close_intervals, close_processes
 from chainbench_agent.evidence.sample import HistogramCounts, Process, Sample, Value
 from chainbench_agent.evidence.sampling import sampling
+from chainbench_agent.evidence.sleepers import uncounted_processes, with_accounts
 from chainbench_agent.evidence.top_processes import top_processes
 from chainbench_agent.histogram import QUANTILES, UPPER_BOUNDS_NS, quantile_ns
 from chainbench_agent.spec import Counter, Derived, Distribution, Metric, Module, Names, Procfs, Table
@@ -65,6 +66,7 @@ class Method:
 
 def build(run: Run, method: Method, first: Sample, last: Sample, names: Names) -> Evidence:
     """The evidence of a run between two samples."""
+    last = with_accounts(first, last)
     unread = {**first.unread, **last.unread}
     readable = [module for module in method.modules if module.name not in unread]
     grown, not_grown = one_by_one(readable, lambda module: difference(module, first, last))
@@ -124,7 +126,7 @@ def _population(target: Target, first: Sample, last: Sample) -> Target:
         return target
     before, after = first.members, last.members
     seen = {
-        "processes_seen": after.uncounted + after.processes - before.processes,
+        "processes_seen": uncounted_processes(after) + after.processes - before.processes,
         "threads_seen": len(after.sleepers) + after.threads - before.threads,
     }
     return target.model_copy(update=seen)

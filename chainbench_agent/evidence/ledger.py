@@ -10,25 +10,19 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from struct import unpack
 from typing import Any
 
 from chainbench_agent.evidence.categories import category_of
 from chainbench_agent.evidence.open_intervals import WAIT_UNKNOWN
-from chainbench_agent.evidence.sample import Account, Members, OpenInterval, Sample, Sleeper, TaskState, Thread
-from chainbench_agent.probes.offcpu import NO_SYSCALL, shares, split
+from chainbench_agent.evidence.sample import Account, Members, Sample, Sleeper, TaskState, Thread
+from chainbench_agent.evidence.threads import accounts, hardly_ran, main_thread_of
+from chainbench_agent.probes.offcpu import NO_SYSCALL, reason_of, shares, split
 from chainbench_agent.spec import Names
 
 TOP_THREADS = 20
-_OPEN = {
-    TaskState.RUNNING: "on_cpu_ns",
-    TaskState.PREEMPTED: "runnable_ns",
-    TaskState.RUNNABLE: "runnable_ns",
-    TaskState.BLOCKED: "blocked_ns",
-    TaskState.THROTTLED: "throttled_ns",
-}
 
 
 @dataclass(slots=True)
@@ -47,16 +41,45 @@ def ledger(offcpu: Mapping[str, Any], names: Names, first: Sample, last: Sample)
     for wait, ns in enumerate(offcpu["blocked_ns"]):
         whole.waits[wait] += ns
     for sleeper in last.members.sleepers:
-        if not sleeper.running:
-            whole.named[_reason(sleeper, names)] += lines[sleeper.thread].account.blocked_ns
+        if sleeper.account.blocked_ns:
+            whole.named[_reason(sleeper, names)] += sleeper.account.blocked_ns
     parts = shares(offcpu, names)
-    top = sorted(lines.items(), key=lambda item: -item[1].account.wall_ns)[:TOP_THREADS]
+    idle, top = _ranked(lines, first, last)
     shown = [
         {"tid": thread.tid, "pid": thread.pid, "command": thread.command} | _render(line, parts, names)
         for thread, line in top
     ]
     known = last.members.ended_threads - first.members.ended_threads + len(_living(lines, last))
-    return _render(whole, parts, names) | {"threads": shown, "threads_not_shown": known - len(shown)}
+    return _render(whole, parts, names) | {
+        "threads": shown,
+        "threads_not_shown": known - len(shown),
+        "idle_threads": {"threads": len(idle)} | _render(_together(idle), parts, names),
+    }
+
+
+def _ranked(lines: Mapping[Thread, Line], first: Sample, last: Sample) -> tuple[list[Line], list[tuple[Thread, Line]]]:
+    """The lines of the threads that hardly ran; and the top threads: the main one, who worked most, who waited most."""
+    run_ns, main_thread = last.at_ns - first.at_ns, main_thread_of(last)
+    idle = {thread for thread, line in lines.items() if hardly_ran(thread, line.account, main_thread, run_ns)}
+
+    def rank(item: tuple[Thread, Line]) -> tuple[bool, bool, int, int]:
+        thread, account = item[0], item[1].account
+        work_ns = 0 if thread in idle else account.on_cpu_ns + account.runnable_ns + account.throttled_ns
+        return thread.tid == main_thread, thread not in idle, work_ns, account.wall_ns
+
+    top = sorted(lines.items(), key=rank, reverse=True)[:TOP_THREADS]
+    return [lines[thread] for thread in idle], top
+
+
+def _together(lines: Iterable[Line]) -> Line:
+    whole = Line()
+    for line in lines:
+        whole.account = _sum([whole.account, line.account])
+        for wait, ns in line.waits.items():
+            whole.waits[wait] += ns
+        for reason, ns in line.named.items():
+            whole.named[reason] += ns
+    return whole
 
 
 def _threads(offcpu: Mapping[str, Any], names: Names, first: Sample, last: Sample) -> Iterator[tuple[Thread, Line]]:
@@ -65,40 +88,21 @@ def _threads(offcpu: Mapping[str, Any], names: Names, first: Sample, last: Sampl
     for key, value in offcpu["by_thread_ns"].items():
         begin_ns, tid, wait = unpack("=QII", key)
         waits[tid, begin_ns][wait] += int.from_bytes(value, "little")
-    for thread, account in last.members.ended_singly.items():
-        yield thread, Line(account, waits[thread.tid, thread.begin_ns])
     for task in last.tasks:
-        yield task.thread, _open_line(task, waits[task.thread.tid, task.thread.begin_ns], first, last)
-    for sleeper in last.members.sleepers:
-        yield sleeper.thread, _sleeper_line(sleeper, names, last.at_ns - max(sleeper.thread.begin_ns, first.at_ns))
-
-
-def _open_line(task: OpenInterval, waits: dict[int, int], first: Sample, last: Sample) -> Line:
-    """What the thread's account says, and its present state until the end of the run."""
-    ns = max(last.at_ns - max(task.since_ns, first.at_ns), 0)
-    until_ns = task.since_ns if task.state == TaskState.FREE else last.at_ns
-    wall_ns = max(until_ns - max(task.thread.begin_ns, first.at_ns), 0)
-    account = replace(task.account, wall_ns=wall_ns)
-    if task.state in _OPEN:
-        bucket = _OPEN[task.state]
-        account = replace(account, **{bucket: getattr(account, bucket) + ns})
-    if task.state == TaskState.BLOCKED:
-        waits[NO_SYSCALL if task.wait == WAIT_UNKNOWN else task.wait] += ns
-    return Line(account, waits)
-
-
-def _sleeper_line(sleeper: Sleeper, names: Names, ns: int) -> Line:
-    """A thread that made no move was asleep all the time, or on a CPU of its own."""
-    if sleeper.running:
-        return Line(Account(wall_ns=ns, on_cpu_ns=ns))
-    line = Line(Account(wall_ns=ns, blocked_ns=ns))
-    line.named[_reason(sleeper, names)] += ns
-    return line
+        if task.state == TaskState.BLOCKED:
+            wait = NO_SYSCALL if task.wait == WAIT_UNKNOWN else task.wait
+            waits[task.thread.tid, task.thread.begin_ns][wait] += max(last.at_ns - max(task.since_ns, first.at_ns), 0)
+    named = {sleeper.thread: _reason(sleeper, names) for sleeper in last.members.sleepers}
+    for thread, account in accounts(first, last).items():
+        if thread in named:
+            yield thread, Line(account, named={named[thread]: account.blocked_ns} if account.blocked_ns else {})
+        else:
+            yield thread, Line(account, waits[thread.tid, thread.begin_ns])
 
 
 def _reason(sleeper: Sleeper, names: Names) -> tuple[str, str]:
-    syscall = "" if sleeper.syscall == NO_SYSCALL else names.of("calls", sleeper.syscall)
-    return sleeper.function or f"blocked in {syscall or 'the kernel'}", syscall
+    reason = reason_of(sleeper.function, sleeper.syscall, names)
+    return reason["reason"], reason["syscall"]
 
 
 def _living(lines: Mapping[Thread, Line], last: Sample) -> list[Line]:

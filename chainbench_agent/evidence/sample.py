@@ -107,13 +107,46 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
+class ProcThread:
+    """A thread as /proc shows it at one moment, `at_ns`."""
+
+    pid: int
+    command: str
+    at_ns: int
+    state: str
+    """The letter in /proc/PID/stat: R for on a CPU or runnable, Z and X for dead."""
+    born_ns: int
+    """Its birth, rounded down to a clock tick; `born_by_ns` is rounded up."""
+    born_by_ns: int
+    on_cpu_ns: int | None
+    """The kernel's own account since the thread was born (/proc/PID/schedstat); None where it keeps none."""
+    runnable_ns: int = 0
+    """The waits in a run queue that are over."""
+    arrivals: int = 0
+    """How often it was put on a CPU."""
+    kernel_thread: bool = False
+
+    @property
+    def dead(self) -> bool:
+        return self.state in {"Z", "X", "x"}
+
+    @property
+    def asleep(self) -> bool:
+        return self.state != "R" and not self.dead
+
+
+@dataclass(frozen=True, slots=True)
 class Sleeper:
-    """A thread of the target that made no move since `begin_ns`.  `function` is empty if the kernel tells none."""
+    """A thread of the target of which no hook saw a move.  `function` is empty if the kernel names none."""
 
     thread: Thread
     syscall: int
     function: str
-    running: bool
+    proc: ProcThread
+    in_futex: bool = False
+    """The system call is one that waits on a futex."""
+    account: Account = field(default_factory=Account)
+    """Where its time in the run went: evidence/sleepers.py."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,13 +176,15 @@ class Members:
     sleepers: tuple[Sleeper, ...] = ()
     processes: int = 0
     threads: int = 0
-    uncounted: int = 0
-    """Processes that no hook counted: of a tree, those of the beginning; of a cgroup, those that made no move."""
-    schedstat: Mapping[int, tuple[int, int]] = field(default_factory=dict)
-    """Thread id → the kernel's own (on_cpu_ns, runnable_ns) since the thread was born."""
-    older: frozenset[int] = frozenset()
-    """Of a cgroup's threads, those born before the run: who was not in it when that began has joined."""
+    seeds: int = 0
+    """Processes of a tree that were there when the run began: no hook counted them."""
+    enrolled: frozenset[int] = frozenset()
+    """Processes of a cgroup that a hook counted."""
     last_words: LastWords = field(default_factory=LastWords)
+    root: int = 0
+    """Of a tree, the process that it begins with."""
+    proc_threads: Mapping[int, ProcThread] = field(default_factory=dict)
+    """Thread id → the thread as /proc shows it, of all threads that were in the target at the time of the sample."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from c_text import UNIT, constant, fields_of, format_before, format_of, struct_o
 
 from chainbench_agent.evidence import ledger, open_intervals
 from chainbench_agent.evidence.sample import Account, HistogramCounts, LastWords, TaskState
-from chainbench_agent.kernel import disks, identity, machine, names, reader, target, values
+from chainbench_agent.kernel import disks, identity, machine, names, reader, threads, values
 from chainbench_agent.kernel.target import Kind
 from chainbench_agent.loading import process_records
 from chainbench_agent.loading.fuse import ENDED_THREADS, MEMBERS, PROCESSES, TASK_RECORDS
@@ -163,7 +163,7 @@ def test_enums_are_those_of_c(c_enum, prefix, python):
 
 def test_constants_are_those_of_c():
     """What stands in C and in Python is the same number."""
-    assert constant("OFFCPU_NO_SYSCALL") == offcpu.NO_SYSCALL == open_intervals.NO_SYSCALL == target.NO_SYSCALL
+    assert constant("OFFCPU_NO_SYSCALL") == offcpu.NO_SYSCALL == open_intervals.NO_SYSCALL == threads.NO_SYSCALL
     assert constant("OFFCPU_UNINTERRUPTIBLE") == offcpu.UNINTERRUPTIBLE
     assert offcpu.WAITS == 2 * offcpu.UNINTERRUPTIBLE == 2 * (offcpu.NO_SYSCALL + 1)
     assert constant("CB_WAIT_UNKNOWN") == open_intervals.WAIT_UNKNOWN == ledger.WAIT_UNKNOWN

@@ -15,6 +15,7 @@ WAITS = 1024
 NO_SYSCALL = 511
 UNINTERRUPTIBLE = 512
 TOP = 20
+NEEDS_TARGET = "which threads hardly ran is known of a target only: of a whole machine, those that ended are not kept"
 
 WRAPPERS = ("schedule", "__schedule", "preempt_schedule", "__traceiter_", "__bpf_trace", "bpf_")
 """Functions that only lead to the scheduler: the first one below them is what the thread blocked in."""
@@ -67,11 +68,17 @@ def reason_of(function: str, number: int, names: Names) -> dict[str, str]:
 
 
 def derive(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
-    blocked_ms = sum(counts["blocked_ns"]) / 1e6
+    slept_through = counts.get("slept_through_ns", {})
+    blocked_ms = (sum(counts["blocked_ns"]) + sum(slept_through.values())) / 1e6
     woken_ms, preempted_ms = counts["woken_wait_ns"] / 1e6, counts["preempted_wait_ns"] / 1e6
     throttled_ms = counts["throttled_wait_ns"] / 1e6
     reasons = [
         *blocked_reasons(counts, names),
+        *(
+            reason_of(function, number, names) | {"ms": ns / 1e6, "sampled_percent": 100.0}
+            for (function, number), ns in slept_through.items()
+            if ns
+        ),
         {"reason": "run queue (woken)", "syscall": "", "ms": woken_ms, "sampled_percent": 100.0},
         {"reason": "run queue (preempted)", "syscall": "", "ms": preempted_ms, "sampled_percent": 100.0},
         {"reason": "throttled", "syscall": "", "ms": throttled_ms, "sampled_percent": 100.0},
@@ -85,6 +92,7 @@ def derive(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
         "blocked_ms": blocked_ms,
         "runnable_ms": woken_ms + preempted_ms,
         "blocks": sum(counts["block_counts"]),
+        "idle_threads_ms": counts.get("idle_threads_ns", 0) / 1e6,
         "top_reasons": [reason | {"ms": round(reason["ms"], 3)} for reason in top],
     }
 
@@ -96,7 +104,8 @@ MODULE = Module(
         Derived(
             name="total_ms",
             help="Time that user threads spent off the CPUs: blocked, or runnable and waiting for one. "
-            "A thread that slept through all of the run is in the ledger only.",
+            "Of a target, threads that slept through all of the run count as those do that were woken; of a whole "
+            "machine, only threads that made a move count.",
             of=("blocked_ns", "woken_wait_ns", "preempted_wait_ns", "throttled_wait_ns"),
             gauge=True,
             prometheus="chainbench_offcpu_milliseconds_total",
@@ -121,6 +130,13 @@ MODULE = Module(
             name="runnable_ms",
             help="Time that user threads waited on a run queue.",
             of=("woken_wait_ns", "preempted_wait_ns"),
+        ),
+        Derived(
+            name="idle_threads_ms",
+            help="The part of total_ms that belongs to threads which hardly ran: there for half of the run at least, "
+            "and on a CPU for less than 1 ms or a thousandth of it. The main thread of a tree is not among them.",
+            of=("blocked_ns", "woken_wait_ns", "preempted_wait_ns", "throttled_wait_ns"),
+            needs_target=NEEDS_TARGET,
         ),
         Derived(name="blocks", help="Times that user threads fell asleep.", of=("block_counts",)),
         Derived(

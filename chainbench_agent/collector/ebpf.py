@@ -161,7 +161,10 @@ class EbpfCollector:
         statuses = self._statuses[target.kind != "machine"]
         asked = {name: status for name, status in statuses.items() if plan.collects(name)}
         modules = tuple(m for m in self._machine.modules if m.name in asked and asked[m.name].state != "down")
-        optional = {m.name: not_asked_for(m, self._hooks, plan.probes) | self._nowhere(m) for m in modules}
+        optional = {
+            m.name: not_asked_for(m, self._hooks, plan.probes) | self._nowhere(m) | _needs_target(m, target, modules)
+            for m in modules
+        }
         chosen = self._machine.programs.chosen
         return Method(
             modules=modules,
@@ -177,3 +180,13 @@ class EbpfCollector:
             raised_on={hook.name: hook.raised_on for hook in self._hooks.values() if hook.raised_on},
             target=target,
         )
+
+
+def _needs_target(module: Module, target: Target, modules: Collection[Module]) -> dict[str, str]:
+    """Reported key → why, of the metrics that this run does not have for its target, or for the `modules` it has."""
+    why = "" if any(m.name == "offcpu" for m in modules) else "which threads hardly ran is told by the module offcpu"
+    return {
+        reported_key(metric): metric.needs_target if target.kind == "machine" else why
+        for metric in module.reported
+        if metric.needs_target and (target.kind == "machine" or why)
+    }

@@ -20,6 +20,7 @@ from chainbench_agent.evidence.open_intervals import close_intervals, close_proc
 from chainbench_agent.evidence.sample import HistogramCounts, Process, Sample, Value
 from chainbench_agent.evidence.sampling import sampling
 from chainbench_agent.evidence.sleepers import uncounted_processes, with_accounts
+from chainbench_agent.evidence.threads import accounts, idle_totals, tell_idle_apart
 from chainbench_agent.evidence.top_processes import top_processes
 from chainbench_agent.histogram import QUANTILES, UPPER_BOUNDS_NS, quantile_ns
 from chainbench_agent.spec import Counter, Derived, Distribution, Metric, Module, Names, Procfs, Table
@@ -71,7 +72,9 @@ def build(run: Run, method: Method, first: Sample, last: Sample, names: Names) -
     readable = [module for module in method.modules if module.name not in unread]
     grown, not_grown = one_by_one(readable, lambda module: difference(module, first, last))
     counts = close_intervals({m.name: c for m, c in grown.items()}, first, last, kernel_threads=method.targeted)
-    processes = close_processes(first, last, kernel_threads=method.targeted)
+    processes = close_processes(first, last, method.modules, kernel_threads=method.targeted)
+    if method.targeted:
+        tell_idle_apart(counts, idle_totals(accounts(first, last), first, last))
     whole, not_whole = one_by_one(grown, lambda m: _whole_section(m, method, counts[m.name], names, processes))
     sections = {module.section_key: found for module, found in whole.items()}
     failed = {m.name: unread[m.name] for m in method.modules if m.name in unread} | not_grown | not_whole

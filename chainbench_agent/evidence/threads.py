@@ -6,7 +6,9 @@ threads make up most of all waiting, and tell nothing of the work: they are told
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
 
 from chainbench_agent.evidence.open_intervals import FUTEX_WAIT
 from chainbench_agent.evidence.sample import Account, OpenInterval, Sample, TaskState, Thread
@@ -23,6 +25,15 @@ LINE_OF_STATE = {
     TaskState.BLOCKED: "blocked_ns",
     TaskState.THROTTLED: "throttled_ns",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class IdleTotals:
+    """What the threads that hardly ran contribute to the totals of a run."""
+
+    off_cpu_ns: int = 0
+    futex_waits: int = 0
+    futex_waited_ns: int = 0
 
 
 def accounts(first: Sample, last: Sample) -> dict[Thread, Account]:
@@ -61,3 +72,22 @@ def hardly_ran(thread: Thread, account: Account, main_thread: int, run_ns: int) 
         and 2 * account.wall_ns >= run_ns
         and account.on_cpu_ns < max(IDLE_ON_CPU_NS, run_ns // IDLE_SHARE)
     )
+
+
+def idle_totals(known: Mapping[Thread, Account], first: Sample, last: Sample) -> IdleTotals:
+    run_ns, main_thread = last.at_ns - first.at_ns, main_thread_of(last)
+    idle = [account for thread, account in known.items() if hardly_ran(thread, account, main_thread, run_ns)]
+    return IdleTotals(
+        sum(account.runnable_ns + account.blocked_ns + account.throttled_ns for account in idle),
+        sum(account.futex_waits for account in idle),
+        sum(account.futex_waited_ns for account in idle),
+    )
+
+
+def tell_idle_apart(counts: Mapping[str, dict[str, Any]], idle: IdleTotals) -> None:
+    """Add to the modules' counts how much of their totals belongs to threads that hardly ran."""
+    if "offcpu" in counts:
+        counts["offcpu"]["idle_threads_ns"] = idle.off_cpu_ns
+    if "locks" in counts:
+        counts["locks"]["futex_idle_waits"] = idle.futex_waits
+        counts["locks"]["futex_idle_waited_ns"] = idle.futex_waited_ns

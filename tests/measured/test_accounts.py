@@ -75,6 +75,8 @@ def test_more_threads_than_cpus(crowd, run):
     assert evidence["target"]["threads_seen"] == 61
     assert ledger["wall_ms"] == pytest.approx(61 * length)
     assert ledger["on_cpu_ms"] <= 1.01 * length
+    assert ledger["on_cpu_ms"] == pytest.approx(evidence["cpu"]["on_cpu_ms"], abs=0.001)
+    assert ledger["runnable_ms"] == pytest.approx(evidence["offcpu"]["runnable_ms"], abs=0.001)
     # a thread that had a turn in the moment before the run or after it may have been anything in between
     assert ledger["on_cpu_ms"] + ledger["runnable_ms"] >= 0.8 * 60 * length
 
@@ -144,6 +146,47 @@ time.sleep(0.3); print(flush=True); input()
 
     assert zombie.wait() == 0
     assert gone
+
+
+IDLE = """
+import os, threading
+work = threading.Semaphore(0)
+def helper():
+    while True: work.acquire()
+threading.Thread(target=helper, daemon=True).start()
+print(flush=True)
+while command := os.read(0, 1):
+    if command == b"w": work.release()
+"""
+
+
+def test_waking_an_idle_thread_once(collector, run):
+    """It changes no total by the length of the run, and what is the idle thread's is told apart."""
+    found = {}
+    for wake in ("n", "w"):
+        with running(sys.executable, "-c", IDLE) as process:
+            until_asleep(process.pid)
+            collector.start(Target(kind="pid", pid=process.pid))
+            time.sleep(0.5)
+            process.stdin.write(wake)
+            process.stdin.flush()
+            time.sleep(0.5)
+            collector.stop()
+        found[wake] = collector.evidence(run).as_json()
+
+    for evidence in found.values():
+        length, offcpu, locks = run_ms(evidence), evidence["offcpu"], evidence["locks"]
+        assert offcpu["total_ms"] == pytest.approx(2 * length, rel=0.05)
+        assert offcpu["idle_threads_ms"] == pytest.approx(length, rel=0.05)
+        assert locks["futex_waited_ms"] == pytest.approx(length, rel=0.05)
+        assert locks["futex_idle_waited_ms"] == pytest.approx(length, rel=0.05)
+        assert offcpu["top_processes"][0]["off_cpu_ms"] == pytest.approx(offcpu["total_ms"], abs=0.001)
+        assert locks["top_processes"][0]["futex_waited_ms"] == pytest.approx(locks["futex_waited_ms"], abs=0.001)
+        idle = evidence["ledger"]["idle_threads"]
+        assert (idle["threads"], idle["wall_ms"]) == (1, pytest.approx(length))
+        assert idle["blocked"][0]["category"] == "futex/lock"
+    assert found["n"]["locks"]["futex_waits"] == found["n"]["locks"]["futex_idle_waits"] == 1
+    assert "avg_wait_time_without_idle_us" not in found["n"]["locks"]
 
 
 def test_threads_that_work_are_shown(targeted):

@@ -70,6 +70,7 @@ class TestOffcpu:
             "blocked_ms": 0,
             "runnable_ms": 0,
             "blocks": 0,
+            "idle_threads_ms": 0,
             "top_reasons": [],
         }
 

@@ -72,7 +72,7 @@ class EbpfCollector:
             self.ring.know(self._machine.run, run_id)
         try:
             first = self._machine.sample()  # nothing counts yet, so this is how things stand when the run begins
-            self._first = replace(first, at_ns=self._machine.begin())
+            self._first = replace(first, at_ns=self._machine.begin(), read_by_ns=0)
         except BaseException:
             self._machine.detach()
             raise
@@ -83,7 +83,7 @@ class EbpfCollector:
     def stop(self) -> None:
         ended_ns = self._machine.end()
         try:
-            self._last = replace(self._machine.sample(), at_ns=ended_ns)
+            self._last = replace(self._machine.sample(), at_ns=ended_ns, read_by_ns=0)
             for module, why in self._last.unread.items():
                 log.warning("module %s is missing from the evidence: %s", module, why)
         finally:

@@ -208,6 +208,8 @@ class Sample:
     throttled: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     """Cgroup id → (nr_throttled, throttled_ns), as its cpu.stat has it."""
     members: Members = field(default_factory=Members)
+    read_by_ns: int = 0
+    """When the reading was over, of a sample that was taken while the run was on; 0 if nothing grew meanwhile."""
     kernel: Mapping[str, int] = field(default_factory=dict)
     """The kernel's own counters of the same things, for the cross-check: "cpu.context_switches" → …"""
 

@@ -57,7 +57,7 @@ class Reader:
 
     def sample(self, current: Current) -> Sample:
         with self._memory("cb_tasks") as threads, self._memory("cb_processes") as records:
-            return self._sample(current, threads, records)
+            return replace(self._sample(current, threads, records), read_by_ns=time.monotonic_ns())
 
     def _sample(self, current: Current, threads: memoryview, records: memoryview) -> Sample:
         run, target = current.run, current.target

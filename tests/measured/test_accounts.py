@@ -13,7 +13,9 @@ from asleep import until_asleep
 from emulation import EMULATED
 
 from chainbench_agent.errors import InputError
+from chainbench_agent.evidence import sleepers
 from chainbench_agent.evidence.model import Target
+from chainbench_agent.evidence.sample import Account
 from chainbench_agent.kernel.target import cgroup2_mount
 
 pytestmark = pytest.mark.bpf
@@ -79,6 +81,20 @@ def test_more_threads_than_cpus(crowd, run):
     assert ledger["runnable_ms"] == pytest.approx(evidence["offcpu"]["runnable_ms"], abs=0.001)
     # a thread that had a turn in the moment before the run or after it may have been anything in between
     assert ledger["on_cpu_ms"] + ledger["runnable_ms"] >= 0.8 * 60 * length
+
+
+def test_the_old_rule_is_noticed(crowd, run, monkeypatch):
+    """Who is runnable when the run ends was on a CPU all the time: an evidence that says so contradicts itself."""
+
+    def booked(now, _before, begin_ns, end_ns):
+        name = "blocked_ns" if now.asleep else "on_cpu_ns"
+        return Account(end_ns - begin_ns, **{name: end_ns - begin_ns})
+
+    collector = crowd()
+    monkeypatch.setattr(sleepers, "_account", booked)
+
+    with pytest.raises(AssertionError, match="on_cpu_within_cpus"):
+        collector.evidence(run)
 
 
 @pytest.mark.parametrize("kind", ["pid", "cgroup"])

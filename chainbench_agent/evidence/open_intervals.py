@@ -19,8 +19,8 @@ from chainbench_agent.spec import Module
 WAIT_UNKNOWN = 0xFFFFFFFF
 """CB_WAIT_UNKNOWN of probes/task.h."""
 
-FUTEX_WAIT = 1 + list(CALLS).index("FUTEX_WAIT")
-"""CB_CALL_FUTEX_WAIT (see loading/fuse.py)."""
+FUTEX_WAIT, FUTEX_LOCK = (1 + list(CALLS).index(kind) for kind in ("FUTEX_WAIT", "FUTEX_LOCK"))
+"""CB_CALL_FUTEX_WAIT and CB_CALL_FUTEX_LOCK (see loading/fuse.py)."""
 
 OFF_CPU = (TaskState.PREEMPTED, TaskState.RUNNABLE, TaskState.THROTTLED, TaskState.BLOCKED)
 
@@ -39,7 +39,7 @@ def close_intervals(
             closed["cpu"]["on_cpu_ns"] += ns
         if "offcpu" in closed and (kernel_threads or not task.kernel_thread):
             _off_cpu(closed["offcpu"], task, ns)
-        if "locks" in closed and task.call == FUTEX_WAIT:
+        if "locks" in closed and waits_on_a_futex(task):
             _futex_wait(closed["locks"], _span(task.call_since_ns, first, last))
     for sleeper in last.members.sleepers:
         _add_sleeper(closed, sleeper)
@@ -72,7 +72,7 @@ def close_processes(
             own["cpu"]["on_cpu_ns"] += ns
         if task.state in OFF_CPU and "offcpu" in own and (kernel_threads or not task.kernel_thread):
             own["offcpu"]["off_cpu_ns"] += ns
-        if task.call == FUTEX_WAIT and "locks" in own:
+        if waits_on_a_futex(task) and "locks" in own:
             own["locks"]["futex_waits"] += 1
             own["locks"]["futex_waited_ns"] += _span(task.call_since_ns, first, last)
     for sleeper in last.members.sleepers:
@@ -122,6 +122,11 @@ def _add_to_process(own: Mapping[str, dict[str, int]], account: Account) -> None
 
 def _span(since_ns: int, first: Sample, last: Sample) -> int:
     return max(last.at_ns - max(since_ns, first.at_ns), 0)
+
+
+def waits_on_a_futex(task: OpenInterval) -> bool:
+    """Whether the call under way waits; one that takes a lock may have it at once, so only if it is off its CPU."""
+    return task.call == FUTEX_WAIT or (task.call == FUTEX_LOCK and task.state in OFF_CPU)
 
 
 def _futex_wait(locks: dict[str, Any], ns: int) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from chainbench_agent.evidence.open_intervals import FUTEX_WAIT
+from chainbench_agent.evidence.open_intervals import waits_on_a_futex
 from chainbench_agent.evidence.sample import Account, OpenInterval, Sample, TaskState, Thread
 
 IDLE_ON_CPU_NS = 1_000_000
@@ -53,7 +53,7 @@ def _until_the_end(task: OpenInterval, first: Sample, last: Sample) -> Account:
     account = replace(task.account, wall_ns=max(until_ns - max(task.thread.begin_ns, first.at_ns), 0))
     if line := LINE_OF_STATE.get(task.state):
         account = replace(account, **{line: getattr(account, line) + ns})
-    if task.call == FUTEX_WAIT:
+    if waits_on_a_futex(task):
         waited_ns = max(last.at_ns - max(task.call_since_ns, first.at_ns), 0)
         futex = account.futex_waits + 1, account.futex_waited_ns + waited_ns
         account = replace(account, futex_waits=futex[0], futex_waited_ns=futex[1])

@@ -26,6 +26,7 @@ from chainbench_agent.evidence.self_check import Circumstances, self_check
 from chainbench_agent.evidence.sleepers import uncounted_processes, with_accounts
 from chainbench_agent.evidence.threads import accounts, idle_totals, tell_idle_apart
 from chainbench_agent.evidence.top_processes import top_processes
+from chainbench_agent.evidence.waits import top_reasons
 from chainbench_agent.spec import Counter, Derived, Distribution, Metric, Module, Names, Procfs, Table
 
 NO_LEDGER = "where all the time went is told by the module offcpu, which does not collect in this run"
@@ -176,6 +177,8 @@ def section(
     """A module's part of the evidence.  `counts`: metric → difference; unavailable metrics are left out."""
     measured = [m for m in module.reported if reported_key(m) not in unavailable]
     derived = module.derive(counts, names) if module.derive else {}
+    if module.name == "offcpu":
+        derived = derived | {"top_reasons": top_reasons(counts, names)}
     found: Section = {}
     for metric in measured:
         key = reported_key(metric)

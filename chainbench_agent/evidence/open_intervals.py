@@ -103,9 +103,10 @@ def _add_sleeper(closed: Mapping[str, dict[str, Any]], sleeper: Sleeper) -> None
         offcpu = closed["offcpu"]
         offcpu["off_cpu_ns"] += account.runnable_ns + account.blocked_ns
         offcpu["preempted_wait_ns"] += account.runnable_ns
-        slept = offcpu.setdefault("slept_through_ns", {})
-        wait = sleeper.function, sleeper.syscall
-        slept[wait] = slept.get(wait, 0) + account.blocked_ns
+        if account.blocked_ns:
+            offcpu["asleep_ns"] += account.blocked_ns
+            waits, key = offcpu.setdefault("open_waits", {}), (sleeper.wait_key, sleeper.stack)
+            waits[key] = waits.get(key, 0) + account.blocked_ns
     if "locks" in closed and account.futex_waits:
         _futex_wait(closed["locks"], account.futex_waited_ns)
 
@@ -153,16 +154,7 @@ def _off_cpu(offcpu: dict[str, Any], task: OpenInterval, ns: int) -> None:
     elif task.state == TaskState.THROTTLED:
         offcpu["throttled_wait_ns"] += ns
     elif task.state == TaskState.BLOCKED:
-        wait = NO_SYSCALL if task.wait == WAIT_UNKNOWN else task.wait
-        blocked = list(offcpu["blocked_ns"])
-        blocked[wait] += ns
-        offcpu["blocked_ns"] = tuple(blocked)
-        if task.stack >= 0:
-            _add_sample(offcpu, wait, task.stack, ns)
-
-
-def _add_sample(offcpu: dict[str, Any], wait: int, stack: int, ns: int) -> None:
-    key = wait.to_bytes(4, "little") + stack.to_bytes(4, "little", signed=True)
-    sampled = dict(offcpu["sampled_ns"])
-    sampled[key] = (int.from_bytes(sampled.get(key, b""), "little") + ns).to_bytes(8, "little")
-    offcpu["sampled_ns"] = sampled
+        offcpu["asleep_ns"] += ns
+        waits = offcpu.setdefault("open_waits", {})
+        key = NO_SYSCALL if task.wait == WAIT_UNKNOWN else task.wait, task.frames
+        waits[key] = waits.get(key, 0) + ns

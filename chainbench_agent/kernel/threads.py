@@ -69,7 +69,8 @@ def _sleeper(thread: Thread, proc: ProcThread) -> Sleeper:
     names = syscalls(os.uname().machine)
     call = int(number) if number.isdigit() and int(number) in names else NO_SYSCALL
     function = _word(f"{directory}/wchan")
-    return Sleeper(thread, call, "" if function == "0" else function, proc, names.get(call) in FUTEX_WAITS)
+    in_futex = names.get(call) in FUTEX_WAITS
+    return Sleeper(thread, call, "" if function == "0" else function, proc, in_futex=in_futex)
 
 
 def _tasks(processes: Iterable[int]) -> Iterator[tuple[int, int, str]]:

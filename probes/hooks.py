@@ -15,6 +15,7 @@ SOCK = "struct sock *"
 FIELDS = {
     "TASK___STATE": "task_struct.__state",
     "TASK_GROUP_CFS_BANDWIDTH": "task_group.cfs_bandwidth",
+    "SCHED_INFO": "sched_info.run_delay",
     "CGROUP_ANCESTORS": "cgroup.ancestors",
     "REQUEST_RQ_DISK": "request.rq_disk",
     "REQ_OP_WRITE_SAME": "REQ_OP_WRITE_SAME",

@@ -61,6 +61,8 @@ class Metric:
     """False: only raw material for a Derived metric."""
     machine_wide: bool = False
     """True: counted for the whole machine whatever the target, because it belongs to a CPU, or to nobody known."""
+    needs_target: str = ""
+    """Why a run of the whole machine does not have it; empty if it does."""
     sampled: bool = False
     """True: where the run samples, one event in so many is recorded, and stands for all of them (cb_weight)."""
     prometheus: str = ""

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from chainbench_agent.evidence.build import difference
 from chainbench_agent.evidence.open_intervals import close_intervals, close_processes
-from chainbench_agent.evidence.sample import Account, Members, Sample
+from chainbench_agent.evidence.sample import Account, LastWords, Members, Sample
 from chainbench_agent.evidence.waits import blocked_ns
 from chainbench_agent.kernel import call_tables, disks, machine, reader, values
 from chainbench_agent.kernel.machine import Phase
@@ -158,6 +158,10 @@ class UserSpace:
         group = self.library.shim_cgroup(len(path), (ctypes.c_uint64 * len(path))(*path))
         self.tell("shim_set_cgroup", task, ctypes.c_void_p(group))
 
+    def account(self, task, on_cpu_ns, runnable_ns=0):
+        """What the kernel itself has of `task` since its birth."""
+        self.tell("shim_set_account", task, ctypes.c_uint64(on_cpu_ns), ctypes.c_uint64(runnable_ns))
+
     # ---- what happens
 
     def fire(self, entry, *arguments, cpu=0, current=None):
@@ -302,7 +306,15 @@ class UserSpace:
         threads, *ended = self.sums("cb_ended")
         processes, seen = self.sums("cb_population")
         singly = values.ended_threads(self.hash("cb_ended_threads"))
-        return Members(threads, Account(*ended), singly, processes=processes, threads=seen)
+        account = len(Account.__slots__)
+        return Members(
+            threads,
+            Account(*ended[:account]),
+            singly,
+            processes=processes,
+            threads=seen,
+            last_words=LastWords(*ended[account:]),
+        )
 
     def tree_now(self):
         """The thread groups that are followed."""

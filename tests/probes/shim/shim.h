@@ -117,7 +117,8 @@ struct task_struct {
 	void *stack;
 	struct task_struct *real_parent, *group_leader;
 	struct task_group *sched_task_group;
-	struct { struct cfs_rq *cfs_rq; } se;
+	struct { struct cfs_rq *cfs_rq; u64 sum_exec_runtime; } se;
+	struct { u64 run_delay; } sched_info;
 	struct css_set *cgroups;
 	struct list_head cg_list;
 	struct kthread *worker_private;
@@ -374,6 +375,13 @@ void shim_set_life(struct task_struct *task, u64 start_time, u64 exec_id)
 void shim_set_on_cpu(struct task_struct *task, int on_cpu)
 {
 	task->on_cpu = on_cpu;
+}
+
+// The kernel's own account of a thread.
+void shim_set_account(struct task_struct *task, u64 on_cpu_ns, u64 runnable_ns)
+{
+	task->se.sum_exec_runtime = on_cpu_ns;
+	task->sched_info.run_delay = runnable_ns;
 }
 
 void shim_set_compat(struct task_struct *task, u32 status)

@@ -12,7 +12,7 @@ import chainbench_agent
 PACKAGE = Path(chainbench_agent.__file__).parent
 
 ROWS = (
-    ({"spec", "errors", "settings", "variables", "histogram", "plan"},),
+    ({"spec", "errors", "settings", "variables", "histogram", "plan", "kernel_text"},),
     ({"probes"},),
     ({"evidence"},),
     ({"headers"}, {"bpf"}),

@@ -7,7 +7,6 @@ namespace that is; without it, a number that could mean two processes is refused
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import suppress
 from ipaddress import ip_address
@@ -15,6 +14,7 @@ from pathlib import Path
 from struct import unpack
 
 from chainbench_agent.errors import InputError
+from chainbench_agent.kernel import procfs
 
 PROC = Path("/proc")
 Peer = tuple[str, int] | int
@@ -81,9 +81,9 @@ def _socket_inode(peer: tuple[str, int]) -> int | None:
     local = {f"{address}:{peer[1]:04X}" for address in _spellings(peer[0])}
     for table in ("tcp", "tcp6"):
         with suppress(OSError):
-            for line in (PROC / "net" / table).read_text().splitlines()[1:]:
-                fields = line.split()
-                if fields[1] in local and fields[3] == _ESTABLISHED and int(fields[9]):
+            for line in procfs.lines(PROC / "net" / table)[1:]:
+                fields = line.decode("ascii").split()
+                if fields and fields[1] in local and fields[3] == _ESTABLISHED and int(fields[9]):
                     return int(fields[9])
     return None
 
@@ -103,11 +103,11 @@ def _spellings(address: str) -> Iterator[str]:
 
 def _called(pid: int) -> Iterator[tuple[int, str]]:
     """(number here, namespace) of the processes in namespaces below ours whose own number is `pid`."""
-    for status in PROC.glob("[0-9]*/status"):
+    for directory in PROC.glob("[0-9]*"):
         with suppress(OSError):
-            found = re.search(r"^NSpid:\t(\d+)\t(?:.*\t)?(\d+)$", status.read_text(), re.MULTILINE)
-            if found and int(found[2]) == pid:
-                yield int(found[1]), _namespace(status.parent.name)
+            here, *inside = map(int, procfs.status(directory)["NSpid"].split())
+            if inside and inside[-1] == pid:
+                yield here, _namespace(directory.name)
 
 
 def _namespace(process: str) -> str:
@@ -119,6 +119,6 @@ def _namespace(process: str) -> str:
 
 def _command(pid: int) -> str:
     try:
-        return (PROC / str(pid) / "comm").read_text().strip()
+        return procfs.command(PROC / str(pid))
     except OSError:
         return ""

@@ -16,6 +16,7 @@ from pathlib import Path
 from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.evidence.sample import OpenInterval, Sleeper, TaskState, Thread
+from chainbench_agent.kernel import procfs
 from chainbench_agent.kernel.namespaces import Peer, pid_here
 from chainbench_agent.loading.syscall_names import syscalls
 from chainbench_agent.probes.offcpu import NO_SYSCALL
@@ -75,8 +76,7 @@ def resolve(target: Target, peer: Peer | None = None) -> KernelTarget:
 
 def _process(number: int) -> int:
     """A thread has a place in /proc as well, but only a process has descendants."""
-    status = (PROC / str(number) / "status").read_text()
-    tgid = int(status.split("Tgid:")[1].split()[0])
+    tgid = int(procfs.status(PROC / str(number))["Tgid"])
     if tgid != number:
         raise InputError("pid", f"{number} is a thread", f"send the number of its process, {tgid}")
     return number
@@ -122,7 +122,7 @@ def _parents() -> Iterator[tuple[int, int]]:
     for entry in os.listdir(PROC):  # noqa: PTH208 - Path objects cost more than the rest together
         if entry.isdigit():
             with suppress(OSError):
-                yield int(entry), int(_stat(f"{PROC}/{entry}")[1][1])
+                yield int(entry), procfs.stat(f"{PROC}/{entry}").parent
 
 
 def in_cgroup(directory: Path, name: str) -> set[int]:
@@ -167,7 +167,7 @@ def schedstat(processes: Iterable[int]) -> dict[int, tuple[int, int]]:
     found = {}
     for _, tid, directory in _tasks(processes):
         with suppress(OSError, ValueError):
-            on_cpu_ns, runnable_ns, _ = map(int, _text(f"{directory}/schedstat").split())
+            on_cpu_ns, runnable_ns, _ = map(int, procfs.read_page(f"{directory}/schedstat").split())
             found[tid] = (on_cpu_ns, runnable_ns)
     return found
 
@@ -179,7 +179,7 @@ def older(threads: Iterable[int], began_ns: int) -> frozenset[int]:
     found = set()
     for tid in threads:
         with suppress(OSError):
-            if int(_stat(f"{PROC}/{tid}")[1][19]) < began:
+            if procfs.stat(f"{PROC}/{tid}").born_ticks < began:
                 found.add(tid)
     return frozenset(found)
 
@@ -195,7 +195,7 @@ def sleepers(
     for pid, tid, directory in _tasks(processes):
         if tid not in seen:
             with suppress(OSError):
-                command, fields = _stat(directory)
+                command, fields = procfs.stat(directory)
                 thread = Thread(tid, pid, command, outside.get(tid, began_ns))
                 found.append(_sleeper(thread, fields, directory))
     return tuple(found)
@@ -209,35 +209,13 @@ def _tasks(processes: Iterable[int]) -> Iterator[tuple[int, int, str]]:
             yield from ((pid, int(tid), f"{tasks}/{tid}") for tid in os.listdir(tasks))  # noqa: PTH208
 
 
-def _text(path: str) -> str:
-    """Of a file in /proc that fits into a page."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        return os.read(fd, 4096).decode(errors="replace")
-    finally:
-        os.close(fd)
-
-
-def _stat(directory: str) -> tuple[str, list[str]]:
-    """The command of a process or thread, and the fields of its `stat` from the state on."""
-    command, _, fields = _text(f"{directory}/stat").partition("(")[2].rpartition(")")
-    return command, fields.split()
-
-
 def _sleeper(thread: Thread, fields: list[str], directory: str) -> Sleeper:
     state, flags = fields[0], fields[6]
-    number = "" if int(flags) & KERNEL_THREAD else _word(f"{directory}/syscall")
-    function = _word(f"{directory}/wchan")
+    number = "" if int(flags) & KERNEL_THREAD else procfs.word(f"{directory}/syscall")
+    function = procfs.word(f"{directory}/wchan")
     return Sleeper(
         thread,
         int(number) if number.isdigit() and int(number) in syscalls(os.uname().machine) else NO_SYSCALL,
         "" if function == "0" else function,
         state == "R",
     )
-
-
-def _word(path: str) -> str:
-    try:
-        return (_text(path).split() or [""])[0]
-    except OSError:
-        return ""

@@ -99,7 +99,7 @@ class Machine:
         loaded = self.unit.loaded
         identify = loaded.programs.pop("cb_identify", None)
         if identify is not None:
-            self._agent, self.syscall_offset_proven = identity_of(identify, self._maps)
+            self.identity = identity_of(identify, self._maps)
         probe_events.remove_leftovers()
         self.programs = Programs.choose(self.unit.unit.programs, loaded.take_programs(), loaded.failed)
         if identify is None or not self.programs.chosen:
@@ -223,7 +223,8 @@ class Machine:
 
     def _configure(self, phase: Phase) -> int:
         now_ns, target = time.monotonic_ns(), self._target
-        head = (now_ns, target.cgroup_id, self.run, phase, *self._agent, target.kind, target.cgroup_level)
+        level = self.identity.cgroup_level + target.cgroup_level
+        head = (now_ns, target.cgroup_id, self.run, phase, *self.identity.processes, target.kind, level)
         config = _CONFIG.pack(*head, self._plan.sample_interval, idle_modules(self.modules, self._plan))
         libbpf.update(self._maps["cb_config"].fd, 0, config)
         return now_ns

@@ -31,10 +31,8 @@ def pid_here(pid: int, peer: Peer | None) -> int:
 
     Raises InputError if there is none, or if the number is ambiguous.
     """
-    client = owner_of(peer) if peer else None
-    if client is not None and _command(client) in RELAYS:
-        client = None
-    ours, theirs = _namespace("self"), _namespace(str(client)) if client is not None else ""
+    client = client_of(peer)
+    ours, theirs = namespace("self"), namespace(client) if client is not None else ""
     if not theirs:  # gone already, or not ours to look at: as good as unknown
         client = None
     if client is not None and theirs != ours:
@@ -58,6 +56,12 @@ def pid_here(pid: int, peer: Peer | None) -> int:
     if not here and not elsewhere:
         raise InputError("pid", f"there is no process {pid}", "start it first, or name the runner's own pid")
     return pid if here else elsewhere[0]
+
+
+def client_of(peer: Peer | None) -> int | None:
+    """The process whose words a request has; None if it cannot be told, as behind a relay."""
+    client = owner_of(peer) if peer else None
+    return None if client is None or _command(client) in RELAYS else client
 
 
 def owner_of(peer: Peer) -> int | None:
@@ -107,12 +111,13 @@ def _called(pid: int) -> Iterator[tuple[int, str]]:
         with suppress(OSError):
             here, *inside = map(int, procfs.status(directory)["NSpid"].split())
             if inside and inside[-1] == pid:
-                yield here, _namespace(directory.name)
+                yield here, namespace(directory.name)
 
 
-def _namespace(process: str) -> str:
+def namespace(process: int | str, kind: str = "pid") -> str:
+    """The name of one of a process' namespaces; empty if it is gone, or not ours to look at."""
     try:
-        return str((PROC / process / "ns/pid").readlink())
+        return os.readlink(f"{PROC}/{process}/ns/{kind}")  # noqa: PTH115 - asked of every process there is
     except OSError:
         return ""
 

@@ -52,6 +52,11 @@ class Stat(NamedTuple):
         """When it was born, in clock ticks since the machine began (CLOCK_BOOTTIME)."""
         return int(self.fields[19])
 
+    @property
+    def stack(self) -> int:
+        """Where its stack begins; 0 or 1 if it has none, or we may not know."""
+        return int(self.fields[25])
+
 
 class Mount(NamedTuple):
     """A line of `mountinfo`.  Paths are as Python opens them, also where they are no UTF-8."""

@@ -133,6 +133,11 @@ class Reader:
             return Members(processes=processes, threads=seen)
         outside = values.strangers(threads, current.run) if target.kind == Kind.CGROUP else {}
         asleep = sleepers(present, {task.tid for task in tasks}, current.began_ns, outside)
+        accounts = schedstat(present)
+        if target.kind == Kind.CGROUP:  # a threaded one has some threads of a process only
+            inside = target.threads()
+            asleep = tuple(sleeper for sleeper in asleep if sleeper.thread.tid in inside)
+            accounts = {tid: account for tid, account in accounts.items() if tid in inside}
         ended = self._maps["cb_ended_threads"]
         count, *sums = values.sums(self._per_cpu("cb_ended"))
         return Members(
@@ -143,7 +148,7 @@ class Reader:
             processes,
             seen,
             current.seeds or len({sleeper.thread.pid for sleeper in asleep} - self.enrolled()),
-            schedstat(present),
+            accounts,
             older((task.tid for task in tasks), current.began_ns) if target.kind == Kind.CGROUP else frozenset(),
         )
 

@@ -5,24 +5,30 @@ In between the kernel follows the target itself (probes/follow.h).
 
 from __future__ import annotations
 
+import errno
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
+from typing import Any
 
 from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.evidence.sample import OpenInterval, Sleeper, TaskState, Thread
 from chainbench_agent.kernel import procfs
+from chainbench_agent.kernel.cgroups import find
+from chainbench_agent.kernel.lineage import everyone, outside, process_tree
 from chainbench_agent.kernel.namespaces import Peer, pid_here
 from chainbench_agent.loading.syscall_names import syscalls
 from chainbench_agent.probes.offcpu import NO_SYSCALL
 
 PROC = Path("/proc")
-MOUNTS = Path("/proc/self/mounts")
+
+INITIAL_PID_NAMESPACE = "pid:[4026531836]"
+"""PROC_PID_INIT_INO of the kernel's proc_ns.h.  BPF programs see no other numbers than those of this namespace."""
 
 KERNEL_THREAD = 0x00200000
 """PF_KTHREAD, of the flags in /proc/PID/stat.  Such a thread makes no calls; its registers, empty, look like call 0."""
@@ -43,20 +49,36 @@ class KernelTarget:
     kind: Kind = Kind.MACHINE
     root: int = 0
     """TREE: the process that it begins with."""
+    born_ticks: int = 0
+    """TREE: when that was born: later the number may be another's."""
     directory: Path = Path()
     """CGROUP: where it is."""
     cgroup_id: int = 0
     cgroup_level: int = 0
+    """Below the root of the agent's cgroup namespace."""
+    path: str = ""
+    """CGROUP: in the agent's cgroup namespace, if the runner that named it has another one."""
 
     def processes(self) -> set[int]:
         """The processes in it at present; none for the whole machine, where nobody asks."""
         if self.kind == Kind.TREE:
-            return process_tree(self.root)
-        return in_cgroup(self.directory, "cgroup.procs") if self._has_its_place() else set()
+            return process_tree(self.root) if born_ticks(self.root) == self.born_ticks else set()
+        return processes_of_cgroup(self.directory) if self._has_its_place() else set()
 
     def threads(self) -> set[int]:
         """CGROUP: the threads in it at present."""
         return in_cgroup(self.directory, "cgroup.threads") if self._has_its_place() else set()
+
+    def told(self, asked: Target, agent: Collection[int]) -> Target:
+        """What was `asked` for, as the evidence has it: the numbers and paths are the agent's own."""
+        said: dict[str, Any] = {"pid_namespace": INITIAL_PID_NAMESPACE}
+        if self.kind == Kind.TREE:
+            near = outside(self.root, agent)
+            said |= {"pid": self.root, "outside": near.shown, "outside_not_shown": near.not_shown}
+            said |= {"pid_as_sent": asked.pid} if asked.pid != self.root else {}
+        if self.path:
+            said |= {"cgroup": self.path, "cgroup_as_sent": asked.cgroup}
+        return asked.model_copy(update=said)
 
     def _has_its_place(self) -> bool:
         """A cgroup that was removed and made again by that name is another one: the kernel side knows it by its id."""
@@ -68,9 +90,15 @@ class KernelTarget:
 def resolve(target: Target, peer: Peer | None = None) -> KernelTarget:
     """Raises InputError, saying what to do, if there is no such process or cgroup."""
     if target.pid is not None:
-        return KernelTarget(Kind.TREE, root=_process(pid_here(target.pid, peer)))
+        root = _process(pid_here(target.pid, peer))
+        return KernelTarget(Kind.TREE, root, born_ticks(root))
     if target.cgroup is not None:
-        return _cgroup(target.cgroup)
+        found = find(target.cgroup, peer)
+        number = found.directory.stat().st_ino
+        path = found.path if found.translated else ""
+        return KernelTarget(
+            Kind.CGROUP, directory=found.directory, cgroup_id=number, cgroup_level=found.level, path=path
+        )
     return KernelTarget()
 
 
@@ -82,47 +110,41 @@ def _process(number: int) -> int:
     return number
 
 
-def _cgroup(path: str) -> KernelTarget:
-    mount = cgroup2_mount()
-    if mount is None:
-        raise InputError("cgroup", "no cgroup v2 hierarchy is mounted here", "name a pid instead")
-    inside = Path(path).relative_to(mount) if Path(path).is_relative_to(mount) else Path(path.lstrip("/"))
-    directory = (mount / inside).resolve()
-    if not directory.is_relative_to(mount) or not (directory / "cgroup.procs").exists():
-        raise InputError(
-            "cgroup", f"there is no cgroup {path} below {mount}", "see /proc/PID/cgroup for a process's own"
-        )
-    level = len(directory.relative_to(mount).parts)
-    return KernelTarget(Kind.CGROUP, 0, directory, directory.stat().st_ino, level)
-
-
-def cgroup2_mount() -> Path | None:
-    mounts = (line.split() for line in MOUNTS.read_text().splitlines())
-    return next((Path(where) for _, where, kind, *_ in mounts if kind == "cgroup2"), None)
-
-
-def process_tree(root: int) -> set[int]:
-    """`root` and its descendants, from one pass over /proc."""
-    children: dict[int, list[int]] = {}
-    for pid, parent in _parents():
-        children.setdefault(parent, []).append(pid)
-    tree, todo = set(), [root] if (PROC / str(root)).exists() else []
-    while todo:
-        pid = todo.pop()
-        tree.add(pid)
-        todo += children.get(pid, [])
-    return tree
-
-
 def all_processes() -> set[int]:
-    return {pid for pid, _ in _parents()}
+    return set(everyone())
 
 
-def _parents() -> Iterator[tuple[int, int]]:
-    for entry in os.listdir(PROC):  # noqa: PTH208 - Path objects cost more than the rest together
-        if entry.isdigit():
-            with suppress(OSError):
-                yield int(entry), procfs.stat(f"{PROC}/{entry}").parent
+def born_ticks(process: int) -> int:
+    """When a process was born, in clock ticks since the machine began; 0 if it is gone."""
+    with suppress(OSError):
+        return procfs.stat(PROC / str(process)).born_ticks
+    return 0
+
+
+def processes_of_cgroup(directory: Path) -> set[int]:
+    """Those that are in a cgroup, or below it, or have a thread there.
+
+    A threaded cgroup has threads of a process, and the kernel does not list processes there (EOPNOTSUPP).
+    """
+    found: set[int] = set()
+    for group in (directory, *(file.parent for file in directory.glob("**/cgroup.procs") if file.parent != directory)):
+        try:
+            found |= _numbers(group / "cgroup.procs")
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP:
+                found |= {process for thread in in_cgroup(group, "cgroup.threads") if (process := _process_of(thread))}
+    return found
+
+
+def _process_of(thread: int) -> int:
+    """0 if it is gone."""
+    with suppress(OSError):
+        return int(procfs.status(PROC / str(thread))["Tgid"])
+    return 0
+
+
+def _numbers(file: Path) -> set[int]:
+    return set(map(int, file.read_bytes().split()))
 
 
 def in_cgroup(directory: Path, name: str) -> set[int]:
@@ -130,7 +152,7 @@ def in_cgroup(directory: Path, name: str) -> set[int]:
     found: set[int] = set()
     for file in (directory / name, *directory.glob(f"**/{name}")):
         with suppress(OSError):
-            found |= set(map(int, file.read_text().split()))
+            found |= _numbers(file)
     return found
 
 

@@ -3,12 +3,13 @@
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 from asleep import until_asleep
 
 from chainbench_agent.evidence.model import Target
-from chainbench_agent.kernel.target import cgroup2_mount
+from chainbench_agent.kernel.cgroups import cgroup2_mount
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("noise")]
 
@@ -144,5 +145,7 @@ def test_a_cgroup_that_is_made_again(collector, run, group):
 
     evidence = collector.evidence(run).as_json()
     assert gone
-    assert evidence["target"] == {"kind": "cgroup", "cgroup": str(group), "processes_seen": 0, "threads_seen": 0}
+    space = str(Path("/proc/self/ns/pid").readlink())
+    seen = {"processes_seen": 0, "threads_seen": 0, "pid_namespace": space}
+    assert evidence["target"] == {"kind": "cgroup", "cgroup": str(group), **seen}
     assert evidence["ledger"]["wall_ms"] == 0

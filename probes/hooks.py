@@ -97,6 +97,7 @@ HOOKS = (
     _tracepoint("sched_process_fork", f"{TASK}parent", f"{TASK}child"),
     _tracepoint("sched_process_exit", f"{TASK}task"),
     _tracepoint("sched_process_exec", f"{TASK}task", "int old_pid", "struct linux_binprm *bprm"),
+    _tracepoint("task_rename", f"{TASK}task", "char *comm"),
     _tracepoint("sys_enter", "struct pt_regs *regs", "long id"),
     _tracepoint("sys_exit", "struct pt_regs *regs", "long ret"),
     Hook(

@@ -25,8 +25,9 @@ from chainbench_agent.kernel.mapping_events import History, MappingEvents
 from chainbench_agent.kernel.programs import Programs
 from chainbench_agent.kernel.reader import Current, Reader
 from chainbench_agent.kernel.ring import Ring
+from chainbench_agent.kernel.seeding import seed_maps
 from chainbench_agent.kernel.symbols import Symbols
-from chainbench_agent.kernel.target import KernelTarget, Kind, all_processes, seed
+from chainbench_agent.kernel.target import KernelTarget, Kind, all_processes
 from chainbench_agent.kernel.user_functions import UserFunctions
 from chainbench_agent.kernel.user_stacks import UserStacks
 from chainbench_agent.kernel.wanted import idle_modules, wanted_hooks
@@ -167,7 +168,7 @@ class Machine:
             self._count_cost()
             self.programs.attach(self.wanted(plan), self._user)
             self._counters.open()
-            self._seeds = self._seed()
+            self._seeds = seed_maps(target, self._maps)
         except OSError:
             self.detach()
             raise
@@ -234,16 +235,6 @@ class Machine:
             self._stats_fd = libbpf.enable_stats()
         except PermissionError:
             self.no_cost = "" if _STATS_ENABLED.read_text().strip() == "1" else NO_COST
-
-    def _seed(self) -> int:
-        members = self._maps["cb_members"].fd
-        if self._target.kind != Kind.TREE:
-            return 0
-        return seed(
-            self._target,
-            lambda pid: libbpf.update(members, pid, (1).to_bytes(8, "little")),
-            lambda pid: libbpf.delete(members, pid.to_bytes(4, "little")),
-        )
 
     def target_processes(self) -> set[int]:
         """The processes that are in the target now; of a tree, as the kernel followed them."""

@@ -20,6 +20,9 @@ WAIT_UNKNOWN = 0xFFFFFFFF
 FUTEX_WAIT = 1 + list(CALLS).index("FUTEX_WAIT")
 """CB_CALL_FUTEX_WAIT (see loading/fuse.py)."""
 
+INTERRUPTED = 2 + len(CALLS)
+"""CB_CALL_INTERRUPTED: such a wait that a stop has interrupted, and that goes on when the stop does (calls.h)."""
+
 OFF_CPU = (TaskState.PREEMPTED, TaskState.RUNNABLE, TaskState.THROTTLED, TaskState.BLOCKED)
 
 
@@ -37,7 +40,7 @@ def close_intervals(
             closed["cpu"]["on_cpu_ns"] += ns
         if "offcpu" in closed and (kernel_threads or not task.kernel_thread):
             _off_cpu(closed["offcpu"], task, ns)
-        if "locks" in closed and task.call == FUTEX_WAIT:
+        if "locks" in closed and task.call in (FUTEX_WAIT, INTERRUPTED):
             _futex_wait(closed["locks"], _span(task.call_since_ns, first, last))
     if "cpu" in closed:
         idle = list(closed["cpu"]["idle_ns"])
@@ -62,7 +65,7 @@ def close_processes(first: Sample, last: Sample, *, kernel_threads: bool = False
             own["cpu"]["on_cpu_ns"] += ns
         if task.state in OFF_CPU and "offcpu" in own and (kernel_threads or not task.kernel_thread):
             own["offcpu"]["off_cpu_ns"] += ns
-        if task.call == FUTEX_WAIT and "locks" in own:
+        if task.call in (FUTEX_WAIT, INTERRUPTED) and "locks" in own:
             own["locks"]["futex_waits"] += 1
             own["locks"]["futex_waited_ns"] += _span(task.call_since_ns, first, last)
     return tuple(

@@ -7,6 +7,10 @@
 // Only the calls that CALLS in probes/hooks.py names are followed; their numbers are the agent's business.  Raised, for
 // modules to handle: call_begins, then call_done.  A call that was under way when the run began is cut there; it is seen
 // when it returns, and both are raised then.
+//
+// A futex wait that a stop interrupts (SIGSTOP, the freezer, a debugger) returns to the kernel at once, as the same call or,
+// if it has a timeout, as restart_syscall(2): to who waits it is one wait.  It is INTERRUPTED until the thread's next call
+// tells: that goes on with it, or it was over when it was interrupted.
 
 #pragma once
 
@@ -47,6 +51,35 @@ static __always_inline u32 calls_kind(struct pt_regs *regs, u64 number)
 	return command & CALLS_FUTEX_WAKES ? CB_CALL_FUTEX_WAKE : CB_CALL_NONE;
 }
 
+// When the wait of a thread was interrupted.
+BPF_TABLE("hash", u32, u64, cb_interrupted, CB_INTERRUPTED);
+
+static __always_inline void calls_interrupt(struct cb_event *ev, struct cb_task *task,
+					    struct pt_regs *regs, long ret)
+{
+	u32 tid = task->tid;
+	u64 now_ns = cb_now(ev);
+
+	if (!cb_interrupted.update(&tid, &now_ns)) {
+		task->call = CB_CALL_INTERRUPTED;
+		return;
+	}
+	cb_lose_key(); // it may go on, and that is not seen then
+	cb_raise_call_done(ev, task, regs, CB_CALL_FUTEX_WAIT, ret, now_ns - task->call_ns);
+}
+
+// It did not go on.
+static __always_inline void calls_is_over(struct cb_event *ev, struct cb_task *task,
+					  struct pt_regs *regs)
+{
+	u32 tid = task->tid;
+	u64 *until_ns = cb_interrupted.lookup(&tid);
+
+	if (until_ns && *until_ns > task->call_ns)
+		cb_raise_call_done(ev, task, regs, CB_CALL_FUTEX_WAIT, -CB_ERESTARTSYS,
+				   *until_ns - task->call_ns);
+}
+
 static __always_inline void calls_on_sys_enter(struct cb_event *ev, struct pt_regs *regs, long id)
 {
 	struct cb_task *task = cb_current_task(ev);
@@ -55,8 +88,15 @@ static __always_inline void calls_on_sys_enter(struct cb_event *ev, struct pt_re
 	if (!task)
 		return;
 	kind = calls_kind(regs, id);
-	task->call = kind;
-	if (kind == CB_CALL_NONE)
+	if (task->call == CB_CALL_INTERRUPTED) {
+		if (kind == CB_CALL_RESTART || kind == CB_CALL_FUTEX_WAIT) {
+			task->call = CB_CALL_FUTEX_WAIT;
+			return;
+		}
+		calls_is_over(ev, task, regs);
+	}
+	task->call = kind == CB_CALL_RESTART ? CB_CALL_NONE : kind;
+	if (task->call == CB_CALL_NONE)
 		return;
 	task->call_ns = cb_now(ev);
 	cb_raise_call_begins(ev, task, regs, kind);
@@ -73,10 +113,26 @@ static __always_inline void calls_on_sys_exit(struct cb_event *ev, struct pt_reg
 	if (kind == CB_CALL_UNSEEN) {
 		kind = calls_kind(regs, regs->CB_SYSCALL_NUMBER);
 		task->call_ns = task->begin_ns;
+		if (kind == CB_CALL_RESTART) // what it goes on with began before the run
+			kind = CB_CALL_NONE;
 		if (kind != CB_CALL_NONE)
 			cb_raise_call_begins(ev, task, regs, kind);
 	}
 	task->call = CB_CALL_NONE;
-	if (kind != CB_CALL_NONE)
+	if (kind == CB_CALL_FUTEX_WAIT && cb_is_restart(cb_call_error(ret)))
+		calls_interrupt(ev, task, regs, ret);
+	else if (kind != CB_CALL_NONE)
 		cb_raise_call_done(ev, task, regs, kind, ret, cb_now(ev) - task->call_ns);
+}
+
+// Who is killed in a wait makes no further call.
+static __always_inline void calls_on_sched_process_exit(struct cb_event *ev,
+							struct task_struct *ends)
+{
+	struct cb_task *task = cb_current_known(ev);
+
+	if (!task || task->call != CB_CALL_INTERRUPTED)
+		return;
+	task->call = CB_CALL_NONE;
+	calls_is_over(ev, task, NULL);
 }

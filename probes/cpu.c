@@ -66,6 +66,17 @@ static __always_inline void cpu_on_task_ran(struct cb_event *ev, struct cb_cpu *
 	cpu_read_bandwidth(ev);
 }
 
+// It goes on running, out of the target.
+static __always_inline void cpu_on_task_cut(struct cb_event *ev, struct cb_cpu *cpu,
+					    struct cb_task *task, u64 ns)
+{
+	struct cb_process *process = cb_process_of(ev, task->tgid);
+
+	cpu->on_cpu_ns += ns;
+	if (process)
+		__sync_fetch_and_add(&process->cpu_on_cpu_ns, ns);
+}
+
 static __always_inline void cpu_on_task_waited(struct cb_event *ev, struct cb_cpu *cpu,
 					       struct cb_task *task, u64 ns, bool woken)
 {

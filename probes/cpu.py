@@ -29,7 +29,12 @@ MODULE = Module(
     question="What did the scheduler and the interrupts do to the workload?",
     events=(Event(name="throttled", help="The quota of this process's cgroup was used up.", value="times"),),
     metrics=(
-        Counter(name="on_cpu_ns", help="Time that threads ran on a CPU.", hooks=("task_ran",), per_process=True),
+        Counter(
+            name="on_cpu_ns",
+            help="Time that threads ran on a CPU.",
+            hooks=("task_ran", "task_cut"),
+            per_process=True,
+        ),
         Counter(name="context_switches", help="Times a thread left a CPU.", hooks=("task_ran",), per_process=True),
         Counter(
             name="voluntary_switches",

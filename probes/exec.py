@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from chainbench_agent.kernel_text import text_of
 from chainbench_agent.spec import Counter, Derived, Event, Keyed, Module, Names
 
 TOP = 20
@@ -11,8 +12,7 @@ TOP = 20
 def derive(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
     del names
     commands = {
-        key.split(b"\0")[0].decode(errors="replace"): int.from_bytes(value, "little")
-        for key, value in counts["commands"].items()
+        text_of(key.split(b"\0")[0]): int.from_bytes(value, "little") for key, value in counts["commands"].items()
     }
     top = sorted(commands.items(), key=lambda item: (-item[1], item[0]))[:TOP]
     return {"top_commands": [{"command": command, "count": count} for command, count in top]}
@@ -52,10 +52,10 @@ MODULE = Module(
         ),
         Derived(
             name="top_commands",
-            help=f"The {TOP} commands started most often (the first 15 characters of their names).",
+            help=f"The {TOP} commands started most often (the first 15 bytes of their names).",
             of=("commands",),
             label="command",
-            label_help="The first 15 characters of the command's name.",
+            label_help="The first 15 bytes of the command's name.",
             value="count",
         ),
     ),

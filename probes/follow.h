@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// follow.h - what a fork, an end and an exec mean for the target's members and for the records; told before anything else.
+// follow.h - what a fork, an end, an exec and a new name mean for the target's members and for the records; told before
+// anything else.
 
 #pragma once
 
@@ -36,5 +37,26 @@ static __always_inline void follow_on_sched_process_exec(struct cb_event *ev,
 							 struct task_struct *execed, int old_pid,
 							 struct linux_binprm *bprm)
 {
-	cb_rename_process(ev, execed);
+	cb_rename_process(ev, execed, execed->comm);
+}
+
+// What a move means for the records is told in sched.h; the hook is here because every run with a cgroup wants it.
+static __always_inline void follow_on_cgroup_attach_task(struct cb_event *ev, struct cgroup *into,
+							 char *path, struct task_struct *leader,
+							 bool whole)
+{
+}
+
+// The last name is the one that is told: servers name their threads after they were born.  The kernel is about to copy it.
+static __always_inline void follow_on_task_rename(struct cb_event *ev, struct task_struct *task,
+						  char *comm)
+{
+	u32 unused;
+	struct cb_task *known = cb_find(ev, task->pid, &unused);
+
+	// who executes a program has its leader's number already, and not yet its record
+	if (known && (!known->regs || known->regs == (u64)task->stack + CB_REGS_OFFSET))
+		bpf_probe_read_kernel_str(&known->comm, sizeof(known->comm), comm);
+	if (task->pid == task->tgid)
+		cb_rename_process(ev, task, comm);
 }

@@ -51,6 +51,7 @@ CALLS = {
     "IO_SUBMIT": ("io_submit",),
     "IO_URING_ENTER": ("io_uring_enter",),
     "MMAP": ("mmap", "mmap2"),
+    "RESTART": ("restart_syscall",),  # goes on with another
 }
 """The system calls that calls.h follows and modules tell apart, by kind: CB_CALL_<key> in C."""
 
@@ -124,6 +125,8 @@ HOOKS = (
     _tracepoint("sched_process_fork", f"{TASK}parent", f"{TASK}child"),
     _tracepoint("sched_process_exit", f"{TASK}task"),
     _tracepoint("sched_process_exec", f"{TASK}task", "int old_pid", "struct linux_binprm *bprm"),
+    _timed("cgroup_attach_task", "struct cgroup *into", "char *path", f"{TASK}leader", "bool whole"),
+    _tracepoint("task_rename", f"{TASK}task", "char *comm"),
     _tracepoint("sys_enter", "struct pt_regs *regs", "long id"),
     _tracepoint("sys_exit", "struct pt_regs *regs", "long ret"),
     Hook(
@@ -238,6 +241,7 @@ HOOKS = (
         ("struct cb_task *task", f"{TASK}prev", "u64 ns", "bool voluntary"),
         raised_on=("sched_switch",),
     ),
+    _raised("task_cut", ("struct cb_task *task", "u64 ns"), raised_on=("sched_switch",)),
     _raised("task_throttled", ("struct cb_task *task", "u64 ns"), raised_on=("sched_switch",)),
     _raised(
         "task_waited",

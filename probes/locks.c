@@ -215,8 +215,6 @@ static __always_inline void locks_on_raw_unlock_bh(struct cb_event *ev, struct c
 // include/linux/errno.h, uapi/asm-generic/errno.h: the wait was ended by a signal, or by its own time limit.
 #define LOCKS_EINTR 4
 #define LOCKS_ETIMEDOUT 110
-#define LOCKS_ERESTARTSYS 512
-#define LOCKS_ERESTART_RESTARTBLOCK 516
 
 // How often the current thread has given up its CPU to wait for something.
 static __always_inline u64 locks_switches(void)
@@ -248,7 +246,7 @@ static __always_inline bool locks_has_waited(struct cb_task *task, u32 kind, lon
 	if (kind != CB_CALL_FUTEX_WAIT && kind != CB_CALL_FUTEX_LOCK)
 		return false;
 	if (ret < 0 && ret != -LOCKS_EINTR && ret != -LOCKS_ETIMEDOUT &&
-	    (ret > -LOCKS_ERESTARTSYS || ret < -LOCKS_ERESTART_RESTARTBLOCK))
+	    !cb_is_restart(cb_call_error(ret)))
 		return false;
 	return locks_switches() != task->noted;
 }

@@ -123,12 +123,13 @@ static __always_inline struct cb_process *cb_current_process(struct cb_event *ev
 	return cb_meet_process(ev, (struct task_struct *)bpf_get_current_task());
 }
 
-static __always_inline void cb_rename_process(struct cb_event *ev, struct task_struct *execed)
+static __always_inline void cb_rename_process(struct cb_event *ev, struct task_struct *thread,
+					      const char *comm)
 {
-	struct cb_process *process = cb_process_of(ev, execed->tgid);
+	struct cb_process *process = cb_process_of(ev, thread->tgid);
 
 	if (process)
-		bpf_probe_read_kernel_str(&process->comm, sizeof(process->comm), execed->comm);
+		bpf_probe_read_kernel_str(&process->comm, sizeof(process->comm), comm);
 }
 
 // Its last thread ends.  What it still does on the way is its own.

@@ -8,7 +8,7 @@
 //
 // Each edge closes an interval and raises a hook that modules handle:
 //   task_ran (left a CPU), task_waited (entered one), task_throttled (entered one, but was not allowed to
-//   before), task_blocks (falls asleep), task_blocked (was woken).
+//   before), task_blocks (falls asleep), task_blocked (was woken); task_cut (runs on, but out of the target).
 // An interval that was open when the run began is cut at the beginning of the run.
 
 #pragma once
@@ -268,4 +268,81 @@ static __always_inline void sched_on_sched_process_exec(struct cb_event *ev,
 	task = cb_task_of(ev, execed);
 	if (task)
 		bpf_probe_read_kernel_str(&task->comm, sizeof(task->comm), execed->comm);
+}
+
+// What the thread did until now, it did in the target that it leaves.
+static __always_inline void cb_cut(struct cb_event *ev, struct cb_task *task,
+				   struct task_struct *of)
+{
+	u64 ns = ev->now_ns > task->since_ns ? ev->now_ns - task->since_ns : 0;
+
+	if (task->state == CB_BLOCKED) {
+		task->blocked_ns += ns;
+		cb_raise_task_blocked(ev, task, of, ns);
+	} else if (task->state == CB_THROTTLED) {
+		task->throttled_ns += ns;
+		cb_raise_task_throttled(ev, task, ns);
+	} else if (task->state == CB_PREEMPTED || task->state == CB_RUNNABLE) {
+		task->runnable_ns += ns;
+		cb_raise_task_waited(ev, task, ns, task->state == CB_RUNNABLE);
+	} else {
+		task->on_cpu_ns += ns;
+		cb_raise_task_cut(ev, task, ns);
+	}
+}
+
+// The record of a thread that made no move yet, if it is in the target now or was; it has been doing the same all the time.
+static __always_inline struct cb_task *cb_unseen(struct cb_event *ev, struct task_struct *of,
+						 u32 tid, u32 free, bool counts)
+{
+	bool counted = cb_seeded.lookup(&tid) != NULL;
+	struct cb_task *task = cb_tasks.lookup(&free);
+	struct cb_loss *loss;
+
+	if (counted == counts)
+		return NULL;
+	if (task) {
+		cb_adopt(ev, task, of, tid, counted);
+		return task;
+	}
+	loss = cb_lost();
+	if (loss)
+		loss->task_collisions++;
+	return NULL;
+}
+
+static __always_inline void cb_move(struct cb_event *ev, struct task_struct *of)
+{
+	bool counts = cb_is_member(ev, of);
+	u32 tid = of->pid, free;
+	struct cb_task *task = cb_find(ev, tid, &free);
+
+	if (!task)
+		task = cb_unseen(ev, of, tid, free, counts);
+	if (!task)
+		return;
+	task->css_set = (u64)of->cgroups;
+	if (task->state == CB_UNSEEN && !of->on_cpu)
+		task->state = cb_task_state(of) ? CB_BLOCKED : CB_PREEMPTED;
+	if (task->counted == counts)
+		return;
+	if (task->counted) {
+		cb_cut(ev, task, of);
+		cb_end(ev, task, ev->now_ns);
+	}
+	task->since_ns = ev->now_ns;
+	if (counts)
+		cb_join(ev, task, of);
+	task->counted = counts;
+}
+
+// A thread was moved to another cgroup, or a process, whose leader this is: its open interval is cut at this moment.  Other
+// threads of the process are looked at when they next do something (cb_follow()): what is done here for one thread costs the
+// verifier 50,000 steps.
+static __always_inline void sched_on_cgroup_attach_task(struct cb_event *ev, struct cgroup *into,
+							char *path, struct task_struct *leader,
+							bool whole)
+{
+	if (ev->config->target == CB_CGROUP)
+		cb_move(ev, leader);
 }

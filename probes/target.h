@@ -17,6 +17,10 @@ enum cb_target_kind {
 
 BPF_TABLE("hash", u32, u64, cb_members, CB_MEMBERS);
 
+// The threads that are in the cgroup when the run begins, written by the agent only: where one is moved away that made no
+// move before, this tells that it was there.
+BPF_TABLE("hash", u32, u8, cb_seeded, CB_MEMBERS);
+
 // What was in the target, ever.
 struct cb_population {
 	u64 processes; // of a tree, forked into it; of a cgroup, seen at work

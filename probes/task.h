@@ -169,7 +169,7 @@ static __always_inline void cb_end(struct cb_event *ev, struct cb_task *task, u6
 }
 
 static __always_inline void cb_adopt(struct cb_event *ev, struct cb_task *task,
-				     struct task_struct *of, u32 tid)
+				     struct task_struct *of, u32 tid, bool counted)
 {
 	// A record that had another owner in this run says nothing of the time before.
 	task->since_ns = task->run == ev->config->run ? cb_now(ev) : ev->config->started_ns;
@@ -188,12 +188,13 @@ static __always_inline void cb_adopt(struct cb_event *ev, struct cb_task *task,
 				? CB_EXEC_UNKNOWN
 				: of->se.sum_exec_runtime;
 	task->unseen_ns = 0;
-	task->counted = cb_is_member(ev, of);
+	task->counted = counted;
 	if (task->counted)
 		cb_join(ev, task, of);
 }
 
-// A thread may move to another cgroup.  The interval that is open then belongs to where it ends.
+// A thread may have moved to another cgroup without our being told (sched.h).  The interval that is open then belongs to
+// where it ends.
 static __always_inline void cb_follow(struct cb_event *ev, struct cb_task *task,
 				      struct task_struct *of)
 {
@@ -260,7 +261,7 @@ static __always_inline struct cb_task *cb_task_with(struct cb_event *ev, struct 
 	}
 	task = cb_tasks.lookup(&free);
 	if (task) {
-		cb_adopt(ev, task, of, tid);
+		cb_adopt(ev, task, of, tid, cb_is_member(ev, of));
 		return task;
 	}
 	loss = cb_lost();

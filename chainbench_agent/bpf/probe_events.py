@@ -68,8 +68,8 @@ def remove_leftovers() -> None:
 
 def _left(names: Path) -> Iterator[tuple[int, str]]:
     """Process → GROUP/EVENT, of all agents' probes but those that this process knows."""
-    for line in names.read_text().splitlines():
-        event = line.split()[0].partition(":")[2]
+    for line in names.read_bytes().split(b"\n"):
+        event = line.partition(b" ")[0].partition(b":")[2].decode(errors="replace")
         owner = event.partition("/")[0].removeprefix(_PREFIX)
         if event.startswith(_PREFIX) and owner.isdigit() and event not in _events.values():
             yield int(owner), event

@@ -66,12 +66,14 @@ class EbpfCollector:
         self._last: Sample | None = None
 
     def start(self, target: Target, peer: Peer | None = None, plan: Plan = EVERYTHING, *, run_id: str = "") -> None:
+        self._machine.identity.must_see(target)
         resolved = resolve(target, peer)
         self._last = None
         self._machine.locate(resolved, plan)
         method = self._describe(target, plan, self._machine.wanted(plan))
         self._machine.attach(resolved, plan)
-        self._method = replace(method, no_cost=self._machine.no_cost)
+        told = resolved.told(target, self._machine.identity.processes)
+        self._method = replace(method, no_cost=self._machine.no_cost, target=told)
         if self.ring:
             self.ring.know(self._machine.run, run_id)
         try:

@@ -50,6 +50,18 @@ class Run(Labels):
     """Of the hottest events one in so many was recorded (evidence/sampling.py)."""
 
 
+Shares = Literal["session", "program image", "cgroup"]
+
+
+class Outsider(_Model):
+    """A process that may be thought to be in the target, and is not."""
+
+    pid: int
+    command: str
+    shares: Shares
+    """With the target's first process."""
+
+
 class Target(_Model):
     """Whose events count: the whole machine, a process with all its descendants, or a cgroup with all below it.
 
@@ -61,6 +73,15 @@ class Target(_Model):
     cgroup: str | None = None
     processes_seen: int | None = None
     threads_seen: int | None = None
+    pid_namespace: str | None = None
+    """Whose numbers all pids and tids in the evidence are, as `readlink /proc/PID/ns/pid` names it."""
+    pid_as_sent: int | None = None
+    """The runner's own number, where that is another than `pid`."""
+    cgroup_as_sent: str | None = None
+    """The runner's own path, where that is another than `cgroup`."""
+    outside: tuple[Outsider, ...] | None = None
+    """When the run began: processes near the target's first that do not descend from it."""
+    outside_not_shown: int | None = None
 
 
 class SkippedProgram(_Model):

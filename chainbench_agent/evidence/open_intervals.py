@@ -22,6 +22,9 @@ WAIT_UNKNOWN = 0xFFFFFFFF
 FUTEX_WAIT, FUTEX_LOCK = (1 + list(CALLS).index(kind) for kind in ("FUTEX_WAIT", "FUTEX_LOCK"))
 """CB_CALL_FUTEX_WAIT and CB_CALL_FUTEX_LOCK (see loading/fuse.py)."""
 
+INTERRUPTED = 2 + len(CALLS)
+"""CB_CALL_INTERRUPTED: such a wait that a stop has interrupted, and that goes on when the stop does (calls.h)."""
+
 OFF_CPU = (TaskState.PREEMPTED, TaskState.RUNNABLE, TaskState.THROTTLED, TaskState.BLOCKED)
 
 
@@ -127,7 +130,7 @@ def _span(since_ns: int, first: Sample, last: Sample) -> int:
 
 def waits_on_a_futex(task: OpenInterval) -> bool:
     """Whether the call under way waits; one that takes a lock may have it at once, so only if it is off its CPU."""
-    return task.call == FUTEX_WAIT or (task.call == FUTEX_LOCK and task.state in OFF_CPU)
+    return task.call in (FUTEX_WAIT, INTERRUPTED) or (task.call == FUTEX_LOCK and task.state in OFF_CPU)
 
 
 def _futex_wait(locks: dict[str, Any], ns: int) -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from chainbench_agent.bpf import libbpf
 from chainbench_agent.bpf.perf_events import enable, online_cpus, open_event
 from chainbench_agent.evidence.sample import Sample, TaskState, Value
+from chainbench_agent.kernel import procfs
 from chainbench_agent.loading import hardware
 from chainbench_agent.loading.loader import MapFd
 from chainbench_agent.probes.memory import COUNTERS
@@ -131,5 +132,5 @@ def _processors(threads: Iterable[int]) -> set[int]:
     found = set()
     for tid in threads:
         with suppress(OSError):
-            found.add(int((PROC / str(tid) / "stat").read_text().rpartition(")")[2].split()[_PROCESSOR]))
+            found.add(int(procfs.stat(PROC / str(tid)).fields[_PROCESSOR]))
     return found

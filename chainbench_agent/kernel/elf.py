@@ -8,6 +8,8 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
+from chainbench_agent.kernel_text import text_of
+
 _SYMBOL = struct.Struct("<IBBHQQ")  # Elf64_Sym: name, info, other, section, value, size
 _FUNCTIONS = (2, 10)  # STT_FUNC, STT_GNU_IFUNC
 _NOWHERE = 0  # SHN_UNDEF
@@ -72,4 +74,4 @@ def _functions(elf: Any) -> Iterator[tuple[int, int, str]]:
             continue
         for start, length, offset in loaded:
             if start <= value < start + length:
-                yield value - start + offset, size, names[name : names.index(b"\0", name)].decode(errors="replace")
+                yield value - start + offset, size, text_of(names[name : names.index(b"\0", name)])

@@ -6,23 +6,46 @@ import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 from chainbench_agent.bpf import libbpf
+from chainbench_agent.errors import InputError
+from chainbench_agent.evidence.model import Target
+from chainbench_agent.kernel.cgroups import own_level
 from chainbench_agent.loading.loader import MapFd
 from chainbench_agent.loading.syscall_names import syscalls
 
-_IDENTITY = struct.Struct("=IIQ")  # struct cb_identity of probes/identify.h
+_IDENTITY = struct.Struct("=IIQI4x")  # struct cb_identity of probes/identify.h
 
 
-def identity_of(program: int, maps: Mapping[str, MapFd]) -> tuple[tuple[int, int], bool]:
-    """Our own process, and its parent if that is gunicorn's master; whether it was seen in the call that it made.
+class Identity(NamedTuple):
+    processes: tuple[int, int]
+    """Our own process, and its parent if that is gunicorn's master; else ours again."""
+    cgroup_level: int
+    """How far below the hierarchy's root our cgroup namespace begins."""
+    called_bpf: bool
+    """Whether the kernel side saw us in the call that we made: it knows where registers are saved."""
 
-    `program` is run once, here, and given back, also when that raises OSError.
-    """
+    def must_see(self, target: Target) -> None:
+        """Raises InputError where /proc has other numbers than BPF programs see, so that nobody could be found."""
+        if target.kind != "machine" and self.processes[0] != os.getpid():
+            raise InputError(
+                target.kind,
+                "the agent runs in a PID namespace, where processes have other numbers than the kernel side sees",
+                "start it in the host's: docker run --pid host, hostPID: true in Kubernetes; or measure the machine",
+            )
+
+
+def identity_of(program: int, maps: Mapping[str, MapFd]) -> Identity:
+    """`program` is run once, here, and given back, also when that raises OSError."""
     try:
         libbpf.run_program(program)
     finally:
         os.close(program)
-    tgid, parent, syscall = _IDENTITY.unpack(libbpf.lookup(maps["cb_identity"].fd, 0, _IDENTITY.size))
+    tgid, parent, syscall, level = _IDENTITY.unpack(libbpf.lookup(maps["cb_identity"].fd, 0, _IDENTITY.size))
     master = Path("/proc/self/cmdline").read_bytes() == Path(f"/proc/{os.getppid()}/cmdline").read_bytes()
-    return (tgid, parent if master else tgid), syscalls(os.uname().machine).get(syscall) == "bpf"
+    return Identity(
+        (tgid, parent if master else tgid),
+        level - own_level(),
+        syscalls(os.uname().machine).get(syscall) == "bpf",
+    )

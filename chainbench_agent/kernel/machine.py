@@ -27,8 +27,9 @@ from chainbench_agent.kernel.mapping_events import History, MappingEvents
 from chainbench_agent.kernel.programs import Programs
 from chainbench_agent.kernel.reader import Current, Reader
 from chainbench_agent.kernel.ring import Ring
+from chainbench_agent.kernel.seeding import seed_maps
 from chainbench_agent.kernel.symbols import Symbols
-from chainbench_agent.kernel.target import KernelTarget, Kind, all_processes, seed
+from chainbench_agent.kernel.target import KernelTarget, Kind, all_processes
 from chainbench_agent.kernel.user_functions import UserFunctions
 from chainbench_agent.kernel.user_stacks import UserStacks
 from chainbench_agent.kernel.wanted import idle_modules, wanted_hooks
@@ -99,13 +100,13 @@ class Machine:
         loaded = self.unit.loaded
         identify = loaded.programs.pop("cb_identify", None)
         if identify is not None:
-            self._agent, self.syscall_offset_proven = identity_of(identify, self._maps)
+            self.identity = identity_of(identify, self._maps)
         probe_events.remove_leftovers()
         self.programs = Programs.choose(self.unit.unit.programs, loaded.take_programs(), loaded.failed)
         if identify is None or not self.programs.chosen:
             reasons = {**loaded.failed, **self.programs.absent}
             raise SetupError(f"no BPF program loads here: {next(iter(reasons.values()), 'unknown')}")
-        no_calls = "" if self.syscall_offset_proven else call_tables.NO_CALLS
+        no_calls = "" if self.identity.called_bpf else call_tables.NO_CALLS
         self.unknown_of_waits = call_tables.unknown_of_waits(self.programs, loaded.failed, no_calls)
         self._reader = Reader(self._maps, self.modules, symbols, no_calls)
         self.ring = Ring(self._maps, self.modules) if tells else None
@@ -169,7 +170,7 @@ class Machine:
             self._count_cost()
             self.programs.attach(self.wanted(plan), self._user)
             self._counters.open()
-            self._seeds = self._seed()
+            self._seeds = seed_maps(target, self._maps)
         except OSError:
             self.detach()
             raise
@@ -221,7 +222,8 @@ class Machine:
 
     def _configure(self, phase: Phase) -> int:
         now_ns, target = time.monotonic_ns(), self._target
-        head = (now_ns, target.cgroup_id, self.run, phase, *self._agent, target.kind, target.cgroup_level)
+        level = self.identity.cgroup_level + target.cgroup_level
+        head = (now_ns, target.cgroup_id, self.run, phase, *self.identity.processes, target.kind, level)
         config = _CONFIG.pack(*head, self._plan.sample_interval, idle_modules(self.modules, self._plan))
         libbpf.update(self._maps["cb_config"].fd, 0, config)
         return now_ns
@@ -231,16 +233,6 @@ class Machine:
             self._stats_fd = libbpf.enable_stats()
         except PermissionError:
             self.no_cost = "" if _STATS_ENABLED.read_text().strip() == "1" else NO_COST
-
-    def _seed(self) -> int:
-        members = self._maps["cb_members"].fd
-        if self._target.kind != Kind.TREE:
-            return 0
-        return seed(
-            self._target,
-            lambda pid: libbpf.update(members, pid, (1).to_bytes(8, "little")),
-            lambda pid: libbpf.delete(members, pid.to_bytes(4, "little")),
-        )
 
     def target_processes(self) -> AbstractSet[int]:
         """The processes that are in the target now; of a tree, as the kernel followed them."""

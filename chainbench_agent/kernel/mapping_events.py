@@ -91,9 +91,9 @@ def history(rings: Iterable[bytes]) -> History:
                 parents[child] = parent
         elif kind == _MAPPED:
             pid, _, start, size, offset, major, minor, inode, *_ = _MAPPED_BODY.unpack_from(body)
-            path = body[_MAPPED_BODY.size :].split(b"\0")[0].decode(errors="replace")
-            if path.startswith("/") and not path.startswith("//"):  # "//anon" is none
-                found = Mapped(start, start + size, offset, os.makedev(major, minor), inode, path)
+            path = body[_MAPPED_BODY.size :].split(b"\0")[0]
+            if path.startswith(b"/") and not path.startswith(b"//"):  # "//anon" is none
+                found = Mapped(start, start + size, offset, os.makedev(major, minor), inode, os.fsdecode(path))
                 mapped.setdefault(pid, []).insert(0, found)
     return History({pid: tuple(found) for pid, found in mapped.items()}, parents)
 

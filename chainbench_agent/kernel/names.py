@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from chainbench_agent.kernel import procfs
+from chainbench_agent.kernel_text import text_of, text_of_path
 from chainbench_agent.loading.syscall_names import syscalls
 from chainbench_agent.probes.biolatency import UNATTRIBUTED
 from chainbench_agent.probes.cpu import VECTORS
@@ -15,6 +17,7 @@ from chainbench_agent.probes.io import FILE_CALLS
 from chainbench_agent.probes.network import PROTOCOLS
 
 SOFTIRQS = ("HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU")
+INTERRUPTS = Path("/proc/interrupts")
 CPUIDLE = Path("/sys/devices/system/cpu/cpu0/cpuidle")
 BLOCK_DEVICES = Path("/sys/dev/block")
 CGROUP_ROOTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/cpu")
@@ -42,10 +45,10 @@ def tables() -> Mapping[str, Mapping[int, str]]:
 def interrupts() -> dict[int, str]:
     """Number → "number:device", because several lines may serve one device."""
     found = {}
-    for line in Path("/proc/interrupts").read_text().splitlines():
-        match = re.match(r"\s*(\d+):(?:\s+\d+)+\s+(.*)", line)
-        if match:
-            found[int(match[1])] = f"{match[1]}:{match[2].split()[-1]}"
+    for line in procfs.lines(INTERRUPTS):
+        match = re.match(rb"\s*(\d+):(?:\s+\d+)+\s+(.*)", line)
+        if match and match[2]:
+            found[int(match[1])] = text_of(match[1] + b":" + match[2].split()[-1])
     return found
 
 
@@ -53,7 +56,7 @@ def cstates() -> dict[int, str]:
     """C-state → name; 0 and 1 are what the kernel's default idle loop reports where there is no cpuidle driver."""
     found = {0: "POLL", 1: "idle"}
     for name in CPUIDLE.glob("state*/name"):
-        found[int(name.parent.name.removeprefix("state"))] = name.read_text().strip()
+        found[int(name.parent.name.removeprefix("state"))] = text_of(name.read_bytes().strip())
     return found | {UNKNOWN_STATE: "unknown"}
 
 
@@ -66,7 +69,7 @@ def _disks() -> Iterator[tuple[int, Path]]:
 
 def block_devices() -> dict[int, str]:
     """Number → name as in /dev: sda, nvme0n1, loop0; a slash in it is a `!` in sysfs."""
-    return {number: link.readlink().name.replace("!", "/") for number, link in _disks()}
+    return {number: text_of_path(link.readlink().name.replace("!", "/")) for number, link in _disks()}
 
 
 def schedulers() -> dict[int, str]:

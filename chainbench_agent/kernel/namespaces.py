@@ -7,7 +7,6 @@ namespace that is; without it, a number that could mean two processes is refused
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from contextlib import suppress
 from ipaddress import ip_address
@@ -15,6 +14,7 @@ from pathlib import Path
 from struct import unpack
 
 from chainbench_agent.errors import InputError
+from chainbench_agent.kernel import procfs
 
 PROC = Path("/proc")
 Peer = tuple[str, int] | int
@@ -31,10 +31,8 @@ def pid_here(pid: int, peer: Peer | None) -> int:
 
     Raises InputError if there is none, or if the number is ambiguous.
     """
-    client = owner_of(peer) if peer else None
-    if client is not None and _command(client) in RELAYS:
-        client = None
-    ours, theirs = _namespace("self"), _namespace(str(client)) if client is not None else ""
+    client = client_of(peer)
+    ours, theirs = namespace("self"), namespace(client) if client is not None else ""
     if not theirs:  # gone already, or not ours to look at: as good as unknown
         client = None
     if client is not None and theirs != ours:
@@ -60,6 +58,12 @@ def pid_here(pid: int, peer: Peer | None) -> int:
     return pid if here else elsewhere[0]
 
 
+def client_of(peer: Peer | None) -> int | None:
+    """The process whose words a request has; None if it cannot be told, as behind a relay."""
+    client = owner_of(peer) if peer else None
+    return None if client is None or _command(client) in RELAYS else client
+
+
 def owner_of(peer: Peer) -> int | None:
     """The process at the other end of a connection on this machine; None if it cannot be told."""
     if isinstance(peer, int):
@@ -81,9 +85,9 @@ def _socket_inode(peer: tuple[str, int]) -> int | None:
     local = {f"{address}:{peer[1]:04X}" for address in _spellings(peer[0])}
     for table in ("tcp", "tcp6"):
         with suppress(OSError):
-            for line in (PROC / "net" / table).read_text().splitlines()[1:]:
-                fields = line.split()
-                if fields[1] in local and fields[3] == _ESTABLISHED and int(fields[9]):
+            for line in procfs.lines(PROC / "net" / table)[1:]:
+                fields = line.decode("ascii").split()
+                if fields and fields[1] in local and fields[3] == _ESTABLISHED and int(fields[9]):
                     return int(fields[9])
     return None
 
@@ -103,22 +107,23 @@ def _spellings(address: str) -> Iterator[str]:
 
 def _called(pid: int) -> Iterator[tuple[int, str]]:
     """(number here, namespace) of the processes in namespaces below ours whose own number is `pid`."""
-    for status in PROC.glob("[0-9]*/status"):
+    for directory in PROC.glob("[0-9]*"):
         with suppress(OSError):
-            found = re.search(r"^NSpid:\t(\d+)\t(?:.*\t)?(\d+)$", status.read_text(), re.MULTILINE)
-            if found and int(found[2]) == pid:
-                yield int(found[1]), _namespace(status.parent.name)
+            here, *inside = map(int, procfs.status(directory)["NSpid"].split())
+            if inside and inside[-1] == pid:
+                yield here, namespace(directory.name)
 
 
-def _namespace(process: str) -> str:
+def namespace(process: int | str, kind: str = "pid") -> str:
+    """The name of one of a process' namespaces; empty if it is gone, or not ours to look at."""
     try:
-        return str((PROC / process / "ns/pid").readlink())
+        return os.readlink(f"{PROC}/{process}/ns/{kind}")  # noqa: PTH115 - asked of every process there is
     except OSError:
         return ""
 
 
 def _command(pid: int) -> str:
     try:
-        return (PROC / str(pid) / "comm").read_text().strip()
+        return procfs.command(PROC / str(pid))
     except OSError:
         return ""

@@ -17,6 +17,7 @@ from chainbench_agent.bpf import libbpf
 from chainbench_agent.errors import SetupError
 from chainbench_agent.headers.btf import DEFAULT_PATH, Btf
 from chainbench_agent.headers.btf_types import Kind as BtfKind
+from chainbench_agent.kernel import procfs
 from chainbench_agent.kernel.symbols import Symbols
 from chainbench_agent.loading.loader import Wanted, load
 from chainbench_agent.loading.objects import Object
@@ -83,8 +84,7 @@ def _kernel() -> Check:
 
 def capabilities() -> frozenset[str]:
     """Which of CAPABILITIES this process has."""
-    status = Path("/proc/self/status").read_text()
-    effective = int(status.split("CapEff:")[1].split()[0], 16)
+    effective = int(procfs.status("/proc/self")["CapEff"], 16)
     return frozenset(name for name, bit in CAPABILITIES.items() if effective >> bit & 1)
 
 

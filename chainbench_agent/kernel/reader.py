@@ -149,9 +149,12 @@ class Reader:
         if target.kind == Kind.MACHINE:
             return Members(processes=processes, threads=seen)
         outside = values.strangers(threads, current.run) if target.kind == Kind.CGROUP else {}
+        now = proc_threads(present)
+        if target.kind == Kind.CGROUP:  # a threaded one has some threads of a process only
+            inside = target.threads()
+            now = {tid: thread for tid, thread in now.items() if tid in inside}
         ended = self._maps["cb_ended_threads"]
         count, *sums = values.sums(self._per_cpu("cb_ended"))
-        now = proc_threads(present)
         return Members(
             count,
             Account(*sums[:_ACCOUNT]),

@@ -9,6 +9,7 @@ from bisect import bisect_right
 from pathlib import Path
 
 from chainbench_agent.bpf import libbpf
+from chainbench_agent.kernel_text import text_of
 from chainbench_agent.loading.loader import MapFd
 
 KALLSYMS = Path("/proc/kallsyms")
@@ -46,7 +47,7 @@ class Symbols:
         if index < 0 or self.hidden:
             return ""
         start = self._ends[index - 1] if index else 0
-        return self._names[start : self._ends[index]].decode()
+        return text_of(self._names[start : self._ends[index]])
 
     def stacks(self, stacks: MapFd) -> dict[int, tuple[str, ...]]:
         """The stacks of a hash id → `struct offcpu_frames`: id → functions, innermost first.

@@ -5,20 +5,27 @@ In between the kernel follows the target itself (probes/follow.h).
 
 from __future__ import annotations
 
+import errno
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from pathlib import Path
+from typing import Any
 
 from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.evidence.sample import OpenInterval, TaskState
+from chainbench_agent.kernel import procfs
+from chainbench_agent.kernel.cgroups import find
+from chainbench_agent.kernel.lineage import everyone, outside, process_tree
 from chainbench_agent.kernel.namespaces import Peer, pid_here
 
 PROC = Path("/proc")
-MOUNTS = Path("/proc/self/mounts")
+
+INITIAL_PID_NAMESPACE = "pid:[4026531836]"
+"""PROC_PID_INIT_INO of the kernel's proc_ns.h.  BPF programs see no other numbers than those of this namespace."""
 
 DEAD = frozenset("ZXx")
 """States in /proc/PID/stat of a thread that has ended."""
@@ -39,20 +46,36 @@ class KernelTarget:
     kind: Kind = Kind.MACHINE
     root: int = 0
     """TREE: the process that it begins with."""
+    born_ticks: int = 0
+    """TREE: when that was born: later the number may be another's."""
     directory: Path = Path()
     """CGROUP: where it is."""
     cgroup_id: int = 0
     cgroup_level: int = 0
+    """Below the root of the agent's cgroup namespace."""
+    path: str = ""
+    """CGROUP: in the agent's cgroup namespace, if the runner that named it has another one."""
 
     def processes(self) -> set[int]:
         """The processes in it at present; none for the whole machine, where nobody asks."""
         if self.kind == Kind.TREE:
-            return process_tree(self.root)
-        return in_cgroup(self.directory, "cgroup.procs") if self._has_its_place() else set()
+            return process_tree(self.root) if born_ticks(self.root) == self.born_ticks else set()
+        return processes_of_cgroup(self.directory) if self._has_its_place() else set()
 
     def threads(self) -> set[int]:
         """CGROUP: the threads in it at present."""
         return in_cgroup(self.directory, "cgroup.threads") if self._has_its_place() else set()
+
+    def told(self, asked: Target, agent: Collection[int]) -> Target:
+        """What was `asked` for, as the evidence has it: the numbers and paths are the agent's own."""
+        said: dict[str, Any] = {"pid_namespace": INITIAL_PID_NAMESPACE}
+        if self.kind == Kind.TREE:
+            near = outside(self.root, agent)
+            said |= {"pid": self.root, "outside": near.shown, "outside_not_shown": near.not_shown}
+            said |= {"pid_as_sent": asked.pid} if asked.pid != self.root else {}
+        if self.path:
+            said |= {"cgroup": self.path, "cgroup_as_sent": asked.cgroup}
+        return asked.model_copy(update=said)
 
     def _has_its_place(self) -> bool:
         """A cgroup that was removed and made again by that name is another one: the kernel side knows it by its id."""
@@ -64,16 +87,21 @@ class KernelTarget:
 def resolve(target: Target, peer: Peer | None = None) -> KernelTarget:
     """Raises InputError, saying what to do, if there is no such process or cgroup."""
     if target.pid is not None:
-        return KernelTarget(Kind.TREE, root=_process(pid_here(target.pid, peer)))
+        root = _process(pid_here(target.pid, peer))
+        return KernelTarget(Kind.TREE, root, born_ticks(root))
     if target.cgroup is not None:
-        return _cgroup(target.cgroup)
+        found = find(target.cgroup, peer)
+        number = found.directory.stat().st_ino
+        path = found.path if found.translated else ""
+        return KernelTarget(
+            Kind.CGROUP, directory=found.directory, cgroup_id=number, cgroup_level=found.level, path=path
+        )
     return KernelTarget()
 
 
 def _process(number: int) -> int:
     """A thread has a place in /proc as well, but only a process has descendants."""
-    status = (PROC / str(number) / "status").read_text()
-    tgid = int(status.split("Tgid:")[1].split()[0])
+    tgid = int(procfs.status(PROC / str(number))["Tgid"])
     if tgid != number:
         raise InputError("pid", f"{number} is a thread", f"send the number of its process, {tgid}")
     if has_ended(number):
@@ -84,56 +112,50 @@ def _process(number: int) -> int:
 def has_ended(pid: int) -> bool:
     """Whether no thread of a process lives.  Its leader may have ended before the others."""
     try:
-        states = [stat_of(f"{PROC}/{pid}")[1][0]]
+        states = [procfs.stat(f"{PROC}/{pid}").state]
         if states[0] in DEAD:
             tasks = f"{PROC}/{pid}/task"
-            states += [stat_of(f"{tasks}/{tid}")[1][0] for tid in os.listdir(tasks)]  # noqa: PTH208
+            states += [procfs.stat(f"{tasks}/{tid}").state for tid in os.listdir(tasks)]  # noqa: PTH208
     except OSError:
         return not (PROC / str(pid)).exists()
     return all(state in DEAD for state in states)
 
 
-def _cgroup(path: str) -> KernelTarget:
-    mount = cgroup2_mount()
-    if mount is None:
-        raise InputError("cgroup", "no cgroup v2 hierarchy is mounted here", "name a pid instead")
-    inside = Path(path).relative_to(mount) if Path(path).is_relative_to(mount) else Path(path.lstrip("/"))
-    directory = (mount / inside).resolve()
-    if not directory.is_relative_to(mount) or not (directory / "cgroup.procs").exists():
-        raise InputError(
-            "cgroup", f"there is no cgroup {path} below {mount}", "see /proc/PID/cgroup for a process's own"
-        )
-    level = len(directory.relative_to(mount).parts)
-    return KernelTarget(Kind.CGROUP, 0, directory, directory.stat().st_ino, level)
-
-
-def cgroup2_mount() -> Path | None:
-    mounts = (line.split() for line in MOUNTS.read_text().splitlines())
-    return next((Path(where) for _, where, kind, *_ in mounts if kind == "cgroup2"), None)
-
-
-def process_tree(root: int) -> set[int]:
-    """`root` and its descendants, from one pass over /proc."""
-    children: dict[int, list[int]] = {}
-    for pid, parent in _parents():
-        children.setdefault(parent, []).append(pid)
-    tree, todo = set(), [root] if (PROC / str(root)).exists() else []
-    while todo:
-        pid = todo.pop()
-        tree.add(pid)
-        todo += children.get(pid, [])
-    return tree
-
-
 def all_processes() -> set[int]:
-    return {pid for pid, _ in _parents()}
+    return set(everyone())
 
 
-def _parents() -> Iterator[tuple[int, int]]:
-    for entry in os.listdir(PROC):  # noqa: PTH208 - Path objects cost more than the rest together
-        if entry.isdigit():
-            with suppress(OSError):
-                yield int(entry), int(stat_of(f"{PROC}/{entry}")[1][1])
+def born_ticks(process: int) -> int:
+    """When a process was born, in clock ticks since the machine began; 0 if it is gone."""
+    with suppress(OSError):
+        return procfs.stat(PROC / str(process)).born_ticks
+    return 0
+
+
+def processes_of_cgroup(directory: Path) -> set[int]:
+    """Those that are in a cgroup, or below it, or have a thread there.
+
+    A threaded cgroup has threads of a process, and the kernel does not list processes there (EOPNOTSUPP).
+    """
+    found: set[int] = set()
+    for group in (directory, *(file.parent for file in directory.glob("**/cgroup.procs") if file.parent != directory)):
+        try:
+            found |= _numbers(group / "cgroup.procs")
+        except OSError as error:
+            if error.errno == errno.EOPNOTSUPP:
+                found |= {process for thread in in_cgroup(group, "cgroup.threads") if (process := _process_of(thread))}
+    return found
+
+
+def _process_of(thread: int) -> int:
+    """0 if it is gone."""
+    with suppress(OSError):
+        return int(procfs.status(PROC / str(thread))["Tgid"])
+    return 0
+
+
+def _numbers(file: Path) -> set[int]:
+    return set(map(int, file.read_bytes().split()))
 
 
 def in_cgroup(directory: Path, name: str) -> set[int]:
@@ -141,7 +163,7 @@ def in_cgroup(directory: Path, name: str) -> set[int]:
     found: set[int] = set()
     for file in (directory / name, *directory.glob(f"**/{name}")):
         with suppress(OSError):
-            found |= set(map(int, file.read_text().split()))
+            found |= _numbers(file)
     return found
 
 
@@ -172,18 +194,3 @@ def seed(target: KernelTarget, add: Callable[[int], None], remove: Callable[[int
             remove(pid)
             added = added - {pid}
     return len(added)
-
-
-def text_of(path: str) -> str:
-    """Of a file in /proc that fits into a page."""
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        return os.read(fd, 4096).decode(errors="replace")
-    finally:
-        os.close(fd)
-
-
-def stat_of(directory: str) -> tuple[str, list[str]]:
-    """The command of a process or thread, and the fields of its `stat` from the state on."""
-    command, _, fields = text_of(f"{directory}/stat").partition("(")[2].rpartition(")")
-    return command, fields.split()

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from chainbench_agent.kernel import procfs
 from chainbench_agent.kernel.elf import Functions, functions_of, stands_alone
 
 PROC = Path("/proc")
@@ -42,17 +43,17 @@ class Place(NamedTuple):
 def mappings(pid: int) -> tuple[Mapping, ...]:
     """The files that a process runs code of; none if it is gone."""
     try:
-        lines = (PROC / str(pid) / "maps").read_text(errors="replace").splitlines()
+        lines = procfs.lines(PROC / str(pid) / "maps")
     except OSError:
         return ()
-    return tuple(_mapping(line) for line in lines if " /" in line and line.split(maxsplit=2)[1][2] == "x")
+    return tuple(_mapping(line) for line in lines if b" /" in line and line.split(maxsplit=2)[1][2:3] == b"x")
 
 
-def _mapping(line: str) -> Mapping:
+def _mapping(line: bytes) -> Mapping:
     span, _, offset, device, inode, path = line.split(maxsplit=5)
-    start, end = (int(address, 16) for address in span.split("-"))
-    major, minor = (int(number, 16) for number in device.split(":"))
-    return Mapping(start, end, int(offset, 16), os.makedev(major, minor), int(inode), path)
+    start, end = (int(address, 16) for address in span.split(b"-"))
+    major, minor = (int(number, 16) for number in device.split(b":"))
+    return Mapping(start, end, int(offset, 16), os.makedev(major, minor), int(inode), procfs.mapped_path(path))
 
 
 class UserFunctions:

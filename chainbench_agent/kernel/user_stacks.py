@@ -14,6 +14,7 @@ from chainbench_agent.kernel.elf import Functions, functions_of
 from chainbench_agent.kernel.mapping_events import History
 from chainbench_agent.kernel.user_functions import Mapping as Mapped
 from chainbench_agent.kernel.user_functions import mappings, open_mapped
+from chainbench_agent.kernel_text import text_of_path
 
 
 class UserStacks:
@@ -31,7 +32,7 @@ class UserStacks:
             return f"{address:#x}"
         offset = address - found.start + found.offset
         name = self._of(pid, found).name_at(offset)
-        file = Path(found.path.removesuffix(" (deleted)")).name
+        file = text_of_path(Path(found.path.removesuffix(" (deleted)")).name)
         return f"{name} [{file}]" if name else f"{file}+{offset:#x}"
 
     def stack(self, pid: int, called_at: int, addresses: Iterable[int]) -> tuple[str, ...]:

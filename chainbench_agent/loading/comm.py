@@ -1,8 +1,10 @@
 """The name of a thread, as the kernel keeps it."""
 
+from chainbench_agent.kernel_text import text_of
+
 BYTES = 16
 """TASK_COMM_LEN."""
 
 
 def command(comm: bytes) -> str:
-    return comm.split(b"\0")[0].decode(errors="replace")
+    return text_of(comm.split(b"\0")[0])

@@ -57,6 +57,9 @@ BIO_SETS = 2048
 CALLS_UNDER_WAY = 16384
 """Calls of kernel functions at once whose returns are waited for (see returns.h); one above is counted as lost."""
 
+INTERRUPTED = 16384
+"""Threads at once whose wait was interrupted, and whose next call tells whether it goes on (see calls.h)."""
+
 LOCK_WAITS = 16384
 """Threads that wait for a lock of the kernel at once, a power of two; what is above is counted as lost."""
 
@@ -161,6 +164,7 @@ def _defines(has_field: Callable[[str], bool], host: Mapping[str, int]) -> str:
         f"#define CB_DISKS {DISKS}",
         f"#define CB_BIO_SETS {BIO_SETS}",
         f"#define CB_LOCK_WAITS {LOCK_WAITS}",
+        f"#define CB_INTERRUPTED {INTERRUPTED}",
         f"#define CB_ENTERED_ENTRIES {CALLS_UNDER_WAY}",
         f"#define CB_ENTERED_WITH {PARAMETERS_KEPT}",
         *(f"#define CB_{name} {value}" for name, value in host.items()),
@@ -181,7 +185,7 @@ def followed_calls(machine: str) -> Iterator[tuple[int, int, int]]:
 
 def call_kinds() -> tuple[str, ...]:
     """What C calls CB_CALL_<name>, by its number."""
-    return ("NONE", *CALLS, "UNSEEN")
+    return ("NONE", *CALLS, "UNSEEN", "INTERRUPTED")
 
 
 def _values(module: Module, options: Collection[str]) -> str:

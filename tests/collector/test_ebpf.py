@@ -1,6 +1,7 @@
 """The measured backend over a machine of our own making: what it asks of it, and what it says of it."""
 
 import errno
+import os
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -14,7 +15,8 @@ from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.build import NO_LEDGER
 from chainbench_agent.evidence.model import Run, Target
 from chainbench_agent.evidence.sample import ProgramRun, Sample
-from chainbench_agent.kernel.target import KernelTarget, Kind
+from chainbench_agent.kernel.identity import Identity
+from chainbench_agent.kernel.target import INITIAL_PID_NAMESPACE, KernelTarget, Kind
 from chainbench_agent.loading.entries import Program
 from chainbench_agent.loading.told import Telling
 from chainbench_agent.plan import EVERYTHING, Plan
@@ -70,6 +72,7 @@ class FakeMachine:
         self.now_ns = 1000
         self.no_cost = ""
         self.unknown_of_waits = {}
+        self.identity = Identity((os.getpid(), os.getpid()), 0, called_bpf=True)
         self.nowhere, self.nowhere_then = {}, {}
         self.unit = SimpleNamespace(
             absent_modules=absent_modules or {},
@@ -244,13 +247,14 @@ def resolved(monkeypatch):
 
 
 def test_a_target_is_looked_up_as_its_peer_means_it(opened, machine, resolved):
-    """The kernel side gets the process here, the evidence names what was asked for."""
+    """The kernel side gets the process here; the evidence has that number, and the one that was sent."""
     collector = opened(machine)
     collector.start(PROCESS, ("10.0.0.2", 40000))
 
     assert resolved == [(PROCESS, ("10.0.0.2", 40000))]
     assert machine.target == TREE
-    assert (collector.evidence(RUN).target.kind, collector.evidence(RUN).target.pid) == ("pid", 7)
+    told = collector.evidence(RUN).target
+    assert (told.kind, told.pid, told.pid_as_sent) == ("pid", 70, 7)
 
 
 def test_the_next_run_has_a_target_of_its_own(opened, machine, resolved):
@@ -260,7 +264,7 @@ def test_the_next_run_has_a_target_of_its_own(opened, machine, resolved):
         collector.stop()
 
     assert machine.target == KernelTarget()
-    assert collector.evidence(RUN).target == Target()
+    assert collector.evidence(RUN).target == Target(pid_namespace=INITIAL_PID_NAMESPACE)
     assert [peer for _, peer in resolved] == [None, None]
 
 
@@ -282,7 +286,21 @@ def test_there_is_no_such_target(opened, machine, monkeypatch):
 
     assert machine.calls == []
     assert collector.evidence(RUN).sections["exec"]["forks"] == 7
-    assert collector.evidence(RUN).target == Target()
+    assert collector.evidence(RUN).target.kind == "machine"
+
+
+def test_an_agent_in_a_pid_namespace(opened, machine, resolved):
+    """It would look for processes under other numbers than the kernel side's: only the machine can be measured."""
+    machine.identity = Identity((os.getpid() + 1, os.getpid() + 1), 0, called_bpf=True)
+    collector = opened(machine)
+
+    for target in (PROCESS, Target(kind="cgroup", cgroup="/a")):
+        with pytest.raises(InputError, match=f"{target.kind}: the agent runs in a PID namespace") as caught:
+            collector.start(target)
+        assert "--pid host" in caught.value.remedy
+    assert resolved == []
+    collector.start(Target())
+    assert machine.target == KernelTarget()
 
 
 @pytest.mark.usefixtures("resolved")

@@ -2,7 +2,10 @@
 
 import pytest
 
-from chainbench_agent.kernel import target
+from chainbench_agent.kernel import lineage, target
+
+REST = "0 " * 44
+"""Of a line of `stat`."""
 
 
 class Proc:
@@ -15,7 +18,7 @@ class Proc:
 
     def add(self, pid, parent, command="sh"):
         (self.path / str(pid) / "task").mkdir(parents=True)
-        (self.path / str(pid) / "stat").write_text(f"{pid} ({command}) S {parent} {pid} {pid} 0 -1 4194304\n")
+        (self.path / str(pid) / "stat").write_text(f"{pid} ({command}) S {parent} {pid} {pid} 0 -1 4194304 {REST}\n")
 
     def remove(self, pid):
         (self.path / str(pid) / "stat").unlink()
@@ -28,7 +31,7 @@ class Proc:
         state, flags = files.pop("state", "S"), files.pop("flags", "4194304")
         start = files.pop("start_ticks", 1)
         others = " ".join(["0"] * 12)
-        (task / "stat").write_text(f"{tid} ({command}) {state} 1 {pid} {pid} 0 -1 {flags} {others} {start} 0\n")
+        (task / "stat").write_text(f"{tid} ({command}) {state} 1 {pid} {pid} 0 -1 {flags} {others} {start} {REST}\n")
         for name, text in files.items():
             (task / name).write_text(text)
 
@@ -36,5 +39,6 @@ class Proc:
 @pytest.fixture
 def proc(tmp_path, monkeypatch):
     (tmp_path / "proc").mkdir()
-    monkeypatch.setattr(target, "PROC", tmp_path / "proc")
+    for module in (target, lineage):
+        monkeypatch.setattr(module, "PROC", tmp_path / "proc")
     return Proc(tmp_path / "proc")

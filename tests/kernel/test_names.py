@@ -1,7 +1,6 @@
 """What indexes are called on this host."""
 
 import os
-from pathlib import Path
 
 import pytest
 
@@ -75,7 +74,7 @@ def test_a_number_that_is_no_system_call():
 def test_interrupts(monkeypatch, tmp_path, text, found):
     """Number and device; lines that are no device's are left out."""
     (tmp_path / "interrupts").write_text(text)
-    monkeypatch.setattr(names, "Path", lambda path: tmp_path / Path(path).name)
+    monkeypatch.setattr(names, "INTERRUPTS", tmp_path / "interrupts")
 
     assert names.interrupts() == found
 

@@ -9,14 +9,15 @@ import pytest
 from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.evidence.sample import OpenInterval, TaskState, Thread
+from chainbench_agent.kernel import cgroups as cgroups_module
 from chainbench_agent.kernel import target
+from chainbench_agent.kernel.lineage import process_tree
 from chainbench_agent.kernel.target import (
     KernelTarget,
     Kind,
     has_ended,
     in_cgroup,
     leave,
-    process_tree,
     resolve,
     seed,
 )
@@ -31,9 +32,11 @@ def cgroups(tmp_path, monkeypatch):
     for group, processes in (("", "1\n"), ("a", "10\n11\n"), ("a/b", "12\n"), ("c", "")):
         (mount / group).mkdir(exist_ok=True)
         (mount / group / "cgroup.procs").write_text(processes)
-    mounts = tmp_path / "mounts"
-    mounts.write_text(f"proc /proc proc rw 0 0\ncgroup /sys/x cgroup rw,cpu 0 0\ncgroup2 {mount} cgroup2 rw 0 0\n")
-    monkeypatch.setattr(target, "MOUNTS", mounts)
+    proc = tmp_path / "cgroup-proc"
+    (proc / "self").mkdir(parents=True)
+    lines = ("4 1 0:4 / /proc rw - proc proc rw", "5 1 0:5 / /sys/x rw - cgroup cgroup rw,cpu")
+    (proc / "self/mountinfo").write_text("\n".join((*lines, f"6 1 0:6 / {mount} rw - cgroup2 cgroup2 rw", "")))
+    monkeypatch.setattr(cgroups_module, "PROC", proc)
     return mount
 
 
@@ -82,7 +85,7 @@ def test_a_pid_is_what_the_peer_means(monkeypatch, proc):
     assert caught.value.remedy == "send the number of its process, 70"
 
 
-TREE = KernelTarget(Kind.TREE, root=10)
+TREE = KernelTarget(Kind.TREE, root=10, born_ticks=0)
 
 
 def seeded(begin=TREE, on_add=lambda _pid: None):
@@ -169,7 +172,8 @@ def test_a_cgroup(cgroups, path, group, level):
     found = resolve(Target(kind="cgroup", cgroup=path))
 
     directory = cgroups / group
-    assert found == KernelTarget(Kind.CGROUP, 0, directory, directory.stat().st_ino, level)
+    number = directory.stat().st_ino
+    assert found == KernelTarget(Kind.CGROUP, directory=directory, cgroup_id=number, cgroup_level=level)
     assert resolve(Target(kind="cgroup", cgroup=str(directory))) == found
 
 
@@ -185,9 +189,10 @@ def test_there_is_no_such_cgroup(cgroups, path):
     assert str(cgroups) in str(caught.value)
 
 
-def test_a_machine_without_cgroup_v2(cgroups):
+@pytest.mark.usefixtures("cgroups")
+def test_a_machine_without_cgroup_v2():
     """Something else that works is named."""
-    (cgroups.parent / "mounts").write_text("cgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n")
+    (cgroups_module.PROC / "self/mountinfo").write_text("5 1 0:5 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n")
 
     with pytest.raises(InputError, match="cgroup: no cgroup v2 hierarchy is mounted here") as caught:
         resolve(Target(kind="cgroup", cgroup="/a"))

@@ -42,7 +42,7 @@ def test_processes():
 
     assert [(p.pid, p.command, p.figures) for p in found] == [
         (10, "server", {"a": {"x_ns": 2**63}, "c": {"y": 2, "hot": 3}}),
-        (2**22, "caf\N{REPLACEMENT CHARACTER}", {"a": {"x_ns": 0}, "c": {"y": 0, "hot": 7}}),
+        (2**22, r"caf\xe9", {"a": {"x_ns": 0}, "c": {"y": 0, "hot": 7}}),
     ]
 
 

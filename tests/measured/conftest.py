@@ -9,7 +9,7 @@ import pytest
 
 from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.evidence.model import Run, Target
-from chainbench_agent.kernel.target import cgroup2_mount
+from chainbench_agent.kernel.cgroups import cgroup2_mount
 from chainbench_agent.loading.told import Telling
 from chainbench_agent.plan import EVERYTHING
 from chainbench_agent.probes import CATALOG, HOOKS

@@ -3,12 +3,14 @@
 import subprocess
 import sys
 import time
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from asleep import until_asleep
 
 from chainbench_agent.evidence.model import Target
-from chainbench_agent.kernel.target import cgroup2_mount
+from chainbench_agent.kernel.cgroups import cgroup2_mount
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("noise")]
 
@@ -73,7 +75,7 @@ def test_processes_of_a_cgroup(collector, run, group):
 
 @pytest.mark.parametrize("how", ["out", "in", "out, and woken", "in, and woken"])
 def test_moved_while_asleep(collector, run, targeted, group, how):
-    """The sleep in which it was moved belongs to where it ends, whether or not it is over when the run is."""
+    """The sleep is cut where it was moved, whether or not it is over when the run is."""
     into = how.startswith("in")
     before, after = (group.parent, group) if into else (group, group.parent)
     code = (
@@ -91,6 +93,7 @@ def test_moved_while_asleep(collector, run, targeted, group, how):
     until_asleep(process.pid)
     fell_asleep = time.monotonic()
     (after / "cgroup.procs").write_text(str(process.pid))
+    moved_ms = (time.monotonic() - fell_asleep) * 1000
     time.sleep(0.5)
     slept_ms = (time.monotonic() - fell_asleep) * 1000
     if "woken" in how:
@@ -105,10 +108,10 @@ def test_moved_while_asleep(collector, run, targeted, group, how):
     assert evidence["ledger"]["unexplained_ms"] == 0 or evidence["loss"]["causes"]["unseen_switches"]
     if into:
         assert asleep_ms == 0
-        assert blocked_ms >= slept_ms
+        assert slept_ms <= blocked_ms + moved_ms
     else:
         assert 0.95 * 300 <= asleep_ms <= first_ms
-        assert blocked_ms - asleep_ms <= waited_ms  # until it was told to begin
+        assert blocked_ms - asleep_ms <= waited_ms + (fell_asleep - began) * 1000 + moved_ms - first_ms
 
 
 def test_the_cross_check_without_who_joined(collector, run, targeted, group):
@@ -144,5 +147,35 @@ def test_a_cgroup_that_is_made_again(collector, run, group):
 
     evidence = collector.evidence(run).as_json()
     assert gone
-    assert evidence["target"] == {"kind": "cgroup", "cgroup": str(group), "processes_seen": 0, "threads_seen": 0}
+    space = str(Path("/proc/self/ns/pid").readlink())
+    seen = {"processes_seen": 0, "threads_seen": 0, "pid_namespace": space}
+    assert evidence["target"] == {"kind": "cgroup", "cgroup": str(group), **seen}
     assert evidence["ledger"]["wall_ms"] == 0
+
+
+@pytest.mark.parametrize("way", ["in", "out", "in and out"])
+def test_moved_while_it_runs(collector, run, group, way):
+    """A real-time thread that is hardly ever switched: the CPU time that the kernel has for it between the moves."""
+    spins = [sys.executable, "-c", "while True: pass"]
+    with subprocess.Popen(["chrt", "-f", "1", "taskset", "-c", "1", *spins]) as process:
+        schedstat = Path(f"/proc/{process.pid}/schedstat")
+        while Path(f"/proc/{process.pid}/comm").read_text() in {"chrt\n", "taskset\n"}:
+            time.sleep(0.01)
+        (group if way == "out" else group.parent).joinpath("cgroup.procs").write_text(str(process.pid))
+        collector.start(Target(kind="cgroup", cgroup=str(group)))
+        times = [int(schedstat.read_text().split()[0])]
+        for into in {"in": (group,), "out": (group.parent,), "in and out": (group, group.parent)}[way]:
+            time.sleep(0.3)
+            (into / "cgroup.procs").write_text(str(process.pid))
+            times.append(int(schedstat.read_text().split()[0]))
+        time.sleep(0.3)
+        times.append(int(schedstat.read_text().split()[0]))
+        collector.stop()
+        process.kill()
+
+    evidence = collector.evidence(run).as_json()
+    parts = [(after - before) / 1e6 for before, after in pairwise(times)]
+    inside = parts[0 if way == "out" else 1]
+    assert evidence["ledger"]["on_cpu_ms"] == pytest.approx(inside, abs=60)  # what the real-time limit takes is in it
+    assert evidence["cpu"]["on_cpu_ms"] == pytest.approx(evidence["ledger"]["on_cpu_ms"], abs=0.001)
+    assert evidence["target"]["threads_seen"] == 1

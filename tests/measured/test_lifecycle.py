@@ -254,4 +254,4 @@ def test_the_first_source_that_loads_and_attaches_is_used(tmp_path, cache_dir, m
 
 def test_the_agents_place_on_the_stack_is_proven(collector):
     """The system call that the registers show is the one that was being made: names of waits can be trusted."""
-    assert collector._machine.syscall_offset_proven
+    assert collector._machine.identity.called_bpf

@@ -207,3 +207,28 @@ def test_the_mean(targeted):
     waits = [locks[f"{kind}_wait_us"] for kind in ("futex", "mutex", "rwsem")]
     mean = sum(one["sum_us"] for one in waits) / sum(one["count"] for one in waits)
     assert locks["avg_wait_time_us"] == pytest.approx(mean, abs=0.001)
+
+
+def test_a_wait_that_is_stopped(collector, run, targeted):
+    """The clock around the wait: it goes on after two stops, as restart_syscall, and is one wait."""
+    code = """
+began = time.monotonic()
+lock.acquire(timeout=1.2)
+print((time.monotonic() - began) * 1000, flush=True)
+sys.stdin.readline()
+"""
+    process = targeted(code, "import threading, time\nlock = threading.Lock()\nlock.acquire()").process
+    collector.start(Target(kind="pid", pid=process.pid))
+    process.stdin.write("\n")
+    process.stdin.flush()
+    for _ in range(2):
+        time.sleep(0.2)
+        os.kill(process.pid, signal.SIGSTOP)
+        time.sleep(0.05)
+        os.kill(process.pid, signal.SIGCONT)
+    waited_ms = float(process.stdout.readline())
+    collector.stop()
+
+    evidence = collector.evidence(run).as_json()
+    assert evidence["syscall_counts"]["restart_syscall"] == 2
+    assert evidence["locks"]["futex_wait_us"]["max_us"] / 1000 == pytest.approx(waited_ms, rel=0.1)

@@ -193,3 +193,42 @@ def test_no_such_target(collector):
         collector.start(Target(kind="pid", pid=4194303))
     with pytest.raises(InputError, match="cgroup: there is no cgroup /no/such"):
         collector.start(Target(kind="cgroup", cgroup="/no/such"))
+
+
+def test_names_that_are_given_later(targeted):
+    """Threads and processes under their last names: set by themselves, by others, before the run and after it began."""
+    setup = """
+import ctypes, os, threading, time
+c = ctypes.CDLL(None)
+def name(text): c.prctl(15, text, 0, 0, 0)
+early = threading.Event()
+def waits(): name(b"early"); early.wait(); time.sleep(0.01)
+waiting = threading.Thread(target=waits); waiting.start()
+time.sleep(0.1)
+"""
+    code = """
+def work(text):
+    name(text + b"-first"); name(text); time.sleep(0.05)
+threads = [threading.Thread(target=work, args=(b"decoder-%d" % i,)) for i in range(3)]
+def named():
+    time.sleep(0.1)
+other = threading.Thread(target=named)
+for thread in (*threads, other): thread.start()
+open(f"/proc/self/task/{other.native_id}/comm", "w").write("by another")
+if os.fork() == 0:
+    name(b"worker"); time.sleep(0.05)
+    if os.fork() == 0: name(b"caf\\xe9-\\xd0"); time.sleep(0.05); os._exit(0)
+    os.wait(); os._exit(0)
+os.wait()
+early.set()
+for thread in (*threads, other, waiting): thread.join()
+name(b"in the end")
+"""
+    evidence = targeted(code, setup).run()
+
+    names = sorted(thread["command"] for thread in evidence["ledger"]["threads"])
+    assert names == sorted(
+        ["by another", r"caf\xe9-\xd0", "decoder-0", "decoder-1", "decoder-2", "early", "in the end", "worker"]
+    )
+    processes = {line["command"] for line in evidence["syscall_counts"]["top_processes"]}
+    assert processes == {"in the end", "worker", r"caf\xe9-\xd0"}

@@ -174,5 +174,90 @@ def test_the_numbers_of_every_call():
         found = {name: followed[number][width] for number, name in present.items() if name in names}
         assert found == {name: kind for name, kind in names.items() if name in present.values()}
         assert len(found) == sum(kinds[width] != KIND["NONE"] for kinds in followed.values())
-    assert (followed[READ], followed[READ_32BIT]) == ([KIND["READ"], KIND["NONE"]], [KIND["CLOSE"], KIND["READ"]])
+    assert (followed[READ], followed[READ_32BIT]) == ([KIND["READ"], KIND["RESTART"]], [KIND["CLOSE"], KIND["READ"]])
     assert GETPPID not in followed
+
+
+# ---- waits that a stop interrupts
+
+RESTART, SIGRETURN = 219, 15
+WAIT, WAIT_BITSET = 0, 9
+RESTARTSYS, RESTART_BLOCK = -512, -516
+
+
+def waits(kernel, *, closed=False):
+    """How often a futex was waited for, and how long: of all, and by single waits."""
+    locks = kernel.counted(closed=closed)["locks"]
+    assert sum(locks["futex_wait_ns"].slots) == locks["futex_waits"]
+    assert locks["futex_wait_ns"].sum == locks["futex_waited_ns"]
+    return locks["futex_waits"], locks["futex_waited_ns"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "number"), [(RESTART_BLOCK, RESTART), (RESTARTSYS, FUTEX)], ids=["with a timeout", "without one"]
+)
+@pytest.mark.parametrize("stops", [1, 2])
+def test_a_wait_goes_on_after_a_stop(kernel, caller, answer, number, stops):
+    """It is one wait, from the first call to the last return, stops included."""
+    kernel.at(1100).enter(caller, FUTEX, 0, WAIT)
+    for _ in range(stops):
+        kernel.at(kernel.now_ns + 300).leave(caller, answer)
+        assert waits(kernel) == (0, 0)
+        kernel.at(kernel.now_ns + 50).enter(caller, number, 0, WAIT)
+    kernel.at(kernel.now_ns + 1000).leave(caller, -110)
+
+    assert waits(kernel) == (1, stops * 350 + 1000)
+    kernel.at(9000).enter(caller, FUTEX, 0, WAIT)
+    kernel.at(9007).leave(caller, 0)
+    assert waits(kernel) == (2, stops * 350 + 1000 + 7)
+
+
+def test_a_wait_that_a_handler_ends(kernel, caller):
+    """It was over when the signal came; the handler's return tells."""
+    kernel.at(1100).enter(caller, FUTEX, 0, WAIT_BITSET)
+    kernel.at(1400).leave(caller, RESTART_BLOCK)
+    kernel.at(1900).enter(caller, SIGRETURN)
+
+    assert waits(kernel) == (1, 300)
+    kernel.at(2000).enter(caller, FUTEX, 0, WAIT)
+    kernel.at(2005).leave(caller, 0)
+    assert waits(kernel) == (2, 305)
+
+
+def test_a_wait_in_which_a_thread_is_killed(kernel, caller):
+    """It returns for good to nobody, and was a wait."""
+    kernel.at(1100).enter(caller, FUTEX, 0, WAIT)
+    kernel.at(1400).leave(caller, RESTARTSYS)
+    kernel.at(1450).exit(caller)
+
+    assert waits(kernel) == waits(kernel, closed=True) == (1, 300)
+
+
+def test_a_wait_that_is_stopped_when_the_run_ends(kernel, caller):
+    """To who waits it goes on."""
+    kernel.at(1100).enter(caller, FUTEX, 0, WAIT)
+    kernel.at(1400).leave(caller, RESTART_BLOCK)
+    kernel.at(2000).end()
+
+    assert waits(kernel, closed=True) == (1, 900)
+
+
+def test_a_restarted_call_that_nobody_followed(kernel, caller):
+    """It may be a sleep; and of one that began before the run nothing tells what it is."""
+    kernel.at(1050).leave(caller, 0)
+    kernel.at(1100).enter(caller, RESTART)
+    kernel.at(1400).leave(caller, 0)
+
+    assert waits(kernel, closed=True) == (0, 0)
+    assert under_way(kernel)[0] == KIND["NONE"]
+
+
+def test_more_interrupted_waits_than_are_remembered(kernel, caller):
+    """Such a wait is as long as until it was interrupted, and that is told."""
+    entries = kernel.get("cb_interrupted_entries")
+    ctypes.memset((ctypes.c_uint8 * entries).in_dll(kernel.library, "cb_interrupted_used"), 1, entries)
+    kernel.at(1100).enter(caller, FUTEX, 0, WAIT)
+    kernel.at(1400).leave(caller, RESTARTSYS)
+
+    assert waits(kernel) == (1, 300)
+    assert kernel.lost() == {"keys_full": 1}

@@ -201,6 +201,8 @@ class UserSpace:
         self.fire("sys_enter_0", 0, number, current=task)
 
     def leave(self, task, answer):
+        """It returns, after it slept at least once."""
+        self.tell("shim_set_switches", task, ctypes.c_uint64(self.now_ns))
         for entry in ("sys_exit_0", "call_returns_0"):
             self.fire(entry, 0, answer, current=task)
 

@@ -1,0 +1,106 @@
+"""Who descends from a process, and who is near it and does not.
+
+/proc tells parents.  A daemon has lost its own: it was forked by a child that ended, and init has adopted it.  That is
+not told, so a daemon from before the run is not in the tree; it is named among those `outside`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from chainbench_agent.evidence.model import Outsider, Shares
+from chainbench_agent.kernel import procfs
+
+PROC = Path("/proc")
+SHOWN = 10
+
+_FORKED_NO_EXEC = 0x00000040  # PF_FORKNOEXEC
+_KERNEL_THREAD = 0x00200000  # PF_KTHREAD
+
+Everyone = Mapping[int, procfs.Stat]
+
+
+class Outside(NamedTuple):
+    """The processes near a tree that are not in it."""
+
+    shown: tuple[Outsider, ...] = ()
+    not_shown: int = 0
+
+
+def everyone() -> dict[int, procfs.Stat]:
+    """All processes, in one pass over /proc."""
+    found = {}
+    for entry in os.listdir(PROC):  # noqa: PTH208 - Path objects cost more than the rest together
+        if entry.isdigit():
+            with suppress(OSError):
+                found[int(entry)] = procfs.stat(f"{PROC}/{entry}")
+    return found
+
+
+def process_tree(root: int) -> set[int]:
+    """`root` and its descendants."""
+    return _tree(root, everyone())
+
+
+def _tree(root: int, processes: Everyone) -> set[int]:
+    children: dict[int, list[int]] = {}
+    for pid, stat in processes.items():
+        children.setdefault(stat.parent, []).append(pid)
+    tree: set[int] = set()
+    todo = [root] if root in processes else []
+    while todo:
+        pid = todo.pop()
+        tree.add(pid)
+        todo += children.get(pid, ())
+    return tree
+
+
+def outside(root: int, agent: Collection[int]) -> Outside:
+    """Who is near `root`, in its session or cgroup, and is none of its descendants, nor of its ancestors.
+
+    Those come first that may have lost their parents: they are younger than `root`, and a process that adopts others
+    has them.
+    """
+    processes = everyone()
+    if root not in processes:
+        return Outside()
+    ancestors = list(_ancestors(root, processes))
+    inside = {*_tree(root, processes), *ancestors, *agent}
+    others = {pid: stat for pid, stat in processes.items() if pid not in inside}
+    near = _near(root, processes[root], others, {1, *ancestors})
+    found = sorted(near, key=lambda line: (line[0], -line[1]))
+    shown = tuple(Outsider(pid=pid, command=processes[pid].command, shares=shares) for _, pid, shares in found[:SHOWN])
+    return Outside(shown, len(found) - len(shown))
+
+
+def _near(
+    root: int, own: procfs.Stat, others: Everyone, adopters: Collection[int]
+) -> Iterator[tuple[int, int, Shares]]:
+    """(rank, process, what it shares with `root`)."""
+    group = _cgroup(root)
+    for pid, stat in others.items():
+        if stat.flags & _KERNEL_THREAD or stat.state in "ZX":
+            continue
+        adopted = stat.parent in adopters and stat.born_ticks >= own.born_ticks
+        if stat.session == own.session:
+            yield 0 if adopted else 2, pid, "session"
+        elif stat.stack and stat.stack == own.stack and stat.flags & own.flags & _FORKED_NO_EXEC:
+            yield 1, pid, "program image"
+        elif group is not None and (adopted or group != b"/") and _cgroup(pid) == group:
+            yield 1 if adopted else 3, pid, "cgroup"
+
+
+def _cgroup(pid: int) -> bytes | None:
+    with suppress(OSError):
+        return procfs.cgroup(PROC / str(pid))
+    return None
+
+
+def _ancestors(pid: int, processes: Everyone) -> Iterator[int]:
+    while (stat := processes.get(pid)) and stat.parent in processes:
+        pid = stat.parent
+        yield pid

@@ -1,0 +1,179 @@
+"""A cgroup's path as the runner means it, told from a /proc of our own making."""
+
+import os
+
+import pytest
+
+from chainbench_agent.errors import InputError
+from chainbench_agent.evidence.model import Target
+from chainbench_agent.kernel import cgroups, namespaces, target
+from chainbench_agent.kernel.target import processes_of_cgroup, resolve
+
+OURS, THEIRS, OTHERS = "cgroup:[1]", "cgroup:[2]", "cgroup:[3]"
+PEER = 100
+"""A runner at a unix socket: its pid is known."""
+
+
+class Machine:
+    """A hierarchy with /docker/a/svc, /docker/b/svc, /svc and /only; `add` makes a process in it."""
+
+    def __init__(self, path):
+        self.proc, self.mount = path / "proc", path / "cgroup"
+        for group in ("", "docker", "docker/a", "docker/a/svc", "docker/b", "docker/b/svc", "svc", "only"):
+            (self.mount / group).mkdir(parents=True)
+            (self.mount / group / "cgroup.procs").touch()
+        self.inside = {}
+        self.add("self", "/agent")
+
+    def add(self, pid, path, space=OURS, *, root="/", where=None, command="runner"):  # noqa: PLR0913
+        """`where`: its mount point of the hierarchy, which shows what is below `root`; as it is seen from here."""
+        directory = self.proc / str(pid)
+        (directory / "ns").mkdir(parents=True)
+        (directory / "ns/cgroup").symlink_to(space)
+        (directory / "comm").write_text(f"{command}\n")
+        (directory / "cgroup").write_text(f"1:cpu:/x\n0::{path}\n")
+        mount = f"6 1 0:6 {root} {where or self.mount} rw - cgroup2 cgroup2 rw\n"
+        (directory / "mountinfo").write_text("5 1 0:5 / /sys/x rw - cgroup cgroup rw,cpu\n" + mount)
+
+    def seen_from(self, client, processes):
+        """The client's namespace is entered, if the test has said what is seen there."""
+        del client
+        return [(pid, self.inside[pid]) for pid in processes if pid in self.inside]
+
+    def asked(self, path, peer=PEER):
+        found = resolve(Target(kind="cgroup", cgroup=path), peer)
+        return found.directory.relative_to(self.mount).as_posix(), found.path
+
+
+@pytest.fixture
+def machine(tmp_path, monkeypatch):
+    machine = Machine(tmp_path)
+    for module in (cgroups, namespaces, target):
+        monkeypatch.setattr(module, "PROC", machine.proc)
+    monkeypatch.setattr(cgroups, "_seen_from", machine.seen_from)
+    return machine
+
+
+def test_a_runner_beside_the_agent(machine):
+    """Its paths are ours, also where a container has the same one."""
+    machine.add(PEER, "/user")
+    machine.add(200, "/docker/a", THEIRS)
+
+    assert machine.asked("/svc") == ("svc", "")
+    assert machine.asked("/") == (".", "")
+    assert machine.asked(f"{machine.mount}/docker/a") == ("docker/a", "")
+
+
+@pytest.mark.parametrize(
+    ("path", "directory"),
+    [("/", "docker/a"), ("/svc", "docker/a/svc"), ("svc/", "docker/a/svc"), ("/../b", "docker/b")],
+)
+def test_a_runner_in_a_container(machine, path, directory):
+    """Its root is its own; the evidence has the path as it is here."""
+    machine.add(PEER, "/docker/a/svc", THEIRS)
+    machine.inside[PEER] = ("svc",)
+
+    assert machine.asked(path) == (directory, f"/{directory}")
+
+
+def test_a_runner_that_was_moved_out_of_its_namespace(machine):
+    """Another process of it tells where it begins; a third namespace does not."""
+    machine.add(PEER, "/svc", THEIRS)
+    machine.add(200, "/docker/b/svc", OTHERS)
+    machine.add(201, "/docker/a", THEIRS)
+    machine.inside = {PEER: ("..", "..", "svc"), 201: ()}
+
+    assert machine.asked("/svc") == ("docker/a/svc", "/docker/a/svc")
+
+
+def test_a_runner_that_has_the_hierarchy_mounted_elsewhere(machine):
+    """Below its mount point a path of the file system says all, whatever namespace it has."""
+    machine.add(PEER, "/docker/a", THEIRS, root="/docker/a", where="/mnt/cgroup")
+
+    assert machine.asked("/mnt/cgroup/svc") == ("docker/a/svc", "/docker/a/svc")
+    assert machine.asked("/mnt/cgroup") == ("docker/a", "/docker/a")
+
+
+def test_a_namespace_that_may_not_be_entered(machine):
+    """What only one cgroup above the runner's can mean is that; else it is refused, with what to do."""
+    machine.add(PEER, "/docker/a", THEIRS)
+
+    assert machine.asked("/only") == ("only", "")
+    for path, count in (("/", 3), ("/svc", 2)):
+        with pytest.raises(InputError, match=f"cgroup: {path} is the path of {count} cgroups") as caught:
+            machine.asked(path)
+        assert caught.value.remedy.startswith("send a pid")
+
+
+@pytest.mark.parametrize("peer", [None, 101], ids=["unknown", "a relay"])
+def test_a_runner_that_is_unknown(machine, peer):
+    """A path is taken as ours unless a container could mean another by it."""
+    machine.add(101, "/", command="docker-proxy")
+    assert machine.asked("/svc", peer) == ("svc", "")
+    assert machine.asked("/", peer) == (".", "")
+    machine.add(200, "/docker/b", THEIRS)
+
+    assert machine.asked("/only", peer) == ("only", "")
+    for path in ("/", "/svc", f"{machine.mount}/svc"):
+        with pytest.raises(InputError, match="in different cgroup namespaces"):
+            machine.asked(path, peer)
+
+
+@pytest.mark.parametrize("path", ["/nothing", "/../..", "/../../../x"])
+def test_a_runner_in_a_container_names_nothing(machine, path):
+    machine.add(PEER, "/docker/a", THEIRS)
+    machine.inside[PEER] = ()
+    if path == "/../..":
+        assert machine.asked(path) == (".", "/")
+        return
+    with pytest.raises(InputError, match="there is no cgroup"):
+        machine.asked(path)
+
+
+def test_a_cgroup_of_any_name(machine):
+    """As the text that the agent would write for it, and as systemd does, whose names have such words themselves."""
+    odd = machine.mount / os.fsdecode(b"caf\xe9")
+    for group in (odd, machine.mount / r"dev\x2ddisk"):
+        group.mkdir()
+        (group / "cgroup.procs").touch()
+    machine.add(PEER, "/")
+
+    assert machine.asked(r"/caf\xe9")[0] == os.fsdecode(b"caf\xe9")
+    assert machine.asked(r"/dev\x2ddisk")[0] == r"dev\x2ddisk"
+
+
+def test_an_agent_in_a_cgroup_namespace(machine):
+    """Levels are below its own root, also where its mount shows more, or less."""
+    machine.add(PEER, "/")
+    assert resolve(Target(kind="cgroup", cgroup="/docker/a"), PEER).cgroup_level == 2
+    own = machine.proc / "self/mountinfo"
+    own.write_text(f"6 1 0:6 /docker {machine.mount}/docker rw - cgroup2 cgroup2 rw\n")
+    found = resolve(Target(kind="cgroup", cgroup=f"{machine.mount}/docker/a"), None)
+    assert (found.directory, found.cgroup_level) == (machine.mount / "docker/a", 2)
+    own.write_text(f"6 1 0:6 /../.. {machine.mount} rw - cgroup2 cgroup2 rw\n")
+    assert resolve(Target(kind="cgroup", cgroup=f"{machine.mount}/docker/a"), None).cgroup_level == 0
+
+    (machine.proc / "self/cgroup").write_text("0::/a/b\n")
+    assert cgroups.own_level() == 2
+    (machine.proc / "self/cgroup").write_text("0::/../c\n")
+    assert cgroups.own_level() == 0
+
+
+def test_a_threaded_cgroup(machine, monkeypatch):
+    """The kernel lists no processes there: they are those whose threads are in it, or below."""
+
+    def refuse(path):
+        if path == machine.mount / "svc/cgroup.procs":
+            raise OSError(95, "Operation not supported")
+        return path.read_bytes()
+
+    (machine.mount / "svc/below").mkdir()
+    (machine.mount / "svc/below/cgroup.procs").write_text("40\n")
+    for name, threads in (("svc", "11\n12\n31\n99\n"), ("svc/below", "")):
+        (machine.mount / name / "cgroup.threads").write_text(threads)
+    for thread, process in ((11, 10), (12, 10), (31, 30)):
+        (machine.proc / str(thread)).mkdir()
+        (machine.proc / str(thread) / "status").write_text(f"Name:\tx\nTgid:\t{process}\n")
+    monkeypatch.setattr(target, "_numbers", lambda path: set(map(int, refuse(path).split())))
+
+    assert processes_of_cgroup(machine.mount / "svc") == {10, 30, 40}

@@ -1,0 +1,156 @@
+"""Who descends from a process and who is near it, in a /proc of our own making and in this kernel's."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from chainbench_agent.evidence.model import Outsider
+from chainbench_agent.kernel import lineage
+from chainbench_agent.kernel.lineage import Outside, outside, process_tree
+
+FORKED = 0x40
+KERNEL = 0x200000
+NOBODY = b"0::/\n"
+
+
+class Proc:
+    """`add(pid, parent)` makes a process."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def add(self, pid, parent, **more):
+        defaults = {
+            "flags": 0,
+            "stack": 0,
+            "session": pid,
+            "born": 100,
+            "cgroup": NOBODY,
+            "command": "sh",
+        }
+        flags, stack, session, born, cgroup, command = (defaults | more).values()
+        directory = self.path / str(pid)
+        directory.mkdir()
+        fields = ["S", parent, pid, session, 0, -1, flags, *[0] * 12, born, *[0] * 5, stack, *[0] * 24]
+        (directory / "stat").write_text(f"{pid} ({command}) {' '.join(map(str, fields))}\n")
+        (directory / "cgroup").write_bytes(cgroup)
+
+
+@pytest.fixture
+def proc(tmp_path, monkeypatch):
+    monkeypatch.setattr(lineage, "PROC", tmp_path)
+    return Proc(tmp_path)
+
+
+@pytest.fixture
+def service(proc):
+    """10 executed a program, 11 is its child; 1 adopts."""
+    proc.add(1, 0, stack=900)
+    proc.add(10, 1, stack=700)
+    proc.add(11, 10, flags=FORKED, stack=700)
+    return proc
+
+
+def test_descendants(service):
+    """By their parents, of any generation."""
+    service.add(12, 11)
+    service.add(20, 1)
+
+    assert process_tree(10) == {10, 11, 12}
+    assert process_tree(11) == {11, 12}
+    assert process_tree(99) == set()
+
+
+def test_a_daemon_that_lost_its_parents(service):
+    """It is not in the tree, because nobody tells whose it is; it is named as one that is outside."""
+    service.add(20, 1, flags=FORKED, stack=700)
+
+    assert process_tree(10) == {10, 11}
+    assert outside(11, ()).shown == (Outsider(pid=20, command="sh", shares="program image"),)
+
+
+def test_who_is_near_and_outside(service):
+    """By session, and by cgroup where that is not everybody's; first who may have lost its parents."""
+    group = b"0::/run-1\n"
+    (service.path / "10/cgroup").write_bytes(group)
+    service.add(30, 1, born=50, session=10, command="older")
+    service.add(31, 30, session=10, command="sibling")
+    service.add(32, 1, cgroup=group, command="daemon")
+    service.add(33, 30, cgroup=group, command="beside")
+    service.add(34, 1, command="elsewhere")
+    service.add(35, 2, flags=KERNEL, session=10, command="kworker")
+    service.add(36, 1, session=10, command="orphan")
+    service.add(37, 1, session=10, command="agent")
+
+    assert outside(10, {37}) == Outside(
+        (
+            Outsider(pid=36, command="orphan", shares="session"),
+            Outsider(pid=32, command="daemon", shares="cgroup"),
+            Outsider(pid=31, command="sibling", shares="session"),
+            Outsider(pid=30, command="older", shares="session"),
+            Outsider(pid=33, command="beside", shares="cgroup"),
+        ),
+        0,
+    )
+
+
+def test_ancestors_are_not_told_of(proc):
+    """They started the target: everybody knows them."""
+    for pid, parent in ((1, 0), (5, 1), (6, 5), (7, 6)):
+        proc.add(pid, parent, session=5)
+
+    assert outside(7, ()) == Outside()
+    assert outside(99, ()) == Outside()
+
+
+def test_forked_beside_the_target(proc):
+    """Of two that were forked from one program, it is not known which one left an orphan behind."""
+    proc.add(1, 0)
+    for pid in (10, 20):
+        proc.add(pid, 1, flags=FORKED, stack=700)
+
+    assert outside(10, ()).shown == (Outsider(pid=20, command="sh", shares="program image"),)
+
+
+def test_many_are_counted(proc):
+    proc.add(10, 1, session=10)
+    for pid in range(20, 20 + lineage.SHOWN + 3):
+        proc.add(pid, 1, session=10)
+
+    found = outside(10, ())
+    assert len(found.shown) == lineage.SHOWN
+    assert found.not_shown == 3
+
+
+DAEMON = """
+import os, sys, time
+def daemon(program):
+    if os.fork() == 0:
+        os.setsid()
+        pid = os.fork()
+        if pid == 0:
+            program()
+        print(pid, flush=True)
+        os._exit(0)
+    os.wait()
+daemon(lambda: time.sleep(1000))
+daemon(lambda: os.execvp("sleep", ["sleep", "1000"]))
+print(flush=True)
+sys.stdin.readline()
+"""
+
+
+def test_this_kernel():
+    """Two daemons of a process, of which one has executed a program, are outside of its tree, and named."""
+    with subprocess.Popen([sys.executable, "-c", DAEMON], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        daemons = {int(process.stdout.readline()), int(process.stdout.readline())}
+        process.stdout.readline()
+        try:
+            assert process_tree(process.pid) == {process.pid}
+            assert daemons <= {line.pid for line in outside(process.pid, ()).shown}
+        finally:
+            for pid in daemons:
+                os.kill(pid, 9)
+            process.stdin.close()

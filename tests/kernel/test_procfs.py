@@ -1,0 +1,116 @@
+"""Files of /proc with names in them that look like anything."""
+
+import ctypes
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from chainbench_agent.kernel import procfs
+from chainbench_agent.kernel.namespaces import pid_here
+from chainbench_agent.kernel.target import all_processes, process_tree
+from chainbench_agent.kernel.user_functions import mappings
+from chainbench_agent.kernel_text import text_of
+
+NAMES = (
+    b"a\nb",
+    b"x) S 1 1",
+    b"Tgid:\t1",
+    b"NSpid:\t7\t7",
+    b"\nTgid:\t1",
+    b"",
+    b" ",
+    b"\\n\\x41",
+    "бенчмарк".encode()[:15],
+    b"\xff\xfe",
+    b"\x85\xe2\x80\xa8(",
+)
+NAMED = """
+import ctypes, sys
+ctypes.CDLL(None).prctl(15, bytes.fromhex(sys.argv[1]), 0, 0, 0)
+print(flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.fixture(params=NAMES, ids=ascii)
+def named(request):
+    """(name, process): one that has called itself so."""
+    command = [sys.executable, "-c", NAMED, request.param.hex()]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        yield request.param, process.pid
+        process.stdin.close()
+
+
+def test_a_process_of_any_name(named):
+    """Its own fields are found, and its name is whole; so it is where all processes are asked."""
+    name, pid = named
+    directory = f"/proc/{pid}"
+
+    assert procfs.stat(directory).command == text_of(name)
+    assert procfs.command(directory) == text_of(name)
+    assert procfs.stat(directory).parent == os.getpid()
+    assert procfs.stat(directory).session == os.getsid(pid)
+    assert procfs.stat(directory).process_group == os.getpgid(pid)
+    status = procfs.status(directory)
+    assert (status["Tgid"], status["NSpid"].split()[0], status["PPid"]) == (str(pid), str(pid), str(os.getpid()))
+    assert process_tree(pid) == {pid}
+    assert pid in all_processes()
+    assert pid_here(pid, None) == pid
+
+
+def test_a_thread_of_any_name():
+    """The name of this very thread, which is not its process'."""
+    task = Path("/proc/thread-self").resolve()
+    before = (task / "comm").read_bytes()
+    try:
+        ctypes.CDLL(None).prctl(15, b"x) R 1 (\n\xd0", 0, 0, 0)
+        assert procfs.stat(task).command == "x) R 1 (\n\\xd0"
+    finally:
+        (task / "comm").write_bytes(before)
+
+
+def test_a_mount_point_of_any_name(tmp_path):
+    """Spaces, newlines, backslashes and bytes that are no UTF-8, of which mountinfo writes some as octal numbers."""
+    (tmp_path / "mountinfo").write_bytes(
+        b"25 1 0:22 / /sys rw,nosuid shared:7 - sysfs sysfs rw\n"
+        b"31 25 0:27 /../svc /mnt/a\\040b\\011c\\012d\\134e\xe9 rw - cgroup2 cgroup2 rw,nsdelegate\n"
+    )
+
+    assert list(procfs.mounts(tmp_path)) == [
+        procfs.Mount("/", Path("/sys"), "sysfs"),
+        procfs.Mount("/../svc", Path("/mnt/a b\tc\nd\\e\udce9"), "cgroup2"),
+    ]
+
+
+def test_a_mapped_file_of_any_name(tmp_path):
+    """It can be opened by the path that is told; lines of `maps` end at newlines only."""
+    program = os.fsencode(tmp_path) + b"/a\nb \x85\x0c\xe9  "
+    Path(os.fsdecode(program)).write_bytes(Path("/bin/cat").read_bytes())
+    Path(os.fsdecode(program)).chmod(0o755)
+    with subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdin.write(b"x")
+        process.stdin.flush()
+        process.stdout.read(1)
+        paths = {mapped.path for mapped in mappings(process.pid)}
+        process.stdin.close()
+
+    assert os.fsdecode(program) in paths
+
+
+def test_the_cgroup_of_a_process(tmp_path):
+    """In the one hierarchy of version 2, whatever bytes it is called by."""
+    (tmp_path / "cgroup").write_bytes(b"12:cpu,cpuacct:/x\n1:name=0::/no:/y\n0::/a b/\xe9 (deleted)\n")
+    assert procfs.cgroup(tmp_path) == b"/a b/\xe9"
+    (tmp_path / "cgroup").write_bytes(b"12:cpu,cpuacct:/x\n")
+    assert procfs.cgroup(tmp_path) is None
+
+
+def test_a_process_that_is_gone():
+    for read in (procfs.stat, procfs.status, procfs.command, procfs.cgroup):
+        with pytest.raises(OSError, match="No such file"):
+            read("/proc/0")
+    assert procfs.word("/proc/0/wchan") == ""

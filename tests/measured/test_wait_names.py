@@ -141,6 +141,7 @@ def test_frozen(targeted, collector, run, freezer):
 
 def test_traced(collector, run):
     """Under strace a call's time is the tracer's: none of it is that call's category."""
+    need("strace")
     code = """
 import os, sys
 fd = os.memfd_create("x")
@@ -169,10 +170,9 @@ for _ in range(300): os.fsync(fd)
 @pytest.fixture(scope="module")
 def io_uring(tmp_path_factory):
     """`io_uring.c` as a program; see there."""
-    compiler = shutil.which("cc")
-    assert compiler, "There is no C compiler: as root, `apt-get install gcc`."
+    need("gcc")
     program = tmp_path_factory.mktemp("program") / "io_uring"
-    subprocess.run([compiler, "-O1", "-w", Path(__file__).with_name("io_uring.c"), "-o", program], check=True)
+    subprocess.run(["gcc", "-O1", "-w", Path(__file__).with_name("io_uring.c"), "-o", program], check=True)
     return program
 
 
@@ -198,15 +198,28 @@ def test_io_uring(collector, run, io_uring, tmp_path, what):
 
 
 FILE_SYSTEMS = {"xfs": ["mkfs.xfs", "-q"], "ext4": ["mke2fs", "-q", "-t", "ext4"], "btrfs": ["mkfs.btrfs", "-q"]}
+PACKAGES = {"mkfs.xfs": "xfsprogs", "mke2fs": "e2fsprogs", "mkfs.btrfs": "btrfs-progs"} | {
+    name: name for name in ("bindfs", "strace", "gcc")
+}
+
+
+def need(program):
+    """A skip with its remedy where that program is not installed."""
+    if not shutil.which(program):
+        pytest.skip(f"There is no {program}: as root, `apt-get install {PACKAGES[program]}`.")
+
+
+def need_file_system(name):
+    subprocess.run(["modprobe", "-q", name], check=False)
+    if name not in Path("/proc/filesystems").read_text().split():
+        pytest.skip(f"This kernel has no {name}.")
 
 
 @pytest.fixture(params=FILE_SYSTEMS)
 def mounted(request, tmp_path):
     """A file system of that kind, on a loop device."""
-    if request.param not in Path("/proc/filesystems").read_text().split():
-        subprocess.run(["modprobe", "-q", request.param], check=False)
-    if request.param not in Path("/proc/filesystems").read_text().split():
-        pytest.skip(f"This kernel has no {request.param}.")
+    need(FILE_SYSTEMS[request.param][0])
+    need_file_system(request.param)
     image, directory = tmp_path / "image", tmp_path / "mounted"
     directory.mkdir()
     with image.open("wb") as file:
@@ -233,3 +246,29 @@ def test_a_file_system_s_log_is_the_disk(targeted, mounted, how):
 
     blocked = categories(line)
     assert blocked["disk"] >= 0.9 * sum(ms for name, ms in blocked.items() if name != "pipe")
+
+
+@pytest.fixture
+def behind_fuse(tmp_path):
+    """A directory whose files a program in user space serves."""
+    need("bindfs")
+    need_file_system("fuse")
+    below, above = tmp_path / "below", tmp_path / "above"
+    below.mkdir()
+    above.mkdir()
+    subprocess.run(["bindfs", below, above], check=True)
+    yield above
+    subprocess.run(["umount", above], check=True)
+
+
+@pytest.mark.parametrize("how", SYNCED)
+def test_a_file_behind_fuse_is_the_disk(targeted, behind_fuse, how):
+    """Whatever the call: its answer comes from a program, which the reason says."""
+    flags = "os.O_RDWR | os.O_CREAT" + (" | os.O_DSYNC" if how == "O_DSYNC" else "")
+    one = targeted(f"fd = os.open({str(behind_fuse / 'file')!r}, {flags})\n{SYNCED[how]}\nos.close(fd)", SETUP)
+
+    line = main_thread(one, one.run_seen())
+
+    (disk,) = [found for found in line["blocked"] if found["category"] == "disk"]
+    assert disk["reasons"][0]["reason"] == "request_wait_answer"
+    assert disk["ms"] >= 0.9 * sum(ms for name, ms in categories(line).items() if name != "pipe")

@@ -256,9 +256,12 @@ def behind_fuse(tmp_path):
     below, above = tmp_path / "below", tmp_path / "above"
     below.mkdir()
     above.mkdir()
-    subprocess.run(["bindfs", below, above], check=True)
-    yield above
-    subprocess.run(["umount", above], check=True)
+    with subprocess.Popen(["bindfs", "-f", below, above]) as server:
+        while not os.path.ismount(above):
+            time.sleep(0.01)
+        above.with_name("server").write_text(str(server.pid))
+        yield above
+        subprocess.run(["umount", above], check=True)
 
 
 @pytest.mark.parametrize("how", SYNCED)
@@ -272,3 +275,29 @@ def test_a_file_behind_fuse_is_the_disk(targeted, behind_fuse, how):
     (disk,) = [found for found in line["blocked"] if found["category"] == "disk"]
     assert disk["reasons"][0]["reason"] == "request_wait_answer"
     assert disk["ms"] >= 0.9 * sum(ms for name, ms in categories(line).items() if name != "pipe")
+
+
+def test_a_lock_of_the_kernel_that_no_table_knows(targeted, behind_fuse):
+    """One thread writes and is not answered, with the file's lock held; an fsync() of another waits for that lock.
+
+    Its stack ends in `fuse_fsync`, in which threads wait for the answer of an fsync(), too.
+    """
+    server = int(behind_fuse.with_name("server").read_text())
+    one = targeted(
+        f"""
+fd = os.open({str(behind_fuse / "file")!r}, os.O_RDWR | os.O_CREAT)
+os.kill({server}, 19)
+writer = threading.Thread(target=lambda: os.pwrite(fd, b"x", 0))
+writer.start(); time.sleep(0.05)
+waits_made.later(lambda: os.kill({server}, 18))
+os.fsync(fd)
+writer.join(); os.close(fd)
+""",
+        SETUP + "import threading\n",
+    )
+
+    line = main_thread(one, one.run_seen())
+
+    (lock,) = [found for found in line["blocked"] if found["category"] == "kernel_lock"]
+    assert lock["reasons"][0]["reason"] == "fuse_fsync"
+    assert lock["ms"] >= 0.9 * WAIT_MS

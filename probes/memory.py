@@ -85,7 +85,11 @@ MODULE = Module(
         ),
         Counter(
             name="page_allocs",
-            help=f"Pages taken from the page allocator, for whatever use. {INTERRUPTS}",
+            help=(
+                "Pages taken from the page allocator by requests for one block of pages, for whatever use. Not those "
+                "that it gives in bulk (to vmalloc, splice, btrfs, network drivers), of which the kernel tells nothing "
+                f"but the machine's sum of all pages: see cross_check. {INTERRUPTS}"
+            ),
             hooks=("mm_page_alloc",),
             needs="interrupt_context",
         ),
@@ -121,6 +125,12 @@ MODULE = Module(
         ),
         Procfs(name="swap_in_pages", help="Pages read from swap.", field="vmstat:pswpin"),
         Procfs(name="swap_out_pages", help="Pages written to swap.", field="vmstat:pswpout"),
+        Procfs(
+            name="zswap_in_pages",
+            help="Pages that came out of zswap, the compressed pool before the swap device, whose I/O is none then.",
+            field="vmstat:zswpin",
+        ),
+        Procfs(name="zswap_out_pages", help="Pages that went into zswap.", field="vmstat:zswpout"),
     ),
     scratch=(Scratch(name="span", entries=1, when_full="an array: it cannot be"),),
     derive=derive,

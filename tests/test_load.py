@@ -13,7 +13,7 @@ import pytest
 from daemon import LABELS
 
 from chainbench_agent.web.intake import MOST_READ, READ_S
-from chainbench_agent.web.worker import ACTING_THREADS
+from chainbench_agent.web.worker import ACTING_THREADS, STATUS_THREADS
 
 PROMPTLY_S = 3
 MOCK = "from chainbench_agent.collector import open_collector\n    return open_collector(settings)"
@@ -144,21 +144,22 @@ def test_clients_that_do_not_take_their_answers(agent, connect):
 STUCK = """
     import time
     from chainbench_agent.export.prometheus import Exporter
-    Exporter.render = lambda *_: time.sleep(3600)
+    Exporter.render_parts = lambda *_: time.sleep(3600)
     return FakeCollector()
 """
 
 
 def test_what_only_looks_is_in_no_way_of_what_acts(daemon):
-    """23 scrapes that come to no end have every thread that answers those, and more wait: a run begins and ends."""
+    """23 scrapes that come to no end have every thread for those, and more wait: a run begins, is seen and ends."""
     agent = daemon(STUCK)
     with ExitStack() as clients:
         for _ in range(23):
             client = clients.enter_context(socket.create_connection(agent.address))
             client.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        answers = [agent.post("/start", **LABELS), agent.post("/stop")]
+        answers = [agent.post("/start", **LABELS), agent.get("/status"), agent.post("/stop")]
 
-    assert [answer.status_code for answer in answers] == [200, 200]
+    assert [answer.status_code for answer in answers] == [200, 200, 200]
+    assert answers[1].json()["running"]
 
 
 @pytest.mark.parametrize(
@@ -199,7 +200,7 @@ def test_10000_runs_leave_nothing_behind(daemon, tmp_path):
     agent.until(lambda: descriptors(worker) <= before[0])
 
     assert agent.worker() == worker
-    assert threads(worker) <= 1 + ACTING_THREADS + 8 + 1  # the loop, those that answer, and who watches a run
+    assert threads(worker) <= 1 + ACTING_THREADS + STATUS_THREADS + 8 + 2  # loop, answers; the log, who watches a run
     assert memory_kib(worker) - before[1] < 4096  # 0.4 of each run; once, what was the master's as well becomes its own
     kept = agent.get("/status").json()["store"]
     assert (kept["runs"], kept["state"]) == (101, "up")

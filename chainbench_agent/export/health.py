@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from prometheus_client import CollectorRegistry, Info, ProcessCollector, Summary, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from chainbench_agent.evidence.self_check import INVARIANTS
 from chainbench_agent.evidence.totals import Totals
 from chainbench_agent.export.series import Family
 
@@ -35,27 +36,42 @@ PROGRAM_RUNS = Family(
 PROGRAM_SECONDS = Family(
     f"{PREFIX}_program_seconds_total", "counter", "Time in each of our BPF programs, by the kernel's account."
 )
+VIOLATIONS = Family(
+    f"{PREFIX}_self_check_violations_total",
+    "counter",
+    "Comparisons within an evidence that did not hold, in all runs, by invariant; each is a fault of the agent.",
+)
 STORE_BYTES = Family(f"{PREFIX}_store_bytes", "gauge", "Size of the SQLite database of the runs, with its log.")
 STORE_RUNS = Family(f"{PREFIX}_store_runs", "gauge", "Runs that ended and are kept, as of the last that ended.")
 SCRAPE = Family(f"{PREFIX}_scrape_duration_seconds", "summary", "Time to answer a scrape, of those before this one.")
 PROCESS = Family(f"{PREFIX}_process_*", "gauge", "Memory, CPU time and descriptors of each process of the agent.")
+LOG_DROPPED = Family(
+    f"{PREFIX}_log_records_dropped_total", "counter", "Log records that could not be written to stderr."
+)
+RESPONSES_CUT = Family(f"{PREFIX}_responses_cut_total", "counter", "Responses that were not sent whole, by cause.")
 
 HEALTH: tuple[tuple[Family, tuple[str, ...]], ...] = (
     (INFO, ("version", "backend")),
     (BUILD, ("version", "python", "kernel", "bcc")),
     (SCRAPE, ()),
     (PROCESS, ("process",)),
+    (LOG_DROPPED, ()),
+    (RESPONSES_CUT, ("cause",)),
     (RUN_ACTIVE, ()),
     (BACKEND, ("backend", "reason")),
     (MODULE_UP, ("module", "state", "reason")),
     (UNAVAILABLE, ("module",)),
     (LOST, ("cause",)),
+    (VIOLATIONS, ("invariant",)),
     (STORE_BYTES, ()),
     (STORE_RUNS, ()),
     (PROGRAM_RUNS, ("hook", "source")),
     (PROGRAM_SECONDS, ("hook", "source")),
 )
 """Each family with its labels, in the order of the exposition."""
+
+Points = Iterable[tuple[Sequence[str], float]]
+"""The values of a family's labels, and the number."""
 
 
 class Module(Protocol):
@@ -108,9 +124,17 @@ class AgentRegistry(CollectorRegistry):
     """What is not about a run: what the agent is, its processes, and how long scrapes take."""
 
     def __init__(
-        self, version: str, backend: str, details: Mapping[str, str], processes: Callable[[], Mapping[str, int]]
+        self,
+        version: str,
+        backend: str,
+        details: Mapping[str, str],
+        processes: Callable[[], Mapping[str, int]],
+        counts: Callable[[], Mapping[Family, Points]] = dict,
     ) -> None:
-        """`details`: of the collector's status.  `processes`: role → pid, of all that the agent consists of."""
+        """`details`: of the collector's status.  `processes`: role → pid, of all that the agent consists of.
+
+        `counts`: what the daemon counts of itself; families of HEALTH.
+        """
         super().__init__()
         build = {name: details.get(name, "") for name in ("kernel", "bcc")}
         self._info(INFO, {"version": version, "backend": backend})
@@ -118,6 +142,7 @@ class AgentRegistry(CollectorRegistry):
         disable_created_metrics()  # type: ignore[no-untyped-call]  # process_start_time_seconds says it already
         self.scrape_duration = Summary(SCRAPE.name, SCRAPE.help, registry=self)
         self.register(_Processes(processes))
+        self.register(_Counts(counts))
 
     def _info(self, family: Family, values: dict[str, str]) -> None:
         Info(family.name.removesuffix("_info"), family.help, registry=self).info(values)
@@ -139,6 +164,17 @@ class _Processes:
         yield from found.values()
 
 
+class _Counts:
+    """What the daemon counts of itself."""
+
+    def __init__(self, counts: Callable[[], Mapping[Family, Points]]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        counts = self._counts()
+        yield from (_filled(family, labels, counts[family]) for family, labels in HEALTH if family in counts)
+
+
 def health_families(status: Status, totals: Totals) -> Iterator[Metric]:
     """What changes with the runs.  What cannot be seen here (a loss, a size) is absent, not zero."""
     collector: Collector = status.collector
@@ -150,6 +186,7 @@ def health_families(status: Status, totals: Totals) -> Iterator[Metric]:
         MODULE_UP: [((m.name, m.state, _short(m.reason)), int(m.state != "down")) for m in asked],
         UNAVAILABLE: [((m.name,), len(m.unavailable)) for m in asked if m.state != "down"],
         LOST: [((cause,), totals.lost.get(cause, 0)) for cause in causes],
+        VIOLATIONS: [((name,), totals.violations.get(name, 0)) for name in INVARIANTS],
         STORE_BYTES: _if_known(status.store.bytes),
         STORE_RUNS: _if_known(status.store.runs),
         PROGRAM_RUNS: totals.program_runs.items(),
@@ -158,9 +195,6 @@ def health_families(status: Status, totals: Totals) -> Iterator[Metric]:
     for family, labels in HEALTH:
         if family in points:
             yield _filled(family, labels, points[family])
-
-
-Points = Iterable[tuple[Sequence[str], float]]
 
 
 def _if_known(value: float | None) -> Points:

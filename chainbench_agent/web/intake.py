@@ -28,6 +28,9 @@ LINGER_S = 2.0
 MOST_READ = 256
 """Clients whose requests are being read.  One more takes the place of the one that has been at it for longest."""
 
+PLAIN_REMEDY = "call it by http://, or start the agent with --tls-cert and --tls-key"
+TLS_HANDSHAKE = b"\x16\x03"
+
 _PIECE = 64 * 1024
 
 log = logging.getLogger(__name__)
@@ -55,12 +58,19 @@ class Client:
             if not piece:
                 raise ConnectionAbortedError
             self.request.add(piece)
+            if self.request.data.startswith(TLS_HANDSHAKE):
+                self.send(wire.refusal(400, "this is TLS, and the agent speaks plain HTTP here", PLAIN_REMEDY))
+                raise ConnectionAbortedError
             if self.request.is_too_long:
                 self.send(wire.refusal(431, f"the head is longer than {wire.LONGEST_HEAD} bytes", "send fewer headers"))
                 raise ConnectionAbortedError
             if self.request.waits and not self.request.is_whole:
                 self.request.waits = False
                 self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        if self.request.is_cut:
+            detail = f"the body, with its chunk sizes, is longer than {wire.LONGEST_BODY} bytes"
+            self.send(wire.refusal(413, detail, "send only the fields of this call"))
+            raise ConnectionAbortedError
 
     def send(self, answer: bytes) -> None:
         """As far as it goes: who does not take a few hundred bytes is not waited for."""

@@ -11,19 +11,21 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from chainbench_agent.collector.base import ModuleStatus
-from chainbench_agent.evidence.model import Cost, Loss, ProgramCost
+from chainbench_agent.evidence.model import Cost, Loss, ProgramCost, SelfCheck, Violation
+from chainbench_agent.evidence.self_check import INVARIANTS
 from chainbench_agent.evidence.totals import Program, Totals
-from chainbench_agent.export.health import HEALTH, LONGEST_REASON, AgentRegistry
+from chainbench_agent.export.health import HEALTH, LOG_DROPPED, LONGEST_REASON, RESPONSES_CUT, AgentRegistry
 from chainbench_agent.export.prometheus import Exporter
 from chainbench_agent.store.base import NoStore, StoreStatus
 
 SWITCH = Program("sched_switch", "raw_tracepoint:sched_switch")
+COUNTS = {LOG_DROPPED: [((), 3)], RESPONSES_CUT: [(("too_slow",), 2), (("client_left",), 0)]}
 DETAILS = {"kernel": "6.1.0", "bcc": "0.26.0", "headers": "/var/cache"}
 
 
 @pytest.fixture
 def exporter(catalog):
-    return Exporter(catalog, AgentRegistry("0.1.0", "ebpf", DETAILS, lambda: {"worker": os.getpid()}))
+    return Exporter(catalog, AgentRegistry("0.1.0", "ebpf", DETAILS, lambda: {"worker": os.getpid()}, lambda: COUNTS))
 
 
 @pytest.fixture
@@ -131,6 +133,17 @@ def test_losses_begin_with_zero(scrape, make_view):
     assert [found["lost_events_total", (cause,)] for cause in ("keys_full", "returns_missed")] == [0, 0]
 
 
+def test_self_checks_that_failed(scrape, make_view, make_evidence):
+    """By invariant, in all runs; each has a series from the beginning, so that the first violation is an increase."""
+    violation = Violation(invariant="on_cpu", left=2, right=1, tolerance=0, unit="ms", note="")
+    failed = make_evidence().model_copy(update={"self_check": SelfCheck(checked=9, violations=[violation] * 2)})
+
+    found = scrape(make_view(totals=Totals().plus(failed).plus(make_evidence()).plus(failed)))
+
+    shown = {labels[0]: value for (name, labels), value in found.items() if name == "self_check_violations_total"}
+    assert shown == dict.fromkeys(INVARIANTS, 0) | {"on_cpu": 4}
+
+
 def test_the_run_that_is_on_counts_and_no_counter_ever_falls(scrape, make_view, make_evidence):
     """Before, in, at the end of (when it cannot be seen for a moment) and after a run of 7 lost events."""
     before = Totals().plus(with_loss(make_evidence(), 3, 11))
@@ -157,6 +170,14 @@ def test_scrapes_are_timed(scrape, make_view):
 
     assert found["scrape_duration_seconds_count", ()] == 3
     assert 0 < found["scrape_duration_seconds_sum", ()] < 60
+
+
+def test_what_the_daemon_counts_of_itself(scrape, make_view):
+    found = scrape(make_view())
+
+    assert found["log_records_dropped_total", ()] == 3
+    assert found["responses_cut_total", ("too_slow",)] == 2
+    assert found["responses_cut_total", ("client_left",)] == 0
 
 
 def test_each_process_is_measured(catalog, make_view):

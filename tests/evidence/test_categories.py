@@ -22,7 +22,9 @@ class Stack(NamedTuple):
 
     @property
     def wait(self):
-        return Wait(uninterruptible=self.state == "D", iowait=self.reason == "io_cqring_wait", file=self.file)
+        return Wait(
+            uninterruptible=self.state == "D", iowait=(self.category, self.file) == ("disk", "io_uring"), file=self.file
+        )
 
     @classmethod
     def read(cls, row):
@@ -191,6 +193,26 @@ def test_a_futex_with_priority_inheritance_is_the_program_s():
     frames = ("rt_mutex_wait_proxy_lock", "futex_lock_pi", "do_futex")
 
     assert name_wait(frames, "futex", Wait()) == ("futex/lock", "futex_lock_pi")
+
+
+@pytest.mark.parametrize("kernel", [("io_cqring_wait", "__do_sys_io_uring_enter"), ("__do_sys_io_uring_enter",)])
+@pytest.mark.parametrize(
+    ("waker", "iowait", "category"),
+    [
+        (("task_work_add", "__io_req_task_work_add", "io_poll_wake", "__wake_up_common"), True, "poll"),
+        (("task_work_add", "__io_req_task_work_add", "io_timeout_fn", "__hrtimer_run_queues"), True, "sleep"),
+        (("task_work_add", "__io_req_task_work_add", "iomap_dio_bio_end_io", "blk_update_request"), False, "disk"),
+        (("autoremove_wake_function", "__wake_up", "io_sq_thread"), True, "disk"),
+        (("autoremove_wake_function", "__wake_up", "io_sq_thread"), False, "poll"),
+        ((), True, "disk"),
+        ((), False, "poll"),
+    ],
+)
+def test_completions_of_io_uring(kernel, waker, iowait, category):
+    """What completed tells, else the kernel's mark; the reason is the function of the thread that waits."""
+    frames = (*kernel, "do_syscall_64", "entry_SYSCALL_64_after_hwframe", *waker)
+
+    assert name_wait(frames, "io_uring_enter", Wait(iowait=iowait, file="io_uring")) == (category, kernel[0])
 
 
 def test_an_unknown_function_has_the_category_of_a_known_caller():

@@ -1,9 +1,12 @@
 """Addresses of the kernel become names of functions."""
 
+import struct
+
 import pytest
 
 from chainbench_agent.kernel import symbols
 from chainbench_agent.kernel.symbols import Symbols
+from chainbench_agent.loading.loader import MapFd
 
 KALLSYMS = b"""\
 0000000000000000 A fixed_percpu_data
@@ -13,6 +16,12 @@ ffffffff81000800 W weak_function
 ffffffff81000200 T __schedule
 ffffffff81000600 t do_nanosleep.isra.0
 ffffffff81000700 t hrtimer_nanosleep.cold
+ffffffff81000900 T __sched_text_start
+ffffffff81000a00 T mutex_lock
+ffffffff81000b00 T io_schedule
+ffffffff81000c00 T __sched_text_end
+ffffffff81000d00 t __pfx_ext4_rename
+ffffffff81000d10 t ext4_rename
 ffffffff82000000 D jiffies
 ffffffffc0000000 t nf_hook\t[nf_tables]
 """
@@ -69,3 +78,28 @@ def test_load(tmp_path, monkeypatch):
     monkeypatch.setattr(symbols, "KALLSYMS", tmp_path / "kallsyms")
 
     assert Symbols.load().name_of(0xFFFFFFFF81000000) == "_stext"
+
+
+@pytest.mark.parametrize(
+    ("called", "named"),
+    [
+        (0xFFFFFFFF81000A00, ("mutex_lock", "ext4_rename")),
+        (0xFFFFFFFF81000B00, ("io_schedule", "ext4_rename")),
+        (0xFFFFFFFF81000200, ("ext4_rename",)),  # not of the scheduler's section: it would be in the stack
+        (0, ("ext4_rename",)),
+    ],
+)
+def test_a_stack_begins_with_the_lock_that_walks_leave_out(kernel, monkeypatch, called, named):
+    """The function called by the innermost frame, if it is of the section that the kernel's walks leave out."""
+    raw = struct.pack("=17Q", 0xFFFFFFFF81000D20, *[0] * 15, called)
+    monkeypatch.setattr(symbols.libbpf, "items", lambda *_: {(7).to_bytes(8, "little"): raw})
+
+    assert kernel.stacks(MapFd(-1, 8, len(raw), 1)) == {7: named}
+
+
+def test_a_function_entered_at_its_padding(kernel, monkeypatch):
+    """Some kernels call a few bytes before it, where another symbol stands."""
+    raw = struct.pack("=17Q", 0xFFFFFFFF81000D00, *[0] * 16)
+    monkeypatch.setattr(symbols.libbpf, "items", lambda *_: {(7).to_bytes(8, "little"): raw})
+
+    assert kernel.stacks(MapFd(-1, 8, len(raw), 1)) == {7: ("ext4_rename",)}

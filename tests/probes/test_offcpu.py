@@ -1,6 +1,7 @@
 """What a thread blocks in, and when its stack is walked (probes/offcpu.h, offcpu.c)."""
 
 import ctypes
+import struct
 from random import Random
 
 import pytest
@@ -80,6 +81,7 @@ FILES = {
     "block": ("block", {}),
     "regular": ("file", {"magic": EXT4}),
     "mqueue": ("file", {"magic": MQUEUE}),
+    "cgroup_v1": ("file", {"magic": 0x27E0EB}),
     "tty": ("character", {"device": 136 << 20 | 3}),
     "char": ("character", {"device": 1 << 20 | 3}),
     "pidfd": ("file", {"magic": PIDFS}),
@@ -198,6 +200,73 @@ def test_a_short_wait_is_walked_with_a_probability(kernel, thread):
 
     three = 3 * THRESHOLD // 4
     assert sampled(kernel) == {0xB: Sampled(0, three, 3 * THRESHOLD, 3, 3 * 750 * 1000)}
+
+
+def stacks(kernel):
+    """The walked stacks, each (addresses, the function that the innermost called)."""
+    return [
+        (tuple(filter(None, cells[:-1])), cells[-1])
+        for cells in (struct.unpack("=17Q", raw) for raw in kernel.hash("offcpu_stacks").values())
+    ]
+
+
+@pytest.mark.parametrize(
+    ("code", "distance"),
+    [
+        (b"\x90\x90\x90\xe8" + (0x1234).to_bytes(4, "little"), 0x1234),
+        (b"\x90\x90\x90\xe8" + (-0x40).to_bytes(4, "little", signed=True), -0x40),
+        (b"\x90" * 5 + b"\xff\xd0" + b"\x90", None),  # call *%rax
+    ],
+    ids=["forward", "backward", "by a register"],
+)
+def test_the_function_that_the_innermost_called(kernel, thread, code, distance):
+    """Walks leave out the functions of locks; the call instruction before the return address tells which it was."""
+    memory = ctypes.create_string_buffer(code, 16)
+    returns = ctypes.addressof(memory) + 8
+    frames(kernel, thread, returns)
+
+    block(kernel, thread, THRESHOLD)
+
+    assert stacks(kernel) == [((returns,), 0 if distance is None else returns + distance)]
+
+
+def test_who_ended_a_wait_for_io_uring(kernel, thread):
+    """Behind the thread's own frames are those of the waker; only there."""
+    (ctypes.c_uint64 * 16).in_dll(kernel.library, "shim_waker_frames")[:2] = (0xE, 0xF)
+    frames(kernel, thread, 0xB, 0xC)
+    block(kernel, thread, THRESHOLD)
+    assert stacks(kernel) == [((0xB, 0xC), 0)]
+
+    ring = kernel.task(12, syscall=READ)
+    kernel.tell("shim_set_arguments", ring, 0, *map(ctypes.c_uint64, (6, 0, 0)))
+    open_file(kernel, ring, 6, "io_uring")
+    frames(kernel, ring, 0xA)
+    kernel.switch(thread, ring)
+    block(kernel, ring, THRESHOLD)
+    assert ((0xA, 0xE, 0xF), 0) in stacks(kernel)
+
+
+@pytest.mark.parametrize(
+    ("file", "sleep", "stopped"),
+    [
+        ("cgroup_v1", (THRESHOLD, INTERRUPTIBLE), True),
+        ("cgroup_v1", (THRESHOLD - 1, INTERRUPTIBLE), False),
+        ("cgroup_v1", (THRESHOLD, UNINTERRUPTIBLE), False),
+        ("regular", (THRESHOLD, INTERRUPTIBLE), False),
+    ],
+    ids=["thawed", "too short", "waits for a lock", "woken by a writer of another file"],
+)
+def test_thawed_by_cgroup_v1(kernel, thread, file, sleep, stopped):
+    """A sleep that ends with a write into a file of cgroup v1 was a frozen one."""
+    ns, state = sleep
+    thawer = kernel.task(13, syscall=READ)
+    kernel.tell("shim_set_arguments", thawer, 0, *map(ctypes.c_uint64, (6, 0, 0)))
+    open_file(kernel, thawer, 6, file)
+    kernel.switch(thread, thawer, state)
+
+    kernel.at(kernel.now_ns + ns).wake(thread, current=thawer)
+
+    assert the_wait(kernel)[0].stopped == stopped
 
 
 def test_a_stack_that_cannot_be_walked(kernel, thread):

@@ -178,8 +178,8 @@ class UserSpace:
         """`out` leaves the CPU for `into`; state 0: it could have gone on."""
         self.fire("sched_switch_0", preempt, out, into, state, cpu=cpu, current=out)
 
-    def wake(self, task):
-        self.fire("sched_wakeup_0", task)
+    def wake(self, task, *, current=None):
+        self.fire("sched_wakeup_0", task, current=current)
 
     def born(self, task):
         self.fire("sched_wakeup_new_0", task)

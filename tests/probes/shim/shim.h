@@ -661,7 +661,7 @@ static s32 shim_get_stackid(void *ctx, u64 flags)
 	return shim_stack_id;
 }
 
-static u64 shim_waker_frames[16];
+u64 shim_waker_frames[16];
 
 static int bpf_get_stack(void *ctx, void *frames, u32 size, u64 flags)
 {

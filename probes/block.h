@@ -18,8 +18,13 @@
 
 // ---- whose it is
 
-// A cgroup's threads, and sets of these, that are looked at.  Where there are more, "all" would be a guess.
+// A cgroup's threads, and sets of these, that are looked at.  Where there are more, "all" would be a guess.  The verifier
+// follows each step; one so old that it has no thread to load from is slow at it, and takes longer with each.
+#ifdef CB_HAS_CURRENT_TASK_BTF
 #define BLOCK_STEPS 128
+#else
+#define BLOCK_STEPS 32
+#endif
 // For so long the answer is good: a busy disk would have them looked at thousands of times a second.
 #define BLOCK_CGROUP_NS 10000000
 

@@ -18,8 +18,13 @@
 
 // ---- whose it is
 
-// A cgroup's threads, and sets of these, that are looked at.  Where there are more, "all" would be a guess.
+// A cgroup's threads, and sets of these, that are looked at.  Where there are more, "all" would be a guess.  The verifier
+// follows each step; one so old that it has no thread to load from is slow at it, and takes longer with each.
+#ifdef CB_HAS_CURRENT_TASK_BTF
 #define BLOCK_STEPS 128
+#else
+#define BLOCK_STEPS 32
+#endif
 // For so long the answer is good: a busy disk would have them looked at thousands of times a second.
 #define BLOCK_CGROUP_NS 10000000
 
@@ -121,6 +126,19 @@ static __always_inline u64 block_note_of_threads(struct cb_event *ev, struct cgr
 	return cb_note(CB_OWNER_UNKNOWN, CB_UNATTRIBUTED_SHARED_CGROUP);
 }
 
+// Whether a cgroup is of the hierarchy that targets are in: the ids of cgroups are unique in one only.
+static __always_inline bool block_may_be_target(struct cgroup *group)
+{
+	struct task_struct *current_task = (struct task_struct *)bpf_get_current_task();
+	struct css_set *set = current_task->cgroups;
+	struct cgroup *own = set->dfl_cgrp;
+	struct cgroup_root *targets = NULL, *root = NULL;
+
+	bpf_probe_read_kernel(&targets, sizeof(targets), &own->root);
+	bpf_probe_read_kernel(&root, sizeof(root), &group->root);
+	return root == targets;
+}
+
 // Of a bio that is accounted to a cgroup below the root.
 static __always_inline u64 block_note_of_cgroup(struct cb_event *ev, struct cgroup *group)
 {
@@ -132,7 +150,8 @@ static __always_inline u64 block_note_of_cgroup(struct cb_event *ev, struct cgro
 	if (known && known->until_ns > now_ns)
 		return known->note;
 	answer.until_ns = now_ns + BLOCK_CGROUP_NS;
-	answer.note = ev->config->target == CB_CGROUP && cb_is_below(ev->config, group)
+	answer.note = ev->config->target == CB_CGROUP && block_may_be_target(group) &&
+				      cb_is_below(ev->config, group)
 			      ? cb_note(CB_OWNER_TARGET, 0) | CB_BIO_BY_CGROUP
 			      : block_note_of_threads(ev, group);
 	cb_block_cgroups.update(&key, &answer);

@@ -220,6 +220,18 @@ def test_a_cgroup_as_the_target(kernel, threads, path, expected):
     assert counted(kernel)[0] == expected
 
 
+def test_the_same_id_in_another_hierarchy(kernel, threads):
+    """It is another cgroup: the threads in it tell."""
+    kernel.move(threads[1], 4)
+    kernel.at(1000).cgroup(5, level=1).begin()
+    group = kernel.group(5)
+    kernel.library.shim_set_hierarchy(ctypes.c_void_p(group))
+    kernel.do_io_as(threads[1], group)
+    throttled(kernel, group)
+
+    assert counted(kernel) == (0, {})
+
+
 def test_a_loop_device_works_as_its_submitter(running, threads):
     """It does so for the disk below, but what it does is counted on the loop device already."""
     group = running.group(7)

@@ -45,6 +45,7 @@ enum cgroup_subsys_id { cpuset_cgrp_id, io_cgrp_id, CGROUP_SUBSYS_COUNT };
 struct cgroup {
 	struct kernfs_node *kn;
 	int level;
+	struct cgroup_root *root;
 	struct list_head e_csets[CGROUP_SUBSYS_COUNT];
 	u64 ancestor_ids[4];        // its name before v6.1
 	struct cgroup *ancestors[4]; // the last one is itself
@@ -491,6 +492,12 @@ struct bio_vec *shim_set_disk(struct bio *bio, struct gendisk *disk, u32 opf, u6
 void shim_set_sector(struct bio *bio, u64 sector)
 {
 	bio->bi_iter.bi_sector = sector;
+}
+
+// The cgroup is of another hierarchy than all others.
+void shim_set_hierarchy(struct cgroup *group)
+{
+	group->root = calloc(1, 8);
 }
 
 void shim_set_bio_cgroup(struct bio *bio, struct cgroup *group)

@@ -15,6 +15,9 @@ SOCK = "struct sock *"
 FIELDS = {
     "TASK___STATE": "task_struct.__state",
     "TASK_GROUP_CFS_BANDWIDTH": "task_group.cfs_bandwidth",
+    "TASK_THROTTLED": "task_struct.throttled",
+    "CFS_RQ_THROTTLED_CLOCK_SELF_TIME": "cfs_rq.throttled_clock_self_time",
+    "CFS_RQ_THROTTLED_CLOCK_PELT_TIME": "cfs_rq.throttled_clock_pelt_time",
     "CGROUP_ANCESTORS": "cgroup.ancestors",
     "REQUEST_RQ_DISK": "request.rq_disk",
     "THREAD_INFO_PREEMPT_COUNT": "thread_info.preempt_count",
@@ -97,6 +100,7 @@ HOOKS = (
     _tracepoint("sched_process_fork", f"{TASK}parent", f"{TASK}child"),
     _tracepoint("sched_process_exit", f"{TASK}task"),
     _tracepoint("sched_process_exec", f"{TASK}task", "int old_pid", "struct linux_binprm *bprm"),
+    _timed("cgroup_attach_task", "struct cgroup *into", "char *path", f"{TASK}leader", "bool whole"),
     _tracepoint("sys_enter", "struct pt_regs *regs", "long id"),
     _tracepoint("sys_exit", "struct pt_regs *regs", "long ret"),
     Hook(

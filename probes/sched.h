@@ -7,8 +7,8 @@
 //      +------------------------------- sched_wakeup ---------------------------------+
 //
 // Each edge closes an interval and raises a hook that modules handle:
-//   task_ran (left a CPU), task_waited (entered one), task_throttled (entered one, but was not allowed to
-//   before), task_blocks (falls asleep), task_blocked (was woken).
+//   task_ran (left a CPU), task_waited (entered one), task_throttled (entered one, and for a part of the wait before
+//   that its quota was used up: see quota.h), task_blocks (falls asleep), task_blocked (was woken).
 // An interval that was open when the run began is cut at the beginning of the run.
 
 #pragma once
@@ -85,23 +85,6 @@ static __always_inline struct cb_task *cb_leaving(struct cb_event *ev, struct ta
 	return cb_task_with(ev, prev, at->from);
 }
 
-// Whether a thread that could go on was taken off its CPU because its group may not run.
-static __always_inline bool cb_is_throttled(void)
-{
-#ifdef CB_HAS_TASK_GROUP_CFS_BANDWIDTH
-	struct task_struct *prev = (struct task_struct *)CB_CURRENT_TASK();
-	struct task_group *group = prev->sched_task_group;
-	struct cfs_rq *queue;
-
-	if (group->cfs_bandwidth.quota == CB_NO_QUOTA)
-		return false;
-	queue = prev->se.cfs_rq;
-	return queue->throttle_count > 0;
-#else
-	return false;
-#endif
-}
-
 static __always_inline void cb_leave_cpu(struct cb_event *ev, struct task_struct *prev,
 					 struct cb_switch *at, bool preempt, u32 prev_state,
 					 bool continuous)
@@ -124,12 +107,31 @@ static __always_inline void cb_leave_cpu(struct cb_event *ev, struct task_struct
 			cb_end(ev, task, ev->now_ns);
 		task->state = CB_FREE;
 	} else if (!voluntary) {
-		task->state = cb_is_throttled() ? CB_THROTTLED : CB_PREEMPTED;
+		task->state = cb_quota_left_runnable(task);
 	} else {
 		task->state = CB_BLOCKED;
+		cb_quota_left_blocked(task);
 		if (task->counted)
 			cb_raise_task_blocks(ev, task, prev_state);
 	}
+}
+
+// Thread `next`, which enters a CPU, waited for that: first because its quota was used up, if it was, then in the run queue.
+static __always_inline void cb_waited(struct cb_event *ev, struct cb_task *task,
+				      struct task_struct *next)
+{
+	u64 ns = ev->now_ns - task->since_ns, throttled_ns = 0;
+	bool woken = task->state == CB_RUNNABLE || task->quota == CB_QUOTA_TIMED_WOKEN;
+
+	if (task->quota >= CB_QUOTA_TIMED)
+		throttled_ns = cb_quota_throttled_ns(task, next, ns);
+	task->throttled_ns += throttled_ns;
+	task->runnable_ns += ns - throttled_ns;
+	if (!task->counted)
+		return;
+	if (throttled_ns)
+		cb_raise_task_throttled(ev, task, throttled_ns);
+	cb_raise_task_waited(ev, task, ns - throttled_ns, woken);
 }
 
 static __always_inline void cb_enter_cpu(struct cb_event *ev, struct task_struct *next, u32 tid)
@@ -139,18 +141,11 @@ static __always_inline void cb_enter_cpu(struct cb_event *ev, struct task_struct
 	if (!task)
 		return;
 	// A thread that went to sleep with a signal pending was never dequeued: BLOCKED without a wake-up is a wait too.
-	if (task->state == CB_RUNNING) {
+	if (task->state == CB_RUNNING)
 		cb_lose_switch();
-	} else if (task->state == CB_THROTTLED) {
-		task->throttled_ns += ev->now_ns - task->since_ns;
-		if (task->counted)
-			cb_raise_task_throttled(ev, task, ev->now_ns - task->since_ns);
-	} else {
-		task->runnable_ns += ev->now_ns - task->since_ns;
-		if (task->counted)
-			cb_raise_task_waited(ev, task, ev->now_ns - task->since_ns,
-					     task->state == CB_RUNNABLE);
-	}
+	else if (task->state != CB_UNSEEN || !cb_quota_unknown(next))
+		cb_waited(ev, task, next);
+	task->quota = 0;
 	task->state = CB_RUNNING;
 	task->since_ns = ev->now_ns;
 }
@@ -182,7 +177,7 @@ static __always_inline void sched_on_sched_wakeup(struct cb_event *ev, struct ta
 	task->blocked_ns += ev->now_ns - task->since_ns;
 	if (task->counted)
 		cb_raise_task_blocked(ev, task, ev->now_ns - task->since_ns);
-	task->state = CB_RUNNABLE;
+	task->state = cb_quota_woken(task, woken);
 	task->since_ns = ev->now_ns;
 }
 
@@ -192,7 +187,8 @@ static __always_inline void sched_on_sched_wakeup_new(struct cb_event *ev, struc
 
 	if (!task)
 		return;
-	task->state = CB_RUNNABLE;
+	task->quota = CB_QUOTA_ABOVE; // or not: it is cheaper to look later
+	task->state = cb_quota_woken(task, born);
 	task->since_ns = ev->now_ns;
 	task->begin_ns = ev->now_ns;
 }
@@ -214,4 +210,12 @@ static __always_inline void sched_on_sched_process_exec(struct cb_event *ev,
 	task = cb_task_of(ev, execed);
 	if (task)
 		bpf_probe_read_kernel_str(&task->comm, sizeof(task->comm), execed->comm);
+}
+
+// A thread, or a process as a whole, was moved to another cgroup.
+static __always_inline void sched_on_cgroup_attach_task(struct cb_event *ev, struct cgroup *into,
+							char *path, struct task_struct *leader,
+							bool whole)
+{
+	cb_quota_moved(ev, leader->pid);
 }

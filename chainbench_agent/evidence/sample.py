@@ -157,6 +157,8 @@ class Sample:
     idle: tuple[IdleSpan, ...] = ()
     throttled: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     """Cgroup id → (nr_throttled, throttled_ns), as its cpu.stat has it."""
+    quota_groups: frozenset[int] | None = None
+    """The cgroups whose quotas hold for the target's processes; None for the whole machine: all do."""
     members: Members = field(default_factory=Members)
     kernel: Mapping[str, int] = field(default_factory=dict)
     """The kernel's own counters of the same things, for the cross-check: "cpu.context_switches" → …"""

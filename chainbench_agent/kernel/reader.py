@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from chainbench_agent.bpf import libbpf
 from chainbench_agent.evidence.sample import Account, IdleSpan, Members, OpenInterval, Sample, Value
-from chainbench_agent.kernel import names, values
+from chainbench_agent.kernel import cpu_quotas, names, values
 from chainbench_agent.kernel.accounts import kernel_counters, proc_counters
 from chainbench_agent.kernel.disks import Disks
 from chainbench_agent.kernel.symbols import Symbols, addresses_of
@@ -76,7 +76,8 @@ class Reader:
             tasks=tasks,
             members=self._members(tasks, threads, current),
             processes=tuple(processes(records, self._modules, run)),
-            throttled=names.throttled_groups(),
+            throttled=cpu_quotas.throttled_groups(),
+            quota_groups=cpu_quotas.groups_above(current.present) if target.kind != Kind.MACHINE else None,
             kernel=kernel_counters(),
             procfs=proc_counters(m.field for module in self._modules for m in module.procfs),
         )
@@ -101,8 +102,10 @@ class Reader:
         ids = {int.from_bytes(key[4:], "little", signed=True) for key in keys} | {t.stack for t in last.tasks}
         look, stacks = self._symbols, self._maps.get("offcpu_stacks")
         known = {i: look.stack(stacks, i) for i in ids if i >= 0} if look and stacks else {}
-        span = first.throttled, last.throttled, last.at_ns - first.at_ns
-        return Names(names.tables(), known, *span, self._lock_stacks(last, user))
+        run_ns = last.at_ns - first.at_ns
+        return Names(
+            names.tables(), known, *cpu_quotas.throttled_between(first, last), run_ns, self._lock_stacks(last, user)
+        )
 
     def _lock_stacks(
         self, last: Sample, user: UserStacks

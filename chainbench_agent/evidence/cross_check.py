@@ -31,6 +31,19 @@ NOTE = (
     "some µs earlier"
 )
 """rq_clock_skip_update(): from a wake-up that a switch is to follow until after that, the run queue's clock stands."""
+WITH_THROTTLED = "the kernel also counts the {} ms in which a CPU quota did not let them run"
+
+
+CPU_STAT = "cpu.stat"
+OF_GROUPS = (
+    "of cgroups, not of threads; the kernel adds it when a cgroup may run again, so up to one period for each CPU of "
+    "what began before the run, or did not end in it, is on the other side"
+)
+MORE_OF_THREADS = "threads have more: where several waited on one CPU, the cgroup has that time once"
+MORE_OF_GROUPS = (
+    "the cgroups have more: each of those above each other has its own time, other processes are in them too, and "
+    "before Linux 6.18 a cgroup is throttled also while none of its threads could run"
+)
 
 
 def counters_check(sections: Mapping[str, Section], first: Sample, last: Sample) -> dict[str, CrossCheck]:
@@ -62,12 +75,25 @@ def schedstat_check(first: Sample, last: Sample) -> dict[str, CrossCheck]:
     if not living:
         return {}
     checks = {}
+    throttled = sum(_until_the_end(task, "throttled_ns", (TaskState.THROTTLED,), first, last) for task in living)
     for index, (name, states) in enumerate(SCHEDSTAT.items()):
         ours = sum(_until_the_end(task, f"{name}_ns", states, first, last) for task in living)
         theirs = sum(after[t.tid][index] - before.get(t.tid, (0, 0))[index] for t in living)
         check = {"ebpf": round(ours / 1e6, 6), "kernel": round(theirs / 1e6, 6), "from": ORIGIN, "note": NOTE}
+        if name == "runnable" and throttled:
+            check["note"] = f"{NOTE}; {WITH_THROTTLED.format(round(throttled / 1e6, 6))}"
         checks[f"ledger.{name}_ms"] = CrossCheck.model_validate(check)
     return checks
+
+
+def throttled_check(sections: Mapping[str, Section]) -> dict[str, CrossCheck]:
+    """Throttled time of threads, and of the cgroups whose quotas hold for them; nothing where none was throttled."""
+    ours, theirs = (sections.get(module, {}).get("throttled_ms") for module in ("offcpu", "cpu"))
+    if ours is None or theirs is None or not (ours or theirs):
+        return {}
+    note = f"{OF_GROUPS}; {MORE_OF_THREADS if ours > theirs else MORE_OF_GROUPS}" if ours != theirs else OF_GROUPS
+    check = {"ebpf": round(float(ours), 6), "kernel": round(float(theirs), 6), "from": CPU_STAT, "note": note}
+    return {"offcpu.throttled_ms": CrossCheck.model_validate(check)}
 
 
 def _until_the_end(task: OpenInterval, bucket: str, states: tuple[TaskState, ...], first: Sample, last: Sample) -> int:

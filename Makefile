@@ -17,9 +17,9 @@ run: setup       ## serve on 127.0.0.1:9090; ARGS="..." are options of `serve`
 demo: setup      ## measure a small workload and show its evidence
 	@exec .venv/bin/chainbench-agent demo $(ARGS)
 
-test: MARKS = not vm and not image and not service
+test: MARKS = not vm and not image and not service and not fresh
 vm-test: MARKS = vm or service
-check: MARKS = not bpf and not vm and not image and not service
+check: MARKS = not bpf and not vm and not image and not service and not fresh
 check: lint
 
 test: setup      ## all tests that this user may run on this kernel
@@ -59,3 +59,4 @@ clean:           ## remove what was made here, .venv included
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
 lint check docs vm-test wheel: export NEEDS_BPF = no
+test check: export NEEDS_TESTS = yes

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 _COLD = "80 processes take turns, and their records leave the CPU's caches between two turns"
 _TWO = "Two programs run for a call, at its entry and at its return, where failed execs and what the call did are seen"
-_MEMORY = "Python with Flask, gunicorn and pydantic is 34 MB in each of two processes; SQLAlchemy 12, kernel symbols 5"
+_MEMORY = (
+    "Two Python processes have Flask, gunicorn and pydantic each, one of them also SQLAlchemy and the kernel's symbols"
+)
 REASONS: dict[str, str] = {
     "context switch with its wake-up (hackbench)": f"{_COLD}; what a record holds is read again from memory.",
     "system call": "Ours also counts by process, tells 32-bit calls apart and leaves the agent's own out.",
@@ -16,10 +18,10 @@ REASONS: dict[str, str] = {
     ),
     "hackbench": f"{_COLD}; with everything on, programs also run for each call, page and message.",
     "syscall": f"{_TWO}.",
-    "start-up until": "LLVM compiles all programs anew, for this kernel: 2.0 s, most of it in its optimiser.",
+    "start-up until": "LLVM compiles all programs for this kernel; most of the time is its optimiser's.",
     "the same with a warm cache": "Nothing is compiled then: imports, the kernel's BTF and the verifier are left.",
     "PSS of all its processes, after start-up": f"{_MEMORY}.",
-    "PSS of all its processes, after": f"{_MEMORY}; the text of 100 kept runs for /metrics is 8 MB.",
+    "PSS of all its processes, after": f"{_MEMORY}; what /metrics shows of them is remembered.",
 }
 """What the row begins with → a sentence."""
 

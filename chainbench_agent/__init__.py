@@ -19,7 +19,7 @@
     ├────────────────────────────────────────────────────────────────────────────────────┤
     │ probes          runqlat.c + runqlat.py, …: handlers beside their declarations      │
     ├────────────────────────────────────────────────────────────────────────────────────┤
-    │ spec, errors, settings, plan                                                       │
+    │ spec, errors, settings, plan, log_writer                                           │
     └────────────────────────────────────────────────────────────────────────────────────┘
         a module imports only from rows below its own; rows side by side do not know each other
 

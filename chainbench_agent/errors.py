@@ -3,12 +3,14 @@
 AgentError
 ├── SetupError           this host cannot run eBPF collection; the mock backend takes over
 │   ├── LoaderError      the unit did not compile or load
-│   └── LayoutError      the header tree disagrees with the kernel's BTF; never used
-├── StoreError           runs cannot be kept, or read: why, and what would help
+│   ├── LayoutError      the header tree disagrees with the kernel's BTF, so it is not used
+│   └── BtfError         the kernel's BTF cannot be read (headers/btf.py)
+├── StoreError           runs cannot be stored, or read: why, and what would help
 ├── RunError             a request does not fit the state of the runs
 │   ├── RunActive        /start while a run is on
 │   ├── NoRun            /stop or /report without one
-│   └── UnknownRun       no such run is kept
+│   └── UnknownRun       no such run is stored
+├── NoEvents, NoPlace    /events is not offered, or has no place for one more listener (events.py)
 └── InputError           a request that cannot be understood; names the field
 """
 

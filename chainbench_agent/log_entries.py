@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Any
 
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
+
+from chainbench_agent.log_writer import LineStream, LogWriter
 
 CONTINUED = "    "
 
@@ -15,9 +18,25 @@ log = logging.getLogger(__name__)
 
 
 def log_to_stderr(level: str) -> None:
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(OneEntry("%(asctime)s %(levelname)-7s %(message)s"))
-    logging.basicConfig(handlers=[handler], level=level.upper())
+    """Send the log, and what Python itself prints to stderr, there by a writer that blocks nobody."""
+    occupy_closed_descriptors()
+    fd = sys.stderr.fileno() if sys.stderr else None
+    writer = LogWriter(fd)
+    writer.setFormatter(OneEntry("%(asctime)s %(levelname)-7s %(message)s"))
+    logging.basicConfig(handlers=[writer], level=level.upper())
+    sys.stderr = LineStream(writer, 2 if fd is None else fd)
+
+
+def occupy_closed_descriptors() -> None:
+    """Open /dev/null where stdin, stdout or stderr is closed.
+
+    Otherwise the next file that is opened gets the number, and a library that prints to stderr writes into it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number, which is this one
 
 
 class OneEntry(logging.Formatter):

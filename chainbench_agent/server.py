@@ -13,7 +13,7 @@ import os
 import ssl
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 from flask import Flask
@@ -24,9 +24,11 @@ from chainbench_agent.archive import Archive
 from chainbench_agent.collector.base import Collector
 from chainbench_agent.environment import VERSION, environment
 from chainbench_agent.errors import AgentError
-from chainbench_agent.export.health import AgentRegistry
+from chainbench_agent.export.health import LOG_DROPPED, RESPONSES_CUT, AgentRegistry, Points
 from chainbench_agent.export.prometheus import Exporter
+from chainbench_agent.export.series import Family
 from chainbench_agent.log_entries import GunicornLog, log_to_stderr
+from chainbench_agent.log_writer import log_status
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.processes import Master, Worker
 from chainbench_agent.runs import Runs
@@ -35,8 +37,10 @@ from chainbench_agent.slate import Slate
 from chainbench_agent.store import open_store
 from chainbench_agent.store.base import Store
 from chainbench_agent.supervisor import Supervisor
+from chainbench_agent.web.answer_sender import CutAnswers
 from chainbench_agent.web.app import create_app
 from chainbench_agent.web.listener import Entrance, entrance_for
+from chainbench_agent.web.wire import LONGEST_HEAD
 
 OpenCollector = Callable[[Settings], Collector]
 
@@ -81,6 +85,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
         reload: Callable[[], Settings] | None = None,
     ) -> None:
         self.supervisor = Supervisor()
+        self.cut_answers = CutAnswers()
         self._entrance = entrance
         self._slate = Slate()
         self._reload = reload
@@ -107,7 +112,9 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
             "worker_connections": 256,
             "certfile": self._settings.tls_cert and str(self._settings.tls_cert),  # for `wsgi.url_scheme` alone
             "forwarded_allow_ips": "",
-            "limit_request_line": 0,  # web/wire.py limits the whole head; gunicorn's own answer is no problem document
+            "limit_request_line": 0,  # web/wire.py limits the whole head, and nothing in it by itself
+            "limit_request_field_size": LONGEST_HEAD,
+            "limit_request_fields": LONGEST_HEAD,
             "worker_tmp_dir": MEMORY if os.access(MEMORY, os.W_OK) else None,
             "control_socket_disable": True,
             "logger_class": GunicornLog,
@@ -131,15 +138,23 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
         archive = Archive(self._store, of_a_run, settings.checkpoint_s, settings.max_kept_label_sets)
         archive.take_over(self._slate)
         self._runs = runs = Runs(self._collector, settings.machine, archive=archive)
-        exporter = Exporter(CATALOG, AgentRegistry(VERSION, found.backend, found.details, _processes))
+        registry = AgentRegistry(VERSION, found.backend, found.details, _processes, self._counts)
+        exporter = Exporter(CATALOG, registry)
         return create_app(
             runs,
-            partial(exporter.render, runs),
+            partial(exporter.render_parts, runs),
             settings.sample_interval,
             settings.run_probes,
             access=self._entrance.access,
             ring=self._collector.ring,
         )
+
+    def _counts(self) -> Mapping[Family, Points]:
+        """What the worker counts of itself, for /metrics."""
+        return {
+            LOG_DROPPED: [((), log_status().dropped)],
+            RESPONSES_CUT: [((cause,), count) for cause, count in self.cut_answers.counts().items()],
+        }
 
     @property
     def tls(self) -> ssl.SSLContext | None:

@@ -28,27 +28,35 @@ from chainbench_agent.plan import ALL, MAX_SAMPLE_INTERVAL, choose, unknown
 from chainbench_agent.variables import CONFIG, ENV_PREFIX, no_such_setting, strangers
 
 SYSCALL_ERRORS = "syscalls:errors"
+NAME, FORMER_NAME = "chainbench-agent", "chainbench_agent"
+"""Of the directories for cache and state; the second is that of 0.1.0."""
 DEFAULT_CONFIG = Path("/etc/chainbench_agent.toml")
 
 
 def default_header_cache() -> Path:
     """The cache directory that is customary for this user."""
     if xdg := os.environ.get("XDG_CACHE_HOME"):
-        return Path(xdg) / "chainbench_agent"
-    if os.geteuid() == 0:
-        return Path("/var/cache/chainbench_agent")
-    return Path.home() / ".cache" / "chainbench_agent"
+        return Path(xdg) / NAME
+    return Path.home() / ".cache" / NAME
 
 
 def default_state_dir() -> Path:
-    """The directory that systemd made for this service, or else the one that is customary for this user."""
+    """The directory that systemd made for this service, or else the one that is customary for this user.
+
+    Root is a user like others: /var/lib/chainbench-agent is the service's.  Where 0.1.0 stored runs is used on.
+    """
     if systemd := os.environ.get("STATE_DIRECTORY"):
         return Path(systemd.partition(":")[0])
-    if xdg := os.environ.get("XDG_STATE_HOME"):
-        return Path(xdg) / "chainbench_agent"
-    if os.geteuid() == 0:
-        return Path("/var/lib/chainbench_agent")
-    return Path.home() / ".local" / "state" / "chainbench_agent"
+    states = Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state")
+    former = Path("/var/lib") if os.geteuid() == 0 and not os.environ.get("XDG_STATE_HOME") else states
+    return former / FORMER_NAME if _has_runs(former / FORMER_NAME) and not _has_runs(states / NAME) else states / NAME
+
+
+def _has_runs(directory: Path) -> bool:
+    try:
+        return any(directory.iterdir())
+    except OSError:
+        return False
 
 
 class Settings(BaseSettings):

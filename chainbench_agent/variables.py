@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
+
+from chainbench_agent.near_miss import nearest
 
 ENV_PREFIX = "CHAINBENCH_"
 
@@ -46,7 +47,6 @@ def no_such_setting(name: str, where: object, settings: Iterable[str], prefix: s
     `prefix`: ENV_PREFIX where names are those of variables; it counts for nothing in how near two are.
     """
     known = [name.upper() if prefix else name for name in settings]
-    near = difflib.get_close_matches(name.upper().removeprefix(prefix), [one.upper() for one in known], 1)
-    meant = "".join(f"{prefix}{one}" for one in known if one.upper() in near)
-    perhaps = f", perhaps {meant} is meant" if meant else ""
+    meant = nearest(name.upper().removeprefix(prefix), known)
+    perhaps = f", perhaps {prefix}{meant} is meant" if meant else ""
     return f"no such setting ({where}){perhaps}; the settings are {', '.join(f'{prefix}{one}' for one in known)}"

@@ -24,9 +24,8 @@
 #define CALLS_FUTEX_WAIT_REQUEUE_PI (1U << 11)
 #define CALLS_FUTEX_CMP_REQUEUE_PI (1U << 12)
 #define CALLS_FUTEX_LOCK_PI2 (1U << 13)
-#define CALLS_FUTEX_WAITS                                                           \
-	(CALLS_FUTEX_WAIT | CALLS_FUTEX_WAIT_BITSET | CALLS_FUTEX_WAIT_REQUEUE_PI | \
-	 CALLS_FUTEX_LOCK_PI | CALLS_FUTEX_LOCK_PI2)
+#define CALLS_FUTEX_WAITS (CALLS_FUTEX_WAIT | CALLS_FUTEX_WAIT_BITSET | CALLS_FUTEX_WAIT_REQUEUE_PI)
+#define CALLS_FUTEX_LOCKS (CALLS_FUTEX_LOCK_PI | CALLS_FUTEX_LOCK_PI2) // not FUTEX_TRYLOCK_PI
 #define CALLS_FUTEX_WAKES                                                                         \
 	(CALLS_FUTEX_WAKE | CALLS_FUTEX_WAKE_BITSET | CALLS_FUTEX_WAKE_OP | CALLS_FUTEX_REQUEUE | \
 	 CALLS_FUTEX_CMP_REQUEUE | CALLS_FUTEX_CMP_REQUEUE_PI | CALLS_FUTEX_UNLOCK_PI)
@@ -43,6 +42,8 @@ static __always_inline u32 calls_kind(struct pt_regs *regs, u64 number)
 	command = 1U << command;
 	if (command & CALLS_FUTEX_WAITS)
 		return CB_CALL_FUTEX_WAIT;
+	if (command & CALLS_FUTEX_LOCKS)
+		return CB_CALL_FUTEX_LOCK;
 	return command & CALLS_FUTEX_WAKES ? CB_CALL_FUTEX_WAKE : CB_CALL_NONE;
 }
 

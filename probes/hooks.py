@@ -22,6 +22,7 @@ FIELDS = {
     "REQUEST_RQ_DISK": "request.rq_disk",
     "THREAD_INFO_PREEMPT_COUNT": "thread_info.preempt_count",
     "CURRENT_TASK_BTF": "BPF_FUNC_get_current_task_btf",
+    "MPTCP": "mptcp_sock.first",
     "PAGE_INDEX": "page.index",
     "FOLIO__NR_PAGES": "folio._nr_pages",
     "FOLIO__FOLIO_NR_PAGES": "folio._folio_nr_pages",
@@ -37,8 +38,9 @@ CALLS = {
     "FSYNC": ("fsync",),
     "FDATASYNC": ("fdatasync",),
     "EXEC": ("execve", "execveat"),
-    "FUTEX": ("futex", "futex_time64"),  # calls.h tells which of the next two it is
+    "FUTEX": ("futex", "futex_time64"),  # calls.h tells which of the next three it is
     "FUTEX_WAIT": ("futex_wait", "futex_waitv"),
+    "FUTEX_LOCK": (),  # takes a lock with priority inheritance, for which it may have to wait
     "FUTEX_WAKE": ("futex_wake", "futex_requeue"),
 }
 """The system calls that calls.h follows and modules tell apart, by kind: CB_CALL_<key> in C."""

@@ -41,13 +41,23 @@ static __always_inline u32 io_file(u32 fd)
 	return type == IO_REGULAR || type == IO_BLOCK_DEVICE || type == IO_DIRECTORY ? type : 0;
 }
 
+// What a read that is under way shows of the file whose pages it reads: of a layered file system this is a file below the
+// one that was opened.  What is added to the page cache for other files meanwhile is none of the read's: memory of a mapped
+// file that it copies to or from, or the blocks in which the file system finds the file.
+enum io_pages {
+	IO_PAGES_NONE,
+	IO_PAGES_ADDED, // `noted` pages of `mapping` were added, before it asked for any
+	IO_PAGES_ASKED, // it asked for the pages of `mapping` before `noted`
+};
+
 static __always_inline void io_on_call_begins(struct cb_event *ev, struct cb_io *io,
 					      struct cb_task *task, struct pt_regs *regs, u32 kind)
 {
 	if (kind != CB_CALL_READ && kind != CB_CALL_WRITE && kind != CB_CALL_CLOSE)
 		return;
 	task->file = io_file(cb_call_argument(regs, 0)); // after close there is nothing to look at
-	task->asked = 0;
+	task->noted = 0;
+	task->pages = IO_PAGES_NONE;
 }
 
 static __always_inline void io_read_done(struct cb_event *ev, struct cb_io *io,
@@ -102,6 +112,8 @@ static __always_inline void io_on_call_done(struct cb_event *ev, struct cb_io *i
 {
 	if (kind == CB_CALL_CLOSE && task->file)
 		io->file_closes++; // whatever it answers, the descriptor is gone
+	if (kind == CB_CALL_READ && task->pages == IO_PAGES_ADDED)
+		io->page_cache_other_pages += task->noted; // it never asked: O_DIRECT
 	if (ret < 0)
 		return;
 	if (kind == CB_CALL_READ && task->file)
@@ -124,6 +136,21 @@ static __always_inline u64 io_pages_of(struct inode *host)
 	return (size + (1 << CB_PAGE_SHIFT) - 1) >> CB_PAGE_SHIFT;
 }
 
+// A read asks for pages of `mapping`: what was added of it before was added for the read.  Whether a kernel tells of the
+// pages that are asked for before or after those that are added depends on what the hook is fed from.
+static __always_inline void io_ask(struct cb_io *io, struct cb_task *task, u64 mapping)
+{
+	if (task->pages == IO_PAGES_ASKED && task->mapping == mapping)
+		return;
+	if (task->pages == IO_PAGES_ADDED && task->mapping == mapping)
+		io->page_cache_misses += task->noted;
+	else if (task->pages == IO_PAGES_ADDED)
+		io->page_cache_other_pages += task->noted;
+	task->pages = IO_PAGES_ASKED;
+	task->mapping = mapping;
+	task->noted = 0;
+}
+
 // A read asks again for what is left of its pages after each batch that it got: each page counts once.
 static __always_inline void io_on_page_cache_asked(struct cb_event *ev, struct cb_io *io,
 						   struct address_space *mapping,
@@ -135,9 +162,10 @@ static __always_inline void io_on_page_cache_asked(struct cb_event *ev, struct c
 
 	if (!task || task->call != CB_CALL_READ)
 		return;
-	if (first < task->asked)
-		first = task->asked;
-	task->asked = last + 1;
+	io_ask(io, task, (u64)mapping);
+	if (first < task->noted)
+		first = task->noted;
+	task->noted = last + 1;
 	weight = cb_weight(ev);
 	if (!weight)
 		return;
@@ -149,8 +177,26 @@ static __always_inline void io_on_page_cache_asked(struct cb_event *ev, struct c
 		io->pages_asked += (last - first + 1) * weight;
 }
 
-// Of the same type as the file that is read: what a file system reads to find its blocks is no page of the file.
-// Neither is the page behind its end that a read makes before v5.12, to find out that there is nothing to be read.
+// Before the read asks, it is the file whose pages were added last of which it will turn out whether they are the read's.
+static __always_inline void io_add(struct cb_io *io, struct cb_task *task, u64 mapping, u64 pages)
+{
+	if (task->pages == IO_PAGES_ASKED) {
+		if (task->mapping == mapping)
+			io->page_cache_misses += pages;
+		else
+			io->page_cache_other_pages += pages;
+		return;
+	}
+	if (task->pages == IO_PAGES_NONE || task->mapping != mapping) {
+		io->page_cache_other_pages += task->noted;
+		task->pages = IO_PAGES_ADDED;
+		task->mapping = mapping;
+		task->noted = 0;
+	}
+	task->noted += pages;
+}
+
+// The page behind the end of a file, which a read makes before v5.12 to find out that there is nothing to be read, is none.
 static __always_inline void io_on_page_cache_added(struct cb_event *ev, struct cb_io *io,
 						   struct page *page)
 {
@@ -158,12 +204,12 @@ static __always_inline void io_on_page_cache_added(struct cb_event *ev, struct c
 	struct address_space *mapping = NULL;
 	struct inode *host = NULL;
 
-	if (!task || task->call != CB_CALL_READ)
+	if (!task || task->call != CB_CALL_READ || !task->file)
 		return;
 	bpf_probe_read_kernel(&mapping, sizeof(mapping), &page->mapping);
 	bpf_probe_read_kernel(&host, sizeof(host), &mapping->host);
-	if (io_type(host) == task->file && cb_page_index(page) < io_pages_of(host))
-		io->page_cache_misses += cb_pages(page);
+	if (cb_page_index(page) < io_pages_of(host))
+		io_add(io, task, (u64)mapping, cb_pages(page));
 }
 
 #else // CB_FUSED

@@ -162,10 +162,19 @@ MODULE = Module(
         Counter(
             name="page_cache_misses",
             help=(
-                "Pages that reads brought into the page cache, the readahead among them, asked for or not yet. "
-                "Reads are those of file_reads: of what is mapped, major_faults tells."
+                "Pages of the files read that reads brought into the page cache, the readahead among them, asked for "
+                "or not yet. Reads are those of file_reads: of what is mapped, page_faults_major tells."
             ),
             hooks=CACHE,
+        ),
+        Counter(
+            name="page_cache_other_pages",
+            help=(
+                "Pages that came into the page cache during reads of files, but of other files than those that were "
+                "read: page faults on a mapped file that is the read's memory (page_faults_major), or blocks in which "
+                "the file system finds the file. Neither hits nor misses."
+            ),
+            hooks=(*CACHE, "call_done"),
         ),
         Derived(
             name="page_cache_hits",

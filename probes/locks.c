@@ -218,11 +218,39 @@ static __always_inline void locks_on_raw_unlock_bh(struct cb_event *ev, struct c
 #define LOCKS_ERESTARTSYS 512
 #define LOCKS_ERESTART_RESTARTBLOCK 516
 
-// A call that failed otherwise did not wait; most often it found that the futex had changed (EAGAIN).
-static __always_inline bool locks_has_waited(long ret)
+// How often the current thread has given up its CPU to wait for something.
+static __always_inline u64 locks_switches(void)
 {
-	return ret >= 0 || ret == -LOCKS_EINTR || ret == -LOCKS_ETIMEDOUT ||
-	       (ret <= -LOCKS_ERESTARTSYS && ret >= -LOCKS_ERESTART_RESTARTBLOCK);
+	struct task_struct *task = (struct task_struct *)CB_CURRENT_TASK();
+
+	return task->nvcsw;
+}
+
+// Of one under way when the run began, nobody knows whether it has slept: it had to wait at least for the run's beginning.
+static __always_inline void locks_on_call_begins(struct cb_event *ev, struct cb_locks *locks,
+						 struct cb_task *task, struct pt_regs *regs,
+						 u32 kind)
+{
+	if (kind != CB_CALL_FUTEX_WAIT && kind != CB_CALL_FUTEX_LOCK)
+		return;
+	task->noted = locks_switches();
+	if (task->call == CB_CALL_UNSEEN)
+		task->noted--;
+}
+
+// A call that sleeps and then succeeds, times out or is interrupted has waited; so has one that a wake-up ended before it
+// slept.  One that takes a lock which is free succeeds as well, and has not.  A call that failed otherwise did not wait;
+// most often it found that the futex had changed (EAGAIN).
+static __always_inline bool locks_has_waited(struct cb_task *task, u32 kind, long ret)
+{
+	if (kind == CB_CALL_FUTEX_WAIT && ret >= 0)
+		return true;
+	if (kind != CB_CALL_FUTEX_WAIT && kind != CB_CALL_FUTEX_LOCK)
+		return false;
+	if (ret < 0 && ret != -LOCKS_EINTR && ret != -LOCKS_ETIMEDOUT &&
+	    (ret > -LOCKS_ERESTARTSYS || ret < -LOCKS_ERESTART_RESTARTBLOCK))
+		return false;
+	return locks_switches() != task->noted;
 }
 
 static __always_inline void locks_on_call_done(struct cb_event *ev, struct cb_locks *locks,
@@ -233,7 +261,7 @@ static __always_inline void locks_on_call_done(struct cb_event *ev, struct cb_lo
 
 	if (kind == CB_CALL_FUTEX_WAKE && ret >= 0)
 		locks->futex_wakes++;
-	if (kind != CB_CALL_FUTEX_WAIT || !locks_has_waited(ret))
+	if (!locks_has_waited(task, kind, ret))
 		return;
 	locks->futex_waits++;
 	locks->futex_waited_ns += ns;

@@ -36,11 +36,13 @@ FUTEX: tuple[Metric, ...] = (
     Counter(
         name="futex_waits",
         help=(
-            "System calls that waited on a futex: until woken, interrupted by a signal (and going on is another one), "
-            "or timed out; not those that found the futex changed, or failed. One under way when the run begins or "
-            "ends is cut there; a thread that slept through all of the run is in the ledger only."
+            "System calls that waited on a futex: until woken, or asleep until timed out, interrupted by a signal (and "
+            "going on is another one) or, of a lock with priority inheritance, until they had it; not those that did "
+            "not sleep because the lock was free or the time was up, found the futex changed, or failed. One under way "
+            "when the run begins or ends is cut there (such a lock's at the end only if the run also watches "
+            "switches); a thread that slept through all of the run is in the ledger only."
         ),
-        hooks=("call_done",),
+        hooks=("call_begins", "call_done"),
         per_process=True,
     ),
     Counter(name="futex_waited_ns", help="Time in these calls.", hooks=("call_done",), per_process=True),

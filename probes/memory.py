@@ -85,7 +85,11 @@ MODULE = Module(
         ),
         Counter(
             name="page_allocs",
-            help=f"Pages taken from the page allocator, for whatever use. {INTERRUPTS}",
+            help=(
+                "Pages taken from the page allocator by requests for one block of pages, for whatever use. Not those "
+                "that it gives in bulk (to vmalloc, splice, btrfs, network drivers), of which the kernel tells nothing "
+                f"but the machine's sum of all pages: see cross_check. {INTERRUPTS}"
+            ),
             hooks=("mm_page_alloc",),
             needs="interrupt_context",
         ),

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// network.c - what went through TCP and UDP sockets, over IPv4 and IPv6.  Whose it was: network.h
+// network.c - what went through TCP, MPTCP and UDP sockets, over IPv4 and IPv6.  Whose it was: network.h
 
 #ifdef CB_FUSED // the agent's: one program per hook, see chainbench_agent/loading/fuse.py
 
@@ -16,13 +16,18 @@ static __always_inline void network_on_inet_sock_set_state(struct cb_event *ev,
 	bool answered = newstate == TCP_ESTABLISHED || newstate == TCP_SYN_RECV;
 	u64 one = 1;
 	struct network_socket *socket;
+	u16 protocol = network_protocol(sk);
 
-	if (network_protocol(sk) != IPPROTO_TCP)
+	if (protocol == NETWORK_MPTCP)
+		network_connection_changes(ev, network, sk, newstate);
+	if (protocol != IPPROTO_TCP)
 		return;
 	if (newstate == TCP_SYN_SENT) // perhaps once more, and its counts begin again
 		network_sockets.delete(&sk);
 	if (oldstate == TCP_LISTEN && newstate == TCP_SYN_RECV && network_waiting.update(&sk, &one))
 		cb_lose_key();
+	if (newstate == TCP_ESTABLISHED && network_joins(ev, network, sk))
+		return;
 	socket = network_user(ev, network, sk);
 	if (newstate == TCP_ESTABLISHED && (oldstate == TCP_SYN_SENT || oldstate == TCP_SYN_RECV))
 		__sync_fetch_and_add(&network->established, 1);
@@ -104,7 +109,7 @@ static __always_inline void network_on_synack_again(struct cb_event *ev, struct 
 	network_count_retransmitted(ev, network, network_sockets.lookup(&sk), 1);
 }
 
-// By which protocol a call on this socket counts: IPPROTO_TCP, IPPROTO_UDP, or 0, not at all.
+// By which protocol a call on this socket counts: IPPROTO_TCP, IPPROTO_UDP, one of network_other_call()'s, or 0, not at all.
 static __always_inline u16 network_call(struct cb_event *ev, struct cb_network *network,
 					struct sock *sk)
 {
@@ -115,14 +120,31 @@ static __always_inline u16 network_call(struct cb_event *ev, struct cb_network *
 	if (network_knows(ev, socket)) // to look up is faster than to read
 		return socket->counted ? IPPROTO_TCP : 0;
 	protocol = network_protocol(sk);
-	if (protocol != IPPROTO_TCP && protocol != IPPROTO_UDP)
-		return 0;
-	if (!network_is(sk, protocol == IPPROTO_TCP ? NETWORK_STREAM : NETWORK_DATAGRAM))
+	if (protocol == IPPROTO_TCP || protocol == NETWORK_MPTCP) {
+		if (!network_is(sk, NETWORK_STREAM))
+			protocol = network_other_call(sk, protocol);
+	} else if (protocol != IPPROTO_UDP || !network_is(sk, NETWORK_DATAGRAM)) {
+		protocol = network_other_call(sk, protocol);
+	}
+	if (!protocol)
 		return 0;
 	counted = cb_current_counts(ev);
-	if (protocol == IPPROTO_TCP)
+	if (protocol == NETWORK_MPTCP)
+		network_use_connection(ev, network, sk, counted);
+	else if (protocol == IPPROTO_TCP)
 		network_use(ev, network, sk, socket, counted);
-	return counted ? protocol : 0;
+	if (!counted)
+		return 0;
+	return protocol == NETWORK_MPTCP ? IPPROTO_TCP : protocol;
+}
+
+static __always_inline void network_count_other(struct cb_network *network, u16 protocol, u64 bytes)
+{
+	u64 index = protocol - NETWORK_OTHERS;
+
+	network->other_protocol_calls[cb_clamp(index, NETWORK_OTHER_PROTOCOL_CALLS_ENTRIES)]++;
+	network->other_protocol_bytes[cb_clamp(index, NETWORK_OTHER_PROTOCOL_BYTES_ENTRIES)] +=
+		bytes;
 }
 
 static __always_inline void network_send(struct cb_event *ev, struct cb_network *network,
@@ -137,6 +159,10 @@ static __always_inline void network_send(struct cb_event *ev, struct cb_network 
 		network->tcp_bytes_sent += bytes;
 		if (process)
 			__sync_fetch_and_add(&process->network_tcp_bytes_sent, bytes);
+		return;
+	}
+	if (protocol != IPPROTO_UDP) {
+		network_count_other(network, protocol, bytes);
 		return;
 	}
 	network->udp_packets++;
@@ -158,6 +184,10 @@ static __always_inline void network_receive(struct cb_event *ev, struct cb_netwo
 		network->tcp_bytes_received += bytes;
 		if (process)
 			__sync_fetch_and_add(&process->network_tcp_bytes_received, bytes);
+		return;
+	}
+	if (protocol != IPPROTO_UDP) {
+		network_count_other(network, protocol, bytes);
 		return;
 	}
 	if (!bytes && network_is_shut(sk))

@@ -9,7 +9,23 @@
 
 #define NETWORK_STREAM 1 // enum sock_type
 #define NETWORK_DATAGRAM 2
+#define NETWORK_RAW 3
 #define NETWORK_RCV_SHUTDOWN 0x1 // RCV_SHUTDOWN: nothing can come
+#define NETWORK_MPTCP \
+	262 // IPPROTO_MPTCP: a connection over TCP sockets of its own, its paths, which no call is made on
+#define NETWORK_SMC 43 // AF_SMC
+
+// What calls on other sockets of the internet count as: PROTOCOLS in network.py.
+enum network_other {
+	NETWORK_OTHER_SCTP,
+	NETWORK_OTHER_UDPLITE,
+	NETWORK_OTHER_DCCP,
+	NETWORK_OTHER_ICMP,
+	NETWORK_OTHER_RAW,
+	NETWORK_OTHER_SMC,
+	NETWORK_OTHER,
+};
+#define NETWORK_OTHERS 0x200 // what network_call() adds to these
 
 // A TCP socket that was used in this run.
 struct network_socket {
@@ -51,16 +67,56 @@ static __always_inline bool network_is_owned(struct sock *sk)
 	return owned;
 }
 
+static __always_inline u16 network_family(struct sock *sk)
+{
+	u16 family = 0;
+
+	bpf_probe_read_kernel(&family, sizeof(family), &sk->__sk_common.skc_family);
+	return family;
+}
+
+static __always_inline u16 network_type(struct sock *sk)
+{
+	u16 type = 0;
+
+	bpf_probe_read_kernel(&type, sizeof(type), &sk->sk_type);
+	return type;
+}
+
 // Whether the protocol of this type of socket is the internet's: netlink has numbers of its own, a raw socket any.
 static __always_inline bool network_is(struct sock *sk, u16 type)
 {
-	u16 found = 0, family = 0;
+	u16 family;
 
-	bpf_probe_read_kernel(&found, sizeof(found), &sk->sk_type);
-	if (found != type)
+	if (network_type(sk) != type)
 		return false;
-	bpf_probe_read_kernel(&family, sizeof(family), &sk->__sk_common.skc_family);
+	family = network_family(sk);
 	return family == AF_INET || family == AF_INET6;
+}
+
+// Calls on this socket are in no other figure: as what they count; 0 if it is not of the internet either.
+static __always_inline u16 network_other_call(struct sock *sk, u16 protocol)
+{
+	u16 family = network_family(sk);
+
+	if (family == NETWORK_SMC)
+		return NETWORK_OTHERS + NETWORK_OTHER_SMC;
+	if (family != AF_INET && family != AF_INET6)
+		return 0;
+	if (network_type(sk) == NETWORK_RAW)
+		return NETWORK_OTHERS + NETWORK_OTHER_RAW;
+	switch (protocol) {
+	case 132: // IPPROTO_SCTP
+		return NETWORK_OTHERS + NETWORK_OTHER_SCTP;
+	case 136: // IPPROTO_UDPLITE
+		return NETWORK_OTHERS + NETWORK_OTHER_UDPLITE;
+	case 33: // IPPROTO_DCCP
+		return NETWORK_OTHERS + NETWORK_OTHER_DCCP;
+	case 1:  // IPPROTO_ICMP
+	case 58: // IPPROTO_ICMPV6
+		return NETWORK_OTHERS + NETWORK_OTHER_ICMP;
+	}
+	return NETWORK_OTHERS + NETWORK_OTHER;
 }
 
 static __always_inline void network_read_segments(struct sock *sk, u32 *segs_in, u32 *segs_out)
@@ -148,6 +204,98 @@ static __always_inline void network_use(struct cb_event *ev, struct cb_network *
 	if (!network_sockets.lookup_or_try_init(&sk, &used))
 		cb_lose_key();
 }
+
+#ifdef CB_HAS_MPTCP
+// The connection whose path a TCP socket is; NULL for a socket that is none.
+static __always_inline struct sock *network_connection(struct sock *sk)
+{
+	struct inet_connection_sock *path = (struct inet_connection_sock *)sk;
+	const struct tcp_ulp_ops *layer = NULL;
+	struct mptcp_subflow_context *context = NULL;
+	struct sock *connection = NULL;
+	char name[8] = {};
+
+	bpf_probe_read_kernel(&layer, sizeof(layer), &path->icsk_ulp_ops);
+	if (!layer)
+		return NULL;
+	bpf_probe_read_kernel(name, sizeof(name), layer->name);
+	if (name[0] != 'm' || name[1] != 'p' || name[2] != 't' || name[3] != 'c' ||
+	    name[4] != 'p' || name[5])
+		return NULL;
+	bpf_probe_read_kernel(&context, sizeof(context), &path->icsk_ulp_data);
+	bpf_probe_read_kernel(&connection, sizeof(connection), &context->conn);
+	return connection;
+}
+
+// The path that a connection began with; it counts as the connection.
+static __always_inline struct sock *network_first_path(struct sock *connection)
+{
+	struct sock *first = NULL;
+
+	bpf_probe_read_kernel(&first, sizeof(first), &((struct mptcp_sock *)connection)->first);
+	return first;
+}
+
+// The current thread uses an MPTCP connection, and so the path that it began with.
+static __always_inline void network_use_connection(struct cb_event *ev, struct cb_network *network,
+						   struct sock *connection, bool counted)
+{
+	struct network_socket used = { .tgid = bpf_get_current_pid_tgid() >> 32,
+				       .counted = counted };
+	struct sock *first = network_first_path(connection);
+
+	if (first)
+		network_use(ev, network, first, network_sockets.lookup(&first), counted);
+	if (network_sockets.update(&connection, &used))
+		cb_lose_key();
+}
+
+// A further path of a connection is established: whoever uses that uses it too, and it is no connection of its own.
+static __always_inline bool network_joins(struct cb_event *ev, struct cb_network *network,
+					  struct sock *sk)
+{
+	struct sock *connection = network_connection(sk);
+	struct network_socket *socket = network_sockets.lookup(&connection), used = {};
+
+	if (!connection || network_first_path(connection) == sk)
+		return false;
+	network_waiting.delete(&sk);
+	if (socket) {
+		used.tgid = socket->tgid;
+		used.counted = socket->counted;
+		if (network_sockets.update(&sk, &used))
+			cb_lose_key();
+	}
+	return true;
+}
+
+static __always_inline void network_connection_changes(struct cb_event *ev,
+						       struct cb_network *network, struct sock *sk,
+						       int newstate)
+{
+	if (newstate == TCP_CLOSE)
+		network_sockets.delete(&sk);
+	else if (newstate != TCP_LISTEN && network_is_owned(sk) && !network_sockets.lookup(&sk))
+		network_use_connection(ev, network, sk, cb_current_counts(ev));
+}
+#else
+static __always_inline void network_use_connection(struct cb_event *ev, struct cb_network *network,
+						   struct sock *connection, bool counted)
+{
+}
+
+static __always_inline bool network_joins(struct cb_event *ev, struct cb_network *network,
+					  struct sock *sk)
+{
+	return false;
+}
+
+static __always_inline void network_connection_changes(struct cb_event *ev,
+						       struct cb_network *network, struct sock *sk,
+						       int newstate)
+{
+}
+#endif
 
 // The record of a TCP socket whose lock is held: by a packet, by a timer, or, where it says `owned`, by the current
 // thread.  NULL if nobody has used it in this run.

@@ -1,16 +1,19 @@
-"""TCP and UDP, over IPv4 and IPv6.  Kernel side: network.c"""
+"""TCP, MPTCP and UDP, over IPv4 and IPv6.  Kernel side: network.c"""
 
 from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from chainbench_agent.spec import Counter, Derived, Distribution, Event, Module, Names, Scratch
+from chainbench_agent.spec import Counter, Derived, Distribution, Event, Module, Names, Scratch, Table
 
 SENT = ("sock_sent", "sock_sent6")
 RECEIVED = ("sock_received", "sock_received6")
 STATES = ("inet_sock_set_state", "tcp_destroy_sock")
 USES = (*STATES, *SENT, "sent_pages", *RECEIVED)
 """What tells whose a TCP socket is."""
+
+PROTOCOLS = ("sctp", "udplite", "dccp", "icmp", "raw", "smc", "other")
+"""What calls on sockets of other protocols count as: enum network_other in network.h."""
 
 _counter = partial(Counter, hooks=USES)
 _packets = partial(Counter, hooks=(*USES, "tcp_probe", "tcp_send_reset"))
@@ -31,18 +34,18 @@ MODULE = Module(
     metrics=(
         Counter(
             name="tcp_bytes_sent",
-            help="Bytes that calls handed over to TCP sockets.",
+            help=("Bytes that calls handed over to TCP and MPTCP sockets; with the kernel's TLS, before encryption."),
             hooks=(*SENT, "sent_pages"),
             per_process=True,
         ),
         _received(
             name="tcp_bytes_received",
-            help="Bytes that calls took from TCP sockets; splice(2) and zero-copy receiving are not seen.",
+            help="Bytes that calls took from TCP and MPTCP sockets; splice(2) and zero-copy receiving are not seen.",
             per_process=True,
         ),
         _counter(
             name="tcp_connections",
-            help="TCP connections established: tcp_connects and tcp_accepts.",
+            help="TCP connections established: tcp_connects and tcp_accepts. One of MPTCP is one, with all its paths.",
             per_process=True,
         ),
         Counter(
@@ -111,6 +114,25 @@ MODULE = Module(
         ),
         _sent(name="udp_bytes_sent", help="Bytes in the datagrams sent."),
         _received(name="udp_bytes_received", help="Bytes in the datagrams received, as the calls returned them."),
+        Table(
+            name="other_protocol_calls",
+            help=(
+                "Calls that sent or received on sockets of the internet's other protocols, which no figure of TCP and "
+                "UDP includes: SCTP, UDP-Lite, DCCP, ICMP, raw sockets, SMC (only where sock_send_length feeds this)."
+            ),
+            hooks=(*SENT, *RECEIVED),
+            entries=len(PROTOCOLS),
+            names="protocols",
+            label="protocol",
+        ),
+        Table(
+            name="other_protocol_bytes",
+            help="Bytes that these calls sent and received, as they returned them.",
+            hooks=(*SENT, *RECEIVED),
+            entries=len(PROTOCOLS),
+            names="protocols",
+            label="protocol",
+        ),
         Distribution(
             name="tcp_rtt_ns",
             help=(

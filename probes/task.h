@@ -41,12 +41,14 @@ struct cb_task {
 	u64 throttled_ns;
 	u64 css_set; // the cgroups it was in when `counted` was decided
 	u64 call_ns; // when the system call under way began; see calls.h
-	u64 asked;   // the pages before this one, it has asked the page cache for; see io.c
-	u32 born;    // its first number: who executes a program takes the leader's
-	u16 file;    // the type of the file that the call is made on; see io.c
-	u8 call;     // enum cb_call
-	u8 pad[1];
+	u64 noted; // what a module notes of the call under way; of a read, io.c, of a wait on a futex, locks.c
+	u32 born; // its first number: who executes a program takes the leader's
+	u16 file; // the type of the file that the call is made on; see io.c
+	u8 call;  // enum cb_call
+	u8 pages; // enum io_pages
 	char comm[16];
+	u64 mapping; // whose pages the read under way brings; see enum io_pages
+	u8 pad[56];  // to whole lines of the cache
 };
 BPF_F_TABLE("array", u32, struct cb_task, cb_tasks, CB_TASKS, BPF_F_MMAPABLE);
 

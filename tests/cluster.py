@@ -13,11 +13,6 @@ GUARD = 'cat; "$1" --pgdata data --wait --mode immediate stop; rm -rf "$PWD"'
 pg_ctl has the server as a daemon, which nobody's end would reach."""
 
 
-def find_initdb():
-    places = [Path(path) for path in os.environ["PATH"].split(":")] + list(Path("/usr/lib/postgresql").glob("*/bin"))
-    return next(((place / "initdb").resolve() for place in places if (place / "initdb").exists()), None)
-
-
 @contextmanager
 def running(initdb):
     """A Cluster on a unix socket; `initdb` is beside PostgreSQL's other programs.  Nothing of it stays behind."""

@@ -3,7 +3,6 @@
 import functools
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -13,8 +12,12 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent))  # the tests here import the files beside them
 
+from packages import remedy
+
 REQUIRED = os.environ.get("CHAINBENCH_REQUIRE_BPF") == "1"
+REPO = Path(__file__).parents[1]
 BTF = Path("/sys/kernel/btf/vmlinux")
+TRACEFS = Path("/sys/kernel/tracing/events")
 CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
 
 
@@ -37,6 +40,17 @@ def why_not_bpf() -> str | None:
     return None
 
 
+def why_not_mount() -> str | None:
+    if CAP_SYS_ADMIN not in capabilities():
+        return "This user may not mount file systems: run `make test` as root."
+    return remedy("mount")
+
+
+def readable_by_others() -> bool:
+    """Whether a test that starts the agent as another user can do so."""
+    return all(directory.stat().st_mode & 0o005 == 0o005 for directory in (REPO, *REPO.parents))
+
+
 @pytest.fixture(autouse=True, scope="session")
 def no_state_outside(tmp_path_factory):
     """No agent of a test keeps its runs where this machine's own agent does."""
@@ -49,10 +63,15 @@ def no_state_outside(tmp_path_factory):
 def pytest_runtest_setup(item):
     if item.get_closest_marker("bpf") and (reason := why_not_bpf()):
         pytest.skip(reason)
-    if item.get_closest_marker("strace") and not shutil.which("strace"):
-        pytest.skip("strace is missing: as root, `apt-get install strace`.")
-    if item.get_closest_marker("mount") and CAP_SYS_ADMIN not in capabilities():
-        pytest.skip("This user may not mount file systems: run `make test` as root.")
+    needed = [program for marker in item.iter_markers("needs") for program in marker.args]
+    if reason := remedy(*needed):
+        pytest.skip(reason)
+    if item.get_closest_marker("mount") and (reason := why_not_mount()):
+        pytest.skip(reason)
+    if item.get_closest_marker("tracefs") and not TRACEFS.is_dir():
+        pytest.skip("There is no tracefs: as root, `mount -t tracefs tracefs /sys/kernel/tracing`.")
+    if item.get_closest_marker("other_user") and not readable_by_others():
+        pytest.skip(f"Other users may not read {REPO}: clone the repository to a directory that they may, as /srv.")
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # outermost: nothing makes a skip of it again
@@ -106,6 +125,18 @@ def strict():
         return more | {key: closed(one) for key, one in schema.items()}
 
     return closed
+
+
+@pytest.fixture(scope="session")
+def certificate(tmp_path_factory):
+    """A certificate for localhost and 127.0.0.1, signed by itself, and its key."""
+    directory = tmp_path_factory.mktemp("tls")
+    cert, key = directory / "cert.pem", directory / "key.pem"
+    names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
+    kind = ("-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2")
+    new = [require("openssl"), "req", *kind]
+    subprocess.run([*new, "-subj", "/CN=a", "-addext", names, "-keyout", key, "-out", cert], check=True, stderr=-3)
+    return cert, key
 
 
 @pytest.fixture

@@ -34,8 +34,8 @@ except AgentError as error:
 class Daemon:
     """A daemon whose collector is what the lines of `opening` return."""
 
-    def __init__(self, tmp_path, opening="return FakeCollector()", port=0, log_level="info", **settings):
-        """`settings`: the others, as the environment has them."""
+    def __init__(self, tmp_path, opening="return FakeCollector()", port=0, log_level="info", stderr=None, **settings):
+        """`settings`: the others, as the environment has them.  `stderr`: a descriptor in place of the log."""
         script = AGENT.replace("OPEN", opening)
         self._log = tmp_path / "log"
         with self._log.open("w") as log:
@@ -43,7 +43,9 @@ class Daemon:
             warnings = ["-W", "error", "-W", "ignore::ResourceWarning"]
             command = [sys.executable, *warnings, "-c", script, str(port), log_level]
             environment = os.environ | {f"CHAINBENCH_{name.upper()}": str(value) for name, value in settings.items()}
-            self.process = subprocess.Popen(command, stderr=log, start_new_session=True, env=environment)
+            self.process = subprocess.Popen(
+                command, stderr=log if stderr is None else stderr, start_new_session=True, env=environment
+            )
 
     @property
     def log(self):

@@ -131,6 +131,7 @@ def test_a_measured_round_trip(agent, tmp_path):
     assert "total" in evidence["loss"]
 
 
+@pytest.mark.needs("promtool")
 @pytest.mark.portable
 @pytest.mark.bpf
 def test_what_prometheus_sees_is_the_same_run(agent, tmp_path):
@@ -240,6 +241,7 @@ def of_the_unit(tmp_path):
     assert agent.end() == 0
 
 
+@pytest.mark.other_user
 @pytest.mark.bpf
 def test_the_units_capabilities_are_enough(of_the_unit, tmp_path):
     """All that root measures, exactly, and functions by name; but for the cost, which says why it is not there."""
@@ -262,6 +264,7 @@ def test_the_units_capabilities_are_enough(of_the_unit, tmp_path):
     assert "bpf_stats_enabled=1" in evidence["unavailable"]["cost"]
 
 
+@pytest.mark.other_user
 def test_without_privileges_it_says_so(mocking, tmp_path):
     """The same round trip, of made-up numbers that are marked in every place, and /status says why."""
     _, evidence = round_trip(mocking, tmp_path)
@@ -277,6 +280,7 @@ def test_without_privileges_it_says_so(mocking, tmp_path):
     assert 'source="ebpf"' not in mocking.get("/metrics").text
 
 
+@pytest.mark.other_user
 def test_ebpf_or_nothing():
     """Asked for eBPF where it cannot be had, the agent ends with a sentence, not a traceback."""
     prefix = UNPRIVILEGED if os.geteuid() == 0 else []

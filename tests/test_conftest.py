@@ -72,7 +72,9 @@ def suite(tmp_path):
     def run(body, *, required, lacking=None):
         conftest = (HERE / "conftest.py").read_text() + f"\n\ndef why_not_bpf(): return {lacking!r}\n"
         (tmp_path / "conftest.py").write_text(conftest)
-        (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    bpf\n    vm\n")
+        packages = (HERE / "packages.py").read_text() + "\n\nPACKAGES['no-such-program'] = 'its-package'\n"
+        (tmp_path / "packages.py").write_text(packages)
+        (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers =\n    bpf\n    vm\n    needs\n")
         (tmp_path / "test_it.py").write_text("\n".join(line[4:] for line in body.splitlines()))
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")}
         environment["CHAINBENCH_REQUIRE_BPF"] = "1" if required else ""
@@ -118,6 +120,25 @@ def test_what_is_lacking_is_said(suite, required):
     result = suite(body, required=required, lacking="No BCC: install it.")
 
     assert "No BCC: install it." in result.stdout
+    assert "begun" not in result.stdout
+    assert result.returncode == required
+
+
+@pytest.mark.parametrize("required", [False, True])
+def test_a_program_that_is_missing(suite, required):
+    """The test is not begun; its report names the program, and the package that has it."""
+    body = """
+    import pytest
+
+    @pytest.mark.needs("no-such-program")
+    def test_program():
+        raise AssertionError("begun")
+
+    def test_without_it(): ...
+    """
+    result = suite(body, required=required)
+
+    assert "no-such-program is missing: as root, `apt-get install its-package`." in result.stdout
     assert "begun" not in result.stdout
     assert result.returncode == required
 

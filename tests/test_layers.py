@@ -12,7 +12,7 @@ import chainbench_agent
 PACKAGE = Path(chainbench_agent.__file__).parent
 
 ROWS = (
-    ({"spec", "errors", "settings", "variables", "histogram", "plan"},),
+    ({"spec", "errors", "settings", "variables", "histogram", "plan", "log_writer", "near_miss"},),
     ({"probes"},),
     ({"evidence"},),
     ({"headers"}, {"bpf"}),

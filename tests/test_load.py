@@ -144,7 +144,7 @@ def test_clients_that_do_not_take_their_answers(agent, connect):
 STUCK = """
     import time
     from chainbench_agent.export.prometheus import Exporter
-    Exporter.render = lambda *_: time.sleep(3600)
+    Exporter.render_parts = lambda *_: time.sleep(3600)
     return FakeCollector()
 """
 

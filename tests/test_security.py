@@ -65,17 +65,6 @@ def tokens(tmp_path):
     return files
 
 
-@pytest.fixture(scope="module")
-def certificate(tmp_path_factory):
-    """A certificate for localhost and 127.0.0.1, signed by itself, and its key."""
-    directory = tmp_path_factory.mktemp("tls")
-    cert, key = directory / "cert.pem", directory / "key.pem"
-    names = "subjectAltName=DNS:localhost,IP:127.0.0.1"
-    new = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
-    subprocess.run([*new, "-subj", "/CN=a", "-addext", names, "-keyout", key, "-out", cert], check=True, stderr=-3)
-    return cert, key
-
-
 def unix_ask(path, call="GET /status", token=""):
     said = f"{call} HTTP/1.1\r\nHost: localhost\r\n" + (f"Authorization: Bearer {token}\r\n" if token else "")
     with socket.socket(socket.AF_UNIX) as client:

@@ -4,7 +4,6 @@ import configparser
 import json
 import os
 import re
-import shutil
 import stat
 import subprocess
 from pathlib import Path
@@ -43,7 +42,7 @@ LEFT_OPEN = {
 }
 """What systemd would still close → why the unit does not."""
 
-needs_systemd = pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="apt-get install systemd")
+needs_systemd = pytest.mark.needs("systemd-analyze")
 
 
 def unit():

@@ -199,13 +199,10 @@ def test_every_setting_has_a_sentence():
 
 def test_the_header_cache_follows_the_user(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
-    assert str(default_header_cache()) == "/xdg/chainbench_agent"
+    assert str(default_header_cache()) == "/xdg/chainbench-agent"
     monkeypatch.delenv("XDG_CACHE_HOME")
-    monkeypatch.setattr("os.geteuid", lambda: 0)
-    assert str(default_header_cache()) == "/var/cache/chainbench_agent"
-    monkeypatch.setattr("os.geteuid", lambda: 1000)
     monkeypatch.setenv("HOME", "/home/me")
-    assert str(default_header_cache()) == "/home/me/.cache/chainbench_agent"
+    assert str(default_header_cache()) == "/home/me/.cache/chainbench-agent"
 
 
 def test_runs_are_kept_unless_told_otherwise():
@@ -217,15 +214,26 @@ def test_runs_are_kept_unless_told_otherwise():
 
 
 def test_the_state_directory_follows_systemd_and_the_user(monkeypatch):
-    """Systemd may have made several; the first is ours."""
+    """Systemd may have made several; the first is ours.  Root is a user like others."""
     monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/private/agent:/var/lib/other")
     monkeypatch.setenv("XDG_STATE_HOME", "/xdg")
     assert str(default_state_dir()) == "/var/lib/private/agent"
     monkeypatch.delenv("STATE_DIRECTORY")
-    assert str(default_state_dir()) == "/xdg/chainbench_agent"
+    assert str(default_state_dir()) == "/xdg/chainbench-agent"
     monkeypatch.delenv("XDG_STATE_HOME")
-    monkeypatch.setattr("os.geteuid", lambda: 0)
-    assert str(default_state_dir()) == "/var/lib/chainbench_agent"
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     monkeypatch.setenv("HOME", "/home/me")
-    assert str(default_state_dir()) == "/home/me/.local/state/chainbench_agent"
+    assert str(default_state_dir()) == "/home/me/.local/state/chainbench-agent"
+
+
+def test_runs_of_the_former_version_stay_in_use(monkeypatch, tmp_path):
+    """Its directory has another name; it is used while it has something and the new one has nothing."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    former, present = tmp_path / "chainbench_agent", tmp_path / "chainbench-agent"
+    former.mkdir()
+    assert default_state_dir() == present
+    (former / "runs.sqlite3").touch()
+    assert default_state_dir() == former
+    present.mkdir()
+    (present / "runs.sqlite3").touch()
+    assert default_state_dir() == present

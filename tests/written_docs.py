@@ -31,7 +31,7 @@ UPDATE = "`make docs` writes it"
 DEPENDS = {
     "machine": "the host's name",
     "state_dir": "see [below](#the-store)",
-    "header_cache": "`/var/cache/chainbench_agent` of root, `~/.cache/chainbench_agent` of others",
+    "header_cache": "`~/.cache/chainbench-agent`",
 }
 """The defaults that are not the same everywhere."""
 

@@ -16,11 +16,13 @@ from chainbench_agent.collector.base import (
     not_asked_for,
     option_states,
 )
-from chainbench_agent.evidence.build import PROGRAMS_SKIPPED, Method, build
+from chainbench_agent.evidence.build import Method, build
 from chainbench_agent.evidence.keys import reported_key
+from chainbench_agent.evidence.loss import PROGRAMS_SKIPPED
 from chainbench_agent.evidence.model import Evidence, Run, Target
 from chainbench_agent.evidence.sample import Sample
 from chainbench_agent.kernel.accounts import proc_counters
+from chainbench_agent.kernel.entry_cost import calibrate
 from chainbench_agent.kernel.machine import Machine
 from chainbench_agent.kernel.namespaces import Peer
 from chainbench_agent.kernel.reader import LOSS_CAUSES
@@ -49,6 +51,7 @@ class EbpfCollector:
         self._asked = tuple(modules)
         self._hooks = {hook.name: hook for hook in hooks}
         self._options = frozenset(options)
+        self._entry = calibrate()  # while none of our programs is attached
         self._machine = Machine(self._asked, self._hooks.values(), cache_dir, self._options, events=events)
         self.ring = self._machine.ring
         try:
@@ -173,6 +176,7 @@ class EbpfCollector:
             absent={status.name: status.reason for status in asked.values() if status.state == "down"},
             program_sources={hook: str(chosen[hook].source) for hook in attached},
             cpus=os.cpu_count() or 1,
+            entry=self._entry,
             sample_interval=plan.sample_interval,
             raised_on={hook.name: hook.raised_on for hook in self._hooks.values() if hook.raised_on},
             target=target,

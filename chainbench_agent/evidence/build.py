@@ -12,19 +12,18 @@ from typing import Any
 
 from chainbench_agent.evidence.cost import cost
 from chainbench_agent.evidence.cross_check import counters_check, schedstat_check, throttled_check
+from chainbench_agent.evidence.entry_cost import with_entries
 from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.evidence.ledger import ledger
-from chainbench_agent.evidence.model import CrossCheck, Evidence, Loss, Run, Section, Target
+from chainbench_agent.evidence.loss import loss
+from chainbench_agent.evidence.model import CrossCheck, Evidence, Run, Section, Target
 from chainbench_agent.evidence.one_by_one import one_by_one
 from chainbench_agent.evidence.open_intervals import close_intervals, close_processes
-from chainbench_agent.evidence.sample import HistogramCounts, Process, Sample, Value
+from chainbench_agent.evidence.sample import EntryCost, HistogramCounts, Process, Sample, Value
 from chainbench_agent.evidence.sampling import sampling
 from chainbench_agent.evidence.top_processes import top_processes
 from chainbench_agent.histogram import QUANTILES, UPPER_BOUNDS_NS, quantile_ns
 from chainbench_agent.spec import Counter, Derived, Distribution, Metric, Module, Names, Procfs, Table
-
-PROGRAMS_SKIPPED = "programs_skipped"
-"""The loss that the kernel counts: programs that could not run because one ran already."""
 
 NO_LEDGER = "where all the time went is told by the module offcpu, which does not collect in this run"
 
@@ -47,6 +46,8 @@ class Method:
     """Hook that has no program of its own → the hooks whose programs raise it."""
     no_cost: str = ""
     """Why the kernel did not count what its programs cost; empty if it did."""
+    entry: EntryCost | str = "it was not calibrated"
+    """What entering a program costs, or why that is not known."""
     sample_interval: int = 1
     """Of the events of a sampled metric, one in so many was recorded."""
     target: Target = field(default_factory=Target)
@@ -74,21 +75,23 @@ def build(run: Run, method: Method, first: Sample, last: Sample, names: Names) -
     sections = {module.section_key: found for module, found in whole.items()}
     failed = {m.name: unread[m.name] for m in method.modules if m.name in unread} | not_grown | not_whole
     explained = method.targeted and "offcpu" in sections
+    whole_ledger = ledger(counts["offcpu"], names, first, last) if explained else None
+    spent = None if method.no_cost else cost(method.program_sources, method.parts, method.cpus, first, last)
     return Evidence(
         available=True,
         source="ebpf",
         run=run,
         target=_population(method.target, first, last),
         sections=sections,
-        ledger=ledger(counts["offcpu"], names, first, last) if explained else None,
+        ledger=whole_ledger,
         unavailable={
             **method.absent,
             **failed,
             **({"ledger": failed.get("offcpu", NO_LEDGER)} if method.targeted and not explained else {}),
             **({"cost": method.no_cost} if method.no_cost else {}),
         },
-        loss=_loss(first, last),
-        cost=None if method.no_cost else cost(method.program_sources, method.parts, method.cpus, first, last),
+        loss=loss(method.modules, method.raised_on, method.unavailable, first, last),
+        cost=with_entries(spent, method.entry, sections, whole_ledger, targeted=method.targeted),
         cross_check=_cross_check(method, sections, first, last),
     )
 
@@ -227,10 +230,3 @@ def distribution(counts: HistogramCounts) -> dict[str, Any]:
     for q in QUANTILES:
         answer[f"p{q * 100:.0f}_us"] = round(quantile_ns(counts.slots, q, counts.min, counts.max) / 1e3, 3)
     return answer
-
-
-def _loss(first: Sample, last: Sample) -> Loss:
-    causes = {cause: count - first.loss.get(cause, 0) for cause, count in last.loss.items()}
-    missed = sum(run.missed - first.programs[hook].missed for hook, run in last.programs.items())
-    causes[PROGRAMS_SKIPPED] = missed
-    return Loss(total=sum(causes.values()), causes={cause: count for cause, count in causes.items() if count})

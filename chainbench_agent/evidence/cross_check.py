@@ -18,6 +18,12 @@ CROSS_CHECKS: Sequence[tuple[str, str, str, str]] = (
         "/proc/stat ctxt",
         f"with the switches away from the idle task, {READ}",
     ),
+    (
+        "memory.page_allocs",
+        "page_allocs",
+        "/proc/vmstat pgalloc_*",
+        f"with the agent's own pages, and those given in bulk, which no tracepoint shows, {READ}",
+    ),
     ("exec.forks", "forks", "/proc/stat processes", f"processes and threads, {READ}"),
 )
 """(name, key of Sample.kernel, from, what explains a difference)"""

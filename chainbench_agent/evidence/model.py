@@ -63,11 +63,20 @@ class Target(_Model):
     threads_seen: int | None = None
 
 
+class SkippedProgram(_Model):
+    """Events at a hook for which its program did not run, and the figures that lack them."""
+
+    events: int
+    metrics: list[str]
+
+
 class Loss(_Model):
     """Events that happened but are not in the numbers, by cause."""
 
     total: int = 0
     causes: dict[str, int] = Field(default_factory=dict)
+    programs_skipped: dict[str, SkippedProgram] | None = None
+    """By hook; absent if every program ran each time."""
 
 
 class ProgramCost(_Model):
@@ -90,7 +99,10 @@ class ModuleCost(_Model):
 
 
 class Cost(_Model):
-    """What watching cost, by the kernel's own account.  `cpu_percent` is of all CPUs over the run."""
+    """What watching cost, by the kernel's own account.  `cpu_percent` is of all CPUs over the run.
+
+    The account of a program begins when it has been entered; `entry_ns` is what entering them cost beyond it.
+    """
 
     cpu_percent: float
     bpf_ns: int
@@ -98,6 +110,21 @@ class Cost(_Model):
     ns_per_event: float
     programs: list[ProgramCost]
     modules: dict[str, ModuleCost]
+    entry_ns: int | None = None
+    entry_ns_per_event: float | None = None
+    entry_from: str | None = None
+    """How an entry's cost was measured."""
+    entry_excludes: list[str] | None = None
+    """Hooks whose programs are fed from something else than a tracepoint: what entering these costs is not known."""
+    target_cpu_percent: float | None = None
+    """What the target paid of `bpf_ns` and `entry_ns`, in percent of its CPU time; without a target: all threads."""
+    target_cpu_percent_at_least: float | None = None
+    target_cpu_percent_at_most: float | None = None
+    """The bounds: as if none, and as if all, of the events had been the target's at hooks not in `target_shares`."""
+    target_shares: dict[str, float] | None = None
+    """With a target: hook → its part of the events there, where its own figures tell."""
+    unavailable: dict[str, str] | None = None
+    """Which of these are not known, and why."""
 
 
 class CrossCheck(_Model):

@@ -17,8 +17,8 @@ from chainbench_agent.probes.offcpu import NO_SYSCALL
 WAIT_UNKNOWN = 0xFFFFFFFF
 """CB_WAIT_UNKNOWN of probes/task.h."""
 
-FUTEX_WAIT = 1 + list(CALLS).index("FUTEX_WAIT")
-"""CB_CALL_FUTEX_WAIT (see loading/fuse.py)."""
+FUTEX_WAIT, FUTEX_LOCK = (1 + list(CALLS).index(kind) for kind in ("FUTEX_WAIT", "FUTEX_LOCK"))
+"""CB_CALL_FUTEX_WAIT and CB_CALL_FUTEX_LOCK (see loading/fuse.py)."""
 
 OFF_CPU = (TaskState.PREEMPTED, TaskState.RUNNABLE, TaskState.THROTTLED, TaskState.BLOCKED)
 
@@ -37,7 +37,7 @@ def close_intervals(
             closed["cpu"]["on_cpu_ns"] += ns
         if "offcpu" in closed and (kernel_threads or not task.kernel_thread):
             _off_cpu(closed["offcpu"], task, ns)
-        if "locks" in closed and task.call == FUTEX_WAIT:
+        if "locks" in closed and _waits_on_a_futex(task):
             _futex_wait(closed["locks"], _span(task.call_since_ns, first, last))
     if "cpu" in closed:
         idle = list(closed["cpu"]["idle_ns"])
@@ -62,7 +62,7 @@ def close_processes(first: Sample, last: Sample, *, kernel_threads: bool = False
             own["cpu"]["on_cpu_ns"] += ns
         if task.state in OFF_CPU and "offcpu" in own and (kernel_threads or not task.kernel_thread):
             own["offcpu"]["off_cpu_ns"] += ns
-        if task.call == FUTEX_WAIT and "locks" in own:
+        if _waits_on_a_futex(task) and "locks" in own:
             own["locks"]["futex_waits"] += 1
             own["locks"]["futex_waited_ns"] += _span(task.call_since_ns, first, last)
     return tuple(
@@ -73,6 +73,11 @@ def close_processes(first: Sample, last: Sample, *, kernel_threads: bool = False
 
 def _span(since_ns: int, first: Sample, last: Sample) -> int:
     return max(last.at_ns - max(since_ns, first.at_ns), 0)
+
+
+def _waits_on_a_futex(task: OpenInterval) -> bool:
+    """Whether the call under way waits; one that takes a lock may have it at once, so only if it is off its CPU."""
+    return task.call == FUTEX_WAIT or (task.call == FUTEX_LOCK and task.state in OFF_CPU)
 
 
 def _futex_wait(locks: dict[str, Any], ns: int) -> None:

@@ -120,6 +120,16 @@ class ProgramRun:
 
 
 @dataclass(frozen=True, slots=True)
+class EntryCost:
+    """What entering one program costs beyond its own account, in ns: see kernel/entry_cost.py."""
+
+    call_ns: float
+    """At the beginning or the end of a system call."""
+    other_ns: float
+    """At any other tracepoint."""
+
+
+@dataclass(frozen=True, slots=True)
 class Members:
     """The target's threads, beyond those with an open interval.  The sums only grow; the rest is of the present run."""
 

@@ -39,12 +39,18 @@ STORE_BYTES = Family(f"{PREFIX}_store_bytes", "gauge", "Size of the SQLite datab
 STORE_RUNS = Family(f"{PREFIX}_store_runs", "gauge", "Runs that ended and are kept, as of the last that ended.")
 SCRAPE = Family(f"{PREFIX}_scrape_duration_seconds", "summary", "Time to answer a scrape, of those before this one.")
 PROCESS = Family(f"{PREFIX}_process_*", "gauge", "Memory, CPU time and descriptors of each process of the agent.")
+LOG_DROPPED = Family(
+    f"{PREFIX}_log_records_dropped_total", "counter", "Log records that could not be written to stderr."
+)
+RESPONSES_CUT = Family(f"{PREFIX}_responses_cut_total", "counter", "Responses that were not sent whole, by cause.")
 
 HEALTH: tuple[tuple[Family, tuple[str, ...]], ...] = (
     (INFO, ("version", "backend")),
     (BUILD, ("version", "python", "kernel", "bcc")),
     (SCRAPE, ()),
     (PROCESS, ("process",)),
+    (LOG_DROPPED, ()),
+    (RESPONSES_CUT, ("cause",)),
     (RUN_ACTIVE, ()),
     (BACKEND, ("backend", "reason")),
     (MODULE_UP, ("module", "state", "reason")),
@@ -56,6 +62,9 @@ HEALTH: tuple[tuple[Family, tuple[str, ...]], ...] = (
     (PROGRAM_SECONDS, ("hook", "source")),
 )
 """Each family with its labels, in the order of the exposition."""
+
+Points = Iterable[tuple[Sequence[str], float]]
+"""The values of a family's labels, and the number."""
 
 
 class Module(Protocol):
@@ -108,9 +117,17 @@ class AgentRegistry(CollectorRegistry):
     """What is not about a run: what the agent is, its processes, and how long scrapes take."""
 
     def __init__(
-        self, version: str, backend: str, details: Mapping[str, str], processes: Callable[[], Mapping[str, int]]
+        self,
+        version: str,
+        backend: str,
+        details: Mapping[str, str],
+        processes: Callable[[], Mapping[str, int]],
+        counts: Callable[[], Mapping[Family, Points]] = dict,
     ) -> None:
-        """`details`: of the collector's status.  `processes`: role → pid, of all that the agent consists of."""
+        """`details`: of the collector's status.  `processes`: role → pid, of all that the agent consists of.
+
+        `counts`: what the daemon counts of itself; families of HEALTH.
+        """
         super().__init__()
         build = {name: details.get(name, "") for name in ("kernel", "bcc")}
         self._info(INFO, {"version": version, "backend": backend})
@@ -118,6 +135,7 @@ class AgentRegistry(CollectorRegistry):
         disable_created_metrics()  # type: ignore[no-untyped-call]  # process_start_time_seconds says it already
         self.scrape_duration = Summary(SCRAPE.name, SCRAPE.help, registry=self)
         self.register(_Processes(processes))
+        self.register(_Counts(counts))
 
     def _info(self, family: Family, values: dict[str, str]) -> None:
         Info(family.name.removesuffix("_info"), family.help, registry=self).info(values)
@@ -139,6 +157,17 @@ class _Processes:
         yield from found.values()
 
 
+class _Counts:
+    """What the daemon counts of itself."""
+
+    def __init__(self, counts: Callable[[], Mapping[Family, Points]]) -> None:
+        self._counts = counts
+
+    def collect(self) -> Iterator[Metric]:
+        counts = self._counts()
+        yield from (_filled(family, labels, counts[family]) for family, labels in HEALTH if family in counts)
+
+
 def health_families(status: Status, totals: Totals) -> Iterator[Metric]:
     """What changes with the runs.  What cannot be seen here (a loss, a size) is absent, not zero."""
     collector: Collector = status.collector
@@ -158,9 +187,6 @@ def health_families(status: Status, totals: Totals) -> Iterator[Metric]:
     for family, labels in HEALTH:
         if family in points:
             yield _filled(family, labels, points[family])
-
-
-Points = Iterable[tuple[Sequence[str], float]]
 
 
 def _if_known(value: float | None) -> Points:

@@ -6,6 +6,7 @@ more than a join.  The lines of a family are the same in both formats; only its 
 
 from __future__ import annotations
 
+import operator
 import re
 import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -102,28 +103,52 @@ class Exporter:
         self._totals = Totals()
         self._totals_lock = threading.Lock()
         self._running: tuple[Evidence, Lines] | None = None
+        self._blocks: dict[str, tuple[tuple[bytes, ...], bytes]] = {}
 
     def render(self, view: View, accept: str) -> tuple[bytes, str]:
         """The exposition and its content type.  `accept`: the request's Accept header, or nothing."""
+        parts, content_type = self.render_parts(view, accept)
+        return b"".join(parts), content_type
+
+    def render_parts(self, view: View, accept: str) -> tuple[list[bytes], str]:
+        """The same in parts, of which those about finished runs are the same objects at each scrape.
+
+        Slow clients that are sent to at the same time share them: together they are megabytes.
+        """
         with self._agent.scrape_duration.time():
             form = preferred_format(accept)
             return self._render(view, form), form.content_type
 
-    def _render(self, view: View, form: Format) -> bytes:
+    def _render(self, view: View, form: Format) -> list[bytes]:
         ended = view.totals()  # before the run that is on: one that ends meanwhile must not count twice
         kept, running = view.kept(), view.current()
         results = result_samples(((runs.labels, runs.results) for runs in kept), view.machine)
-        by_family: dict[str, list[bytes]] = {RUNS.name: [_lines(results)]}
+        finished: dict[str, list[bytes]] = {RUNS.name: [_lines(results)]}
+        unfinished: Lines = {}
         for lines in self._current(view, kept, running):
+            if self._running and lines is self._running[1]:
+                unfinished = lines
+                continue
             for name, text in lines.items():
-                by_family.setdefault(name, []).append(text)
+                finished.setdefault(name, []).append(text)
         health = _Families(health_families(view.status(), self._never_less(ended.plus(running))))
         parts = [form.encode(registry).removesuffix(form.end) for registry in (self._agent, health)]
+        blocks = self._joined(finished)
         for name, head in self._heads[form].items():
-            if any(texts := by_family.get(name, [])):
-                parts += [head, *texts]
+            texts = [text for text in (blocks.get(name, b""), unfinished.get(name, b"")) if text]
+            parts += [head, *texts] if texts else []
         parts.append(form.end)
-        return b"".join(parts)
+        return parts
+
+    def _joined(self, finished: Mapping[str, Sequence[bytes]]) -> dict[str, bytes]:
+        """The finished lines of each family in one piece; the piece of the scrape before, where nothing has changed."""
+        before, blocks = self._blocks, {}
+        for name, texts in finished.items():
+            known, block = before.get(name, ((), b""))
+            same = len(known) == len(texts) and all(map(operator.is_, known, texts))
+            blocks[name] = (tuple(texts), block if same else b"".join(texts))
+        self._blocks = blocks
+        return {name: block for name, (_, block) in blocks.items()}
 
     def _never_less(self, totals: Totals) -> Totals:
         """While a run stops, its part is not to be seen for a moment; counters must not fall for that."""
@@ -189,18 +214,18 @@ def _lines(family: Metric) -> bytes:
 
 def preferred_format(accept: str) -> Format:
     """OpenMetrics where `accept` names it and does not like plain text better."""
-    openmetrics_quality = _quality(accept, "application/openmetrics-text")
-    if openmetrics_quality and openmetrics_quality >= _quality(accept, "text/plain", "text/*", "*/*"):
+    openmetrics_quality = quality(accept, "application/openmetrics-text")
+    if openmetrics_quality and openmetrics_quality >= quality(accept, "text/plain", "text/*", "*/*"):
         return OPENMETRICS
     return PLAIN
 
 
-def _quality(accept: str, *media_types: str) -> float:
-    """The highest quality that the header gives to one of these types; 0 where it names none."""
+def quality(accept: str, *names: str) -> float:
+    """The highest quality that an Accept header of any kind gives to one of these names; 0 where it has none."""
     best = 0.0
-    for media_range in accept.lower().split(","):
-        name, *parameters = (part.strip() for part in media_range.split(";"))
-        if name in media_types:
-            quality = next((p.removeprefix("q=") for p in parameters if p.startswith("q=")), "1")
-            best = max(best, float(quality) if re.fullmatch(r"[01](\.\d{0,3})?", quality) else 0.0)
+    for choice in accept.lower().split(","):
+        name, *parameters = (part.strip() for part in choice.split(";"))
+        if name in names:
+            given = next((p.removeprefix("q=") for p in parameters if p.startswith("q=")), "1")
+            best = max(best, float(given) if re.fullmatch(r"[01](\.\d{0,3})?", given) else 0.0)
     return best

@@ -127,13 +127,6 @@ class Btf:
         record = self.record(struct)
         return record.size if record else None
 
-    def members(self, struct: str) -> Iterator[tuple[str, int]]:
-        """(name, byte offset) of every member that has an address, those of anonymous members included."""
-        record = self.record(struct)
-        if record:
-            for name, _, offset in self._members(record, 0):
-                yield name, offset
-
     def member_offset(self, struct: str, path: str) -> int | None:
         """Byte offset of `member` or `member.member…`; None if there is none, or it is a bit-field."""
         record: Type | None = self.record(struct)

@@ -132,6 +132,9 @@ class CWriter:
                 return f"unsigned char cb_pad_{next(pads)} : {bits}"
             case Gap(bits=bits):
                 return f"unsigned char cb_pad_{next(pads)}[{bits // 8}]"
+            case Member(name="", type_id=type_id, bits=0) if isinstance(found := self._btf.resolve(type_id), Record):
+                # Also one that has a tag, as -fms-extensions allows: `struct tag;` alone would declare no member.
+                return f"{keyword(found)} {self._body(found, pads, depth)}"
             case Member(name=name, type_id=type_id, bits=bits):
                 declared = self._declare(type_id, name, pads, depth)
                 return f"{declared} : {bits}" if bits else declared

@@ -20,7 +20,7 @@ from chainbench_agent.headers.btf_types import ENUMS, RECORDS, Kind
 from chainbench_agent.headers.c_writer import CWriter
 from chainbench_agent.headers.header_text import fixed_files, macros, page_h, version_h
 
-FORMAT = 1  # raise it when the same BTF shall give another tree
+FORMAT = 2  # raise it when the same BTF shall give another tree
 _STRUCTS = "structs.txt"
 _NAMED = (*RECORDS, *ENUMS, Kind.TYPEDEF, Kind.FWD)
 

@@ -5,11 +5,11 @@ is made on generated code: one function per member, compiled with the unit, that
 """
 
 import struct
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from chainbench_agent.headers.btf import Btf
-from chainbench_agent.headers.btf_types import tag
+from chainbench_agent.headers.btf_types import Record, tag
 
 _INSTRUCTION = struct.Struct("=BBhi")
 _MOVES = (0xB7, 0xB4)  # mov64 and mov32 of a constant
@@ -25,17 +25,37 @@ class OffsetCheck(NamedTuple):
 
 
 def offset_checks(btf: Btf, structs: Iterable[str], names: Collection[str] | None = None) -> list[OffsetCheck]:
-    """What must hold for each of these structs: its members, those of anonymous members too, if called so.
+    """Returns what must hold for each of these structs: where its members lie, if they are called as in `names`.
 
-    Bit-fields have no address and are left out; `names` None means every member.
+    Members of anonymous structs and unions are members like any other, also where the anonymous one is itself a named
+    member: `sk_lock.owned`.  What an unnamed member brings whose type has a tag is checked whatever it is called: the
+    tree has such a member written out, and its size moves all that follows.  Bit-fields have no address and are left
+    out; `names` None means every member.
     """
     return [
-        OffsetCheck(tag(record), member, offset)
+        OffsetCheck(tag(record), path, offset)
         for struct in structs
         if (record := btf.record(struct))
-        for member, offset in btf.members(struct)
-        if names is None or member in names
+        for path, offset, tagged in _paths(btf, record)
+        if names is None or tagged or path.rpartition(".")[2] in names
     ]
+
+
+def _paths(
+    btf: Btf, record: Record, base: int = 0, prefix: str = "", *, tagged: bool = False
+) -> Iterator[tuple[str, int, bool]]:
+    """(path, byte offset, whether it is part of an unnamed member whose type has a tag) of each member."""
+    for name, type_id, bit_offset, bits in record.members:
+        inner = btf.resolve(type_id)
+        offset = base + bit_offset // 8
+        if name and not bits:
+            yield prefix + name, offset, tagged
+        if not isinstance(inner, Record):
+            continue
+        if not name:
+            yield from _paths(btf, inner, offset, prefix, tagged=tagged or bool(inner.name))
+        elif not inner.name:
+            yield from _paths(btf, inner, offset, f"{prefix}{name}.", tagged=tagged)
 
 
 def check_function(number: int) -> str:

@@ -8,11 +8,14 @@ from contextlib import suppress
 from pathlib import Path
 
 PROC = Path("/proc")
-STAT = PROC / "stat"
+STAT, VMSTAT = PROC / "stat", PROC / "vmstat"
 
 
 def kernel_counters() -> dict[str, int]:
-    """`/proc/stat` since boot: idle_ms, on_cpu_ms (both in steps of a tick), context_switches, forks."""
+    """`/proc/stat` since boot: idle_ms, on_cpu_ms (both in steps of a tick), context_switches, forks.
+
+    Also page_allocs: the sum of pgalloc_… in `/proc/vmstat`, of all zones.
+    """
     tick_ms = 1000 // os.sysconf("SC_CLK_TCK")
     found = {}
     for line in STAT.read_text().splitlines():
@@ -25,6 +28,10 @@ def kernel_counters() -> dict[str, int]:
             found["context_switches"] = int(numbers[0])
         elif key == "processes":
             found["forks"] = int(numbers[0])
+    with suppress(FileNotFoundError):
+        lines = (line.split() for line in VMSTAT.read_text().splitlines())
+        if zones := [int(number) for name, number in lines if name.startswith("pgalloc_")]:
+            found["page_allocs"] = sum(zones)
     return found
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from chainbench_agent.loading.syscall_names import syscalls
 from chainbench_agent.probes.cpu import VECTORS
+from chainbench_agent.probes.network import PROTOCOLS
 
 SOFTIRQS = ("HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU")
 CPUIDLE = Path("/sys/devices/system/cpu/cpu0/cpuidle")
@@ -26,6 +27,7 @@ def tables() -> Mapping[str, Mapping[int, str]]:
         "vectors": dict(enumerate(VECTORS)),
         "softirqs": dict(enumerate(SOFTIRQS)),
         "cstates": cstates(),
+        "protocols": dict(enumerate(PROTOCOLS)),
         "devices": block_devices(),
         "schedulers": schedulers(),
     }

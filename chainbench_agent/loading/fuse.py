@@ -34,7 +34,7 @@ from chainbench_agent.spec import (
 )
 
 TASK_RECORDS = 65536
-"""Threads alive at once that can be told apart, 128 bytes each; fewer where the kernel numbers fewer (unit.py)."""
+"""Threads alive at once that can be told apart, 192 bytes each; fewer where the kernel numbers fewer (unit.py)."""
 
 MEMBERS = 16384
 """Processes alive at once that a target may have; what is above is counted as lost."""

@@ -85,6 +85,7 @@ class StoreStatus:
     """`off`: nothing is to be kept; `down`: it cannot be, and `reason` says why and what would help.
 
     `moved_aside`: where the database lies that was found corrupt, since a new one was begun.
+    `notice`: what became of the database under this agent, since another was begun.
     `runs`: how many that ended it had when one last ended or was deleted.  `bytes`: of SQLite's files.
     """
 
@@ -93,6 +94,7 @@ class StoreStatus:
     location: str = ""
     reason: str = ""
     moved_aside: str = ""
+    notice: str = ""
     runs: int | None = None
     bytes: int | None = None
 

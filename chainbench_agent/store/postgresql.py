@@ -22,7 +22,7 @@ MIGRATION_LOCK = 0x636862656E6368
 
 
 class Postgresql:
-    """See sql.Database."""
+    """See database.Database."""
 
     kind: ClassVar[Literal["postgresql"]] = "postgresql"
     shared = True
@@ -64,6 +64,17 @@ class Postgresql:
         )
         event.listen(engine, "begin", _begin)
         return engine
+
+    def opened(self) -> None:
+        """Nothing is remembered of a server."""
+
+    def displaced(self) -> str:
+        """Never: a server's files are its own."""
+        return ""
+
+    def let_go(self, engine: Engine) -> bool:
+        engine.dispose()
+        return True
 
     def is_corrupt(self, error: BaseException | None) -> bool:
         """Never: what is wrong with a server is its operator's to mend."""

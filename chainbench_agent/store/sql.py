@@ -8,8 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any, Literal, Protocol, TypeVar
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 from sqlalchemy import ColumnElement, Connection, Delete, Engine, delete, select, update
@@ -18,7 +17,8 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from chainbench_agent.errors import StoreError
 from chainbench_agent.evidence.model import Evidence
 from chainbench_agent.store.base import FROM_CHECKPOINT, Query, Retention, StoredRun, StoreStatus, Summary
-from chainbench_agent.store.queries import MakeInsert, beyond, how_many, newest, page, summary, upsert
+from chainbench_agent.store.database import CorruptError, Database, Write
+from chainbench_agent.store.queries import beyond, how_many, newest, page, summary, upsert
 from chainbench_agent.store.schema import RUNS, migrate
 
 OPEN_PATIENCE_S = 3.0
@@ -29,48 +29,9 @@ MOST_LOOKED_AT = 10_000
 
 DIED = f"the agent died in this run; {FROM_CHECKPOINT}"
 
-Write = Literal["", "lazy", "durable", "migration"]
 T = TypeVar("T")
 
 log = logging.getLogger(__name__)
-
-
-class Database(Protocol):
-    """What differs between SQLite and PostgreSQL.  `shared`: other agents' runs are in there as well."""
-
-    @property
-    def kind(self) -> Literal["sqlite", "postgresql"]: ...
-    @property
-    def shared(self) -> bool: ...
-    @property
-    def location(self) -> str:
-        """For people; without a password."""
-
-    @property
-    def insert(self) -> MakeInsert: ...
-
-    def open(self, patience_s: float) -> Engine:
-        """An engine whose transactions heed the execution option `write`; StoreError if it cannot be."""
-
-    def is_corrupt(self, error: BaseException | None) -> bool: ...
-
-    def why(self, error: BaseException | None) -> str:
-        """What the driver's error means, and what would help."""
-
-    def move_aside(self) -> Path: ...
-
-    def size(self) -> int | None:
-        """In bytes, with what is not yet in its place; None where that is not this machine's to tell."""
-
-    def close(self) -> None: ...
-
-
-class _CorruptError(StoreError):
-    """What is in the file is no database, or no longer one.  `engine` is the one that found it so."""
-
-    def __init__(self, sentence: str, engine: Engine | None) -> None:
-        super().__init__(sentence)
-        self.engine = engine
 
 
 class SqlStore:
@@ -80,13 +41,17 @@ class SqlStore:
         self._database = database
         self._machine = machine
         self._retention = retention
-        self.recovered: Sequence[Summary] = ()
+        self._recovered: Sequence[Summary] | None = None
 
         self._turn = threading.RLock()  # guards all that follows, and is held while something is written
         self._engine: Engine | None = None
         self._reasons: dict[str, str] = {}
-        self._moved_aside = ""
+        self._moved_aside = self._notice = ""
         self._ended: int | None = None  # how many runs that ended are kept
+
+    @property
+    def recovered(self) -> Sequence[Summary]:
+        return self._recovered or ()
 
     def open(self) -> None:
         """Try to; a failure is logged and in the status, and each call tries again."""
@@ -125,10 +90,20 @@ class SqlStore:
         return [evidence for evidence in found if evidence]
 
     def status(self) -> StoreStatus:
-        reason = "; ".join(dict.fromkeys(self._reasons.copy().values()))
-        state: Literal["up", "down"] = "down" if reason else "up"
-        size, aside = self._database.size(), self._moved_aside
-        return StoreStatus(self._database.kind, state, self._database.location, reason, aside, self._ended, size)
+        reasons = [*self._reasons.copy().values()]
+        if self._engine and (displaced := self._database.displaced()):
+            reasons.append(f"{displaced}; with the next run it is opened again, or a new one is begun")
+        reason = "; ".join(dict.fromkeys(reasons))
+        return StoreStatus(
+            kind=self._database.kind,
+            state="down" if reason else "up",
+            location=self._database.location,
+            reason=reason,
+            moved_aside=self._moved_aside,
+            notice=self._notice,
+            runs=self._ended,
+            bytes=self._database.size(),
+        )
 
     def close(self) -> None:
         with self._turn:
@@ -173,7 +148,7 @@ class SqlStore:
         try:
             try:
                 done = self._attempt(work, write, patience_s)
-            except _CorruptError as error:
+            except CorruptError as error:
                 self._begin_anew(error)
                 done = self._attempt(work, write, patience_s)
         except StoreError as error:
@@ -196,26 +171,44 @@ class SqlStore:
     def _explained(self, error: Exception, engine: Engine | None) -> StoreError:
         cause = error.orig if isinstance(error, DBAPIError) else error
         if self._database.is_corrupt(cause):
-            return _CorruptError(str(cause), engine)
+            return CorruptError(str(cause), engine)
         return StoreError(self._database.why(cause))
 
     def _opened(self, patience_s: float) -> Engine:
         """The engine; the first to ask brings the tables up to date, and ends the runs of an agent that died."""
-        if self._engine:
-            return self._engine
+        engine = self._engine
+        if engine and not self._database.displaced():
+            return engine
         with self._turn:
+            if self._engine and (displaced := self._database.displaced()):
+                self._let_go(self._engine, displaced)
             if self._engine is None:
                 engine = self._database.open(patience_s)
                 try:
                     with _transaction(engine, "migration") as connection, connection.begin():
                         migrate(connection)
-                        recovered = [self._end(connection, row.id) for row in connection.execute(self._running())]
+                        recovered = self._recover(connection)
                         self._count(connection)
                 except BaseException:
                     engine.dispose()
                     raise
-                self._engine, self.recovered = engine, recovered
+                self._database.opened()
+                self._engine, self._recovered = engine, recovered
             return self._engine
+
+    def _let_go(self, engine: Engine, displaced: str) -> None:
+        runs, self._engine = self._ended, None
+        if self._database.let_go(engine):
+            self._notice = f"{displaced}; no run was lost"
+        else:
+            self._notice = f"{displaced}: {runs or 0} runs were in it; what is there now is used, or a new one begun"
+        log.error("%s", self._notice)
+
+    def _recover(self, connection: Connection) -> Sequence[Summary]:
+        """End the runs of an agent that died.  Only once: later, a run that is on is this agent's."""
+        if self._recovered is not None:
+            return self._recovered
+        return [self._end(connection, row.id) for row in connection.execute(self._running())]
 
     def _running(self) -> Any:
         return select(RUNS.c.id).where(RUNS.c.result == "running", *self._mine()).order_by(RUNS.c.id)
@@ -230,7 +223,7 @@ class SqlStore:
         connection.execute(update(RUNS).where(RUNS.c.id == run_id).values(changes))
         return ended
 
-    def _begin_anew(self, corrupt: _CorruptError) -> None:
+    def _begin_anew(self, corrupt: CorruptError) -> None:
         with self._turn:
             if self._engine is not corrupt.engine:
                 return  # another thread has

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import logging
 import os
 import sqlite3
 import time
-from contextlib import suppress
+from contextlib import closing, suppress
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
 from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.exc import ArgumentError
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 
 from chainbench_agent.errors import InputError, StoreError
+from chainbench_agent.store.open_files import OpenFiles, has_shared_maps
 from chainbench_agent.store.queries import loads
 
 BUSY_S = 2.0
@@ -43,11 +46,16 @@ FILES = 3
 
 SYNCHRONOUS = {"migration": "FULL", "durable": "FULL", "lazy": "NORMAL"}
 """How a write is made safe.  In WAL mode FULL flushes at every commit, so that an answered `/stop` survives a power
-failure; NORMAL leaves that to the kernel, which survives this process, and costs no benchmark a flush in its midst."""
+failure; NORMAL leaves that to the kernel, which survives this process, and costs no benchmark a flush in its midst.
+Without WAL both flush."""
+
+_NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
+
+log = logging.getLogger(__name__)
 
 
 class Sqlite:
-    """See sql.Database."""
+    """See database.Database."""
 
     kind: ClassVar[Literal["sqlite"]] = "sqlite"
     shared = False
@@ -57,6 +65,8 @@ class Sqlite:
         self.path = path.absolute()
         self.location = str(self.path)
         self._lock: int | None = None
+        self._files = OpenFiles(self.path)
+        self._journal = ""
 
     @classmethod
     def from_url(cls, text: str) -> Sqlite:
@@ -72,6 +82,7 @@ class Sqlite:
         try:
             self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._claim(patience_s)
+            self._journal = journal = self._journal or self._journal_mode()
         except OSError as error:
             hint = NO_DESCRIPTOR.get(
                 error.errno or 0, "make it writable for this user, or choose another with --state-dir"
@@ -85,9 +96,41 @@ class Sqlite:
             pool_size=1,  # one stays open: SQLite empties its log, with flushes, when the last one closes
             max_overflow=16,
         )
-        event.listen(engine, "connect", _set_up)
+        event.listen(engine, "connect", partial(_set_up, journal))
         event.listen(engine, "begin", _begin)
         return engine
+
+    def opened(self) -> None:
+        self._files.remember()
+
+    def displaced(self) -> str:
+        gone = self._files.displaced()
+        for suffix in ("", "-wal", "-shm", ".lock"):
+            if suffix in gone:
+                return f"{self.path}{suffix} was {gone[suffix]} under the agent"
+        return ""
+
+    def let_go(self, engine: Engine) -> bool:
+        """Close what was opened, so that what is at the path can be; whether the runs in it are kept there."""
+        gone = self._files.displaced()
+        kept = "" not in gone
+        if kept:
+            with suppress(SQLAlchemyError), engine.connect() as connection:  # the log has no name any more
+                connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+        others = [Path(f"{self.path}{suffix}") for suffix in ("-wal", "-shm") if gone.get(suffix) == "replaced"]
+        aside = [(file, Path(f"{file}.kept")) for file in others if not kept]
+        for file, name in aside:  # SQLite, when it closes, removes what has the name of its log
+            file.rename(name)
+        engine.dispose()
+        if not kept:
+            self._files.remove_own_log()
+        for file, name in aside:
+            name.rename(file)
+        self._files.forget()
+        self._journal = ""
+        if ".lock" in gone:
+            self.close()
+        return kept
 
     def is_corrupt(self, error: BaseException | None) -> bool:
         return _code(error) in CORRUPT
@@ -128,20 +171,43 @@ class Sqlite:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 if time.monotonic() >= deadline:
+                    holder = os.pread(lock, 20, 0).decode(errors="replace").strip() or "unknown"
                     os.close(lock)
                     raise StoreError(
                         f"{self.path} is another agent's; end that one, or choose another place with --state-dir"
+                        f" (it is held by process {holder})"
                     ) from None
                 time.sleep(0.05)
-            else:
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:
+                    os.close(lock)
+                    raise
+                log.warning("%s: this file system has no locks; see that no other agent uses it", self.path)
                 self._lock = lock
                 return
+            else:
+                self._lock = lock
+                with suppress(OSError):  # a full disk; only people read it
+                    os.ftruncate(lock, 0)
+                    os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+                return
+
+    def _journal_mode(self) -> str:
+        """WAL where its shared memory can be mapped; else TRUNCATE, to which a database in WAL mode is converted."""
+        if has_shared_maps(self.path):
+            return "WAL"
+        log.warning("%s: this file system has no shared memory maps; every checkpoint of a run flushes", self.path)
+        if self.path.exists():
+            with suppress(sqlite3.Error), closing(sqlite3.connect(self.path, timeout=BUSY_S)) as connection:
+                connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # takes a log without shared memory
+                connection.execute("PRAGMA journal_mode = TRUNCATE")
+        return "TRUNCATE"
 
 
-def _set_up(connection: sqlite3.Connection, record: Any) -> None:
+def _set_up(journal: str, connection: sqlite3.Connection, record: Any) -> None:
     del record
     connection.isolation_level = None  # _begin begins; Python's module would, but not before a CREATE TABLE
-    for pragma in ("journal_mode = WAL", f"cache_size = -{CACHE_KIB}", f"journal_size_limit = {JOURNAL_BYTES}"):
+    for pragma in (f"journal_mode = {journal}", f"cache_size = -{CACHE_KIB}", f"journal_size_limit = {JOURNAL_BYTES}"):
         connection.execute(f"PRAGMA {pragma}").close()
 
 

@@ -8,6 +8,7 @@ from pydantic import BaseModel, Field
 
 from chainbench_agent.collector.base import State
 from chainbench_agent.evidence.model import BackendName, Evidence, Labels, Target
+from chainbench_agent.web.ignored_fields import MayIgnore
 
 
 class _Backend(BaseModel):
@@ -17,7 +18,7 @@ class _Backend(BaseModel):
     remedy: str = Field("", description="What would change that.")
 
 
-class Started(_Backend, Labels):
+class Started(_Backend, Labels, MayIgnore):
     """The run that has begun."""
 
     status: Literal["started"]
@@ -29,19 +30,19 @@ class Started(_Backend, Labels):
     sample_interval: int
 
 
-class Stopped(Evidence):
+class Stopped(Evidence, MayIgnore):
     """The evidence of the run that has ended."""
 
     not_kept: str = Field("", description="Why it is not in the store; left out when it is, or is not meant to be.")
 
 
-class EvidenceAnswer(BaseModel):
+class EvidenceAnswer(MayIgnore):
     """The evidence of the run that finished last."""
 
     evidence: Evidence
 
 
-class Reported(BaseModel):
+class Reported(MayIgnore):
     status: Literal["metrics_reported"]
 
 
@@ -65,6 +66,7 @@ class Hook(BaseModel):
 class Store(BaseModel):
     """Where runs are kept.  `moved_aside`: where a corrupt database lies, since a new one was begun.
 
+    `notice`: that the database was removed or replaced under the agent, and what was lost with it.
     `runs`: how many that ended, as of the last one.  `bytes`: of SQLite's files.
     """
 
@@ -73,8 +75,17 @@ class Store(BaseModel):
     location: str = ""
     reason: str = ""
     moved_aside: str = ""
+    notice: str = ""
     runs: int | None = None
     bytes: int | None = None
+
+
+class Log(BaseModel):
+    """What this process has logged and could not write to stderr."""
+
+    records_dropped: int
+    reason: str = ""
+    remedy: str = ""
 
 
 class AgentItself(BaseModel):
@@ -82,9 +93,10 @@ class AgentItself(BaseModel):
     pid: int
     resident_kib: int
     cpu_seconds: float
+    log: Log
 
 
-class Status(_Backend):
+class Status(_Backend, MayIgnore):
     """`run_id` and the rest of the run are null when none is on."""
 
     status: Literal["idle", "starting", "running", "stopping"]

@@ -8,19 +8,21 @@ from typing import Any, TypeVar
 from flask import Flask, Response, abort, request
 from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ValidationError
+from pydantic_core import from_json
 
 from chainbench_agent.kernel.namespaces import Peer
 from chainbench_agent.plan import Plan, choose
 from chainbench_agent.runs import Runs
 from chainbench_agent.web.access import credentials
 from chainbench_agent.web.answers import EvidenceAnswer, Reported, Started, Status, Stopped
+from chainbench_agent.web.ignored_fields import note_body, note_fields
 from chainbench_agent.web.models import ReportRequest, StartRequest
 from chainbench_agent.web.operation import operation
 from chainbench_agent.web.problems import JSON_REMEDY, BadBody, problem
 from chainbench_agent.web.status import backend_json, status_json, timestamp
 
-Metrics = Callable[[str], tuple[bytes, str]]
-"""The Accept header → the exposition and its content type."""
+Metrics = Callable[[str], tuple[bytes | Sequence[bytes], str]]
+"""The Accept header → the exposition, whole or in parts, and its content type."""
 
 EXPOSITIONS = ("text/plain", "application/openmetrics-text")
 
@@ -67,6 +69,7 @@ class Api:
     @operation("End the run", answer=Stopped, problems=(409,))
     def stop(self) -> ResponseReturnValue:
         """The answer is its evidence; `not_kept` says why it is not in the store, where it is meant to be."""
+        note_body()
         evidence = self._runs.stop()
         why_not = self._runs.archive.why_not_kept(evidence.run.id)
         return {**evidence.as_json(), **({"not_kept": why_not} if why_not else {})}
@@ -93,8 +96,10 @@ class Api:
     @operation("For Prometheus", media_types=EXPOSITIONS)
     def metrics(self) -> ResponseReturnValue:
         """The latest numbers of each label set."""
-        body, content_type = self._metrics(request.headers.get("Accept", ""))
-        return Response(body, content_type=content_type)
+        exposition, content_type = self._metrics(request.headers.get("Accept", ""))
+        answer = Response(exposition, content_type=content_type)
+        answer.vary.add("Accept")
+        return answer
 
 
 def _peer() -> Peer | None:
@@ -112,6 +117,8 @@ def _body(model: type[Body], context: Any = None) -> Body:
     if len(raw) == request.max_content_length:
         abort(413)  # a body without Content-Length is cut there
     try:
-        return model.model_validate_json(raw, context=context)
+        found = model.model_validate_json(raw, context=context)
     except ValidationError as error:
-        raise BadBody(model, error) from None
+        raise BadBody(model, error, raw) from None
+    note_fields(list(from_json(raw)), model.model_fields)
+    return found

@@ -9,7 +9,7 @@ from flask import Flask
 from chainbench_agent.events import Events, Source
 from chainbench_agent.plan import ALL
 from chainbench_agent.runs import Runs
-from chainbench_agent.web import problems
+from chainbench_agent.web import compression, ignored_fields, problems
 from chainbench_agent.web.access import OPEN, Access
 from chainbench_agent.web.api import Api, Metrics
 from chainbench_agent.web.event_routes import EventRoutes
@@ -32,6 +32,8 @@ def create_app(  # noqa: PLR0913 - what the settings say
     app.config["MAX_CONTENT_LENGTH"] = LONGEST_BODY
     app.json.sort_keys = False  # type: ignore[attr-defined]  # the evidence has an order made for reading
     app.json.ensure_ascii = False  # type: ignore[attr-defined]
+    compression.install(app)
+    ignored_fields.install(app)
     problems.install(app)
     access.install(app)
     Api(runs, metrics, sample_interval, probes).add_to(app)

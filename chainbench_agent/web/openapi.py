@@ -22,10 +22,10 @@ from chainbench_agent.web.answers import ApiDocument, Problem
 from chainbench_agent.web.operation import JSON, Operation, operation
 from chainbench_agent.web.wire import MEDIA_TYPE
 
-EVERYWHERE = (401, 403, 408, 421, 431, 500, 503)
-"""What any call may be answered with: see web/access.py, web/intake.py and web/problems.py."""
+EVERYWHERE = (400, 401, 403, 408, 417, 421, 431, 500, 501, 503, 505)
+"""What any call may be answered with: see web/access.py, web/intake.py, web/parser_errors.py and web/problems.py."""
 
-WITH_A_BODY = (400, 413, 415)
+WITH_A_BODY = (413, 415)
 
 _REF = "#/components/schemas/{model}"
 

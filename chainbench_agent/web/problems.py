@@ -1,6 +1,7 @@
 """Every error as a problem document (RFC 9457) that says what to do.
 
-400 not JSON   404, 405 no such call, or run   409 does not fit the state   413 too long   415 not called JSON
+400 not JSON, or not HTTP   404, 405 no such call, or run   409 does not fit the state   413 too long
+415 not declared as JSON   417, 501, 505 HTTP that is not spoken here (web/parser_errors.py)
 422 JSON that is not the right thing   500 a bug   503 the collector failed, or the store
 """
 
@@ -9,19 +10,23 @@ from __future__ import annotations
 import errno
 import json
 import logging
+from collections.abc import Sequence
 
 from flask import Flask, Response, current_app, request
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic_core import ErrorDetails, from_json
 from werkzeug.exceptions import HTTPException
 
 from chainbench_agent.errors import AgentError, InputError, NoRun, RunActive, StoreError, UnknownRun
 from chainbench_agent.events import NoEvents, NoPlace
+from chainbench_agent.near_miss import nearest
+from chainbench_agent.web.parser_errors import REFUSED, explained
 from chainbench_agent.web.wire import MEDIA_TYPE, document
 
 NO_DESCRIPTOR_REMEDY = "try again; if it lasts, raise the agent's limit (LimitNOFILE=)"
 EVENTS_REMEDY = "start it with --events, where it measures with eBPF"
 LISTENERS_REMEDY = "end one of them, or let one listen for all: each takes a thread of the agent"
+LONGEST_NAME = 100
 JSON_REMEDY = "send a JSON object with the header Content-Type: application/json"
 
 log = logging.getLogger(__name__)
@@ -30,8 +35,9 @@ log = logging.getLogger(__name__)
 class BadBody(Exception):  # noqa: N818 - becomes a problem, is none of the program's
     """A body that is not what the call takes: the error that validating it against `model` gave."""
 
-    def __init__(self, model: type[BaseModel], cause: ValidationError) -> None:
+    def __init__(self, model: type[BaseModel], cause: ValidationError, raw: bytes = b"") -> None:
         super().__init__(str(cause))
+        self.raw = raw
         self.model = model
         self.errors = cause.errors(include_url=False, include_input=False)
 
@@ -53,6 +59,8 @@ def install(app: Flask) -> None:
     app.register_error_handler(InputError, _bad_input)
     app.register_error_handler(AgentError, _collector_failed)
     app.register_error_handler(BadBody, _bad_body)
+    for refused in REFUSED:  # the parser reads a body in chunks when the application asks for it
+        app.register_error_handler(refused, lambda error: problem(*explained(error)))
     app.register_error_handler(HTTPException, _http)
     app.register_error_handler(Exception, _bug)
 
@@ -79,13 +87,17 @@ def _bad_body(error: BadBody) -> Response:
         return problem(400, f"the body is not valid JSON: {first['ctx']['error']}", JSON_REMEDY)
     if not first["loc"]:
         return problem(422, "the body is JSON, but not an object", JSON_REMEDY)
-    errors = [_field_error(error.model, details) for details in error.errors]
+    sent = from_json(error.raw) if error.raw else {}
+    strangers = [name for name in sent if name not in error.model.model_fields]
+    errors = [_field_error(error.model, details, strangers) for details in error.errors]
     return problem(422, "; ".join(f"{e['field']}: {e['message']}" for e in errors), errors=errors)
 
 
-def _field_error(model: type[BaseModel], details: ErrorDetails) -> dict[str, str]:
+def _field_error(model: type[BaseModel], details: ErrorDetails, strangers: Sequence[str]) -> dict[str, str]:
     name = str(details["loc"][0])
     message = "is missing" if details["type"] == "missing" else details["msg"]
+    if details["type"] == "missing" and (misspelt := nearest(name, strangers)):
+        message += f", perhaps {misspelt[:LONGEST_NAME]} is meant to be it"
     remedy = details.get("ctx", {}).get("remedy") or f"send it as {model.model_fields[name].description}"
     return {"field": name, "message": message[0].lower() + message[1:], "remedy": remedy}
 

@@ -13,6 +13,7 @@ from typing import Any
 from chainbench_agent.active import RunsStatus
 from chainbench_agent.collector.base import CollectorStatus, HookStatus, ModuleStatus
 from chainbench_agent.environment import VERSION
+from chainbench_agent.log_writer import REMEDY, log_status
 from chainbench_agent.store.base import StoreStatus
 
 
@@ -85,4 +86,12 @@ def _agent() -> dict[str, Any]:
         "pid": os.getpid(),
         "resident_kib": resident_pages * resource.getpagesize() // 1024,
         "cpu_seconds": round(time.process_time(), 3),
+        "log": _log(),
     }
+
+
+def _log() -> dict[str, Any]:
+    """How many log records are missing on stderr, and why."""
+    found = log_status()
+    why = {"reason": found.reason, "remedy": REMEDY} if found.dropped else {}
+    return {"records_dropped": found.dropped, **why}

@@ -12,11 +12,13 @@ LONGEST_HEAD = 16 * 1024
 LONGEST_BODY = 64 * 1024
 """The largest sensible body is under 2 KiB."""
 
+LONGEST_LOGGED = 200
+
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"^content-length:[ \t]*(\d{1,15})[ \t]*\r$", re.IGNORECASE | re.MULTILINE)
 _CHUNKED = re.compile(rb"^transfer-encoding:[^\r\n]*chunked[ \t]*\r$", re.IGNORECASE | re.MULTILINE)
 _CONTINUE = re.compile(rb"^expect:[ \t]*100-continue", re.IGNORECASE | re.MULTILINE)
-_SIZE = re.compile(rb"([0-9a-fA-F]{1,8})[^\r\n]*\r\n")
+_SIZE = re.compile(rb"([0-9a-fA-F]{1,16})[^\r\n]*\r\n")
 
 
 class Incoming:
@@ -55,6 +57,11 @@ class Incoming:
         return self._length > LONGEST_BODY or come >= self._length
 
     @property
+    def is_cut(self) -> bool:
+        """Whether it was given up in the midst of its chunks, because there is no end of them."""
+        return self._length is None and not self._chunks_end()
+
+    @property
     def is_too_long(self) -> bool:
         """Whether its head has no reasonable length."""
         return (len(self.data) if self._body < 0 else self._body) > LONGEST_HEAD
@@ -63,6 +70,15 @@ class Incoming:
     def acts(self) -> bool:
         """Whether this is a call that changes something, and not one that only looks."""
         return not self.data.startswith((b"GET ", b"HEAD ", b"OPTIONS "))
+
+    @property
+    def asks_for_status(self) -> bool:
+        return self.data.startswith((b"GET /status ", b"GET /status?", b"HEAD /status "))
+
+    @property
+    def first_line(self) -> str:
+        """For the log."""
+        return self.data[:LONGEST_LOGGED].partition(b"\r\n")[0].removesuffix(b" HTTP/1.1").decode("latin-1")
 
     def _chunks_end(self) -> bool:
         while size := _SIZE.match(self.data, self._chunk):

@@ -1,7 +1,8 @@
 """gunicorn's worker of threads, with an intake before them (web/intake.py).
 
-Calls that act (`/stop`) have threads of their own, so that nothing which is merely asked for can be in their way.
-Ordinary answers fit into the socket's buffer, so that who does not read them does not hold a thread.
+Calls that act (`/stop`) have threads of their own, so that nothing which is merely asked for can be in their way; so
+has `/status`.  A thread collects its answer, and the loop sends what the client does not take at once
+(web/answer_sender.py): a client that reads slowly holds no thread.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from typing import Any
 
-from gunicorn.http import get_parser
+from gunicorn.http import get_parser, wsgi
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from chainbench_agent.web import wire
+from chainbench_agent.web.answer_sender import SEND_S, AnswerSender, Outlet
 from chainbench_agent.web.intake import Client, Intake
+from chainbench_agent.web.parser_errors import REFUSED, explained
 from chainbench_agent.web.problems import NO_DESCRIPTOR_REMEDY
 
-SEND_S = 10.0
-"""How long a thread waits for a client that does not take more of its answer."""
-
 ACTING_THREADS = 4
+STATUS_THREADS = 1
 
 NEEDED_TO_ANSWER = 8
 """With less descriptors left than this, slow clients have to go."""
@@ -45,17 +46,22 @@ log = logging.getLogger(__name__)
 
 
 class Connection(TConn):  # type: ignore[misc]  # gunicorn has no types
-    """One request, that has come in whole."""
+    """One request, that has come in whole; what is answered goes to an Outlet."""
 
     def __init__(self, cfg: Any, client: Client, server: Any) -> None:
-        super().__init__(cfg, client.sock, client.address, server)
+        outlet = Outlet(client.sock, client.request.first_line)
+        super().__init__(cfg, outlet, client.address, server)
         self.parser = get_parser(cfg, [bytes(client.request.data)], client.address)
-        self.data_ready = True
 
-    def init(self) -> None:
-        """Called in the thread, where gunicorn has just made the socket wait for ever."""
-        self.initialized = True
-        self.sock.settimeout(SEND_S)
+
+class Response(wsgi.Response):  # type: ignore[misc]
+    """An answer whose length is not known beforehand is a stream: its thread waits for the client."""
+
+    def send_headers(self) -> None:
+        streams = self.response_length is None and not self._omits_body and not self.headers_sent
+        super().send_headers()
+        if streams:
+            self.sock.stream(SEND_S)
 
 
 class IntakeWorker(ThreadWorker):  # type: ignore[misc]
@@ -63,13 +69,25 @@ class IntakeWorker(ThreadWorker):  # type: ignore[misc]
 
     def init_process(self) -> None:
         self._acting = ThreadPoolExecutor(ACTING_THREADS)
+        self._status = ThreadPoolExecutor(STATUS_THREADS)
         self._spare = os.open(os.devnull, os.O_RDONLY)
         self._said_s = -math.inf
         super().init_process()
 
     def run(self) -> None:
         self._intake = Intake(self.poller, self._serve)
+        self._sender = AnswerSender(self.poller, self._intake.leave, self.app.cut_answers)
         super().run()
+        self._sender.abandon()
+
+    @property
+    def nr_conns(self) -> int:
+        """Requests under way; at the end also answers that are being sent, for gunicorn waits for these a moment."""
+        return self._under_way + (0 if self.alive else len(self._sender))
+
+    @nr_conns.setter
+    def nr_conns(self, count: int) -> None:
+        self._under_way = count
 
     def accept(self, listener: socket.socket) -> None:
         try:
@@ -124,20 +142,60 @@ class IntakeWorker(ThreadWorker):  # type: ignore[misc]
                     sock.send(answer)
 
     def _serve(self, client: Client) -> None:
-        self.nr_conns += 1
+        self._under_way += 1
         conn = Connection(self.cfg, client, client.sock.getsockname())
-        pool = self._acting if client.request.acts else self.tpool
+        request = client.request
+        pool = self._acting if request.acts else self._status if request.asks_for_status else self.tpool
         pool.submit(self.handle, conn).add_done_callback(
             lambda future: self.method_queue.defer(self.finish_request, conn, future)
         )
 
+    def handle(self, conn: Connection) -> None:
+        """Answer the request, and send what the client takes at once.  Called in a thread; raises nothing."""
+        outlet: Outlet = conn.sock
+        try:
+            self.handle_request(next(conn.parser), conn)
+        except REFUSED as error:
+            self._refuse(outlet, *explained(error))
+        except StopIteration:
+            self._refuse(outlet, 400, "the request has no first line", "send METHOD PATH HTTP/1.1")
+        except TimeoutError:
+            self.app.cut_answers.count("too_slow")
+            log.warning("%s: the stream ends: its client has taken nothing for %.0f s", outlet.call, SEND_S)
+        except OSError as error:
+            log.debug("%s: the client of a stream has gone: %r", outlet.call, error)
+        except Exception:
+            log.exception("%s failed", outlet.call)
+            self._refuse(outlet, 500, "the agent made a mistake", "its log has the details")
+        outlet.push()
+
+    def handle_request(self, req: Any, conn: Connection) -> None:
+        """Let the application answer: one request, and then the connection is closed."""
+        resp, environ = wsgi.create(req, conn.sock, conn.client, conn.server, self.cfg, response_class=Response)
+        environ["wsgi.multithread"] = True
+        resp.force_close()
+        parts = self.wsgi(environ, resp.start_response)
+        try:
+            for part in parts:
+                resp.write(part)
+            resp.close()
+        finally:
+            if hasattr(parts, "close"):
+                parts.close()
+
+    def _refuse(self, outlet: Outlet, status: int, detail: str, remedy: str) -> None:
+        log.info("%s is refused: %s", outlet.call, detail)
+        if outlet.discard():
+            outlet.sendall(wire.refusal(status, detail, remedy))
+
     def finish_request(self, conn: Connection, fs: Future[Any]) -> None:
         del fs  # `handle` raises nothing
-        self.nr_conns -= 1
-        self._intake.leave(conn.sock)
+        self._under_way -= 1
+        self._sender.take(conn.sock)
 
     def murder_pending(self) -> None:
         self._intake.expire()
+        self._sender.expire()
 
 
 def _limit() -> int:

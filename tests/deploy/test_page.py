@@ -13,7 +13,7 @@ from operations_page import block
 REPO = Path(__file__).parents[2]
 
 
-@pytest.mark.skipif(not shutil.which("promtool"), reason="apt-get install prometheus")
+@pytest.mark.needs("promtool")
 def test_the_page_makes_debians_prometheus_ours(tmp_path):
     """All its files are there, which its own user may read, and the port."""
     etc = tmp_path / "etc"

@@ -40,7 +40,7 @@ threading.Timer(0.05, turn.set).start()
 turn.wait()
 """
 
-pytestmark = pytest.mark.skipif(not shutil.which("promtool"), reason="apt-get install prometheus")
+pytestmark = pytest.mark.needs("promtool")
 
 
 def promtool(*arguments):

@@ -199,7 +199,8 @@ def test_loss_by_cause(sample):
 
     found = built(first, last, program_sources={"a": "x", "b": "y"}).as_json()["loss"]
 
-    assert found == {"total": 10, "causes": {"keys_full": 7, "programs_skipped": 3}}
+    skipped = {"a": {"events": 2, "metrics": []}, "b": {"events": 1, "metrics": []}}
+    assert found == {"total": 10, "causes": {"keys_full": 7, "programs_skipped": 3}, "programs_skipped": skipped}
 
 
 def test_no_loss_is_said(sample):
@@ -226,6 +227,7 @@ def test_cost(sample):
             {"hook": "a", "source": "raw_tracepoint:a", "runs": 1000, "ns": 5_000_000},
         ],
         "modules": {},
+        "unavailable": dict.fromkeys(("entry_ns", "target_cpu_percent"), "it was not calibrated"),
     }
 
 

@@ -13,17 +13,18 @@ from prometheus_client.parser import text_string_to_metric_families
 from chainbench_agent.collector.base import ModuleStatus
 from chainbench_agent.evidence.model import Cost, Loss, ProgramCost
 from chainbench_agent.evidence.totals import Program, Totals
-from chainbench_agent.export.health import HEALTH, LONGEST_REASON, AgentRegistry
+from chainbench_agent.export.health import HEALTH, LOG_DROPPED, LONGEST_REASON, RESPONSES_CUT, AgentRegistry
 from chainbench_agent.export.prometheus import Exporter
 from chainbench_agent.store.base import NoStore, StoreStatus
 
 SWITCH = Program("sched_switch", "raw_tracepoint:sched_switch")
+COUNTS = {LOG_DROPPED: [((), 3)], RESPONSES_CUT: [(("too_slow",), 2), (("client_left",), 0)]}
 DETAILS = {"kernel": "6.1.0", "bcc": "0.26.0", "headers": "/var/cache"}
 
 
 @pytest.fixture
 def exporter(catalog):
-    return Exporter(catalog, AgentRegistry("0.1.0", "ebpf", DETAILS, lambda: {"worker": os.getpid()}))
+    return Exporter(catalog, AgentRegistry("0.1.0", "ebpf", DETAILS, lambda: {"worker": os.getpid()}, lambda: COUNTS))
 
 
 @pytest.fixture
@@ -157,6 +158,14 @@ def test_scrapes_are_timed(scrape, make_view):
 
     assert found["scrape_duration_seconds_count", ()] == 3
     assert 0 < found["scrape_duration_seconds_sum", ()] < 60
+
+
+def test_what_the_daemon_counts_of_itself(scrape, make_view):
+    found = scrape(make_view())
+
+    assert found["log_records_dropped_total", ()] == 3
+    assert found["responses_cut_total", ("too_slow",)] == 2
+    assert found["responses_cut_total", ("client_left",)] == 0
 
 
 def test_each_process_is_measured(catalog, make_view):

@@ -1,7 +1,6 @@
 """Prometheus' own linter, over the whole catalogue."""
 
 import os
-import shutil
 import subprocess
 from datetime import UTC, datetime
 
@@ -25,7 +24,7 @@ GIVEN = {
 """All that promtool says of the names that were given to us; of ours it must say nothing."""
 
 
-@pytest.mark.skipif(not shutil.which("promtool"), reason="promtool is not installed: apt-get install prometheus")
+@pytest.mark.needs("promtool")
 def test_promtool_complains_only_of_the_names_given_to_us(make_view):
     labels = {"impl": "python", "variant": "numpy", "commit": "abc123", "dataset": "d1"}
     started_at = datetime(2026, 11, 22, tzinfo=UTC)

@@ -119,6 +119,54 @@ def test_anonymous_members_are_written_in_place(blob):
     )
 
 
+def test_unnamed_members_with_a_tag_are_written_out(blob):
+    """`struct tag;` inside a struct declares no member where -fms-extensions is off, as it is for BPF programs."""
+    char, word = blob.int("char", 1), blob.int("int", 4)
+    owner = blob.struct("owner", 8, ("owned", word, 0), ("slock", char, 32))
+    either = blob.union("either", 8, ("", owner, 0), ("both", word, 0))
+    alias = blob.typedef("either_t", either)
+    blob.struct("s", 16, ("", blob.typedef("alias", alias), 0), ("z", word, 64), ("y", char, 96))
+
+    assert c_of(blob.btf(), "s").endswith(
+        """struct s {
+  union {
+    struct {
+      int owned;
+      char slock;
+    };
+    int both;
+  };
+  int z;
+  char y;
+};
+"""
+    )
+
+
+def test_unnamed_members_with_a_tag_keep_their_layout(blob):
+    """What is packed stays so, and gaps have names that are different in the whole."""
+    char, word, long = blob.int("char", 1), blob.int("int", 4), blob.int("long int", 8)
+    odd = blob.struct("odd", 5, ("a", char, 0), ("b", word, 8))
+    wide = blob.struct("wide", 16, ("c", char, 0))
+    blob.struct("s", 32, ("", odd, 0), ("", wide, 64), ("d", long, 192))
+
+    assert c_of(blob.btf(), "s").endswith(
+        """struct s {
+  struct {
+    char a;
+    int b;
+  } __attribute__((packed));
+  unsigned char cb_pad_1[3];
+  struct {
+    char c;
+    unsigned char cb_pad_2[15];
+  };
+  long int d;
+};
+"""
+    )
+
+
 def test_declarators(blob):
     """Arrays of pointers to functions, pointers to arrays, functions that return pointers."""
     word = blob.int("int", 4)

@@ -18,18 +18,31 @@ softirq 1 2 3
 """
 
 
+VMSTAT = """\
+nr_free_pages 7
+pgalloc_dma 0
+pgalloc_dma32 1000
+pgalloc_normal 23
+pgalloc_movable 0
+pgfree 999
+"""
+
+
 @pytest.fixture
 def proc(tmp_path, monkeypatch):
-    def write(text):
+    def write(text, vmstat=None):
         (tmp_path / "stat").write_text(text)
+        if vmstat is not None:
+            (tmp_path / "vmstat").write_text(vmstat)
         monkeypatch.setattr(accounts, "STAT", tmp_path / "stat")
+        monkeypatch.setattr(accounts, "VMSTAT", tmp_path / "vmstat")
 
     return write
 
 
 def test_since_boot(proc):
     """Idle with iowait; on a CPU without what the hypervisor stole; in milliseconds."""
-    proc(STAT)
+    proc(STAT, VMSTAT)
     tick_ms = 1000 // os.sysconf("SC_CLK_TCK")
 
     assert accounts.kernel_counters() == {
@@ -37,16 +50,17 @@ def test_since_boot(proc):
         "on_cpu_ms": 1385 * tick_ms,
         "context_switches": 1234567,
         "forks": 4321,
+        "page_allocs": 1023,
     }
 
 
 def test_a_kernel_that_keeps_less(proc):
     """What is not there is left out."""
-    proc("ctxt 7\n")
+    proc("ctxt 7\n", "nr_free_pages 7\n")
     assert accounts.kernel_counters() == {"context_switches": 7}
 
 
 def test_this_kernel():
-    """All four, on whatever this runs on."""
+    """All five, on whatever this runs on."""
     assert all(count > 0 for count in accounts.kernel_counters().values())
-    assert len(accounts.kernel_counters()) == 4
+    assert len(accounts.kernel_counters()) == 5

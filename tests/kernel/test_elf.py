@@ -2,10 +2,10 @@
 
 import io
 import re
-import shutil
 import subprocess
 
 import pytest
+from packages import require
 
 from chainbench_agent.kernel.elf import Functions, functions_of, stands_alone
 
@@ -14,19 +14,17 @@ __attribute__((noinline, used)) static int inner(int x) { return x * 7; }
 int outer(int x) { return inner(x) + 1; }
 int main(int n, char **v) { return outer(n); }
 """
-COMPILER = shutil.which("cc")
 
 
 @pytest.fixture
 def built(tmp_path):
     """`built(*options)` → a program, or a library."""
-    if not COMPILER:
-        pytest.skip("There is no C compiler: as root, `apt-get install gcc`.")
+    compiler = require("cc")
     (tmp_path / "code.c").write_text(CODE)
 
     def build(*options):
         output = tmp_path / "-".join(("code", *options))
-        subprocess.run([COMPILER, *options, tmp_path / "code.c", "-o", output], check=True)
+        subprocess.run([compiler, *options, tmp_path / "code.c", "-o", output], check=True)
         return output
 
     return build

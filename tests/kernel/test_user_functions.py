@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from packages import require
 
 from chainbench_agent.kernel import user_functions
 from chainbench_agent.kernel.elf import functions_of
@@ -81,7 +82,7 @@ def test_a_static_program(tmp_path):
         'int main(void) { pthread_mutex_lock(&m); puts(""); fflush(stdout); return getchar(); }'
     )
     for options, alone in (("-static", True), ("-pie", False)):
-        subprocess.run(["cc", options, "-pthread", code, "-o", tmp_path / options], check=True)
+        subprocess.run([require("cc"), options, "-pthread", code, "-o", tmp_path / options], check=True)
         with subprocess.Popen([tmp_path / options], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             process.stdout.readline()
             found = UserFunctions([process.pid])

@@ -75,14 +75,14 @@ def test_words(metric, size):
 STARTED = 3
 ACCOUNT = (101, 102, 103, 104)
 """on_cpu, runnable, blocked, throttled"""
-CALL_NS, ASKED, CALL = 707, 0xDDDD, 3
+CALL_NS, NOTED, CALL = 707, 0xDDDD, 3
 
 
 def task(tid, state, *, run=RUN, since=10, begin=STARTED, wait=5, stack=-1, counted=1, kthread=0, born=0):  # noqa: PLR0913 - as a record has
     """As struct cb_task lies: what a switch wants, then the rest."""
     account = (*ACCOUNT[:-1], 0xFFFF, tid, run, tid + 500, wait, stack, state, counted, kthread)
-    rest = (begin, ACCOUNT[-1], 0xEEEE, CALL_NS, ASKED, born or tid, CALL)
-    return struct.pack("=5QIIIIiBBBx5QI2xBx16s", since, *account, *rest, f"t{tid}".encode())
+    rest = (begin, ACCOUNT[-1], 0xEEEE, CALL_NS, NOTED, born or tid, CALL)
+    return struct.pack("=5QIIIIiBBBx5QI2xBx16s64x", since, *account, *rest, f"t{tid}".encode())
 
 
 def opened(*records, entered=()):
@@ -119,7 +119,7 @@ def test_whose_records_are_no_threads_of_the_run():
         task(2, TaskState.BLOCKED, counted=0),
         task(3, TaskState.FREE),
         task(4, TaskState.UNSEEN, counted=0),
-        bytes(128),
+        bytes(192),
     )
 
 

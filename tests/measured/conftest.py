@@ -1,6 +1,5 @@
 """Known workloads against this very kernel: a prime number of things happens, and the evidence must say so."""
 
-import shutil
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -19,6 +18,7 @@ HERE = Path(__file__).parent
 sys.path.append(str(HERE))  # the tests here import the files beside them
 
 from disks import MIB, Disk, sh  # noqa: E402 - found only now
+from packages import require  # noqa: E402 - found only now
 from said import Said  # noqa: E402
 
 RUN = Run(id="test", machine="test", started_at=datetime(2026, 1, 1, tzinfo=UTC), duration_ms=0, ended_by="stop")
@@ -202,7 +202,7 @@ def stuck(tmp_path):
     below = Disk(tmp_path / "below", 64 * MIB)
     mounted = tmp_path / "mounted"
     mounted.mkdir()
-    sh("mke2fs", "-q", "-t", "ext4", below.path)
+    sh(str(require("mke2fs")), "-q", "-t", "ext4", below.path)
     sh("mount", below.path, str(mounted))
     disk = Disk(mounted / "disk", 8 * MIB)
     sh("sync", "-f", str(mounted))
@@ -218,8 +218,7 @@ def stuck(tmp_path):
 @pytest.fixture(scope="module")
 def lock_order(tmp_path_factory):
     """`lock_order(*options)` → lock_order.c as a program, whose stack can be walked: its frames have pointers."""
-    compiler = shutil.which("cc")
-    assert compiler, "There is no C compiler: as root, `apt-get install gcc`."
+    compiler = require("cc")
     directory = tmp_path_factory.mktemp("program")
 
     def built(*options):

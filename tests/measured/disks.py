@@ -3,6 +3,8 @@
 import subprocess
 from pathlib import Path
 
+from packages import require
+
 MIB = 1 << 20
 
 
@@ -16,7 +18,7 @@ class Disk:
     def __init__(self, file, size=32 * MIB):
         with file.open("wb") as image:
             image.write(bytes(size))
-        self.path = sh("losetup", "--find", "--show", str(file))
+        self.path = sh(str(require("losetup")), "--find", "--show", str(file))
         self.name = Path(self.path).name
         self.sysfs = Path("/sys/block", self.name)
 
@@ -31,7 +33,7 @@ class Disk:
 
     def use(self, scheduler):
         """False where this kernel does not offer it."""
-        subprocess.run(["modprobe", "-q", scheduler], check=False)
+        subprocess.run([require("modprobe"), "-q", scheduler], check=False)
         offered = (self.sysfs / "queue/scheduler").read_text().replace("[", "").replace("]", "").split()
         if scheduler in offered:
             (self.sysfs / "queue/scheduler").write_text(scheduler)

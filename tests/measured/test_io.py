@@ -3,9 +3,9 @@
 import json
 import os
 import platform
-import shutil
 
 import pytest
+from disks import MIB, sh
 
 from chainbench_agent.loading.syscall_names import syscalls
 from chainbench_agent.probes import CALLS
@@ -31,7 +31,6 @@ def transfer(name, fd, times):
         assert call(name, fd, *data, *position, 0) == 100, name
 """
 
-MIB = 1 << 20
 READS = {"read": 11, "pread64": 1009, "readv": 53, "preadv": 13, "preadv2": 17}
 WRITES = {"write": 101, "pwrite64": 103, "writev": 107, "pwritev": 109, "pwritev2": 113}
 OPENS = {name: times for name, times in {"open": 3, "openat": 5, "creat": 2}.items() if name in NUMBERS}
@@ -81,10 +80,9 @@ os._exit(0)
     assert (grown["syscw"], grown["wchar"]) == (io["file_writes"], io["file_writes_bytes"])
 
 
+@pytest.mark.needs("fio")
 def test_against_fio(targeted, tmp_path):
     """Its own account of a job: the same calls and bytes, and times that are hardly shorter than what it felt."""
-    if not shutil.which("fio"):
-        pytest.skip("There is no second opinion: as root, `apt-get install fio`.")
     path, report = tmp_path / "file", tmp_path / "report"
     path.write_bytes(os.urandom(8 * MIB))
     options = f"--name=job --filename={path} --size=8m --bs=4k --rw=randrw --number_ios=1511 --fdatasync=101"
@@ -207,8 +205,8 @@ held = mmap.mmap(fd, 16 * {MIB})
 assert ctypes.CDLL(None).mlock(ctypes.byref(ctypes.c_char.from_buffer(held)), ctypes.c_size_t(16 * {MIB})) == 0
 """
 
-    def read(code, *, cold=False):
-        return targeted(f"{code}\nos._exit(0)", setup + (forget if cold else hold)).run()["io"]
+    def read(code, more="", *, cold=False):
+        return targeted(f"{code}\nos._exit(0)", setup + more + "\n" + (forget if cold else hold)).run()["io"]
 
     return read
 
@@ -238,3 +236,49 @@ def test_the_page_cache_is_not_asked(reading):
     assert cache(reading("os.ftruncate(fd, 0); [os.pwrite(fd, buffer, i << 20) for i in range(7)]")) == (0, 0, None)
     io = reading("for i in range(101): os.preadv(direct, [page], i * 4096)", cold=True)
     assert (io["file_reads_bytes"], cache(io)) == (101 * 4096, (0, 0, None))
+
+
+MAPPED = """
+other = os.open({path!r}, os.O_RDWR | os.O_CREAT)
+os.write(other, os.urandom(256 * 4096))
+os.fsync(other)
+mapped = mmap.mmap(other, 256 * 4096)
+mapped.madvise(mmap.MADV_RANDOM)
+os.posix_fadvise(other, 0, 0, os.POSIX_FADV_DONTNEED)
+def read_into(file):
+    for at in range(0, 256 * 4096, 4096): os.preadv(file, [memoryview(mapped)[at:at + 4096]], at)
+"""
+
+
+def test_pages_of_the_memory_that_is_read_into(reading, tmp_path):
+    """Memory of a mapped file that is not in memory: its 256 pages are none of the read's, whatever that asks for."""
+    mapped = MAPPED.format(path=str(tmp_path / "mapped"))
+
+    cached = reading("read_into(fd)", mapped)
+    assert (cache(cached), cached["page_cache_other_pages"]) == ((0, 256, 100), 256)
+    direct = reading("read_into(direct)", mapped, cold=True)
+    assert (cache(direct), direct["page_cache_other_pages"]) == ((0, 0, None), 256)
+    both = reading("read_into(fd)", f"os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_RANDOM)\n{mapped}", cold=True)
+    assert (cache(both), both["page_cache_other_pages"]) == ((256, 0, 0), 256)
+
+
+def test_a_layered_file_system(targeted, tmp_path):
+    """The pages of overlayfs are those of the file below it: 1,024 cold ones are misses, and then hits."""
+    for name in ("lower", "upper", "work", "merged"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "lower/file").write_bytes(os.urandom(4 * MIB))
+    layers = f"lowerdir={tmp_path}/lower,upperdir={tmp_path}/upper,workdir={tmp_path}/work"
+    setup = f"""
+import os
+lower = os.open({str(tmp_path / "lower/file")!r}, os.O_RDWR)
+os.fsync(lower)
+os.posix_fadvise(lower, 0, 0, os.POSIX_FADV_DONTNEED)
+fd, buffer = os.open({str(tmp_path / "merged/file")!r}, os.O_RDONLY), bytearray({MIB})
+"""
+    sh("mount", "-t", "overlay", "overlay", "-o", layers, str(tmp_path / "merged"))
+    try:
+        io = targeted(f"for at in range(8): os.preadv(fd, [buffer], (at % 4) * {MIB})", setup).run()["io"]
+    finally:
+        sh("umount", str(tmp_path / "merged"))
+
+    assert cache(io) == (1024, 1024, 50)

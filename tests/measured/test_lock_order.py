@@ -1,11 +1,11 @@
 """Lock-order violations of real threads: a C program takes mutexes in the orders that it is told."""
 
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from packages import require
 
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.plan import Plan
@@ -15,7 +15,6 @@ pytestmark = pytest.mark.bpf
 
 OPTION = "locks:order"
 PLAN = Plan(("locks", OPTION))
-COMPILER = shutil.which("cc")
 VIOLATIONS = "lock_order_violations"
 
 
@@ -143,7 +142,7 @@ def test_a_target_without_a_c_library(locks, tmp_path, lock_order):
         'asm volatile("syscall" : "=a"(r) : "a"(n), "D"(a), "S"(b), "d"(c) : "rcx", "r11", "memory"); return r; }\n'
         'void _start(void) { char c; call(1, 1, "\\n", 1); call(0, 0, &c, 1); call(60, 0, 0, 0); }\n'
     )
-    subprocess.run([COMPILER, "-O1", "-nostdlib", "-static", code, "-o", tmp_path / "bare"], check=True)
+    subprocess.run([require("cc"), "-O1", "-nostdlib", "-static", code, "-o", tmp_path / "bare"], check=True)
     found = locks(program=tmp_path / "bare")
 
     assert VIOLATIONS not in found

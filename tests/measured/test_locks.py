@@ -117,6 +117,61 @@ def test_futex_time(targeted):
     assert locks["futex_waited_ms"] == pytest.approx(locks["futex_wait_us"]["sum_us"] / 1e3)
 
 
+NO_WAITS = """
+import resource
+LOCK_PI, UNLOCK_PI, TRYLOCK_PI, LOCK_PI2 = 6, 7, 8, 13
+before = resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw
+for lock in (LOCK_PI, TRYLOCK_PI, LOCK_PI2):
+    for _ in range(1009):
+        if futex(lock | 128, 0) == 0: futex(UNLOCK_PI | 128, 0)
+past = struct.pack("qq", 0, 1)
+for _ in range(53): futex(WAIT_BITSET, 0, past)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_nvcsw - before)
+"""
+HELD = """
+import threading
+LOCK_PI, UNLOCK_PI = 6, 7
+turn = threading.Semaphore(0)
+def hold():
+    for _ in range(23):
+        assert futex(LOCK_PI | 128, 0) == 0
+        turn.release()
+        time.sleep(0.01)
+        assert futex(UNLOCK_PI | 128, 0) == 0
+        time.sleep(0.01)
+holder = threading.Thread(target=hold)
+holder.start()
+waited = 0
+for _ in range(23):
+    while not turn.acquire(False): time.sleep(0.0005)
+    began = time.monotonic_ns()
+    assert futex(LOCK_PI | 128, 0) == 0
+    waited += time.monotonic_ns() - began
+    assert futex(UNLOCK_PI | 128, 0) == 0
+holder.join()
+print(waited)
+"""
+
+
+def test_a_futex_call_that_does_not_sleep_is_no_wait(targeted):
+    """3,027 locks that nobody else has, and 53 waits whose time is up: no more waits than the thread slept."""
+    target = targeted(FUTEX + NO_WAITS)
+
+    locks = target.run()["locks"]
+
+    assert locks["futex_waits"] <= int(target.output) < 53
+
+
+def test_locks_with_priority_inheritance(targeted):
+    """23 locks that another thread has for 10 ms each: as many waits at least, and at least that long."""
+    target = targeted(FUTEX + HELD)
+
+    locks = target.run()["locks"]
+
+    assert locks["futex_waits"] >= 23
+    assert locks["futex_wait_us"]["sum_us"] >= 0.9 * int(target.output) / 1e3
+
+
 def test_a_futex_wait_beyond_the_end(collector, targeted, run):
     """A wait under way when the run ends counts, until then."""
     target = targeted(f"{FUTEX}\nprint(flush=True)\nfutex(WAIT, 0)")

@@ -92,6 +92,15 @@ def test_pages(targeted):
     assert 0 <= grown - 16381 - tables <= 19 + 13
 
 
+def test_pages_beside_the_kernels_own_sum(measure):
+    """Of the whole machine: what /proc/vmstat has and we have not are the agent's own pages and those given in bulk."""
+    evidence = measure(lambda: subprocess.run([sys.executable, "-c", f"bytearray({65537 * 4096})"], check=True))
+
+    check = evidence["cross_check"]["memory.page_allocs"]
+    assert check["ebpf"] == evidence["memory"]["page_allocs"] > 65537
+    assert check["ebpf"] <= check["kernel"] < 1.3 * check["ebpf"]
+
+
 def test_what_interrupts_do_is_not_the_targets(targeted):
     """A second of computing allocates nothing, although others' memory is freed in interrupts of that second.
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import shutil
 import socket
 import subprocess
 import sys
@@ -238,9 +237,9 @@ print(*told)
     assert min(told) <= rtt["min_us"] <= rtt["max_us"] <= max(told)
 
 
+@pytest.mark.needs("iperf3")
 def test_against_iperf3(targeted):
     """An independent program says the same of what it sent."""
-    assert shutil.which("iperf3"), "to compare with it: apt-get install iperf3"
     port = str(free_port())
     client = ["iperf3", "-c", "127.0.0.1", "-p", port, "-J", "-n", "32M", "-P", "3"]
     with subprocess.Popen(["iperf3", "-s", "-1", "--forceflush", "-p", port], stdout=subprocess.PIPE) as server:
@@ -252,3 +251,55 @@ def test_against_iperf3(targeted):
     said = json.loads(one.output)["end"]["sum_sent"]["bytes"]
     assert network["tcp_connects"] == 3 + 1
     assert said <= network["tcp_bytes_sent"] <= said + 4096  # its own words on the control connection
+
+
+PAIR = """
+def pair(of_server, of_client):
+    server = socket.socket(socket.AF_INET, socket.SOCK_STREAM, of_server)
+    server.bind(("127.0.0.1", 0))
+    server.listen(8)
+    client = socket.socket(socket.AF_INET, socket.SOCK_STREAM, of_client)
+    client.connect(server.getsockname())
+    return client, server.accept()[0]
+def take(end, size):
+    while size: size -= len(end.recv(size))
+"""
+HAS_MPTCP = Path("/proc/sys/net/mptcp/enabled")
+TCP, MPTCP = 0, 262
+
+
+@pytest.mark.parametrize("of_server", [TCP, MPTCP] if HAS_MPTCP.exists() else [TCP])
+@pytest.mark.parametrize("of_client", [TCP, MPTCP] if HAS_MPTCP.exists() else [TCP])
+def test_mptcp_is_counted_as_tcp(measured, of_server, of_client):
+    """23 connections and their bytes, whatever of both ends speaks it; the segments are those of the network."""
+    network, (sent, received) = measured(f"""{PAIR}
+for _ in range(23):
+    client, server = pair({of_server}, {of_client})
+    for _ in range(5): client.sendall(bytes(1009)); take(server, 1009); server.sendall(bytes(211)); take(client, 211)
+    client.close()
+    server.close()
+time.sleep(0.2)
+print(*kept("Tcp", "OutSegs", "InSegs"))
+""")
+
+    assert (network["tcp_bytes_sent"], network["tcp_bytes_received"]) == (23 * 5 * 1220, 23 * 5 * 1220)
+    assert (network["tcp_connects"], network["tcp_accepts"], network["tcp_connections"]) == (23, 23, 46)
+    assert network["top_processes"][0]["tcp_connections"] == 46
+    assert 0.8 * sent < network["tcp_packets_sent"] <= sent
+    assert 0.8 * received < network["tcp_packets_received"] <= received
+
+
+def test_other_protocols_are_named(measured):
+    """53 datagrams of a protocol that is neither TCP nor UDP, and as many answers: no figure of those has them."""
+    network, _ = measured("""
+one = socket.socket(socket.AF_INET, socket.SOCK_RAW, 253)
+for _ in range(53):
+    one.sendto(bytes(101), ("127.0.0.1", 0))
+    assert len(one.recv(2000)) == 20 + 101
+left, right = socket.socketpair()
+for _ in range(31): left.send(b"x"); right.recv(1)
+""")
+
+    assert network["other_protocol_calls"] == {"raw": 2 * 53}
+    assert network["other_protocol_bytes"] == {"raw": 53 * (101 + 121)}
+    assert (network["tcp_bytes_sent"], network["udp_packets"]) == (0, 0)

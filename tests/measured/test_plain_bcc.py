@@ -43,6 +43,7 @@ def plain(tmp_path_factory):
     return load
 
 
+@pytest.mark.tracefs
 @pytest.mark.parametrize("module", FUNCTIONS)
 def test_each_file_loads(plain, module):
     """By `BPF(src_file=…)`, from the directory above probes/: every function passes the verifier."""

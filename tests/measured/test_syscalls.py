@@ -102,7 +102,7 @@ def test_errors_exactly(targeted):
     assert section["failed"] == sum(found.values())
     failed = {process["pid"] == one.process.pid: process["failed"] for process in section["top_processes"]}
     assert failed == {True: section["failed"] - 31, False: 31}
-    assert evidence["loss"]["total"] == 0
+    assert evidence["loss"]["total"] == 0, evidence["loss"]
 
 
 def test_interrupted_calls(targeted):

@@ -11,25 +11,24 @@ import pytest
 HERE = Path(__file__).parent
 sys.path.append(str(HERE))  # the tests here import the files beside them
 
+from packages import require  # noqa: E402 - found only now
 from user_space import FUTEX, UserSpace, fused  # noqa: E402 - found only now
 
 WARNINGS = ("-Wall", "-Wno-unused", "-Wno-unknown-pragmas", "-Wno-pointer-sign", "-Werror")  # BCC does not mind either
 OPTIONS = ("-std=gnu11", "-O1", "-shared", "-fPIC", *WARNINGS)
 INCLUDE = f"-I{HERE / 'shim'}"
-COMPILER = shutil.which("cc") or shutil.which("gcc") or shutil.which("clang")
 
 
 @pytest.fixture(scope="session")
 def compile_unit(tmp_path_factory):
     """`compile_unit(text)` → a shared object of the shim and the text."""
-    if not COMPILER:
-        pytest.skip("There is no C compiler to run the probes in user space: as root, `apt-get install gcc`.")
+    compiler = require("cc")
     directory = tmp_path_factory.mktemp("unit")
 
     def compile_(text, name):
         source, built = directory / f"{name}.c", directory / f"{name}.so"
         source.write_text(f'#include "shim.h"\n{text}')
-        subprocess.run([COMPILER, *OPTIONS, INCLUDE, source, "-o", built], check=True)
+        subprocess.run([compiler, *OPTIONS, INCLUDE, source, "-o", built], check=True)
         return built
 
     return compile_

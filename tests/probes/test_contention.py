@@ -4,9 +4,9 @@ import ctypes
 from itertools import count
 
 import pytest
-from user_space import AGENT
+from user_space import AGENT, FUTEX, INTERRUPTIBLE
 
-from chainbench_agent.evidence.open_intervals import FUTEX_WAIT
+from chainbench_agent.evidence.open_intervals import FUTEX_LOCK, FUTEX_WAIT
 from chainbench_agent.loading.fuse import LOCK_WAITS, call_kinds
 from chainbench_agent.probes import CALLS
 from chainbench_agent.probes.lock_hooks import SLOW_PATHS
@@ -257,10 +257,12 @@ def called(kernel, user):
         for name in group:
             (ctypes.c_uint32 * 1024).in_dll(kernel.library, "cb_call_kinds_cells")[2 * numbers[name]] = kind
 
-    def call(name, operation=0, ret=None, ns=50):
+    def call(name, operation=0, ret=None, ns=50, *, sleeps=True):
         kernel.tell("shim_set_arguments", user, 0, *map(ctypes.c_uint64, (LOCK, operation, 0)))
+        kernel.tell("shim_set_switches", user, ctypes.c_uint64(kernel.now_ns))
         regs = kernel.library.shim_regs(ctypes.c_void_p(user.address))
         kernel.fire("sys_enter_0", regs, numbers[name], current=user)
+        kernel.tell("shim_set_switches", user, ctypes.c_uint64(kernel.now_ns + sleeps))
         if ret is not None:
             kernel.at(kernel.now_ns + ns).fire("sys_exit_0", regs, ret & (1 << 64) - 1, current=user)
 
@@ -281,6 +283,65 @@ def test_what_a_futex_wait_is(kernel, called):
     found = kernel.counted()["locks"]
     assert (found["futex_waits"], found["futex_waited_ns"], found["futex_wakes"]) == (12, 600, 0)
     assert (sum(found["futex_wait_ns"].slots), found["futex_wait_ns"].sum) == (12, 600)
+
+
+@pytest.mark.usefixtures("locks")
+@pytest.mark.parametrize(
+    ("operation", "ret", "waits"),
+    [
+        (WAIT, 0, 1),  # a wake-up ended it before it slept
+        (WAIT_BITSET, 0, 1),
+        (11, 0, 1),
+        (WAIT, -ETIMEDOUT, 0),  # the time was up before
+        (WAIT, -ERESTARTSYS, 0),
+        (WAIT, -EAGAIN, 0),
+        (LOCK_PI, 0, 0),  # it was free
+        (13, 0, 0),
+        (LOCK_PI, -ETIMEDOUT, 0),
+        (8, 0, 0),
+    ],
+)
+def test_a_futex_call_that_did_not_sleep(kernel, called, operation, ret, waits):
+    """Only somebody's wake-up makes it a wait."""
+    called("futex", operation, ret, sleeps=False)
+
+    assert kernel.counted()["locks"]["futex_waits"] == waits
+
+
+@pytest.mark.usefixtures("locks")
+@pytest.mark.parametrize("operation", [LOCK_PI, 13])
+def test_a_lock_that_was_waited_for(kernel, called, operation):
+    """Until it was had, the time was up or a signal came; not one that would never be had (EDEADLK)."""
+    for ret in (0, -ETIMEDOUT, -4, -513, -35):
+        called("futex", operation, ret)
+
+    assert kernel.counted()["locks"]["futex_waits"] == 4
+
+
+@pytest.mark.usefixtures("locks")
+def test_a_futex_wait_from_before_the_run(kernel, user):
+    """Its beginning was not seen: it is cut, and a wait although nobody saw it fall asleep."""
+    kernel.at(5000).begin()
+    kernel.tell("shim_set_syscall", user, ctypes.c_uint64(FUTEX))
+    kernel.tell("shim_set_arguments", user, 0, *map(ctypes.c_uint64, (LOCK, WAIT, 0)))
+    kernel.at(5300).leave(user, 0)
+
+    found = kernel.counted()["locks"]
+    assert (found["futex_waits"], found["futex_waited_ns"]) == (1, 300)
+
+
+@pytest.mark.usefixtures("locks")
+@pytest.mark.parametrize(("asleep", "waits"), [(True, 1), (False, 0)])
+def test_a_lock_is_cut_where_the_run_ends(kernel, called, user, asleep, waits):
+    """It is a wait only if its thread sleeps: it may just be taking a free one."""
+    kernel.switch(kernel.idle, user)
+    called("futex", LOCK_PI)
+    if asleep:
+        kernel.switch(user, kernel.idle, INTERRUPTIBLE)
+    kernel.at(kernel.now_ns + 300).end()
+
+    found = kernel.counted(closed=True)["locks"]
+    assert (found["futex_waits"], found["futex_waited_ns"]) == (waits, 300 * waits)
 
 
 @pytest.mark.usefixtures("locks")
@@ -320,4 +381,4 @@ def test_a_futex_wake_is_not_cut(kernel, called):
 
 
 def test_the_number_of_the_kind():
-    assert call_kinds()[FUTEX_WAIT] == "FUTEX_WAIT"
+    assert (call_kinds()[FUTEX_WAIT], call_kinds()[FUTEX_LOCK]) == ("FUTEX_WAIT", "FUTEX_LOCK")

@@ -136,7 +136,8 @@ def test_untimed_hooks_have_no_use_for_the_time():
     readers = readers_of_the_clock(re.sub(r"//.*", "", UNIT.text))
 
     assert "cb_raise_sched_switch" in readers  # the search works
-    called = {f"{prefix}_{hook.name}" for hook in HOOKS if not hook.timed for prefix in ("cb_raise", "target_on")}
+    assert "follow_on_sched_process_exit" in functions(UNIT.text)
+    called = {f"{prefix}_{hook.name}" for hook in HOOKS if not hook.timed for prefix in ("cb_raise", "follow_on")}
     assert called & readers == set()
 
 

@@ -22,8 +22,11 @@ from shim_sockets import (
     SYN_SENT,
     TCP,
     UDP,
+    UNIX,
     Net,
 )
+
+from chainbench_agent.probes.network import PROTOCOLS
 
 
 @pytest.fixture
@@ -177,18 +180,142 @@ def test_retransmissions(net):
 
 
 @pytest.mark.parametrize(
-    "kind", [(NETLINK, RAW, NETLINK_XFRM), (INET, RAW, TCP), (INET, RAW, UDP), (INET, STREAM, MPTCP)]
+    ("kind", "named"),
+    [
+        ((NETLINK, RAW, NETLINK_XFRM), None),
+        ((UNIX, STREAM, 0), None),
+        ((INET, RAW, TCP), "raw"),
+        ((INET, RAW, UDP), "raw"),
+        ((INET, STREAM, 132), "sctp"),
+        ((INET6, 5, 132), "sctp"),
+        ((INET, DATAGRAM, 136), "udplite"),
+        ((INET6, 6, 33), "dccp"),
+        ((INET, DATAGRAM, 1), "icmp"),
+        ((INET6, DATAGRAM, 58), "icmp"),
+        ((43, STREAM, 0), "smc"),
+        ((INET, DATAGRAM, 115), "other"),
+    ],
 )
-def test_other_sockets(net, kind):
-    """Netlink numbers its protocols itself, a raw socket bears the protocol's number, MPTCP has one of its own."""
+def test_other_sockets(net, kind, named):
+    """In no figure of TCP or UDP, but named where it is the internet's; netlink numbers its protocols itself."""
     sk = net.socket(*kind)
     net.sent(sk, 7, net.ours)
-    net.received(sk, 7, net.ours)
-    if kind[2] == MPTCP:
-        net.state(sk, CLOSE, SYN_SENT, net.ours)
+    net.received(sk, 5, net.ours)
+    net.received(sk, 5, net.ours, PEEK)
+    net.sent(sk, -11, net.ours)
+    net.sent(sk, 7, net.other)
 
+    expected = [(2, 12) if name == named else (0, 0) for name in PROTOCOLS]
+    assert list(zip(*net["other_protocol_calls other_protocol_bytes"], strict=True)) == expected
     assert net["tcp_bytes_sent tcp_bytes_received udp_packets udp_bytes_sent udp_bytes_received"] == (0,) * 5
     assert net.kernel.hash("network_sockets") == {}
+
+
+@pytest.fixture
+def mptcp(net):
+    """`mptcp(role, by)` → (connection, its first path): what the kernel says when one is made."""
+
+    def connect(by):
+        connection, path = net.socket(protocol=MPTCP), net.socket()
+        net.tell("path", path, ctypes.c_void_p(connection), 1)
+        for sk in (connection, path):
+            net.state(sk, CLOSE, SYN_SENT, by)
+        for sk in (path, connection):
+            net.state(sk, SYN_SENT, ESTABLISHED, by)
+        return connection, path
+
+    def accept(_by):
+        path, connection = net.socket(), net.socket(protocol=MPTCP)
+        net.state(path, LISTEN, SYN_RECV)
+        net.state(connection, LISTEN, ESTABLISHED)
+        net.tell("path", path, ctypes.c_void_p(connection), 1)
+        net.state(path, SYN_RECV, ESTABLISHED)
+        return connection, path
+
+    return lambda role, by: {"connect": connect, "accept": accept}[role](by)
+
+
+def test_mptcp_connects(net, mptcp):
+    """Bytes are those of the calls on the connection, segments those of its path; it is one connection."""
+    connection, path = mptcp("connect", net.ours)
+    net.sent(connection, 1009, net.ours)
+    net.received(connection, 211, net.ours)
+    net.segment(path, 3, 2)
+
+    assert net["tcp_bytes_sent tcp_bytes_received"] == (1009, 211)
+    assert net["tcp_connects tcp_accepts tcp_connections"] == (1, 0, 1)
+    assert net["tcp_packets_received tcp_packets_sent"] == (3, 2)
+    assert net.unattributed == 0
+
+
+@pytest.mark.parametrize("closes", [False, True], ids=["receives", "closes"])
+def test_mptcp_accepts(net, mptcp, closes):
+    """It is the first user's, as with TCP: of the first that receives, or, with none, of who closes it."""
+    connection, path = mptcp("accept", net.ours)
+    assert net.unattributed == 1
+    if closes:
+        net.state(connection, ESTABLISHED, CLOSE_WAIT, net.ours)
+    else:
+        net.received(connection, 1009, net.ours)
+    net.segment(path, 3, 2)
+
+    assert net["tcp_connects tcp_accepts tcp_connections"] == (0, 1, 1)
+    assert net["tcp_packets_received tcp_packets_sent"] == (3, 2 + 1)  # and the SYN-ACK
+    assert net.unattributed == 0
+
+
+def test_mptcp_of_others(net, mptcp):
+    """Neither bytes nor segments, until the target uses it."""
+    connection, path = mptcp("connect", net.other)
+    net.sent(connection, 7, net.other)
+    net.segment(path, 3, 2)
+    assert net["tcp_bytes_sent tcp_connects tcp_packets_received"] == (0, 0, 0)
+
+    net.sent(connection, 11, net.ours)
+    net.segment(path, 4, 2)
+    assert net["tcp_bytes_sent tcp_connects tcp_packets_received"] == (11, 0, 1)
+
+
+@pytest.mark.parametrize("role", ["connect", "accept"])
+def test_further_paths_of_mptcp(net, mptcp, role):
+    """Their segments count, and they are no connections."""
+    connection, _ = mptcp("accept", net.ours)
+    net.received(connection, 1, net.ours)
+    path = net.socket()
+    if role == "accept":
+        net.state(path, LISTEN, SYN_RECV)
+        net.tell("path", path, ctypes.c_void_p(connection), 0)
+        net.state(path, SYN_RECV, ESTABLISHED)
+    else:  # a kernel thread does it
+        net.tell("path", path, ctypes.c_void_p(connection), 0)
+        net.state(path, CLOSE, SYN_SENT, net.other)
+        net.state(path, SYN_SENT, ESTABLISHED)
+    net.segment(path, 3, 2)
+
+    assert net["tcp_connects tcp_accepts tcp_connections"] == (0, 1, 1)
+    assert net["tcp_packets_received"] == (3,)
+    assert net.unattributed == 0
+
+
+def test_mptcp_is_forgotten(net, mptcp):
+    """Nothing of a closed connection stays; one that falls back to TCP is TCP."""
+    connection, path = mptcp("connect", net.ours)
+    net.sent(connection, 7, net.ours)
+    net.state(connection, ESTABLISHED, CLOSE, net.ours)
+    net.kernel.fire("tcp_destroy_sock_0", path)
+
+    assert net.kernel.hash("network_sockets") == net.kernel.hash("network_waiting") == {}
+
+
+def test_what_else_lies_above_tcp(net):
+    """A socket that the kernel encrypts for is a TCP socket."""
+    sk = net.socket()
+    net.tell("tls", sk)
+    net.state(sk, CLOSE, SYN_SENT, net.ours)
+    net.state(sk, SYN_SENT, ESTABLISHED)
+    net.sent(sk, 7, net.ours)
+
+    assert net["tcp_connects tcp_bytes_sent"] == (1, 7)
 
 
 def test_datagrams(net):

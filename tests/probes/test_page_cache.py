@@ -23,6 +23,10 @@ def pages(kernel):
     return io["pages_asked"], io["page_cache_misses"]
 
 
+def others(kernel):
+    return kernel.counted()["io"]["page_cache_other_pages"]
+
+
 def ask(kernel, task, file, first, last):
     kernel.fire("page_cache_asked_0", kernel.mapping(file), first, last, current=task)
 
@@ -85,8 +89,9 @@ def test_pages_by_folio(reading, caller, file):
     """A large folio is as many misses as it has pages."""
     for size in (1, 4, 16, 1):
         add(reading, caller, file, size)
+    ask(reading, caller, file, 0, 0)
 
-    assert pages(reading) == (0, 22)
+    assert pages(reading) == (1, 22)
 
 
 @pytest.mark.parametrize("without", [["folio._nr_pages"], ["folio._nr_pages", "folio._folio_nr_pages"]])
@@ -98,17 +103,84 @@ def test_pages_on_older_kernels(compile_unit, without):
     file = kernel.open(caller, 5)
     kernel.at(1000).begin()
     kernel.enter(caller, READ, 5)
+    ask(kernel, caller, file, 0, 0)
     kernel.fire("page_cache_added_0", kernel.folio(file, 16), current=caller)
 
-    assert pages(kernel) == (0, 16)
+    assert pages(kernel) == (1, 16)
 
 
 def test_a_page_behind_the_end(reading, caller, file):
     """Linux 5.10 makes one where a buffer reaches beyond the end of the file, and finds that it is not there."""
     add(reading, caller, file, index=99)
     add(reading, caller, file, index=100)
+    ask(reading, caller, file, 99, 99)
 
-    assert pages(reading) == (0, 1)
+    assert pages(reading) == (1, 1)
+    assert others(reading) == 0
+
+
+@pytest.mark.parametrize("before", [True, False], ids=["told before it asks", "told after it asked"])
+def test_pages_of_another_file_are_not_the_reads(reading, caller, file, before):
+    """A read into the memory of a mapped file makes page faults on that; kernels differ in what they tell first."""
+    memory = reading.open(caller, 6, size=1 << 20)
+    for first in (0, 8, 16):
+        if before:
+            add(reading, caller, file, 8, index=first)
+        ask(reading, caller, file, first, 31)
+        if not before:
+            add(reading, caller, file, 8, index=first)
+        add(reading, caller, memory, 3, index=first)
+    reading.leave(caller, 24 * 4096)
+
+    assert pages(reading) == (32, 24)
+    assert others(reading) == 9
+
+
+def test_a_cached_file_is_read_into_a_mapped_one(reading, caller, file):
+    """All that it asks for is there, and all that is brought is not what it asked for."""
+    memory = reading.open(caller, 6, size=1 << 20)
+    for _ in range(256):
+        ask(reading, caller, file, 7, 7)
+        add(reading, caller, memory, 1)
+        reading.leave(caller, 4096)
+        reading.enter(caller, READ, 5)
+
+    assert pages(reading) == (256, 0)
+    assert others(reading) == 256
+
+
+def test_the_vector_of_a_read_lies_in_a_mapped_file(reading, caller, file):
+    """It is fetched before the read asks for anything; its file is another one."""
+    vector = reading.open(caller, 6, size=1 << 20)
+    add(reading, caller, vector, 2)
+    add(reading, caller, file, 4)
+    add(reading, caller, file, 4, index=4)
+    ask(reading, caller, file, 0, 7)
+
+    assert pages(reading) == (8, 8)
+    assert others(reading) == 2
+
+
+def test_a_direct_read_brings_nothing(reading, caller):
+    """It asks for no pages: what is added is that of the memory which it fills."""
+    memory = reading.open(caller, 6, size=1 << 20)
+    add(reading, caller, memory, 5)
+    reading.leave(caller, 5 * 4096)
+    reading.enter(caller, READ, 5)
+
+    assert pages(reading) == (0, 0)
+    assert others(reading) == 5
+
+
+def test_a_read_of_a_layered_file_system(reading, caller):
+    """What was opened has pages of its own; those of the file below are read, and are its."""
+    below = reading.open(caller, 6, size=1 << 20)
+    reading.enter(caller, READ, 5)
+    add(reading, caller, below, 4)
+    ask(reading, caller, below, 0, 3)
+
+    assert pages(reading) == (4, 4)
+    assert others(reading) == 0
 
 
 def test_what_is_no_page_of_the_file(reading, caller):
@@ -116,6 +188,7 @@ def test_what_is_no_page_of_the_file(reading, caller):
     device = reading.open(caller, 6, mode="block")
     add(reading, caller, device)
     reading.leave(caller, 100)
+    assert others(reading) == 1
     regular = reading.open(caller, 7)
     add(reading, caller, regular)
     ask(reading, caller, regular, 0, 3)

@@ -5,7 +5,8 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 
 import pytest
-from cluster import find_initdb, running
+from cluster import running
+from packages import require
 
 from chainbench_agent.evidence.model import Evidence, Run, Target
 from chainbench_agent.settings import load_settings
@@ -52,9 +53,7 @@ def stored():
 
 @pytest.fixture(scope="session")
 def initdb():
-    if found := find_initdb():
-        return found
-    return pytest.skip("PostgreSQL's initdb is missing: as root, `apt-get install postgresql`.")
+    return require("initdb")
 
 
 @pytest.fixture(scope="session")

@@ -10,10 +10,13 @@ import pytest
 TESTS = Path(__file__).parents[1]
 
 HOLD = """
+import signal
 import sys
-from cluster import find_initdb, running
+from cluster import running
+from packages import find
 
-with running(find_initdb()) as cluster:
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a test run in the background ignores it, and so would we
+with running(find("initdb")) as cluster:
     if "restarted" in sys.argv:
         cluster.stop()
         cluster.start()

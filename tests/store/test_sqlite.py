@@ -73,7 +73,7 @@ def test_what_is_no_store(store):
 # --- How it is written ----------------------------------------------------------------------------
 
 
-@pytest.mark.strace
+@pytest.mark.needs("strace")
 def test_what_has_ended_is_flushed_and_a_checkpoint_is_not(tmp_path):
     """A flush in the midst of a benchmark would be in its evidence."""
     assert flushes(tmp_path / "a", "store.save(stored('running'))") == 0

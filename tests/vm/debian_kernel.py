@@ -25,13 +25,21 @@ BINARIES = Path(sys.executable).parent  # of the virtual environment
 class Series(NamedTuple):
     suite: str
     image: str
-    """Regular expression for the package's name; the one with the highest numbers is taken."""
+    """Regular expression for the name of the package with the kernel; the one with the highest numbers is taken."""
+    rest: tuple[str, ...] = ()
+    """Prefixes of the other packages that this kernel consists of; the rest of their names is the image's."""
+    security: bool = True
+    """Whether the suite has one with security updates beside it."""
 
 
 SERIES = {
     "5.10": Series("bullseye", r"linux-image-5\.10\.0-\d+-amd64"),
     "6.1": Series("bookworm", r"linux-image-6\.1\.0-\d+-amd64"),
     "6.12": Series("trixie", r"linux-image-6\.12\.\d+\+deb13-amd64"),
+    # Unstable moves on: when its mirrors have a newer kernel only, enter its number here and run `make support`.
+    "7.2": Series(
+        "sid", r"linux-binary-7\.2\.\d+\+deb14-amd64", rest=("linux-base-", "linux-modules-"), security=False
+    ),
 }
 
 NEEDED = {
@@ -63,9 +71,9 @@ def tool_path(name: str) -> str | None:
     return shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
 
 
-def sources(targets: Iterable[str], codename: str, suite: str) -> str:
+def sources(targets: Iterable[str], codename: str, suite: str, *, security: bool = True) -> str:
     """Turn the targets 'URI suite component' of this machine, which is a `codename`, into another suite's."""
-    own = {codename: suite, f"{codename}-security": f"{suite}-security"}
+    own = {codename: suite} | ({f"{codename}-security": f"{suite}-security"} if security else {})
     wanted = {
         (uri, own[theirs])
         for uri, theirs, component in (target.split() for target in targets)
@@ -83,6 +91,12 @@ def newest(packages: Iterable[str], image: str) -> str:
     return max(matching, key=lambda package: [int(digits) for digits in re.findall(r"\d+", package)])
 
 
+def packages_of(series: Series, image: str) -> list[str]:
+    """Returns the names of the image's package and of the others that this kernel consists of."""
+    version = re.sub(r"^linux-[a-z]+-", "", image)
+    return [image, *(f"{prefix}{version}" for prefix in series.rest)]
+
+
 def run(tool: str, *arguments: str | Path, cwd: Path | None = None) -> str:
     command = [tool_path(tool) or tool, *map(str, arguments)]
     done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
@@ -91,13 +105,14 @@ def run(tool: str, *arguments: str | Path, cwd: Path | None = None) -> str:
     return done.stdout
 
 
-def download(series: Series, world: Path) -> Path:
-    """Fetch the image with lists, cache and sources of its own, so that the machine's stay as they are."""
+def download(series: Series, world: Path) -> list[Path]:
+    """Fetch the kernel with lists, cache and sources of its own, so that the machine's stay as they are."""
     listing = run("apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)")
     codename = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
     for directory in ("lists/partial", "cache/archives/partial"):
         (world / directory).mkdir(parents=True)
-    (world / "debian.list").write_text(sources(listing.splitlines(), codename, series.suite))
+    listed = sources(listing.splitlines(), codename, series.suite, security=series.security)
+    (world / "debian.list").write_text(listed)
     settings = {
         "Dir::Etc::sourcelist": world / "debian.list",
         "Dir::Etc::sourceparts": "/dev/null",
@@ -108,9 +123,20 @@ def download(series: Series, world: Path) -> Path:
     }
     options = [f"--option={name}={value}" for name, value in settings.items()]
     run("apt-get", *options, "-qq", "update")
-    package = newest(run("apt-cache", *options, "pkgnames", "linux-image-").split(), series.image)
-    run("apt-get", *options, "-qq", "download", package, cwd=world)
-    return next(world.glob("*.deb"))
+    image = newest(run("apt-cache", *options, "pkgnames", "linux-").split(), series.image)
+    run("apt-get", *options, "-qq", "download", *packages_of(series, image), cwd=world)
+    return list(world.glob("*.deb"))
+
+
+def arrange(unpacked: Path) -> None:
+    """Put what the packages have where a kernel's files were at all times: boot/ and lib/modules/."""
+    if not (unpacked / "lib").exists():  # Debian's packages use /usr/lib since trixie
+        (unpacked / "lib").symlink_to("usr/lib")
+    (unpacked / "boot").mkdir(exist_ok=True)
+    for modules in unpacked.glob("lib/modules/*"):  # since forky the kernel and its configuration lie there
+        for name in ("vmlinuz", "config"):
+            if (modules / name).exists():
+                shutil.copy(modules / name, unpacked / "boot" / f"{name}-{modules.name}")
 
 
 def obtain(name: str) -> Path:
@@ -121,11 +147,11 @@ def obtain(name: str) -> Path:
     with (CACHE / "lock").open("w") as lock, tempfile.TemporaryDirectory(dir=CACHE) as temporary:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if not kernel.exists():
-            package = download(SERIES[name], Path(temporary))
+            packages = download(SERIES[name], Path(temporary))
             unpacked = Path(temporary) / "unpacked"
-            run("dpkg", "-x", package, unpacked)
-            if not (unpacked / "lib").exists():  # Debian's packages use /usr/lib since trixie
-                (unpacked / "lib").symlink_to("usr/lib")
+            for package in packages:
+                run("dpkg", "-x", package, unpacked)
+            arrange(unpacked)
             run("depmod", "--basedir", unpacked, release(unpacked))
             unpacked.rename(kernel)
     return kernel

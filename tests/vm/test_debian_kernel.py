@@ -1,7 +1,7 @@
 """Which package is taken, and from where."""
 
 import pytest
-from debian_kernel import SERIES, Unavailable, newest, sources
+from debian_kernel import SERIES, Unavailable, arrange, newest, packages_of, release, sources
 
 PACKAGES = [
     "linux-image-6.1.0-9-amd64",
@@ -45,6 +45,43 @@ def test_sources_are_the_machines_mirrors(keyring):
         f"deb [arch=amd64 signed-by={keyring}] http://mirror.example/debian-security/ bullseye-security main",
         f"deb [arch=amd64 signed-by={keyring}] http://mirror.example/debian/ bullseye main",
     ]
+
+
+def test_a_suite_without_security_updates(keyring):
+    """Unstable has none beside it."""
+    targets = [
+        "http://mirror.example/debian/ bookworm main",
+        "http://mirror.example/debian-security/ bookworm-security main",
+    ]
+
+    assert sources(targets, "bookworm", "sid", security=False).splitlines() == [
+        f"deb [arch=amd64 signed-by={keyring}] http://mirror.example/debian/ sid main",
+    ]
+
+
+def test_a_kernel_in_several_packages():
+    """Unstable's image has the kernel only; the others have one package each."""
+    image = "linux-binary-7.2.13+deb14-amd64"
+
+    assert newest(["linux-binary-7.2.9+deb14-amd64", image, f"{image}-dbg"], SERIES["7.2"].image) == image
+    assert packages_of(SERIES["7.2"], image) == [
+        image, "linux-base-7.2.13+deb14-amd64", "linux-modules-7.2.13+deb14-amd64",
+    ]  # fmt: skip
+    assert packages_of(SERIES["6.1"], "linux-image-6.1.0-50-amd64") == ["linux-image-6.1.0-50-amd64"]
+
+
+def test_a_kernel_beside_its_modules_is_put_into_boot(tmp_path):
+    """Where all other kernels have it, and virtme-ng looks for it."""
+    modules = tmp_path / "usr/lib/modules/7.2.13+deb14-amd64"
+    modules.mkdir(parents=True)
+    for name in ("vmlinuz", "config"):
+        (modules / name).write_text(name)
+
+    arrange(tmp_path)
+
+    assert release(tmp_path) == "7.2.13+deb14-amd64"
+    assert (tmp_path / "boot/config-7.2.13+deb14-amd64").read_text() == "config"
+    assert (tmp_path / "lib/modules/7.2.13+deb14-amd64").is_dir()
 
 
 @pytest.mark.usefixtures("keyring")

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from chainbench_agent.collector.mock import MockCollector
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.runs import Runs
-from chainbench_agent.web import intake, worker
+from chainbench_agent.web import intake, parser_errors, worker
 from chainbench_agent.web.answers import Reported, Started, Status
 from chainbench_agent.web.app import create_app
 from chainbench_agent.web.models import RunsQuery
@@ -33,11 +33,13 @@ def test_every_route_is_in_it(app, api):
 
 
 def test_what_is_answered_before_any_route_is_in_each(api):
-    """Who is slow, or one too many, or sends a head without end, has asked for nothing yet."""
+    """Who is slow, or one too many, or does not speak HTTP, has asked for nothing yet."""
     sources = "".join(Path(module.__file__).read_text() for module in (intake, worker))
     statuses = set(re.findall(r"(?:refusal\(|_refuse\([^\d]*, )(\d{3})", sources))
+    statuses |= {str(status) for _, (status, *_) in parser_errors._PROBLEMS} | {"505"}
 
-    assert statuses == {"408", "431", "503"}
+    assert statuses == {"400", "408", "413", "417", "431", "500", "501", "503", "505"}
+    statuses.remove("413")  # it is for bodies
     for calls in api["paths"].values():
         for call in calls.values():
             assert statuses <= call["responses"].keys()

@@ -110,7 +110,7 @@ struct task_struct {
 	struct css_set *cgroups;
 	struct signal_struct *signal;
 	struct files_struct *files;
-	u64 start_time, self_exec_id;
+	u64 start_time, self_exec_id, nvcsw;
 	char comm[16];
 };
 struct bio {
@@ -136,8 +136,16 @@ struct sock {
 	u16 sk_type, sk_protocol;
 	u8 sk_shutdown;
 };
-struct tcp_sock {
+struct tcp_ulp_ops { char name[16]; };
+struct inet_connection_sock {
 	struct sock sk;
+	const struct tcp_ulp_ops *icsk_ulp_ops;
+	void *icsk_ulp_data;
+};
+struct mptcp_subflow_context { struct sock *conn; };
+struct mptcp_sock { struct sock sk; struct sock *first; };
+struct tcp_sock {
+	struct inet_connection_sock inet_conn;
 	u32 segs_in, segs_out, srtt_us;
 };
 struct socket { struct sock *sk; };
@@ -190,6 +198,11 @@ struct cgroup *shim_cgroup(int levels, const u64 *ids)
 		group->ancestors[level] = group;
 	}
 	return group;
+}
+
+void shim_set_switches(struct task_struct *task, u64 switches)
+{
+	task->nvcsw = switches;
 }
 
 void shim_set_cgroup(struct task_struct *task, struct cgroup *group)
@@ -436,12 +449,37 @@ void shim_set_bio(struct request *request, struct bio *bio)
 
 struct sock *shim_sock(u16 family, u16 type, u16 protocol)
 {
-	struct tcp_sock *tcp = calloc(1, sizeof(*tcp));
+	union { struct tcp_sock tcp; struct mptcp_sock mptcp; } *any = calloc(1, sizeof(*any));
+	struct sock *sk = (struct sock *)any;
 
-	tcp->sk.__sk_common.skc_family = family;
-	tcp->sk.sk_type = type;
-	tcp->sk.sk_protocol = protocol;
-	return &tcp->sk;
+	sk->__sk_common.skc_family = family;
+	sk->sk_type = type;
+	sk->sk_protocol = protocol;
+	return sk;
+}
+
+// `sk` is a path of the connection; `first`: that which it began with.
+void shim_set_path(struct sock *sk, struct sock *connection, int first)
+{
+	static const struct tcp_ulp_ops mptcp = { "mptcp" };
+	struct inet_connection_sock *path = (struct inet_connection_sock *)sk;
+	struct mptcp_subflow_context *context = calloc(1, sizeof(*context));
+
+	context->conn = connection;
+	path->icsk_ulp_ops = &mptcp;
+	path->icsk_ulp_data = context;
+	if (first)
+		((struct mptcp_sock *)connection)->first = sk;
+}
+
+// What encrypts for the socket keeps something of its own there.
+void shim_set_tls(struct sock *sk)
+{
+	static const struct tcp_ulp_ops tls = { "tls" };
+	struct inet_connection_sock *connection = (struct inet_connection_sock *)sk;
+
+	connection->icsk_ulp_ops = &tls;
+	connection->icsk_ulp_data = (void *)1;
 }
 
 // `owned`: the current thread has the lock.

@@ -1,0 +1,23 @@
+"""The tree in errors.py is the whole tree."""
+
+import importlib
+import pkgutil
+
+import chainbench_agent
+from chainbench_agent import errors
+
+
+def test_the_tree_names_every_error():
+    """Each public error of the package that is an AgentError."""
+    for module in pkgutil.walk_packages(chainbench_agent.__path__, "chainbench_agent."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
+
+    found, todo = set(), [errors.AgentError]
+    while todo:
+        error = todo.pop()
+        found.add(error.__name__)
+        todo += error.__subclasses__()
+
+    assert "NoEvents" in found
+    assert {name for name in found if not name.startswith("_") and name not in errors.__doc__} == set()

@@ -1,0 +1,182 @@
+"""The log's writer: nobody who logs is held up, and what is missing is counted and said."""
+
+import fcntl
+import logging
+import os
+import select
+import subprocess
+import sys
+import threading
+
+import pytest
+
+from chainbench_agent.log_writer import CLOSED, MOST_BYTES, NOBODY_READS, LineStream, LogWriter
+
+PIPE_BYTES = 65536
+
+
+@pytest.fixture
+def pipe():
+    reading, writing = os.pipe()
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
+    yield reading, writing
+    for fd in (reading, writing):
+        os.close(fd)
+
+
+def log(writer, message):
+    writer.handle(logging.makeLogRecord({"msg": message, "levelname": "INFO"}))
+
+
+def lines_of(reading, last):
+    """What is read, up to the line `last`."""
+    data = b""
+    while not data.endswith(last + b"\n"):
+        assert select.select([reading], [], [], 60)[0], data[-200:]
+        data += os.read(reading, 1 << 16)
+    return data.splitlines()
+
+
+def test_an_entry_is_written_when_the_call_returns(pipe):
+    """A log that is looked into after an answer has what was logged before it."""
+    reading, writing = pipe
+    log(LogWriter(writing), "one")
+
+    assert os.read(reading, 100) == b"one\n"
+
+
+def test_nobody_reads(pipe):
+    """Every entry comes in order once somebody does; where some are missing, the log itself says how many."""
+    reading, writing = pipe
+    writer = LogWriter(writing)
+    long = "x" * 4095
+    fits = (PIPE_BYTES + MOST_BYTES) // 4096
+    for number in range(fits + 53):
+        log(writer, f"{number:04d}{long[4:]}")
+    missing = writer.status.dropped
+
+    assert 52 <= missing <= 54  # the thread has one in hand
+    assert writer.status.reason == NOBODY_READS
+    notice = f"{missing} log records were dropped: {NOBODY_READS}".encode()
+    *entries, said = lines_of(reading, notice)
+    assert [int(entry[:4]) for entry in entries] == list(range(fits + 53 - missing))
+    assert said == notice
+    log(writer, "read again")
+    assert os.read(reading, 100) == b"read again\n"
+
+
+def test_the_end_of_the_process_does_not_wait_for_a_reader(pipe):
+    """The entries that are left are let go."""
+    _, writing = pipe
+    writer = LogWriter(writing)
+    log(writer, "x" * (2 * PIPE_BYTES))
+    ended = threading.Event()
+    threading.Thread(target=lambda: (writer.flush(), ended.set()), daemon=True).start()
+
+    assert ended.wait(60)
+    assert writer.status.dropped == 0
+
+
+def test_the_reader_has_gone(pipe):
+    """Each entry is dropped, and why is the kernel's word."""
+    reading, writing = pipe
+    null = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(null, reading)
+    os.close(null)
+    writer = LogWriter(writing)
+    for _ in range(3):
+        log(writer, "lost")
+
+    assert (writer.status.dropped, writer.status.reason) == (3, "stderr cannot be written: Broken pipe")
+
+
+@pytest.mark.mount
+def test_a_full_disk(tmp_path):
+    """What does not fit is dropped; with room again the log says how many were, and goes on."""
+    place = tmp_path / "small"
+    place.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", place], check=True)
+    try:
+        filler, file = place / "filler", os.open(place / "log", os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        filler.write_bytes(bytes(65536))
+        writer = LogWriter(file)
+        for _ in range(5):
+            log(writer, "no room")
+        assert writer.status.reason == "stderr cannot be written: No space left on device"
+        filler.unlink()
+        log(writer, "room")
+        os.close(file)
+        assert (place / "log").read_text().splitlines() == [
+            "5 log records were dropped: stderr cannot be written: No space left on device",
+            "room",
+        ]
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+def test_a_descriptor_that_somebody_has_made_non_blocking(pipe):
+    """The flag is shared by all who have the pipe; nothing is lost for it."""
+    reading, writing = pipe
+    os.set_blocking(writing, False)
+    writer = LogWriter(writing)
+    for number in range(53):
+        log(writer, f"{number:04d}" + "x" * 4092)
+    log(writer, "last")
+
+    assert [line[:4] for line in lines_of(reading, b"last")] == [*(b"%04d" % n for n in range(53)), b"last"]
+    assert writer.status.dropped == 0
+
+
+def test_a_closed_stderr():
+    writer = LogWriter(None)
+    log(writer, "lost")
+
+    assert (writer.status.dropped, writer.status.reason) == (1, CLOSED)
+
+
+def test_a_forked_child_logs_as_well(pipe):
+    """It has no thread, and does not write again what waits in its parent."""
+    reading, writing = pipe
+    writer = LogWriter(writing)
+    log(writer, "parent")
+    if not (child := os.fork()):
+        log(writer, "child")
+        os._exit(0)
+    os.waitpid(child, 0)
+    log(writer, "parent again")
+
+    assert lines_of(reading, b"parent again") == [b"parent", b"child", b"parent again"]
+
+
+def test_what_python_prints_comes_in_whole_lines(pipe):
+    """Of two threads that print at the same time as well."""
+    reading, writing = pipe
+    stream = LineStream(LogWriter(writing), writing)
+    stream.write("half a ")
+    other = threading.Thread(target=lambda: stream.write("another\n"))
+    other.start()
+    other.join()
+    stream.write("line\nand an end")
+    stream.flush()
+
+    assert os.read(reading, 1000) == b"another\nhalf a line\nand an end"
+
+
+CLOSED_STDERR = """
+import os, sys
+from chainbench_agent.log_entries import log_to_stderr
+log_to_stderr("info")
+fd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)
+os.write(2, b"printed by a library")
+print("a warning", file=sys.stderr)
+print(fd)
+"""
+
+
+def test_a_file_does_not_become_stderr(tmp_path):
+    """With stderr closed, the next file gets its number: what a library prints would be in the database."""
+    shell = f'exec {sys.executable} -c "$0" {tmp_path}/file 2>&-'
+    done = subprocess.run(["sh", "-c", shell, CLOSED_STDERR], stdout=subprocess.PIPE, text=True, check=True)
+
+    assert int(done.stdout) > 2
+    assert (tmp_path / "file").read_text() == ""

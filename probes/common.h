@@ -83,6 +83,7 @@ struct cb_event {
 	void *ctx;
 	struct cb_config *config;
 	u64 now_ns;
+	bool typed; // the verifier knows the types of the arguments: helpers take them (tp_btf)
 };
 
 // Whether the module that has this bit collects.

@@ -64,8 +64,22 @@ static __always_inline void cb_read_head(struct cb_request_head *head, struct re
 #define CB_CURRENT_TASK() bpf_get_current_task()
 #endif
 
+// A byte of the current thread's task_struct: one that has a bit-field, which has no address.
+static __always_inline u8 cb_current_byte(u32 offset)
+{
+#ifdef CB_HAS_CURRENT_TASK_BTF
+	return *((u8 *)bpf_get_current_task_btf() + offset);
+#else
+	u8 byte = 0;
+
+	bpf_probe_read_kernel(&byte, sizeof(byte), (void *)bpf_get_current_task() + offset);
+	return byte;
+#endif
+}
+
 // include/linux/sched.h: the same on all kernels since 4.14; macros are not in BTF.
 #define CB_TASK_UNINTERRUPTIBLE 0x0002
+#define CB_TASK_STOPPED 0x800c // __TASK_STOPPED, __TASK_TRACED, and TASK_FROZEN since v6.1
 #define CB_TASK_DEAD 0x0080
 #define CB_PF_KTHREAD 0x00200000
 #define CB_NO_QUOTA (~0ULL) // kernel/sched/sched.h: RUNTIME_INF
@@ -76,6 +90,7 @@ static __always_inline void cb_read_head(struct cb_request_head *head, struct re
 #define CB_THREAD_SIZE 16384
 #define CB_STACK_PADDING 0
 #define CB_SYSCALL_NUMBER syscallno
+#define CB_FIRST_ARGUMENT orig_x0
 #else
 #ifdef CONFIG_KASAN
 #define CB_THREAD_SIZE 32768
@@ -89,9 +104,28 @@ static __always_inline void cb_read_head(struct cb_request_head *head, struct re
 #define CB_STACK_PADDING 0
 #endif
 #define CB_SYSCALL_NUMBER orig_ax
+#define CB_FIRST_ARGUMENT di
 #endif
 #define CB_SYSCALL_OFFSET __builtin_offsetof(struct pt_regs, CB_SYSCALL_NUMBER)
 #define CB_REGS_OFFSET (CB_THREAD_SIZE - CB_STACK_PADDING - sizeof(struct pt_regs))
+
+// The function that was called by the instruction before this return address; 0 if it was called by a register.
+static __always_inline u64 cb_called_before(u64 return_address)
+{
+#if defined(CONFIG_ARM64)
+	u32 code = 0;
+
+	bpf_probe_read_kernel(&code, sizeof(code), (void *)(return_address - 4));
+	// bl: six bits, and 26 bits of distance in words
+	return code >> 26 == 0x25 ? return_address - 4 + ((long long)((u64)code << 38) >> 36) : 0;
+#else
+	u64 code = 0;
+
+	bpf_probe_read_kernel(&code, sizeof(code), (void *)(return_address - 8));
+	// call: the byte e8, and 32 bits of distance
+	return (code >> 24 & 0xff) == 0xe8 ? return_address + (long long)(int)(code >> 32) : 0;
+#endif
+}
 
 // x86-64: arch/x86/include/asm/thread_info.h; a 32-bit call has the i386 numbers.
 #define CB_TS_COMPAT 0x0002
@@ -105,6 +139,45 @@ static __always_inline bool cb_is_32bit_call(void)
 #else
 	return false;
 #endif
+}
+
+static __always_inline bool cb_task_is_in_32bit_call(struct task_struct *task)
+{
+#if defined(CONFIG_X86_64) && defined(CONFIG_IA32_EMULATION)
+	return task->thread_info.status & CB_TS_COMPAT;
+#else
+	return false;
+#endif
+}
+
+// x86-64: arch/x86/include/uapi/asm/unistd.h; the bit that a call of the x32 ABI has beside its number.
+#define CB_X32_CALL 0x40000000
+
+// Two neighbours in the registers that a thread entered the kernel with.
+struct cb_call_registers {
+	u64 first; // argument of the call
+	u64 number;
+};
+
+static __always_inline void cb_read_call_registers(struct cb_call_registers *to, u64 regs)
+{
+	_Static_assert(__builtin_offsetof(struct pt_regs, CB_FIRST_ARGUMENT) + sizeof(u64) ==
+			       CB_SYSCALL_OFFSET,
+		       "the first argument and the number of a call");
+	bpf_probe_read_kernel(to, sizeof(*to),
+			      (void *)regs + __builtin_offsetof(struct pt_regs, CB_FIRST_ARGUMENT));
+}
+
+// That of a 32-bit call.
+static __always_inline u64 cb_first_compat_argument(u64 regs)
+{
+	u64 argument = 0;
+
+#if !defined(CONFIG_ARM64)
+	bpf_probe_read_kernel(&argument, sizeof(argument),
+			      (void *)regs + __builtin_offsetof(struct pt_regs, bx));
+#endif
+	return argument;
 }
 
 // The first three arguments of the system call under way; they stay in the registers until it returns.

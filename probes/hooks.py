@@ -7,7 +7,7 @@ and attaches is used.  Version numbers are never compared.
 from functools import partial
 
 from chainbench_agent.probes.lock_hooks import LOCK_HOOKS
-from chainbench_agent.spec import RESULT, Hook, fentry, fexit, kprobe, kretprobe, perf, raw_tracepoint
+from chainbench_agent.spec import RESULT, Hook, fentry, fexit, kprobe, kretprobe, perf, raw_tracepoint, tp_btf
 
 TASK = "struct task_struct *"
 SOCK = "struct sock *"
@@ -96,7 +96,12 @@ HOOKS = (
             raw_tracepoint("sched_switch", 0, 1, 2, "cb_task_state(prev)"),
         ),
     ),
-    _timed("sched_wakeup", f"{TASK}woken"),
+    Hook(
+        "sched_wakeup",
+        (f"{TASK}woken",),
+        # typed: only then may the stack of the woken thread be walked (probes/offcpu.c)
+        (tp_btf("sched_wakeup"), raw_tracepoint("sched_wakeup")),
+    ),
     _timed("sched_wakeup_new", f"{TASK}born"),
     _tracepoint("sched_migrate_task", f"{TASK}task", "int dest_cpu"),
     _tracepoint("sched_process_fork", f"{TASK}parent", f"{TASK}child"),
@@ -215,7 +220,11 @@ HOOKS = (
         raised_on=("sched_switch", "sched_wakeup", "sched_wakeup_new"),
     ),
     _raised("task_blocks", ("struct cb_task *task", "u32 state"), raised_on=("sched_switch",)),
-    _raised("task_blocked", ("struct cb_task *task", "u64 ns"), raised_on=("sched_switch", "sched_wakeup")),
+    _raised(
+        "task_blocked",
+        ("struct cb_task *task", f"{TASK}woken", "u64 ns"),
+        raised_on=("sched_switch", "sched_wakeup"),
+    ),
     # raised by block.h
     _raised(
         "request_queued",

@@ -1,76 +1,24 @@
-"""Time off the CPUs, and why.  Kernel side: offcpu.c"""
+"""Time off the CPUs, and why.  Kernel side: offcpu.h, offcpu.c"""
 
-from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from struct import unpack
+from collections.abc import Mapping
 from typing import Any
 
-from chainbench_agent.spec import Counter, Derived, Keyed, Module, Names, Scratch, Table
+from chainbench_agent.probes.wait_key import NO_CALL
+from chainbench_agent.spec import Counter, Derived, Keyed, Module, Names, Scratch
 
 BLOCKED = ("task_blocks", "task_blocked")
 
-WAITS = 1024
-"""A wait is a system call (511: none, an exception) and whether a signal may end it (512 is set if not)."""
+NO_SYSCALL = NO_CALL
+"""The wait of a thread that is in no system call."""
 
-NO_SYSCALL = 511
-UNINTERRUPTIBLE = 512
 TOP = 20
 
-WRAPPERS = ("schedule", "__schedule", "preempt_schedule", "__traceiter_", "__bpf_trace", "bpf_")
-"""Functions that only lead to the scheduler: the first one below them is what the thread blocked in."""
 
-
-def blocking_function(stack: tuple[str, ...]) -> str:
-    """The function that called the scheduler: `futex_wait_queue`, `io_schedule`, `do_nanosleep`, …"""
-    switched = max((i for i, name in enumerate(stack) if name in ("schedule", "__schedule")), default=-1)
-    return next((name for name in stack[switched + 1 :] if not name.startswith(WRAPPERS)), "")
-
-
-def shares(counts: Mapping[str, Any], names: Names) -> dict[int, dict[str, float]]:
-    """Wait → function → its part of the time of the sampled blocks; the parts of a wait add up to 1."""
-    sampled: dict[int, dict[str, int]] = defaultdict(lambda: defaultdict(int))
-    for key, value in counts["sampled_ns"].items():
-        wait, stack = unpack("=Ii", key)
-        sampled[wait][blocking_function(names.stacks.get(stack, ()))] += int.from_bytes(value, "little")
-    return {
-        wait: {function: ns / sum(functions.values()) for function, ns in functions.items() if ns}
-        for wait, functions in sampled.items()
-        if any(functions.values())
-    }
-
-
-def split(wait: int, ns: float, parts: Mapping[int, Mapping[str, float]], names: Names) -> Iterator[dict[str, Any]]:
-    """The time of a wait by blocking function: `{reason, syscall, ms}` each."""
-    number = wait & ~UNINTERRUPTIBLE
-    syscall = "" if number == NO_SYSCALL else names.of("calls", number)
-    for function, part in parts.get(wait, {"": 1.0}).items():
-        reason = function or (f"blocked in {syscall}" if syscall else "exception")
-        yield {"reason": reason, "syscall": syscall, "ms": ns * part / 1e6}
-
-
-def blocked_reasons(counts: Mapping[str, Any], names: Names) -> Iterator[dict[str, Any]]:
-    """Each wait's exact time, split among its functions in proportion to the time of the sampled blocks."""
-    parts = shares(counts, names)
-    sampled: dict[int, int] = defaultdict(int)
-    for key, value in counts["sampled_ns"].items():
-        sampled[unpack("=Ii", key)[0]] += int.from_bytes(value, "little")
-    for wait, ns in enumerate(counts["blocked_ns"]):
-        if ns:
-            percent = round(100 * min(sampled[wait] / ns, 1), 1)
-            yield from (reason | {"sampled_percent": percent} for reason in split(wait, ns, parts, names))
-
-
-def derive(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
-    blocked_ms = sum(counts["blocked_ns"]) / 1e6
+def derive(counts: Mapping[str, Any], _names: Names) -> dict[str, Any]:
+    """All but `top_reasons`, which evidence/waits.py adds: naming a wait takes its categories."""
+    blocked_ms = counts["asleep_ns"] / 1e6
     woken_ms, preempted_ms = counts["woken_wait_ns"] / 1e6, counts["preempted_wait_ns"] / 1e6
     throttled_ms = counts["throttled_wait_ns"] / 1e6
-    reasons = [
-        *blocked_reasons(counts, names),
-        {"reason": "run queue (woken)", "syscall": "", "ms": woken_ms, "sampled_percent": 100.0},
-        {"reason": "run queue (preempted)", "syscall": "", "ms": preempted_ms, "sampled_percent": 100.0},
-        {"reason": "throttled", "syscall": "", "ms": throttled_ms, "sampled_percent": 100.0},
-    ]
-    top = sorted((reason for reason in reasons if reason["ms"]), key=lambda reason: -reason["ms"])[:TOP]
     return {
         "total_ms": blocked_ms + woken_ms + preempted_ms + throttled_ms,
         "voluntary_ms": blocked_ms + woken_ms,
@@ -78,8 +26,7 @@ def derive(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
         "throttled_ms": throttled_ms,
         "blocked_ms": blocked_ms,
         "runnable_ms": woken_ms + preempted_ms,
-        "blocks": sum(counts["block_counts"]),
-        "top_reasons": [reason | {"ms": round(reason["ms"], 3)} for reason in top],
+        "blocks": counts["block_count"],
     }
 
 
@@ -91,14 +38,14 @@ MODULE = Module(
             name="total_ms",
             help="Time that user threads spent off the CPUs: blocked, or runnable and waiting for one. "
             "A thread that slept through all of the run is in the ledger only.",
-            of=("blocked_ns", "woken_wait_ns", "preempted_wait_ns", "throttled_wait_ns"),
+            of=("asleep_ns", "woken_wait_ns", "preempted_wait_ns", "throttled_wait_ns"),
             gauge=True,
             prometheus="chainbench_offcpu_milliseconds_total",
         ),
         Derived(
             name="voluntary_ms",
             help="Off-CPU time that began with the thread blocking, until it ran again, without throttled time.",
-            of=("blocked_ns", "woken_wait_ns"),
+            of=("asleep_ns", "woken_wait_ns"),
         ),
         Derived(
             name="involuntary_ms",
@@ -110,18 +57,19 @@ MODULE = Module(
             help="Time that user threads could not run: the CPU quota of their cgroup, or of one above, was used up.",
             of=("throttled_wait_ns",),
         ),
-        Derived(name="blocked_ms", help="Time that user threads were asleep.", of=("blocked_ns",)),
+        Derived(name="blocked_ms", help="Time that user threads were asleep.", of=("asleep_ns",)),
         Derived(
             name="runnable_ms",
             help="Time that user threads waited on a run queue.",
             of=("woken_wait_ns", "preempted_wait_ns"),
         ),
-        Derived(name="blocks", help="Times that user threads fell asleep.", of=("block_counts",)),
+        Derived(name="blocks", help="Times that user threads fell asleep.", of=("block_count",)),
         Derived(
             name="top_reasons",
             help=(
-                f"The {TOP} longest reasons. Time is exact by system call; where one system call blocks in several "
-                "functions, it is split between them by the blocks whose stack was taken (`sampled_percent`)."
+                f"The {TOP} longest reasons. Time is exact by system call and kind of file; where these wait in "
+                "several functions, waits of a millisecond and longer are told apart exactly, shorter ones by samples "
+                "in proportion to time (`sampled_percent`, `standard_error_ms`)."
             ),
             of=("blocked_ns", "woken_wait_ns", "preempted_wait_ns", "throttled_wait_ns", "sampled_ns"),
             label="reason",
@@ -137,22 +85,16 @@ MODULE = Module(
             per_process=True,
             reported=False,
         ),
-        Table(
-            name="blocked_ns",
-            help="Time that user threads were blocked, by wait.",
-            hooks=BLOCKED,
-            entries=WAITS,
-            names="waits",
-            label="wait",
+        Counter(
+            name="block_count",
+            help="Times that user threads fell asleep.",
+            hooks=("task_blocks",),
             reported=False,
         ),
-        Table(
-            name="block_counts",
-            help="Times that user threads blocked, by wait.",
-            hooks=BLOCKED,
-            entries=WAITS,
-            names="waits",
-            label="wait",
+        Counter(
+            name="asleep_ns",
+            help="Time that user threads were asleep.",
+            hooks=("task_blocked",),
             reported=False,
         ),
         Counter(
@@ -174,6 +116,26 @@ MODULE = Module(
             reported=False,
         ),
         Keyed(
+            name="blocked_ns",
+            help="Time that user threads were asleep, by wait.",
+            hooks=BLOCKED,
+            key="u32",
+            entries=2048,
+            per_cpu=True,
+            when_full="that time stays in the sums, has no reason, and is counted as lost",
+            reported=False,
+        ),
+        Keyed(
+            name="sampled_ns",
+            help="Blocked time of the waits whose stack was walked, by wait and stack.",
+            hooks=BLOCKED,
+            key="struct offcpu_stack",
+            value="struct offcpu_sampled",
+            entries=4096,
+            when_full="the wait keeps its system call, loses its function, and is counted as lost",
+            reported=False,
+        ),
+        Keyed(
             name="by_thread_ns",
             help="Blocked time of a target's threads, by thread and wait.",
             hooks=BLOCKED,
@@ -183,18 +145,22 @@ MODULE = Module(
             reported=False,
         ),
         Keyed(
-            name="sampled_ns",
-            help="Blocked time of the blocks whose stack was taken, by wait and stack.",
+            name="sampled_by_thread",
+            help="As sampled_ns, by thread as well.",
             hooks=BLOCKED,
-            key="struct offcpu_stack",
-            entries=4096,
-            when_full="the block keeps its system call, loses its function, and is counted as lost",
+            key="struct offcpu_thread_stack",
+            value="struct offcpu_sampled",
+            entries=16384,
+            when_full="what was used longest ago goes: such a thread's time is split as the whole target's",
             reported=False,
         ),
     ),
     scratch=(
-        Scratch(name="nth_in_run", entries=WAITS, when_full="an array: it cannot be", field=True),
-        Scratch(name="stacks", entries=2048, when_full="as sampled_ns; such blocks have no function"),
+        Scratch(name="stacks", entries=4096, when_full="as sampled_ns; such waits have no function"),
+        Scratch(name="walked", entries=1, when_full="an array: it cannot be"),
+        Scratch(name="thresholds", entries=1, when_full="an array: it cannot be"),
+        Scratch(name="file_calls", entries=1024, when_full="an array: it cannot be", permanent=True),
+        Scratch(name="tty_majors", entries=512, when_full="an array: it cannot be", permanent=True),
     ),
     derive=derive,
 )

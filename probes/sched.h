@@ -176,7 +176,7 @@ static __always_inline void sched_on_sched_wakeup(struct cb_event *ev, struct ta
 		return;
 	task->blocked_ns += ev->now_ns - task->since_ns;
 	if (task->counted)
-		cb_raise_task_blocked(ev, task, ev->now_ns - task->since_ns);
+		cb_raise_task_blocked(ev, task, woken, ev->now_ns - task->since_ns);
 	task->state = cb_quota_woken(task, woken);
 	task->since_ns = ev->now_ns;
 }

@@ -17,7 +17,6 @@ enum cb_task_state {
 };
 
 #define CB_WAIT_UNKNOWN 0xffffffff
-#define CB_NO_STACK (-1)
 
 // What a switch and a wake-up want is the first line of the cache.
 struct cb_task {
@@ -29,8 +28,8 @@ struct cb_task {
 	u32 tid;
 	u32 run;
 	u32 tgid;
-	u32 wait;  // what it is blocked in: see offcpu.c
-	s32 stack; // sampled kernel stack of that, or CB_NO_STACK
+	u32 wait; // what it is blocked in: see offcpu.h
+	u32 spare;
 	u8 state;
 	u8 counted; // in the target
 	u8 kthread;
@@ -160,7 +159,6 @@ static __always_inline void cb_adopt(struct cb_event *ev, struct cb_task *task,
 	task->tgid = of->tgid;
 	task->run = ev->config->run;
 	task->wait = CB_WAIT_UNKNOWN;
-	task->stack = CB_NO_STACK;
 	task->state = CB_UNSEEN;
 	task->ended = false;
 	task->quota = 0;

@@ -12,7 +12,7 @@ import pytest
 
 sys.path.append(str(Path(__file__).parent))  # the tests here import the files beside them
 
-from packages import remedy
+from packages import remedy, require
 
 REQUIRED = os.environ.get("CHAINBENCH_REQUIRE_BPF") == "1"
 REPO = Path(__file__).parents[1]

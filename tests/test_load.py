@@ -13,7 +13,7 @@ import pytest
 from daemon import LABELS
 
 from chainbench_agent.web.intake import MOST_READ, READ_S
-from chainbench_agent.web.worker import ACTING_THREADS
+from chainbench_agent.web.worker import ACTING_THREADS, STATUS_THREADS
 
 PROMPTLY_S = 3
 MOCK = "from chainbench_agent.collector import open_collector\n    return open_collector(settings)"
@@ -199,7 +199,7 @@ def test_10000_runs_leave_nothing_behind(daemon, tmp_path):
     agent.until(lambda: descriptors(worker) <= before[0])
 
     assert agent.worker() == worker
-    assert threads(worker) <= 1 + ACTING_THREADS + 8 + 1  # the loop, those that answer, and who watches a run
+    assert threads(worker) <= 1 + ACTING_THREADS + STATUS_THREADS + 8 + 2  # loop, answers; the log, who watches a run
     assert memory_kib(worker) - before[1] < 4096  # 0.4 of each run; once, what was the master's as well becomes its own
     kept = agent.get("/status").json()["store"]
     assert (kept["runs"], kept["state"]) == (101, "up")

@@ -115,15 +115,6 @@ def test_a_secret_is_not_repeated(parser_agent):
     assert "s3cr3t" not in parser_agent.log
 
 
-def test_plain_http_where_https_is_spoken(daemon, certificate):
-    """The client reads what to do, as it would not if the connection just ended."""
-    cert, key = certificate
-    agent = daemon(tls_cert=cert, tls_key=key)
-    status, _, body = asked(agent.address, get())
-
-    assert (status, json.loads(body)["remedy"]) == (400, "call it by https://")
-
-
 def test_over_tls(daemon, certificate):
     cert, key = certificate
     agent = daemon(tls_cert=cert, tls_key=key)

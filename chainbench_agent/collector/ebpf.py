@@ -140,6 +140,8 @@ class EbpfCollector:
                 listed = (self._machine.sources_of(hook, targeted=targeted) for hook in hooks)
                 found = dict.fromkeys(source for sources_of_hook in listed for source in sources_of_hook)
                 sources[reported_key(metric)] = ", ".join((*source_of(metric.needs), *found))
+        if module.name == "offcpu":
+            unavailable |= self._machine.unknown_of_waits
         optional = not_asked_for(module, self._hooks, self._options)
         state: State = "up" if unavailable.keys() <= optional.keys() else "degraded" if sources else "down"
         why = "; ".join(dict.fromkeys(unavailable.values())) if state == "down" else ""

@@ -22,6 +22,7 @@ from chainbench_agent.evidence.open_intervals import close_intervals, close_proc
 from chainbench_agent.evidence.sample import EntryCost, HistogramCounts, Process, Sample, Value
 from chainbench_agent.evidence.sampling import sampling
 from chainbench_agent.evidence.top_processes import top_processes
+from chainbench_agent.evidence.waits import top_reasons
 from chainbench_agent.histogram import QUANTILES, UPPER_BOUNDS_NS, quantile_ns
 from chainbench_agent.spec import Counter, Derived, Distribution, Metric, Module, Names, Procfs, Table
 
@@ -165,6 +166,8 @@ def section(
     """A module's part of the evidence.  `counts`: metric → difference; unavailable metrics are left out."""
     measured = [m for m in module.reported if reported_key(m) not in unavailable]
     derived = module.derive(counts, names) if module.derive else {}
+    if module.name == "offcpu":
+        derived = derived | {"top_reasons": top_reasons(counts, names)}
     found: Section = {}
     for metric in measured:
         key = reported_key(metric)

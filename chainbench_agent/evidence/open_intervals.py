@@ -104,16 +104,7 @@ def _off_cpu(offcpu: dict[str, Any], task: OpenInterval, ns: int) -> None:
     elif task.state == TaskState.THROTTLED:
         offcpu["throttled_wait_ns"] += ns
     elif task.state == TaskState.BLOCKED:
-        wait = NO_SYSCALL if task.wait == WAIT_UNKNOWN else task.wait
-        blocked = list(offcpu["blocked_ns"])
-        blocked[wait] += ns
-        offcpu["blocked_ns"] = tuple(blocked)
-        if task.stack >= 0:
-            _add_sample(offcpu, wait, task.stack, ns)
-
-
-def _add_sample(offcpu: dict[str, Any], wait: int, stack: int, ns: int) -> None:
-    key = wait.to_bytes(4, "little") + stack.to_bytes(4, "little", signed=True)
-    sampled = dict(offcpu["sampled_ns"])
-    sampled[key] = (int.from_bytes(sampled.get(key, b""), "little") + ns).to_bytes(8, "little")
-    offcpu["sampled_ns"] = sampled
+        offcpu["asleep_ns"] += ns
+        waits = offcpu.setdefault("open_waits", {})
+        key = NO_SYSCALL if task.wait == WAIT_UNKNOWN else task.wait, task.frames
+        waits[key] = waits.get(key, 0) + ns

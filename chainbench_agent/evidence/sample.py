@@ -61,13 +61,12 @@ class Thread:
 class OpenInterval:
     """A thread's present state; FREE if its part in the target was over when that began.
 
-    `wait` and `stack` as in probes/offcpu.c; -1 for none.
+    `wait`: its key, as in probes/offcpu.h.
     """
 
     state: TaskState
     since_ns: int
     wait: int
-    stack: int
     kernel_thread: bool
     thread: Thread = field(default_factory=lambda: Thread(0, 0, "", 0))
     account: Account = field(default_factory=Account)
@@ -77,6 +76,8 @@ class OpenInterval:
     call_since_ns: int = 0
     number: int = 0
     """The thread's id at present, where that is known to be another than its first."""
+    frames: tuple[str, ...] = ()
+    """BLOCKED: the kernel's functions that it is in, innermost first, if that is known."""
 
     @property
     def tid(self) -> int:
@@ -100,6 +101,18 @@ class Sleeper:
     syscall: int
     function: str
     running: bool
+    wait: int | None = None
+    """The key of its wait, as in probes/offcpu.h; None: nothing more is known than `syscall`."""
+    frames: tuple[str, ...] = ()
+    """The kernel's functions that it is in, innermost first; () where only `function` is known."""
+
+    @property
+    def stack(self) -> tuple[str, ...]:
+        return self.frames or ((self.function,) if self.function else ())
+
+    @property
+    def wait_key(self) -> int:
+        return self.syscall if self.wait is None else self.wait
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,8 @@ def empty(maps: Mapping[str, MapFd], modules: Iterable[Module]) -> dict[str, OSE
 def _empty_own(maps: Mapping[str, MapFd], module: Module) -> None:
     by_disk = {metric.name: metric for metric in module.per_disk}
     for name in module.own_maps:
+        if name in module.permanent_maps:
+            continue
         own = f"{module.name}_{name}"
         if metric := by_disk.get(name):
             _empty(maps, own, partial(disks.clear, metric=metric))

@@ -18,6 +18,7 @@ from pathlib import Path
 from chainbench_agent.bpf import libbpf, probe_events
 from chainbench_agent.errors import SetupError
 from chainbench_agent.evidence.sample import Sample
+from chainbench_agent.kernel import call_tables
 from chainbench_agent.kernel.counters import Counters
 from chainbench_agent.kernel.emptying import empty
 from chainbench_agent.kernel.identity import identity_of
@@ -31,7 +32,6 @@ from chainbench_agent.kernel.user_functions import UserFunctions
 from chainbench_agent.kernel.user_stacks import UserStacks
 from chainbench_agent.kernel.wanted import idle_modules, wanted_hooks
 from chainbench_agent.loading.apart import beside
-from chainbench_agent.loading.fuse import followed_calls
 from chainbench_agent.loading.told import Telling
 from chainbench_agent.loading.unit import LoadedUnit, load_unit
 from chainbench_agent.plan import EVERYTHING, Plan
@@ -40,7 +40,6 @@ from chainbench_agent.spec import Hook, Module, Names
 _CONFIG = struct.Struct("=QQIIIIIIII")  # struct cb_config of probes/common.h
 NO_COST = "the kernel counts what BPF programs cost for CAP_SYS_ADMIN only, or after: sysctl kernel.bpf_stats_enabled=1"
 _STATS_ENABLED = Path("/proc/sys/kernel/bpf_stats_enabled")
-_CALL_KINDS = struct.Struct("=II")  # struct cb_call_kinds of probes/call_kinds.h
 
 
 class Phase(IntEnum):
@@ -105,8 +104,9 @@ class Machine:
         if identify is None or not self.programs.chosen:
             reasons = {**loaded.failed, **self.programs.absent}
             raise SetupError(f"no BPF program loads here: {next(iter(reasons.values()), 'unknown')}")
-        self._tell_call_kinds()
-        self._reader = Reader(self._maps, self.modules, symbols)
+        no_calls = "" if self.syscall_offset_proven else call_tables.NO_CALLS
+        self.unknown_of_waits = call_tables.unknown_of_waits(self.programs, loaded.failed, no_calls)
+        self._reader = Reader(self._maps, self.modules, symbols, no_calls)
         self.ring = Ring(self._maps, self.modules) if tells else None
 
     @property
@@ -160,6 +160,7 @@ class Machine:
         """Make ready for a run: empty what must not stay, attach what `plan` needs, find out who is in the target."""
         try:
             self._not_emptied = empty(self._maps, self.modules)
+            call_tables.fill(self._maps)
             self.run += 1
             self._target = target
             self._plan = plan
@@ -216,10 +217,6 @@ class Machine:
             os.close(fd)
         while self._maps:
             os.close(self._maps.popitem()[1].fd)
-
-    def _tell_call_kinds(self) -> None:
-        for number, *kinds in followed_calls(os.uname().machine):
-            libbpf.update(self._maps["cb_call_kinds"].fd, number, _CALL_KINDS.pack(*kinds))
 
     def _configure(self, phase: Phase) -> int:
         now_ns, target = time.monotonic_ns(), self._target

@@ -13,6 +13,7 @@ from chainbench_agent.bpf import libbpf
 from chainbench_agent.evidence.sample import Account, IdleSpan, Members, OpenInterval, Sample, Value
 from chainbench_agent.kernel import cpu_quotas, names, values
 from chainbench_agent.kernel.accounts import kernel_counters, proc_counters
+from chainbench_agent.kernel.blocked_threads import with_functions, with_waits
 from chainbench_agent.kernel.disks import Disks
 from chainbench_agent.kernel.symbols import Symbols, addresses_of
 from chainbench_agent.kernel.target import KernelTarget, Kind, leave, older, schedstat, sleepers
@@ -44,10 +45,13 @@ class Current(NamedTuple):
 class Reader:
     """Every call raises OSError with what the kernel said, unless that concerns one module alone: see Sample.unread."""
 
-    def __init__(self, maps: Mapping[str, MapFd], modules: tuple[Module, ...], symbols: Symbols) -> None:
-        """`symbols` are kept only if a module keeps stacks."""
+    def __init__(
+        self, maps: Mapping[str, MapFd], modules: tuple[Module, ...], symbols: Symbols, no_calls: str = ""
+    ) -> None:
+        """`symbols` are kept only if a module keeps stacks.  `no_calls`: see Names."""
         self._maps = maps
         self._modules = modules
+        self._no_calls = no_calls
         self._symbols = symbols if {"offcpu_stacks", "locks_stacks"} & maps.keys() else None
 
     def sample(self, current: Current) -> Sample:
@@ -60,6 +64,7 @@ class Reader:
         tasks = tuple(values.open_tasks(threads, self._per_cpu("cb_on_cpu"), run))
         if target.kind == Kind.CGROUP:
             tasks = tuple(leave(tasks, target.threads()))
+        tasks = tuple(with_functions(tasks))
         modules: dict[str, dict[str, Value]] = {}
         unread: list[tuple[str, OSError]] = []
         by_disk = Disks(self._maps)
@@ -97,15 +102,10 @@ class Reader:
 
     def names(self, first: Sample, last: Sample, user: UserStacks) -> Names:
         """What the numbers in a run are called."""
-        sampled = last.modules.get("offcpu", {}).get("sampled_ns", {})
-        keys = sampled if isinstance(sampled, Mapping) else ()
-        ids = {int.from_bytes(key[4:], "little", signed=True) for key in keys} | {t.stack for t in last.tasks}
         look, stacks = self._symbols, self._maps.get("offcpu_stacks")
-        known = {i: look.stack(stacks, i) for i in ids if i >= 0} if look and stacks else {}
-        run_ns = last.at_ns - first.at_ns
-        return Names(
-            names.tables(), known, *cpu_quotas.throttled_between(first, last), run_ns, self._lock_stacks(last, user)
-        )
+        known = look.stacks(stacks) if look and stacks else {}
+        span = *cpu_quotas.throttled_between(first, last), last.at_ns - first.at_ns
+        return Names(names.tables(), known, *span, self._lock_stacks(last, user), self._no_calls)
 
     def _lock_stacks(
         self, last: Sample, user: UserStacks
@@ -135,7 +135,7 @@ class Reader:
         if target.kind == Kind.MACHINE:
             return Members(processes=processes, threads=seen)
         outside = values.strangers(threads, current.run) if target.kind == Kind.CGROUP else {}
-        asleep = sleepers(present, {task.tid for task in tasks}, current.began_ns, outside)
+        asleep = tuple(with_waits(sleepers(present, {task.tid for task in tasks}, current.began_ns, outside)))
         ended = self._maps["cb_ended_threads"]
         count, *sums = values.sums(self._per_cpu("cb_ended"))
         return Members(
@@ -158,8 +158,13 @@ class Reader:
             yield memory
 
     def _hashes(self, module: Module) -> dict[str, dict[bytes, bytes]]:
+        per_cpu = {keyed.name for keyed in module.keyed if keyed.per_cpu}
         tables = {keyed.name: self._maps[f"{module.name}_{keyed.name}"] for keyed in module.keyed}
-        return {name: libbpf.items(t.fd, t.key_size, t.value_size) for name, t in tables.items()}
+        entries = {
+            name: libbpf.items(t.fd, t.key_size, t.value_size * (libbpf.possible_cpus() if name in per_cpu else 1))
+            for name, t in tables.items()
+        }
+        return {name: _summed(found) if name in per_cpu else found for name, found in entries.items()}
 
     def _idle(self, run: int) -> tuple[IdleSpan, ...]:
         if "cpu_idle_span" not in self._maps:
@@ -169,3 +174,10 @@ class Reader:
     def _per_cpu(self, name: str) -> bytes:
         table = self._maps[name]
         return libbpf.lookup_all_cpus(table.fd, table.value_size)
+
+
+def _summed(entries: Mapping[bytes, bytes]) -> dict[bytes, bytes]:
+    """A hash of u64 that has one for each CPU → the same with their sum."""
+    return {
+        key: sum(struct.unpack(f"={len(value) // 8}Q", value)).to_bytes(8, "little") for key, value in entries.items()
+    }

@@ -29,6 +29,8 @@ class Symbols:
             names += name
             self._ends.append(len(names))
         self._names = bytes(names)
+        sections = {name: address for address, name in functions if name.startswith(b"__sched_text_")}
+        self._scheduler = sections.get(b"__sched_text_start", 0), sections.get(b"__sched_text_end", 0)
 
     @classmethod
     def load(cls) -> Symbols:
@@ -46,9 +48,23 @@ class Symbols:
         start = self._ends[index - 1] if index else 0
         return self._names[start : self._ends[index]].decode()
 
-    def stack(self, stacks: MapFd, stack_id: int) -> tuple[str, ...]:
-        """The functions of a stack in that map, innermost first; none if another stack has taken its place."""
-        return tuple(map(self.name_of, addresses_of(stacks, stack_id)))
+    def stacks(self, stacks: MapFd) -> dict[int, tuple[str, ...]]:
+        """The stacks of a hash id → `struct offcpu_frames`: id → functions, innermost first.
+
+        They begin with the function of the scheduler or of a lock that was called, if it is one.  None where addresses
+        are hidden.
+        """
+        if self.hidden:
+            return {}
+        found = libbpf.items(stacks.fd, stacks.key_size, stacks.value_size)
+        return {int.from_bytes(stack_id, "little"): self._stack(raw) for stack_id, raw in found.items()}
+
+    def _stack(self, raw: bytes) -> tuple[str, ...]:
+        *frames, called = struct.unpack(f"={len(raw) // 8}Q", raw)
+        begin, end = self._scheduler
+        innermost = (called,) if begin <= called < end else ()
+        # a function's padding, at which some kernels enter it, is a symbol of its own
+        return tuple(self.name_of(address).removeprefix("__pfx_") for address in (*innermost, *frames) if address)
 
 
 def addresses_of(stacks: MapFd, stack_id: int) -> tuple[int, ...]:

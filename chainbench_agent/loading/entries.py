@@ -17,6 +17,7 @@ PARAMETERS_KEPT = 2
 
 _CONTEXT = {
     "raw_tracepoint": ("struct bpf_raw_tracepoint_args *ctx", "ctx->args[{}]"),
+    "tp_btf": ("unsigned long long *ctx", "ctx[{}]"),
     "fentry": ("unsigned long long *ctx", "ctx[{}]"),
     "fexit": ("unsigned long long *ctx", "ctx[{}]"),
     "kprobe": ("struct pt_regs *ctx", "PT_REGS_PARM{1}(ctx)"),
@@ -77,7 +78,7 @@ def entry(program: Program, hook: Hook, follows: frozenset[str], number: int = 0
     ]
     result = [param.is_("PT_REGS_RC(ctx)") for param in at_return]
     if program.parts == (program,):
-        return _function(program, _phase(hook, follows), [*fetched, *result, *_raising(hook, params, follows)])
+        return _function(program, _phase(hook, follows), [*fetched, *result, *_raising(program, hook, params, follows)])
     kept = [param for param in params if param not in at_return]
     take = [
         "\tstruct cb_entered entered;",
@@ -93,9 +94,18 @@ def entry(program: Program, hook: Hook, follows: frozenset[str], number: int = 0
     return "\n".join(
         [
             _function(program.parts[0], "", [*fetched, *keep]),
-            _function(program, _phase(hook, follows), [*take, *result, *_raising(hook, params, follows)]),
+            _function(program, _phase(hook, follows), [*take, *result, *_raising(program, hook, params, follows)]),
         ]
     )
+
+
+def typed_last(programs: Iterable[Program]) -> list[tuple[int, Program]]:
+    """The programs by number, in the order of their text.
+
+    BCC reads the kernel's memory by itself behind a pointer that comes from a raw tracepoint, in a function that is
+    first called with one.  It takes those of a tp_btf for its own, so that is never the first caller.
+    """
+    return sorted(enumerate(programs), key=lambda numbered: numbered[1].kind == "tp_btf")
 
 
 def _params(source: Source, hook: Hook) -> tuple[list[_Param], list[_Param]]:
@@ -130,13 +140,14 @@ def _phase(hook: Hook, follows: frozenset[str]) -> str:
     return f" || config->phase {'== CB_OFF' if hook.name in follows else '!= CB_ON'}"
 
 
-def _raising(hook: Hook, params: Iterable[_Param], follows: frozenset[str]) -> list[str]:
+def _raising(program: Program, hook: Hook, params: Iterable[_Param], follows: frozenset[str]) -> list[str]:
     """The target is followed before anything is counted, and before counting begins."""
     arguments = ", ".join(("&event", *(param.name for param in params)))
     clock = "bpf_ktime_get_ns()" if hook.timed else "0"
+    typed = ", .typed = true" if program.kind == "tp_btf" else ""
     following = [f"\tfollow_on_{hook.name}({arguments});", "\tif (config->phase != CB_ON)", "\t\treturn 0;"]
     return [
-        f"\tstruct cb_event event = {{ .ctx = ctx, .config = config, .now_ns = {clock} }};",
+        f"\tstruct cb_event event = {{ .ctx = ctx, .config = config, .now_ns = {clock}{typed} }};",
         *(following if hook.name in follows else []),
         f"\tcb_raise_{hook.name}({arguments});",
     ]

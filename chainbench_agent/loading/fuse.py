@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from chainbench_agent.loading import process_records, told
-from chainbench_agent.loading.entries import PARAMETERS_KEPT, Program, entry, program_name
+from chainbench_agent.loading.entries import PARAMETERS_KEPT, Program, entry, program_name, typed_last
 from chainbench_agent.loading.syscall_names import syscalls
 from chainbench_agent.probes import CALLS, DIRECTORY, FIELDS
 from chainbench_agent.spec import (
@@ -124,7 +124,7 @@ def fuse(
         *(_raise(hook, handled, bits) for hook in wanted if not hook.raised_on),
         _read("identify.h"),
         _read("returns.h") if any(len(program.parts) > 1 for program in programs) else "",
-        *(entry(program, placed[program.hook], follows, number) for number, program in enumerate(programs)),
+        *(entry(program, placed[program.hook], follows, number) for number, program in typed_last(programs)),
     ]
     text = re.sub(r"^#pragma once\n", "", "\n".join(parts), flags=re.MULTILINE)
     return Unit(text, tuple(programs), _maps(text), follows)

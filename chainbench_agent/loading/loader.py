@@ -13,9 +13,10 @@ from chainbench_agent.loading.objects import MapShape, Object, with_maps
 from chainbench_agent.spec import Kind
 
 _KPROBE, _PERF_EVENT, _RAW_TRACEPOINT, _TRACING = 2, 7, 17, 26  # enum bpf_prog_type
-_FENTRY, _FEXIT = 24, 25  # enum bpf_attach_type
+_TYPED_RAW_TRACEPOINT, _FENTRY, _FEXIT = 23, 24, 25  # enum bpf_attach_type
 _TYPES: dict[Kind, tuple[int, int]] = {
     "raw_tracepoint": (_RAW_TRACEPOINT, 0),
+    "tp_btf": (_TRACING, _TYPED_RAW_TRACEPOINT),
     "fentry": (_TRACING, _FENTRY),
     "fexit": (_TRACING, _FEXIT),
     "kprobe": (_KPROBE, 0),
@@ -27,11 +28,11 @@ _TYPES: dict[Kind, tuple[int, int]] = {
 
 
 class Wanted(NamedTuple):
-    """A program to be loaded.  `function`: where it is fentry or fexit of, by its number in the kernel's BTF."""
+    """A program to be loaded.  `attach_type_id`: what fentry, fexit and tp_btf attach to, by its number in the BTF."""
 
     name: str
     kind: Kind
-    function: int = 0
+    attach_type_id: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +91,7 @@ def _create(shape: MapShape) -> MapFd:
 
 def _load(program: Wanted, code: bytes) -> int:
     """Raises OSError whose words are the verifier's, or else the kernel's."""
-    kind = (*_TYPES[program.kind], program.function)
+    kind = (*_TYPES[program.kind], program.attach_type_id)
     try:
         return libbpf.load_program(program.name, code, kind)
     except OSError:

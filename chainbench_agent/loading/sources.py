@@ -8,6 +8,7 @@ from collections.abc import Collection
 from chainbench_agent.headers.btf import Btf
 from chainbench_agent.spec import Hook, Source
 
+TRACEPOINTS = ("raw_tracepoint", "tp_btf")
 NO_TRACEPOINT, NO_FUNCTION = NOWHERE = ("this kernel has no such tracepoint", "this kernel has no such function")
 
 
@@ -36,14 +37,14 @@ def wanted(hook: Hook, btf: Btf) -> bool:
     """Whether the hook is of use here; otherwise its events come by another one."""
     if not hook.unless:
         return True
-    args = btf.tracepoint_args if hook.unless.kind == "raw_tracepoint" else btf.function_args
+    args = btf.tracepoint_args if hook.unless.kind in TRACEPOINTS else btf.function_args
     return args(hook.unless.target) is None
 
 
 def _mismatch(source: Source, hook: Hook, btf: Btf) -> str:
     if source.kind in ("perf", "uprobe", "uretprobe"):  # these are of no kernel's making
         return ""
-    if source.kind == "raw_tracepoint":
+    if source.kind in TRACEPOINTS:
         offered = btf.tracepoint_args(source.target)
         if offered is None:
             return NO_TRACEPOINT

@@ -114,12 +114,22 @@ def _prepare(
         host |= events.defines
     if (distance := preempt_count(btf)) is not None:
         host["PREEMPT_COUNT"] = distance
+    host |= _bit_field(btf, "task_struct", "in_iowait")
     unit = fuse(modules, hooks, lambda hook: fitting[hook.name][0], lambda field_: _has(btf, field_), host)
     tree = cached_tree(cache_dir, btf, _roots(unit.text), os.uname().release)
     facts = {name: lacking(btf) for name, lacking in FACTS.items()}
     programs = _wanted(unit, btf)
     text = _text(unit, tree, btf, [program.name for program in programs])
     return _Prepared(unit, text, programs, tree, absent, facts, host["COUNTERS"])
+
+
+def _bit_field(btf: Btf, struct: str, member: str) -> dict[str, int]:
+    """Where C finds a bit: the byte of the struct, and the mask in it; the mask is 0 where there is no such member."""
+    record = btf.record(struct)
+    places = (place for name, _, place, bits in (record.members if record else ()) if name == member and bits)
+    place = next(places, None)
+    name = member.upper()
+    return {f"{name}_BYTE": (place or 0) // 8, f"{name}_MASK": 0 if place is None else 1 << place % 8}
 
 
 def _power_of_two(least: int) -> int:
@@ -168,11 +178,18 @@ def _roots(text: str) -> set[str]:
 
 def _wanted(unit: Unit, btf: Btf) -> list[Wanted]:
     """Every program of the unit, and our own that says who the agent is."""
-    found = [Wanted("cb_identify", "raw_tracepoint")]
-    for part in (part for program in unit.programs for part in program.parts):
-        function = btf.find(part.source.target, Kind.FUNC) if part.kind in ("fentry", "fexit") else None
-        found.append(Wanted(part.name, part.kind, function.id if function else 0))
-    return found
+    parts = (part for program in unit.programs for part in program.parts)
+    own = Wanted("cb_identify", "raw_tracepoint")
+    return [own, *(Wanted(part.name, part.kind, _attach_type_id(part.source, btf)) for part in parts)]
+
+
+def _attach_type_id(source: Source, btf: Btf) -> int:
+    """What a program of BPF_PROG_TYPE_TRACING attaches to, by its number in the kernel's BTF; 0 for all others."""
+    if source.kind == "tp_btf":
+        found = btf.find(f"btf_trace_{source.target}", Kind.TYPEDEF)
+    else:
+        found = btf.find(source.target, Kind.FUNC) if source.kind in ("fentry", "fexit") else None
+    return found.id if found else 0
 
 
 def _text(unit: Unit, tree: Path, btf: Btf, functions: list[str]) -> UnitText:

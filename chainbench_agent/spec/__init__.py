@@ -29,6 +29,7 @@ from chainbench_agent.spec.hooks import (
     kretprobe,
     perf,
     raw_tracepoint,
+    tp_btf,
     uprobe,
     uretprobe,
 )
@@ -78,6 +79,7 @@ __all__ = [
     "kretprobe",
     "perf",
     "raw_tracepoint",
+    "tp_btf",
     "uprobe",
     "uretprobe",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["raw_tracepoint", "fentry", "fexit", "kprobe", "kretprobe", "uprobe", "uretprobe", "perf"]
+Kind = Literal["raw_tracepoint", "tp_btf", "fentry", "fexit", "kprobe", "kretprobe", "uprobe", "uretprobe", "perf"]
 
 RESULT = -1
 """The position of what a function returns, in `kretprobe` and `uretprobe`."""
@@ -22,6 +22,9 @@ class Source:
     the return value comes after them, in `kretprobe` it is RESULT), or a C expression over the parameters before it.
     Empty: same position, same type.  `perf` is a counter that overflows at each event, by perf's own name for it
     (bpf/perf_events.py); it has no arguments.
+
+    A `tp_btf` is a raw tracepoint of which the verifier knows the types of the arguments: helpers that take a task can
+    be called with them (`typed` of struct cb_event).
 
     What a `kretprobe` wants besides the result, a kprobe keeps for it from the function's entry (probes/returns.h).  A
     call that was under way when the two were attached is not seen to return.
@@ -43,6 +46,10 @@ class Source:
 
 def raw_tracepoint(target: str, *args: int | str, own: tuple[str, ...] = ()) -> Source:
     return Source("raw_tracepoint", target, args, own)
+
+
+def tp_btf(target: str, *args: int | str, own: tuple[str, ...] = ()) -> Source:
+    return Source("tp_btf", target, args, own)
 
 
 def fentry(target: str, *args: int | str, own: tuple[str, ...] = ()) -> Source:

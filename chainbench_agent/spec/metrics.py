@@ -35,6 +35,9 @@ class Names:
     lock_stacks: Mapping[tuple[int, int, int, int], tuple[str, tuple[str, ...]]] = field(default_factory=dict)
     """Of an edge (probes/lock_order.py): process, held_at, wanted_at, stack id → the first by name, and the stack."""
 
+    no_calls: str = ""
+    """Why the system call that a thread was blocked in is not known here; empty if it is."""
+
     def of(self, table: str, index: int) -> str:
         return self.tables.get(table, {}).get(index, str(index))
 
@@ -105,6 +108,8 @@ class Keyed(Metric):
     label: str = ""
     option: str = ""
     """`module:option`: there is room for one entry only where that was not asked for."""
+    per_cpu: bool = False
+    """True: each CPU has a value of its own, of u64 words (`percpu_hash`); what is read is their sum."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -159,3 +164,5 @@ class Scratch:
     field: bool = False
     option: str = ""
     """As in Keyed."""
+    permanent: bool = False
+    """True: the agent fills it, and it stays from run to run."""

@@ -78,6 +78,11 @@ class Module:
         keyed, per_disk = (m.name for m in self.keyed), (m.name for m in self.per_disk)
         return (*keyed, *per_disk, *(s.name for s in self.scratch if not s.field))
 
+    @property
+    def permanent_maps(self) -> frozenset[str]:
+        """Those of `own_maps` that are not emptied between runs."""
+        return frozenset(s.name for s in self.scratch if s.permanent)
+
     def hooks_of(self, metric: Metric) -> tuple[str, ...]:
         """The hooks that a metric needs; those of a derived one are its sources'."""
         hooks = (*metric.hooks, *(hook for source in self.sources_of(metric) for hook in source.hooks))

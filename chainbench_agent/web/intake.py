@@ -8,7 +8,6 @@ only gets a request that has come in whole.  It never reads from the connection 
 from __future__ import annotations
 
 import logging
-import os
 import selectors
 import socket
 import ssl
@@ -30,7 +29,6 @@ MOST_READ = 256
 """Clients whose requests are being read.  One more takes the place of the one that has been at it for longest."""
 
 PLAIN_REMEDY = "call it by http://, or start the agent with --tls-cert and --tls-key"
-TLS_REMEDY = "call it by https://"
 TLS_HANDSHAKE = b"\x16\x03"
 
 _PIECE = 64 * 1024
@@ -52,8 +50,9 @@ class Client:
 
     def read(self) -> None:
         """Take what is there, until the request is whole.  OSError when it is not yet, or never will be."""
-        if isinstance(self.sock, ssl.SSLSocket) and not self.shaken:
-            self._shake(self.sock)
+        if not self.shaken:
+            self.sock.do_handshake()  # type: ignore[attr-defined]  # an SSLSocket
+            self.shaken = True
         while not self.request.is_whole:
             piece = self.sock.recv(_PIECE)
             if not piece:
@@ -72,18 +71,6 @@ class Client:
             detail = f"the body, with its chunk sizes, is longer than {wire.LONGEST_BODY} bytes"
             self.send(wire.refusal(413, detail, "send only the fields of this call"))
             raise ConnectionAbortedError
-
-    def _shake(self, sock: ssl.SSLSocket) -> None:
-        try:
-            sock.do_handshake()
-        except ssl.SSLError as error:
-            if error.reason == "HTTP_REQUEST":
-                answer = wire.refusal(400, "this is plain HTTP, and the agent speaks HTTPS here", TLS_REMEDY)
-                with socket.socket(fileno=os.dup(sock.fileno())) as plain, suppress(OSError):
-                    plain.recv(_PIECE)  # unread, it would cut off the answer
-                    plain.send(answer)
-            raise
-        self.shaken = True
 
     def send(self, answer: bytes) -> None:
         """As far as it goes: who does not take a few hundred bytes is not waited for."""

@@ -69,6 +69,7 @@ class FakeMachine:
         }
         self.now_ns = 1000
         self.no_cost = ""
+        self.unknown_of_waits = {}
         self.nowhere, self.nowhere_then = {}, {}
         self.unit = SimpleNamespace(
             absent_modules=absent_modules or {},

@@ -108,7 +108,7 @@ def test_hashes_are_taken_as_they_are(sample):
 
 def test_what_is_open_is_added_before_anything_is_derived(sample):
     """A thread asleep at the end is in the totals too."""
-    asleep = OpenInterval(TaskState.BLOCKED, SECOND // 2, 0, -1, kernel_thread=False)
+    asleep = OpenInterval(TaskState.BLOCKED, SECOND // 2, 0, kernel_thread=False)
 
     found = built(sample(0), sample(SECOND, tasks=[asleep])).as_json()
 
@@ -315,9 +315,7 @@ CGROUP = Target(kind="cgroup", cgroup="/a.slice")
 
 def running(tid, since_ns, **account):
     thread = Thread(tid, 7, "sh", since_ns)
-    return OpenInterval(
-        TaskState.RUNNING, since_ns, 0, -1, kernel_thread=False, thread=thread, account=Account(**account)
-    )
+    return OpenInterval(TaskState.RUNNING, since_ns, 0, kernel_thread=False, thread=thread, account=Account(**account))
 
 
 def test_the_whole_machine_has_no_ledger(sample):
@@ -367,7 +365,7 @@ def test_what_belongs_to_a_cpu_is_named(sample):
 
 def test_kernel_threads_sleep_if_they_are_asked_about(sample):
     """As in the kernel: idleness for the whole machine, waiting in a target."""
-    asleep = OpenInterval(TaskState.BLOCKED, SECOND // 2, 0, -1, kernel_thread=True)
+    asleep = OpenInterval(TaskState.BLOCKED, SECOND // 2, 0, kernel_thread=True)
     first, last = sample(0), sample(SECOND, tasks=[asleep])
 
     assert built(first, last).sections["offcpu"]["blocked_ms"] == 0
@@ -473,7 +471,7 @@ def test_a_target_without_offcpu(sample):
     assert whole["cross_check"].keys() == {"ledger.on_cpu_ms", "ledger.runnable_ms"}
 
 
-RUNNING = OpenInterval(TaskState.RUNNING, 0, -1, -1, kernel_thread=False, thread=Thread(7, 7, "x", 0))
+RUNNING = OpenInterval(TaskState.RUNNING, 0, 0, kernel_thread=False, thread=Thread(7, 7, "x", 0))
 
 
 def test_only_attached_programs_cost(sample):

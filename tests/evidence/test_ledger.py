@@ -8,11 +8,12 @@ import pytest
 from chainbench_agent.evidence.ledger import TOP_THREADS, ledger
 from chainbench_agent.evidence.open_intervals import close_intervals
 from chainbench_agent.evidence.sample import Account, Members, OpenInterval, Sleeper, TaskState, Thread
+from chainbench_agent.probes.wait_key import UNINTERRUPTIBLE
 from chainbench_agent.spec import Names
 
 MS = 1_000_000
 BEGIN, END = 1_000 * MS, 2_000 * MS
-READ, FUTEX, FSYNC, NO_SYSCALL = 0, 202, 74, 511
+READ, FUTEX, FSYNC, NO_SYSCALL = 0, 202, 74, 0x3FF
 UNKNOWN = 0xFFFFFFFF
 NAMES = Names(
     tables={"calls": {READ: "read", FUTEX: "futex", FSYNC: "fsync"}},
@@ -46,14 +47,12 @@ def account(wall=0, on_cpu=0, runnable=0, blocked=0, throttled=0):
 
 def living(of, state, since_ms, sums=None, wait=UNKNOWN):
     """`since_ms`: after the beginning of the run."""
-    return OpenInterval(
-        state, BEGIN + since_ms * MS, wait, stack=-1, kernel_thread=False, thread=of, account=sums or account()
-    )
+    return OpenInterval(state, BEGIN + since_ms * MS, wait, kernel_thread=False, thread=of, account=sums or account())
 
 
 def blocked(waits):
-    """The table of offcpu: wait → ms."""
-    return tuple(waits.get(wait, 0) * MS for wait in range(1024))
+    """The hash of offcpu: wait → ms."""
+    return {pack("=I", wait): (ms * MS).to_bytes(8, "little") for wait, ms in waits.items()}
 
 
 def of_threads(*given):
@@ -62,10 +61,10 @@ def of_threads(*given):
 
 
 def stacks(**given):
-    """The hash of sampled blocks: `w202s1=30` is 30 ms of wait 202 with stack 1."""
+    """The hash of sampled waits: `w202s1=30` is 30 ms of wait 202 with stack 1, in waits of 1 ms that were walked."""
     parts = {name: name[1:].split("s") for name in given}
     return {
-        pack("=Ii", int(parts[name][0]), int(parts[name][1])): (ms * MS).to_bytes(8, "little")
+        pack("=I4xQ", int(parts[name][0]), int(parts[name][1])): pack("=5Q", 0, ms * MS // 2, ms * MS, ms, ms * 500_000)
         for name, ms in given.items()
     }
 
@@ -230,7 +229,8 @@ def test_a_thread_id_that_was_used_twice(written):
         (Sleeper(thread(), FUTEX, "futex_do_wait", running=False), ("futex/lock", "futex_do_wait", "futex")),
         (Sleeper(thread(), FUTEX, "", running=False), ("futex/lock", "blocked in futex", "futex")),
         (Sleeper(thread(), NO_SYSCALL, "do_nanosleep", running=False), ("sleep", "do_nanosleep", "")),
-        (Sleeper(thread(), NO_SYSCALL, "", running=False), ("other", "blocked in the kernel", "")),
+        (Sleeper(thread(), FUTEX, "", running=False, frames=("pipe_read", "x")), ("pipe", "pipe_read", "futex")),
+        (Sleeper(thread(), READ, "", running=False, wait=FSYNC), ("disk", "blocked in fsync", "fsync")),
     ],
 )
 def test_a_thread_that_slept_all_the_time(written, sleeper, reason):
@@ -293,8 +293,8 @@ def test_what_cannot_end_by_a_signal_is_the_same_reason(written):
     """Two waits of one function and system call are added up."""
     found = written(
         tasks=[living(thread(), TaskState.RUNNING, 1000, account(blocked=50))],
-        blocked_ns=blocked({FUTEX: 20, FUTEX | 512: 30}),
-        by_thread_ns=of_threads((thread(), FUTEX, 20), (thread(), FUTEX | 512, 30)),
+        blocked_ns=blocked({FUTEX: 20, FUTEX | UNINTERRUPTIBLE: 30}),
+        by_thread_ns=of_threads((thread(), FUTEX, 20), (thread(), FUTEX | UNINTERRUPTIBLE, 30)),
     )
 
     assert reasons(found) == reasons(found["threads"][0]) == {("futex/lock", "blocked in futex", "futex"): 50}
@@ -355,7 +355,9 @@ def test_the_longest_comes_first(written):
         assert [category["ms"] for category in part["blocked"]] == [250, 150, 150, 50]
         assert part["blocked"][0]["category"] == "futex/lock"
         assert [reason["ms"] for reason in part["blocked"][0]["reasons"]] == [225, 25]
-        assert part["blocked"][0]["reasons"][0] == {"reason": "blocked in futex", "syscall": "futex", "ms": 225}
+        assert part["blocked"][0]["reasons"][0]["reason"] == "blocked in futex"
+    assert found["blocked"][0]["reasons"][0]["sampled_percent"] == 2.0
+    assert found["threads"][0]["blocked"][0]["reasons"][0]["split_of"] == "target"
 
 
 def test_only_the_longest_threads_are_shown(written):

@@ -15,8 +15,8 @@ def closed(sample, *tasks, idle=(), modules=("cpu", "offcpu"), kernel_threads=Fa
     return close_intervals({name: last.modules[name] for name in modules}, first, last, kernel_threads=kernel_threads)
 
 
-def task(state, since_ns, wait=UNKNOWN, stack=-1, *, kernel_thread=False):
-    return OpenInterval(state, since_ns, wait, stack, kernel_thread)
+def task(state, since_ns, wait=UNKNOWN, frames=(), *, kernel_thread=False):
+    return OpenInterval(state, since_ns, wait, kernel_thread, frames=frames)
 
 
 def gained(counts):
@@ -28,6 +28,8 @@ def gained(counts):
                 found |= {f"{module}.{name}[{index}]": part for index, part in enumerate(value) if part}
             elif value and isinstance(value, int):
                 found[f"{module}.{name}"] = value
+            elif name == "open_waits":
+                found |= {f"offcpu.open_waits[{wait}]": ns for (wait, _), ns in value.items() if ns}
     return found
 
 
@@ -35,14 +37,15 @@ STATES = [
     (TaskState.RUNNING, "cpu.on_cpu_ns"),
     (TaskState.PREEMPTED, "offcpu.preempted_wait_ns"),
     (TaskState.RUNNABLE, "offcpu.woken_wait_ns"),
-    (TaskState.BLOCKED, f"offcpu.blocked_ns[{FUTEX}]"),
+    (TaskState.BLOCKED, f"offcpu.open_waits[{FUTEX}]"),
     (TaskState.THROTTLED, "offcpu.throttled_wait_ns"),
 ]
 
 
 def told(metric, ns):
     """Time off the CPUs is told by its kind, and once more all together."""
-    return {metric: ns} | ({"offcpu.off_cpu_ns": ns} if metric.startswith("offcpu.") else {})
+    asleep = {"offcpu.asleep_ns": ns} if metric.startswith("offcpu.open_waits") else {}
+    return {metric: ns} | asleep | ({"offcpu.off_cpu_ns": ns} if metric.startswith("offcpu.") else {})
 
 
 @pytest.mark.parametrize(("state", "metric"), STATES)
@@ -73,6 +76,7 @@ def test_kernel_threads(sample):
     assert gained(closed(sample, *tasks, kernel_threads=True)) == {
         **{metric: 1_000 for _, metric in STATES},
         "offcpu.off_cpu_ns": 4_000,
+        "offcpu.asleep_ns": 1_000,
     }
 
 
@@ -84,20 +88,19 @@ def test_a_thread_that_nobody_saw_gains_nothing(sample, state):
 
 def test_an_unknown_wait_is_none(sample):
     """Not an index beyond the table."""
-    assert gained(closed(sample, task(TaskState.BLOCKED, 4_000))) == told(f"offcpu.blocked_ns[{NO_SYSCALL}]", 1_000)
+    assert gained(closed(sample, task(TaskState.BLOCKED, 4_000))) == told(f"offcpu.open_waits[{NO_SYSCALL}]", 1_000)
 
 
-def test_a_stack_gets_its_share(sample):
-    """Beside the exact time, added to what the stack had."""
-    key = FUTEX.to_bytes(4, "little") + (7).to_bytes(4, "little")
-    first = sample(BEGIN)
-    tasks = [task(TaskState.BLOCKED, 4_000, FUTEX, stack=7), task(TaskState.BLOCKED, 4_900, FUTEX, stack=-14)]
-    last = sample(END, tasks=tasks, offcpu={"sampled_ns": {key: (30).to_bytes(8, "little")}})
+def test_open_waits_by_their_functions(sample):
+    """Those of one wait and one stack are added up; without a stack it is a wait all the same."""
+    found = closed(
+        sample,
+        task(TaskState.BLOCKED, 4_000, FUTEX, ("futex_do_wait",)),
+        task(TaskState.BLOCKED, 4_900, FUTEX, ("futex_do_wait",)),
+        task(TaskState.BLOCKED, 4_990, FUTEX),
+    )["offcpu"]
 
-    offcpu = close_intervals(dict(last.modules), first, last)["offcpu"]
-
-    assert offcpu["sampled_ns"] == {key: (1_030).to_bytes(8, "little")}
-    assert offcpu["blocked_ns"][FUTEX] == 1_100
+    assert found["open_waits"] == {(FUTEX, ("futex_do_wait",)): 1_100, (FUTEX, ()): 10}
 
 
 def test_idle_cpus(sample):
@@ -121,7 +124,7 @@ def figures(on_cpu_ns=0, off_cpu_ns=0):
 
 
 def of_process(pid, state, since_ns, *, kernel_thread=False):
-    return OpenInterval(state, since_ns, UNKNOWN, -1, kernel_thread, Thread(pid + 1, pid, "thread", 0))
+    return OpenInterval(state, since_ns, UNKNOWN, kernel_thread, Thread(pid + 1, pid, "thread", 0))
 
 
 def processes(sample, *tasks, of, kernel_threads=False):

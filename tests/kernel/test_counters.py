@@ -77,7 +77,7 @@ def test_a_thread_that_entered_and_is_still_there(ended):
 
 
 def working(since_ns):
-    return OpenInterval(TaskState.RUNNING, since_ns, -1, -1, kernel_thread=False, thread=Thread(10, 10, "a", BEGAN))
+    return OpenInterval(TaskState.RUNNING, since_ns, -1, kernel_thread=False, thread=Thread(10, 10, "a", BEGAN))
 
 
 @pytest.mark.parametrize(

@@ -289,7 +289,7 @@ def test_threads_that_left_a_cgroup_off_the_cpus(proc):
     """Their part is over.  Who is at work tells it himself, and who ended has not left."""
     states = [TaskState.BLOCKED, TaskState.BLOCKED, TaskState.PREEMPTED, TaskState.RUNNING, TaskState.BLOCKED]
     tasks = [
-        OpenInterval(state, 50, 0, -1, kernel_thread=False, thread=Thread(tid, 10, "sh", BEGAN_NS))
+        OpenInterval(state, 50, 0, kernel_thread=False, thread=Thread(tid, 10, "sh", BEGAN_NS))
         for tid, state in enumerate(states, start=10)
     ]
     tasks[4] = replace(tasks[4], number=20)

@@ -78,9 +78,9 @@ ACCOUNT = (101, 102, 103, 104)
 CALL_NS, NOTED, CALL = 707, 0xDDDD, 3
 
 
-def task(tid, state, *, run=RUN, since=10, begin=STARTED, wait=5, stack=-1, counted=1, kthread=0, born=0):  # noqa: PLR0913 - as a record has
+def task(tid, state, *, run=RUN, since=10, begin=STARTED, wait=5, counted=1, kthread=0, born=0):  # noqa: PLR0913 - as a record has
     """As struct cb_task lies: what a switch wants, then the rest."""
-    account = (*ACCOUNT[:-1], 0xFFFF, tid, run, tid + 500, wait, stack, state, counted, kthread)
+    account = (*ACCOUNT[:-1], 0xFFFF, tid, run, tid + 500, wait, 0, state, counted, kthread)
     rest = (begin, ACCOUNT[-1], 0xEEEE, CALL_NS, NOTED, born or tid, CALL)
     return struct.pack("=5QIIIIiBBBx5QI2xBx16s64x", since, *account, *rest, f"t{tid}".encode())
 
@@ -90,25 +90,25 @@ def opened(*records, entered=()):
     return list(open_tasks(memoryview(b"".join(records)), on_cpu, RUN))
 
 
-def interval(tid, state, since, wait, stack, *, kernel_thread=False):  # noqa: PLR0913 - as an interval has
+def interval(tid, state, since, wait, *, kernel_thread=False):
     thread = Thread(tid, tid + 500, f"t{tid}", STARTED)
-    return OpenInterval(state, since, wait, stack, kernel_thread, thread, Account(0, *ACCOUNT), CALL, CALL_NS)
+    return OpenInterval(state, since, wait, kernel_thread, thread, Account(0, *ACCOUNT), CALL, CALL_NS)
 
 
 def test_open_tasks():
     """Everything that a record says, signs included."""
     found = opened(
-        task(1, TaskState.BLOCKED, since=11, wait=202, stack=17),
+        task(1, TaskState.BLOCKED, since=11, wait=202),
         task(2, TaskState.RUNNABLE, since=12, kthread=1),
         task(3, TaskState.PREEMPTED, since=13, wait=0xFFFFFFFF),
         task(4, TaskState.THROTTLED, since=14),
     )
 
     assert found == [
-        interval(1, TaskState.BLOCKED, 11, 202, 17),
-        interval(2, TaskState.RUNNABLE, 12, 5, -1, kernel_thread=True),
-        interval(3, TaskState.PREEMPTED, 13, 0xFFFFFFFF, -1),
-        interval(4, TaskState.THROTTLED, 14, 5, -1),
+        interval(1, TaskState.BLOCKED, 11, 202),
+        interval(2, TaskState.RUNNABLE, 12, 5, kernel_thread=True),
+        interval(3, TaskState.PREEMPTED, 13, 0xFFFFFFFF),
+        interval(4, TaskState.THROTTLED, 14, 5),
     ]
 
 

@@ -25,6 +25,7 @@ from chainbench_agent.spec import (
     kprobe,
     kretprobe,
     raw_tracepoint,
+    tp_btf,
     uprobe,
     uretprobe,
 )
@@ -183,6 +184,21 @@ def test_an_entry():
         "\treturn 0;\n"
         "}\n"
     )
+
+
+def test_a_typed_entry():
+    """It takes its arguments as they come and says that they have types.  Its text is behind the others', its turn is
+    not: BCC decides at the first caller of a function how memory is read in it.
+    """
+    typed = Hook("fork", FORK.params, (tp_btf("sched_fork"), raw_tracepoint("sched_fork")))
+    unit = fused(FILES, hooks=(BORN, typed, READ))
+
+    assert [program.kind for program in unit.programs if program.hook == "fork"] == ["tp_btf", "raw_tracepoint"]
+    text = function(unit, "cb_fork_0")
+    assert "int cb_fork_0(unsigned long long *ctx)\n" in text
+    assert "\tstruct task_struct *parent = (struct task_struct *)ctx[0];\n" in text
+    assert ".now_ns = bpf_ktime_get_ns(), .typed = true };" in text
+    assert unit.text.index("cb_fork_1(") < unit.text.index("kfunc__vfs_read(") < unit.text.index("cb_fork_0(")
 
 
 def test_an_entry_that_follows_the_target():

@@ -68,6 +68,13 @@ def test_descriptors_by_name(kernel):
     assert (loaded.failed, loaded.bcc_version) == ({}, "0.99")
 
 
+def test_a_typed_raw_tracepoint(kernel):
+    """A tracing program (26) that is attached as a raw tracepoint (23), to a type of the BTF."""
+    load(FOUND, [Wanted("kfunc__f", "tp_btf", 4712)])
+
+    assert kernel.programs == {"kfunc__f": (b"", (26, 23, 4712))}
+
+
 def test_a_program_that_does_not_load(kernel):
     """The verifier's last words, or the kernel's own; the others load."""
     loaded = load(FOUND, [Wanted(name, "raw_tracepoint") for name in ("cb_silent_0", "cb_bad_0", "cb_a_0")])

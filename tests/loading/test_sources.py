@@ -6,7 +6,7 @@ import pytest
 
 from chainbench_agent.loading.sources import eligible, wanted
 from chainbench_agent.probes import HOOKS
-from chainbench_agent.spec import RESULT, Hook, fentry, fexit, kprobe, kretprobe, raw_tracepoint
+from chainbench_agent.spec import RESULT, Hook, fentry, fexit, kprobe, kretprobe, raw_tracepoint, tp_btf
 
 TASK = "struct task_struct *"
 
@@ -125,6 +125,14 @@ def test_integers_may_be_called_differently(offered):
     source = raw_tracepoint("t")
 
     assert eligible(hook(source), FakeBtf({"t": (TASK, offered)})) == ([source], "")
+
+
+def test_a_typed_raw_tracepoint_passes_what_the_tracepoint_does():
+    typed, plain = tp_btf("t"), raw_tracepoint("t")
+    offered = FakeBtf({"t": (TASK, "unsigned int")})
+
+    assert eligible(hook(typed, plain), offered) == ([typed, plain], "")
+    assert eligible(hook(tp_btf("none")), offered) == ([], "tp_btf:none: this kernel has no such tracepoint")
 
 
 def test_const_makes_no_difference():

@@ -14,7 +14,7 @@ REFUSED = "Operation not permitted"  # by a kernel that allows no fentry
 
 def without_tracepoints(hook):
     """The hook as on a kernel that has not got its tracepoint, if there is another source."""
-    functions = tuple(source for source in hook.sources if source.kind not in ("raw_tracepoint", "perf"))
+    functions = tuple(source for source in hook.sources if source.kind not in ("raw_tracepoint", "tp_btf", "perf"))
     return replace(hook, sources=functions, unless=None, stands_in_for=()) if functions else hook
 
 

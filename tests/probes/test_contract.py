@@ -6,14 +6,14 @@ import re
 import pytest
 from c_text import UNIT, c_of, fields_of, functions
 
-from chainbench_agent.evidence import ledger
+from chainbench_agent.evidence import waits
 from chainbench_agent.kernel import names, values
 from chainbench_agent.loading import process_records
 from chainbench_agent.loading.fuse import STATE_MACHINES, handlers, module_text
 from chainbench_agent.probes import CATALOG, DIRECTORY, FIELDS, HOOKS, cpu, offcpu
 from chainbench_agent.spec import PERCPU_VALUE_LIMIT, Counter, Derived, Keyed, Module, Table
 
-SUPPORT = ("hooks", "lock_hooks", "lock_order", "__init__")
+SUPPORT = ("hooks", "lock_hooks", "lock_order", "wait_key", "__init__")
 """Files of the package probes that are no module."""
 
 HOOK = {hook.name: hook for hook in HOOKS}
@@ -211,7 +211,7 @@ def test_raw_material_is_used(module):
     used |= {name for metric in module.reported if isinstance(metric, Derived) for name in metric.of}
     used |= {metric.squares for metric in module.reported if isinstance(metric, Counter)}
     if module is offcpu.MODULE:
-        used |= set(re.findall(r'offcpu\["(\w+)"\]', inspect.getsource(ledger)))
+        used |= set(re.findall(r'offcpu\["(\w+)"\]', inspect.getsource(waits)))
     assert raw == used & raw
 
 

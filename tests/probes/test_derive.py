@@ -2,8 +2,6 @@
 
 import struct
 
-import pytest
-
 from chainbench_agent.probes import cpu, offcpu, syscalls
 from chainbench_agent.probes import exec as exec_
 from chainbench_agent.spec import Names
@@ -17,40 +15,13 @@ def ns(number):
 
 
 class TestOffcpu:
-    NAMES = Names(
-        tables={"calls": {FUTEX: "futex", READ: "read"}},
-        stacks={
-            1: ("bpf_prog_1", "__traceiter_sched_switch", "__schedule", "schedule", "futex_wait_queue", "do_futex"),
-            2: ("__schedule", "schedule", "schedule_timeout", "unix_stream_read", "vfs_read"),
-            3: ("__schedule", "io_schedule", "folio_wait_bit_common"),
-        },
-        throttled_before={},
-        throttled_after={},
-    )
-
-    def derive(self, blocked=None, counts=None, sampled=None, **waits):  # waits: woken, preempted, throttled
-        table, times = [0] * offcpu.WAITS, [0] * offcpu.WAITS
-        for wait, value in (blocked or {}).items():
-            table[wait] = value
-        for wait, value in (counts or {}).items():
-            times[wait] = value
-        found = {
-            "blocked_ns": tuple(table),
-            "block_counts": tuple(times),
-            "sampled_ns": {struct.pack("=Ii", *key): ns(value) for key, value in (sampled or {}).items()},
-            **{f"{kind}_wait_ns": waits.get(kind, 0) for kind in ("woken", "preempted", "throttled")},
-        }
-        return offcpu.derive(found, self.NAMES)
+    def derive(self, asleep=0, **waits):  # waits: woken, preempted, throttled
+        found = {f"{kind}_wait_ns": waits.get(kind, 0) for kind in ("woken", "preempted", "throttled")}
+        return offcpu.derive(found | {"asleep_ns": asleep, "block_count": 5}, NO_NAMES)
 
     def test_the_parts_are_the_whole(self):
         """Blocked, runnable and throttled; voluntary and involuntary: both are the total."""
-        found = self.derive(
-            {FUTEX: 7_000_000, 511: 2_000_000},
-            {FUTEX: 3, 511: 2},
-            woken=500_000,
-            preempted=250_000,
-            throttled=125_000,
-        )
+        found = self.derive(9_000_000, woken=500_000, preempted=250_000, throttled=125_000)
 
         assert found["blocked_ms"] == 9
         assert found["runnable_ms"] == 0.75
@@ -61,95 +32,8 @@ class TestOffcpu:
         assert found["blocks"] == 5
 
     def test_nothing_happened(self):
-        """Zeros that were measured, and no reasons."""
-        assert self.derive() == {
-            "total_ms": 0,
-            "voluntary_ms": 0,
-            "involuntary_ms": 0,
-            "throttled_ms": 0,
-            "blocked_ms": 0,
-            "runnable_ms": 0,
-            "blocks": 0,
-            "top_reasons": [],
-        }
-
-    def test_a_block_is_named_by_its_function(self):
-        """With the system call beside it."""
-        found = self.derive({FUTEX: 3_000_000}, sampled={(FUTEX, 1): 3_000_000})
-
-        assert found["top_reasons"] == [
-            {"reason": "futex_wait_queue", "syscall": "futex", "ms": 3.0, "sampled_percent": 100.0}
-        ]
-
-    def test_exact_time_is_split_by_sampled_time(self):
-        """A quarter of the sampled time is a quarter of all of it; the percentage says how much was sampled."""
-        found = self.derive({READ: 8_000_000}, sampled={(READ, 2): 3_000_000, (READ, 3): 1_000_000})
-
-        assert found["top_reasons"] == [
-            {"reason": "unix_stream_read", "syscall": "read", "ms": 6.0, "sampled_percent": 50.0},
-            {"reason": "io_schedule", "syscall": "read", "ms": 2.0, "sampled_percent": 50.0},
-        ]
-
-    def test_without_a_stack_the_system_call_is_the_reason(self):
-        """And an exception, which has none, is called that; no name but a number is a name too."""
-        found = self.derive({FUTEX: 3_000_000, 511: 2_000_000, 300: 1_000_000})
-
-        reasons = [(reason["reason"], reason["syscall"], reason["sampled_percent"]) for reason in found["top_reasons"]]
-        assert reasons == [("blocked in futex", "futex", 0), ("exception", "", 0), ("blocked in 300", "300", 0)]
-
-    def test_an_uninterruptible_wait_is_the_same_system_call(self):
-        """But a line of its own: its functions are others."""
-        found = self.derive(
-            {READ: 1_000_000, READ | offcpu.UNINTERRUPTIBLE: 2_000_000},
-            sampled={(READ, 2): 1_000_000, (READ | offcpu.UNINTERRUPTIBLE, 3): 2_000_000},
-        )
-
-        assert [(r["reason"], r["syscall"], r["ms"]) for r in found["top_reasons"]] == [
-            ("io_schedule", "read", 2),
-            ("unix_stream_read", "read", 1),
-        ]
-
-    def test_an_uninterruptible_exception_is_an_exception(self):
-        (reason,) = self.derive({511 | offcpu.UNINTERRUPTIBLE: 1_000_000})["top_reasons"]
-        assert (reason["reason"], reason["syscall"]) == ("exception", "")
-
-    def test_the_run_queue_is_a_reason(self):
-        """And so is a quota that is used up; both are exact, so 100 % sampled."""
-        found = self.derive(woken=1_000_000, preempted=3_000_000, throttled=2_000_000)
-
-        assert [(r["reason"], r["ms"], r["sampled_percent"]) for r in found["top_reasons"]] == [
-            ("run queue (preempted)", 3, 100),
-            ("throttled", 2, 100),
-            ("run queue (woken)", 1, 100),
-        ]
-
-    def test_the_longest_reasons_come_first_and_are_limited(self):
-        found = self.derive({wait: 1_000_000 * (wait + 1) for wait in range(30)})["top_reasons"]
-
-        assert len(found) == offcpu.TOP
-        assert [reason["ms"] for reason in found] == [float(30 - i) for i in range(offcpu.TOP)]
-
-    def test_no_time_is_split_away(self):
-        """The lines of a system call add up to its time."""
-        found = self.derive({READ: 10_000_000}, sampled={(READ, 1): 1, (READ, 2): 1, (READ, 3): 1, (READ, 99): 4})
-
-        assert sum(reason["ms"] for reason in found["top_reasons"]) == pytest.approx(10, abs=0.003)
-
-    @pytest.mark.parametrize(
-        ("stack", "function"),
-        [
-            ((), ""),
-            (("", "", ""), ""),
-            (("futex_wait", "do_futex"), "futex_wait"),
-            (("__schedule", "schedule"), ""),
-            (("__schedule", "preempt_schedule_irq", "asm_exc_page_fault"), "asm_exc_page_fault"),
-            (("__schedule", "schedule", "schedule_hrtimeout_range_clock", "do_poll"), "do_poll"),
-        ],
-        ids=["none", "hidden", "unwound late", "nothing below", "preempted", "timeout"],
-    )
-    def test_blocking_function(self, stack, function):
-        """The first one below the scheduler and its own wrappers."""
-        assert offcpu.blocking_function(stack) == function
+        """Zeros that were measured."""
+        assert set((self.derive() | {"blocks": 0}).values()) == {0}
 
 
 class TestCpu:

@@ -7,13 +7,13 @@ import struct
 import pytest
 from c_text import UNIT, constant, fields_of, format_before, format_of, struct_of
 
-from chainbench_agent.evidence import ledger, open_intervals
+from chainbench_agent.evidence import open_intervals, waits
 from chainbench_agent.evidence.sample import Account, HistogramCounts, TaskState
-from chainbench_agent.kernel import disks, identity, machine, names, reader, target, values
+from chainbench_agent.kernel import call_tables, disks, identity, machine, names, reader, values
 from chainbench_agent.kernel.target import Kind
 from chainbench_agent.loading import process_records
 from chainbench_agent.loading.fuse import ENDED_THREADS, MEMBERS, PROCESSES, TASK_RECORDS
-from chainbench_agent.probes import CATALOG, biolatency, cpu, io, lock_order, offcpu
+from chainbench_agent.probes import CATALOG, biolatency, cpu, io, lock_order, wait_key
 from chainbench_agent.spec import HISTOGRAM_SLOTS, Distribution
 
 each_module = pytest.mark.parametrize("module", CATALOG, ids=lambda module: module.name)
@@ -22,7 +22,8 @@ each_module = pytest.mark.parametrize("module", CATALOG, ids=lambda module: modu
 def size_of(c_type):
     if array := re.fullmatch(r"char\[(\d+)\]", c_type):
         return int(array[1])
-    return 8 if c_type == "u64" else struct.calcsize(format_of(c_type.removeprefix("struct ")))
+    plain = {"u64": 8, "u32": 4}
+    return plain[c_type] if c_type in plain else struct.calcsize(format_of(c_type.removeprefix("struct ")))
 
 
 @each_module
@@ -31,7 +32,7 @@ def test_keys_have_the_size_that_is_declared(module):
     for keyed in module.keyed:
         name = f"{module.name}_{keyed.name}"
         key, value = re.search(
-            rf'^BPF_TABLE\("(?:lru_)?hash", ([^,]+), ([^,]+), {name},', UNIT.text, re.MULTILINE
+            rf'^BPF_TABLE\("(?:lru_|percpu_)?hash", ([^,]+), ([^,]+), {name},', UNIT.text, re.MULTILINE
         ).groups()
         assert (size_of(key), value) == (size_of(keyed.key), keyed.value)
 
@@ -61,7 +62,7 @@ def test_values_are_read_in_the_order_they_are_written(module):
         ("cb_config", machine._CONFIG),
         ("cb_loss", reader._LOSS),
         ("cb_identity", identity._IDENTITY),
-        ("cb_call_kinds", machine._CALL_KINDS),
+        ("cb_call_kinds", call_tables.CALL_KINDS),
         ("cb_on_cpu", values._ON_CPU),
         ("cb_thread_key", values._THREAD_KEY),
         ("cb_thread", values._THREAD),
@@ -109,11 +110,34 @@ def test_a_sum_of_threads_is_read_as_it_is_written():
     assert struct_of("cb_population") == [("processes", "Q", 0), ("threads", "Q", 0)]
 
 
+@pytest.mark.parametrize(
+    ("c_struct", "format_"),
+    [
+        ("offcpu_stack", waits._STACK),
+        ("offcpu_thread", waits._THREAD),
+        ("offcpu_thread_stack", waits._THREAD_STACK),
+        ("offcpu_sampled", waits._SAMPLED),
+    ],
+)
+def test_structs_of_waits(c_struct, format_):
+    """Blocked time by stack and by thread."""
+    assert format_.format == format_of(c_struct)
+
+
+def test_the_wait_key():
+    """Its bits, and the kinds of files by number."""
+    numbers = ("NUMBER_MASK", "NO_CALL", "UNKNOWN_CALL", "FILE_SHIFT", "SOCKET")
+    assert {name: constant(f"OFFCPU_{name}") for name in numbers} == {name: getattr(wait_key, name) for name in numbers}
+    for name in ("COMPAT", "UNINTERRUPTIBLE", "IOWAIT", "STOPPED"):
+        bits = re.search(rf"^#define OFFCPU_{name} \(1 << (\d+)\)", UNIT.text, re.MULTILINE)
+        assert 1 << int(bits[1]) == getattr(wait_key, name)
+    body = re.search(r"enum offcpu_file_kind \{\n(.*?)\};", UNIT.text, re.DOTALL)[1]
+    kinds = [name.lower() for name in re.findall(r"OFFCPU_FILE_(\w+),", body)]
+    assert kinds == [kind or "none" for kind in wait_key.FILE_KINDS]
+
+
 def test_structs_that_derive_unpacks():
-    """offcpu.py unpacks "=Ii", the ledger "=QII", cpu.py "=QQ", …, and all say so where they do it."""
-    for unpacks in (offcpu.shares, offcpu.blocked_reasons):
-        assert format_of("offcpu_stack") in inspect.getsource(unpacks)
-    assert format_of("offcpu_thread") in inspect.getsource(ledger._threads)
+    """cpu.py unpacks "=QQ", …, and all say so where they do it."""
     assert format_of("cpu_bandwidth") in inspect.getsource(cpu.derive)
     for c_struct in ("locks_edge_key", "locks_edge"):
         assert f'"{format_of(c_struct)}"' in inspect.getsource(lock_order.edges_of)
@@ -162,10 +186,7 @@ def test_enums_are_those_of_c(c_enum, prefix, python):
 
 def test_constants_are_those_of_c():
     """What stands in C and in Python is the same number."""
-    assert constant("OFFCPU_NO_SYSCALL") == offcpu.NO_SYSCALL == open_intervals.NO_SYSCALL == target.NO_SYSCALL
-    assert constant("OFFCPU_UNINTERRUPTIBLE") == offcpu.UNINTERRUPTIBLE
-    assert offcpu.WAITS == 2 * offcpu.UNINTERRUPTIBLE == 2 * (offcpu.NO_SYSCALL + 1)
-    assert constant("CB_WAIT_UNKNOWN") == open_intervals.WAIT_UNKNOWN == ledger.WAIT_UNKNOWN
+    assert constant("CB_WAIT_UNKNOWN") == open_intervals.WAIT_UNKNOWN
     assert (constant("CB_REQ_OP_READ"), constant("CB_REQ_OP_WRITE")) == (biolatency.READ, biolatency.WRITE)
     assert constant("CB_MEMBERS") == MEMBERS
     assert constant("CB_DISK_TAKEN") == disks.TAKEN

@@ -8,7 +8,7 @@ from user_space import AGENT, DEAD, INTERRUPTIBLE, UNINTERRUPTIBLE, blocked
 
 from chainbench_agent.evidence.ledger import ledger
 from chainbench_agent.evidence.sample import Account, Thread
-from chainbench_agent.probes.offcpu import UNINTERRUPTIBLE as NO_SIGNAL
+from chainbench_agent.probes.wait_key import UNINTERRUPTIBLE as NO_SIGNAL
 from chainbench_agent.spec import Names
 
 
@@ -119,7 +119,7 @@ def test_the_account_of_a_bystander(kernel, seed):
         preempted=offcpu["preempted_wait_ns"],
         voluntary=cpu["voluntary_switches"],
         involuntary=cpu["involuntary_switches"],
-        blocks=sum(offcpu["block_counts"]),
+        blocks=offcpu["block_count"],
         waits=sum(counted["runqlat"]["latency_ns"].slots),
     )
     assert ours == model.totals

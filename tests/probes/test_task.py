@@ -5,7 +5,7 @@ import ctypes
 from user_space import AGENT, DEAD, FUTEX, INTERRUPTIBLE, READ, UNINTERRUPTIBLE, UserSpace, blocked, fused
 
 from chainbench_agent.loading.fuse import TASK_RECORDS
-from chainbench_agent.probes.offcpu import UNINTERRUPTIBLE as NO_SIGNAL
+from chainbench_agent.probes.wait_key import UNINTERRUPTIBLE as NO_SIGNAL
 
 
 def test_the_end_of_a_thread(kernel, thread):
@@ -15,7 +15,7 @@ def test_the_end_of_a_thread(kernel, thread):
 
     counted = kernel.counted(closed=True)
     assert (counted["cpu"]["on_cpu_ns"], counted["cpu"]["voluntary_switches"]) == (100, 1)
-    assert blocked(counted["offcpu"]) == blocked(counted["offcpu"], "block_counts") == {}
+    assert (blocked(counted["offcpu"]), counted["offcpu"]["block_count"]) == ({}, 0)
     assert kernel.sample().tasks == ()
 
 
@@ -131,7 +131,7 @@ def test_the_agent_is_not_counted(kernel):
     counted = kernel.end().counted(closed=True)
     assert {name: value for name, value in counted["cpu"].items() if value and isinstance(value, int)} == {}
     assert sum(counted["runqlat"]["latency_ns"].slots) == 0
-    assert blocked(counted["offcpu"]) == blocked(counted["offcpu"], "block_counts") == {}
+    assert (blocked(counted["offcpu"]), counted["offcpu"]["block_count"]) == ({}, 0)
     assert kernel.sample().tasks == ()
 
 
@@ -147,7 +147,7 @@ def test_kernel_threads_are_not_blocked(kernel):
     counted = kernel.end().counted(closed=True)
     assert counted["cpu"]["on_cpu_ns"] == 20
     assert counted["runqlat"]["latency_ns"].sum == 5
-    assert blocked(counted["offcpu"]) == blocked(counted["offcpu"], "block_counts") == {}
+    assert (blocked(counted["offcpu"]), counted["offcpu"]["block_count"]) == ({}, 0)
     assert counted["offcpu"]["preempted_wait_ns"] == 0
 
 

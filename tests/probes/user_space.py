@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from chainbench_agent.evidence.build import difference
 from chainbench_agent.evidence.open_intervals import close_intervals, close_processes
 from chainbench_agent.evidence.sample import Account, Members, Sample
-from chainbench_agent.kernel import disks, machine, reader, values
+from chainbench_agent.evidence.waits import blocked_ns
+from chainbench_agent.kernel import call_tables, disks, machine, reader, values
 from chainbench_agent.kernel.machine import Phase
 from chainbench_agent.kernel.target import KernelTarget, Kind
 from chainbench_agent.loading.fuse import followed_calls, fuse
@@ -62,10 +63,14 @@ class UserSpace:
         )
         for maker in makers:
             getattr(library, f"shim_{maker}").restype = ctypes.c_void_p
-        size = machine._CALL_KINDS.size
+        size = call_tables.CALL_KINDS.size
         cells = (ctypes.c_char * self.get("cb_call_kinds_size")).in_dll(library, "cb_call_kinds_cells")
         for number, *kinds in followed_calls("x86_64"):
-            cells[number * size : (number + 1) * size] = machine._CALL_KINDS.pack(*kinds)
+            cells[number * size : (number + 1) * size] = call_tables.CALL_KINDS.pack(*kinds)
+        size = self.get("offcpu_file_calls_size") // 1024
+        cells = (ctypes.c_char * self.get("offcpu_file_calls_size")).in_dll(library, "offcpu_file_calls_cells")
+        for number, bits in call_tables.file_calls("x86_64").items():
+            cells[number * size : (number + 1) * size] = bits.to_bytes(size, "little")
         self.idle = self.task(0)
         self.set("shim_current", ctypes.c_void_p, self.idle.address)
 
@@ -319,6 +324,6 @@ class UserSpace:
         return {cause: count for cause, count in self.sample().loss.items() if count}
 
 
-def blocked(offcpu, key="blocked_ns"):
-    """Wait → time (or count), without the zeros."""
-    return {wait: value for wait, value in enumerate(offcpu[key]) if value}
+def blocked(offcpu):
+    """Wait key → time, without the zeros."""
+    return {wait: ns for wait, ns in blocked_ns(offcpu).items() if ns}

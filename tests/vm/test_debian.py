@@ -20,8 +20,8 @@ from junit import verdicts
 TESTS = REPO / "tests"
 KERNELS = tuple(SERIES)
 EVERYWHERE = "support cpu exec syscalls offcpu latency network io block locks lock_order lock_hold memory"
-MORE = {"5.10": "", "6.1": "target ledger", "6.12": "top_processes"}
-"""The files that run by default, in half an hour for all three kernels; CHAINBENCH_VM_ALL=1 runs every one."""
+MORE = {"5.10": "", "6.1": "target ledger", "6.12": "top_processes", "7.2": ""}
+"""The files that run by default, in 10 minutes for each kernel; CHAINBENCH_VM_ALL=1 runs every one."""
 ALL = os.environ.get("CHAINBENCH_VM_ALL") == "1"
 FETCH_SECONDS = 600
 PYTEST = shlex.split("""

@@ -63,14 +63,23 @@ struct task_group {
 	struct { u64 quota; int nr_throttled; u64 throttled_time; } cfs_bandwidth;
 };
 enum pageflags { PG_head = 6 };
+struct super_block { unsigned long s_magic; };
 struct inode {
 	unsigned short i_mode;
 	u64 i_size;
+	u32 i_rdev;
+	struct super_block *i_sb;
+};
+struct dentry {
+	struct { const unsigned char *name; } d_name;
+	unsigned char name[32];
 };
 struct address_space { struct inode *host; };
 struct file {
 	struct inode *f_inode;
 	struct address_space *f_mapping;
+	struct { struct dentry *dentry; } f_path;
+	void *private_data;
 };
 struct fdtable {
 	u32 max_fds;
@@ -101,6 +110,7 @@ struct task_struct {
 	u32 flags;
 	int pid, tgid, on_cpu, prio;
 	bool throttled; // since v6.18
+	u8 in_iowait; // a bit-field, in the kernel
 	u32 __state;
 	long state; // its name before v5.14
 	void *stack;
@@ -111,8 +121,11 @@ struct task_struct {
 	struct signal_struct *signal;
 	struct files_struct *files;
 	u64 start_time, self_exec_id, nvcsw;
+	u64 frames[16]; // of its kernel stack, while it sleeps
 	char comm[16];
 };
+#define CB_IN_IOWAIT_BYTE __builtin_offsetof(struct task_struct, in_iowait)
+#define CB_IN_IOWAIT_MASK 1
 struct bio {
 	void *bi_private;
 	u64 others[15]; // no less than the kernel's, because what is noted of bios is where they lie
@@ -168,7 +181,7 @@ struct bpf_perf_event_value { u64 counter, enabled, running; };
 #define SHIM_CPUS 4
 u64 shim_now_ns;
 u32 shim_cpu;
-s32 shim_stack_id = -1, shim_shorter_stack_id = -1;
+s32 shim_stack_id = -1;
 u64 shim_stack_walks;
 u32 shim_random;
 struct task_struct *shim_current;
@@ -515,6 +528,9 @@ struct file *shim_open(struct task_struct *task, u32 fd, u32 room, u32 mode, u64
 	file->f_inode = calloc(1, sizeof(struct inode));
 	file->f_inode->i_mode = mode;
 	file->f_inode->i_size = size;
+	file->f_inode->i_sb = calloc(1, sizeof(struct super_block));
+	file->f_path.dentry = calloc(1, sizeof(struct dentry));
+	file->f_path.dentry->d_name.name = file->f_path.dentry->name;
 	file->f_mapping = calloc(1, sizeof(struct address_space));
 	file->f_mapping->host = file->f_inode;
 	table->fd = realloc(table->fd, (room + 1) * sizeof(*table->fd));
@@ -523,6 +539,29 @@ struct file *shim_open(struct task_struct *task, u32 fd, u32 room, u32 mode, u64
 	table->max_fds = room;
 	table->fd[fd] = table->fd[room] = file;
 	return file;
+}
+
+// What a file is besides its mode: the magic number of its file system, its name, its device, its socket.
+void shim_set_file(struct file *file, u64 magic, const char *name, u32 device, struct sock *sk)
+{
+	struct socket *socket = calloc(1, sizeof(*socket));
+
+	socket->sk = sk;
+	file->f_inode->i_sb->s_magic = magic;
+	file->f_inode->i_rdev = device;
+	file->private_data = sk ? socket : NULL;
+	strncpy((char *)file->f_path.dentry->name, name, sizeof(file->f_path.dentry->name) - 1);
+}
+
+void shim_set_frames(struct task_struct *task, u32 count, const u64 *frames)
+{
+	memset(task->frames, 0, sizeof(task->frames));
+	memcpy(task->frames, frames, count * sizeof(*frames));
+}
+
+void shim_set_iowait(struct task_struct *task, u8 bits)
+{
+	task->in_iowait = bits;
 }
 
 void shim_close(struct task_struct *task, u32 fd)
@@ -559,13 +598,30 @@ struct folio *shim_folio(struct file *file, u32 pages, u64 index)
 #define bpf_get_current_pid_tgid() ((u64)shim_current->tgid << 32 | (u32)shim_current->pid)
 #define bpf_get_current_comm(to, size) ((void)memcpy(to, shim_current->comm, size))
 #define bpf_probe_read_user(to, size, from) ((void)memcpy(to, from, size))
-#define bpf_probe_read_kernel(to, size, from) ((void)memcpy(to, from, size))
+// Nothing lies at the lowest addresses: there, as in the kernel, zeros are read.
+#define bpf_probe_read_kernel(to, size, from) \
+	((void)((u64)(from) < 65536 ? memset(to, 0, size) : memcpy(to, from, size)))
 #define bpf_probe_read_kernel_str(to, size, from) ((void)strncpy((char *)(to), from, (size)-1))
 
 static s32 shim_get_stackid(void *ctx, u64 flags)
 {
 	shim_stack_walks++;
-	return flags ? shim_shorter_stack_id : shim_stack_id;
+	return shim_stack_id;
+}
+
+static u64 shim_waker_frames[16];
+
+static int bpf_get_stack(void *ctx, void *frames, u32 size, u64 flags)
+{
+	memcpy(frames, shim_waker_frames, size);
+	return size;
+}
+
+static int bpf_get_task_stack(struct task_struct *task, void *frames, u32 size, u64 flags)
+{
+	shim_stack_walks++;
+	memcpy(frames, task->frames, size);
+	return task->frames[0] ? size : -14; // EFAULT
 }
 
 // ---- maps

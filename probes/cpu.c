@@ -9,7 +9,7 @@ struct cpu_bandwidth {
 	u64 throttled_ns;
 	u64 first_count; // the same, when the target was first seen in it
 	u64 first_ns;
-	u32 claims; // see cb_alone()
+	u32 claims; // CPUs that want to change it
 	u8 pad[4];
 };
 BPF_TABLE("hash", u64, struct cpu_bandwidth, cpu_throttled_groups, CPU_THROTTLED_GROUPS_ENTRIES);
@@ -39,8 +39,12 @@ static __always_inline void cpu_note_bandwidth(struct cb_event *ev, u64 id, u64 
 	}
 	if (count <= group->throttled_count && ns <= group->throttled_ns)
 		return;
-	if (!cb_alone(&group->claims))
+	// as cb_alone(), but without a second look: here it would be verified for every level
+	__sync_fetch_and_add(&group->claims, 1);
+	if (*(volatile u32 *)&group->claims != 1) {
+		cb_leave(&group->claims);
 		return;
+	}
 	if (count > group->throttled_count) {
 		cb_tell(ev, CPU_EVENT_THROTTLED, tgid, count - group->throttled_count);
 		group->throttled_count = count;

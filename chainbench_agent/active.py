@@ -10,7 +10,7 @@ from datetime import datetime
 from typing import Literal
 
 from chainbench_agent.collector.base import CollectorStatus
-from chainbench_agent.evidence.model import Labels, Run
+from chainbench_agent.evidence.model import Evidence, Labels, Run
 from chainbench_agent.plan import EVERYTHING, Plan
 from chainbench_agent.store.base import StoreStatus
 
@@ -123,3 +123,9 @@ class Watch:
         except Exception:
             log.exception("run %s: whether its target is gone cannot be told", self._active.id)
             return False
+
+
+def log_violations(evidence: Evidence) -> None:
+    """An evidence that contradicts itself is a fault of ours."""
+    for one in evidence.self_check.violations if evidence.self_check else ():
+        log.error("run %s: %s: %s, %s %s", evidence.run.id, one.note, one.left, one.right, one.unit)

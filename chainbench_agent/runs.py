@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from chainbench_agent.active import MAX_DURATION_S, Active, EndedBy, Phase, RunsStatus, Watch, new_id
+from chainbench_agent.active import MAX_DURATION_S, Active, EndedBy, Phase, RunsStatus, Watch, log_violations, new_id
 from chainbench_agent.archive import Archive
 from chainbench_agent.collector.base import Collector
 from chainbench_agent.collector.shared import SharedCollector
@@ -112,6 +112,7 @@ class Runs:
         self.archive.end(evidence.run, result, evidence)
         self._end(active, result, evidence)
         log.info("run %s ended by %s after %.0f ms", active.id, ended_by, evidence.run.duration_ms)
+        log_violations(evidence)
         return evidence
 
     def shutdown(self) -> None:

@@ -1,12 +1,21 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // biolatency.c - block I/O latency: from issue to the device until its completion.
 
-#define BIOLATENCY_KINDS 3 // reads, writes, others
+// KINDS in biolatency.py has the names.
+#define BIOLATENCY_READ 0
+#define BIOLATENCY_WRITE 1
+#define BIOLATENCY_OTHER 2
+#define BIOLATENCY_DISCARD 3
+#define BIOLATENCY_WRITE_ZEROES 4 // or the same block again and again
+#define BIOLATENCY_KINDS 5
 
 struct biolatency_disk {
 	u64 count[BIOLATENCY_KINDS];
 	u64 bytes[BIOLATENCY_KINDS];
 	u64 ns;
+	u64 everybodys; // with those of others, and of nobody known: what /proc/diskstats counts
+	u64 stacked;    // of `count`: on the disks below they are counted as well
+	u64 handed_on;  // everybody's that ended on another disk: nobody knows more of them here
 	u64 max_ns;
 	u64 not_min_ns; // all bits inverted, so that 0 is none yet
 };
@@ -18,11 +27,30 @@ struct biolatency_slots {
 };
 BPF_ARRAY(biolatency_disk_slots, struct biolatency_slots, CB_DISKS);
 
-static __always_inline void biolatency_add_to_disk(struct cb_request *request, u64 ns)
+static __always_inline u32 biolatency_kind(u32 operation)
+{
+	switch (operation) {
+	case CB_REQ_OP_READ:
+		return BIOLATENCY_READ;
+	case CB_REQ_OP_WRITE:
+		return BIOLATENCY_WRITE;
+	case CB_REQ_OP_DISCARD:
+	case CB_REQ_OP_SECURE_ERASE:
+		return BIOLATENCY_DISCARD;
+#ifdef CB_HAS_REQ_OP_WRITE_SAME
+	case CB_REQ_OP_WRITE_SAME:
+#endif
+	case CB_REQ_OP_WRITE_ZEROES:
+		return BIOLATENCY_WRITE_ZEROES;
+	}
+	return BIOLATENCY_OTHER;
+}
+
+static __always_inline void biolatency_add_to_disk(struct cb_request *request,
+						   struct biolatency_disk *disk, u32 kind, u64 ns)
 {
 	int index = request->disk;
-	u64 kind = cb_clamp(request->operation, BIOLATENCY_KINDS);
-	struct biolatency_disk *disk = biolatency_disks.lookup(&index);
+	u64 place = cb_clamp(kind, BIOLATENCY_KINDS);
 	struct biolatency_slots *latency = biolatency_disk_slots.lookup(&index);
 
 	if (!disk || !latency) {
@@ -30,8 +58,9 @@ static __always_inline void biolatency_add_to_disk(struct cb_request *request, u
 		return;
 	}
 	__sync_fetch_and_add(&latency->slots[cb_clamp(cb_slot(ns), CB_SLOTS)], 1);
-	disk->count[kind]++;
-	disk->bytes[kind] += request->bytes;
+	disk->count[place]++;
+	disk->bytes[place] += request->bytes;
+	disk->stacked += !!request->stacked;
 	disk->ns += ns;
 	if (ns > disk->max_ns)
 		disk->max_ns = ns;
@@ -39,30 +68,80 @@ static __always_inline void biolatency_add_to_disk(struct cb_request *request, u
 		disk->not_min_ns = ~ns;
 }
 
-static __always_inline void biolatency_on_request_done(struct cb_event *ev,
-						       struct cb_biolatency *biolatency,
-						       struct cb_request *request, u64 ns)
+// What is on a disk that lies on others is among its own figures only: there it is counted once more.
+static __always_inline void biolatency_add_to_sums(struct cb_event *ev,
+						   struct cb_biolatency *biolatency,
+						   struct cb_request *request, u32 kind, u64 ns)
 {
-	u64 bytes = request->bytes;
-	struct cb_process *process;
+	u64 bytes =
+		kind == BIOLATENCY_DISCARD || kind == BIOLATENCY_WRITE_ZEROES ? 0 : request->bytes;
+	struct cb_process *process = cb_process_of(ev, request->who);
 
-	if (request->owner == CB_OWNER_UNKNOWN)
-		biolatency->unattributed++;
-	if (request->owner != CB_OWNER_TARGET)
-		return;
 	cb_observe(ev, &biolatency->latency_ns, ns);
 	biolatency->requests++;
 	biolatency->bytes += bytes;
-	process = cb_process_of(ev, request->tgid);
+	if (request->by_cgroup)
+		biolatency->attributed_by_cgroup++;
 	if (process) {
 		__sync_fetch_and_add(&process->biolatency_requests, 1);
 		__sync_fetch_and_add(&process->biolatency_bytes, bytes);
 	}
-	if (request->operation == CB_REQ_OP_READ)
+	if (kind == BIOLATENCY_READ) {
 		cb_observe(ev, &biolatency->read_latency_ns, ns);
-	else if (request->operation == CB_REQ_OP_WRITE)
+		biolatency->read_bytes += bytes;
+	} else if (kind == BIOLATENCY_WRITE) {
 		cb_observe(ev, &biolatency->write_latency_ns, ns);
-	biolatency_add_to_disk(request, ns);
+		biolatency->write_bytes += bytes;
+	} else if (kind == BIOLATENCY_DISCARD) {
+		biolatency->discards++;
+		biolatency->discard_bytes += request->bytes;
+	} else if (kind == BIOLATENCY_WRITE_ZEROES) {
+		biolatency->write_zeroes++;
+		biolatency->write_zeroes_bytes += request->bytes;
+	}
+}
+
+static __always_inline void biolatency_on_request_issued(struct cb_event *ev,
+							 struct cb_biolatency *biolatency,
+							 struct cb_request *request)
+{
+	if (request->owner == CB_OWNER_TARGET && !request->stacked)
+		biolatency->issued++;
+}
+
+static __always_inline void biolatency_on_request_requeued(struct cb_event *ev,
+							   struct cb_biolatency *biolatency,
+							   struct cb_request *request)
+{
+	int index = request->disk;
+	struct biolatency_disk *disk = biolatency_disks.lookup(&index);
+
+	if (disk && request->stacked & CB_HANDED_ON)
+		disk->handed_on++;
+	if (request->owner == CB_OWNER_TARGET && !(request->stacked & CB_STACKED))
+		biolatency->requeued++;
+}
+
+static __always_inline void biolatency_on_request_done(struct cb_event *ev,
+						       struct cb_biolatency *biolatency,
+						       struct cb_request *request, u64 ns)
+{
+	int index = request->disk;
+	struct biolatency_disk *disk = biolatency_disks.lookup(&index);
+	u32 kind = biolatency_kind(request->operation);
+
+	if (disk && kind != BIOLATENCY_OTHER)
+		disk->everybodys++;
+	if (request->owner == CB_OWNER_UNKNOWN && !request->stacked) {
+		biolatency->unattributed++;
+		biolatency->unattributed_by_cause[cb_clamp(
+			request->who, BIOLATENCY_UNATTRIBUTED_BY_CAUSE_ENTRIES)]++;
+	}
+	if (request->owner != CB_OWNER_TARGET)
+		return;
+	biolatency_add_to_disk(request, disk, kind, ns);
+	if (!request->stacked)
+		biolatency_add_to_sums(ev, biolatency, request, kind, ns);
 }
 
 static __always_inline void biolatency_on_request_unmatched(struct cb_event *ev,

@@ -6,65 +6,123 @@ from struct import iter_unpack
 from typing import Any
 
 from chainbench_agent.histogram import QUANTILES, quantile_ns
-from chainbench_agent.spec import Counter, Derived, Distribution, Module, Names, PerDisk
+from chainbench_agent.spec import Counter, Derived, Distribution, Module, Names, PerDisk, Table
 
 DONE = ("request_done",)
 
 NONE = (1 << 64) - 1
 """not_min_ns of nothing, inverted."""
 
-READ, WRITE = 0, 1
-"""CB_REQ_OP_* of compat.h, and what is counted first and second by disk; third come all others."""
+KINDS = ("reads", "writes", "others", "discards", "write_zeroes")
+"""By the number that biolatency.c gives them."""
+TRANSFERS = KINDS[:3]
+"""Those whose bytes go to the disk or come from it."""
+
+UNATTRIBUTED = (
+    "other_kernel_thread",
+    "writeback",
+    "journal",
+    "reclaim",
+    "shared_cgroup",
+    "below_loop_device",
+    "flush",
+    "submission_not_seen",
+)
+"""enum cb_unattributed of request.h."""
+
+UNSEEN = "by /proc/diskstats requests ended on this disk that were not seen to begin in the run and to end"
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """The finished requests of one disk, summed over CPUs.  `count` and `bytes`: of reads, writes, others."""
+    """The finished requests of one disk, summed over CPUs.  `count` and `bytes`: in the order of KINDS.
 
-    count: tuple[int, ...]
-    bytes: tuple[int, ...]
+    `everybodys`: with those that are not the target's; `stacked`: those that the disks below it count as well;
+    `handed_on`: everybody's that ended on one of these.
+    """
+
+    count: Mapping[str, int]
+    bytes: Mapping[str, int]
     ns: int
+    everybodys: int
+    stacked: int
+    handed_on: int
     most: int
     least: int
     slots: Sequence[int]
 
     def latency(self) -> Iterator[tuple[str, float]]:
-        count = sum(self.count)
+        count = sum(self.count.values())
         yield from (("mean_us", self.ns / count / 1e3), ("min_us", self.least / 1e3), ("max_us", self.most / 1e3))
         for q in QUANTILES:
             yield f"p{q * 100:.0f}_us", quantile_ns(self.slots, q, self.least, self.most) / 1e3
 
 
 def devices(counts: Mapping[str, Any]) -> dict[int, Device]:
-    """Those with finished requests: one that has only issued some is none."""
+    """By number, those that had requests of anybody finished."""
     found = {}
     for key, parts in counts["disks"].items():
-        *sums, most, inverted = zip(*iter_unpack("=QQQQQQQQQ", parts), strict=True)
-        *by_kind, ns = map(sum, sums)
-        if any(by_kind):
+        *sums, most, inverted = zip(*iter_unpack("=QQQQQQQQQQQQQQQQ", parts), strict=True)
+        *by_kind, ns, everybodys, stacked, handed_on = map(sum, sums)
+        if any(by_kind) or everybodys or handed_on:
             slots = memoryview(counts["disk_slots"][key]).cast("Q").tolist()
-            least = max(inverted) ^ NONE
-            found[int.from_bytes(key, "little")] = Device(
-                tuple(by_kind[:3]), tuple(by_kind[3:]), ns, max(most), least, slots
-            )
+            count, size = (dict(zip(KINDS, part, strict=True)) for part in (by_kind[:5], by_kind[5:]))
+            extremes = max(most), max(inverted) ^ NONE
+            number = int.from_bytes(key, "little")
+            found[number] = Device(count, size, ns, everybodys, stacked, handed_on, *extremes, slots)
     return found
 
 
 def derive(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
-    by_device = [
-        {
-            "device": names.of_device(number),
-            "count": sum(device.count),
-            "bytes": sum(device.bytes),
-            "reads": device.count[READ],
-            "read_bytes": device.bytes[READ],
-            "writes": device.count[WRITE],
-            "write_bytes": device.bytes[WRITE],
-        }
-        | {key: round(us, 3) for key, us in device.latency()}
-        for number, device in devices(counts).items()
+    found = devices(counts)
+    measured = {number: device for number, device in found.items() if any(device.count.values())}
+    by_device = [_device(number, device, names) for number, device in measured.items()]
+    return {
+        "by_device": sorted(by_device, key=lambda device: -device["count"]),
+        "unfinished": counts["issued"] - counts["requeued"] - counts["requests"],
+        "unseen_devices": unseen(found, counts["unmatched_completions"], names),
+    }
+
+
+def _device(number: int, device: Device, names: Names) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "device": names.of_device(number),
+        "count": sum(device.count.values()),
+        "bytes": sum(device.bytes[kind] for kind in TRANSFERS),
+        "reads": device.count["reads"],
+        "read_bytes": device.bytes["reads"],
+        "writes": device.count["writes"],
+        "write_bytes": device.bytes["writes"],
+        "discards": device.count["discards"],
+        "discard_bytes": device.bytes["discards"],
+        "write_zeroes": device.count["write_zeroes"],
+        "write_zeroes_bytes": device.bytes["write_zeroes"],
+    }
+    if device.stacked:
+        below = names.tables.get("disks_below", {}).get(number, "")
+        entry |= {"counted_below": device.stacked} | ({"stacked_on": below} if below else {})
+    return entry | {key: round(us, 3) for key, us in device.latency()}
+
+
+def unseen(found: Mapping[int, Device], unmatched: int, names: Names) -> list[dict[str, Any]]:
+    """The disks where the kernel counted clearly more than was seen: what is missing there is not known to be nothing.
+
+    The two are not read at one moment, so up to a twentieth may be missing; `unmatched` completions are known already.
+    A disk that is stacked may count the parts of a bio singly.
+    """
+    missing = {}
+    below = names.tables.get("disks_below", {})
+    for number, finished in names.disk_ios.items():
+        disk = found.get(number)
+        counts_parts = disk and (disk.handed_on or number in below)
+        slack = 0 if not disk else finished if counts_parts else unmatched + finished // 20
+        seen = disk.everybodys if disk else 0
+        if finished - seen > slack:
+            missing[number] = finished - seen
+    return [
+        {"device": names.of_device(number), "count": count, "reason": UNSEEN}
+        for number, count in sorted(missing.items(), key=lambda item: -item[1])
     ]
-    return {"by_device": sorted(by_device, key=lambda device: -device["count"])}
 
 
 MODULE = Module(
@@ -92,14 +150,25 @@ MODULE = Module(
         ),
         Counter(
             name="bytes",
-            help="Bytes of finished requests, as they were issued: a flush has none, a discard has what it frees.",
+            help=(
+                "Bytes that finished requests transferred, as they were issued. A flush, a discard and a request to "
+                "write zeroes transfer none: what the latter two cover is in discard_bytes and write_zeroes_bytes."
+            ),
             hooks=DONE,
             per_process=True,
         ),
+        Counter(name="read_bytes", help="Of bytes, those of reads.", hooks=DONE),
+        Counter(name="write_bytes", help="Of bytes, those of writes.", hooks=DONE),
+        Counter(name="discards", help="Finished discards and secure erasures.", hooks=DONE),
+        Counter(name="discard_bytes", help="Bytes that discards freed; none of them is transferred.", hooks=DONE),
+        Counter(name="write_zeroes", help="Finished requests to fill a range, without its data.", hooks=DONE),
+        Counter(name="write_zeroes_bytes", help="Bytes that write_zeroes filled.", hooks=DONE),
         Derived(
             name="by_device",
             help=(
-                "Finished requests, their bytes and latency by whole disk. What lies on another device shows on both, "
+                "Finished requests, their bytes and latency by whole disk. On a disk that makes no requests (zram, md, "
+                "device mapper) these are bios, as they were submitted to it. Those that the disks it is stacked on "
+                "count as well are in counted_below, and not in the sums. What lies in a file shows on both disks, "
                 "below as the work of a kernel thread."
             ),
             of=("disks", "disk_slots"),
@@ -109,13 +178,64 @@ MODULE = Module(
             prometheus="chainbench_biolatency_device_requests_total",
         ),
         Counter(
+            name="attributed_by_cgroup",
+            help=(
+                "Of count, requests that a kernel thread submitted in the name of a cgroup: of the target's, or one "
+                "in which all threads are the target's. So are those that a limit of the cgroup held back, and "
+                "writeback where the file system tells whose pages it writes."
+            ),
+            hooks=DONE,
+        ),
+        Counter(
+            name="issued",
+            help="Requests issued, as count has those that finished.",
+            hooks=("request_issued",),
+            reported=False,
+        ),
+        Counter(
+            name="requeued",
+            help="Of issued, those that the device gave back, and those that are counted on another disk.",
+            hooks=("request_requeued", "request_done"),
+            reported=False,
+        ),
+        Derived(
+            name="unfinished",
+            help="Requests issued in the run that the device had not completed when it ended: not in count.",
+            of=("issued", "requeued", "requests"),
+        ),
+        Derived(
+            name="unseen_devices",
+            help=(
+                "Disks where the kernel itself counted more reads, writes and discards of everybody than were seen: "
+                "how many are missing, and the reason. Empty: none is."
+            ),
+            of=("disks", "disk_slots", "unmatched_completions"),
+            machine_wide=True,
+            label="device",
+            label_help="The disk's name as in /dev.",
+            value="count",
+        ),
+        Counter(
             name="unattributed",
             help=(
-                "Requests submitted by a kernel thread on behalf of somebody unknown: writeback, the journal, flushes. "
-                "Without a target these are measured like all others."
+                "Requests of which nobody knows whose they are: submitted by a kernel thread on behalf of somebody "
+                "unknown, or before the run. Without a target these are measured like all others."
             ),
             hooks=DONE,
             machine_wide=True,
+        ),
+        Table(
+            name="unattributed_by_cause",
+            help=(
+                "The unattributed, by cause: writeback of the page cache; a file system's journal or other metadata; "
+                "memory reclaim; a cgroup that the target shares with others, or that is empty by now; a loop device's "
+                "requests to the disk below it; flushes; any other kernel thread; who submitted it was not seen."
+            ),
+            hooks=DONE,
+            machine_wide=True,
+            entries=len(UNATTRIBUTED),
+            names="unattributed",
+            label="cause",
         ),
         Counter(
             name="unmatched_completions",

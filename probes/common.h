@@ -75,6 +75,7 @@ struct cb_loss {
 	u64 members_full;    // a process of the target was not followed, or in a cgroup not counted
 	u64 returns_missed;  // a function was called, and its return not seen
 	u64 locks_full;      // a thread or a CPU held more locks at once than are remembered
+	u64 unseen_ends;     // a block request was issued again, and its end was not shown
 };
 BPF_PERCPU_ARRAY(cb_loss, struct cb_loss, 1);
 
@@ -96,6 +97,12 @@ static __always_inline bool cb_collects(struct cb_event *ev, u32 bit)
 static __always_inline u64 cb_now(struct cb_event *ev)
 {
 	return ev->now_ns ? ev->now_ns : bpf_ktime_get_ns();
+}
+
+// From here on this event has a time, as that of a timed hook has: for what it raises.
+static __always_inline void cb_set_time(struct cb_event *ev)
+{
+	ev->now_ns = cb_now(ev);
 }
 
 // How many events this one stands for: 0 for one that is not recorded.  At random, so that no rhythm of the workload
@@ -151,6 +158,14 @@ static __always_inline void cb_lose_held(void)
 
 	if (loss)
 		loss->locks_full++;
+}
+
+static __always_inline void cb_lose_end(void)
+{
+	struct cb_loss *loss = cb_lost();
+
+	if (loss)
+		loss->unseen_ends++;
 }
 
 static __always_inline void cb_lose_key(void)

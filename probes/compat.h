@@ -55,6 +55,112 @@ static __always_inline void cb_read_head(struct cb_request_head *head, struct re
 #define CB_REQ_OP_MASK 0xff
 #define CB_REQ_OP_READ 0
 #define CB_REQ_OP_WRITE 1
+#define CB_REQ_OP_DISCARD 3
+#define CB_REQ_OP_SECURE_ERASE 5
+#define CB_REQ_OP_WRITE_SAME \
+	7 // until Linux 73bd66d9c834 ("scsi: sd: Rework the setting of WRITE SAME") (v5.18)
+#define CB_REQ_OP_WRITE_ZEROES 9
+
+// The disk of a bio.
+static __always_inline struct gendisk *cb_bio_disk(struct bio *bio)
+{
+	struct gendisk *disk = NULL;
+	// Linux 309dca309fc3 ("block: store a block_device pointer in struct bio") (in v5.12)
+#ifdef CB_HAS_BIO_BI_DISK
+	bpf_probe_read_kernel(&disk, sizeof(disk), &bio->bi_disk);
+#else
+	struct block_device *device = NULL;
+
+	bpf_probe_read_kernel(&device, sizeof(device), &bio->bi_bdev);
+	bpf_probe_read_kernel(&disk, sizeof(disk), &device->bd_disk);
+#endif
+	return disk;
+}
+
+// As stat(2) and /sys/dev/block number it.
+static __always_inline u32 cb_disk_number(struct gendisk *disk)
+{
+	u32 numbers[2] = {};
+
+	bpf_probe_read_kernel(numbers, sizeof(numbers), &disk->major);
+	return numbers[0] << 20 | numbers[1];
+}
+
+// The disk's driver takes bios as they are submitted, and makes no requests of them: zram, md, most of device mapper.
+// Not told by its submit_bio(): before v5.11 a device mapper that makes requests has one as well.
+static __always_inline bool cb_goes_as_bio(struct bio *bio)
+{
+	struct request_queue *queue = NULL;
+	void *requests = NULL;
+#ifdef CB_HAS_BIO_BI_DISK
+	struct gendisk *disk = NULL;
+
+	bpf_probe_read_kernel(&disk, sizeof(disk), &bio->bi_disk);
+	bpf_probe_read_kernel(&queue, sizeof(queue), &disk->queue);
+#else
+	struct block_device *device = NULL;
+
+	bpf_probe_read_kernel(&device, sizeof(device), &bio->bi_bdev);
+	bpf_probe_read_kernel(&queue, sizeof(queue), &device->bd_queue);
+#endif
+	if (!queue)
+		return false;
+	bpf_probe_read_kernel(&requests, sizeof(requests), &queue->mq_ops);
+	return !requests;
+}
+
+// The disk lies on others: its directory `slaves` in sysfs is not empty.
+static __always_inline bool cb_disk_is_stacked(struct gendisk *disk)
+{
+	struct kobject *below = NULL;
+	struct kernfs_node *directory = NULL;
+	struct rb_node *entries = NULL;
+
+	bpf_probe_read_kernel(&below, sizeof(below), &disk->slave_dir);
+	bpf_probe_read_kernel(&directory, sizeof(directory), &below->sd);
+	bpf_probe_read_kernel(&entries, sizeof(entries), &directory->dir.children.rb_node);
+	return entries != NULL;
+}
+
+// The cgroup that a bio is accounted to; NULL if there is none.
+static __always_inline struct cgroup *cb_bio_cgroup(struct bio *bio)
+{
+	struct cgroup *group = NULL;
+#ifdef CB_HAS_BIO_BI_BLKG
+	struct blkcg_gq *of_queue = NULL;
+	struct blkcg *owner = NULL;
+
+	bpf_probe_read_kernel(&of_queue, sizeof(of_queue), &bio->bi_blkg);
+	bpf_probe_read_kernel(&owner, sizeof(owner), &of_queue->blkcg);
+	bpf_probe_read_kernel(&group, sizeof(group), &owner->css.cgroup);
+#endif
+	return group;
+}
+
+// What a kernel thread is at: a worker tells by its description, which is its workqueue's name unless the work has set
+// another; any other has its own name.
+#define CB_ERRAND_BYTES 16
+#define CB_PF_WQ_WORKER 0x00000020 // include/linux/sched.h
+static __always_inline void cb_read_errand(char *errand, struct task_struct *thread)
+{
+	struct kthread *kthread = NULL;
+	struct worker *worker = NULL;
+	u32 flags = 0;
+
+	bpf_probe_read_kernel(&flags, sizeof(flags), &thread->flags);
+	if (!(flags & CB_PF_WQ_WORKER)) {
+		bpf_probe_read_kernel(errand, CB_ERRAND_BYTES, thread->comm);
+		return;
+	}
+	// Linux e32cf5dfbe22 ("kthread: Generalize pf_io_worker so it can point to struct kthread") (in v5.17)
+#ifdef CB_HAS_TASK_WORKER_PRIVATE
+	bpf_probe_read_kernel(&kthread, sizeof(kthread), &thread->worker_private);
+#else
+	bpf_probe_read_kernel(&kthread, sizeof(kthread), &thread->set_child_tid);
+#endif
+	bpf_probe_read_kernel(&worker, sizeof(worker), &kthread->data);
+	bpf_probe_read_kernel(errand, CB_ERRAND_BYTES, worker->desc);
+}
 
 // Linux 3ca1032ab7ab ("bpf: Implement get_current_task_btf and RET_PTR_TO_BTF_ID") (in v5.11): what the verifier knows
 // to be a thread can be loaded from; reading each member by a helper costs more than all the rest.
@@ -180,15 +286,21 @@ static __always_inline u64 cb_first_compat_argument(u64 regs)
 	return argument;
 }
 
-// The first three arguments of the system call under way; they stay in the registers until it returns.
+// The first four arguments of the system call under way; they stay in the registers until it returns.
 static __always_inline u64 cb_call_argument(struct pt_regs *regs, u32 index)
 {
 #if defined(CONFIG_ARM64)
-	return index == 0 ? regs->orig_x0 : index == 1 ? regs->regs[1] : regs->regs[2];
+	return index == 0   ? regs->orig_x0
+	       : index == 1 ? regs->regs[1]
+	       : index == 2 ? regs->regs[2]
+			    : regs->regs[3];
 #else
 	if (cb_is_32bit_call())
-		return index == 0 ? regs->bx : index == 1 ? regs->cx : regs->dx;
-	return index == 0 ? regs->di : index == 1 ? regs->si : regs->dx;
+		return index == 0   ? regs->bx
+		       : index == 1 ? regs->cx
+		       : index == 2 ? regs->dx
+				    : regs->si;
+	return index == 0 ? regs->di : index == 1 ? regs->si : index == 2 ? regs->dx : regs->r10;
 #endif
 }
 

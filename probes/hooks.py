@@ -18,8 +18,13 @@ FIELDS = {
     "TASK_THROTTLED": "task_struct.throttled",
     "CFS_RQ_THROTTLED_CLOCK_SELF_TIME": "cfs_rq.throttled_clock_self_time",
     "CFS_RQ_THROTTLED_CLOCK_PELT_TIME": "cfs_rq.throttled_clock_pelt_time",
+    "SCHED_INFO": "sched_info.run_delay",
     "CGROUP_ANCESTORS": "cgroup.ancestors",
     "REQUEST_RQ_DISK": "request.rq_disk",
+    "REQ_OP_WRITE_SAME": "REQ_OP_WRITE_SAME",
+    "BIO_BI_DISK": "bio.bi_disk",
+    "BIO_BI_BLKG": "bio.bi_blkg",
+    "TASK_WORKER_PRIVATE": "task_struct.worker_private",
     "THREAD_INFO_PREEMPT_COUNT": "thread_info.preempt_count",
     "CURRENT_TASK_BTF": "BPF_FUNC_get_current_task_btf",
     "MPTCP": "mptcp_sock.first",
@@ -42,6 +47,13 @@ CALLS = {
     "FUTEX_WAIT": ("futex_wait", "futex_waitv"),
     "FUTEX_LOCK": (),  # takes a lock with priority inheritance, for which it may have to wait
     "FUTEX_WAKE": ("futex_wake", "futex_requeue"),
+    # what can read or write files beside READ and WRITE; C relies on their order (io.c)
+    "SENDFILE": ("sendfile", "sendfile64"),
+    "SPLICE": ("splice",),
+    "COPY_FILE_RANGE": ("copy_file_range",),
+    "IO_SUBMIT": ("io_submit",),
+    "IO_URING_ENTER": ("io_uring_enter",),
+    "MMAP": ("mmap", "mmap2"),
 }
 """The system calls that calls.h follows and modules tell apart, by kind: CB_CALL_<key> in C."""
 
@@ -61,8 +73,16 @@ def _block(name: str, param: str, *, timed: bool = True, targeted: bool = False)
 _timed = partial(_tracepoint, timed=True)
 _raised = partial(Hook, sources=())
 
-REQUESTS = ("block_rq_issue", "block_rq_requeue", "block_rq_complete", "block_bio_queue", "block_split")
-"""What the life of a block request is seen by; the last two say whose it is."""
+REQUESTS = (
+    "block_rq_issue",
+    "block_rq_requeue",
+    "block_rq_complete",
+    "block_bio_queue",
+    "block_bio_complete",
+    "block_bio_remap",
+    "block_split",
+)
+"""What the life of a block request is seen by, and of a bio where a disk takes these; block_split says whose it is."""
 
 
 def _sock(name: str, params: tuple[str, ...], tracepoint: str, call: str, *places: int) -> tuple[Hook, Hook]:
@@ -119,7 +139,16 @@ HOOKS = (
     ),
     *(_block(name, "struct request *rq") for name in ("block_rq_insert", "block_rq_issue", "block_rq_requeue")),
     _block("block_rq_merge", "struct request *rq", timed=False),
-    *(_block(name, "struct bio *bio", timed=False, targeted=True) for name in ("block_bio_queue", "block_split")),
+    _block("block_bio_queue", "struct bio *bio", timed=False),
+    _block("block_split", "struct bio *bio", timed=False, targeted=True),
+    Hook("block_bio_complete", ("struct bio *bio",), (raw_tracepoint("block_bio_complete", 1),), timed=False),
+    Hook(
+        "block_bio_remap",
+        ("struct bio *bio", "unsigned int device", "u64 sector"),
+        # Linux 1c02fca620f7 ("block: remove the request_queue argument to the block_bio_remap tracepoint") (in v5.11)
+        (raw_tracepoint("block_bio_remap"), raw_tracepoint("block_bio_remap", 1, 2, 3)),
+        timed=False,
+    ),
     Hook(
         "block_rq_complete",
         ("struct request *rq", "unsigned int nr_bytes"),

@@ -106,6 +106,21 @@ static __always_inline void io_sync_done(struct cb_event *ev, struct cb_io *io,
 		__sync_fetch_and_add(&process->io_fsyncs, 1);
 }
 
+// include/uapi/asm-generic/mman-common.h
+#define IO_MAP_ANONYMOUS 0x20
+
+static __always_inline void io_other_done(struct cb_io *io, struct pt_regs *regs, u32 kind,
+					  long ret)
+{
+	u64 call = kind - CB_CALL_SENDFILE;
+
+	if (kind == CB_CALL_MMAP && cb_call_argument(regs, 3) & IO_MAP_ANONYMOUS)
+		return;
+	io->other_file_calls[cb_clamp(call, IO_OTHER_FILE_CALLS_ENTRIES)]++;
+	if (kind <= CB_CALL_COPY_FILE_RANGE) // the others return no bytes
+		io->other_file_bytes[cb_clamp(call, IO_OTHER_FILE_BYTES_ENTRIES)] += ret;
+}
+
 static __always_inline void io_on_call_done(struct cb_event *ev, struct cb_io *io,
 					    struct cb_task *task, struct pt_regs *regs, u32 kind,
 					    long ret, u64 ns)
@@ -114,8 +129,12 @@ static __always_inline void io_on_call_done(struct cb_event *ev, struct cb_io *i
 		io->file_closes++; // whatever it answers, the descriptor is gone
 	if (kind == CB_CALL_READ && task->pages == IO_PAGES_ADDED)
 		io->page_cache_other_pages += task->noted; // it never asked: O_DIRECT
-	if (ret < 0)
+	if (cb_call_error(ret))
 		return;
+	if (kind >= CB_CALL_SENDFILE && kind <= CB_CALL_MMAP) {
+		io_other_done(io, regs, kind, ret);
+		return;
+	}
 	if (kind == CB_CALL_READ && task->file)
 		io_read_done(ev, io, task, ret, ns);
 	else if (kind == CB_CALL_WRITE && task->file)

@@ -70,7 +70,7 @@ static __always_inline void io_on_request_done(struct cb_event *ev, struct cb_io
 					       struct cb_request *request, u64 ns)
 {
 	io_leave_queue(ev, request);
-	if (ns >= CB_SLOW_IO_NS && request->owner == CB_OWNER_TARGET)
+	if (ns >= CB_SLOW_IO_NS && request->owner == CB_OWNER_TARGET && !request->stacked)
 		cb_tell(ev, IO_EVENT_SLOW_REQUEST, 0, ns);
 }
 

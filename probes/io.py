@@ -4,16 +4,19 @@ from collections.abc import Mapping
 from struct import iter_unpack
 from typing import Any
 
-from chainbench_agent.spec import Counter, Derived, Distribution, Event, Metric, Module, Names, PerDisk
+from chainbench_agent.spec import Counter, Derived, Distribution, Event, Metric, Module, Names, PerDisk, Table
 
 IN_FLIGHT = ("request_issued", "request_requeued", "request_done")
 
 DONE = ("call_begins", "call_done")
 CACHE = ("page_cache_asked", "page_cache_added", "call_begins")
 
+FILE_CALLS = ("sendfile", "splice", "copy_file_range", "io_submit", "io_uring_enter", "mmap")
+"""What reads and writes files beside file_reads and file_writes: the kinds of CALLS in hooks.py from SENDFILE on."""
+
 FILES = (
     "Files are regular files (those of /proc and in memory too), directories and block devices; not pipes, sockets and "
-    "terminals. Not seen: mmap, io_uring, Linux AIO, sendfile, splice, copy_file_range, and what has not returned."
+    "terminals. Not among them: what other_file_calls counts, and what has not returned."
 )
 
 
@@ -65,7 +68,8 @@ BLOCK: tuple[Metric, ...] = (
     Derived(
         name="queue_depth",
         help=(
-            "Requests issued to a device and not completed, of everybody, because all wait for the same device: mean "
+            "Requests issued to a device and not completed, of everybody, because all wait for the same device (on a "
+            "disk that makes none, bios): mean "
             "over the run's time (without those issued before it), highest seen, the device's I/O scheduler."
         ),
         of=("queues",),
@@ -117,6 +121,26 @@ MODULE = Module(
             help=f"Successful writes to files (write, pwrite64, writev, pwritev, pwritev2). {FILES}",
             hooks=DONE,
             per_process=True,
+        ),
+        Table(
+            name="other_file_calls",
+            help=(
+                "Successful calls that may read or write files without being in file_reads and file_writes: sendfile, "
+                "splice, copy_file_range, io_submit, io_uring_enter, and mmap of what is not anonymous. What passes "
+                "through io_uring and mapped memory needs no call at all."
+            ),
+            hooks=DONE,
+            entries=len(FILE_CALLS),
+            names="file_calls",
+            label="call",
+        ),
+        Table(
+            name="other_file_bytes",
+            help="Bytes that sendfile, splice and copy_file_range moved, from or to files, pipes or sockets.",
+            hooks=DONE,
+            entries=len(FILE_CALLS),
+            names="file_calls",
+            label="call",
         ),
         Counter(
             name="file_opens",

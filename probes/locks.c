@@ -265,6 +265,8 @@ static __always_inline void locks_on_call_done(struct cb_event *ev, struct cb_lo
 		return;
 	locks->futex_waits++;
 	locks->futex_waited_ns += ns;
+	task->futex_waits++;
+	task->futex_waited_ns += ns;
 	cb_observe(ev, &locks->futex_wait_ns, ns);
 	process = cb_process_of(ev, task->tgid);
 	if (process) {

@@ -5,6 +5,7 @@ from typing import Any
 
 from chainbench_agent.probes.lock_hooks import HOLD_HOOKS, ORDER_HOOKS
 from chainbench_agent.probes.lock_order import LISTED, edges_of, split, told, violations
+from chainbench_agent.probes.offcpu import NEEDS_TARGET
 from chainbench_agent.spec import Counter, Derived, Distribution, Event, Keyed, Metric, Module, Names, Scratch
 
 OPTION = "locks:order"
@@ -29,7 +30,12 @@ def _average(counts: Mapping[str, Any]) -> dict[str, Any]:
     """Without a wait there is none."""
     waits = sum(sum(counts[name].slots) for name in WAITS)
     total_ns = sum(counts[name].sum for name in WAITS)
-    return {"avg_wait_time_us": round(total_ns / waits / 1e3, 3)} if waits else {}
+    found = {"avg_wait_time_us": round(total_ns / waits / 1e3, 3)} if waits else {}
+    idle_waits, idle_ns = counts.get("futex_idle_waits", 0), counts.get("futex_idle_waited_ns", 0)
+    found |= {"futex_idle_waits": idle_waits, "futex_idle_waited_ms": idle_ns / 1e6}
+    if waits > idle_waits:
+        found["avg_wait_time_without_idle_us"] = round((total_ns - idle_ns) / (waits - idle_waits) / 1e3, 3)
+    return found
 
 
 FUTEX: tuple[Metric, ...] = (
@@ -40,13 +46,25 @@ FUTEX: tuple[Metric, ...] = (
             "going on is another one) or, of a lock with priority inheritance, until they had it; not those that did "
             "not sleep because the lock was free or the time was up, found the futex changed, or failed. One under way "
             "when the run begins or ends is cut there (such a lock's at the end only if the run also watches "
-            "switches); a thread that slept through all of the run is in the ledger only."
+            "switches). Of a target, a thread that waited through all of the run has made one such call."
         ),
         hooks=("call_begins", "call_done"),
         per_process=True,
     ),
     Counter(name="futex_waited_ns", help="Time in these calls.", hooks=("call_done",), per_process=True),
     Distribution(name="futex_wait_ns", help="Time in each of these calls.", hooks=("call_done",)),
+    Derived(
+        name="futex_idle_waits",
+        help="Those of futex_waits that threads made which hardly ran: see offcpu.idle_threads_ms.",
+        of=("futex_waits",),
+        needs_target=NEEDS_TARGET,
+    ),
+    Derived(
+        name="futex_idle_waited_ms",
+        help="The part of futex_waited_ms that is these threads'.",
+        of=("futex_waited_ns",),
+        needs_target=NEEDS_TARGET,
+    ),
     Counter(
         name="futex_wakes",
         help="System calls that wake, or move, who waits on a futex, whether somebody did or not.",
@@ -113,6 +131,13 @@ KERNEL: tuple[Metric, ...] = (
         help="Mean of all waits in futex_wait_us, mutex_wait_us and rwsem_wait_us. Without a wait there is none.",
         of=WAITS,
         gauge=True,
+    ),
+    Derived(
+        name="avg_wait_time_without_idle_us",
+        help="The same mean without futex_idle_waits: waking an idle thread once does not change it.",
+        of=WAITS,
+        gauge=True,
+        needs_target=NEEDS_TARGET,
     ),
     Counter(
         name="rcu_stalls",

@@ -125,6 +125,12 @@ MODULE = Module(
         ),
         Procfs(name="swap_in_pages", help="Pages read from swap.", field="vmstat:pswpin"),
         Procfs(name="swap_out_pages", help="Pages written to swap.", field="vmstat:pswpout"),
+        Procfs(
+            name="zswap_in_pages",
+            help="Pages that came out of zswap, the compressed pool before the swap device, whose I/O is none then.",
+            field="vmstat:zswpin",
+        ),
+        Procfs(name="zswap_out_pages", help="Pages that went into zswap.", field="vmstat:zswpout"),
     ),
     scratch=(Scratch(name="span", entries=1, when_full="an array: it cannot be"),),
     derive=derive,

@@ -12,6 +12,7 @@ NO_SYSCALL = NO_CALL
 """The wait of a thread that is in no system call."""
 
 TOP = 20
+NEEDS_TARGET = "which threads hardly ran is known of a target only: of a whole machine, those that ended are not kept"
 
 
 def derive(counts: Mapping[str, Any], _names: Names) -> dict[str, Any]:
@@ -27,6 +28,7 @@ def derive(counts: Mapping[str, Any], _names: Names) -> dict[str, Any]:
         "blocked_ms": blocked_ms,
         "runnable_ms": woken_ms + preempted_ms,
         "blocks": counts["block_count"],
+        "idle_threads_ms": counts.get("idle_threads_ns", 0) / 1e6,
     }
 
 
@@ -37,7 +39,8 @@ MODULE = Module(
         Derived(
             name="total_ms",
             help="Time that user threads spent off the CPUs: blocked, or runnable and waiting for one. "
-            "A thread that slept through all of the run is in the ledger only.",
+            "Of a target, threads that slept through all of the run count as those do that were woken; of a whole "
+            "machine, only threads that made a move count.",
             of=("asleep_ns", "woken_wait_ns", "preempted_wait_ns", "throttled_wait_ns"),
             gauge=True,
             prometheus="chainbench_offcpu_milliseconds_total",
@@ -62,6 +65,13 @@ MODULE = Module(
             name="runnable_ms",
             help="Time that user threads waited on a run queue.",
             of=("woken_wait_ns", "preempted_wait_ns"),
+        ),
+        Derived(
+            name="idle_threads_ms",
+            help="The part of total_ms that belongs to threads which hardly ran: there for half of the run at least, "
+            "and on a CPU for less than 1 ms or a thousandth of it. The main thread of a tree is not among them.",
+            of=("asleep_ns", "woken_wait_ns", "preempted_wait_ns", "throttled_wait_ns"),
+            needs_target=NEEDS_TARGET,
         ),
         Derived(name="blocks", help="Times that user threads fell asleep.", of=("block_count",)),
         Derived(

@@ -85,26 +85,77 @@ static __always_inline struct cb_task *cb_leaving(struct cb_event *ev, struct ta
 	return cb_task_with(ev, prev, at->from);
 }
 
+// How long the current thread, which leaves its CPU, was on one since it last left one.  `ns`: what we saw of that.
+// Where a switch was not shown, the kernel's own account tells how much of the time in between was spent on a CPU; the
+// rest is nobody's.  docs/decisions/0003
+static __always_inline u64 cb_ran(struct cb_event *ev, struct cb_task *task, bool seen, u64 exec_ns)
+{
+	u64 ns = seen ? ev->now_ns - task->since_ns : 0, all_ns;
+
+	if (seen && !task->unseen_ns)
+		return ns;
+	all_ns = ev->now_ns - task->since_ns + task->unseen_ns;
+	task->unseen_ns = 0;
+	if (task->exec_ns == CB_EXEC_UNKNOWN || exec_ns < task->exec_ns + ns)
+		return ns;
+	return exec_ns - task->exec_ns < all_ns ? exec_ns - task->exec_ns : all_ns;
+}
+
+// A thread that dies leaves its last CPU: how the kernel's own account of it compares with ours.  Threads that were
+// there before the run have more in theirs, which the agent knows of a tree; of a cgroup's it does not, they may have
+// joined.
+static __always_inline void cb_keep_last_word(struct cb_event *ev, struct cb_task *task,
+					      u64 exec_ns)
+{
+#ifdef CB_HAS_SCHED_INFO
+	struct task_struct *dead = (struct task_struct *)CB_CURRENT_TASK();
+	int zero = 0;
+	struct cb_ended *ended = cb_ended.lookup(&zero);
+
+	if (!ended || (ev->config->target != CB_TREE && !task->since_birth))
+		return;
+	ended->checked_on_cpu_ns += task->on_cpu_ns;
+	ended->checked_runnable_ns += task->runnable_ns;
+	ended->kernel_on_cpu_ns += exec_ns;
+	ended->kernel_runnable_ns += dead->sched_info.run_delay;
+#endif
+}
+
+// Of the current thread; a switch brings it up to date before it is told of.
+static __always_inline u64 cb_exec_ns(void)
+{
+	struct task_struct *leaving = (struct task_struct *)CB_CURRENT_TASK();
+
+	return leaving->se.sum_exec_runtime;
+}
+
 static __always_inline void cb_leave_cpu(struct cb_event *ev, struct task_struct *prev,
 					 struct cb_switch *at, bool preempt, u32 prev_state,
 					 bool continuous)
 {
 	struct cb_task *task = cb_leaving(ev, prev, at, prev_state & CB_TASK_DEAD);
 	bool voluntary = !preempt && prev_state;
+	bool seen = continuous;
+	u64 exec_ns, ns;
 
 	if (!task)
 		return;
+	exec_ns = cb_exec_ns();
 	if (!continuous || (task->state != CB_RUNNING && task->state != CB_UNSEEN)) {
 		cb_lose_switch();
-		task->since_ns = ev->now_ns;
+		seen = false;
 	}
-	task->on_cpu_ns += ev->now_ns - task->since_ns;
+	ns = cb_ran(ev, task, seen, exec_ns);
+	task->exec_ns = exec_ns;
+	task->on_cpu_ns += ns;
 	if (task->counted)
-		cb_raise_task_ran(ev, task, prev, ev->now_ns - task->since_ns, voluntary);
+		cb_raise_task_ran(ev, task, prev, ns, voluntary);
 	task->since_ns = ev->now_ns;
 	if (prev_state & CB_TASK_DEAD) {
-		if (task->counted)
+		if (task->counted) {
 			cb_end(ev, task, ev->now_ns);
+			cb_keep_last_word(ev, task, exec_ns);
+		}
 		task->state = CB_FREE;
 	} else if (!voluntary) {
 		task->state = cb_quota_left_runnable(task);
@@ -141,10 +192,12 @@ static __always_inline void cb_enter_cpu(struct cb_event *ev, struct task_struct
 	if (!task)
 		return;
 	// A thread that went to sleep with a signal pending was never dequeued: BLOCKED without a wake-up is a wait too.
-	if (task->state == CB_RUNNING)
+	if (task->state == CB_RUNNING) {
 		cb_lose_switch();
-	else if (task->state != CB_UNSEEN || !cb_quota_unknown(next))
+		task->unseen_ns += ev->now_ns - task->since_ns;
+	} else if (task->state != CB_UNSEEN || !cb_quota_unknown(next)) {
 		cb_waited(ev, task, next);
+	}
 	task->quota = 0;
 	task->state = CB_RUNNING;
 	task->since_ns = ev->now_ns;
@@ -191,6 +244,8 @@ static __always_inline void sched_on_sched_wakeup_new(struct cb_event *ev, struc
 	task->state = cb_quota_woken(task, born);
 	task->since_ns = ev->now_ns;
 	task->begin_ns = ev->now_ns;
+	task->since_birth = true;
+	task->exec_ns = 0;
 }
 
 // The thread carries another name from now on, and if it was not the leader, the leader's number.

@@ -42,14 +42,16 @@ static __always_inline void cb_enrol(u32 tgid)
 		population->processes++;
 }
 
-static __always_inline bool cb_in_cgroup(struct cb_config *config, struct css_set *set)
+// Whether a cgroup of the hierarchy that the target is in is the target's or below it.
+static __always_inline bool cb_is_below(struct cb_config *config, struct cgroup *group)
 {
-	struct cgroup *group = set->dfl_cgrp;
 	u32 level = config->cgroup_level;
 	void *ancestor;
 	u64 id = 0;
+	int depth = 0;
 
-	if (group->level < (int)level)
+	bpf_probe_read_kernel(&depth, sizeof(depth), &group->level);
+	if (depth < (int)level)
 		return false;
 #ifdef CB_HAS_CGROUP_ANCESTORS
 	// Linux 7f203bc89eb6 ("cgroup: Replace cgroup->ancestor_ids[] with ->ancestors[]") (in v6.1)
@@ -66,6 +68,11 @@ static __always_inline bool cb_in_cgroup(struct cb_config *config, struct css_se
 	bpf_probe_read_kernel(&id, sizeof(id), ancestor + sizeof(id) * level);
 #endif
 	return id == config->cgroup_id;
+}
+
+static __always_inline bool cb_in_cgroup(struct cb_config *config, struct css_set *set)
+{
+	return cb_is_below(config, set->dfl_cgrp);
 }
 
 static __always_inline bool cb_is_member(struct cb_event *ev, struct task_struct *task)

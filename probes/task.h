@@ -17,6 +17,7 @@ enum cb_task_state {
 };
 
 #define CB_WAIT_UNKNOWN 0xffffffff
+#define CB_EXEC_UNKNOWN (~0ULL)
 
 // What a switch and a wake-up want is the first line of the cache.
 struct cb_task {
@@ -46,8 +47,14 @@ struct cb_task {
 	u8 call;  // enum cb_call
 	u8 pages; // enum io_pages
 	char comm[16];
+
 	u64 mapping; // whose pages the read under way brings; see enum io_pages
-	u8 pad[56];  // to whole lines of the cache
+	u64 exec_ns; // se.sum_exec_runtime when it last left a CPU, or was off them; or CB_EXEC_UNKNOWN
+	u64 unseen_ns; // a switch was not shown: so long before `since_ns` it was last seen entering a CPU
+	u64 futex_waits; // of its calls that waited on a futex, those that are over
+	u64 futex_waited_ns;
+	u64 since_birth; // in the target, and in no other place before
+	u8 pad[16];      // to whole lines of the cache
 };
 BPF_F_TABLE("array", u32, struct cb_task, cb_tasks, CB_TASKS, BPF_F_MMAPABLE);
 
@@ -59,6 +66,13 @@ struct cb_ended {
 	u64 runnable_ns;
 	u64 blocked_ns;
 	u64 throttled_ns;
+	u64 futex_waits;
+	u64 futex_waited_ns;
+	// our account and the kernel's own, of those that died: see cb_keep_last_word()
+	u64 checked_on_cpu_ns;
+	u64 checked_runnable_ns;
+	u64 kernel_on_cpu_ns;
+	u64 kernel_runnable_ns;
 };
 BPF_PERCPU_ARRAY(cb_ended, struct cb_ended, 1);
 
@@ -74,6 +88,8 @@ struct cb_thread {
 	u64 runnable_ns;
 	u64 blocked_ns;
 	u64 throttled_ns;
+	u64 futex_waits;
+	u64 futex_waited_ns;
 	char comm[16];
 };
 BPF_TABLE("hash", struct cb_thread_key, struct cb_thread, cb_ended_threads, CB_ENDED_THREADS);
@@ -103,6 +119,9 @@ static __always_inline void cb_join(struct cb_event *ev, struct cb_task *task,
 	task->runnable_ns = 0;
 	task->blocked_ns = 0;
 	task->throttled_ns = 0;
+	task->futex_waits = 0;
+	task->futex_waited_ns = 0;
+	task->since_birth = false;
 	task->call = CB_CALL_UNSEEN;
 	bpf_probe_read_kernel_str(&task->comm, sizeof(task->comm), of->comm);
 	population = cb_population.lookup(&zero);
@@ -131,6 +150,8 @@ static __always_inline void cb_end(struct cb_event *ev, struct cb_task *task, u6
 	thread.runnable_ns = task->runnable_ns;
 	thread.blocked_ns = task->blocked_ns;
 	thread.throttled_ns = task->throttled_ns;
+	thread.futex_waits = task->futex_waits;
+	thread.futex_waited_ns = task->futex_waited_ns;
 	__builtin_memcpy(thread.comm, task->comm, sizeof(thread.comm));
 	ended->threads++;
 	ended->wall_ns += thread.wall_ns;
@@ -138,6 +159,8 @@ static __always_inline void cb_end(struct cb_event *ev, struct cb_task *task, u6
 	ended->runnable_ns += thread.runnable_ns;
 	ended->blocked_ns += thread.blocked_ns;
 	ended->throttled_ns += thread.throttled_ns;
+	ended->futex_waits += thread.futex_waits;
+	ended->futex_waited_ns += thread.futex_waited_ns;
 	kept = cb_kept.lookup(&zero);
 	if (ev->config->target == CB_MACHINE || !kept ||
 	    thread.wall_ns < 1000ULL << ((*kept / CB_KEPT_PER_OCTAVE) & 31))
@@ -162,6 +185,11 @@ static __always_inline void cb_adopt(struct cb_event *ev, struct cb_task *task,
 	task->state = CB_UNSEEN;
 	task->ended = false;
 	task->quota = 0;
+	// of a running thread it is behind by a tick at most: then we do not know it
+	task->exec_ns = of == (struct task_struct *)bpf_get_current_task()
+				? CB_EXEC_UNKNOWN
+				: of->se.sum_exec_runtime;
+	task->unseen_ns = 0;
 	task->counted = cb_is_member(ev, of);
 	if (task->counted)
 		cb_join(ev, task, of);

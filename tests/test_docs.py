@@ -160,7 +160,7 @@ def test_all_are_named(page, names):
 
 
 def test_the_categories_of_waits_are_named():
-    section = (made.DOCS / "evidence.md").read_text().partition("### Categories of waits")[2].partition("\n## ")[0]
+    section = (made.DOCS / "evidence.md").read_text().partition("### Categories of waits")[2].partition("\n#")[0]
     rows = re.findall(r"^\| ([^|]+) \|", section, re.MULTILINE)
 
     assert [row for row in rows if row != "Category"] == list(CATEGORIES)

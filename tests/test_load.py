@@ -150,15 +150,16 @@ STUCK = """
 
 
 def test_what_only_looks_is_in_no_way_of_what_acts(daemon):
-    """23 scrapes that come to no end have every thread that answers those, and more wait: a run begins and ends."""
+    """23 scrapes that come to no end have every thread for those, and more wait: a run begins, is seen and ends."""
     agent = daemon(STUCK)
     with ExitStack() as clients:
         for _ in range(23):
             client = clients.enter_context(socket.create_connection(agent.address))
             client.sendall(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        answers = [agent.post("/start", **LABELS), agent.post("/stop")]
+        answers = [agent.post("/start", **LABELS), agent.get("/status"), agent.post("/stop")]
 
-    assert [answer.status_code for answer in answers] == [200, 200]
+    assert [answer.status_code for answer in answers] == [200, 200, 200]
+    assert answers[1].json()["running"]
 
 
 @pytest.mark.parametrize(

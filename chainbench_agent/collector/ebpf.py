@@ -22,6 +22,7 @@ from chainbench_agent.evidence.loss import PROGRAMS_SKIPPED
 from chainbench_agent.evidence.model import Evidence, Run, Target
 from chainbench_agent.evidence.sample import Sample
 from chainbench_agent.kernel.accounts import proc_counters
+from chainbench_agent.kernel.disks import finished_ios
 from chainbench_agent.kernel.entry_cost import calibrate
 from chainbench_agent.kernel.machine import Machine
 from chainbench_agent.kernel.namespaces import Peer
@@ -75,7 +76,8 @@ class EbpfCollector:
             self.ring.know(self._machine.run, run_id)
         try:
             first = self._machine.sample()  # nothing counts yet, so this is how things stand when the run begins
-            self._first = replace(first, at_ns=self._machine.begin())
+            ios = finished_ios()  # as near to the edge as may be: nobody else tells of a disk that no hook sees
+            self._first = replace(first, at_ns=self._machine.begin(), read_by_ns=0, disk_ios=ios)
         except BaseException:
             self._machine.detach()
             raise
@@ -84,9 +86,9 @@ class EbpfCollector:
         return self._method.targeted and not self._machine.target_processes()
 
     def stop(self) -> None:
-        ended_ns = self._machine.end()
+        ended_ns, ios = self._machine.end(), finished_ios()
         try:
-            self._last = replace(self._machine.sample(), at_ns=ended_ns)
+            self._last = replace(self._machine.sample(), at_ns=ended_ns, read_by_ns=0, disk_ios=ios)
             for module, why in self._last.unread.items():
                 log.warning("module %s is missing from the evidence: %s", module, why)
         finally:
@@ -166,7 +168,10 @@ class EbpfCollector:
         statuses = self._statuses[target.kind != "machine"]
         asked = {name: status for name, status in statuses.items() if plan.collects(name)}
         modules = tuple(m for m in self._machine.modules if m.name in asked and asked[m.name].state != "down")
-        optional = {m.name: not_asked_for(m, self._hooks, plan.probes) | self._nowhere(m) for m in modules}
+        optional = {
+            m.name: not_asked_for(m, self._hooks, plan.probes) | self._nowhere(m) | _needs_target(m, target, modules)
+            for m in modules
+        }
         chosen = self._machine.programs.chosen
         return Method(
             modules=modules,
@@ -183,3 +188,13 @@ class EbpfCollector:
             raised_on={hook.name: hook.raised_on for hook in self._hooks.values() if hook.raised_on},
             target=target,
         )
+
+
+def _needs_target(module: Module, target: Target, modules: Collection[Module]) -> dict[str, str]:
+    """Reported key → why, of the metrics that this run does not have for its target, or for the `modules` it has."""
+    why = "" if any(m.name == "offcpu" for m in modules) else "which threads hardly ran is told by the module offcpu"
+    return {
+        reported_key(metric): metric.needs_target if target.kind == "machine" else why
+        for metric in module.reported
+        if metric.needs_target and (target.kind == "machine" or why)
+    }

@@ -12,6 +12,7 @@ from typing import Any
 
 from chainbench_agent.evidence.cost import cost
 from chainbench_agent.evidence.cross_check import counters_check, schedstat_check, throttled_check
+from chainbench_agent.evidence.distribution import distribution
 from chainbench_agent.evidence.entry_cost import with_entries
 from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.evidence.ledger import ledger
@@ -21,9 +22,11 @@ from chainbench_agent.evidence.one_by_one import one_by_one
 from chainbench_agent.evidence.open_intervals import close_intervals, close_processes
 from chainbench_agent.evidence.sample import EntryCost, HistogramCounts, Process, Sample, Value
 from chainbench_agent.evidence.sampling import sampling
+from chainbench_agent.evidence.self_check import Circumstances, self_check
+from chainbench_agent.evidence.sleepers import uncounted_processes, with_accounts
+from chainbench_agent.evidence.threads import accounts, idle_totals, tell_idle_apart
 from chainbench_agent.evidence.top_processes import top_processes
 from chainbench_agent.evidence.waits import top_reasons
-from chainbench_agent.histogram import QUANTILES, UPPER_BOUNDS_NS, quantile_ns
 from chainbench_agent.spec import Counter, Derived, Distribution, Metric, Module, Names, Procfs, Table
 
 NO_LEDGER = "where all the time went is told by the module offcpu, which does not collect in this run"
@@ -66,12 +69,21 @@ class Method:
 
 
 def build(run: Run, method: Method, first: Sample, last: Sample, names: Names) -> Evidence:
-    """The evidence of a run between two samples."""
+    """The evidence of a run between two samples, with a check of itself."""
+    evidence = _evidence(run, method, first, with_accounts(first, last), names)
+    reading_ms = max(last.read_by_ns - last.at_ns, 0) / 1e6
+    circumstances = Circumstances(method.cpus, (last.at_ns - first.at_ns) / 1e6, reading_ms)
+    return evidence.model_copy(update={"self_check": self_check(evidence, circumstances)})
+
+
+def _evidence(run: Run, method: Method, first: Sample, last: Sample, names: Names) -> Evidence:
     unread = {**first.unread, **last.unread}
     readable = [module for module in method.modules if module.name not in unread]
     grown, not_grown = one_by_one(readable, lambda module: difference(module, first, last))
     counts = close_intervals({m.name: c for m, c in grown.items()}, first, last, kernel_threads=method.targeted)
-    processes = close_processes(first, last, kernel_threads=method.targeted)
+    processes = close_processes(first, last, method.modules, kernel_threads=method.targeted)
+    if method.targeted:
+        tell_idle_apart(counts, idle_totals(accounts(first, last), first, last))
     whole, not_whole = one_by_one(grown, lambda m: _whole_section(m, method, counts[m.name], names, processes))
     sections = {module.section_key: found for module, found in whole.items()}
     failed = {m.name: unread[m.name] for m in method.modules if m.name in unread} | not_grown | not_whole
@@ -129,7 +141,7 @@ def _population(target: Target, first: Sample, last: Sample) -> Target:
         return target
     before, after = first.members, last.members
     seen = {
-        "processes_seen": after.uncounted + after.processes - before.processes,
+        "processes_seen": uncounted_processes(after) + after.processes - before.processes,
         "threads_seen": len(after.sleepers) + after.threads - before.threads,
     }
     return target.model_copy(update=seen)
@@ -205,31 +217,3 @@ def _reported(metric: Metric, value: Any, names: Names) -> Any:
 def _rounded(value: Any) -> Any:
     """Nanosecond precision in milliseconds and microseconds: what was measured, and no binary noise."""
     return round(value, 6) if isinstance(value, float) else value
-
-
-def distribution(counts: HistogramCounts) -> dict[str, Any]:
-    """`{histogram: [{bucket_us, count}], count, sum_us, min_us, max_us, mean_us, p50_us, p95_us, p99_us}`.
-
-    `bucket_us` is the slot's inclusive upper bound; empty slots are left out.  Without observations there are no
-    extremes, mean and quantiles.
-    """
-    total = sum(counts.slots)
-    answer: dict[str, Any] = {
-        "histogram": [
-            {"bucket_us": UPPER_BOUNDS_NS[slot] / 1e3, "count": count}
-            for slot, count in enumerate(counts.slots)
-            if count
-        ],
-        "count": total,
-        "sum_us": counts.sum / 1e3,
-    }
-    if not total or counts.min is None or counts.max is None:
-        return answer
-    answer |= {
-        "min_us": counts.min / 1e3,
-        "max_us": counts.max / 1e3,
-        "mean_us": round(counts.sum / total / 1e3, 3),
-    }
-    for q in QUANTILES:
-        answer[f"p{q * 100:.0f}_us"] = round(quantile_ns(counts.slots, q, counts.min, counts.max) / 1e3, 3)
-    return answer

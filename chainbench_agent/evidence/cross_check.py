@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from chainbench_agent.evidence.model import CrossCheck, Section
-from chainbench_agent.evidence.sample import OpenInterval, Sample, TaskState
+from chainbench_agent.evidence.sample import OpenInterval, ProcThread, Sample, TaskState
 
 READ = "read a moment before the run and after it"
 
@@ -29,12 +29,14 @@ CROSS_CHECKS: Sequence[tuple[str, str, str, str]] = (
 """(name, key of Sample.kernel, from, what explains a difference)"""
 
 SCHEDSTAT = {"on_cpu": (TaskState.RUNNING,), "runnable": (TaskState.RUNNABLE, TaskState.PREEMPTED)}
-"""Account, in the order of schedstat's fields → the states that go on it."""
+"""Account of schedstat → the states that go on it."""
 
-ORIGIN = "/proc/PID/task/TID/schedstat"
+ORIGIN = "/proc/PID/task/TID/schedstat, and task_struct of threads that died"
 NOTE = (
-    f"of the threads that outlive the run, {READ}; who gets a CPU at once runs, to the kernel, from its wake-up on, "
-    "some µs earlier"
+    f"of living threads {READ}, of dead ones as they left their last CPU; a wait in the run queue is counted as a "
+    "whole when it ends, so it may have begun before the run; a thread that gets a CPU at once runs, to the kernel, "
+    "from its wake-up on, some µs earlier: one that sleeps often and briefly has less on-CPU time here than `time` and "
+    "getrusage() say, and more in the run queue; the sum is the same"
 )
 """rq_clock_skip_update(): from a wake-up that a switch is to follow until after that, the run queue's clock stands."""
 WITH_THROTTLED = "the kernel also counts the {} ms in which a CPU quota did not let them run"
@@ -71,25 +73,64 @@ def counters_check(sections: Mapping[str, Section], first: Sample, last: Sample)
 
 
 def schedstat_check(first: Sample, last: Sample) -> dict[str, CrossCheck]:
-    """On-CPU and run-queue time of the target's living threads, as /proc/PID/task/TID/schedstat has them.
+    """On-CPU and run-queue time of the target's threads: what the kernel itself has of those that live and that died.
 
-    Less those that joined a cgroup: what they had when they did, nobody knows.
+    Without those that joined a cgroup: what the kernel had of them by then is not known.
     """
-    before, after = first.members.schedstat, last.members.schedstat
-    joined = last.members.older - before.keys()
-    living = [task for task in last.tasks if task.tid in after and task.tid not in joined]
-    if not living:
+    living = _living(first, last)
+    died = last.members.ended_threads > first.members.ended_threads
+    if not living and not died:
         return {}
     checks = {}
-    throttled = sum(_until_the_end(task, "throttled_ns", (TaskState.THROTTLED,), first, last) for task in living)
-    for index, (name, states) in enumerate(SCHEDSTAT.items()):
-        ours = sum(_until_the_end(task, f"{name}_ns", states, first, last) for task in living)
-        theirs = sum(after[t.tid][index] - before.get(t.tid, (0, 0))[index] for t in living)
-        check = {"ebpf": round(ours / 1e6, 6), "kernel": round(theirs / 1e6, 6), "from": ORIGIN, "note": NOTE}
-        if name == "runnable" and throttled:
-            check["note"] = f"{NOTE}; {WITH_THROTTLED.format(round(throttled / 1e6, 6))}"
-        checks[f"ledger.{name}_ms"] = CrossCheck.model_validate(check)
+    throttled_ns = last.members.ended.throttled_ns - first.members.ended.throttled_ns
+    throttled_ns += sum(
+        _until_the_end(task, "throttled_ns", (TaskState.THROTTLED,), first, last) for task, _, _ in living
+    )
+    for name, states in SCHEDSTAT.items():
+        ours = sum(_until_the_end(task, f"{name}_ns", states, first, last) for task, _, _ in living)
+        theirs = sum(
+            getattr(after, f"{name}_ns") - (getattr(before, f"{name}_ns") if before else 0)
+            for _, before, after in living
+        )
+        died_ours, died_theirs = _died(f"{name}_ns", first, last)
+        checks[f"ledger.{name}_ms"] = CrossCheck.model_validate(
+            {
+                "ebpf": round((ours + died_ours) / 1e6, 6),
+                "kernel": round((theirs + died_theirs) / 1e6, 6),
+                "from": ORIGIN,
+                "note": _note(name, throttled_ns),
+            }
+        )
     return checks
+
+
+def _note(name: str, throttled_ns: int) -> str:
+    throttled = name == "runnable" and throttled_ns
+    return f"{NOTE}; {WITH_THROTTLED.format(round(throttled_ns / 1e6, 6))}" if throttled else NOTE
+
+
+def _living(first: Sample, last: Sample) -> list[tuple[OpenInterval, ProcThread | None, ProcThread]]:
+    """The living threads with a record, as /proc showed them before the run, if it did, and after it."""
+    found = []
+    for task in last.tasks:
+        before, after = first.members.proc_threads.get(task.tid), last.members.proc_threads.get(task.tid)
+        joined = before is None and after is not None and after.born_by_ns <= first.at_ns
+        if after and after.on_cpu_ns is not None and not joined and after.born_ns <= last.at_ns:
+            found.append((task, before if before and before.on_cpu_ns is not None else None, after))
+    return found
+
+
+def _died(name: str, first: Sample, last: Sample) -> tuple[int, int]:
+    """Of the threads that died, our account and the kernel's: its last word, less what it had when the run began."""
+    before, after = first.members, last.members
+    ours, theirs = (
+        getattr(after.last_words, f"{who}_{name}") - getattr(before.last_words, f"{who}_{name}")
+        for who in ("checked", "kernel")
+    )
+    older = (
+        (thread for tid, thread in before.proc_threads.items() if tid not in after.proc_threads) if after.root else ()
+    )
+    return ours, theirs - sum(getattr(thread, name) or 0 for thread in older if not thread.dead)
 
 
 def throttled_check(sections: Mapping[str, Section]) -> dict[str, CrossCheck]:

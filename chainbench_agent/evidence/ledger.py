@@ -9,26 +9,20 @@ by, and it is shown.  Pure.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any
 
 from chainbench_agent.evidence import waits
 from chainbench_agent.evidence.open_intervals import WAIT_UNKNOWN
-from chainbench_agent.evidence.sample import Account, Members, OpenInterval, Sample, Sleeper, TaskState, Thread
+from chainbench_agent.evidence.sample import Account, Members, Sample, TaskState, Thread
+from chainbench_agent.evidence.threads import accounts, hardly_ran, main_thread_of
 from chainbench_agent.evidence.waits import Frames, Part, Sampled, Stacks, exact_part
 from chainbench_agent.probes.offcpu import NO_SYSCALL
 from chainbench_agent.spec import Names
 
 TOP_THREADS = 20
-_OPEN = {
-    TaskState.RUNNING: "on_cpu_ns",
-    TaskState.PREEMPTED: "runnable_ns",
-    TaskState.RUNNABLE: "runnable_ns",
-    TaskState.BLOCKED: "blocked_ns",
-    TaskState.THROTTLED: "throttled_ns",
-}
 
 
 @dataclass(slots=True)
@@ -47,59 +41,63 @@ class Line:
 
 def ledger(offcpu: Mapping[str, Any], names: Names, first: Sample, last: Sample) -> dict[str, Any]:
     """The evidence's `ledger`: the target as a whole, and its top threads.  `offcpu`: that module's differences."""
-    lines = dict(_threads(offcpu, names, first, last))
+    lines = _threads(offcpu, names, first, last)
     whole = Line(_sum([_ended(first.members, last.members), *(line.account for line in _living(lines, last))]))
     whole.waits, whole.stacks = waits.blocked_ns(offcpu), waits.stacks(offcpu, names)
-    for sleeper in last.members.sleepers:
-        if not sleeper.running:
-            whole.add_known(sleeper.wait_key, sleeper.stack, lines[sleeper.thread].account.blocked_ns)
-    top = sorted(lines.items(), key=lambda item: -item[1].account.wall_ns)[:TOP_THREADS]
+    idle, top = _ranked(lines, first, last)
     shown = [
         {"tid": thread.tid, "pid": thread.pid, "command": thread.command} | _render(line, names, whole.stacks)
         for thread, line in top
     ]
     known = last.members.ended_threads - first.members.ended_threads + len(_living(lines, last))
-    return _render(whole, names) | {"threads": shown, "threads_not_shown": known - len(shown)}
+    return _render(whole, names) | {
+        "threads": shown,
+        "threads_not_shown": known - len(shown),
+        "idle_threads": {"threads": len(idle)} | _render(_together(idle), names, whole.stacks),
+    }
 
 
-def _threads(offcpu: Mapping[str, Any], names: Names, first: Sample, last: Sample) -> Iterator[tuple[Thread, Line]]:
+def _ranked(lines: Mapping[Thread, Line], first: Sample, last: Sample) -> tuple[list[Line], list[tuple[Thread, Line]]]:
+    """The lines of the threads that hardly ran; and the top threads: the main one, who worked most, who waited most."""
+    run_ns, main_thread = last.at_ns - first.at_ns, main_thread_of(last)
+    idle = {thread for thread, line in lines.items() if hardly_ran(thread, line.account, main_thread, run_ns)}
+
+    def rank(item: tuple[Thread, Line]) -> tuple[bool, bool, int, int]:
+        thread, account = item[0], item[1].account
+        work_ns = 0 if thread in idle else account.on_cpu_ns + account.runnable_ns + account.throttled_ns
+        return thread.tid == main_thread, thread not in idle, work_ns, account.wall_ns
+
+    top = sorted(lines.items(), key=rank, reverse=True)[:TOP_THREADS]
+    return [lines[thread] for thread in idle], top
+
+
+def _together(lines: Iterable[Line]) -> Line:
+    whole = Line()
+    for line in lines:
+        whole.account = _sum([whole.account, line.account])
+        for wait, ns in line.waits.items():
+            whole.waits[wait] += ns
+        for wait, stacks in line.stacks.items():
+            for frames, sampled in stacks.items():
+                whole.stacks[wait][frames].add(sampled)
+    return whole
+
+
+def _threads(offcpu: Mapping[str, Any], names: Names, first: Sample, last: Sample) -> dict[Thread, Line]:
     """Every thread that is known singly."""
     blocked, stacks = waits.blocked_ns_of_threads(offcpu), waits.stacks_of_threads(offcpu, names)
-
-    def line(thread: Thread, account: Account) -> Line:
-        place = thread.tid, thread.begin_ns
-        return Line(account, blocked[place], stacks[place])
-
-    for thread, account in last.members.ended_singly.items():
-        yield thread, line(thread, account)
+    lines = {
+        thread: Line(account, blocked[thread.tid, thread.begin_ns], stacks[thread.tid, thread.begin_ns])
+        for thread, account in accounts(first, last).items()
+    }
     for task in last.tasks:
-        yield task.thread, _open_line(task, line(task.thread, task.account), first, last)
+        if task.state == TaskState.BLOCKED:
+            ns = max(last.at_ns - max(task.since_ns, first.at_ns), 0)
+            lines[task.thread].add_known(NO_SYSCALL if task.wait == WAIT_UNKNOWN else task.wait, task.frames, ns)
     for sleeper in last.members.sleepers:
-        yield sleeper.thread, _sleeper_line(sleeper, last.at_ns - max(sleeper.thread.begin_ns, first.at_ns))
-
-
-def _open_line(task: OpenInterval, line: Line, first: Sample, last: Sample) -> Line:
-    """What the thread's account says, and its present state until the end of the run."""
-    ns = max(last.at_ns - max(task.since_ns, first.at_ns), 0)
-    until_ns = task.since_ns if task.state == TaskState.FREE else last.at_ns
-    wall_ns = max(until_ns - max(task.thread.begin_ns, first.at_ns), 0)
-    account = replace(task.account, wall_ns=wall_ns)
-    if task.state in _OPEN:
-        bucket = _OPEN[task.state]
-        account = replace(account, **{bucket: getattr(account, bucket) + ns})
-    line.account = account
-    if task.state == TaskState.BLOCKED:
-        line.add_known(NO_SYSCALL if task.wait == WAIT_UNKNOWN else task.wait, task.frames, ns)
-    return line
-
-
-def _sleeper_line(sleeper: Sleeper, ns: int) -> Line:
-    """A thread that made no move was asleep all the time, or on a CPU of its own."""
-    if sleeper.running:
-        return Line(Account(wall_ns=ns, on_cpu_ns=ns))
-    line = Line(Account(wall_ns=ns, blocked_ns=ns))
-    line.add_known(sleeper.wait_key, sleeper.stack, ns)
-    return line
+        if sleeper.account.blocked_ns:
+            lines[sleeper.thread].add_known(sleeper.wait_key, sleeper.stack, sleeper.account.blocked_ns)
+    return lines
 
 
 def _living(lines: Mapping[Thread, Line], last: Sample) -> list[Line]:

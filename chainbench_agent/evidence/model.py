@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 Section = dict[str, Any]
 BackendName = Literal["ebpf", "mock"]
@@ -136,6 +136,24 @@ class CrossCheck(_Model):
     note: str = ""
 
 
+class Violation(_Model):
+    """Two numbers of the evidence that do not fit, by more than the tolerance; see evidence/self_check.py."""
+
+    invariant: str
+    left: float
+    right: float
+    tolerance: float
+    unit: str
+    note: str
+
+
+class SelfCheck(_Model):
+    """How many comparisons the evidence made of its own numbers, and which of them do not hold."""
+
+    checked: int
+    violations: list[Violation]
+
+
 class Evidence(_Model):
     """The answer of `/stop`.  `sections` stand at the top level of the JSON, beside the fixed parts."""
 
@@ -154,6 +172,8 @@ class Evidence(_Model):
     loss: Loss | None = None
     cost: Cost | None = None
     cross_check: dict[str, CrossCheck] = Field(default_factory=dict)
+    self_check: SelfCheck | None = None
+    """None for mock data, which is made up number by number."""
 
     @model_serializer(mode="wrap")
     def _flat(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

@@ -42,6 +42,20 @@ class Account:
     runnable_ns: int = 0
     blocked_ns: int = 0
     throttled_ns: int = 0
+    futex_waits: int = 0
+    futex_waited_ns: int = 0
+    """In calls that waited on a futex, which may be any of the above."""
+
+
+@dataclass(frozen=True, slots=True)
+class LastWords:
+    """Times of threads that died, by our account (`checked`) and by the kernel's own."""
+
+    checked_on_cpu_ns: int = 0
+    checked_runnable_ns: int = 0
+    kernel_on_cpu_ns: int = 0
+    """From the births of the threads on, also where that was before the run."""
+    kernel_runnable_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +108,50 @@ class Process:
 
 
 @dataclass(frozen=True, slots=True)
+class ProcThread:
+    """A thread as /proc shows it at one moment, `at_ns`."""
+
+    pid: int
+    command: str
+    at_ns: int
+    state: str
+    """The letter in /proc/PID/stat: R for on a CPU or runnable, Z and X for dead."""
+    born_ns: int
+    """Its birth, rounded down to a clock tick; `born_by_ns` is rounded up."""
+    born_by_ns: int
+    on_cpu_ns: int | None
+    """The kernel's own account since the thread was born (/proc/PID/schedstat); None where it keeps none."""
+    runnable_ns: int = 0
+    """The waits in a run queue that are over."""
+    arrivals: int = 0
+    """How often it was put on a CPU."""
+    kernel_thread: bool = False
+
+    @property
+    def dead(self) -> bool:
+        return self.state in {"Z", "X", "x"}
+
+    @property
+    def asleep(self) -> bool:
+        return self.state != "R" and not self.dead
+
+
+@dataclass(frozen=True, slots=True)
 class Sleeper:
-    """A thread of the target that made no move since `begin_ns`.  `function` is empty if the kernel tells none."""
+    """A thread of the target of which no hook saw a move.  `function` is empty if the kernel names none."""
 
     thread: Thread
     syscall: int
     function: str
-    running: bool
+    proc: ProcThread
     wait: int | None = None
     """The key of its wait, as in probes/offcpu.h; None: nothing more is known than `syscall`."""
     frames: tuple[str, ...] = ()
     """The kernel's functions that it is in, innermost first; () where only `function` is known."""
+    in_futex: bool = False
+    """The system call is one that waits on a futex."""
+    account: Account = field(default_factory=Account)
+    """Where its time in the run went: evidence/sleepers.py."""
 
     @property
     def stack(self) -> tuple[str, ...]:
@@ -152,12 +199,15 @@ class Members:
     sleepers: tuple[Sleeper, ...] = ()
     processes: int = 0
     threads: int = 0
-    uncounted: int = 0
-    """Processes that no hook counted: of a tree, those of the beginning; of a cgroup, those that made no move."""
-    schedstat: Mapping[int, tuple[int, int]] = field(default_factory=dict)
-    """Thread id → the kernel's own (on_cpu_ns, runnable_ns) since the thread was born."""
-    older: frozenset[int] = frozenset()
-    """Of a cgroup's threads, those born before the run: who was not in it when that began has joined."""
+    seeds: int = 0
+    """Processes of a tree that were there when the run began: no hook counted them."""
+    enrolled: frozenset[int] = frozenset()
+    """Processes of a cgroup that a hook counted."""
+    last_words: LastWords = field(default_factory=LastWords)
+    root: int = 0
+    """Of a tree, the process that it begins with."""
+    proc_threads: Mapping[int, ProcThread] = field(default_factory=dict)
+    """Thread id → the thread as /proc shows it, of all threads that were in the target at the time of the sample."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,8 +233,13 @@ class Sample:
     quota_groups: frozenset[int] | None = None
     """The cgroups whose quotas hold for the target's processes; None for the whole machine: all do."""
     members: Members = field(default_factory=Members)
+    read_by_ns: int = 0
+    """When the reading was over, of a sample that was taken while the run was on; 0 if nothing grew meanwhile."""
     kernel: Mapping[str, int] = field(default_factory=dict)
     """The kernel's own counters of the same things, for the cross-check: "cpu.context_switches" → …"""
+
+    disk_ios: Mapping[int, int] = field(default_factory=dict)
+    """Disk → the reads, writes and discards that have finished on it since boot, by the kernel's own count."""
 
     def without(self, module: str, error: OSError, what: str = "read") -> Sample:
         """Less a module of which something could not be `what`."""

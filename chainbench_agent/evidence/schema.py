@@ -58,9 +58,15 @@ _ACCOUNT: Json = {
     "blocked": _list(_object({"category": TEXT, "ms": NUMBER, "reasons": _list(_WAIT)}, ("category", "ms", "reasons"))),
 }
 _THREAD: Json = {"tid": INTEGER, "pid": INTEGER, "command": TEXT, **_ACCOUNT}
-_WHOLE: Json = {**_ACCOUNT, "threads": _list(_object(_THREAD, tuple(_THREAD))), "threads_not_shown": INTEGER}
-LEDGER = _object(_WHOLE, tuple(_WHOLE))
-"""What ledger.ledger answers."""
+_IDLE: Json = {"threads": INTEGER, **_ACCOUNT}
+_WHOLE: Json = {
+    **_ACCOUNT,
+    "threads": _list(_object(_THREAD, tuple(_THREAD))),
+    "threads_not_shown": INTEGER,
+    "idle_threads": _object(_IDLE, tuple(_IDLE)),
+}
+LEDGER = _object(_WHOLE, tuple(key for key in _WHOLE if key != "idle_threads"))
+"""What ledger.ledger answers; `idle_threads` came later."""
 
 SAMPLING = _object({"interval": INTEGER, "zero_means_below": INTEGER, "standard_error": _mapping({})})
 

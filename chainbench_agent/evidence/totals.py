@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, TypeVar
@@ -20,21 +21,25 @@ class Program(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Counters that only grow: events lost by cause, and the kernel's account of each of our programs."""
+    """Counters that only grow: events lost by cause, the kernel's account of our programs, failed self-checks."""
 
     lost: Mapping[str, int] = field(default_factory=dict)
     program_runs: Mapping[Program, int] = field(default_factory=dict)
     program_ns: Mapping[Program, int] = field(default_factory=dict)
+    violations: Mapping[str, int] = field(default_factory=dict)
+    """Invariant → how often it did not hold."""
 
     def plus(self, evidence: Evidence | None) -> Totals:
         """With one more run."""
         if evidence is None:
             return self
         programs = evidence.cost.programs if evidence.cost else []
+        violations = evidence.self_check.violations if evidence.self_check else []
         return Totals(
             _sum(self.lost, evidence.loss.causes if evidence.loss else {}),
             _sum(self.program_runs, {Program(p.hook, p.source): p.runs for p in programs}),
             _sum(self.program_ns, {Program(p.hook, p.source): p.ns for p in programs}),
+            _sum(self.violations, Counter(violation.invariant for violation in violations)),
         )
 
     def at_least(self, shown: Totals) -> Totals:
@@ -43,6 +48,7 @@ class Totals:
             _largest(self.lost, shown.lost),
             _largest(self.program_runs, shown.program_runs),
             _largest(self.program_ns, shown.program_ns),
+            _largest(self.violations, shown.violations),
         )
 
 

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from prometheus_client import CollectorRegistry, Info, ProcessCollector, Summary, disable_created_metrics
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
+from chainbench_agent.evidence.self_check import INVARIANTS
 from chainbench_agent.evidence.totals import Totals
 from chainbench_agent.export.series import Family
 
@@ -35,6 +36,11 @@ PROGRAM_RUNS = Family(
 PROGRAM_SECONDS = Family(
     f"{PREFIX}_program_seconds_total", "counter", "Time in each of our BPF programs, by the kernel's account."
 )
+VIOLATIONS = Family(
+    f"{PREFIX}_self_check_violations_total",
+    "counter",
+    "Comparisons within an evidence that did not hold, in all runs, by invariant; each is a fault of the agent.",
+)
 STORE_BYTES = Family(f"{PREFIX}_store_bytes", "gauge", "Size of the SQLite database of the runs, with its log.")
 STORE_RUNS = Family(f"{PREFIX}_store_runs", "gauge", "Runs that ended and are kept, as of the last that ended.")
 SCRAPE = Family(f"{PREFIX}_scrape_duration_seconds", "summary", "Time to answer a scrape, of those before this one.")
@@ -56,6 +62,7 @@ HEALTH: tuple[tuple[Family, tuple[str, ...]], ...] = (
     (MODULE_UP, ("module", "state", "reason")),
     (UNAVAILABLE, ("module",)),
     (LOST, ("cause",)),
+    (VIOLATIONS, ("invariant",)),
     (STORE_BYTES, ()),
     (STORE_RUNS, ()),
     (PROGRAM_RUNS, ("hook", "source")),
@@ -179,6 +186,7 @@ def health_families(status: Status, totals: Totals) -> Iterator[Metric]:
         MODULE_UP: [((m.name, m.state, _short(m.reason)), int(m.state != "down")) for m in asked],
         UNAVAILABLE: [((m.name,), len(m.unavailable)) for m in asked if m.state != "down"],
         LOST: [((cause,), totals.lost.get(cause, 0)) for cause in causes],
+        VIOLATIONS: [((name,), totals.violations.get(name, 0)) for name in INVARIANTS],
         STORE_BYTES: _if_known(status.store.bytes),
         STORE_RUNS: _if_known(status.store.runs),
         PROGRAM_RUNS: totals.program_runs.items(),

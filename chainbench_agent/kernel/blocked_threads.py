@@ -87,7 +87,7 @@ def with_waits(threads: Iterable[Sleeper]) -> Iterator[Sleeper]:
     """`threads`, with what they are blocked in."""
     for sleeper in threads:
         directory = f"{PROC}/{sleeper.thread.tid}"
-        asleep = not sleeper.running
+        asleep = sleeper.proc.asleep
         yield replace(sleeper, wait=wait_key(directory), frames=functions(directory)) if asleep else sleeper
 
 

@@ -109,7 +109,7 @@ class Counters:
         entered = {cpu: tuple(since) for cpu, (tid, of_run, *since) in spans if tid and of_run == run}
         switched = {cpu for cpu, (_, of) in enumerate(_ON_CPU.iter_unpack(self._per_cpu("cb_on_cpu"))) if of == run}
         working = {t.thread.tid for t in sample.tasks if t.state == TaskState.RUNNING and t.since_ns <= began_ns}
-        stayed = _processors(working | {s.thread.tid for s in sample.members.sleepers if s.running})
+        stayed = _processors(working | {s.thread.tid for s in sample.members.sleepers if s.proc.state == "R"})
         return entered | dict.fromkeys(stayed - switched, _NOTHING)
 
     def _read(self) -> dict[tuple[int, int], tuple[int, ...]]:

@@ -10,6 +10,7 @@ import os
 import struct
 import time
 from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import suppress
 from dataclasses import replace
 from enum import IntEnum
@@ -196,7 +197,7 @@ class Machine:
 
     def sample(self) -> Sample:
         """Everything that was counted.  While a run is on, what happens during the reading may be in or out."""
-        present = self.target_processes() if self._target.kind != Kind.MACHINE else set()
+        present: AbstractSet[int] = self.target_processes() if self._target.kind != Kind.MACHINE else set()
         current = Current(self.run, self._target, self._began_ns, present, self._seeds, self._not_emptied)
         sample = self._reader.sample(current)
         sample = replace(sample, programs=self.programs.runs())
@@ -241,6 +242,6 @@ class Machine:
             lambda pid: libbpf.delete(members, pid.to_bytes(4, "little")),
         )
 
-    def target_processes(self) -> set[int]:
+    def target_processes(self) -> AbstractSet[int]:
         """The processes that are in the target now; of a tree, as the kernel followed them."""
         return self._reader.enrolled() if self._target.kind == Kind.TREE else self._target.processes()

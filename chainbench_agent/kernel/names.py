@@ -9,7 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 
 from chainbench_agent.loading.syscall_names import syscalls
+from chainbench_agent.probes.biolatency import UNATTRIBUTED
 from chainbench_agent.probes.cpu import VECTORS
+from chainbench_agent.probes.io import FILE_CALLS
 from chainbench_agent.probes.network import PROTOCOLS
 
 SOFTIRQS = ("HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU")
@@ -30,6 +32,9 @@ def tables() -> Mapping[str, Mapping[int, str]]:
         "protocols": dict(enumerate(PROTOCOLS)),
         "devices": block_devices(),
         "schedulers": schedulers(),
+        "disks_below": disks_below(),
+        "unattributed": dict(enumerate(UNATTRIBUTED)),
+        "file_calls": dict(enumerate(FILE_CALLS)),
     }
 
 
@@ -72,3 +77,12 @@ def schedulers() -> dict[int, str]:
             chosen = re.search(r"\[(.+?)\]", offered)
             found[number] = chosen[1] if chosen else offered.strip()
     return found
+
+
+def disks_below() -> dict[int, str]:
+    """Number → the disks that it is stacked on, as "loop0, loop1"; of those that are stacked."""
+    found = {}
+    for number, link in _disks():
+        with suppress(OSError):  # a partition has no such directory; a device may be gone meanwhile
+            found[number] = ", ".join(sorted(disk.name.replace("!", "/") for disk in (link / "slaves").iterdir()))
+    return {number: below for number, below in found.items() if below}

@@ -5,27 +5,40 @@ from __future__ import annotations
 import struct
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import NamedTuple
 
 from chainbench_agent.bpf import libbpf
-from chainbench_agent.evidence.sample import Account, IdleSpan, Members, OpenInterval, Sample, Value
+from chainbench_agent.evidence.sample import Account, IdleSpan, LastWords, Members, OpenInterval, Sample, Value
 from chainbench_agent.kernel import cpu_quotas, names, values
 from chainbench_agent.kernel.accounts import kernel_counters, proc_counters
 from chainbench_agent.kernel.blocked_threads import with_functions, with_waits
-from chainbench_agent.kernel.disks import Disks
+from chainbench_agent.kernel.disks import Disks, finished_ios
 from chainbench_agent.kernel.symbols import Symbols, addresses_of
-from chainbench_agent.kernel.target import KernelTarget, Kind, leave, older, schedstat, sleepers
+from chainbench_agent.kernel.target import KernelTarget, Kind, leave
+from chainbench_agent.kernel.threads import proc_threads, sleepers
 from chainbench_agent.kernel.user_stacks import UserStacks
 from chainbench_agent.loading.loader import MapFd
 from chainbench_agent.loading.process_records import processes
 from chainbench_agent.probes.lock_order import edges_of, listed
 from chainbench_agent.spec import Module, Names
 
-_LOSS = struct.Struct("=QQQQQQ")  # struct cb_loss of probes/common.h
-LOSS_CAUSES = ("task_collisions", "unseen_switches", "keys_full", "members_full", "returns_missed", "locks_full")
+_LOSS = struct.Struct("=QQQQQQQ")  # struct cb_loss of probes/common.h
+LOSS_CAUSES = (
+    "task_collisions",
+    "unseen_switches",
+    "keys_full",
+    "members_full",
+    "returns_missed",
+    "locks_full",
+    "unseen_ends",
+)
 """The members of struct cb_loss, in order."""
+
+_ACCOUNT = len(fields(Account))
+"""So many numbers of struct cb_ended are an account; behind them are the last words."""
 
 
 class Current(NamedTuple):
@@ -34,7 +47,7 @@ class Current(NamedTuple):
     run: int
     target: KernelTarget
     began_ns: int
-    present: set[int]
+    present: AbstractSet[int]
     """The target's processes now; none for the whole machine."""
     seeds: int
     """How many processes were in the target when the run began."""
@@ -56,7 +69,7 @@ class Reader:
 
     def sample(self, current: Current) -> Sample:
         with self._memory("cb_tasks") as threads, self._memory("cb_processes") as records:
-            return self._sample(current, threads, records)
+            return replace(self._sample(current, threads, records), read_by_ns=time.monotonic_ns())
 
     def _sample(self, current: Current, threads: memoryview, records: memoryview) -> Sample:
         run, target = current.run, current.target
@@ -85,6 +98,7 @@ class Reader:
             quota_groups=cpu_quotas.groups_above(current.present) if target.kind != Kind.MACHINE else None,
             kernel=kernel_counters(),
             procfs=proc_counters(m.field for module in self._modules for m in module.procfs),
+            disk_ios=finished_ios(),
         )
         try:
             sample = replace(sample, idle=self._idle(run))
@@ -105,7 +119,8 @@ class Reader:
         look, stacks = self._symbols, self._maps.get("offcpu_stacks")
         known = look.stacks(stacks) if look and stacks else {}
         span = *cpu_quotas.throttled_between(first, last), last.at_ns - first.at_ns
-        return Names(names.tables(), known, *span, self._lock_stacks(last, user), self._no_calls)
+        ios = {disk: count - first.disk_ios.get(disk, 0) for disk, count in last.disk_ios.items()}
+        return Names(names.tables(), known, *span, self._lock_stacks(last, user), ios, self._no_calls)
 
     def _lock_stacks(
         self, last: Sample, user: UserStacks
@@ -123,10 +138,10 @@ class Reader:
                 found[edge.place] = "", tuple(map(self._symbols.name_of, addresses))
         return found
 
-    def enrolled(self) -> set[int]:
+    def enrolled(self) -> frozenset[int]:
         """The living processes that the kernel side has in its set (probes/target.h)."""
         members = self._maps["cb_members"]
-        return {int.from_bytes(key, "little") for key in libbpf.keys(members.fd, members.key_size)}
+        return frozenset(int.from_bytes(key, "little") for key in libbpf.keys(members.fd, members.key_size))
 
     def _members(self, tasks: Iterable[OpenInterval], threads: memoryview, current: Current) -> Members:
         """The target beyond the threads that were seen; nothing for the whole machine."""
@@ -135,19 +150,21 @@ class Reader:
         if target.kind == Kind.MACHINE:
             return Members(processes=processes, threads=seen)
         outside = values.strangers(threads, current.run) if target.kind == Kind.CGROUP else {}
-        asleep = tuple(with_waits(sleepers(present, {task.tid for task in tasks}, current.began_ns, outside)))
         ended = self._maps["cb_ended_threads"]
         count, *sums = values.sums(self._per_cpu("cb_ended"))
+        now = proc_threads(present)
         return Members(
             count,
-            Account(*sums),
+            Account(*sums[:_ACCOUNT]),
             values.ended_threads(libbpf.items(ended.fd, ended.key_size, ended.value_size)),
-            asleep,
+            tuple(with_waits(sleepers(now, {task.tid for task in tasks}, current.began_ns, outside))),
             processes,
             seen,
-            current.seeds or len({sleeper.thread.pid for sleeper in asleep} - self.enrolled()),
-            schedstat(present),
-            older((task.tid for task in tasks), current.began_ns) if target.kind == Kind.CGROUP else frozenset(),
+            current.seeds,
+            self.enrolled() if target.kind == Kind.CGROUP else frozenset(),
+            LastWords(*sums[_ACCOUNT:]),
+            target.root,
+            now,
         )
 
     @contextmanager

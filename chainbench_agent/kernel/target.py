@@ -6,8 +6,7 @@ In between the kernel follows the target itself (probes/follow.h).
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import IntEnum
@@ -15,16 +14,14 @@ from pathlib import Path
 
 from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.model import Target
-from chainbench_agent.evidence.sample import OpenInterval, Sleeper, TaskState, Thread
+from chainbench_agent.evidence.sample import OpenInterval, TaskState
 from chainbench_agent.kernel.namespaces import Peer, pid_here
-from chainbench_agent.loading.syscall_names import syscalls
-from chainbench_agent.probes.offcpu import NO_SYSCALL
 
 PROC = Path("/proc")
 MOUNTS = Path("/proc/self/mounts")
 
-KERNEL_THREAD = 0x00200000
-"""PF_KTHREAD, of the flags in /proc/PID/stat.  Such a thread makes no calls; its registers, empty, look like call 0."""
+DEAD = frozenset("ZXx")
+"""States in /proc/PID/stat of a thread that has ended."""
 
 
 class Kind(IntEnum):
@@ -79,7 +76,21 @@ def _process(number: int) -> int:
     tgid = int(status.split("Tgid:")[1].split()[0])
     if tgid != number:
         raise InputError("pid", f"{number} is a thread", f"send the number of its process, {tgid}")
+    if has_ended(number):
+        raise InputError("pid", f"process {number} has ended, and is a zombie", "send a process that still runs")
     return number
+
+
+def has_ended(pid: int) -> bool:
+    """Whether no thread of a process lives.  Its leader may have ended before the others."""
+    try:
+        states = [stat_of(f"{PROC}/{pid}")[1][0]]
+        if states[0] in DEAD:
+            tasks = f"{PROC}/{pid}/task"
+            states += [stat_of(f"{tasks}/{tid}")[1][0] for tid in os.listdir(tasks)]  # noqa: PTH208
+    except OSError:
+        return not (PROC / str(pid)).exists()
+    return all(state in DEAD for state in states)
 
 
 def _cgroup(path: str) -> KernelTarget:
@@ -122,7 +133,7 @@ def _parents() -> Iterator[tuple[int, int]]:
     for entry in os.listdir(PROC):  # noqa: PTH208 - Path objects cost more than the rest together
         if entry.isdigit():
             with suppress(OSError):
-                yield int(entry), int(_stat(f"{PROC}/{entry}")[1][1])
+                yield int(entry), int(stat_of(f"{PROC}/{entry}")[1][1])
 
 
 def in_cgroup(directory: Path, name: str) -> set[int]:
@@ -148,7 +159,8 @@ def seed(target: KernelTarget, add: Callable[[int], None], remove: Callable[[int
     """Add the processes of the tree until no new one turns up; answers how many.
 
     The kernel already adds the children of those that were added, so only what was forked before by others is to be
-    found, and each pass over /proc finds a generation at least.  A process that ended meanwhile is removed again.
+    found, and each pass over /proc finds a generation at least.  A process that has ended, or is a zombie,
+    is removed again.
     """
     added: set[int] = set()
     while new := target.processes() - added:
@@ -156,60 +168,13 @@ def seed(target: KernelTarget, add: Callable[[int], None], remove: Callable[[int
             add(pid)
         added |= new
     for pid in added:
-        if not (PROC / str(pid)).exists():
+        if has_ended(pid):
             remove(pid)
             added = added - {pid}
     return len(added)
 
 
-def schedstat(processes: Iterable[int]) -> dict[int, tuple[int, int]]:
-    """Thread id → (on_cpu_ns, runnable_ns) since it was born, by the kernel's own account."""
-    found = {}
-    for _, tid, directory in _tasks(processes):
-        with suppress(OSError, ValueError):
-            on_cpu_ns, runnable_ns, _ = map(int, _text(f"{directory}/schedstat").split())
-            found[tid] = (on_cpu_ns, runnable_ns)
-    return found
-
-
-def older(threads: Iterable[int], began_ns: int) -> frozenset[int]:
-    """Those that were born before then, to a clock tick."""
-    asleep_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
-    began = (began_ns + asleep_ns) * os.sysconf("SC_CLK_TCK") // 1_000_000_000
-    found = set()
-    for tid in threads:
-        with suppress(OSError):
-            if int(_stat(f"{PROC}/{tid}")[1][19]) < began:
-                found.add(tid)
-    return frozenset(found)
-
-
-def sleepers(
-    processes: Iterable[int], seen: set[int], began_ns: int, outside: Mapping[int, int]
-) -> tuple[Sleeper, ...]:
-    """The threads of `processes` that are not among those `seen` at work.
-
-    They made no move since the run began, or since they were last seen `outside`: thread id → when.
-    """
-    found = []
-    for pid, tid, directory in _tasks(processes):
-        if tid not in seen:
-            with suppress(OSError):
-                command, fields = _stat(directory)
-                thread = Thread(tid, pid, command, outside.get(tid, began_ns))
-                found.append(_sleeper(thread, fields, directory))
-    return tuple(found)
-
-
-def _tasks(processes: Iterable[int]) -> Iterator[tuple[int, int, str]]:
-    """Process, thread, and the thread's directory: a string, as ten thousand Path objects cost half a second."""
-    for pid in processes:
-        tasks = f"{PROC}/{pid}/task"
-        with suppress(OSError):
-            yield from ((pid, int(tid), f"{tasks}/{tid}") for tid in os.listdir(tasks))  # noqa: PTH208
-
-
-def _text(path: str) -> str:
+def text_of(path: str) -> str:
     """Of a file in /proc that fits into a page."""
     fd = os.open(path, os.O_RDONLY)
     try:
@@ -218,26 +183,7 @@ def _text(path: str) -> str:
         os.close(fd)
 
 
-def _stat(directory: str) -> tuple[str, list[str]]:
+def stat_of(directory: str) -> tuple[str, list[str]]:
     """The command of a process or thread, and the fields of its `stat` from the state on."""
-    command, _, fields = _text(f"{directory}/stat").partition("(")[2].rpartition(")")
+    command, _, fields = text_of(f"{directory}/stat").partition("(")[2].rpartition(")")
     return command, fields.split()
-
-
-def _sleeper(thread: Thread, fields: list[str], directory: str) -> Sleeper:
-    state, flags = fields[0], fields[6]
-    number = "" if int(flags) & KERNEL_THREAD else _word(f"{directory}/syscall")
-    function = _word(f"{directory}/wchan")
-    return Sleeper(
-        thread,
-        int(number) if number.isdigit() and int(number) in syscalls(os.uname().machine) else NO_SYSCALL,
-        "" if function == "0" else function,
-        state == "R",
-    )
-
-
-def _word(path: str) -> str:
-    try:
-        return (_text(path).split() or [""])[0]
-    except OSError:
-        return ""

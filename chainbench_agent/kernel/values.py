@@ -22,11 +22,11 @@ from chainbench_agent.spec import HISTOGRAM_SLOTS, Distribution, Metric, Module,
 
 _HISTOGRAM_HEAD = 4  # sum, min, max, run; behind them the slots
 _HISTOGRAM_WORDS = _HISTOGRAM_HEAD + HISTOGRAM_SLOTS
-_TASK = struct.Struct("=QQQQ8xIIIIIBBBxQQ8xQ8xI2xBx16s64x")  # struct cb_task of probes/task.h
+_TASK = struct.Struct("=QQQQ8xIIIIIBBBxQQ8xQ8xI2xBx16s24xQQ8x16x")  # struct cb_task of probes/task.h
 _TASK_RUN_WORD = 11  # of 32 bits
 _TASK_STATE_BYTE = 60
 _THREAD_KEY = struct.Struct("=QII")  # struct cb_thread_key
-_THREAD = struct.Struct("=QQQQQ16s")  # struct cb_thread
+_THREAD = struct.Struct("=QQQQQQQ16s")  # struct cb_thread
 _ON_CPU = struct.Struct("=QII")  # struct cb_on_cpu of probes/task.h
 _IDLE = struct.Struct("=QII")  # struct cpu_idle_span of probes/cpu.c
 _NOT_IDLE = 0xFFFFFFFF
@@ -109,14 +109,14 @@ def _records(memory: memoryview, run: int) -> Iterator[tuple[OpenInterval, int]]
 def _open_task(memory: memoryview, index: int) -> tuple[OpenInterval, int]:
     record = _TASK.unpack_from(memory, index * _TASK.size)
     since, on_cpu, runnable, blocked, tid, _run, tgid, wait, _spare, state, counted, kthread = record[:12]
-    begin, throttled, call_ns, born, call, comm = record[12:]
+    begin, throttled, call_ns, born, call, comm, futex_waits, futex_waited = record[12:]
     return OpenInterval(
         TaskState(state),
         since,
         wait,
         bool(kthread),
         Thread(born, tgid, command(comm), begin),
-        Account(0, on_cpu, runnable, blocked, throttled),
+        Account(0, on_cpu, runnable, blocked, throttled, futex_waits, futex_waited),
         call,
         call_ns,
         tid if tid != born else 0,

@@ -34,6 +34,8 @@ class Names:
     """How long the run lasted."""
     lock_stacks: Mapping[tuple[int, int, int, int], tuple[str, tuple[str, ...]]] = field(default_factory=dict)
     """Of an edge (probes/lock_order.py): process, held_at, wanted_at, stack id → the first by name, and the stack."""
+    disk_ios: Mapping[int, int] = field(default_factory=dict)
+    """Disk → how many reads, writes and discards finished on it in the run, by the kernel's own count."""
 
     no_calls: str = ""
     """Why the system call that a thread was blocked in is not known here; empty if it is."""
@@ -59,6 +61,8 @@ class Metric:
     """False: only raw material for a Derived metric."""
     machine_wide: bool = False
     """True: counted for the whole machine whatever the target, because it belongs to a CPU, or to nobody known."""
+    needs_target: str = ""
+    """Why a run of the whole machine does not have it; empty if it does."""
     sampled: bool = False
     """True: where the run samples, one event in so many is recorded, and stands for all of them (cb_weight)."""
     prometheus: str = ""

@@ -10,8 +10,10 @@ from chainbench_agent.evidence.cost import cost
 from chainbench_agent.evidence.model import Run, Target
 from chainbench_agent.evidence.sample import (
     Account,
+    LastWords,
     Members,
     OpenInterval,
+    ProcThread,
     ProgramRun,
     Sample,
     Sleeper,
@@ -330,9 +332,10 @@ def test_the_whole_machine_has_no_ledger(sample):
 @pytest.mark.parametrize("target", [PROCESS, CGROUP])
 def test_a_target_has_its_ledger_and_population(sample, target):
     """Those that were there at the beginning, those that came, and those that never moved."""
-    sleeper = Sleeper(Thread(9, 7, "sh", 0), 0, "", running=False)
-    first = sample(0, members=Members(processes=100, threads=1000, uncounted=2))
-    last = sample(SECOND, members=Members(processes=105, threads=1030, uncounted=2, sleepers=(sleeper,)))
+    sleeper = Sleeper(Thread(9, 7, "sh", 0), 0, "", in_proc(state="S"))
+    first = sample(0, members=Members(processes=100, threads=1000, seeds=2))
+    ended = Members(ended_threads=30, processes=105, threads=1030, seeds=2, sleepers=(sleeper,))
+    last = sample(SECOND, members=ended)
 
     found = built(first, last, target=target).as_json()
 
@@ -372,17 +375,22 @@ def test_kernel_threads_sleep_if_they_are_asked_about(sample):
     assert built(first, last, target=CGROUP).sections["offcpu"]["blocked_ms"] == 500
 
 
+def in_proc(on_cpu_ns=0, runnable_ns=0, *, state="R", born_ns=-SECOND):
+    """A thread as /proc has it, by its own account."""
+    return ProcThread(7, "sh", 0, state, born_ns, born_ns, on_cpu_ns, runnable_ns, arrivals=1)
+
+
 def test_a_target_is_checked_against_schedstat(sample):
     """The threads that both know at the end, each with its open interval; not the kernel's counters of everything."""
     kernel = {"context_switches": 1, "forks": 1}
-    first = sample(SECOND, kernel=kernel, members=Members(schedstat={1: (5_000_000, 1_000_000), 3: (77, 77)}))
+    first = sample(SECOND, kernel=kernel, members=Members(proc_threads={1: in_proc(5_000_000, 1_000_000)}))
     tasks = [
         running(1, 2 * SECOND - 1_000_000, on_cpu_ns=2_000_000, runnable_ns=400_000),
         replace(running(2, 2 * SECOND - 500_000, on_cpu_ns=10_000_000), state=TaskState.PREEMPTED),
         replace(running(4, 0, on_cpu_ns=999), state=TaskState.BLOCKED),
     ]
-    schedstat = {1: (8_100_000, 1_500_000), 2: (10_000_000, 600_000)}
-    last = sample(2 * SECOND, kernel=kernel, tasks=tasks, members=Members(schedstat=schedstat))
+    threads = {1: in_proc(8_100_000, 1_500_000), 2: in_proc(10_000_000, 600_000, born_ns=SECOND + 1)}
+    last = sample(2 * SECOND, kernel=kernel, tasks=tasks, members=Members(proc_threads=threads))
 
     found = built(first, last, target=PROCESS).as_json()["cross_check"]
 
@@ -390,25 +398,42 @@ def test_a_target_is_checked_against_schedstat(sample):
         "ledger.on_cpu_ms": (13.0, 13.1),
         "ledger.runnable_ms": (0.9, 1.1),
     }
-    assert {check["from"] for check in found.values()} == {"/proc/PID/task/TID/schedstat"}
+    assert all(check["from"].startswith("/proc/PID/task/TID/schedstat") for check in found.values())
     assert all(check["note"] for check in found.values())
 
 
 def test_no_schedstat_of_threads_that_joined(sample):
     """It begins with their birth; of those that are older than the run but were in the target then, it is known."""
-    first = sample(SECOND, members=Members(schedstat={1: (5_000_000, 0)}))
+    first = sample(SECOND, members=Members(proc_threads={1: in_proc(5_000_000)}))
     tasks = [replace(running(tid, SECOND, on_cpu_ns=1_000_000), state=TaskState.BLOCKED) for tid in (1, 2, 3)]
-    schedstat = {1: (6_000_000, 0), 2: (9_000_000, 0), 3: (1_000_000, 0)}
-    last = sample(2 * SECOND, tasks=tasks, members=Members(schedstat=schedstat, older=frozenset({1, 2})))
+    threads = {1: in_proc(6_000_000), 2: in_proc(9_000_000), 3: in_proc(1_000_000, born_ns=SECOND + 1)}
+    last = sample(2 * SECOND, tasks=tasks, members=Members(proc_threads=threads))
 
     check = built(first, last, target=CGROUP).cross_check["ledger.on_cpu_ms"]
 
     assert (check.ebpf, check.kernel) == (2.0, 2.0)
 
 
-def test_no_schedstat_of_threads_that_ended(sample):
+def test_threads_that_died_have_the_kernels_last_word(sample):
+    """Less what it had of them when the run began; what was a zombie by then said its last word before."""
+    before = {1: in_proc(5_000_000, 1_000_000), 2: in_proc(700_000, 70_000, state="Z")}
+    words = LastWords(100_000_000, 10_000_000, 900_000_000, 90_000_000)
+    first = sample(SECOND, members=Members(root=1, ended_threads=3, proc_threads=before, last_words=words))
+    words = LastWords(104_000_000, 10_600_000, 909_100_000, 91_700_000)
+    last = sample(2 * SECOND, members=Members(root=1, ended_threads=4, last_words=words))
+
+    checks = built(first, last, target=PROCESS).cross_check
+
+    assert {name: (check.ebpf, check.kernel) for name, check in checks.items()} == {
+        "ledger.on_cpu_ms": (4.0, 4.1),
+        "ledger.runnable_ms": (0.6, 0.7),
+    }
+    assert "as they left their last CPU" in checks["ledger.on_cpu_ms"].note
+
+
+def test_no_schedstat_of_threads_that_nobody_knows(sample):
     """A check of nothing would agree with everything."""
-    last = sample(SECOND, tasks=[running(1, 0)], members=Members(schedstat={}))
+    last = sample(SECOND, tasks=[running(1, 0)], members=Members())
 
     assert built(sample(0), last, target=PROCESS).cross_check == {}
 
@@ -457,7 +482,7 @@ def test_a_target_without_offcpu(sample):
     """There is no ledger, nor a check of it, and the reason stands where people look for it."""
     exec_ = [module for module in CATALOG if module.name == "exec"]
     target = Target(kind="pid", pid=7)
-    members = Members(schedstat={7: (1, 1)})
+    members = Members(proc_threads={7: in_proc(1, 1, born_ns=1)})
     last = sample(SECOND, tasks=[RUNNING], members=members)
 
     found = built(sample(0), last, modules=exec_, target=target).as_json()

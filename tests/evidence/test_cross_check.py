@@ -10,7 +10,7 @@ from chainbench_agent.evidence.cross_check import (
     schedstat_check,
     throttled_check,
 )
-from chainbench_agent.evidence.sample import Account, Members, OpenInterval, Sample, TaskState, Thread
+from chainbench_agent.evidence.sample import Account, Members, OpenInterval, ProcThread, Sample, TaskState, Thread
 
 MS = 1_000_000
 
@@ -50,9 +50,14 @@ def test_no_throttled_time(sections):
 def test_run_queue_time_of_throttled_threads(throttled, state):
     """To the kernel's schedstat such a thread waits for a CPU: the note says how much of the difference that is."""
     account = Account(runnable_ns=5 * MS, throttled_ns=throttled * MS)
-    task = OpenInterval(state, 90 * MS, 0, -1, kernel_thread=False, thread=Thread(7, 7, "t", 0), account=account)
-    first = Sample(0, {}, members=Members(schedstat={7: (0, 0)}))
-    last = Sample(100 * MS, {}, tasks=(task,), members=Members(schedstat={7: (60 * MS, 35 * MS)}))
+    task = OpenInterval(state, 90 * MS, 0, kernel_thread=False, thread=Thread(7, 7, "t", 0), account=account)
+    first = Sample(0, {}, members=Members(proc_threads={7: ProcThread(7, "t", 0, "R", 0, 0, 0)}))
+    last = Sample(
+        100 * MS,
+        {},
+        tasks=(task,),
+        members=Members(proc_threads={7: ProcThread(7, "t", 100 * MS, "R", 0, 0, 60 * MS, 35 * MS)}),
+    )
 
     check = schedstat_check(first, last)["ledger.runnable_ms"]
 

@@ -7,7 +7,8 @@ import pytest
 
 from chainbench_agent.evidence.ledger import TOP_THREADS, ledger
 from chainbench_agent.evidence.open_intervals import close_intervals
-from chainbench_agent.evidence.sample import Account, Members, OpenInterval, Sleeper, TaskState, Thread
+from chainbench_agent.evidence.sample import Account, Members, OpenInterval, ProcThread, Sleeper, TaskState, Thread
+from chainbench_agent.evidence.sleepers import with_accounts
 from chainbench_agent.probes.wait_key import UNINTERRUPTIBLE
 from chainbench_agent.spec import Names
 
@@ -50,6 +51,12 @@ def living(of, state, since_ms, sums=None, wait=UNKNOWN):
     return OpenInterval(state, BEGIN + since_ms * MS, wait, kernel_thread=False, thread=of, account=sums or account())
 
 
+def sleeper(of, syscall, function, state="S", **more):
+    """A thread of which no hook saw a move; /proc showed it before the run and after it."""
+    proc = ProcThread(of.pid, of.command, END, state, BEGIN - 10 * MS, BEGIN - 9 * MS, on_cpu_ns=5 * MS, arrivals=3)
+    return Sleeper(of, syscall, function, proc, **more)
+
+
 def blocked(waits):
     """The hash of offcpu: wait → ms."""
     return {pack("=I", wait): (ms * MS).to_bytes(8, "little") for wait, ms in waits.items()}
@@ -76,6 +83,7 @@ def written(sample):
     def of(before=None, tasks=(), members=None, **offcpu):
         first = sample(BEGIN, members=before or Members())
         last = sample(END, tasks=tuple(tasks), members=members or Members(), offcpu=offcpu)
+        last = with_accounts(first, last)
         return ledger(close_intervals(last.modules, first, last)["offcpu"], NAMES, first, last)
 
     return of
@@ -100,7 +108,8 @@ def reasons(part):
 
 def test_nothing_happened(written):
     """Zeros that were measured, and no line without a thread."""
-    assert written() == dict.fromkeys(("wall_ms", *PARTS), 0) | {"blocked": [], "threads": [], "threads_not_shown": 0}
+    nothing = dict.fromkeys(("wall_ms", *PARTS), 0) | {"blocked": []}
+    assert written() == nothing | {"threads": [], "threads_not_shown": 0, "idle_threads": {"threads": 0} | nothing}
 
 
 def test_it_adds_up(written):
@@ -114,7 +123,7 @@ def test_it_adds_up(written):
         ended_threads=1,
         ended=account(400, 100, 20, 270, 10),
         ended_singly={c: account(400, 100, 20, 270, 10)},
-        sleepers=(Sleeper(d, READ, "pipe_read", running=False),),
+        sleepers=(sleeper(d, READ, "pipe_read"),),
     )
     waits = of_threads((a, FUTEX, 640), (b, FSYNC, 30), (c, READ, 270))
 
@@ -226,11 +235,11 @@ def test_a_thread_id_that_was_used_twice(written):
 @pytest.mark.parametrize(
     ("sleeper", "reason"),
     [
-        (Sleeper(thread(), FUTEX, "futex_do_wait", running=False), ("futex/lock", "futex_do_wait", "futex")),
-        (Sleeper(thread(), FUTEX, "", running=False), ("futex/lock", "blocked in futex", "futex")),
-        (Sleeper(thread(), NO_SYSCALL, "do_nanosleep", running=False), ("sleep", "do_nanosleep", "")),
-        (Sleeper(thread(), FUTEX, "", running=False, frames=("pipe_read", "x")), ("pipe", "pipe_read", "futex")),
-        (Sleeper(thread(), READ, "", running=False, wait=FSYNC), ("disk", "blocked in fsync", "fsync")),
+        (sleeper(thread(), FUTEX, "futex_do_wait"), ("futex/lock", "futex_do_wait", "futex")),
+        (sleeper(thread(), FUTEX, ""), ("futex/lock", "blocked in futex", "futex")),
+        (sleeper(thread(), NO_SYSCALL, "do_nanosleep"), ("sleep", "do_nanosleep", "")),
+        (sleeper(thread(), FUTEX, "", frames=("pipe_read", "x")), ("pipe", "pipe_read", "futex")),
+        (sleeper(thread(), READ, "", wait=FSYNC), ("disk", "blocked in fsync", "fsync")),
     ],
 )
 def test_a_thread_that_slept_all_the_time(written, sleeper, reason):
@@ -245,7 +254,7 @@ def test_a_thread_that_slept_all_the_time(written, sleeper, reason):
 
 def test_a_thread_that_was_moved_in_while_it_slept(written):
     """It slept there since it fell asleep: what it did before was done elsewhere."""
-    asleep = Sleeper(thread(begin_ns=BEGIN + 400 * MS), READ, "pipe_read", running=False)
+    asleep = sleeper(thread(begin_ns=BEGIN + 400 * MS), READ, "pipe_read")
     found = written(members=Members(sleepers=(asleep,)))
 
     for part in (found, *found["threads"]):
@@ -263,8 +272,11 @@ def test_a_thread_that_was_moved_out_while_it_slept(written):
 
 
 def test_a_thread_that_ran_all_the_time(written):
-    """It kept its CPU, so there was no switch to see."""
-    found = written(members=Members(sleepers=(Sleeper(thread(), NO_SYSCALL, "", running=True),)))
+    """It kept its CPU, so there was no switch to see; the kernel's account says so."""
+    now = sleeper(thread(), NO_SYSCALL, "", state="R")
+    before = Members(proc_threads={1: replace(now.proc, at_ns=BEGIN)})
+    ran = replace(now, proc=replace(now.proc, on_cpu_ns=now.proc.on_cpu_ns + 1000 * MS))
+    found = written(before, members=Members(sleepers=(ran,)))
 
     for part in (found, *found["threads"]):
         assert [part[name] for name in ("wall_ms", *PARTS)] == [1000, 1000, 0, 0, 0]
@@ -335,8 +347,8 @@ def test_what_nobody_told_apart_is_said(written):
     check_sums(found["threads"][0])
 
 
-def test_the_longest_comes_first(written):
-    """Threads, categories, and the reasons in each."""
+def test_what_is_most_comes_first(written):
+    """The threads by their work; categories, and the reasons in each, by their length."""
     waits = {READ: 300, FSYNC: 50, FUTEX: 250}
     tasks = [
         living(thread(1, BEGIN + 900 * MS), TaskState.RUNNING, 900),
@@ -350,14 +362,56 @@ def test_the_longest_comes_first(written):
         sampled_ns=stacks(w202s1=1, w202s9=9, w0s2=1, w0s3=1),
     )
 
-    assert [line["tid"] for line in found["threads"]] == [2, 3, 1]
-    for part in (found, found["threads"][0]):
+    assert [line["tid"] for line in found["threads"]] == [3, 2, 1]
+    for part in (found, found["threads"][1]):
         assert [category["ms"] for category in part["blocked"]] == [250, 150, 150, 50]
         assert part["blocked"][0]["category"] == "futex/lock"
         assert [reason["ms"] for reason in part["blocked"][0]["reasons"]] == [225, 25]
         assert part["blocked"][0]["reasons"][0]["reason"] == "blocked in futex"
     assert found["blocked"][0]["reasons"][0]["sampled_percent"] == 2.0
-    assert found["threads"][0]["blocked"][0]["reasons"][0]["split_of"] == "target"
+    assert found["threads"][1]["blocked"][0]["reasons"][0]["split_of"] == "target"
+
+
+def test_threads_that_work_hide_behind_none_that_are_idle(written):
+    """25 threads that slept for longer than the four live that do the work; the idle ones have a line of their own."""
+    asleep = [living(thread(100 + i), TaskState.BLOCKED, 0, wait=FUTEX) for i in range(25)]
+    workers = [living(thread(i, BEGIN + 400 * MS), TaskState.RUNNING, 700, account(runnable=300)) for i in range(4)]
+
+    found = written(tasks=[*asleep, *workers])
+
+    assert {line["tid"] for line in found["threads"][:4]} == {0, 1, 2, 3}
+    assert len(found["threads"]) == TOP_THREADS
+    assert found["threads_not_shown"] == 29 - TOP_THREADS
+    idle = found["idle_threads"]
+    assert [idle[name] for name in ("threads", "wall_ms", *PARTS)] == [25, 25_000, 0, 0, 25_000, 0]
+    assert reasons(idle) == {("futex/lock", "blocked in futex", "futex"): 25_000}
+    check_sums(idle)
+
+
+def test_the_main_thread_is_always_shown(written):
+    """Also where it does nothing but wait, and is not idle then: it waits for the others."""
+    main = living(replace(thread(7)), TaskState.BLOCKED, 0, wait=READ)
+    workers = [living(thread(10 + i), TaskState.RUNNING, 0) for i in range(TOP_THREADS)]
+
+    found = written(tasks=[*workers, main], members=Members(root=7))
+
+    assert found["threads"][0]["tid"] == 7
+    assert found["idle_threads"]["threads"] == 0
+    assert written(tasks=[main], members=Members(root=8))["idle_threads"]["threads"] == 1
+
+
+@pytest.mark.parametrize(
+    ("begin_ms", "on_cpu", "idle"),
+    [(0, 0, 1), (0, 0.999, 1), (0, 1, 0), (500, 0.5, 1), (501, 0, 0)],
+    ids=["never ran", "hardly ran", "a millisecond", "half of the run", "less than half of the run"],
+)
+def test_who_hardly_ran(written, begin_ms, on_cpu, idle):
+    """Less than a millisecond on a CPU in half a run or more; a short life is not an idle one."""
+    ran = replace(account(), on_cpu_ns=int(on_cpu * MS))
+
+    found = written(tasks=[living(thread(1, BEGIN + begin_ms * MS), TaskState.BLOCKED, begin_ms, ran)])
+
+    assert found["idle_threads"]["threads"] == idle
 
 
 def test_only_the_longest_threads_are_shown(written):

@@ -47,6 +47,7 @@ def test_a_module_that_cannot_be_read(sample, module, when):
 
     assert found["available"] is True
     assert found.pop("unavailable") == {module.name: WHY}
+    assert found.pop("self_check")["checked"] <= whole.pop("self_check")["checked"]
     del whole["unavailable"], whole[module.section_key]
     checked = {name for name in whole["cross_check"] if name.startswith(f"{module.name}.")}
     whole["cross_check"] = {name: check for name, check in whole["cross_check"].items() if name not in checked}

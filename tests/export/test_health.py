@@ -11,7 +11,8 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from chainbench_agent.collector.base import ModuleStatus
-from chainbench_agent.evidence.model import Cost, Loss, ProgramCost
+from chainbench_agent.evidence.model import Cost, Loss, ProgramCost, SelfCheck, Violation
+from chainbench_agent.evidence.self_check import INVARIANTS
 from chainbench_agent.evidence.totals import Program, Totals
 from chainbench_agent.export.health import HEALTH, LOG_DROPPED, LONGEST_REASON, RESPONSES_CUT, AgentRegistry
 from chainbench_agent.export.prometheus import Exporter
@@ -130,6 +131,17 @@ def test_losses_begin_with_zero(scrape, make_view):
     found = scrape(make_view())
 
     assert [found["lost_events_total", (cause,)] for cause in ("keys_full", "returns_missed")] == [0, 0]
+
+
+def test_self_checks_that_failed(scrape, make_view, make_evidence):
+    """By invariant, in all runs; each has a series from the beginning, so that the first violation is an increase."""
+    violation = Violation(invariant="on_cpu", left=2, right=1, tolerance=0, unit="ms", note="")
+    failed = make_evidence().model_copy(update={"self_check": SelfCheck(checked=9, violations=[violation] * 2)})
+
+    found = scrape(make_view(totals=Totals().plus(failed).plus(make_evidence()).plus(failed)))
+
+    shown = {labels[0]: value for (name, labels), value in found.items() if name == "self_check_violations_total"}
+    assert shown == dict.fromkeys(INVARIANTS, 0) | {"on_cpu": 4}
 
 
 def test_the_run_that_is_on_counts_and_no_counter_ever_falls(scrape, make_view, make_evidence):

@@ -6,11 +6,12 @@ import socket
 import subprocess
 import sys
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from chainbench_agent.evidence.sample import OpenInterval, Sleeper, TaskState, Thread
+from chainbench_agent.evidence.sample import OpenInterval, ProcThread, Sleeper, TaskState, Thread
 from chainbench_agent.evidence.wait import Wait
 from chainbench_agent.kernel import blocked_threads
 from chainbench_agent.kernel.blocked_threads import functions, wait_key, with_functions, with_waits
@@ -102,7 +103,8 @@ def test_sleepers(thread):
     thread(stack=STACK, syscall="202 0x5 0x0\n")
     one = Thread(10, 10, "a", 1)
 
-    asleep, running = with_waits([Sleeper(one, FUTEX, "x", running=False), Sleeper(one, FUTEX, "", running=True)])
+    now = ProcThread(10, "a", 0, "S", 0, 0, 1)
+    asleep, running = with_waits([Sleeper(one, FUTEX, "x", now), Sleeper(one, FUTEX, "", replace(now, state="R"))])
 
     assert (asleep.wait_key, asleep.stack[0]) == (FUTEX, "anon_pipe_read")
     assert (running.wait, running.stack) == (None, ())

@@ -8,7 +8,7 @@ import pytest
 
 from chainbench_agent.bpf import perf_events
 from chainbench_agent.bpf.perf_events import SOFTWARE
-from chainbench_agent.evidence.sample import Members, OpenInterval, Sample, Sleeper, TaskState, Thread
+from chainbench_agent.evidence.sample import Members, OpenInterval, ProcThread, Sample, Sleeper, TaskState, Thread
 from chainbench_agent.kernel import counters
 from chainbench_agent.probes.memory import COUNTERS
 
@@ -80,13 +80,17 @@ def working(since_ns):
     return OpenInterval(TaskState.RUNNING, since_ns, -1, kernel_thread=False, thread=Thread(10, 10, "a", BEGAN))
 
 
+def sleeper(state):
+    return Sleeper(Thread(10, 10, "a", BEGAN), 0, "", ProcThread(10, "a", BEGAN, state, 0, 0, 1))
+
+
 @pytest.mark.parametrize(
     ("tasks", "sleepers", "counts"),
     [
         ((working(BEGAN),), (), True),
         ((working(BEGAN + 1),), (), False),  # it entered in this run, so there is a span or nothing
-        ((), (Sleeper(Thread(10, 10, "a", BEGAN), 0, "", running=True),), True),
-        ((), (Sleeper(Thread(10, 10, "a", BEGAN), 0, "", running=False),), False),
+        ((), (sleeper("R"),), True),
+        ((), (sleeper("S"),), False),
     ],
 )
 def test_a_thread_that_never_switched(ended, tasks, sleepers, counts):

@@ -2,63 +2,26 @@
 
 import os
 import subprocess
-import time
 from dataclasses import replace
 
 import pytest
 
 from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.model import Target
-from chainbench_agent.evidence.sample import OpenInterval, Sleeper, TaskState, Thread
+from chainbench_agent.evidence.sample import OpenInterval, TaskState, Thread
 from chainbench_agent.kernel import target
 from chainbench_agent.kernel.target import (
-    NO_SYSCALL,
     KernelTarget,
     Kind,
+    has_ended,
     in_cgroup,
     leave,
-    older,
     process_tree,
     resolve,
-    schedstat,
     seed,
-    sleepers,
 )
 
 BEGAN_NS = 5
-
-
-class Proc:
-    """`add(pid, parent)` makes a process, `thread(pid, tid)` a thread of it."""
-
-    def __init__(self, path):
-        self.path = path
-        (path / "self").mkdir()
-        (path / "stat").write_text("cpu 1 2 3\n")
-
-    def add(self, pid, parent, command="sh"):
-        (self.path / str(pid) / "task").mkdir(parents=True)
-        (self.path / str(pid) / "stat").write_text(f"{pid} ({command}) S {parent} {pid} {pid} 0 -1 4194304\n")
-
-    def remove(self, pid):
-        (self.path / str(pid) / "stat").unlink()
-        (self.path / str(pid) / "task").rmdir()
-        (self.path / str(pid)).rmdir()
-
-    def thread(self, pid, tid, command="worker", **files):
-        task = self.path / str(pid) / "task" / str(tid)
-        task.mkdir()
-        state, flags = files.pop("state", "S"), files.pop("flags", "4194304")
-        (task / "stat").write_text(f"{tid} ({command}) {state} 1 {pid} {pid} 0 -1 {flags} 0 0\n")
-        for name, text in files.items():
-            (task / name).write_text(text)
-
-
-@pytest.fixture
-def proc(tmp_path, monkeypatch):
-    (tmp_path / "proc").mkdir()
-    monkeypatch.setattr(target, "PROC", tmp_path / "proc")
-    return Proc(tmp_path / "proc")
 
 
 @pytest.fixture
@@ -173,6 +136,21 @@ def test_who_ends_meanwhile_is_removed_again(proc):
     assert (count, members, sorted(ever)) == (2, {10, 11}, [10, 11, 12, 13])
 
 
+def test_zombies_are_no_members(proc):
+    """Nobody tells when they leave, so a run would wait for them; a dead leader with live threads is a member."""
+    proc.add(10, 1)
+    for pid in (11, 12):
+        proc.add(pid, 10)
+        (proc.path / f"{pid}/stat").write_text(f"{pid} (sh) Z 10 {pid} {pid} 0 -1 4194304\n")
+        proc.thread(pid, pid, state="Z")
+    proc.thread(12, 13)
+
+    count, members, _ = seeded()
+
+    assert (count, members) == (2, {10, 12})
+    assert [has_ended(pid) for pid in (10, 11, 12, 99)] == [False, True, False, True]
+
+
 def test_a_tree_that_has_ended(proc):
     """Nothing to add, and it comes to an end."""
     del proc
@@ -249,42 +227,6 @@ def test_a_cgroup_that_is_made_again(cgroups):
 # --- Threads --------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def x86(monkeypatch):
-    """Calls have the numbers of that machine."""
-    monkeypatch.setattr(target, "syscalls", lambda _machine: {0: "read", 202: "futex"})
-
-
-@pytest.mark.usefixtures("x86")
-def test_threads_that_made_no_move(proc):
-    """In what they sleep, as the kernel tells it; the others are known already."""
-    proc.add(10, 1)
-    proc.add(20, 1)
-    proc.thread(10, 10, syscall="202 0x7f 0x80\n", wchan="futex_do_wait")
-    proc.thread(10, 11, command="tmux: (x) R", syscall="0 0x3 0x7f\n", wchan="pipe_read")
-    proc.thread(10, 12, syscall="0 0x3\n", wchan="pipe_read")
-    proc.thread(20, 20, syscall="0 0x3\n", wchan="pipe_read")
-
-    found = sleepers([10], {12}, BEGAN_NS, {})
-
-    assert set(found) == {
-        Sleeper(Thread(10, 10, "worker", BEGAN_NS), 202, "futex_do_wait", running=False),
-        Sleeper(Thread(11, 10, "tmux: (x) R", BEGAN_NS), 0, "pipe_read", running=False),
-    }
-
-
-@pytest.mark.usefixtures("x86")
-def test_threads_that_were_seen_outside(proc):
-    """They made no move in the target since then, which is not since the run began."""
-    proc.add(10, 1)
-    proc.thread(10, 10)
-    proc.thread(10, 11)
-
-    found = sleepers([10], set(), BEGAN_NS, {11: 77, 99: 78})
-
-    assert {sleeper.thread.tid: sleeper.thread.begin_ns for sleeper in found} == {10: BEGAN_NS, 11: 77}
-
-
 def test_threads_that_left_a_cgroup_off_the_cpus(proc):
     """Their part is over.  Who is at work tells it himself, and who ended has not left."""
     states = [TaskState.BLOCKED, TaskState.BLOCKED, TaskState.PREEMPTED, TaskState.RUNNING, TaskState.BLOCKED]
@@ -302,78 +244,24 @@ def test_threads_that_left_a_cgroup_off_the_cpus(proc):
     assert list(leave(tasks, inside={10, 20}))[1] == tasks[1]
 
 
-UNKNOWN = Sleeper(Thread(10, 10, "worker", BEGAN_NS), NO_SYSCALL, "", running=False)
-
-
-@pytest.mark.usefixtures("x86")
-@pytest.mark.parametrize(
-    ("files", "changed"),
-    [
-        ({"syscall": "running\n", "wchan": "0", "state": "R"}, {"running": True}),
-        ({"syscall": "-1 0x7ffd 0x7f\n", "wchan": "do_nanosleep"}, {"function": "do_nanosleep"}),
-        ({"syscall": "202 0x7f\n", "wchan": "0"}, {"syscall": 202}),
-        ({"syscall": "9999 0x7f\n", "wchan": ""}, {}),
-        ({"syscall": "", "wchan": ""}, {}),
-        ({}, {}),
-        ({"state": "D"}, {}),
-        ({"syscall": "0 0x0 0x0\n", "wchan": "rescuer_thread", "flags": "2129984"}, {"function": "rescuer_thread"}),
-    ],
-    ids=[
-        "running",
-        "page fault",
-        "no function",
-        "no such call",
-        "hidden",
-        "no such files",
-        "uninterruptible",
-        "kernel thread",
-    ],
-)
-def test_what_the_kernel_does_not_tell(proc, files, changed):
-    """It is left open, and the thread is there all the same."""
-    proc.add(10, 1)
-    proc.thread(10, 10, **files)
-
-    assert sleepers([10], set(), BEGAN_NS, {}) == (replace(UNKNOWN, **changed),)
-
-
-def test_threads_that_end_while_they_are_looked_at(proc):
-    """They are passed over, with their processes."""
-    proc.add(10, 1)
-    proc.thread(10, 10, schedstat="1 2 3\n")
-    (proc.path / "10/task/10/stat").unlink()
-
-    assert sleepers([10, 11], set(), BEGAN_NS, {}) == ()
-    assert schedstat([10, 11]) == {10: (1, 2)}
-
-
-def test_schedstat(proc):
-    """Time on a CPU and on a run queue; a thread of which it is not kept is left out."""
-    proc.add(10, 1)
-    proc.thread(10, 10, schedstat="8013046 2104502 9\n")
-    proc.thread(10, 11, schedstat="")
-    proc.thread(10, 12)
-
-    assert schedstat([10]) == {10: (8013046, 2104502)}
-
-
 # --- This machine ---------------------------------------------------------------------------------
 
 
 def test_this_kernel():
-    """A child of ours in our tree, asleep in a call that is named, and with its time and age."""
-    child_since_ns = time.monotonic_ns()
+    """A child of ours is in our tree, and a zombie that nobody waited for is none."""
     with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as child:
         child.stdin.write(b"x")
         child.stdin.flush()
         tree = resolve(Target(kind="pid", pid=os.getpid()))
         assert {os.getpid(), child.pid} <= tree.processes()
         assert resolve(Target(kind="pid", pid=child.pid)).processes() == {child.pid}
-        (sleeper,) = sleepers([child.pid], set(), BEGAN_NS, {})
-        assert sleeper.thread.pid == sleeper.thread.tid == child.pid
-        assert schedstat([child.pid])[child.pid][0] > 0
-        assert older([child.pid, os.getpid(), 1 << 30], child_since_ns) == {os.getpid()}
-        assert older([child.pid, os.getpid()], time.monotonic_ns() + 20_000_000) == {child.pid, os.getpid()}
         child.stdin.close()
 
     assert not KernelTarget(Kind.TREE, root=child.pid).processes()
+    zombie = subprocess.Popen(["/bin/true"])
+    os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
+    with pytest.raises(InputError, match=f"pid: process {zombie.pid} has ended, and is a zombie"):
+        resolve(Target(kind="pid", pid=zombie.pid))
+    assert has_ended(zombie.pid)
+    zombie.wait()
+    assert has_ended(zombie.pid)

@@ -75,6 +75,8 @@ def test_words(metric, size):
 STARTED = 3
 ACCOUNT = (101, 102, 103, 104)
 """on_cpu, runnable, blocked, throttled"""
+FUTEX = (105, 106)
+"""waits, waited"""
 CALL_NS, NOTED, CALL = 707, 0xDDDD, 3
 
 
@@ -82,7 +84,8 @@ def task(tid, state, *, run=RUN, since=10, begin=STARTED, wait=5, counted=1, kth
     """As struct cb_task lies: what a switch wants, then the rest."""
     account = (*ACCOUNT[:-1], 0xFFFF, tid, run, tid + 500, wait, 0, state, counted, kthread)
     rest = (begin, ACCOUNT[-1], 0xEEEE, CALL_NS, NOTED, born or tid, CALL)
-    return struct.pack("=5QIIIIiBBBx5QI2xBx16s64x", since, *account, *rest, f"t{tid}".encode())
+    futex = (0xEEEE, 0xEEEE, 0xEEEE, *FUTEX, 0xEEEE)
+    return struct.pack("=5QIIIIiBBBx5QI2xBx16s6Q16x", since, *account, *rest, f"t{tid}".encode(), *futex)
 
 
 def opened(*records, entered=()):
@@ -92,7 +95,7 @@ def opened(*records, entered=()):
 
 def interval(tid, state, since, wait, *, kernel_thread=False):
     thread = Thread(tid, tid + 500, f"t{tid}", STARTED)
-    return OpenInterval(state, since, wait, kernel_thread, thread, Account(0, *ACCOUNT), CALL, CALL_NS)
+    return OpenInterval(state, since, wait, kernel_thread, thread, Account(0, *ACCOUNT, *FUTEX), CALL, CALL_NS)
 
 
 def test_open_tasks():
@@ -185,9 +188,9 @@ def test_running_since_the_beginning(other_cpu, since, state):
 def test_ended_threads():
     """By thread, each with its account."""
     key = struct.pack("=QII", 1000, 10, 9)
-    value = struct.pack("=QQQQQ16s", 100, 40, 10, 30, 20, b"worker\0rest")
+    value = struct.pack("=QQQQQQQ16s", 100, 40, 10, 30, 20, 2, 25, b"worker\0rest")
 
-    assert ended_threads({key: value}) == {Thread(10, 9, "worker", 1000): Account(100, 40, 10, 30, 20)}
+    assert ended_threads({key: value}) == {Thread(10, 9, "worker", 1000): Account(100, 40, 10, 30, 20, 2, 25)}
 
 
 @pytest.mark.parametrize(

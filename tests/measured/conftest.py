@@ -25,6 +25,16 @@ RUN = Run(id="test", machine="test", started_at=datetime(2026, 1, 1, tzinfo=UTC)
 CGROUPS = Path("/sys/fs/cgroup")
 
 
+class SelfChecked(EbpfCollector):
+    """A collector whose evidence must not contradict itself, whatever a test asks of it."""
+
+    def evidence(self, run):
+        evidence = super().evidence(run)
+        assert evidence.self_check.checked
+        assert evidence.self_check.violations == [], evidence.as_json()
+        return evidence
+
+
 @pytest.fixture(scope="session")
 def cache_dir(tmp_path_factory):
     return tmp_path_factory.mktemp("headers")
@@ -34,7 +44,7 @@ def cache_dir(tmp_path_factory):
 def collector(cache_dir):
     """All modules with all options, loaded once; a run has an option only if it names it."""
     options = [name for module in CATALOG for name in module.names if name != module.name]
-    collector = EbpfCollector(CATALOG, HOOKS, cache_dir, options)
+    collector = SelfChecked(CATALOG, HOOKS, cache_dir, options)
     yield collector
     collector.close()
 
@@ -42,7 +52,7 @@ def collector(cache_dir):
 @pytest.fixture(scope="session")
 def telling(cache_dir):
     """All modules and locks:order, with what tells events."""
-    telling = EbpfCollector(CATALOG, HOOKS, cache_dir, ["locks:order"], events=Telling())
+    telling = SelfChecked(CATALOG, HOOKS, cache_dir, ["locks:order"], events=Telling())
     yield telling
     telling.close()
 

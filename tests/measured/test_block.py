@@ -127,7 +127,8 @@ for i in range(3): fcntl.ioctl(fd, 0x1277, struct.pack("QQ", i << 20, 1 << 20)) 
     assert (device["writes"], device["reads"]) == (30, counted["reads"])
     assert device["count"] == device["reads"] + 30 + 11 + 3
     assert device["write_bytes"] == 30 * 4096
-    assert device["bytes"] == device["read_bytes"] + 30 * 4096 + 3 * MIB
+    assert (device["discards"], device["discard_bytes"]) == (3, 3 * MIB)
+    assert device["bytes"] == device["read_bytes"] + 30 * 4096
     assert evidence["biolatency"]["unmatched_completions"] >= 11
 
 

@@ -43,6 +43,20 @@ def programs():
     return {p["id"]: {"run_cnt": 0, "run_time_ns": 0} | p for p in ours}
 
 
+def test_the_targets_part(targeted):
+    """100,000 calls are their part of all that were watched; what the target paid has bounds, entries included."""
+    evidence = targeted("for _ in range(100_000): os.getppid()", "import os").run()
+
+    cost, calls = evidence["cost"], evidence["syscall_counts"]["total"]
+    runs = {program["hook"]: program["runs"] for program in cost["programs"]}
+    assert calls >= 100_000
+    assert cost["target_shares"]["sys_enter"] == pytest.approx(calls / runs["sys_enter"], abs=0.0001)
+    assert 0 < cost["target_cpu_percent_at_least"] <= cost["target_cpu_percent"] <= cost["target_cpu_percent_at_most"]
+    own_ns = sum(cost["target_shares"].get(program["hook"], 0) * program["ns"] for program in cost["programs"])
+    assert cost["target_cpu_percent_at_least"] > 100 * own_ns / (evidence["cpu"]["on_cpu_ms"] * 1e6)
+    assert cost["entry_ns"] >= cost["entry_ns_per_event"] * calls
+
+
 CALLS = """
 import os, sys, time
 for n in map(int, sys.stdin):

@@ -282,3 +282,26 @@ fd, buffer = os.open({str(tmp_path / "merged/file")!r}, os.O_RDONLY), bytearray(
         sh("umount", str(tmp_path / "merged"))
 
     assert cache(io) == (1024, 1024, 50)
+
+
+def test_calls_that_move_file_data_otherwise(targeted, path):
+    """7 sendfile, 5 copy_file_range, 3 splice and 2 mappings of a file: so many calls and bytes, and no file_reads."""
+    code = f"""
+import mmap, os
+source, sink = os.open({str(path)!r}, os.O_RDWR | os.O_CREAT), os.open({str(path)!r} + ".copy", os.O_RDWR | os.O_CREAT)
+os.ftruncate(source, 1 << 20)
+inlet, outlet = os.pipe()
+def work():
+    for i in range(7): assert os.sendfile(sink, source, 0, 4096) == 4096
+    for i in range(5): assert os.copy_file_range(source, sink, 8192, 0, 0) == 8192
+    for i in range(3): assert os.splice(source, outlet, 512, offset_src=0) == 512
+    for i in range(2): mmap.mmap(source, 4096)
+    for i in range(4): mmap.mmap(-1, 4096)
+"""
+    io = targeted("work()", code).run()["io"]
+
+    calls, moved = io["other_file_calls"], io["other_file_bytes"]
+    assert (calls["sendfile"], calls["copy_file_range"], calls["splice"]) == (7, 5, 3)
+    assert (moved["sendfile"], moved["copy_file_range"], moved["splice"]) == (7 * 4096, 5 * 8192, 3 * 512)
+    assert calls.get("mmap", 0) == 2
+    assert io["file_reads_bytes"] == io["file_writes_bytes"] == 0

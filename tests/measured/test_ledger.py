@@ -211,7 +211,7 @@ def test_a_used_up_quota(targeted, limited):
 
 
 def test_a_thread_that_sleeps_through_the_run(collector, run):
-    """It was blocked all the time, in the function and the system call that the kernel tells; offcpu saw nothing."""
+    """It was blocked all the time, in the function and the system call that the kernel names; so offcpu has it."""
     code = "import signal, sys\nprint(flush=True)\nsignal.sigtimedwait({signal.SIGUSR1}, 60)"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
         process.stdout.readline()
@@ -228,5 +228,7 @@ def test_a_thread_that_sleeps_through_the_run(collector, run):
     (category,) = thread["blocked"]
     assert category["category"] == "sleep"
     assert category["reasons"][0]["syscall"] == "rt_sigtimedwait"
-    assert evidence["offcpu"]["total_ms"] == 0
+    assert evidence["offcpu"]["total_ms"] == ledger["blocked_ms"]
+    (reason,) = evidence["offcpu"]["top_reasons"]
+    assert (reason["syscall"], reason["sampled_percent"]) == ("rt_sigtimedwait", 100)
     assert_adds_up(evidence)

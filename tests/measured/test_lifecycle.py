@@ -59,7 +59,7 @@ def test_attached_only_during_a_run(collector):
 
     machine = collector._machine
     kinds = [machine.programs.chosen[hook].kind for hook in machine.wanted()]
-    linked = [kind for kind in kinds if kind in ("raw_tracepoint", "fentry", "fexit")]
+    linked = [kind for kind in kinds if kind in ("raw_tracepoint", "tp_btf", "fentry", "fexit")]
     assert during - before == len(linked)
     assert links() == before
     stats = Path("/proc/sys/kernel/bpf_stats_enabled")

@@ -102,7 +102,8 @@ def test_errors_exactly(targeted):
     assert section["failed"] == sum(found.values())
     failed = {process["pid"] == one.process.pid: process["failed"] for process in section["top_processes"]}
     assert failed == {True: section["failed"] - 31, False: 31}
-    assert evidence["loss"]["total"] == 0, evidence["loss"]
+    # a kernel that preempts a program skips it for who runs meanwhile on that CPU, whoever that is
+    assert evidence["loss"]["causes"].keys() <= {"programs_skipped"}
 
 
 def test_interrupted_calls(targeted):

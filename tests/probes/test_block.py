@@ -191,7 +191,8 @@ def test_by_operation(running):
     assert times(counted["latency_ns"]) == (43210, 4)
     assert times(counted["read_latency_ns"]) == (10, 1)
     assert times(counted["write_latency_ns"]) == (200, 1)
-    assert counted["bytes"] == 512 + 1024 + (1 << 20)
+    assert (counted["bytes"], counted["read_bytes"], counted["write_bytes"]) == (512 + 1024, 512, 1024)
+    assert (counted["discards"], counted["discard_bytes"]) == (1, 1 << 20)
     (sda,) = by_device(running).values()
     assert (sda["count"], sda["reads"], sda["read_bytes"], sda["writes"], sda["write_bytes"]) == (4, 1, 512, 1, 1024)
 
@@ -323,6 +324,7 @@ def test_an_end_that_was_not_seen(running):
 
     assert depths(running, 1000) == {"sda": (0.6, 1)}
     assert times(running.counted()["biolatency"]["latency_ns"]) == (100, 1)
+    assert running.lost() == {"unseen_ends": 1}
 
 
 def test_depth_of_no_time(running):

@@ -11,6 +11,7 @@ from chainbench_agent.probes import CALLS
 
 READ, FSYNC, GETPPID = 0, 74, 110
 READ_32BIT, FSYNC_32BIT, FUTEX_32BIT = 3, 118, 240
+MMAP2_32BIT, MAP_PRIVATE, MAP_ANONYMOUS = 192, 0x2, 0x20
 KIND = {name: number for number, name in enumerate(call_kinds())}
 
 
@@ -128,6 +129,10 @@ def test_32_bit_calls(compile_unit):
 
     assert syncs(kernel) == (1, 10)
     assert kernel.counted()["io"]["file_reads"] == 1
+    for flags in (MAP_PRIVATE, MAP_PRIVATE | MAP_ANONYMOUS):
+        kernel.enter(caller, MMAP2_32BIT, 0, 4096, 1, flags, compat=True)
+        kernel.leave(caller, 0x1000)
+    assert sum(kernel.counted()["io"]["other_file_calls"]) == 1
     kernel.enter(caller, FUTEX_32BIT, compat=True)
     assert under_way(kernel)[0] == KIND["FUTEX_WAIT"]
 

@@ -258,7 +258,7 @@ def called(kernel, user):
             (ctypes.c_uint32 * 1024).in_dll(kernel.library, "cb_call_kinds_cells")[2 * numbers[name]] = kind
 
     def call(name, operation=0, ret=None, ns=50, *, sleeps=True):
-        kernel.tell("shim_set_arguments", user, 0, *map(ctypes.c_uint64, (LOCK, operation, 0)))
+        kernel.tell("shim_set_arguments", user, 0, *map(ctypes.c_uint64, (LOCK, operation, 0, 0)))
         kernel.tell("shim_set_switches", user, ctypes.c_uint64(kernel.now_ns))
         regs = kernel.library.shim_regs(ctypes.c_void_p(user.address))
         kernel.fire("sys_enter_0", regs, numbers[name], current=user)

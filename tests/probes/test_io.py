@@ -3,7 +3,7 @@
 import pytest
 
 from chainbench_agent.evidence.sample import HistogramCounts
-from chainbench_agent.probes.io import derive
+from chainbench_agent.probes.io import FILE_CALLS, derive
 from chainbench_agent.spec import Names
 
 READ, WRITE, OPEN, CLOSE, FSYNC, FDATASYNC = 0, 1, 2, 3, 74, 75
@@ -102,3 +102,44 @@ def test_the_mean_of_reads_and_writes(reads, writes, expected):
     assert (
         derive(counts | {"queues": {}}, Names({}, {}, {}, {})) == {"page_cache_hits": 0, "queue_depth": []} | expected
     )
+
+
+SENDFILE, SPLICE, COPY_FILE_RANGE, IO_SUBMIT, IO_URING_ENTER, MMAP = 40, 275, 326, 209, 426, 9
+PRIVATE, ANONYMOUS = 0x2, 0x20
+
+
+def test_calls_that_move_file_data_otherwise(running, caller):
+    """Each that succeeds, and what it says that it moved; a failed one, and anonymous memory, are none."""
+    for number, answer in (
+        (SENDFILE, 4096),
+        (SENDFILE, 512),
+        (SPLICE, 0),
+        (COPY_FILE_RANGE, 1 << 20),
+        (IO_SUBMIT, 3),
+        (IO_URING_ENTER, 5),
+        (COPY_FILE_RANGE, -18),
+    ):
+        running.enter(caller, number, 1, 2, 3)
+        running.leave(caller, answer)
+    for flags, address in ((PRIVATE, 0x7F0000000000), (PRIVATE | ANONYMOUS, 0x7F0000001000), (PRIVATE, -12)):
+        running.enter(caller, MMAP, 0, 4096, 1, flags)
+        running.leave(caller, address)
+
+    counted = running.counted()["io"]
+    assert dict(zip(FILE_CALLS, counted["other_file_calls"], strict=True)) == {
+        "sendfile": 2,
+        "splice": 1,
+        "copy_file_range": 1,
+        "io_submit": 1,
+        "io_uring_enter": 1,
+        "mmap": 1,
+    }
+    assert dict(zip(FILE_CALLS, counted["other_file_bytes"], strict=True)) == {
+        "sendfile": 4608,
+        "splice": 0,
+        "copy_file_range": 1 << 20,
+        "io_submit": 0,
+        "io_uring_enter": 0,
+        "mmap": 0,
+    }
+    assert (counted["file_reads"], counted["file_writes"]) == (0, 0)

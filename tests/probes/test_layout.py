@@ -8,7 +8,7 @@ import pytest
 from c_text import UNIT, constant, fields_of, format_before, format_of, struct_of
 
 from chainbench_agent.evidence import open_intervals, waits
-from chainbench_agent.evidence.sample import Account, HistogramCounts, TaskState
+from chainbench_agent.evidence.sample import Account, HistogramCounts, LastWords, TaskState
 from chainbench_agent.kernel import call_tables, disks, identity, machine, names, reader, values
 from chainbench_agent.kernel.target import Kind
 from chainbench_agent.loading import process_records
@@ -77,8 +77,8 @@ def test_structs_are_read_as_they_are_written(c_struct, python):
 
 def test_a_task_is_read_as_it_is_written():
     """Member by member, but for those that are the kernel side's own; what Python skips is exactly these."""
-    skipped = {"regs", "css_set", "noted", "ended", "file", "pages", "mapping"}
-    written = [(m, "x" * struct.calcsize(code) * (size or 1) if m in {*skipped, "pad"} else f"{size or ''}{code}")
+    skipped = {"regs", "css_set", "noted", "ended", "file", "pages", "mapping", "exec_ns", "unseen_ns", "since_birth"}
+    written = [(m, "x" * struct.calcsize(f"={code}") * (size or 1) if m in {*skipped, "pad"} else f"{size or ''}{code}")
                for m, code, size in struct_of("cb_task")]  # fmt: skip
     expected = "=" + "".join(code for _, code in written)
     read = re.sub(r"(\d+)x", lambda pad: "x" * int(pad[1]), values._TASK.format)
@@ -104,8 +104,9 @@ def test_a_process_is_read_as_it_is_written():
 
 
 def test_a_sum_of_threads_is_read_as_it_is_written():
-    """Python takes the sums of all fields by place: how many threads, then an Account; and two numbers."""
-    assert struct_of("cb_ended") == [(name, "Q", 0) for name in ("threads", *Account.__slots__)]
+    """Python takes the sums of all fields by place: how many threads, an Account, LastWords; and two numbers."""
+    fields = ("threads", *Account.__slots__, *LastWords.__slots__)
+    assert struct_of("cb_ended") == [(name, "Q", 0) for name in fields]
     assert [name for name, _, _ in struct_of("cb_thread")] == [*Account.__slots__, "comm"]
     assert struct_of("cb_population") == [("processes", "Q", 0), ("threads", "Q", 0)]
 
@@ -143,7 +144,8 @@ def test_structs_that_derive_unpacks():
         assert f'"{format_of(c_struct)}"' in inspect.getsource(lock_order.edges_of)
     assert f'"{format_of("io_queue")}"' in inspect.getsource(io.queue_depth)
     assert f'"{format_of("biolatency_disk")}"' in inspect.getsource(biolatency.devices)
-    assert constant("BIOLATENCY_KINDS") == 3
+    kinds = ("READ", "WRITE", "OTHER", "DISCARD", "WRITE_ZEROES", "KINDS")
+    assert [constant(f"BIOLATENCY_{kind}") for kind in kinds] == list(range(len(biolatency.KINDS) + 1))
 
 
 def test_members_by_number():
@@ -187,7 +189,6 @@ def test_enums_are_those_of_c(c_enum, prefix, python):
 def test_constants_are_those_of_c():
     """What stands in C and in Python is the same number."""
     assert constant("CB_WAIT_UNKNOWN") == open_intervals.WAIT_UNKNOWN
-    assert (constant("CB_REQ_OP_READ"), constant("CB_REQ_OP_WRITE")) == (biolatency.READ, biolatency.WRITE)
     assert constant("CB_MEMBERS") == MEMBERS
     assert constant("CB_DISK_TAKEN") == disks.TAKEN
     assert constant("CB_ENDED_THREADS") == ENDED_THREADS

@@ -1,7 +1,10 @@
 """The state machine of a thread (probes/sched.h), run with a clock that the test holds."""
 
 import pytest
-from user_space import FUTEX, INTERRUPTIBLE, READ, UNINTERRUPTIBLE, blocked
+from user_space import DEAD, FUTEX, INTERRUPTIBLE, READ, UNINTERRUPTIBLE, blocked
+
+from chainbench_agent.evidence.sample import Account, LastWords
+from chainbench_agent.kernel.target import Kind
 
 
 def test_time_on_a_cpu(kernel, thread):
@@ -145,6 +148,90 @@ def test_an_unseen_switch(kernel):
     counted = kernel.counted(closed=True)
     assert counted["cpu"]["on_cpu_ns"] == 0
     assert kernel.lost() == {"unseen_switches": 1}
+
+
+def test_a_thread_that_left_and_came_back_unseen(kernel, thread):
+    """The kernel's own account tells how much of the time since was on a CPU; the rest is nobody's."""
+    kernel.account(thread, 5_000)
+    kernel.at(1100).switch(thread, kernel.idle)
+    kernel.at(1120).switch(kernel.idle, thread)  # it leaves, and nobody sees it
+    kernel.at(1500).switch(kernel.idle, thread)
+    kernel.account(thread, 5_190)
+    kernel.at(1540).switch(thread, kernel.idle, INTERRUPTIBLE)
+    kernel.at(1600).wake(thread)
+    kernel.at(1610).switch(kernel.idle, thread)
+    kernel.at(1650).switch(thread, kernel.idle, INTERRUPTIBLE)
+
+    assert kernel.counted()["cpu"]["on_cpu_ns"] == 100 + 190 + 40
+    assert kernel.lost() == {"unseen_switches": 1}
+
+
+def test_a_thread_that_entered_unseen(kernel, thread):
+    """Its wait and its time on the CPU are known as a sum only, and the kernel has the latter."""
+    other = kernel.task(11)
+    kernel.account(thread, 5_000)
+    kernel.at(1100).switch(thread, other)  # `other` leaves for `thread`, and nobody sees it
+    kernel.account(thread, 5_150)
+    kernel.at(1400).switch(thread, kernel.idle, INTERRUPTIBLE)
+
+    (task,) = kernel.sample().tasks[:1]
+    assert task.account == Account(on_cpu_ns=100 + 150)
+    assert kernel.lost() == {"unseen_switches": 1}
+
+
+@pytest.mark.parametrize(("exec_ns", "on_cpu_ns"), [(5_800, 100 + 420), (4_000, 100 + 40)], ids=["more", "less"])
+def test_the_kernels_account_is_not_taken_beyond_what_can_be(kernel, thread, exec_ns, on_cpu_ns):
+    """No more than the time that went by, and no less than what was seen."""
+    kernel.account(thread, 5_000)
+    kernel.at(1100).switch(thread, kernel.idle)
+    kernel.at(1120).switch(kernel.idle, thread)
+    kernel.at(1500).switch(kernel.idle, thread)
+    kernel.account(thread, exec_ns)
+    kernel.at(1540).switch(thread, kernel.idle, INTERRUPTIBLE)
+
+    assert kernel.counted()["cpu"]["on_cpu_ns"] == on_cpu_ns
+
+
+def test_the_kernels_account_of_a_thread_that_was_not_seen_before(kernel):
+    """What it had when the run began is not known where the thread was on a CPU then; of one that slept it is."""
+    early, asleep = kernel.task(10), kernel.task(11)
+    for task in (early, asleep):
+        kernel.account(task, 5_000)
+    kernel.at(1000).begin()
+    kernel.at(1100).switch(kernel.idle, kernel.task(12), cpu=1)
+    kernel.at(1100).wake(asleep)
+    for task in (early, asleep):
+        kernel.account(task, 5_080)
+    kernel.at(1200).switch(early, kernel.idle, INTERRUPTIBLE, cpu=1)  # nobody saw it enter
+    kernel.at(1200).switch(kernel.idle, kernel.task(13), cpu=2)
+    kernel.at(1300).switch(asleep, kernel.idle, INTERRUPTIBLE, cpu=2)
+
+    accounts = {task.tid: task.account.on_cpu_ns for task in kernel.sample().tasks}
+    assert (accounts[10], accounts[11]) == (0, 80)
+
+
+@pytest.mark.parametrize(
+    ("kind", "born", "checked"),
+    [(Kind.TREE, True, 1), (Kind.TREE, False, 1), (Kind.CGROUP, True, 1), (Kind.CGROUP, False, 0)],
+)
+def test_the_last_word_on_a_thread_that_dies(kernel, kind, born, checked):
+    """Our account beside the kernel's; of a cgroup's threads that were there before it, they may have joined."""
+    task = kernel.task(10)
+    kernel.move(task, 7)
+    if kind == Kind.TREE:
+        kernel.tree(10)
+    else:
+        kernel.cgroup(7, 1)
+    kernel.at(1000).begin()
+    if born:
+        kernel.fire("sched_wakeup_new_0", task)
+    kernel.at(1010).switch(kernel.idle, task)
+    kernel.account(task, 9_095, 13)
+    kernel.at(1100).switch(task, kernel.idle, DEAD)
+
+    before, after = kernel.first.members.last_words, kernel.sample().members.last_words
+    grown = [getattr(after, name) - getattr(before, name) for name in LastWords.__slots__]
+    assert grown == [checked * n for n in (90, 10, 9_095, 13)]
 
 
 def test_entering_twice(kernel, thread):

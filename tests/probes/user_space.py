@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from chainbench_agent.evidence.build import difference
 from chainbench_agent.evidence.open_intervals import close_intervals, close_processes
-from chainbench_agent.evidence.sample import Account, Members, Sample
+from chainbench_agent.evidence.sample import Account, LastWords, Members, Sample
 from chainbench_agent.evidence.waits import blocked_ns
 from chainbench_agent.kernel import call_tables, disks, machine, reader, values
 from chainbench_agent.kernel.machine import Phase
@@ -47,20 +47,8 @@ class UserSpace:
         self.attached = False
         self.sample_interval = 1
         self.idle_modules = 0
-        makers = (
-            "task",
-            "request",
-            "bio",
-            "cut_off",
-            "cgroup",
-            "sock",
-            "skb",
-            "regs",
-            "open",
-            "mapping",
-            "folio",
-            "queue",
-        )
+        makers = ("task", "request", "bio", "cut_off", "cgroup", "sock", "skb", "regs", "open", "mapping", "folio")
+        makers = (*makers, "disk", "set_disk", "queue")
         for maker in makers:
             getattr(library, f"shim_{maker}").restype = ctypes.c_void_p
         size = call_tables.CALL_KINDS.size
@@ -115,6 +103,39 @@ class UserSpace:
         """A part of a bio that is too large."""
         return self.library.shim_cut_off(ctypes.c_void_p(bio))
 
+    def disk(self, major, minor, *, takes_bios=True, stacked=False):
+        """One that takes bios as they are submitted; `stacked`: on others."""
+        return self.library.shim_disk(major, minor, takes_bios, stacked)
+
+    def bio_for(self, disk, size=4096, *, operation=0, sector=0, pages=None, bio=None):  # noqa: PLR0913 - as a bio is
+        """A bio on its way to a disk, and the table of its pages; `pages`: another bio's."""
+        bio = bio or self.bio()
+        where = (ctypes.c_void_p(disk), operation, ctypes.c_uint64(sector), size, ctypes.c_void_p(pages))
+        return bio, self.library.shim_set_disk(ctypes.c_void_p(bio), *where)
+
+    def go_on(self, bio, sector):
+        """What is left of the bio begins there."""
+        self.library.shim_set_sector(ctypes.c_void_p(bio), ctypes.c_uint64(sector))
+
+    def group(self, *cgroups):
+        """The last of these cgroups, each an id; the first is a child of the root."""
+        path = (1, *cgroups)
+        return self.library.shim_cgroup(len(path), (ctypes.c_uint64 * len(path))(*path))
+
+    def in_the_name_of(self, bio, group):
+        """The bio is accounted to a cgroup."""
+        self.library.shim_set_bio_cgroup(ctypes.c_void_p(bio), ctypes.c_void_p(group))
+
+    def do_io_as(self, task, group):
+        """Its I/O is accounted to a cgroup of another hierarchy."""
+        self.tell("shim_set_io_cgroup", task, ctypes.c_void_p(group))
+
+    def worker(self, pid, errand):
+        """A thread of a workqueue that is at this."""
+        task = self.task(pid, kthread=True, comm="kworker/0:1")
+        self.tell("shim_set_worker", task, errand.encode())
+        return task
+
     def open(self, task, fd, *, mode="file", size=1 << 30):
         """What `task` now has open as `fd`; the table of its descriptors has room for no other behind it."""
         types = {"pipe": 1, "character": 2, "directory": 4, "block": 6, "file": 8, "socket": 12, "anonymous": 0}
@@ -157,6 +178,10 @@ class UserSpace:
         group = self.library.shim_cgroup(len(path), (ctypes.c_uint64 * len(path))(*path))
         self.tell("shim_set_cgroup", task, ctypes.c_void_p(group))
 
+    def account(self, task, on_cpu_ns, runnable_ns=0):
+        """What the kernel itself has of `task` since its birth."""
+        self.tell("shim_set_account", task, ctypes.c_uint64(on_cpu_ns), ctypes.c_uint64(runnable_ns))
+
     # ---- what happens
 
     def fire(self, entry, *arguments, cpu=0, current=None):
@@ -192,7 +217,7 @@ class UserSpace:
         """`task` makes a system call."""
         self.tell("shim_set_syscall", task, ctypes.c_uint64(number))
         self.tell("shim_set_compat", task, 2 if compat else 0)  # TS_COMPAT
-        self.tell("shim_set_arguments", task, compat, *map(ctypes.c_uint64, (*arguments, 0, 0, 0)[:3]))
+        self.tell("shim_set_arguments", task, compat, *map(ctypes.c_uint64, (*arguments, 0, 0, 0, 0)[:4]))
         self.fire("sys_enter_0", 0, number, current=task)
 
     def leave(self, task, answer):
@@ -301,7 +326,15 @@ class UserSpace:
         threads, *ended = self.sums("cb_ended")
         processes, seen = self.sums("cb_population")
         singly = values.ended_threads(self.hash("cb_ended_threads"))
-        return Members(threads, Account(*ended), singly, processes=processes, threads=seen)
+        account = len(Account.__slots__)
+        return Members(
+            threads,
+            Account(*ended[:account]),
+            singly,
+            processes=processes,
+            threads=seen,
+            last_words=LastWords(*ended[account:]),
+        )
 
     def tree_now(self):
         """The thread groups that are followed."""

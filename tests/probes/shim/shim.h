@@ -21,7 +21,7 @@ typedef _Bool bool;
 struct pt_regs {
 	u64 others[5];
 	u64 bx;
-	u64 more_others[5];
+	u64 r11, r10, r9, r8, ax;
 	u64 cx, dx, si, di;
 	u64 orig_ax;
 	u64 more[5];
@@ -35,14 +35,25 @@ struct pt_regs {
 // where a function of user space was called
 u64 shim_called_at;
 #define PT_REGS_SP(ctx) ((u64)&shim_called_at)
-struct kernfs_node { u64 id; };
+struct list_head { struct list_head *next, *prev; };
+struct rb_node { u64 unused; };
+struct kernfs_node {
+	u64 id;
+	struct { struct { struct rb_node *rb_node; } children; } dir;
+};
+enum cgroup_subsys_id { cpuset_cgrp_id, io_cgrp_id, CGROUP_SUBSYS_COUNT };
 struct cgroup {
 	struct kernfs_node *kn;
 	int level;
+	struct list_head e_csets[CGROUP_SUBSYS_COUNT];
 	u64 ancestor_ids[4];        // its name before v6.1
 	struct cgroup *ancestors[4]; // the last one is itself
 };
-struct css_set { struct cgroup *dfl_cgrp; };
+struct css_set {
+	struct cgroup *dfl_cgrp;
+	struct list_head tasks;
+	struct list_head e_cset_node[CGROUP_SUBSYS_COUNT];
+};
 struct signal_struct { struct { int counter; } live; };
 struct rq {
 	u32 preempt_count;
@@ -116,8 +127,12 @@ struct task_struct {
 	void *stack;
 	struct task_struct *real_parent, *group_leader;
 	struct task_group *sched_task_group;
-	struct { struct cfs_rq *cfs_rq; } se;
+	struct { struct cfs_rq *cfs_rq; u64 sum_exec_runtime; } se;
+	struct { u64 run_delay; } sched_info;
 	struct css_set *cgroups;
+	struct list_head cg_list;
+	struct kthread *worker_private;
+	int *set_child_tid; // where that is before v5.17
 	struct signal_struct *signal;
 	struct files_struct *files;
 	u64 start_time, self_exec_id, nvcsw;
@@ -126,12 +141,41 @@ struct task_struct {
 };
 #define CB_IN_IOWAIT_BYTE __builtin_offsetof(struct task_struct, in_iowait)
 #define CB_IN_IOWAIT_MASK 1
+struct worker { char desc[32]; };
+struct kthread { struct worker *data; };
+struct bio;
+struct bio_vec { u64 page; };
+struct bvec_iter {
+	u64 bi_sector;
+	u32 bi_size;
+};
+struct blkcg { struct { struct cgroup *cgroup; } css; };
+struct blkcg_gq { struct blkcg *blkcg; };
+struct request_queue {
+	struct gendisk *disk;
+	void *mq_ops;
+};
+struct kobject { struct kernfs_node *sd; };
+struct gendisk {
+	int major, first_minor;
+	struct request_queue *queue;
+	struct kobject *slave_dir;
+};
+struct block_device {
+	struct gendisk *bd_disk;
+	struct request_queue *bd_queue;
+};
+enum req_flag_bits { __REQ_META = 12 };
 struct bio {
 	void *bi_private;
-	u64 others[15]; // no less than the kernel's, because what is noted of bios is where they lie
+	struct block_device *bi_bdev;
+	struct gendisk *bi_disk; // before v5.12
+	u32 bi_opf;
+	struct bvec_iter bi_iter;
+	struct bio_vec *bi_io_vec;
+	struct blkcg_gq *bi_blkg;
+	u64 others[8]; // no less than the kernel's, because what is noted of bios is where they lie
 };
-struct gendisk { int major, first_minor; };
-struct request_queue { struct gendisk *disk; };
 struct request {
 	struct request_queue *q;
 	u32 cmd_flags, __data_len;
@@ -187,12 +231,15 @@ u32 shim_random;
 struct task_struct *shim_current;
 
 static struct task_group shim_no_quota = { .cfs_bandwidth = { .quota = ~0ULL } };
-static struct css_set *shim_css_set(struct cgroup *group)
+static void shim_list_init(struct list_head *list)
 {
-	struct css_set *set = calloc(1, sizeof(*set));
+	list->next = list->prev = list;
+}
 
-	set->dfl_cgrp = group;
-	return set;
+static void shim_list_add(struct list_head *entry, struct list_head *list)
+{
+	*entry = (struct list_head){ list, list->prev };
+	list->prev = list->prev->next = entry;
 }
 
 // A cgroup at the end of the path of ids that begins with the hierarchy's root.
@@ -204,6 +251,8 @@ struct cgroup *shim_cgroup(int levels, const u64 *ids)
 		group = calloc(1, sizeof(*group));
 		if (parent)
 			*group = *parent;
+		for (int i = 0; i < CGROUP_SUBSYS_COUNT; i++)
+			shim_list_init(&group->e_csets[i]);
 		group->kn = calloc(1, sizeof(struct kernfs_node));
 		group->kn->id = ids[level];
 		group->level = level;
@@ -218,9 +267,50 @@ void shim_set_switches(struct task_struct *task, u64 switches)
 	task->nvcsw = switches;
 }
 
+// Alone in a set, which does its I/O as another cgroup `io`, of whatever hierarchy.
+static void shim_join(struct task_struct *task, struct cgroup *group, struct cgroup *io)
+{
+	struct css_set *set = calloc(1, sizeof(*set));
+
+	if (task->cg_list.next) { // it leaves the one that it was in
+		task->cg_list.prev->next = task->cg_list.next;
+		task->cg_list.next->prev = task->cg_list.prev;
+	}
+	set->dfl_cgrp = group;
+	shim_list_init(&set->tasks);
+	shim_list_add(&set->e_cset_node[io_cgrp_id], &io->e_csets[io_cgrp_id]);
+	shim_list_add(&task->cg_list, &set->tasks);
+	task->cgroups = set;
+}
+
 void shim_set_cgroup(struct task_struct *task, struct cgroup *group)
 {
-	task->cgroups = shim_css_set(group);
+	shim_join(task, group, group);
+}
+
+void shim_set_io_cgroup(struct task_struct *task, struct cgroup *io)
+{
+	shim_join(task, task->cgroups->dfl_cgrp, io);
+}
+
+// In the same set as another thread.
+void shim_join_set(struct task_struct *task, struct task_struct *other)
+{
+	shim_join(task, task->cgroups->dfl_cgrp, task->cgroups->dfl_cgrp);
+	task->cg_list.prev->next = task->cg_list.next;
+	task->cg_list.next->prev = task->cg_list.prev;
+	shim_list_add(&task->cg_list, &other->cgroups->tasks);
+	task->cgroups = other->cgroups;
+}
+
+// The thread is a worker of a workqueue, with this description.
+void shim_set_worker(struct task_struct *task, const char *desc)
+{
+	task->flags |= 0x20; // PF_WQ_WORKER
+	task->worker_private = calloc(1, sizeof(struct kthread));
+	task->set_child_tid = (int *)task->worker_private;
+	task->worker_private->data = calloc(1, sizeof(struct worker));
+	strncpy(task->worker_private->data->desc, desc, 31);
 }
 
 // The CPUs' clocks: each begins elsewhere, and two of them lose a part of the time.
@@ -341,14 +431,16 @@ void shim_set_syscall(struct task_struct *task, u64 number)
 	shim_regs(task)->orig_ax = number;
 }
 
-// The first three arguments, where 64-bit programs leave them or 32-bit ones.
-void shim_set_arguments(struct task_struct *task, bool compat, u64 first, u64 second, u64 third)
+// The first four arguments, where 64-bit programs leave them or 32-bit ones.
+void shim_set_arguments(struct task_struct *task, bool compat, u64 first, u64 second, u64 third,
+			u64 fourth)
 {
 	struct pt_regs *regs = shim_regs(task);
 
 	*(compat ? &regs->bx : &regs->di) = first;
 	*(compat ? &regs->cx : &regs->si) = second;
 	regs->dx = third;
+	*(compat ? &regs->si : &regs->r10) = fourth;
 }
 
 // Born at another time, or in the how many-eth program of its process.
@@ -361,6 +453,13 @@ void shim_set_life(struct task_struct *task, u64 start_time, u64 exec_id)
 void shim_set_on_cpu(struct task_struct *task, int on_cpu)
 {
 	task->on_cpu = on_cpu;
+}
+
+// The kernel's own account of a thread.
+void shim_set_account(struct task_struct *task, u64 on_cpu_ns, u64 runnable_ns)
+{
+	task->se.sum_exec_runtime = on_cpu_ns;
+	task->sched_info.run_delay = runnable_ns;
 }
 
 void shim_set_compat(struct task_struct *task, u32 status)
@@ -416,7 +515,7 @@ void shim_set_group_root(struct task_struct *task)
 
 struct request *shim_request(u32 bytes, u32 flags, int major, int minor)
 {
-	struct request *request = calloc(1, sizeof(*request));
+	struct request *request = calloc(1, 512); // no less than the kernel's: it has its place by where it lies
 
 	request->__data_len = bytes;
 	request->cmd_flags = flags;
@@ -453,6 +552,47 @@ struct bio *shim_cut_off(struct bio *whole)
 struct bio *shim_bio(void)
 {
 	return calloc(1, sizeof(struct bio));
+}
+
+struct gendisk *shim_disk(int major, int minor, bool takes_bios, bool stacked)
+{
+	static struct rb_node entry;
+	struct gendisk *disk = calloc(1, sizeof(*disk));
+
+	disk->major = major;
+	disk->first_minor = minor;
+	disk->queue = calloc(1, sizeof(struct request_queue));
+	disk->queue->mq_ops = takes_bios ? NULL : disk;
+	disk->slave_dir = calloc(1, sizeof(struct kobject));
+	disk->slave_dir->sd = calloc(1, sizeof(struct kernfs_node));
+	disk->slave_dir->sd->dir.children.rb_node = stacked ? &entry : NULL;
+	return disk;
+}
+
+// Where a bio goes, and the table of its pages, which those that are made of it share; NULL: it gets one of its own.
+struct bio_vec *shim_set_disk(struct bio *bio, struct gendisk *disk, u32 opf, u64 sector, u32 size,
+			      struct bio_vec *pages)
+{
+	bio->bi_disk = disk;
+	bio->bi_bdev = calloc(1, sizeof(struct block_device));
+	bio->bi_bdev->bd_disk = disk;
+	bio->bi_bdev->bd_queue = disk->queue;
+	bio->bi_opf = opf;
+	bio->bi_iter = (struct bvec_iter){ sector, size };
+	bio->bi_io_vec = pages ? pages : calloc(1, 256);
+	return bio->bi_io_vec;
+}
+
+void shim_set_sector(struct bio *bio, u64 sector)
+{
+	bio->bi_iter.bi_sector = sector;
+}
+
+void shim_set_bio_cgroup(struct bio *bio, struct cgroup *group)
+{
+	bio->bi_blkg = calloc(1, sizeof(struct blkcg_gq));
+	bio->bi_blkg->blkcg = calloc(1, sizeof(struct blkcg));
+	bio->bi_blkg->blkcg->css.cgroup = group;
 }
 
 void shim_set_bio(struct request *request, struct bio *bio)
@@ -598,10 +738,17 @@ struct folio *shim_folio(struct file *file, u32 pages, u64 index)
 #define bpf_get_current_pid_tgid() ((u64)shim_current->tgid << 32 | (u32)shim_current->pid)
 #define bpf_get_current_comm(to, size) ((void)memcpy(to, shim_current->comm, size))
 #define bpf_probe_read_user(to, size, from) ((void)memcpy(to, from, size))
-// Nothing lies at the lowest addresses: there, as in the kernel, zeros are read.
-#define bpf_probe_read_kernel(to, size, from) \
-	((void)((u64)(from) < 65536 ? memset(to, 0, size) : memcpy(to, from, size)))
+#define bpf_probe_read_kernel(to, size, from) shim_read(to, size, from)
 #define bpf_probe_read_kernel_str(to, size, from) ((void)strncpy((char *)(to), from, (size)-1))
+
+// What cannot be read is zeroes.
+static void shim_read(void *to, u64 size, const void *from)
+{
+	if ((u64)from < 65536)
+		memset(to, 0, size);
+	else
+		memcpy(to, from, size);
+}
 
 static s32 shim_get_stackid(void *ctx, u64 flags)
 {

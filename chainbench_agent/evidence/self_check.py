@@ -1,0 +1,230 @@
+"""What must hold between the numbers of one evidence, whatever was measured; a violation is a fault of the agent.
+
+Each comparison has a tolerance, with its reason here:
+
+- `IN_FLIGHT_MS`: a program that began before the end of the run may still write while the maps are read.
+- `SHARE`: lengths are differences of clock readings on several CPUs.
+- While a run is on, its maps are read one after the other and grow meanwhile: on each CPU by the time of the reading.
+- A lost event may be missing on one side only, so counts may differ by as many as were lost.
+
+Pure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from chainbench_agent.evidence.model import Evidence, SelfCheck, Violation
+
+IN_FLIGHT_MS = 1.0
+SHARE = 0.001
+
+INVARIANTS: Mapping[str, str] = {
+    "on_cpu_within_cpus": "threads are on the CPUs that there are, for as long as the run was",
+    "on_cpu": "ledger.on_cpu_ms and cpu.on_cpu_ms are the same time",
+    "runnable": "ledger.runnable_ms and offcpu.runnable_ms are the same time",
+    "blocked": "ledger.blocked_ms is what offcpu has as blocked and throttled",
+    "throttled": "the ledger's category throttled is offcpu.throttled_ms",
+    "unexplained": "no line has more in its parts than its wall time",
+    "reasons": "the reasons of a line add up to its blocked time",
+    "wall": "no thread is in the run for longer than the run was",
+    "threads": "the ledger has as many threads as the target had",
+    "processes": "the ledger's threads are of no more processes than the target had",
+    "off_cpu": "voluntary and involuntary, or blocked, runnable and throttled, are all off-CPU time",
+    "switches": "each context switch is voluntary or not",
+    "distribution": "a distribution's buckets, extremes, mean and quantiles belong together",
+    "counted_twice": "what two metrics of a module count is the same number",
+    "part_of_whole": "a part is no more than its whole",
+}
+"""What is checked, by name; each is a label of /metrics."""
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two numbers that must be equal, or the first no more than the second."""
+
+    invariant: str
+    left: float
+    right: float
+    what: str
+    unit: str = "ms"
+    tolerance: float = 0.0
+    at_most: bool = False
+
+    @property
+    def violated(self) -> bool:
+        off = self.left - self.right
+        return (off if self.at_most else abs(off)) > self.tolerance
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What the evidence does not say of its run: see Sample."""
+
+    cpus: int
+    run_ms: float
+    reading_ms: float
+    """How long the maps were read while they grew; 0 for a run that has ended."""
+
+    def tolerance_ms(self, *times_ms: float) -> float:
+        return IN_FLIGHT_MS + self.cpus * self.reading_ms + SHARE * max(map(abs, times_ms), default=0.0)
+
+
+def self_check(evidence: Evidence, circumstances: Circumstances) -> SelfCheck:
+    """All that can be checked of this evidence, and what does not hold."""
+    made = list(_comparisons(evidence, circumstances))
+    violations = [
+        Violation(
+            invariant=one.invariant,
+            left=round(one.left, 6),
+            right=round(one.right, 6),
+            tolerance=round(one.tolerance, 6),
+            unit=one.unit,
+            note=f"{one.what}: {INVARIANTS[one.invariant]}",
+        )
+        for one in made
+        if one.violated
+    ]
+    return SelfCheck(checked=len(made), violations=violations)
+
+
+def _comparisons(evidence: Evidence, at: Circumstances) -> Iterator[Comparison]:
+    lost = evidence.loss.total if evidence.loss else 0
+    cpu, offcpu = (evidence.sections.get(name, {}) for name in ("cpu", "offcpu"))
+    if evidence.ledger is not None:
+        yield from _ledger(evidence.ledger, at)
+        yield from _against_sections(evidence.ledger, cpu, offcpu, at)
+        yield from _population(evidence, evidence.ledger, at, lost)
+    yield from _scheduler(cpu, offcpu, at)
+    for name, section in evidence.sections.items():
+        yield from _distributions(name, section)
+        yield from _other_processes(name, section, at, lost)
+    yield from _pairs(evidence.sections, at, lost)
+
+
+def _ledger(ledger: Mapping[str, Any], at: Circumstances) -> Iterator[Comparison]:
+    lines = {"ledger": ledger, **{f"thread {line['tid']}": line for line in ledger["threads"]}}
+    for what, line in lines.items():
+        tolerance = at.tolerance_ms(line["wall_ms"])
+        yield Comparison("unexplained", -line["unexplained_ms"], 0, what, tolerance=tolerance, at_most=True)
+        reasons = sum(reason["ms"] for category in line["blocked"] for reason in category["reasons"])
+        yield Comparison("reasons", reasons, line["blocked_ms"], what, tolerance=tolerance)
+
+
+def _against_sections(
+    ledger: Mapping[str, Any], cpu: Mapping[str, Any], offcpu: Mapping[str, Any], at: Circumstances
+) -> Iterator[Comparison]:
+    throttled = sum(category["ms"] for category in ledger["blocked"] if category["category"] == "throttled")
+    pairs = [("on_cpu", ledger["on_cpu_ms"], cpu.get("on_cpu_ms"))]
+    if {"blocked_ms", "runnable_ms", "throttled_ms"} <= offcpu.keys():
+        pairs += [
+            ("runnable", ledger["runnable_ms"], offcpu["runnable_ms"]),
+            ("blocked", ledger["blocked_ms"], offcpu["blocked_ms"] + offcpu["throttled_ms"]),
+            ("throttled", throttled, offcpu["throttled_ms"]),
+        ]
+    for name, left, right in pairs:
+        if right is not None:
+            yield Comparison(name, left, right, "ledger", tolerance=at.tolerance_ms(left, right))
+    yield Comparison(
+        "on_cpu_within_cpus",
+        ledger["on_cpu_ms"],
+        at.cpus * at.run_ms,
+        "ledger",
+        tolerance=at.tolerance_ms(at.cpus * at.run_ms),
+        at_most=True,
+    )
+
+
+def _population(evidence: Evidence, ledger: Mapping[str, Any], at: Circumstances, lost: int) -> Iterator[Comparison]:
+    threads, processes = evidence.target.threads_seen, evidence.target.processes_seen
+    if threads is None or processes is None:
+        return
+    known = len(ledger["threads"]) + ledger["threads_not_shown"]
+    if not at.reading_ms:  # else a thread may be born between the one reading and the other
+        yield Comparison("threads", known, threads, "ledger", "threads", lost)
+    wall_ms = threads * at.run_ms
+    yield Comparison("wall", ledger["wall_ms"], wall_ms, "ledger", tolerance=at.tolerance_ms(wall_ms), at_most=True)
+    pids = {line["pid"] for line in ledger["threads"]}
+    yield Comparison("processes", len(pids), processes, "ledger", "processes", lost, at_most=True)
+
+
+def _scheduler(cpu: Mapping[str, Any], offcpu: Mapping[str, Any], at: Circumstances) -> Iterator[Comparison]:
+    whole_ms = at.cpus * at.run_ms
+    if "on_cpu_ms" in cpu:
+        used_ms = cpu["on_cpu_ms"] + sum(cpu.get("idle_ms", {}).values())
+        yield Comparison(
+            "on_cpu_within_cpus", used_ms, whole_ms, "cpu", tolerance=at.tolerance_ms(whole_ms), at_most=True
+        )
+    if {"context_switches", "voluntary_switches", "involuntary_switches"} <= cpu.keys():
+        parts = cpu["voluntary_switches"] + cpu["involuntary_switches"]
+        yield Comparison("switches", parts, cpu["context_switches"], "cpu", "switches")
+    for names in (("voluntary_ms", "involuntary_ms"), ("blocked_ms", "runnable_ms", "throttled_ms")):
+        if {"total_ms", *names} <= offcpu.keys():
+            parts_ms = sum(offcpu[name] for name in names)
+            yield Comparison("off_cpu", parts_ms, offcpu["total_ms"], "offcpu", tolerance=IN_FLIGHT_MS)
+
+
+def _distributions(name: str, section: Mapping[str, Any]) -> Iterator[Comparison]:
+    found = {f"{name}.{key}": value for key, value in section.items() if isinstance(value, dict)} | {name: section}
+    for what, one in found.items():
+        if "histogram" not in one:
+            continue
+        count = one["count"]
+        buckets = sum(bucket["count"] for bucket in one["histogram"])
+        yield Comparison("distribution", buckets, count, f"{what}.histogram", "events")
+        if "mean_us" not in one:
+            continue
+        ascending = [one[key] for key in ("min_us", "p50_us", "p95_us", "p99_us", "max_us")]
+        for lower, higher in pairwise(ascending):
+            yield Comparison("distribution", lower, higher, what, "us", 0.001, at_most=True)
+        yield Comparison("distribution", one["min_us"], one["mean_us"], what, "us", 0.001, at_most=True)
+        yield Comparison("distribution", one["mean_us"], one["max_us"], what, "us", 0.001, at_most=True)
+
+
+def _other_processes(name: str, section: Mapping[str, Any], at: Circumstances, lost: int) -> Iterator[Comparison]:
+    """What the processes that are not shown have is what the whole has more than those shown: nothing at least."""
+    for key, value in section.get("other_processes", {}).items():
+        whole = value + sum(process[key] for process in section["top_processes"])
+        in_ms = key.endswith("_ms")
+        tolerance = at.tolerance_ms(whole) if in_ms else lost + SHARE * whole if at.reading_ms else lost
+        what = f"{name}.other_processes.{key}"
+        yield Comparison("part_of_whole", -value, 0, what, "ms" if in_ms else "", tolerance, at_most=True)
+
+
+SAME = (
+    ("locks", "futex_waits", "futex_wait_us", "count"),
+    ("locks", "futex_waited_ms", "futex_wait_us", "sum_us"),
+    ("locks", "mutex_contentions", "mutex_wait_us", "count"),
+    ("locks", "rwsem_waits", "rwsem_wait_us", "count"),
+)
+"""(module, metric, distribution, key of that) that count the same."""
+
+PARTS = (
+    ("offcpu", "idle_threads_ms", "total_ms"),
+    ("locks", "futex_idle_waited_ms", "futex_waited_ms"),
+    ("locks", "futex_idle_waits", "futex_waits"),
+)
+"""(module, a part, its whole)."""
+
+
+def _pairs(sections: Mapping[str, Mapping[str, Any]], at: Circumstances, lost: int) -> Iterator[Comparison]:
+    for module, metric, distribution, key in SAME:
+        section = sections.get(module, {})
+        if metric in section and distribution in section:
+            right = section[distribution][key]
+            if key == "sum_us":
+                tolerance = at.tolerance_ms(section[metric])
+                yield Comparison("counted_twice", section[metric], right / 1e3, f"{module}.{metric}", "ms", tolerance)
+            elif not at.reading_ms:
+                yield Comparison("counted_twice", section[metric], right, f"{module}.{metric}", "events")
+    for module, part, whole in PARTS:
+        section = sections.get(module, {})
+        if part in section and whole in section:
+            tolerance = at.tolerance_ms(section[whole]) if part.endswith("_ms") else lost + SHARE * section[whole]
+            unit = "ms" if part.endswith("_ms") else "events"
+            yield Comparison(
+                "part_of_whole", section[part], section[whole], f"{module}.{part}", unit, tolerance, at_most=True
+            )

@@ -1,0 +1,102 @@
+"""The threads of a target as /proc shows them: their states, their ages, and the kernel's own account of their time."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from typing import NamedTuple
+
+from chainbench_agent.evidence.sample import ProcThread, Sleeper, Thread
+from chainbench_agent.kernel import target
+from chainbench_agent.loading.syscall_names import syscalls
+from chainbench_agent.probes import CALLS
+from chainbench_agent.probes.offcpu import NO_SYSCALL
+
+KERNEL_THREAD = 0x00200000
+"""PF_KTHREAD, of the flags in /proc/PID/stat.  Such a thread makes no calls; its registers, empty, look like call 0."""
+
+FUTEX_WAITS = frozenset((*CALLS["FUTEX"], *CALLS["FUTEX_WAIT"]))
+"""A thread that is asleep in futex(2) waits, whatever it asked for."""
+
+
+class _Stat(NamedTuple):
+    """What is read of a thread's `stat`, by field number from the state on."""
+
+    command: str
+    state: str
+    flags: int
+    start_ticks: int
+
+
+def proc_threads(processes: Iterable[int]) -> dict[int, ProcThread]:
+    """Thread id → the thread, of all threads of `processes`."""
+    ticks_per_s = os.sysconf("SC_CLK_TCK")
+    suspended_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
+    found = {}
+    for pid, tid, directory in _tasks(processes):
+        with suppress(OSError):
+            account = _schedstat(directory)
+            stat = _stat(directory)
+            born_ns, born_by_ns = (
+                ticks * 1_000_000_000 // ticks_per_s - suspended_ns
+                for ticks in (stat.start_ticks, stat.start_ticks + 1)
+            )
+            at_ns = time.monotonic_ns()
+            of_kernel = bool(stat.flags & KERNEL_THREAD)
+            found[tid] = ProcThread(pid, stat.command, at_ns, stat.state, born_ns, born_by_ns, *account, of_kernel)
+    return found
+
+
+def sleepers(
+    threads: Mapping[int, ProcThread], seen: Collection[int], began_ns: int, outside: Mapping[int, int]
+) -> tuple[Sleeper, ...]:
+    """Those of `threads` that no hook has `seen` since the run began, or since they were seen `outside` of the target.
+
+    `outside`: thread id → when it was last seen there.
+    """
+    return tuple(
+        _sleeper(Thread(tid, proc.pid, proc.command, outside.get(tid, began_ns)), proc)
+        for tid, proc in threads.items()
+        if tid not in seen
+    )
+
+
+def _sleeper(thread: Thread, proc: ProcThread) -> Sleeper:
+    directory = f"{target.PROC}/{thread.pid}/task/{thread.tid}"
+    number = "" if proc.kernel_thread else _word(f"{directory}/syscall")
+    names = syscalls(os.uname().machine)
+    call = int(number) if number.isdigit() and int(number) in names else NO_SYSCALL
+    function = _word(f"{directory}/wchan")
+    in_futex = names.get(call) in FUTEX_WAITS
+    return Sleeper(thread, call, "" if function == "0" else function, proc, in_futex=in_futex)
+
+
+def _tasks(processes: Iterable[int]) -> Iterator[tuple[int, int, str]]:
+    """Process, thread, and the thread's directory: a string, as ten thousand Path objects cost half a second."""
+    for pid in processes:
+        tasks = f"{target.PROC}/{pid}/task"
+        with suppress(OSError):
+            yield from ((pid, int(tid), f"{tasks}/{tid}") for tid in os.listdir(tasks))  # noqa: PTH208
+
+
+def _stat(directory: str) -> _Stat:
+    command, fields = target.stat_of(directory)
+    return _Stat(command, fields[0], int(fields[6]), int(fields[19]))
+
+
+def _schedstat(directory: str) -> tuple[int | None, int, int]:
+    """`on_cpu_ns`, `runnable_ns` and `arrivals`; the first is None where the kernel keeps no account: it says 0 0 0."""
+    try:
+        on_cpu_ns, runnable_ns, arrivals = map(int, target.text_of(f"{directory}/schedstat").split())
+    except (OSError, ValueError):
+        return None, 0, 0
+    return (on_cpu_ns if arrivals else None), runnable_ns, arrivals
+
+
+def _word(path: str) -> str:
+    try:
+        return (target.text_of(path).split() or [""])[0]
+    except OSError:
+        return ""

@@ -1,0 +1,26 @@
+// pool.c - threads that want the CPUs all the time, more than there are.
+
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+static void *work(void *unused)
+{
+	(void)unused;
+	for (;;)
+		;
+}
+
+int main(int argc, char **argv)
+{
+	pthread_t thread;
+
+	(void)argc;
+	alarm(30);
+	for (int i = atoi(argv[1]); i > 0; i--)
+		pthread_create(&thread, NULL, work, NULL);
+	puts("ready");
+	fflush(stdout);
+	pause();
+}

@@ -3,9 +3,14 @@
 
 #ifdef CB_FUSED // the agent's: one program per hook, see chainbench_agent/loading/fuse.py
 
+// A cgroup's own counters, which run since it was made.
 struct cpu_bandwidth {
 	u64 throttled_count;
 	u64 throttled_ns;
+	u64 first_count; // the same, when the target was first seen in it
+	u64 first_ns;
+	u32 claims; // CPUs that want to change it
+	u8 pad[4];
 };
 BPF_TABLE("hash", u64, struct cpu_bandwidth, cpu_throttled_groups, CPU_THROTTLED_GROUPS_ENTRIES);
 
@@ -19,31 +24,59 @@ BPF_PERCPU_ARRAY(cpu_idle_span, struct cpu_idle_span, 1);
 #define CPU_NOT_IDLE 0xffffffff
 #define CPU_IDLE_UNKNOWN (CPU_IDLE_NS_ENTRIES - 1) // idle since before the run
 
-// CFS bandwidth control keeps its own counters; they are read when a thread of a limited group leaves a CPU.
-// It is the current one still.
+#ifdef CB_HAS_TASK_GROUP_CFS_BANDWIDTH
+// One CPU at a time tells what is new, so that two do not tell the same; who comes meanwhile leaves it to the next.
+static __always_inline void cpu_note_bandwidth(struct cb_event *ev, u64 id, u64 count, u64 ns,
+					       u32 tgid)
+{
+	struct cpu_bandwidth *group = cpu_throttled_groups.lookup(&id);
+	struct cpu_bandwidth first = { count, ns, count, ns };
+
+	if (!group) {
+		if (cpu_throttled_groups.update(&id, &first))
+			cb_lose_key();
+		return;
+	}
+	if (count <= group->throttled_count && ns <= group->throttled_ns)
+		return;
+	// as cb_alone(), but without a second look: here it would be verified for every level
+	__sync_fetch_and_add(&group->claims, 1);
+	if (*(volatile u32 *)&group->claims != 1) {
+		cb_leave(&group->claims);
+		return;
+	}
+	if (count > group->throttled_count) {
+		cb_tell(ev, CPU_EVENT_THROTTLED, tgid, count - group->throttled_count);
+		group->throttled_count = count;
+	}
+	if (ns > group->throttled_ns)
+		group->throttled_ns = ns;
+	cb_leave(&group->claims);
+}
+#endif
+
+// CFS bandwidth control keeps its own counters; they are read when a thread leaves a CPU, which is the current one still:
+// those of its group, and of each above, if that has a quota.
 static __always_inline void cpu_read_bandwidth(struct cb_event *ev)
 {
 #ifdef CB_HAS_TASK_GROUP_CFS_BANDWIDTH
 	struct task_struct *leaving = (struct task_struct *)CB_CURRENT_TASK();
 	struct task_group *group = leaving->sched_task_group;
-	struct cpu_bandwidth now = {}, *before;
 	struct kernfs_node *node;
 	struct cgroup *cgroup;
-	u64 id;
 
-	if (group->cfs_bandwidth.quota == CB_NO_QUOTA)
-		return;
-	now.throttled_count = group->cfs_bandwidth.nr_throttled;
-	now.throttled_ns = group->cfs_bandwidth.throttled_time;
-	cgroup = group->css.cgroup;
-	node = cgroup->kn;
-	id = node->id;
-	before = cpu_throttled_groups.lookup(&id);
-	if (before && now.throttled_count > before->throttled_count)
-		cb_tell(ev, CPU_EVENT_THROTTLED, leaving->tgid,
-			now.throttled_count - before->throttled_count);
-	if (cpu_throttled_groups.update(&id, &now))
-		cb_lose_key();
+#pragma clang loop unroll(disable)
+	for (u32 level = 0; level < CB_QUOTA_LEVELS; level++) {
+		if (!group)
+			return;
+		if (group->cfs_bandwidth.quota != CB_NO_QUOTA) {
+			cgroup = group->css.cgroup;
+			node = cgroup->kn;
+			cpu_note_bandwidth(ev, node->id, group->cfs_bandwidth.nr_throttled,
+					   group->cfs_bandwidth.throttled_time, leaving->tgid);
+		}
+		group = group->parent;
+	}
 #endif
 }
 

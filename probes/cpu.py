@@ -14,11 +14,17 @@ def derive(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
     """A group's counters run since it was made; the kernel adds the last period after the last thread has left.
 
     So the file system's word is the last one, where it has one; of a group that is gone it is the last one seen.
+    A group that the target came into during the run counts from what it stood at then.
     """
-    seen = {int.from_bytes(key, "little"): unpack("=QQ", value) for key, value in counts["throttled_groups"].items()}
+    seen, met = {}, {}
+    for key, value in counts["throttled_groups"].items():
+        count, ns, first_count, first_ns, _ = unpack("=QQQQI4x", value)
+        group = int.from_bytes(key, "little")
+        seen[group], met[group] = (count, ns), (first_count, first_ns)
+    before = met | dict(names.throttled_before)
     events = throttled_ns = 0
     for group, (count, ns) in (seen | dict(names.throttled_after)).items():
-        before_count, before_ns = names.throttled_before.get(group, (0, 0))
+        before_count, before_ns = before.get(group, (0, 0))
         events += count - before_count
         throttled_ns += ns - before_ns
     return {"throttle_events": events, "throttled_ms": throttled_ns / 1e6}
@@ -27,7 +33,11 @@ def derive(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
 MODULE = Module(
     name="cpu",
     question="What did the scheduler and the interrupts do to the workload?",
-    events=(Event(name="throttled", help="The quota of this process's cgroup was used up.", value="times"),),
+    events=(
+        Event(
+            name="throttled", help="The quota of this process's cgroup, or of one above, was used up.", value="times"
+        ),
+    ),
     metrics=(
         Counter(
             name="on_cpu_ns",
@@ -53,7 +63,7 @@ MODULE = Module(
         ),
         Distribution(
             name="wakeup_latency_ns",
-            help="Time from a thread's wake-up (or creation) to its running.",
+            help="Time from a thread's wake-up (or creation) to its running, without the time that it was throttled.",
             hooks=("task_waited",),
         ),
         Counter(name="interrupts", machine_wide=True, help="Hardware interrupts handled.", hooks=INTERRUPTS),
@@ -86,7 +96,7 @@ MODULE = Module(
         ),
         Keyed(
             name="throttled_groups",
-            help="CFS bandwidth control: throttle events and throttled time, by cgroup.",
+            help="CFS bandwidth control: throttle events and throttled time, by cgroup, now and when first seen.",
             hooks=("task_ran",),
             needs="cfs_bandwidth",
             key="u64",
@@ -97,12 +107,12 @@ MODULE = Module(
         ),
         Derived(
             name="throttle_events",
-            help="Times CFS bandwidth control stopped a cgroup because its quota was used up.",
+            help="Periods in which a cgroup used up its quota and was throttled; of a target, its own and those above.",
             of=("throttled_groups",),
         ),
         Derived(
             name="throttled_ms",
-            help="Time that cgroups were stopped by CFS bandwidth control.",
+            help="Time that these cgroups were throttled, added up over the CPUs: their cpu.stat's `throttled_usec`.",
             of=("throttled_groups",),
         ),
         Counter(

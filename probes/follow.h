@@ -40,13 +40,6 @@ static __always_inline void follow_on_sched_process_exec(struct cb_event *ev,
 	cb_rename_process(ev, execed, execed->comm);
 }
 
-// What a move means for the records is told in sched.h; the hook is here because every run with a cgroup wants it.
-static __always_inline void follow_on_cgroup_attach_task(struct cb_event *ev, struct cgroup *into,
-							 char *path, struct task_struct *leader,
-							 bool whole)
-{
-}
-
 // The last name is the one that is told: servers name their threads after they were born.  The kernel is about to copy it.
 static __always_inline void follow_on_task_rename(struct cb_event *ev, struct task_struct *task,
 						  char *comm)
@@ -59,4 +52,11 @@ static __always_inline void follow_on_task_rename(struct cb_event *ev, struct ta
 		bpf_probe_read_kernel_str(&known->comm, sizeof(known->comm), comm);
 	if (task->pid == task->tgid)
 		cb_rename_process(ev, task, comm);
+}
+
+// What a move means for the records stands in sched.h; the hook is here because every run needs it.
+static __always_inline void follow_on_cgroup_attach_task(struct cb_event *ev, struct cgroup *into,
+							 char *path, struct task_struct *leader,
+							 bool whole)
+{
 }

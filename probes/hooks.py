@@ -15,6 +15,9 @@ SOCK = "struct sock *"
 FIELDS = {
     "TASK___STATE": "task_struct.__state",
     "TASK_GROUP_CFS_BANDWIDTH": "task_group.cfs_bandwidth",
+    "TASK_THROTTLED": "task_struct.throttled",
+    "CFS_RQ_THROTTLED_CLOCK_SELF_TIME": "cfs_rq.throttled_clock_self_time",
+    "CFS_RQ_THROTTLED_CLOCK_PELT_TIME": "cfs_rq.throttled_clock_pelt_time",
     "SCHED_INFO": "sched_info.run_delay",
     "CGROUP_ANCESTORS": "cgroup.ancestors",
     "REQUEST_RQ_DISK": "request.rq_disk",

@@ -47,17 +47,17 @@ MODULE = Module(
         ),
         Derived(
             name="voluntary_ms",
-            help="Off-CPU time that began with the thread blocking, until it ran again.",
+            help="Off-CPU time that began with the thread blocking, until it ran again, without throttled time.",
             of=("asleep_ns", "woken_wait_ns"),
         ),
         Derived(
             name="involuntary_ms",
-            help="Off-CPU time that began with the thread losing its CPU to another.",
+            help="Off-CPU time that began with the thread losing its CPU to another, and all throttled time.",
             of=("preempted_wait_ns", "throttled_wait_ns"),
         ),
         Derived(
             name="throttled_ms",
-            help="Time that user threads were kept off the CPUs because their cgroup's quota was used up.",
+            help="Time that user threads could not run: the CPU quota of their cgroup, or of one above, was used up.",
             of=("throttled_wait_ns",),
         ),
         Derived(name="blocked_ms", help="Time that user threads were asleep.", of=("asleep_ns",)),
@@ -121,7 +121,7 @@ MODULE = Module(
         ),
         Counter(
             name="throttled_wait_ns",
-            help="Time that user threads were kept off the CPUs because their cgroup's quota was used up.",
+            help="Time that user threads could not run: the CPU quota of their cgroup, or of one above, was used up.",
             hooks=("task_throttled",),
             reported=False,
         ),

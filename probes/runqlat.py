@@ -8,7 +8,7 @@ MODULE = Module(
     metrics=(
         Distribution(
             name="latency_ns",
-            help="Time from becoming runnable (woken, created or preempted) to running.",
+            help="Time from becoming runnable (woken, created or preempted) to running, without throttled time.",
             hooks=("task_waited",),
             prometheus="chainbench_runqlat_microseconds",
         ),

@@ -7,8 +7,9 @@
 //      +------------------------------- sched_wakeup ---------------------------------+
 //
 // Each edge closes an interval and raises a hook that modules handle:
-//   task_ran (left a CPU), task_waited (entered one), task_throttled (entered one, but was not allowed to
-//   before), task_blocks (falls asleep), task_blocked (was woken); task_cut (runs on, but out of the target).
+//   task_ran (left a CPU), task_waited (entered one), task_throttled (entered one, and for a part of the wait before
+//   that its quota was used up: see quota.h), task_blocks (falls asleep), task_blocked (was woken), task_cut (runs on, but
+//   out of the target).
 // An interval that was open when the run began is cut at the beginning of the run.
 
 #pragma once
@@ -85,23 +86,6 @@ static __always_inline struct cb_task *cb_leaving(struct cb_event *ev, struct ta
 	return cb_task_with(ev, prev, at->from);
 }
 
-// Whether a thread that could go on was taken off its CPU because its group may not run.
-static __always_inline bool cb_is_throttled(void)
-{
-#ifdef CB_HAS_TASK_GROUP_CFS_BANDWIDTH
-	struct task_struct *prev = (struct task_struct *)CB_CURRENT_TASK();
-	struct task_group *group = prev->sched_task_group;
-	struct cfs_rq *queue;
-
-	if (group->cfs_bandwidth.quota == CB_NO_QUOTA)
-		return false;
-	queue = prev->se.cfs_rq;
-	return queue->throttle_count > 0;
-#else
-	return false;
-#endif
-}
-
 // How long the current thread, which leaves its CPU, was on one since it last left one.  `ns`: what we saw of that.
 // Where a switch was not shown, the kernel's own account tells how much of the time in between was spent on a CPU; the
 // rest is nobody's.  docs/decisions/0003
@@ -175,12 +159,31 @@ static __always_inline void cb_leave_cpu(struct cb_event *ev, struct task_struct
 		}
 		task->state = CB_FREE;
 	} else if (!voluntary) {
-		task->state = cb_is_throttled() ? CB_THROTTLED : CB_PREEMPTED;
+		task->state = cb_quota_left_runnable(task);
 	} else {
 		task->state = CB_BLOCKED;
+		cb_quota_left_blocked(task);
 		if (task->counted)
 			cb_raise_task_blocks(ev, task, prev_state);
 	}
+}
+
+// Thread `next`, which enters a CPU, waited for that: first because its quota was used up, if it was, then in the run queue.
+static __always_inline void cb_waited(struct cb_event *ev, struct cb_task *task,
+				      struct task_struct *next)
+{
+	u64 ns = ev->now_ns - task->since_ns, throttled_ns = 0;
+	bool woken = task->state == CB_RUNNABLE || task->quota == CB_QUOTA_TIMED_WOKEN;
+
+	if (task->quota >= CB_QUOTA_TIMED)
+		throttled_ns = cb_quota_throttled_ns(task, next, ns);
+	task->throttled_ns += throttled_ns;
+	task->runnable_ns += ns - throttled_ns;
+	if (!task->counted)
+		return;
+	if (throttled_ns)
+		cb_raise_task_throttled(ev, task, throttled_ns);
+	cb_raise_task_waited(ev, task, ns - throttled_ns, woken);
 }
 
 static __always_inline void cb_enter_cpu(struct cb_event *ev, struct task_struct *next, u32 tid)
@@ -193,16 +196,10 @@ static __always_inline void cb_enter_cpu(struct cb_event *ev, struct task_struct
 	if (task->state == CB_RUNNING) {
 		cb_lose_switch();
 		task->unseen_ns += ev->now_ns - task->since_ns;
-	} else if (task->state == CB_THROTTLED) {
-		task->throttled_ns += ev->now_ns - task->since_ns;
-		if (task->counted)
-			cb_raise_task_throttled(ev, task, ev->now_ns - task->since_ns);
-	} else {
-		task->runnable_ns += ev->now_ns - task->since_ns;
-		if (task->counted)
-			cb_raise_task_waited(ev, task, ev->now_ns - task->since_ns,
-					     task->state == CB_RUNNABLE);
+	} else if (task->state != CB_UNSEEN || !cb_quota_unknown(next)) {
+		cb_waited(ev, task, next);
 	}
+	task->quota = 0;
 	task->state = CB_RUNNING;
 	task->since_ns = ev->now_ns;
 }
@@ -234,7 +231,7 @@ static __always_inline void sched_on_sched_wakeup(struct cb_event *ev, struct ta
 	task->blocked_ns += ev->now_ns - task->since_ns;
 	if (task->counted)
 		cb_raise_task_blocked(ev, task, woken, ev->now_ns - task->since_ns);
-	task->state = CB_RUNNABLE;
+	task->state = cb_quota_woken(task, woken);
 	task->since_ns = ev->now_ns;
 }
 
@@ -244,7 +241,8 @@ static __always_inline void sched_on_sched_wakeup_new(struct cb_event *ev, struc
 
 	if (!task)
 		return;
-	task->state = CB_RUNNABLE;
+	task->quota = CB_QUOTA_ABOVE; // or not: it is cheaper to look later
+	task->state = cb_quota_woken(task, born);
 	task->since_ns = ev->now_ns;
 	task->begin_ns = ev->now_ns;
 	task->since_birth = true;
@@ -279,12 +277,12 @@ static __always_inline void cb_cut(struct cb_event *ev, struct cb_task *task,
 	if (task->state == CB_BLOCKED) {
 		task->blocked_ns += ns;
 		cb_raise_task_blocked(ev, task, of, ns);
-	} else if (task->state == CB_THROTTLED) {
-		task->throttled_ns += ns;
-		cb_raise_task_throttled(ev, task, ns);
-	} else if (task->state == CB_PREEMPTED || task->state == CB_RUNNABLE) {
-		task->runnable_ns += ns;
-		cb_raise_task_waited(ev, task, ns, task->state == CB_RUNNABLE);
+	} else if (task->state == CB_THROTTLED || task->state == CB_PREEMPTED ||
+		   task->state == CB_RUNNABLE) {
+		cb_waited(ev, task, of);
+		task->quota = CB_QUOTA_NONE; // what its present cgroup has used up is not known
+		if (task->state == CB_THROTTLED)
+			task->state = CB_PREEMPTED;
 	} else {
 		task->on_cpu_ns += ns;
 		cb_raise_task_cut(ev, task, ns);
@@ -343,6 +341,7 @@ static __always_inline void sched_on_cgroup_attach_task(struct cb_event *ev, str
 							char *path, struct task_struct *leader,
 							bool whole)
 {
+	cb_quota_moved(ev, leader->pid);
 	if (ev->config->target == CB_CGROUP)
 		cb_move(ev, leader);
 }

@@ -13,7 +13,7 @@ enum cb_task_state {
 	CB_PREEMPTED, // left a CPU while runnable
 	CB_RUNNABLE,  // woken
 	CB_BLOCKED,
-	CB_THROTTLED, // left a CPU while runnable, because its group's quota was used up
+	CB_THROTTLED, // could run, if its cgroup's CPU quota, or that of one above, were not used up
 };
 
 #define CB_WAIT_UNKNOWN 0xffffffff
@@ -34,7 +34,8 @@ struct cb_task {
 	u8 state;
 	u8 counted; // in the target
 	u8 kthread;
-	u8 ended; // it is on its way out
+	u8 ended : 1; // it is on its way out
+	u8 quota : 7; // enum cb_quota; see quota.h
 
 	u64 begin_ns; // when the thread was born, or the run began
 	u64 throttled_ns;
@@ -183,6 +184,7 @@ static __always_inline void cb_adopt(struct cb_event *ev, struct cb_task *task,
 	task->wait = CB_WAIT_UNKNOWN;
 	task->state = CB_UNSEEN;
 	task->ended = false;
+	task->quota = 0;
 	// of a running thread it is behind by a tick at most: then we do not know it
 	task->exec_ns = of == (struct task_struct *)bpf_get_current_task()
 				? CB_EXEC_UNKNOWN

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from chainbench_agent.evidence.cost import cost
-from chainbench_agent.evidence.cross_check import counters_check, schedstat_check
+from chainbench_agent.evidence.cross_check import counters_check, schedstat_check, throttled_check
 from chainbench_agent.evidence.distribution import distribution
 from chainbench_agent.evidence.entry_cost import with_entries
 from chainbench_agent.evidence.keys import reported_key
@@ -123,9 +123,10 @@ def _whole_section(
 
 def _cross_check(method: Method, sections: Mapping[str, Section], first: Sample, last: Sample) -> dict[str, CrossCheck]:
     """Of a target, the ledger is what the kernel's account can be held against."""
+    throttled = throttled_check(sections)
     if not method.targeted:
-        return counters_check(sections, first, last)
-    return schedstat_check(first, last) if "offcpu" in sections else {}
+        return counters_check(sections, first, last) | throttled
+    return (schedstat_check(first, last) if "offcpu" in sections else {}) | throttled
 
 
 def _scope(module: Module) -> Section:

@@ -39,6 +39,19 @@ NOTE = (
     "getrusage() say, and more in the run queue; the sum is the same"
 )
 """rq_clock_skip_update(): from a wake-up that a switch is to follow until after that, the run queue's clock stands."""
+WITH_THROTTLED = "the kernel also counts the {} ms in which a CPU quota did not let them run"
+
+
+CPU_STAT = "cpu.stat"
+OF_GROUPS = (
+    "of cgroups, not of threads; the kernel adds it when a cgroup may run again, so up to one period for each CPU of "
+    "what began before the run, or did not end in it, is on the other side"
+)
+MORE_OF_THREADS = "threads have more: where several waited on one CPU, the cgroup has that time once"
+MORE_OF_GROUPS = (
+    "the cgroups have more: each of those above each other has its own time, other processes are in them too, and "
+    "before Linux 6.18 a cgroup is throttled also while none of its threads could run"
+)
 
 
 def counters_check(sections: Mapping[str, Section], first: Sample, last: Sample) -> dict[str, CrossCheck]:
@@ -69,6 +82,10 @@ def schedstat_check(first: Sample, last: Sample) -> dict[str, CrossCheck]:
     if not living and not died:
         return {}
     checks = {}
+    throttled_ns = last.members.ended.throttled_ns - first.members.ended.throttled_ns
+    throttled_ns += sum(
+        _until_the_end(task, "throttled_ns", (TaskState.THROTTLED,), first, last) for task, _, _ in living
+    )
     for name, states in SCHEDSTAT.items():
         ours = sum(_until_the_end(task, f"{name}_ns", states, first, last) for task, _, _ in living)
         theirs = sum(
@@ -81,10 +98,15 @@ def schedstat_check(first: Sample, last: Sample) -> dict[str, CrossCheck]:
                 "ebpf": round((ours + died_ours) / 1e6, 6),
                 "kernel": round((theirs + died_theirs) / 1e6, 6),
                 "from": ORIGIN,
-                "note": NOTE,
+                "note": _note(name, throttled_ns),
             }
         )
     return checks
+
+
+def _note(name: str, throttled_ns: int) -> str:
+    throttled = name == "runnable" and throttled_ns
+    return f"{NOTE}; {WITH_THROTTLED.format(round(throttled_ns / 1e6, 6))}" if throttled else NOTE
 
 
 def _living(first: Sample, last: Sample) -> list[tuple[OpenInterval, ProcThread | None, ProcThread]]:
@@ -109,6 +131,16 @@ def _died(name: str, first: Sample, last: Sample) -> tuple[int, int]:
         (thread for tid, thread in before.proc_threads.items() if tid not in after.proc_threads) if after.root else ()
     )
     return ours, theirs - sum(getattr(thread, name) or 0 for thread in older if not thread.dead)
+
+
+def throttled_check(sections: Mapping[str, Section]) -> dict[str, CrossCheck]:
+    """Throttled time of threads, and of the cgroups whose quotas hold for them; nothing where none was throttled."""
+    ours, theirs = (sections.get(module, {}).get("throttled_ms") for module in ("offcpu", "cpu"))
+    if ours is None or theirs is None or not (ours or theirs):
+        return {}
+    note = f"{OF_GROUPS}; {MORE_OF_THREADS if ours > theirs else MORE_OF_GROUPS}" if ours != theirs else OF_GROUPS
+    check = {"ebpf": round(float(ours), 6), "kernel": round(float(theirs), 6), "from": CPU_STAT, "note": note}
+    return {"offcpu.throttled_ms": CrossCheck.model_validate(check)}
 
 
 def _until_the_end(task: OpenInterval, bucket: str, states: tuple[TaskState, ...], first: Sample, last: Sample) -> int:

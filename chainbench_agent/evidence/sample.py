@@ -230,6 +230,8 @@ class Sample:
     idle: tuple[IdleSpan, ...] = ()
     throttled: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     """Cgroup id → (nr_throttled, throttled_ns), as its cpu.stat has it."""
+    quota_groups: frozenset[int] | None = None
+    """The cgroups whose quotas hold for the target's processes; None for the whole machine: all do."""
     members: Members = field(default_factory=Members)
     read_by_ns: int = 0
     """When the reading was over, of a sample that was taken while the run was on; 0 if nothing grew meanwhile."""

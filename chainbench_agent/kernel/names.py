@@ -1,4 +1,4 @@
-"""What indexes are called on this host: system calls, interrupts, softirqs, C-states, block devices, cgroups."""
+"""What indexes are called on this host: system calls, interrupts, softirqs, C-states, block devices."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ SOFTIRQS = ("HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "
 INTERRUPTS = Path("/proc/interrupts")
 CPUIDLE = Path("/sys/devices/system/cpu/cpu0/cpuidle")
 BLOCK_DEVICES = Path("/sys/dev/block")
-CGROUP_ROOTS = ("/sys/fs/cgroup", "/sys/fs/cgroup/cpu")
 UNKNOWN_STATE = 15
 
 
@@ -90,25 +89,3 @@ def disks_below() -> dict[int, str]:
         with suppress(OSError):  # a partition has no such directory; a device may be gone meanwhile
             found[number] = ", ".join(sorted(disk.name.replace("!", "/") for disk in (link / "slaves").iterdir()))
     return {number: below for number, below in found.items() if below}
-
-
-def throttled_groups() -> dict[int, tuple[int, int]]:
-    """Cgroup id → (nr_throttled, throttled_ns), of every cgroup that has a CPU quota."""
-    found = {}
-    for root in CGROUP_ROOTS:
-        for stat in _cpu_stats(Path(root)):
-            try:
-                fields = dict(line.split() for line in stat.read_text().splitlines())
-                group = stat.parent.stat().st_ino
-            except OSError:  # removed meanwhile
-                continue
-            throttled_ns = int(fields.get("throttled_usec", 0)) * 1000 or int(fields.get("throttled_time", 0))
-            if int(fields.get("nr_throttled", 0)):
-                found[group] = (int(fields["nr_throttled"]), throttled_ns)
-    return found
-
-
-def _cpu_stats(root: Path) -> Iterator[Path]:
-    for directory, _subdirectories, files in os.walk(root):
-        if "cpu.stat" in files:
-            yield Path(directory) / "cpu.stat"

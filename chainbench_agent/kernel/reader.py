@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from chainbench_agent.bpf import libbpf
 from chainbench_agent.evidence.sample import Account, IdleSpan, LastWords, Members, OpenInterval, Sample, Value
-from chainbench_agent.kernel import names, values
+from chainbench_agent.kernel import cpu_quotas, names, values
 from chainbench_agent.kernel.accounts import kernel_counters, proc_counters
 from chainbench_agent.kernel.blocked_threads import with_functions, with_waits
 from chainbench_agent.kernel.disks import Disks, finished_ios
@@ -94,7 +94,8 @@ class Reader:
             tasks=tasks,
             members=self._members(tasks, threads, current),
             processes=tuple(processes(records, self._modules, run)),
-            throttled=names.throttled_groups(),
+            throttled=cpu_quotas.throttled_groups(),
+            quota_groups=cpu_quotas.groups_above(current.present) if target.kind != Kind.MACHINE else None,
             kernel=kernel_counters(),
             procfs=proc_counters(m.field for module in self._modules for m in module.procfs),
             disk_ios=finished_ios(),
@@ -117,7 +118,7 @@ class Reader:
         """What the numbers in a run are called."""
         look, stacks = self._symbols, self._maps.get("offcpu_stacks")
         known = look.stacks(stacks) if look and stacks else {}
-        span = first.throttled, last.throttled, last.at_ns - first.at_ns
+        span = *cpu_quotas.throttled_between(first, last), last.at_ns - first.at_ns
         ios = {disk: count - first.disk_ios.get(disk, 0) for disk, count in last.disk_ios.items()}
         return Names(names.tables(), known, *span, self._lock_stacks(last, user), ios, self._no_calls)
 

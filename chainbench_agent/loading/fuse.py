@@ -114,7 +114,7 @@ def fuse(
     programs = [program for hook in wanted for program in _programs(hook, sources(hook))]
     placed = {hook.name: hook for hook in hooks}
     records = dict.fromkeys(STATE_MACHINES[name] for name in machines)
-    headers = ("process.h", "target.h", "call_kinds.h", *records, "follow.h")
+    headers = ("process.h", "target.h", "call_kinds.h", *records, "quota.h", "follow.h")
     parts = [
         _defines(has_field, {"COUNTERS": 0, "TASKS": TASK_RECORDS, "SLOW_IO_NS": 0} | dict(host)),
         *map(_read, ("common.h", "compat.h")),

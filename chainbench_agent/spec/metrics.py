@@ -27,9 +27,9 @@ class Names:
     stacks: Mapping[int, tuple[str, ...]]
     """Stack id → functions, innermost first."""
     throttled_before: Mapping[int, tuple[int, int]]
-    """Cgroup id → (nr_throttled, throttled_ns) when the run began."""
+    """Cgroup id → (nr_throttled, throttled_ns) when the run began; of a target, its own cgroups and those above."""
     throttled_after: Mapping[int, tuple[int, int]]
-    """The same when it ended, of the cgroups that were still there."""
+    """The same when it ended, of the cgroups that were still there; of a target, also those it came into later."""
     run_ns: int = 0
     """How long the run lasted."""
     lock_stacks: Mapping[tuple[int, int, int, int], tuple[str, tuple[str, ...]]] = field(default_factory=dict)

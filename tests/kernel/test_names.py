@@ -97,61 +97,6 @@ def test_cstates_without_a_driver(monkeypatch, tmp_path):
 
 
 @pytest.fixture
-def group(tmp_path, monkeypatch):
-    """`group("a/b", "nr_throttled 3")` makes a cgroup and answers its id."""
-    monkeypatch.setattr(names, "CGROUP_ROOTS", (str(tmp_path),))
-
-    def make(path, *lines):
-        directory = tmp_path / path
-        directory.mkdir(parents=True, exist_ok=True)
-        if lines:
-            (directory / "cpu.stat").write_text("".join(f"{line}\n" for line in lines))
-        return directory.stat().st_ino
-
-    return make
-
-
-def test_throttled_groups_v2(group):
-    """Microseconds become nanoseconds; at any depth; groups that were never stopped are left out."""
-    group(".", "usage_usec 99", "user_usec 90", "system_usec 9")
-    deep = group("a/b/c", "usage_usec 9", "nr_periods 70", "nr_throttled 3", "throttled_usec 2500", "nr_bursts 0")
-    group("a", "usage_usec 9", "nr_periods 70", "nr_throttled 0", "throttled_usec 0")
-    group("a/b")
-
-    assert names.throttled_groups() == {deep: (3, 2_500_000)}
-
-
-def test_throttled_groups_v1(group):
-    """Already nanoseconds."""
-    limited = group("docker/1", "nr_periods 70", "nr_throttled 5", "throttled_time 123456789")
-
-    assert names.throttled_groups() == {limited: (5, 123_456_789)}
-
-
-def test_a_group_that_goes_away_meanwhile(group, monkeypatch):
-    """The others are read all the same."""
-    gone, stays = group("gone", "nr_throttled 1"), group("stays", "nr_throttled 2")
-    walk = names._cpu_stats
-
-    def removed_after_listing(root):
-        for stat in list(walk(root)):
-            if stat.parent.name == "gone":
-                stat.unlink()
-            yield stat
-
-    monkeypatch.setattr(names, "_cpu_stats", removed_after_listing)
-
-    found = names.throttled_groups()
-    assert gone not in found
-    assert found == {stays: (2, 0)}
-
-
-def test_without_cgroups(monkeypatch, tmp_path):
-    monkeypatch.setattr(names, "CGROUP_ROOTS", (str(tmp_path / "none"),))
-    assert names.throttled_groups() == {}
-
-
-@pytest.fixture
 def disks(tmp_path, monkeypatch):
     """`disks({"8:0": "sda"}, sda="[none] bfq")` makes what /sys/dev/block shows."""
     links = tmp_path / "dev"

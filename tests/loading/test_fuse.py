@@ -114,7 +114,7 @@ static __always_inline void follow_on_born(struct cb_event *ev, struct task_stru
 @pytest.fixture(autouse=True)
 def directory(tmp_path, monkeypatch):
     """A directory of probes with the real headers, another state machine, another target, and these modules."""
-    for header in ("common.h", "compat.h", "process.h", "call_kinds.h", "task.h", "identify.h", "returns.h"):
+    for header in ("common.h", "compat.h", "process.h", "call_kinds.h", "task.h", "quota.h", "identify.h", "returns.h"):
         (tmp_path / header).write_text((DIRECTORY / header).read_text())
     for name, text in {"files.c": FILES_C, "tasks.c": TASKS_C, "times.c": TIMES_C, "disk.c": DISK_C}.items():
         (tmp_path / name).write_text(text)
@@ -426,7 +426,7 @@ def test_maps_are_found():
     """Every one, once: those of the headers, the modules' own and their values."""
     assert set(fused(FILES).maps) == {
         *("cb_config", "cb_loss", "cb_tasks", "cb_on_cpu", "cb_identity", "cb_processes", "cb_process_claims"),
-        *("cb_ended", "cb_ended_threads", "cb_kept", "cb_preempt_count", "cb_call_kinds"),
+        *("cb_ended", "cb_ended_threads", "cb_kept", "cb_preempt_count", "cb_call_kinds", "cb_quota_waits"),
         *("cb_files", "files_by_task", "files_pending"),
     }
 

@@ -94,7 +94,7 @@ def settle(group):
 
 
 def test_throttling(measure, limited):
-    """A spinner with a fifth of a CPU is throttled exactly as often as its cgroup says, and not for what was before."""
+    """A spinner with a 25th of a CPU is throttled exactly as often as its cgroup says, and not for what was before."""
     spin_in(limited, 0.3)
     before = throttled(limited)
 

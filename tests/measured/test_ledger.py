@@ -182,31 +182,31 @@ for _ in range(4): os.wait()
 
 @pytest.fixture
 def limited():
-    """A cgroup with a fifth of a CPU; `limited` is the file that lets a process in."""
+    """A cgroup with a 25th of a CPU; `limited` is the file that lets a process in."""
     if V1.is_dir():
         group = V1 / "chainbench-test-ledger"
         group.mkdir()
         (group / "cpu.cfs_period_us").write_text("100000")
-        (group / "cpu.cfs_quota_us").write_text("20000")
+        (group / "cpu.cfs_quota_us").write_text("4000")
     else:
         root = Path("/sys/fs/cgroup")
         (root / "cgroup.subtree_control").write_text("+cpu")
         group = root / "chainbench-test-ledger"
         group.mkdir()
-        (group / "cpu.max").write_text("20000 100000")
+        (group / "cpu.max").write_text("4000 100000")
     yield group / "cgroup.procs"
     group.rmdir()
 
 
 def test_a_used_up_quota(targeted, limited):
-    """With a fifth of a CPU, four fifths of the time of a spinner are throttled."""
-    code = f"import os\nopen({str(limited)!r}, 'w').write(str(os.getpid()))\n{SPIN.format(0.2)}"
+    """A spinner with a 25th of a CPU is throttled as long as its cgroup is, but for the period in which it ends."""
+    code = f"import os\nopen({str(limited)!r}, 'w').write(str(os.getpid()))\n{SPIN.format(0.04)}"
 
     evidence = targeted(code).run_seen()
 
     throttled_ms = evidence["cpu"]["throttled_ms"]
     assert throttled_ms > 300
-    assert categories(evidence["ledger"])["throttled"] == pytest.approx(throttled_ms, rel=0.1)
+    assert categories(evidence["ledger"])["throttled"] == pytest.approx(throttled_ms, rel=0.05, abs=100)
     assert_adds_up(evidence)
 
 

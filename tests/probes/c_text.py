@@ -32,6 +32,8 @@ def struct_of(name):
     """(member, struct code, count) of a C struct in the unit: its members are plain numbers or arrays of them."""
     body = re.search(rf"^struct {name} \{{\n(.*?)^\}};", UNIT.text, re.MULTILINE | re.DOTALL)[1]
     codes = {"u64": "Q", "u32": "I", "u16": "H", "s32": "i", "u8": "B", "char": "s"}
+    # bit-fields that share a byte are one member, by the name of the first
+    body = re.sub(r"^\t(u8 \w+) : \d+;.*\n(?:\tu8 \w+ : \d+;.*\n)+", r"\t\1;\n", body, flags=re.MULTILINE)
     members = re.findall(r"^\t(\w+) (\w+)(?:\[(\w+)\])?;", body, re.MULTILINE)
     return [(member, codes[kind], constant(size) if size else 0) for kind, member, size in members]
 

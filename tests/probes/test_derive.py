@@ -38,7 +38,7 @@ class TestOffcpu:
 
 class TestCpu:
     def derive(self, seen, before, after):
-        groups = {ns(group): struct.pack("=QQ", *stands) for group, stands in seen.items()}
+        groups = {ns(group): struct.pack("=QQQQI4x", *(*stands, 0, 0)[:4], 0) for group, stands in seen.items()}
         found = cpu.derive({"throttled_groups": groups}, Names({}, {}, throttled_before=before, throttled_after=after))
         return found["throttle_events"], found["throttled_ms"]
 
@@ -57,6 +57,12 @@ class TestCpu:
     def test_a_group_that_was_stopped_long_ago(self):
         """It stands where it stood."""
         assert self.derive({}, before={7: (3, 4_000_000)}, after={7: (3, 4_000_000)}) == (0, 0)
+
+    def test_a_group_that_the_target_came_into(self):
+        """It counts from what it stood at when the target was first seen in it."""
+        seen = {7: (5, 9_000_000, 3, 8_000_000)}
+
+        assert self.derive(seen, before={}, after={7: (6, 9_500_000)}) == (3, 1.5)
 
     def test_no_limited_group(self):
         assert self.derive({}, {}, {}) == (0, 0)

@@ -88,16 +88,18 @@ def test_idle_spans_belong_to_one_run(running):
 
 
 def test_throttled_groups(running, user):
-    """What a limited group stands at when its thread leaves; groups without a quota are not looked at."""
+    """What each limited group above a thread stands at when that leaves; those without a quota are not looked at."""
     running.switch(running.task(11), running.idle)
-    running.tell("shim_set_quota", user, ctypes.c_uint64(77), 3, ctypes.c_uint64(5_000_000))
+    running.limit(user, 77, times=3, ns=5_000_000)
+    running.tell("shim_set_group_below", user)
+    running.limit(user, 78, times=1, ns=1_000_000)
     running.switch(running.idle, user)
     running.switch(user, running.idle, INTERRUPTIBLE)
 
     groups = running.counted()["cpu"]["throttled_groups"]
-    assert {int.from_bytes(key, "little") for key in groups} == {77}
-    found = derive({"throttled_groups": groups}, Names({}, {}, {77: (1, 2_000_000)}, {}))
-    assert found == {"throttle_events": 2, "throttled_ms": 3.0}
+    assert {int.from_bytes(key, "little") for key in groups} == {77, 78}
+    found = derive({"throttled_groups": groups}, Names({}, {}, {77: (1, 2_000_000), 78: (0, 0)}, {}))
+    assert found == {"throttle_events": 2 + 1, "throttled_ms": 3.0 + 1.0}
 
 
 def test_executed_programs(running, user, agent):

@@ -1,6 +1,5 @@
 """Every nanosecond of every thread is accounted for once, whatever the threads do."""
 
-import ctypes
 from collections import Counter
 from random import Random
 
@@ -144,7 +143,7 @@ class Lives:
         self.kernel = kernel
         self.random = Random(seed)  # noqa: S311 - no secret; it has to be repeatable
         self.on = [kernel.idle] * self.CPUS
-        self.state, self.since, self.begun, self.books = {}, {}, {}, {}
+        self.state, self.since, self.begun, self.books, self.unthrottled = {}, {}, {}, {}, {}
         self.ended = Counter()
         self.numbers = list(range(10, 22))
 
@@ -152,14 +151,16 @@ class Lives:
         """The interval that is open goes into the book, and another begins."""
         now = self.kernel.now_ns
         if self.state.get(task):
-            self.books[task][self.state[task]] += now - self.since[task]
+            until = self.unthrottled.pop(task, now)  # what comes behind it is a wait for a CPU
+            self.books[task][self.state[task]] += until - self.since[task]
+            self.books[task]["runnable_ns"] += now - until
         self.state[task], self.since[task] = state, now
 
     def is_born(self):
         number = self.random.choice(self.numbers)
         self.numbers.remove(number)
         task = self.kernel.task(number, tgid=GROUP, comm=f"t{number}", syscall=number)
-        self.kernel.tell("shim_set_quota", task, ctypes.c_uint64(77), 0, ctypes.c_uint64(0))
+        self.kernel.limit(task)
         self.books[task], self.begun[task] = Counter(), self.kernel.now_ns
         self.enters(task, "runnable_ns")
         self.kernel.born(task)
@@ -171,17 +172,25 @@ class Lives:
             self.enters(task, "runnable_ns")
             self.kernel.wake(task)
 
+    def is_unthrottled(self):
+        """Sometimes it then waits for a CPU at once, sometimes the CPU has long been there."""
+        for task, state in self.state.items():
+            if state == "throttled_ns" and task not in self.unthrottled and self.random.random() < 0.5:
+                self.kernel.unthrottle(task)
+                self.unthrottled[task] = self.kernel.now_ns
+
     def switches(self):
         cpu = self.random.randrange(self.CPUS)
         out = self.on[cpu]
-        ready = [task for task, state in self.state.items() if state in ("runnable_ns", "throttled_ns")]
+        ready = [task for task, state in self.state.items() if state == "runnable_ns" or task in self.unthrottled]
         into = self.random.choice([*ready, self.kernel.idle])
         state = self.random.choice(list(NEXT)) if out != self.kernel.idle else 0
         if into == out:
             return
         if out != self.kernel.idle:
             throttled = self.random.random() < 0.3
-            self.kernel.tell("shim_set_throttled", out, throttled)
+            if throttled and not state:
+                self.kernel.throttle(out)
             self.enters(out, "throttled_ns" if throttled and not state else NEXT[state])
         if into != self.kernel.idle:
             self.enters(into, "on_cpu_ns")
@@ -204,6 +213,8 @@ class Lives:
                 self.is_born()
             elif kind < 0.4:
                 self.is_woken()
+            elif kind < 0.5:
+                self.is_unthrottled()
             else:
                 self.switches()
 

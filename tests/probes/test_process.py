@@ -59,15 +59,16 @@ def test_time(running):
     running.at(1_130).switch(running.idle, first)
     running.at(1_131).switch(first, other, preempt=True)  # `other` has waited since the run began
     running.at(1_231).switch(other, second, UNINTERRUPTIBLE)
-    running.tell("shim_set_quota", second, ctypes.c_uint64(77), 0, ctypes.c_uint64(0))
-    running.tell("shim_set_throttled", second, 1)
-    running.at(1_238).switch(second, running.idle, preempt=True)
+    running.limit(second)
+    running.at(1_238).throttle(second)
+    running.switch(second, running.idle, preempt=True)
+    running.at(1_266).unthrottle(second)
     running.at(1_268).switch(running.idle, second)
 
     a, b = (running.processes()[pid].figures for pid in (10, 20))
     assert a["cpu"] == {"on_cpu_ns": 7 + 1 + 7, "context_switches": 3}
     assert a["offcpu"] == {"off_cpu_ns": 3 + 100 + 20 + 231 + 30}
-    assert a["runqlat"] == {"wait_ns": 3 + 20 + 231}
+    assert a["runqlat"] == {"wait_ns": 3 + 20 + 231 + 2}
     assert b["cpu"] == {"on_cpu_ns": 100, "context_switches": 1}
     assert b["offcpu"] == {"off_cpu_ns": 131}
     assert b["runqlat"] == {"wait_ns": 131}

@@ -1,7 +1,5 @@
 """The state machine of a thread (probes/sched.h), run with a clock that the test holds."""
 
-import ctypes
-
 import pytest
 from user_space import DEAD, FUTEX, INTERRUPTIBLE, READ, UNINTERRUPTIBLE, blocked
 
@@ -234,66 +232,6 @@ def test_the_last_word_on_a_thread_that_dies(kernel, kind, born, checked):
     before, after = kernel.first.members.last_words, kernel.sample().members.last_words
     grown = [getattr(after, name) - getattr(before, name) for name in LastWords.__slots__]
     assert grown == [checked * n for n in (90, 10, 9_095, 13)]
-
-
-def throttle(kernel, task, *, count, quota=True):
-    """Its cgroup may not run at present."""
-    if quota:
-        kernel.tell("shim_set_quota", task, ctypes.c_uint64(77), 1, ctypes.c_uint64(0))
-    kernel.tell("shim_set_throttled", task, count)
-
-
-def test_throttled(kernel, thread):
-    """It could have gone on, and was not allowed to: neither a wait in the run queue nor a block."""
-    throttle(kernel, thread, count=1)
-    kernel.at(1100).switch(thread, kernel.idle)
-    throttle(kernel, thread, count=0)
-    kernel.at(1400).switch(kernel.idle, thread)
-    kernel.at(1410).switch(thread, kernel.idle)
-    kernel.at(1430).switch(kernel.idle, thread)
-
-    counted = kernel.counted()
-    assert counted["offcpu"]["throttled_wait_ns"] == 300
-    assert counted["offcpu"]["preempted_wait_ns"] == 20
-    assert counted["offcpu"]["block_count"] == 0
-    assert counted["runqlat"]["latency_ns"].sum == 20
-    assert counted["cpu"]["involuntary_switches"] == 2
-    assert kernel.sample().tasks[0].account == Account(on_cpu_ns=110, runnable_ns=20, throttled_ns=300)
-
-
-@pytest.mark.parametrize(
-    ("quota", "state"), [(False, 0), (True, INTERRUPTIBLE)], ids=["no quota", "asleep of its own will"]
-)
-def test_not_throttled(kernel, thread, quota, state):
-    """Who has no quota cannot have used it up; who went to sleep would not have gone on."""
-    throttle(kernel, thread, count=1, quota=quota)
-    kernel.at(1100).switch(thread, kernel.idle, state)
-    if state:
-        kernel.at(1150).wake(thread)
-    kernel.at(1200).switch(kernel.idle, thread)
-
-    assert kernel.counted()["offcpu"]["throttled_wait_ns"] == 0
-    assert kernel.sample().tasks[0].account.throttled_ns == 0
-
-
-def test_throttled_at_the_end(kernel, thread):
-    """Cut there, as any other state."""
-    throttle(kernel, thread, count=2)
-    kernel.at(1100).switch(thread, kernel.idle)
-    kernel.at(1700).end()
-
-    assert kernel.counted(closed=True)["offcpu"]["throttled_wait_ns"] == 600
-
-
-def test_throttled_kernel_threads(kernel):
-    """Of the whole machine, only user threads are told."""
-    worker = kernel.task(10, kthread=True)
-    throttle(kernel, worker, count=1)
-    kernel.at(1000).begin().switch(kernel.idle, worker)
-    kernel.switch(worker, kernel.idle)
-    kernel.at(1100).switch(kernel.idle, worker)
-
-    assert kernel.counted()["offcpu"]["throttled_wait_ns"] == 0
 
 
 def test_entering_twice(kernel, thread):

@@ -48,7 +48,7 @@ class UserSpace:
         self.sample_interval = 1
         self.idle_modules = 0
         makers = ("task", "request", "bio", "cut_off", "cgroup", "sock", "skb", "regs", "open", "mapping", "folio")
-        makers = (*makers, "disk", "set_disk")
+        makers = (*makers, "disk", "set_disk", "queue")
         for maker in makers:
             getattr(library, f"shim_{maker}").restype = ctypes.c_void_p
         size = call_tables.CALL_KINDS.size
@@ -69,7 +69,7 @@ class UserSpace:
         return kind.in_dll(self.library, name).value
 
     def at(self, now_ns):
-        self.set("shim_now_ns", ctypes.c_uint64, now_ns)
+        self.library.shim_tick(ctypes.c_uint64(now_ns))
         return self
 
     @property
@@ -151,6 +151,26 @@ class UserSpace:
 
     def folio(self, file, pages, index=0):
         return self.library.shim_folio(ctypes.c_void_p(file), ctypes.c_uint32(pages), ctypes.c_uint64(index))
+
+    def limit(self, task, cgroup=77, times=0, ns=0):
+        """Into a cgroup below its own that has a quota, which was used up so many times."""
+        self.tell("shim_set_quota", task, ctypes.c_uint64(cgroup), times, ctypes.c_uint64(ns))
+
+    def throttle(self, task, *, taken_away=True):
+        """The quota of its cgroup, or of one above, is used up; since v6.18 the thread itself is `taken_away` later."""
+        queue = self.queue(task)
+        self.library.shim_throttle(ctypes.c_void_p(queue))
+        self.tell("shim_set_throttled", task, taken_away)
+        return queue
+
+    def unthrottle(self, task, queue=None):
+        """A new period; `queue`: what was throttled, if the thread is elsewhere now."""
+        self.library.shim_unthrottle(ctypes.c_void_p(queue or self.queue(task)))
+        self.tell("shim_set_throttled", task, 0)
+
+    def queue(self, task):
+        """The run queue of its group on its CPU."""
+        return self.library.shim_queue(ctypes.c_void_p(task.address))
 
     def move(self, task, *cgroups):
         """Into the last of these cgroups, each an id; the first is a child of the root."""

@@ -56,13 +56,22 @@ struct css_set {
 	struct list_head e_cset_node[CGROUP_SUBSYS_COUNT];
 };
 struct signal_struct { struct { int counter; } live; };
-struct rq { u32 preempt_count; };
+struct rq {
+	u32 preempt_count;
+	u64 clock, clock_task, clock_pelt, lost_idle_time;
+};
+struct task_group;
 struct cfs_rq {
+	struct task_group *tg;
 	int throttle_count;
+	u64 throttled_clock_self, throttled_clock_self_time;
+	u64 throttled_clock_pelt, throttled_clock_pelt_time; // before v6.6
+	u64 throttled_clock_task, throttled_clock_task_time; // before v6.0
 	struct rq *rq;
 };
 struct task_group {
 	struct { struct cgroup *cgroup; } css;
+	struct task_group *parent;
 	struct { u64 quota; int nr_throttled; u64 throttled_time; } cfs_bandwidth;
 };
 enum pageflags { PG_head = 6 };
@@ -111,7 +120,8 @@ struct iov_iter { u64 count; };
 struct task_struct {
 	struct { u32 status; u32 preempt_count; } thread_info;
 	u32 flags;
-	int pid, tgid, on_cpu;
+	int pid, tgid, on_cpu, prio;
+	bool throttled; // since v6.18
 	u8 in_iowait; // a bit-field, in the kernel
 	u32 __state;
 	long state; // its name before v5.14
@@ -304,6 +314,41 @@ void shim_set_worker(struct task_struct *task, const char *desc)
 	strncpy(task->worker_private->data->desc, desc, 31);
 }
 
+// The CPUs' clocks: each begins elsewhere, and two of them lose a part of the time.
+static struct rq *shim_rqs[65536];
+static u32 shim_rqs_made;
+
+static void shim_tick_rq(struct rq *rq)
+{
+	rq->clock = shim_now_ns + 7000000000;
+	rq->clock_task = shim_now_ns + 5000000000;
+	rq->clock_pelt = shim_now_ns + 3000000000;
+	rq->lost_idle_time = 1000000000;
+}
+
+void shim_tick(u64 now_ns)
+{
+	shim_now_ns = now_ns;
+	for (u32 i = 0; i < shim_rqs_made; i++)
+		shim_tick_rq(shim_rqs[i]);
+}
+
+// A thread is in another group, and so in another run queue.
+static void shim_set_group(struct task_struct *task, struct task_group *group)
+{
+	struct cfs_rq *queue = calloc(1, sizeof(*queue));
+
+	queue->tg = group;
+	if (task->se.cfs_rq) {
+		queue->rq = task->se.cfs_rq->rq;
+	} else {
+		queue->rq = shim_rqs[shim_rqs_made++] = calloc(1, sizeof(struct rq));
+		shim_tick_rq(queue->rq);
+	}
+	task->sched_task_group = group;
+	task->se.cfs_rq = queue;
+}
+
 struct task_struct *shim_task(int pid, int tgid, u32 flags)
 {
 	struct task_struct *task = calloc(1, sizeof(*task));
@@ -312,9 +357,8 @@ struct task_struct *shim_task(int pid, int tgid, u32 flags)
 	task->tgid = tgid;
 	task->flags = flags;
 	task->stack = calloc(1, 16384);
-	task->sched_task_group = &shim_no_quota;
-	task->se.cfs_rq = calloc(1, sizeof(struct cfs_rq));
-	task->se.cfs_rq->rq = calloc(1, sizeof(struct rq));
+	task->prio = 120;
+	shim_set_group(task, &shim_no_quota);
 	task->group_leader = task;
 	task->signal = calloc(1, sizeof(struct signal_struct));
 	task->signal->live.counter = 1;
@@ -339,9 +383,43 @@ void shim_set_live(struct task_struct *task, int threads)
 	task->signal->live.counter = threads;
 }
 
-void shim_set_throttled(struct task_struct *task, int count)
+struct cfs_rq *shim_queue(struct task_struct *task)
 {
-	task->se.cfs_rq->throttle_count = count;
+	return task->se.cfs_rq;
+}
+
+// As tg_throttle_down(), for one group above it; what waits in it is taken away by shim_set_throttled().
+void shim_throttle(struct cfs_rq *queue)
+{
+	if (queue->throttle_count++)
+		return;
+	queue->throttled_clock_self = queue->rq->clock;
+	queue->throttled_clock_task = queue->rq->clock_task;
+	queue->throttled_clock_pelt = queue->rq->clock_pelt - queue->rq->lost_idle_time;
+}
+
+// As tg_unthrottle_up().
+void shim_unthrottle(struct cfs_rq *queue)
+{
+	struct rq *rq = queue->rq;
+
+	if (--queue->throttle_count)
+		return;
+	queue->throttled_clock_self_time += rq->clock - queue->throttled_clock_self;
+	queue->throttled_clock_self = 0;
+	queue->throttled_clock_task_time += rq->clock_task - queue->throttled_clock_task;
+	queue->throttled_clock_pelt_time +=
+		rq->clock_pelt - rq->lost_idle_time - queue->throttled_clock_pelt;
+}
+
+void shim_set_throttled(struct task_struct *task, int throttled)
+{
+	task->throttled = throttled;
+}
+
+void shim_set_prio(struct task_struct *task, int prio)
+{
+	task->prio = prio;
 }
 
 struct pt_regs *shim_regs(struct task_struct *task)
@@ -416,7 +494,24 @@ void shim_set_quota(struct task_struct *task, u64 cgroup_id, int nr_throttled, u
 	group->cfs_bandwidth.quota = 1;
 	group->cfs_bandwidth.nr_throttled = nr_throttled;
 	group->cfs_bandwidth.throttled_time = throttled_time;
-	task->sched_task_group = group;
+	group->parent = task->sched_task_group;
+	shim_set_group(task, group);
+}
+
+// Into a group below its own, which has no quota.
+void shim_set_group_below(struct task_struct *task)
+{
+	struct task_group *group = calloc(1, sizeof(*group));
+
+	group->cfs_bandwidth.quota = ~0ULL;
+	group->parent = task->sched_task_group;
+	shim_set_group(task, group);
+}
+
+// Into the root, which has no quota.
+void shim_set_group_root(struct task_struct *task)
+{
+	shim_set_group(task, &shim_no_quota);
 }
 
 struct request *shim_request(u32 bytes, u32 flags, int major, int minor)

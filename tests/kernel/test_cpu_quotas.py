@@ -1,0 +1,193 @@
+"""Cgroups with CPU quotas, as the file systems show them."""
+
+import pytest
+
+from chainbench_agent.evidence.sample import Sample
+from chainbench_agent.kernel import cpu_quotas
+
+V1 = "34 25 0:30 {root} {at} rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct"
+OTHER_V1 = "33 25 0:29 / {at}/memory rw - cgroup cgroup rw,memory"
+CPUSET = "32 25 0:28 / {at}/cpuset rw - cgroup cgroup rw,cpuset"
+V2 = "35 25 0:31 {root} {at} rw shared:9 - cgroup2 cgroup2 rw,nsdelegate"
+
+
+@pytest.fixture
+def proc(tmp_path, monkeypatch):
+    """A /proc of the test's own."""
+    directory = tmp_path / "proc"
+    (directory / "self").mkdir(parents=True)
+    monkeypatch.setattr(cpu_quotas, "PROC", directory)
+    monkeypatch.setattr(cpu_quotas, "MOUNTS", directory / "self/mountinfo")
+    return directory
+
+
+@pytest.fixture
+def mounted(proc, tmp_path):
+    """`mounted(line…)` has these mounts; `root`: the cgroup that is the root of the mount."""
+
+    def mount(*lines, root="/"):
+        text = "".join(f"{line.format(root=root, at=tmp_path / 'cg')}\n" for line in lines)
+        (proc / "self/mountinfo").write_text(text)
+
+    return mount
+
+
+@pytest.fixture
+def group(tmp_path):
+    """`group("a/b", "nr_throttled 3")` makes a cgroup and answers its id."""
+
+    def make(path, *lines):
+        directory = tmp_path / "cg" / path
+        directory.mkdir(parents=True, exist_ok=True)
+        if lines:
+            (directory / "cpu.stat").write_text("".join(f"{line}\n" for line in lines))
+        return directory.stat().st_ino
+
+    return make
+
+
+@pytest.fixture
+def process(proc):
+    """`process(7, "0::/a")` is a process with this in its file `cgroup`."""
+
+    def make(pid, *lines):
+        (proc / str(pid)).mkdir()
+        (proc / str(pid) / "cgroup").write_bytes(b"".join(line + b"\n" for line in lines))
+        return pid
+
+    return make
+
+
+def test_throttled_groups_v2(group, mounted):
+    """Microseconds become nanoseconds; at any depth; groups that were never stopped are left out."""
+    mounted(V2)
+    group(".", "usage_usec 99", "user_usec 90", "system_usec 9")
+    deep = group("a/b/c", "usage_usec 9", "nr_periods 70", "nr_throttled 3", "throttled_usec 2500", "nr_bursts 0")
+    group("a", "usage_usec 9", "nr_periods 70", "nr_throttled 0", "throttled_usec 0")
+    group("a/b")
+
+    assert cpu_quotas.throttled_groups() == {deep: (3, 2_500_000)}
+
+
+def test_throttled_groups_v1(group, mounted):
+    """Already nanoseconds."""
+    mounted(V1)
+    limited = group("docker/1", "nr_periods 70", "nr_throttled 5", "throttled_time 123456789")
+
+    assert cpu_quotas.throttled_groups() == {limited: (5, 123_456_789)}
+
+
+def test_a_group_that_goes_away_meanwhile(group, mounted, monkeypatch):
+    """The others are read all the same."""
+    mounted(V2)
+    gone, stays = group("gone", "nr_throttled 1"), group("stays", "nr_throttled 2")
+    walk = cpu_quotas._cpu_stats
+
+    def removed_after_listing(root):
+        for stat in list(walk(root)):
+            if stat.parent.name == "gone":
+                stat.unlink()
+            yield stat
+
+    monkeypatch.setattr(cpu_quotas, "_cpu_stats", removed_after_listing)
+
+    found = cpu_quotas.throttled_groups()
+    assert gone not in found
+    assert found == {stays: (2, 0)}
+
+
+@pytest.mark.parametrize("lines", [(), (OTHER_V1, CPUSET)], ids=["no cgroups", "none with the controller"])
+def test_without_the_cpu_controller(mounted, process, lines):
+    """Nothing is throttled, and nobody has a quota."""
+    mounted(*lines)
+
+    assert cpu_quotas.throttled_groups() == {}
+    assert cpu_quotas.groups_above([process(7, b"0::/a")]) == frozenset()
+
+
+@pytest.mark.parametrize(("mounts", "mount"), [((V2,), V2), ((V2, OTHER_V1, CPUSET, V1), V1)], ids=["v2", "hybrid"])
+def test_the_hierarchy_of_the_cpu_controller(mounted, tmp_path, mounts, mount):
+    """That of v1, if it has the controller: then v2 has not."""
+    mounted(*(line.replace("{at}", "/elsewhere") if line != mount else line for line in mounts))
+
+    assert cpu_quotas.cpu_mount() == ("/", tmp_path / "cg")
+
+
+def test_groups_above_a_process(mounted, group, process):
+    """Its own and each above, up to the root; those beside it are not."""
+    mounted(V2)
+    group("pod/other")
+    above = {group(path) for path in (".", "pod", "pod/container")}
+
+    assert cpu_quotas.groups_above([process(7, b"0::/pod/container")]) == above
+
+
+def test_groups_above_a_process_in_v1(mounted, group, process):
+    """In the hierarchy of the CPU controller, wherever the process is in others."""
+    mounted(OTHER_V1, V1)
+    group("wrong")
+    above = {group(path) for path in (".", "a:b \N{SNOWMAN}")}
+    lines = (b"3:memory:/wrong", b"2:cpuset:/wrong", "1:cpu,cpuacct:/a:b \N{SNOWMAN}".encode(), b"0::/wrong")
+
+    assert cpu_quotas.groups_above([process(7, *lines)]) == above
+
+
+def test_groups_above_what_is_mounted(mounted, group, process):
+    """In a container the mount begins at its own cgroup: what is above is not shown, and a process outside has none."""
+    mounted(V2, root="/docker/1")
+    above = {group("."), group("inner")}
+    inside = process(7, b"0::/docker/1/inner")
+    outside = process(8, b"0::/docker/2")
+    hidden = process(9, b"0::/../2")
+
+    assert cpu_quotas.groups_above([inside]) == above
+    assert cpu_quotas.groups_above([outside, hidden]) == frozenset()
+
+
+def test_a_process_outside_of_the_cgroup_namespace(mounted, group, process, tmp_path):
+    """What is beside the namespace's root is not below the mount, though there may be a directory of that name."""
+    mounted(V2)
+    group(".")
+    (tmp_path / "sibling").mkdir()
+
+    assert cpu_quotas.groups_above([process(7, b"0::/../sibling")]) == frozenset()
+
+
+def test_a_process_that_has_ended(mounted, group, process):
+    """The others' groups are found all the same, also where one was removed."""
+    mounted(V2)
+    root = group(".")
+
+    assert cpu_quotas.groups_above([12345, process(7, b"0::/removed (deleted)")]) == {root}
+
+
+def ids(*groups):
+    return {number.to_bytes(8, "little"): bytes(40) for number in groups}
+
+
+def sample(throttled, groups, seen=()):
+    return Sample(
+        at_ns=0,
+        modules={"cpu": {"throttled_groups": ids(*seen)}},
+        throttled=throttled,
+        quota_groups=None if groups is None else frozenset(groups),
+    )
+
+
+def test_all_groups_are_the_machines():
+    """One that was never throttled before, or not there, began at zero."""
+    first = sample({1: (3, 30)}, None)
+    last = sample({1: (4, 40), 2: (5, 50)}, None, seen=[3])
+
+    before = {1: (3, 30), 2: (0, 0), 3: (0, 0)}
+    assert cpu_quotas.throttled_between(first, last) == (before, {1: (4, 40), 2: (5, 50)})
+
+
+def test_the_groups_of_a_target():
+    """Those it was in when the run began, or came into; where the kernel side saw it come, it knows the beginning."""
+    first = sample({1: (3, 30), 4: (7, 70), 5: (1, 10)}, [1])
+    last = sample({1: (4, 40), 2: (5, 50), 4: (9, 90), 5: (6, 60)}, [4, 5], seen=[5])
+
+    before, after = cpu_quotas.throttled_between(first, last)
+    assert after == {1: (4, 40), 4: (9, 90), 5: (6, 60)}
+    assert before == {1: (3, 30), 4: (7, 70)}

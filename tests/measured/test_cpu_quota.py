@@ -1,0 +1,302 @@
+"""Time that a CPU quota kept threads off the CPUs, against what the kernel itself has on the cgroups.
+
+The truth is read by the target itself, in the cpu.stat of the cgroups, while it runs: nothing of it is throttled then.
+"""
+
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+
+import pytest
+
+from chainbench_agent.evidence.model import Target
+from chainbench_agent.kernel.cpu_quotas import cpu_mount
+
+pytestmark = pytest.mark.bpf
+
+_, HOME = cpu_mount()
+READ = (
+    f"HOME = {str(HOME)!r}\n"
+    """
+import os, sys, time
+def stat(group):
+    with open(f"{group}/cpu.stat") as file: found = dict(map(str.split, file))
+    throttled_ns = int(found.get("throttled_usec", 0)) * 1000 or int(found.get("throttled_time", 0))
+    return int(found["nr_throttled"]), throttled_ns / 1e6
+def join(group):
+    with open(f"{group}/cgroup.procs", "w") as file: file.write(str(os.getpid()))
+def show(*groups): print(*(number for group in groups for number in stat(group)), flush=True)
+def end(*groups):  # elsewhere: what Python and the kernel do at its end may be throttled
+    join(HOME)
+    show(*groups)
+def spin(seconds, clock=time.process_time):
+    end = clock() + seconds
+    while clock() < end: pass
+"""
+)
+
+
+def stat(group):
+    """(nr_throttled, ms), as a target reads it."""
+    space = {}
+    exec(READ, space)  # noqa: S102 - the same lines as in the target
+    return space["stat"](group)
+
+
+class Quotas:
+    """Cgroups below the one that the CPU controller begins with, each with a quota or without."""
+
+    def __init__(self):
+        self.root = HOME
+        self.v2 = not (self.root / "cpu.cfs_quota_us").exists() and not (self.root / "cpu.shares").exists()
+        self.made = []
+
+    def make(self, path, limit=None):
+        """`limit`: (quota, period) in µs."""
+        group = self.root / path
+        if self.v2:
+            (group.parent / "cgroup.subtree_control").write_text("+cpu")
+        group.mkdir()
+        self.made.append(group)
+        if limit:
+            self.limit(group, *limit)
+        return group
+
+    def limit(self, group, quota_us, period_us=None):
+        """None is no quota."""
+        if self.v2:
+            period = "" if period_us is None else f" {period_us}"
+            (group / "cpu.max").write_text(f"{'max' if quota_us is None else quota_us}{period}")
+            return
+        if period_us is not None:
+            (group / "cpu.cfs_period_us").write_text(str(period_us))
+        (group / "cpu.cfs_quota_us").write_text(str(-1 if quota_us is None else quota_us))
+
+    def close(self):
+        for group in reversed(self.made):
+            for _ in range(100):
+                try:
+                    group.rmdir()
+                    break
+                except OSError:  # who was in it is on the way out
+                    time.sleep(0.05)
+
+
+def local_ms(group):
+    """How long the group could not run, for whichever quota, over the CPUs: since v6.6."""
+    found = dict(line.split() for line in (group / "cpu.stat.local").read_text().splitlines())
+    return int(found.get("throttled_usec", 0)) / 1e3 or int(found.get("throttled_time", 0)) / 1e6
+
+
+@pytest.fixture
+def quotas():
+    quotas = Quotas()
+    yield quotas
+    quotas.close()
+
+
+def throttled_ms(evidence):
+    """As the ledger and offcpu have it, which must be the same."""
+    blocked = {category["category"]: category["ms"] for category in evidence["ledger"]["blocked"]}
+    found = blocked.get("throttled", 0)
+    assert found == pytest.approx(evidence["offcpu"]["throttled_ms"], abs=1e-3)
+    return found
+
+
+def grown(one):
+    """How a target that says `show` before and `end` behind its work saw its groups grow: [[events, ms], …]."""
+    before, after = (list(map(float, line.split())) for line in one.output.splitlines())
+    differences = [b - a for a, b in zip(before, after, strict=True)]
+    return [differences[i : i + 2] for i in range(0, len(differences), 2)]
+
+
+def seen(attempt):
+    """What `attempt(number)` answers, the evidence first, of a run in which the machine has shown every switch.
+
+    See docs/decisions/0003.  Each attempt has cgroups of its own: what one has used up is none of the next one's.
+    """
+    for number in range(6):
+        found = attempt(number)
+        if "unseen_switches" not in found[0]["loss"]["causes"]:
+            break
+    return found
+
+
+def as_the_kernel_says(ms):
+    """Edges: what there was before the first reading and behind the last."""
+    return pytest.approx(ms, rel=0.03, abs=5)
+
+
+def test_a_quota_of_the_parent(targeted, quotas):
+    """A container in a pod: the pod's quota throttles it, and that is no wait in the run queue."""
+
+    def attempt(number):
+        pod = quotas.make(f"chainbench-pod-{number}", (10_000, 100_000))
+        inside = quotas.make(f"chainbench-pod-{number}/container")
+        one = targeted(f"show({str(pod)!r})\njoin({str(inside)!r})\nspin(0.08)\nend({str(pod)!r})", READ)
+        return one.run(), grown(one)
+
+    evidence, ((events, ms),) = seen(attempt)
+
+    assert events >= 5
+    assert throttled_ms(evidence) == as_the_kernel_says(ms)
+    assert evidence["cpu"]["throttled_ms"] == as_the_kernel_says(ms)
+    assert events <= evidence["cpu"]["throttle_events"] <= events + 1
+    assert evidence["runqlat"]["sum_us"] / 1000 == pytest.approx(evidence["ledger"]["runnable_ms"], abs=1)
+
+
+def test_two_quotas_above_each_other(targeted, quotas):
+    """Both count; a thread that both stop at once is throttled once."""
+
+    def attempt(number):
+        outer = quotas.make(f"chainbench-outer-{number}", (8_000, 100_000))
+        inner = quotas.make(f"chainbench-outer-{number}/inner", (1_000, 20_000))
+        other = quotas.make(f"chainbench-outer-{number}/other")
+        both = f"{str(outer)!r}, {str(inner)!r}"
+        code = f"""show({both})
+if child := os.fork(): join({str(inner)!r})
+else: join({str(other)!r})
+spin(0.06)
+if not child:
+    join(HOME)
+    os._exit(0)
+os.wait()
+end({both})
+"""
+        one = targeted(code, READ)
+        evidence = one.run()
+        local = [local_ms(group) for group in (inner, other) if (group / "cpu.stat.local").exists()]
+        return evidence, grown(one), local
+
+    evidence, ((above, above_ms), (own, own_ms)), local = seen(attempt)
+
+    assert above >= 3
+    assert own >= 3
+    assert above + own <= evidence["cpu"]["throttle_events"] <= above + own + 2
+    assert evidence["cpu"]["throttled_ms"] == as_the_kernel_says(above_ms + own_ms)
+    found = throttled_ms(evidence)
+    assert own_ms * 0.97 - 5 <= found <= (2 * above_ms + own_ms) * 1.03 + 5
+    if local:  # the time in which either stopped it
+        assert found == as_the_kernel_says(sum(local))
+
+
+def test_two_threads_on_one_quota(targeted, quotas):
+    """Each on a CPU of its own: the group's time over the CPUs is the threads' time."""
+
+    def attempt(number):
+        group = quotas.make(f"chainbench-two-{number}", (5_000, 50_000))
+        code = f"""show({str(group)!r})
+join({str(group)!r})
+child = os.fork()
+os.sched_setaffinity(0, {{0 if child else 1}})
+spin(0.06)
+if not child:
+    join(HOME)
+    os._exit(0)
+os.wait()
+end({str(group)!r})
+"""
+        one = targeted(code, READ)
+        return one.run(), grown(one)
+
+    evidence, ((events, ms),) = seen(attempt)
+
+    assert events >= 3
+    assert throttled_ms(evidence) == pytest.approx(ms, rel=0.1, abs=15)
+    assert events <= evidence["cpu"]["throttle_events"] <= events + 2
+
+
+@contextmanager
+def spinner_in(group):
+    """Another process that has used up a group's quota several times, and goes on to do so."""
+    code = f"{READ}\njoin({str(group)!r})\nspin(600, time.monotonic)"
+    with subprocess.Popen([sys.executable, "-c", code]) as spinner:
+        while stat(group)[0] < 3:
+            time.sleep(0.05)
+        yield
+        spinner.kill()
+
+
+def test_the_quota_of_another_cgroup(targeted, quotas):
+    """What is throttled elsewhere on the machine is not the target's."""
+    other = quotas.make("chainbench-elsewhere", (5_000, 50_000))
+    with spinner_in(other):
+        before = stat(other)
+        evidence = targeted("import time\ntime.sleep(0.5)").run()
+        assert stat(other)[0] >= before[0] + 3
+
+    assert (evidence["cpu"]["throttle_events"], evidence["cpu"]["throttled_ms"]) == (0, 0)
+    assert throttled_ms(evidence) == 0
+
+
+def test_what_was_throttled_before_the_target_came(targeted, quotas):
+    """A cgroup that the target enters during the run counts from then on."""
+    group = quotas.make("chainbench-shared", (10_000, 50_000))
+    with spinner_in(group):
+        code = f"time.sleep(0.5)\njoin({str(group)!r})\nshow({str(group)!r})\nspin(0.05)\nend({str(group)!r})"
+        one = targeted(code, READ)
+        evidence = one.run()
+
+    ((events, _ms),) = grown(one)
+    assert events >= 3
+    assert events - 1 <= evidence["cpu"]["throttle_events"] <= events + 3
+
+
+def test_a_quota_that_is_lifted(targeted, quotas):
+    """From then on nothing is throttled; what was before stays."""
+
+    def attempt(number):
+        group = quotas.make(f"chainbench-lifted-{number}", (5_000, 50_000))
+        own = repr(str(group))
+        file, none = ("cpu.max", "max") if quotas.v2 else ("cpu.cfs_quota_us", "-1")
+        lift = f"with open('{group}/{file}', 'w') as file: file.write('{none}')"
+        one = targeted(f"show({own})\njoin({own})\nspin(0.05)\n{lift}\nshow({own})\nspin(0.2)", READ)
+        return one.run(), grown(one)
+
+    evidence, ((events, ms),) = seen(attempt)
+
+    assert events >= 5
+    assert throttled_ms(evidence) == as_the_kernel_says(ms)
+    assert evidence["cpu"]["throttled_ms"] == as_the_kernel_says(ms)
+
+
+def test_a_thread_that_is_moved_out_while_throttled(collector, run, quotas):
+    """It is throttled until it is moved, and not until its old cgroup may run again, a second later."""
+    group = quotas.make("chainbench-left", (2_000, 1_000_000))
+    code = f"{READ}\nprint(flush=True)\nsys.stdin.readline()\njoin({str(group)!r})\nspin(0.1)"
+    with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        collector.start(Target(kind="pid", pid=process.pid))
+        began = time.monotonic()
+        process.stdin.write(b"\n")
+        process.stdin.flush()
+        while str(process.pid) not in (group / "cgroup.procs").read_text().split():
+            time.sleep(0.01)
+        time.sleep(0.5)
+        (quotas.root / "cgroup.procs").write_text(str(process.pid))
+        until_moved_ms = 1000 * (time.monotonic() - began)
+        process.wait()
+        collector.stop()
+
+    evidence = collector.evidence(run).as_json()
+    assert 250 <= throttled_ms(evidence) <= until_moved_ms
+
+
+def test_the_kernels_own_run_queue_time(collector, run, quotas):
+    """It has the throttled time in it, and the cross-check's note says so."""
+    group = quotas.make("chainbench-living", (5_000, 50_000))
+    code = f"{READ}\njoin({str(group)!r})\nspin(600, time.monotonic)"
+    with subprocess.Popen([sys.executable, "-c", code]) as process:
+        while stat(group)[0] < 2:
+            time.sleep(0.05)
+        collector.start(Target(kind="pid", pid=process.pid))
+        time.sleep(0.5)
+        collector.stop()
+        evidence = collector.evidence(run).as_json()
+        process.kill()
+
+    check = evidence["cross_check"]["ledger.runnable_ms"]
+    assert f"also counts the {throttled_ms(evidence)} ms" in check["note"]
+    assert check["kernel"] >= throttled_ms(evidence) - 50  # it is counted when the thread is on a CPU again
+    assert evidence["cross_check"]["offcpu.throttled_ms"]["kernel"] == evidence["cpu"]["throttled_ms"]

@@ -287,21 +287,29 @@ static __always_inline u64 cb_first_compat_argument(u64 regs)
 }
 
 // The first four arguments of the system call under way; they stay in the registers until it returns.
+// It is read by hand: BCC decides at a function's first caller whether a pointer is the kernel's, and one has no registers.
 static __always_inline u64 cb_call_argument(struct pt_regs *regs, u32 index)
 {
+	u64 value = 0;
+	u32 offset;
+
 #if defined(CONFIG_ARM64)
-	return index == 0   ? regs->orig_x0
-	       : index == 1 ? regs->regs[1]
-	       : index == 2 ? regs->regs[2]
-			    : regs->regs[3];
+	offset = index == 0 ? __builtin_offsetof(struct pt_regs, orig_x0)
+			    : __builtin_offsetof(struct pt_regs, regs) + index * sizeof(u64);
 #else
 	if (cb_is_32bit_call())
-		return index == 0   ? regs->bx
-		       : index == 1 ? regs->cx
-		       : index == 2 ? regs->dx
-				    : regs->si;
-	return index == 0 ? regs->di : index == 1 ? regs->si : index == 2 ? regs->dx : regs->r10;
+		offset = index == 0   ? __builtin_offsetof(struct pt_regs, bx)
+			 : index == 1 ? __builtin_offsetof(struct pt_regs, cx)
+			 : index == 2 ? __builtin_offsetof(struct pt_regs, dx)
+				      : __builtin_offsetof(struct pt_regs, si);
+	else
+		offset = index == 0   ? __builtin_offsetof(struct pt_regs, di)
+			 : index == 1 ? __builtin_offsetof(struct pt_regs, si)
+			 : index == 2 ? __builtin_offsetof(struct pt_regs, dx)
+				      : __builtin_offsetof(struct pt_regs, r10);
 #endif
+	bpf_probe_read_kernel(&value, sizeof(value), (void *)regs + offset);
+	return value;
 }
 
 // What sys_exit sees a call return: -4095 to -1 is an error.  Restart codes (include/linux/errno.h) are none yet: a signal

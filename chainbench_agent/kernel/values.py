@@ -22,7 +22,7 @@ from chainbench_agent.spec import HISTOGRAM_SLOTS, Distribution, Metric, Module,
 
 _HISTOGRAM_HEAD = 4  # sum, min, max, run; behind them the slots
 _HISTOGRAM_WORDS = _HISTOGRAM_HEAD + HISTOGRAM_SLOTS
-_TASK = struct.Struct("=QQQQ8xIIIIIBBBxQQ8xQ8xI2xBx16s24xQQ8x16x")  # struct cb_task of probes/task.h
+_TASK = struct.Struct("=QQQQ8xIIIIIBBBxQQ8xQ8xI2xBx16x16s8xQQ8x16x")  # struct cb_task of probes/task.h
 _TASK_RUN_WORD = 11  # of 32 bits
 _TASK_STATE_BYTE = 60
 _THREAD_KEY = struct.Struct("=QII")  # struct cb_thread_key

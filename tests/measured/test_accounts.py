@@ -218,6 +218,7 @@ def work():
     block, end = b"x" * (1 << 20), time.thread_time() + 0.1
     while time.thread_time() < end: hashlib.sha256(block).digest()
 for _ in range(25): threading.Thread(target=threading.Event().wait, daemon=True).start()
+time.sleep(0.5)  # all of them wait by then
 """
     one = targeted(code, setup)
     ledger = one.run()["ledger"]

@@ -1,9 +1,9 @@
 """Who descends from a process, and who is near it and does not.
 
-/proc tells parents.  A daemon has lost its own: it was forked by a child that ended, and init has adopted it.  Its memory
-still tells: where a program's code, stack and heap begin is drawn at random when it is executed, and a fork inherits
-that.  Who has the places of a process that executed its program itself, and has executed none, descends from it.  A
-daemon that executed another program is not in the tree; it is named among those `outside`.
+/proc tells parents.  A daemon has lost its own: it was forked by a child that ended, and init has adopted it.  Its
+addresses still tell: where a program's code, stack and heap begin is drawn at random when it is executed, and a fork
+inherits that.  Who has the places of a process that executed its program itself, and has executed none, descends from
+it.  A daemon that executed another program is not in the tree; it is named among those `outside`.
 """
 
 from __future__ import annotations

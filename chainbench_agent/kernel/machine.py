@@ -39,7 +39,7 @@ from chainbench_agent.loading.unit import LoadedUnit, load_unit
 from chainbench_agent.plan import EVERYTHING, Plan
 from chainbench_agent.spec import Hook, Module, Names
 
-_CONFIG = struct.Struct("=QQIIIIIIII")  # struct cb_config of probes/common.h
+_CONFIG = struct.Struct("=QQIIIIIIIIII")  # struct cb_config of probes/common.h
 NO_COST = "the kernel counts what BPF programs cost for CAP_SYS_ADMIN only, or after: sysctl kernel.bpf_stats_enabled=1"
 _STATS_ENABLED = Path("/proc/sys/kernel/bpf_stats_enabled")
 
@@ -224,7 +224,7 @@ class Machine:
         now_ns, target = time.monotonic_ns(), self._target
         level = self.identity.cgroup_level + target.cgroup_level
         head = (now_ns, target.cgroup_id, self.run, phase, *self.identity.processes, target.kind, level)
-        config = _CONFIG.pack(*head, self._plan.sample_interval, idle_modules(self.modules, self._plan))
+        config = _CONFIG.pack(*head, self._plan.sample_interval, idle_modules(self.modules, self._plan), 0, 0)
         libbpf.update(self._maps["cb_config"].fd, 0, config)
         return now_ns
 

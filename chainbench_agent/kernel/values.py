@@ -97,6 +97,13 @@ def strangers(memory: memoryview, run: int) -> dict[int, int]:
     return {interval.tid: interval.since_ns for interval, counted in _records(memory, run) if not counted}
 
 
+def off_cpu_since(memory: memoryview, run: int) -> tuple[dict[int, int], set[int]]:
+    """Of the threads that `run` has seen, those off the CPUs, and since when; and all."""
+    records = [interval for interval, _ in _records(memory, run)]
+    on = (TaskState.RUNNING, TaskState.UNSEEN)
+    return {one.tid: one.since_ns for one in records if one.state not in on}, {one.tid for one in records}
+
+
 def _records(memory: memoryview, run: int) -> Iterator[tuple[OpenInterval, int]]:
     """The threads that `run` has seen and that have not ended, and whether each is counted."""
     runs = memory.cast("I")[_TASK_RUN_WORD :: _TASK.size // 4].tolist()
@@ -108,7 +115,7 @@ def _records(memory: memoryview, run: int) -> Iterator[tuple[OpenInterval, int]]
 
 def _open_task(memory: memoryview, index: int) -> tuple[OpenInterval, int]:
     record = _TASK.unpack_from(memory, index * _TASK.size)
-    since, on_cpu, runnable, blocked, tid, _run, tgid, wait, _spare, state, counted, kthread = record[:12]
+    since, on_cpu, runnable, blocked, tid, _run, tgid, wait, _moves, state, counted, kthread = record[:12]
     begin, throttled, call_ns, born, call, comm, futex_waits, futex_waited = record[12:]
     return OpenInterval(
         TaskState(state),

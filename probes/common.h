@@ -78,7 +78,7 @@ struct cb_loss {
 	u64 returns_missed;  // a function was called, and its return not seen
 	u64 locks_full;      // a thread or a CPU held more locks at once than are remembered
 	u64 unseen_ends;     // a block request was issued again, and its end was not shown
-	u64 moves_unseen;    // a thread was moved between cgroups more than once, and not looked at in between
+	u64 moves_unseen; // a thread was moved between cgroups more than once, and not looked at in between
 };
 BPF_PERCPU_ARRAY(cb_loss, struct cb_loss, 1);
 

@@ -29,7 +29,7 @@ struct cb_task {
 	u32 tid;
 	u32 run;
 	u32 tgid;
-	u32 wait; // what it is blocked in: see offcpu.h
+	u32 wait;  // what it is blocked in: see offcpu.h
 	u32 moves; // of the run's, when `counted` was decided
 	u8 state;
 	u8 counted; // in the target

@@ -64,6 +64,8 @@ struct cb_config {
 	u32 cgroup_level;
 	u32 sample_interval; // of the hottest events one in so many is recorded, at random; 1: each
 	u32 idle_modules;    // a bit for each module that does not collect in this run
+	u32 moves;           // how many there are of cb_moves, which is the kernel side's own
+	u32 unused;
 };
 BPF_ARRAY(cb_config, struct cb_config, 1);
 
@@ -76,6 +78,7 @@ struct cb_loss {
 	u64 returns_missed;  // a function was called, and its return not seen
 	u64 locks_full;      // a thread or a CPU held more locks at once than are remembered
 	u64 unseen_ends;     // a block request was issued again, and its end was not shown
+	u64 moves_unseen; // a thread was moved between cgroups more than once, and not looked at in between
 };
 BPF_PERCPU_ARRAY(cb_loss, struct cb_loss, 1);
 
@@ -85,6 +88,7 @@ struct cb_event {
 	struct cb_config *config;
 	u64 now_ns;
 	bool typed; // the verifier knows the types of the arguments: helpers take them (tp_btf)
+	bool wakes; // the thread that it tells of was asleep until now
 };
 
 // Whether the module that has this bit collects.
@@ -166,6 +170,14 @@ static __always_inline void cb_lose_end(void)
 
 	if (loss)
 		loss->unseen_ends++;
+}
+
+static __always_inline void cb_lose_move(void)
+{
+	struct cb_loss *loss = cb_lost();
+
+	if (loss)
+		loss->moves_unseen++;
 }
 
 static __always_inline void cb_lose_key(void)

@@ -94,7 +94,7 @@ static __always_inline u32 offcpu_anonymous_file(struct file *file)
 	return OFFCPU_FILE_ANON;
 }
 
-// Since v6.16 an anonymous inode looks like a regular file's, so its file system decides.
+// An anonymous inode is of no type, or looks like a regular file's: its file system decides.
 static __always_inline u32 offcpu_regular_file(struct file *file, struct inode *inode)
 {
 	struct super_block *super = NULL;

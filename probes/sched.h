@@ -218,8 +218,10 @@ static __always_inline void sched_on_sched_switch(struct cb_event *ev, bool pree
 
 static __always_inline void sched_on_sched_wakeup(struct cb_event *ev, struct task_struct *woken)
 {
-	struct cb_task *task = cb_task_of(ev, woken);
+	struct cb_task *task;
 
+	ev->wakes = true;
+	task = cb_task_of(ev, woken);
 	if (!task)
 		return;
 	if (task->state == CB_UNSEEN && woken->on_cpu) {
@@ -309,7 +311,8 @@ static __always_inline struct cb_task *cb_unseen(struct cb_event *ev, struct tas
 	return NULL;
 }
 
-static __always_inline void cb_move(struct cb_event *ev, struct task_struct *of)
+// Whether thread `of` went into the target by that, or out of it.
+static __always_inline bool cb_move_thread(struct cb_event *ev, struct task_struct *of)
 {
 	bool counts = cb_is_member(ev, of);
 	u32 tid = of->pid, free;
@@ -318,12 +321,12 @@ static __always_inline void cb_move(struct cb_event *ev, struct task_struct *of)
 	if (!task)
 		task = cb_unseen(ev, of, tid, free, counts);
 	if (!task)
-		return;
+		return false;
 	task->css_set = (u64)of->cgroups;
 	if (task->state == CB_UNSEEN && !of->on_cpu)
 		task->state = cb_task_state(of) ? CB_BLOCKED : CB_PREEMPTED;
 	if (task->counted == counts)
-		return;
+		return false;
 	if (task->counted) {
 		cb_cut(ev, task, of);
 		cb_end(ev, task, ev->now_ns);
@@ -332,16 +335,34 @@ static __always_inline void cb_move(struct cb_event *ev, struct task_struct *of)
 	if (counts)
 		cb_join(ev, task, of);
 	task->counted = counts;
+	return true;
 }
 
-// A thread was moved to another cgroup, or a process, whose leader this is: its open interval is cut at this moment.  Other
-// threads of the process are looked at when they next do something (cb_follow()): what is done here for one thread costs the
-// verifier 50,000 steps.
+// Remembers that a process was moved as a whole, for the sake of its other threads.
+static __always_inline void cb_move_process(struct cb_event *ev, struct task_struct *leader)
+{
+	struct signal_struct *signal = leader->signal;
+	struct cb_move move = { .last_ns = ev->now_ns }, *last;
+	u32 tgid = leader->tgid;
+
+	if (signal->live.counter < 2)
+		return;
+	last = cb_moves.lookup(&tgid);
+	if (last)
+		move.before_ns = last->last_ns;
+	if (cb_moves.update(&tgid, &move))
+		cb_lose_move();
+	__sync_fetch_and_add(&ev->config->moves, 1);
+}
+
+// A thread was moved to another cgroup, or a process, whose leader this is: its open interval is cut at this moment.  What is
+// done here for one thread costs the verifier 50,000 steps, so that of the other threads of a process is cut at this
+// moment too, but later: when they next do something (cb_follow()), or by the agent at the end.
 static __always_inline void sched_on_cgroup_attach_task(struct cb_event *ev, struct cgroup *into,
 							char *path, struct task_struct *leader,
 							bool whole)
 {
 	cb_quota_moved(ev, leader->pid);
-	if (ev->config->target == CB_CGROUP)
-		cb_move(ev, leader);
+	if (ev->config->target == CB_CGROUP && cb_move_thread(ev, leader) && whole)
+		cb_move_process(ev, leader);
 }

@@ -21,6 +21,26 @@ BPF_TABLE("hash", u32, u64, cb_members, CB_MEMBERS);
 // move before, this tells that it was there.
 BPF_TABLE("hash", u32, u8, cb_seeded, CB_MEMBERS);
 
+// When a process with several threads was last moved into the target's cgroup, or out of it, as a whole.  The kernel tells of
+// its leader only: its other threads are cut at that moment when they are next looked at (cb_follow()).
+struct cb_move {
+	u64 last_ns;
+	u64 before_ns; // the move before that
+};
+BPF_TABLE("hash", u32, struct cb_move, cb_moves, CB_MEMBERS);
+
+// Whether and when a process was moved after `since_ns`; 0: not that we know.
+static __always_inline u64 cb_moved_after(u32 tgid, u64 since_ns)
+{
+	struct cb_move *move = cb_moves.lookup(&tgid);
+
+	if (!move || move->last_ns <= since_ns)
+		return 0;
+	if (move->before_ns > since_ns)
+		cb_lose_move();
+	return move->last_ns;
+}
+
 // What was in the target, ever.
 struct cb_population {
 	u64 processes; // of a tree, forked into it; of a cgroup, seen at work

@@ -29,8 +29,8 @@ struct cb_task {
 	u32 tid;
 	u32 run;
 	u32 tgid;
-	u32 wait; // what it is blocked in: see offcpu.h
-	u32 spare;
+	u32 wait;  // what it is blocked in: see offcpu.h
+	u32 moves; // of the run's, when `counted` was decided
 	u8 state;
 	u8 counted; // in the target
 	u8 kthread;
@@ -98,6 +98,18 @@ BPF_TABLE("hash", struct cb_thread_key, struct cb_thread, cb_ended_threads, CB_E
 // every CB_KEPT_PER_OCTAVE, so that the first thousand short ones leave room for the long ones that come later.
 BPF_ARRAY(cb_kept, u64, 1);
 #define CB_KEPT_PER_OCTAVE (CB_ENDED_THREADS / 32)
+
+// What threads were at when their process was moved out of the target's cgroup: until then that counts.  Their own
+// accounts have it already; the modules' figures get it from the agent.
+struct cb_cut {
+	u64 begin_ns;
+	u64 since_ns;
+	u32 tid;
+	u32 tgid;
+	u32 wait;
+	u32 state;
+};
+BPF_TABLE("hash", struct cb_cut, u64, cb_cuts, CB_CUTS);
 
 // The thread that each CPU entered last.  If another one leaves, a switch in between was not seen.
 struct cb_on_cpu {
@@ -177,6 +189,7 @@ static __always_inline void cb_adopt(struct cb_event *ev, struct cb_task *task,
 	task->kthread = !!(of->flags & CB_PF_KTHREAD);
 	task->regs = task->kthread ? 0 : (u64)of->stack + CB_REGS_OFFSET;
 	task->css_set = (u64)of->cgroups;
+	task->moves = ev->config->moves;
 	task->tid = tid;
 	task->born = tid;
 	task->tgid = of->tgid;
@@ -195,26 +208,90 @@ static __always_inline void cb_adopt(struct cb_event *ev, struct cb_task *task,
 		cb_join(ev, task, of);
 }
 
-// A thread may have moved to another cgroup without our being told (sched.h).  The interval that is open then belongs to
-// where it ends.
+// What thread `of` is at, in which nobody looked at it since.
+static __always_inline u32 cb_state_until_now(struct cb_event *ev, struct cb_task *task,
+					      struct task_struct *of)
+{
+	if (task->state != CB_UNSEEN)
+		return task->state;
+	if (of == (struct task_struct *)bpf_get_current_task())
+		return CB_RUNNING;
+	return ev->wakes ? CB_BLOCKED : CB_PREEMPTED;
+}
+
+// The thread has left the target at `until_ns`, amid what it was at.
+static __always_inline void cb_cut_at(struct cb_event *ev, struct cb_task *task,
+				      struct task_struct *of, u64 until_ns)
+{
+	u32 state = cb_state_until_now(ev, task, of);
+	struct cb_cut cut = { .begin_ns = task->begin_ns,
+			      .since_ns = task->since_ns,
+			      .tid = task->born,
+			      .tgid = task->tgid,
+			      .wait = task->wait,
+			      .state = state };
+	u64 ns = until_ns - task->since_ns;
+
+	if (state == CB_RUNNING)
+		task->on_cpu_ns += ns;
+	else if (state == CB_BLOCKED)
+		task->blocked_ns += ns;
+	else if (state == CB_THROTTLED)
+		task->throttled_ns += ns;
+	else
+		task->runnable_ns += ns;
+	if (cb_cuts.update(&cut, &until_ns))
+		cb_lose_key();
+	task->since_ns = until_ns;
+}
+
+// A thread may have moved to another cgroup, and the kernel did not tell of it, but of its leader (sched.h).  The interval that
+// is open is cut then.  Between the move and the event lie some µs: who is running meanwhile is cut now.  What else
+// is not known belongs to where it ends.
 static __always_inline void cb_follow(struct cb_event *ev, struct cb_task *task,
 				      struct task_struct *of)
 {
+	u64 set, moved_ns;
 	bool counted;
-	u64 set;
 
 	if (ev->config->target != CB_CGROUP)
 		return;
 	set = (u64)of->cgroups;
-	if (set == task->css_set)
+	if (set == task->css_set && task->moves == ev->config->moves)
 		return;
 	task->css_set = set;
+	task->moves = ev->config->moves;
 	counted = cb_is_member(ev, of);
-	if (counted && !task->counted)
+	moved_ns = cb_moved_after(task->tgid, task->since_ns);
+	if (counted == task->counted)
+		return;
+	if (!moved_ns && of == (struct task_struct *)bpf_get_current_task())
+		moved_ns = cb_now(ev);
+	if (counted) {
+		if (moved_ns > task->since_ns)
+			task->since_ns = moved_ns;
 		cb_join(ev, task, of);
-	else if (!counted && task->counted)
+	} else {
+		if (moved_ns > task->since_ns)
+			cb_cut_at(ev, task, of, moved_ns);
 		cb_end(ev, task, task->since_ns);
+	}
 	task->counted = counted;
+}
+
+// Whether a thread that has no record yet was in the target when its time began: now, or when the run began.
+static __always_inline bool cb_counted_at_first(struct cb_event *ev, struct task_struct *of,
+						u32 tid, bool counts)
+{
+	u32 tgid = of->tgid;
+	struct cb_move *move;
+
+	if (ev->config->target != CB_CGROUP || !ev->config->moves)
+		return counts;
+	move = cb_moves.lookup(&tgid);
+	if (!move || of->start_time > ev->config->started_ns)
+		return counts;
+	return cb_seeded.lookup(&tid) != NULL;
 }
 
 static __always_inline bool cb_is_free(struct cb_event *ev, struct cb_task *task)
@@ -252,24 +329,29 @@ static __always_inline struct cb_task *cb_task_with(struct cb_event *ev, struct 
 {
 	struct cb_task *task;
 	struct cb_loss *loss;
+	bool counts, first;
 	u32 free;
 
 	if (!tid)
 		return NULL;
 	task = cb_find(ev, tid, &free);
-	if (task) {
-		cb_follow(ev, task, of);
-		return task;
+	if (!task) {
+		task = cb_tasks.lookup(&free);
+		if (!task) {
+			loss = cb_lost();
+			if (loss)
+				loss->task_collisions++;
+			return NULL;
+		}
+		counts = cb_is_member(ev, of);
+		first = cb_counted_at_first(ev, of, tid, counts);
+		cb_adopt(ev, task, of, tid, first);
+		if (first == counts)
+			return task;
+		task->css_set = 0; // it was moved before it was seen
 	}
-	task = cb_tasks.lookup(&free);
-	if (task) {
-		cb_adopt(ev, task, of, tid, cb_is_member(ev, of));
-		return task;
-	}
-	loss = cb_lost();
-	if (loss)
-		loss->task_collisions++;
-	return NULL;
+	cb_follow(ev, task, of);
+	return task;
 }
 
 static __always_inline struct cb_task *cb_task_of(struct cb_event *ev, struct task_struct *of)

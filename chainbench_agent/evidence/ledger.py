@@ -15,7 +15,7 @@ from operator import attrgetter
 from typing import Any
 
 from chainbench_agent.evidence import waits
-from chainbench_agent.evidence.open_intervals import WAIT_UNKNOWN
+from chainbench_agent.evidence.open_intervals import WAIT_UNKNOWN, length_ns
 from chainbench_agent.evidence.sample import Account, Members, Sample, TaskState, Thread
 from chainbench_agent.evidence.threads import accounts, hardly_ran, main_thread_of
 from chainbench_agent.evidence.waits import Frames, Part, Sampled, Stacks, exact_part
@@ -90,10 +90,12 @@ def _threads(offcpu: Mapping[str, Any], names: Names, first: Sample, last: Sampl
         thread: Line(account, blocked[thread.tid, thread.begin_ns], stacks[thread.tid, thread.begin_ns])
         for thread, account in accounts(first, last).items()
     }
-    for task in last.tasks:
-        if task.state == TaskState.BLOCKED:
-            ns = max(last.at_ns - max(task.since_ns, first.at_ns), 0)
-            lines[task.thread].add_known(NO_SYSCALL if task.wait == WAIT_UNKNOWN else task.wait, task.frames, ns)
+    by_birth = {(thread.tid, thread.begin_ns): line for thread, line in lines.items()}
+    for task in (*last.tasks, *last.members.cuts):
+        line = by_birth.get((task.thread.tid, task.thread.begin_ns))  # none of one that ended and is not kept singly
+        if task.state == TaskState.BLOCKED and line:
+            wait = NO_SYSCALL if task.wait == WAIT_UNKNOWN else task.wait
+            line.add_known(wait, task.frames, length_ns(task, first, last))
     for sleeper in last.members.sleepers:
         if sleeper.account.blocked_ns:
             lines[sleeper.thread].add_known(sleeper.wait_key, sleeper.stack, sleeper.account.blocked_ns)

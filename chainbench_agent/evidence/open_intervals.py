@@ -36,8 +36,8 @@ def close_intervals(
     The sleep of kernel threads counts only if they are what is asked about: as in probes/offcpu.c.
     """
     closed = {module: dict(metrics) for module, metrics in counts.items()}
-    for task in last.tasks:
-        ns = _span(task.since_ns, first, last)
+    for task in (*last.tasks, *last.members.cuts):
+        ns = length_ns(task, first, last)
         if task.state == TaskState.RUNNING and "cpu" in closed:
             closed["cpu"]["on_cpu_ns"] += ns
         if "offcpu" in closed and (kernel_threads or not task.kernel_thread):
@@ -62,15 +62,16 @@ def close_processes(
     A process all of whose threads slept through the run has no record yet; it gets one of `modules`.
     """
     last = replace(last, processes=(*last.processes, *_without_record(last, modules)))
-    alive = {task.thread.pid for task in last.tasks} | {sleeper.thread.pid for sleeper in last.members.sleepers}
+    tasks = (*last.tasks, *last.members.cuts)
+    alive = {task.thread.pid for task in tasks} | {sleeper.thread.pid for sleeper in last.members.sleepers}
     figures = {
         process.pid: {module: dict(metrics) for module, metrics in process.figures.items()}
         for process in last.processes
         if process.pid in alive
     }
-    for task in last.tasks:
+    for task in tasks:
         own = figures.get(task.thread.pid, {})
-        ns = _span(task.since_ns, first, last)
+        ns = length_ns(task, first, last)
         if task.state == TaskState.RUNNING and "cpu" in own:
             own["cpu"]["on_cpu_ns"] += ns
         if task.state in OFF_CPU and "offcpu" in own and (kernel_threads or not task.kernel_thread):
@@ -124,12 +125,19 @@ def _add_to_process(own: Mapping[str, dict[str, int]], account: Account) -> None
         own["locks"]["futex_waited_ns"] += account.futex_waited_ns
 
 
+def length_ns(task: OpenInterval, first: Sample, last: Sample) -> int:
+    """How much of the interval lies in the run, and in the target."""
+    return max((task.until_ns or last.at_ns) - max(task.since_ns, first.at_ns), 0)
+
+
 def _span(since_ns: int, first: Sample, last: Sample) -> int:
     return max(last.at_ns - max(since_ns, first.at_ns), 0)
 
 
 def waits_on_a_futex(task: OpenInterval) -> bool:
     """Whether the call under way waits; one that takes a lock may have it at once, so only if it is off its CPU."""
+    if task.until_ns:
+        return False  # a call that is under way when its thread leaves is none of the target's
     return task.call in (FUTEX_WAIT, INTERRUPTED) or (task.call == FUTEX_LOCK and task.state in OFF_CPU)
 
 

@@ -92,6 +92,8 @@ class OpenInterval:
     """The thread's id at present, where that is known to be another than its first."""
     frames: tuple[str, ...] = ()
     """BLOCKED: the kernel's functions that it is in, innermost first, if that is known."""
+    until_ns: int = 0
+    """When it was cut, as the thread left the target's cgroup; 0: it goes on."""
 
     @property
     def tid(self) -> int:
@@ -150,6 +152,8 @@ class Sleeper:
     """The kernel's functions that it is in, innermost first; () where only `function` is known."""
     in_futex: bool = False
     """The system call is one that waits on a futex."""
+    until_ns: int = 0
+    """When its process was moved out of the target's cgroup; 0: it is in it."""
     account: Account = field(default_factory=Account)
     """Where its time in the run went: evidence/sleepers.py."""
 
@@ -180,16 +184,6 @@ class ProgramRun:
 
 
 @dataclass(frozen=True, slots=True)
-class EntryCost:
-    """What entering one program costs beyond its own account, in ns: see kernel/entry_cost.py."""
-
-    call_ns: float
-    """At the beginning or the end of a system call."""
-    other_ns: float
-    """At any other tracepoint."""
-
-
-@dataclass(frozen=True, slots=True)
 class Members:
     """The target's threads, beyond those with an open interval.  The sums only grow; the rest is of the present run."""
 
@@ -206,6 +200,8 @@ class Members:
     last_words: LastWords = field(default_factory=LastWords)
     root: int = 0
     """Of a tree, the process that it begins with."""
+    cuts: tuple[OpenInterval, ...] = ()
+    """What threads were at when they left the target's cgroup with their process; their accounts have it."""
     proc_threads: Mapping[int, ProcThread] = field(default_factory=dict)
     """Thread id → the thread as /proc shows it, of all threads that were in the target at the time of the sample."""
 
@@ -237,12 +233,11 @@ class Sample:
     """When the reading was over, of a sample that was taken while the run was on; 0 if nothing grew meanwhile."""
     kernel: Mapping[str, int] = field(default_factory=dict)
     """The kernel's own counters of the same things, for the cross-check: "cpu.context_switches" → …"""
-
     disk_ios: Mapping[int, int] = field(default_factory=dict)
     """Disk → the reads, writes and discards that have finished on it since boot, by the kernel's own count."""
 
     def without(self, module: str, error: OSError, what: str = "read") -> Sample:
         """Less a module of which something could not be `what`."""
         others = {name: values for name, values in self.modules.items() if name != module}
-        why = f"its figures could not be {what}: {error.strerror or error}"
-        return replace(self, modules=others, unread={**self.unread, module: why})
+        unread = {**self.unread, module: f"its figures could not be {what}: {error.strerror or error}"}
+        return replace(self, modules=others, unread=unread)

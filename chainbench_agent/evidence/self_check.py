@@ -5,6 +5,7 @@ Each comparison has a tolerance, with its reason here:
 - `IN_FLIGHT_MS`: a program that began before the end of the run may still write while the maps are read.
 - `SHARE`: lengths are differences of clock readings on several CPUs.
 - While a run is on, its maps are read one after the other and grow meanwhile: on each CPU by the time of the reading.
+- `OPEN_MS`: cpu.stat gets a throttling when it ends, which may be one period of a quota later, on each CPU.
 - A lost event may be missing on one side only, so counts may differ by as many as were lost.
 
 Pure.
@@ -21,6 +22,8 @@ from chainbench_agent.evidence.model import Evidence, SelfCheck, Violation
 
 IN_FLIGHT_MS = 1.0
 SHARE = 0.001
+OPEN_MS = 1000.0
+"""The longest period of a quota: max_cfs_quota_period in kernel/sched/core.c."""
 
 INVARIANTS: Mapping[str, str] = {
     "on_cpu_within_cpus": "threads are on the CPUs that there are, for as long as the run was",
@@ -28,6 +31,7 @@ INVARIANTS: Mapping[str, str] = {
     "runnable": "ledger.runnable_ms and offcpu.runnable_ms are the same time",
     "blocked": "ledger.blocked_ms is what offcpu has as blocked and throttled",
     "throttled": "the ledger's category throttled is offcpu.throttled_ms",
+    "throttled_by_groups": "no thread is throttled for longer than the cgroups whose quotas hold for it",
     "unexplained": "no line has more in its parts than its wall time",
     "reasons": "the reasons of a line add up to its blocked time",
     "wall": "no thread is in the run for longer than the run was",
@@ -99,6 +103,7 @@ def _comparisons(evidence: Evidence, at: Circumstances) -> Iterator[Comparison]:
         yield from _against_sections(evidence.ledger, cpu, offcpu, at)
         yield from _population(evidence, evidence.ledger, at, lost)
     yield from _scheduler(cpu, offcpu, at)
+    yield from _throttled(evidence, cpu, offcpu, at)
     for name, section in evidence.sections.items():
         yield from _distributions(name, section)
         yield from _other_processes(name, section, at, lost)
@@ -165,6 +170,18 @@ def _scheduler(cpu: Mapping[str, Any], offcpu: Mapping[str, Any], at: Circumstan
         if {"total_ms", *names} <= offcpu.keys():
             parts_ms = sum(offcpu[name] for name in names)
             yield Comparison("off_cpu", parts_ms, offcpu["total_ms"], "offcpu", tolerance=IN_FLIGHT_MS)
+
+
+def _throttled(
+    evidence: Evidence, cpu: Mapping[str, Any], offcpu: Mapping[str, Any], at: Circumstances
+) -> Iterator[Comparison]:
+    """A thread whose record had to share its place has the time of another (`loss.task_collisions`)."""
+    threads = evidence.target.threads_seen
+    collided = evidence.loss and "task_collisions" in evidence.loss.causes
+    if threads is None or collided or not ("throttled_ms" in cpu and "throttled_ms" in offcpu):
+        return
+    most_ms = threads * (cpu["throttled_ms"] + at.cpus * OPEN_MS)
+    yield Comparison("throttled_by_groups", offcpu["throttled_ms"], most_ms, "offcpu.throttled_ms", at_most=True)
 
 
 def _distributions(name: str, section: Mapping[str, Any]) -> Iterator[Comparison]:

@@ -39,15 +39,16 @@ def _booked(sleeper: Sleeper, first: Sample, last: Sample) -> Sleeper | None:
     """The sleeper with its account; None if it had no part: it was born after the run, or dead before it."""
     now, before = sleeper.proc, first.members.proc_threads.get(sleeper.thread.tid)
     begin_ns = max(sleeper.thread.begin_ns, first.at_ns)
+    end_ns = sleeper.until_ns or last.at_ns
     if now.born_ns >= first.at_ns or before is None:
-        if now.born_by_ns > last.at_ns:
+        if now.born_by_ns > end_ns:
             return None  # a thread that is born in the run is seen when it is woken for the first time
         begin_ns = max(begin_ns, now.born_by_ns)
         before = None if now.born_ns < first.at_ns else _at_birth(now)
     if now.dead and (before is None or before.dead):
         return None
     thread = replace(sleeper.thread, begin_ns=begin_ns) if begin_ns > first.at_ns else sleeper.thread
-    account = _account(now, before, begin_ns, last.at_ns)
+    account = _account(now, before, begin_ns, end_ns)
     if sleeper.in_futex and account.blocked_ns:
         account = replace(account, futex_waits=1, futex_waited_ns=account.blocked_ns)
     return replace(sleeper, thread=thread, account=account)

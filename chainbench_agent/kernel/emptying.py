@@ -10,7 +10,16 @@ from chainbench_agent.kernel import disks
 from chainbench_agent.loading.loader import MapFd
 from chainbench_agent.spec import Module
 
-_SHARED = ("cb_members", "cb_seeded", "cb_interrupted", "cb_ended_threads", "cb_entered", "cb_disk_takers")
+_SHARED = (
+    "cb_members",
+    "cb_seeded",
+    "cb_moves",
+    "cb_cuts",
+    "cb_interrupted",
+    "cb_ended_threads",
+    "cb_entered",
+    "cb_disk_takers",
+)
 
 
 def empty(maps: Mapping[str, MapFd], modules: Iterable[Module]) -> dict[str, OSError]:

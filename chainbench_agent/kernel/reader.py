@@ -12,13 +12,14 @@ from typing import NamedTuple
 
 from chainbench_agent.bpf import libbpf
 from chainbench_agent.c_struct import CStruct
-from chainbench_agent.evidence.sample import Account, IdleSpan, LastWords, Members, OpenInterval, Sample, Value
+from chainbench_agent.evidence.sample import Account, IdleSpan, LastWords, Members, OpenInterval, Sample, Sleeper, Value
 from chainbench_agent.kernel import cpu_quotas, names, values
 from chainbench_agent.kernel.accounts import kernel_counters, proc_counters
 from chainbench_agent.kernel.blocked_threads import with_functions, with_waits
 from chainbench_agent.kernel.disks import Disks, finished_ios
+from chainbench_agent.kernel.moves import Moves, began, leave, moves, seeded_and_gone, unseen
 from chainbench_agent.kernel.symbols import Symbols, addresses_of
-from chainbench_agent.kernel.target import KernelTarget, Kind, leave
+from chainbench_agent.kernel.target import KernelTarget, Kind
 from chainbench_agent.kernel.threads import proc_threads, sleepers
 from chainbench_agent.kernel.user_stacks import UserStacks
 from chainbench_agent.loading.loader import MapFd
@@ -34,6 +35,7 @@ LOSS_CAUSES = (
     "returns_missed",
     "locks_full",
     "unseen_ends",
+    "moves_unseen",
 )
 _LOSS = CStruct(**dict.fromkeys(LOSS_CAUSES, "Q"))  # struct cb_loss of probes/common.h
 
@@ -74,10 +76,7 @@ class Reader:
     def _sample(self, current: Current, threads: memoryview, records: memoryview) -> Sample:
         run, target = current.run, current.target
         at_ns = time.monotonic_ns()
-        tasks = tuple(values.open_tasks(threads, self._per_cpu("cb_on_cpu"), run))
-        if target.kind == Kind.CGROUP:
-            tasks = tuple(leave(tasks, target.threads()))
-        tasks = tuple(with_functions(tasks))
+        tasks, moved = self._tasks(threads, current)
         modules: dict[str, dict[str, Value]] = {}
         unread: list[tuple[str, OSError]] = []
         by_disk = Disks(self._maps)
@@ -86,13 +85,14 @@ class Reader:
                 modules[module.name] = self._values(module, run) | by_disk.read(module)
             except OSError as error:  # the others are none the worse
                 unread.append((module.name, error))
-        loss = zip(*_LOSS.iter_unpack(self._per_cpu("cb_loss")), strict=True)
+        loss = dict(zip(LOSS_CAUSES, values.sums(self._per_cpu("cb_loss")), strict=True))
+        loss["moves_unseen"] += unseen(moved, *values.off_cpu_since(threads, run)) if moved.before_ns else 0
         sample = Sample(
             at_ns=at_ns,
             modules=modules,
-            loss=dict(zip(LOSS_CAUSES, map(sum, loss), strict=True)),
+            loss=loss,
             tasks=tasks,
-            members=self._members(tasks, threads, current),
+            members=self._members(tasks, threads, current, moved),
             processes=tuple(processes(records, self._modules, run)),
             throttled=cpu_quotas.throttled_groups(),
             quota_groups=cpu_quotas.groups_above(current.present) if target.kind != Kind.MACHINE else None,
@@ -109,6 +109,15 @@ class Reader:
         for name, why in current.not_emptied.items():
             sample = sample.without(name, why, "cleared")
         return sample
+
+    def _tasks(self, threads: memoryview, current: Current) -> tuple[tuple[OpenInterval, ...], Moves]:
+        """The threads with an open interval, and what moves between cgroups have cut."""
+        tasks = values.open_tasks(threads, self._per_cpu("cb_on_cpu"), current.run)
+        if current.target.kind != Kind.CGROUP:
+            return tuple(with_functions(tasks)), Moves()
+        moved = moves(self._maps)
+        remaining, cuts = leave(tuple(tasks), current.target.threads(), moved)
+        return tuple(with_functions(remaining)), replace(moved, cuts=(*moved.cuts, *with_functions(cuts)))
 
     def _values(self, module: Module, run: int) -> dict[str, Value]:
         counted = values.decode(module, self._per_cpu(f"cb_{module.name}"), libbpf.possible_cpus(), run)
@@ -143,32 +152,52 @@ class Reader:
         members = self._maps["cb_members"]
         return frozenset(int.from_bytes(key, "little") for key in libbpf.keys(members.fd, members.key_size))
 
-    def _members(self, tasks: Iterable[OpenInterval], threads: memoryview, current: Current) -> Members:
+    def _members(self, tasks: Iterable[OpenInterval], threads: memoryview, current: Current, moved: Moves) -> Members:
         """The target beyond the threads that were seen; nothing for the whole machine."""
         target, present = current.target, current.present
         processes, seen = values.sums(self._per_cpu("cb_population"))
         if target.kind == Kind.MACHINE:
             return Members(processes=processes, threads=seen)
-        outside = values.strangers(threads, current.run) if target.kind == Kind.CGROUP else {}
         now = proc_threads(present)
+        gone: tuple[Sleeper, ...] = ()
+        outside: Mapping[int, int] = {}
         if target.kind == Kind.CGROUP:  # a threaded one has some threads of a process only
             inside = target.threads()
             now = {tid: thread for tid, thread in now.items() if tid in inside}
+            outside = values.strangers(threads, current.run)
+            gone = self._gone(inside, outside, tasks, moved, current)
+            outside = began(now, outside, current.began_ns, moved)
         ended = self._maps["cb_ended_threads"]
         count, *sums = values.sums(self._per_cpu("cb_ended"))
         return Members(
             count,
             Account(*sums[:_ACCOUNT]),
             values.ended_threads(libbpf.items(ended.fd, ended.key_size, ended.value_size)),
-            tuple(with_waits(sleepers(now, {task.tid for task in tasks}, current.began_ns, outside))),
+            (*with_waits(sleepers(now, {task.tid for task in tasks}, current.began_ns, outside)), *gone),
             processes,
             seen,
             current.seeds,
             self.enrolled() if target.kind == Kind.CGROUP else frozenset(),
             LastWords(*sums[_ACCOUNT:]),
             target.root,
+            moved.cuts,
             now,
         )
+
+    def _gone(
+        self,
+        inside: AbstractSet[int],
+        outside: Mapping[int, int],
+        tasks: Iterable[OpenInterval],
+        moved: Moves,
+        current: Current,
+    ) -> tuple[Sleeper, ...]:
+        """Threads that were in the cgroup when the run began, and of which no hook saw a move, until they left it."""
+        gone = seeded_and_gone(self._maps, inside, moved)
+        threads = {tid: thread for tid, thread in proc_threads({*gone.values()}).items() if tid in gone}
+        seen = {*outside, *(task.tid for task in tasks)}
+        found = with_waits(sleepers(threads, seen, current.began_ns, {}))
+        return tuple(replace(one, until_ns=moved.last_ns[one.thread.pid]) for one in found)
 
     @contextmanager
     def _memory(self, name: str) -> Iterator[memoryview]:

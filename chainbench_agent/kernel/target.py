@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
 from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.model import Target
-from chainbench_agent.evidence.sample import OpenInterval, TaskState
 from chainbench_agent.kernel import procfs
 from chainbench_agent.kernel.cgroups import find
 from chainbench_agent.kernel.lineage import everyone, outside, process_tree
@@ -165,16 +164,6 @@ def in_cgroup(directory: Path, name: str) -> set[int]:
         with suppress(OSError):
             found |= _numbers(file)
     return found
-
-
-def leave(tasks: Iterable[OpenInterval], inside: set[int]) -> Iterator[OpenInterval]:
-    """`tasks`, of which some were moved out of the cgroup while off the CPUs: they are not `inside`, and live.
-
-    Their part was over when they left their CPU, as the kernel side would have said had they come back (cb_follow()).
-    """
-    for task in tasks:
-        away = task.state not in (TaskState.RUNNING, TaskState.UNSEEN) and task.tid not in inside
-        yield replace(task, state=TaskState.FREE) if away and (PROC / str(task.tid)).exists() else task
 
 
 def seed(target: KernelTarget, add: Callable[[int], None], remove: Callable[[int], None]) -> int:

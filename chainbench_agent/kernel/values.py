@@ -24,7 +24,7 @@ _HISTOGRAM_HEAD = 4  # sum, min, max, run; behind them the slots
 _HISTOGRAM_WORDS = _HISTOGRAM_HEAD + HISTOGRAM_SLOTS
 _TASK = CStruct(  # struct cb_task of probes/task.h; what is skipped is the kernel side's own
     since_ns="Q", on_cpu_ns="Q", runnable_ns="Q", blocked_ns="Q", regs="8x",
-    tid="I", run="I", tgid="I", wait="I", spare="4x", state="B", counted="B", kthread="B", ended="x",
+    tid="I", run="I", tgid="I", wait="I", moves="4x", state="B", counted="B", kthread="B", ended="x",
     begin_ns="Q", throttled_ns="Q", css_set="8x", call_ns="Q", noted="8x", born="I", file="2x", call="B", pages="x",
     exec_ns="8x", unseen_ns="8x", comm="16s", mapping="8x", futex_waits="Q", futex_waited_ns="Q", since_birth="8x",
     pad="16x",
@@ -101,6 +101,13 @@ def open_tasks(memory: memoryview, on_cpu: bytes, run: int) -> Iterator[OpenInte
 def strangers(memory: memoryview, run: int) -> dict[int, int]:
     """The threads that `run` has seen outside of the target: thread id → when its present state began."""
     return {interval.tid: interval.since_ns for interval, counted in _records(memory, run) if not counted}
+
+
+def off_cpu_since(memory: memoryview, run: int) -> tuple[dict[int, int], set[int]]:
+    """Of the threads that `run` has seen, those off the CPUs, and since when; and all."""
+    records = [interval for interval, _ in _records(memory, run)]
+    on = (TaskState.RUNNING, TaskState.UNSEEN)
+    return {one.tid: one.since_ns for one in records if one.state not in on}, {one.tid for one in records}
 
 
 def _records(memory: memoryview, run: int) -> Iterator[tuple[OpenInterval, int]]:

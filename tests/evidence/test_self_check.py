@@ -34,6 +34,7 @@ SOUND = {
     "ledger": line(0, wall_ms=1500, blocked_ms=1000, blocked=[SLEEP | {"ms": 900, "reasons": [{"ms": 900}]}, WAIT])
     | {"threads": [line(7)], "threads_not_shown": 1},
     "cpu": {"on_cpu_ms": 400, "idle_ms": {"C1": 900}, "context_switches": 5, "voluntary_switches": 3}
+    | {"throttled_ms": 0}
     | {"involuntary_switches": 2}
     | {"top_processes": [{"pid": 7, "command": "sh", "on_cpu_ms": 300}], "other_processes": {"on_cpu_ms": 100}},
     "offcpu": {"total_ms": 1050, "voluntary_ms": 930, "involuntary_ms": 120, "blocked_ms": 900, "runnable_ms": 50}
@@ -73,7 +74,7 @@ def test_what_is_sound_has_no_violations():
     found = checked(SOUND)
 
     assert found.violations == []
-    assert found.checked == 35
+    assert found.checked == 36
 
 
 @pytest.mark.parametrize(
@@ -86,6 +87,7 @@ def test_what_is_sound_has_no_violations():
         ("ledger.runnable_ms", 55, "runnable"),
         ("ledger.blocked_ms", 1005, "blocked"),
         ("offcpu.throttled_ms", 103, "throttled"),
+        ("offcpu.throttled_ms", 4001, "throttled_by_groups"),
         ("ledger.unexplained_ms", -3, "unexplained"),
         ("ledger.threads.0.unexplained_ms", -3, "unexplained"),
         ("ledger.threads.0.blocked.0.reasons.0.ms", 390, "reasons"),
@@ -143,3 +145,25 @@ def test_what_is_not_there_is_not_compared():
     """A module that does not collect, a metric that is unavailable, a machine without a ledger."""
     assert checked({}, target=Target()).checked == 0
     assert checked({"cpu": {"context_switches": 3}, "offcpu": {"total_ms": 1}}, target=Target()).checked == 0
+
+
+@pytest.mark.parametrize(("by_groups_ms", "violations"), [(0, 1), (500, 1), (501, 0)])
+def test_threads_are_throttled_by_cgroups(by_groups_ms, violations):
+    """Two threads: each as long as the cgroups at most, and one more period on each of two CPUs."""
+    found = checked({"cpu": {"throttled_ms": by_groups_ms}, "offcpu": {"throttled_ms": 5001}})
+
+    assert [violation.invariant for violation in found.violations] == ["throttled_by_groups"] * violations
+
+
+def test_throttled_threads_that_share_a_record():
+    """One may have the time of another: nothing is compared."""
+    evidence = Evidence(
+        available=True,
+        source="ebpf",
+        run=RUN,
+        target=TARGET,
+        sections={"cpu": {"throttled_ms": 0}, "offcpu": {"throttled_ms": 9000}},
+        loss=Loss(total=1, causes={"task_collisions": 1}),
+    )
+
+    assert self_check(evidence, ENDED).checked == 0

@@ -2,13 +2,11 @@
 
 import os
 import subprocess
-from dataclasses import replace
 
 import pytest
 
 from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.model import Target
-from chainbench_agent.evidence.sample import OpenInterval, TaskState, Thread
 from chainbench_agent.kernel import cgroups as cgroups_module
 from chainbench_agent.kernel import target
 from chainbench_agent.kernel.lineage import process_tree
@@ -17,7 +15,6 @@ from chainbench_agent.kernel.target import (
     Kind,
     has_ended,
     in_cgroup,
-    leave,
     resolve,
     seed,
 )
@@ -144,7 +141,7 @@ def test_zombies_are_no_members(proc):
     proc.add(10, 1)
     for pid in (11, 12):
         proc.add(pid, 10)
-        (proc.path / f"{pid}/stat").write_text(f"{pid} (sh) Z 10 {pid} {pid} 0 -1 4194304\n")
+        (proc.path / f"{pid}/stat").write_text(f"{pid} (sh) Z 10 {pid} {pid} 0 -1 4194304{' 0' * 45}\n")
         proc.thread(pid, pid, state="Z")
     proc.thread(12, 13)
 
@@ -227,26 +224,6 @@ def test_a_cgroup_that_is_made_again(cgroups):
 
     assert found.processes() == found.threads() == set()
     assert resolve(Target(kind="cgroup", cgroup="/a")).processes() == {20}
-
-
-# --- Threads --------------------------------------------------------------------------------------
-
-
-def test_threads_that_left_a_cgroup_off_the_cpus(proc):
-    """Their part is over.  Who is at work tells it himself, and who ended has not left."""
-    states = [TaskState.BLOCKED, TaskState.BLOCKED, TaskState.PREEMPTED, TaskState.RUNNING, TaskState.BLOCKED]
-    tasks = [
-        OpenInterval(state, 50, 0, kernel_thread=False, thread=Thread(tid, 10, "sh", BEGAN_NS))
-        for tid, state in enumerate(states, start=10)
-    ]
-    tasks[4] = replace(tasks[4], number=20)
-    for tid in (10, 11, 12, 13, 20):
-        proc.add(tid, 1)
-    found = list(leave(tasks, inside={10, 20}))
-
-    assert found == [tasks[0], *(replace(task, state=TaskState.FREE) for task in tasks[1:3]), *tasks[3:]]
-    proc.remove(11)
-    assert list(leave(tasks, inside={10, 20}))[1] == tasks[1]
 
 
 # --- This machine ---------------------------------------------------------------------------------

@@ -114,6 +114,48 @@ def test_moved_while_asleep(collector, run, targeted, group, how):
         assert blocked_ms - asleep_ms <= waited_ms + (fell_asleep - began) * 1000 + moved_ms - first_ms
 
 
+THREADS = """
+import ctypes, sys, threading, time
+threading.Thread(target=time.sleep, args=(1000,), daemon=True).start()
+def call():
+    while True: ctypes.CDLL(None).usleep(5_000)
+threading.Thread(target=call, daemon=True).start()
+time.sleep(0.1)
+print(flush=True)
+sys.stdin.readline()
+"""
+
+
+@pytest.mark.parametrize("how", ["out", "in"])
+def test_moved_with_all_threads(collector, run, group, how):
+    """Three threads, of which one does something all the time: each has as much wall time as it was in the target."""
+    before, after = (group.parent, group) if how == "in" else (group, group.parent)
+    with subprocess.Popen([sys.executable, "-c", THREADS], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        (before / "cgroup.procs").write_text(str(process.pid))
+        earliest = time.monotonic()
+        collector.start(Target(kind="cgroup", cgroup=str(group)))
+        latest = time.monotonic()
+        time.sleep(0.3)
+        moving = time.monotonic()
+        (after / "cgroup.procs").write_text(str(process.pid))
+        moved = time.monotonic()
+        time.sleep(0.5)
+        stopping = time.monotonic()
+        collector.stop()
+        stopped = time.monotonic()
+        process.kill()
+
+    evidence = collector.evidence(run).as_json()
+    least, most = (stopping - moved, stopped - moving) if how == "in" else (moving - latest, moved - earliest)
+    assert evidence["target"]["threads_seen"] == 3
+    assert "moves_unseen" not in evidence["loss"]["causes"]
+    assert 3000 * least <= evidence["ledger"]["wall_ms"] <= 3000 * most
+    for thread in evidence["ledger"]["threads"]:
+        assert 1000 * least <= thread["wall_ms"] <= 1000 * most
+        assert abs(thread["unexplained_ms"]) < 1 or evidence["loss"]["causes"]["unseen_switches"]
+
+
 def test_the_cross_check_without_who_joined(collector, run, targeted, group):
     """What a thread did before it joined is in the kernel's account of it, and no part of the run."""
     code = "sum(range(1_000_003))\nprint(flush=True)\nsys.stdin.readline()"

@@ -105,7 +105,10 @@ def test_against_fio(targeted, tmp_path):
 
 
 def test_what_is_no_file(targeted, path):
-    """Pipes, sockets, event counters, terminals, /dev/zero: neither their opening, nor their traffic, nor their end."""
+    """Pipes, sockets, anonymous files, terminals, /dev/zero: neither their opening, nor their traffic, nor their end.
+
+    One in memory is a file.
+    """
     setup = (
         SETUP
         + f"""
@@ -113,6 +116,8 @@ r, w = os.pipe()
 a, b = socket.socketpair()
 terminal, keyboard = os.openpty()
 counter = os.eventfd(1)
+inotify = ctypes.CDLL(None).inotify_init1(os.O_NONBLOCK)
+memory = os.memfd_create("a file of its own, in memory")
 os.mkfifo({str(path)!r} + ".fifo")
 """
     )
@@ -125,12 +130,12 @@ for _ in range(19):
     for name in ("/dev/zero", {str(path)!r} + ".fifo"):
         fd = os.open(name, os.O_RDWR); os.write(fd, b"x" * 50); os.read(fd, 50); os.close(fd)
     fd = os.open({str(path)!r}, os.O_RDWR); os.pwrite(fd, b"x" * 7, 0); os.pread(fd, 11, 0); os.close(fd)
-for fd in (r, w, a.detach(), b.detach(), terminal, keyboard, counter): os.close(fd)
+for fd in (r, w, a.detach(), b.detach(), terminal, keyboard, counter, inotify, memory): os.close(fd)
 os._exit(0)
 """
     io = targeted(code, setup).run()["io"]
 
-    assert (io["file_opens"], io["file_closes"]) == (19, 19)
+    assert (io["file_opens"], io["file_closes"]) == (19, 19 + 1)
     assert (io["file_reads"], io["file_reads_bytes"]) == (19, 19 * 11)
     assert (io["file_writes"], io["file_writes_bytes"]) == (19, 19 * 7)
 

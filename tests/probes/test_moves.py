@@ -1,6 +1,7 @@
 """A thread that is moved between cgroups by somebody else: its open interval is cut (probes/sched.h)."""
 
 import ctypes
+from dataclasses import replace
 
 import pytest
 from user_space import INTERRUPTIBLE, READ, blocked
@@ -23,10 +24,11 @@ def moved(kernel, task, path, at):
     kernel.at(at).fire("cgroup_attach_task_0", 0, 0, task, 0)
 
 
-def seed(kernel, task):
-    """The agent has seen it in the target's cgroup."""
-    (ctypes.c_uint32 * 1).in_dll(kernel.library, "cb_seeded_keys")[0] = task.pid
-    (ctypes.c_uint8 * 1).in_dll(kernel.library, "cb_seeded_used")[0] = 1
+def seed(kernel, *tasks):
+    """The agent has seen them in the target's cgroup."""
+    for index, task in enumerate(tasks):
+        (ctypes.c_uint32 * len(tasks)).in_dll(kernel.library, "cb_seeded_keys")[index] = task.pid
+        (ctypes.c_uint8 * len(tasks)).in_dll(kernel.library, "cb_seeded_used")[index] = 1
 
 
 def task_in(kernel, path, **more):
@@ -179,3 +181,134 @@ def test_a_tree_does_not_mind(kernel):
     kernel.at(2000).switch(task, kernel.idle, INTERRUPTIBLE)
 
     assert cpu(kernel) == (1000, 1)
+
+
+# --- Processes with several threads -----------------------------------------------------------------
+
+
+def process_in(kernel, path, **of_the_other):
+    """A leader that sleeps, and another thread."""
+    leader = kernel.task(10, state=INTERRUPTIBLE, syscall=READ)
+    other = kernel.task(11, tgid=10, syscall=READ, **of_the_other)
+    for task in (leader, other):
+        kernel.tell("shim_set_live", task, 2)
+        kernel.move(task, *path)
+    if path == OURS:
+        seed(kernel, leader, other)
+    return leader, other
+
+
+def ended_but_the_leader(kernel):
+    """The leader slept until it was moved, at 1400."""
+    (whole,) = ended(kernel)
+    assert kernel.sample().members.ended_threads == 2
+    return replace(whole, wall_ns=whole.wall_ns - 400, blocked_ns=whole.blocked_ns - 400)
+
+
+def moved_as_a_whole(kernel, tasks, path, at):
+    """The kernel tells of the leader only."""
+    for task in tasks:
+        kernel.move(task, *path)
+    kernel.at(at).fire("cgroup_attach_task_0", 0, 0, tasks[0], 1)
+
+
+def test_another_thread_out_while_it_runs(grouped):
+    """It is cut at the moment of the move, by its next switch."""
+    tasks = process_in(grouped, OURS, on_cpu=True)
+    grouped.begin().switch(grouped.idle, tasks[1])
+    moved_as_a_whole(grouped, tasks, THEIRS, 1400)
+    grouped.at(2000).switch(tasks[1], grouped.idle, INTERRUPTIBLE)
+
+    assert ended_but_the_leader(grouped) == Account(wall_ns=400, on_cpu_ns=400)
+    assert cpu(grouped, closed=True) == (400, 0)
+    assert grouped.processes(closed=True)[10].figures["cpu"]["on_cpu_ns"] == 400
+    assert grouped.lost() == {}
+
+
+def test_another_thread_in_while_it_runs(grouped):
+    tasks = process_in(grouped, THEIRS, on_cpu=True)
+    grouped.begin().switch(grouped.idle, tasks[1])
+    moved_as_a_whole(grouped, tasks, OURS, 1400)
+    grouped.at(2000).switch(tasks[1], grouped.idle, INTERRUPTIBLE)
+
+    assert cpu(grouped) == (600, 1)
+    joined = next(task for task in grouped.sample().tasks if task.tid == 11)
+    assert (joined.thread.begin_ns, joined.account.on_cpu_ns) == (1400, 600)
+
+
+def test_another_thread_out_while_it_sleeps(grouped):
+    """The sleep until then counts, under the call that it sleeps in."""
+    tasks = process_in(grouped, OURS, on_cpu=True)
+    grouped.begin().switch(grouped.idle, tasks[1])
+    grouped.at(1100).switch(tasks[1], grouped.idle, INTERRUPTIBLE)
+    moved_as_a_whole(grouped, tasks, THEIRS, 1400)
+    grouped.at(3000).wake(tasks[1])
+
+    assert ended_but_the_leader(grouped) == Account(wall_ns=400, on_cpu_ns=100, blocked_ns=300)
+    assert grouped.counted(closed=True)["offcpu"]["asleep_ns"] == 400 + 300
+
+
+@pytest.mark.parametrize(
+    ("event", "expected"),
+    [
+        ("leaves its CPU", "on_cpu_ns"),
+        ("is woken", "blocked_ns"),
+        ("enters a CPU", "runnable_ns"),
+    ],
+)
+def test_another_thread_that_made_no_move_before(grouped, event, expected):
+    """It was at the same all the time, and in the target when the run began."""
+    tasks = process_in(grouped, OURS)
+    grouped.begin()
+    moved_as_a_whole(grouped, tasks, THEIRS, 1400)
+    grouped.at(2000)
+    if event == "leaves its CPU":
+        grouped.switch(tasks[1], grouped.idle, INTERRUPTIBLE)
+    elif event == "is woken":
+        grouped.wake(tasks[1])
+    else:
+        grouped.switch(grouped.idle, tasks[1])
+
+    assert ended_but_the_leader(grouped) == Account(**{"wall_ns": 400, expected: 400})
+
+
+def test_another_thread_that_was_born_later(grouped):
+    """In a process that had been moved: it was never elsewhere."""
+    tasks = process_in(grouped, THEIRS)
+    grouped.begin()
+    moved_as_a_whole(grouped, tasks, OURS, 1400)
+    born = grouped.task(12, tgid=10)
+    grouped.tell("shim_set_life", born, ctypes.c_uint64(1500), ctypes.c_uint64(0))
+    grouped.move(born, *OURS)
+    grouped.at(1500).born(born)
+    grouped.at(1700).switch(grouped.idle, born)
+    grouped.at(2000).switch(born, grouped.idle, INTERRUPTIBLE)
+
+    found = next(task for task in grouped.sample().tasks if task.tid == 12)
+    assert (found.thread.begin_ns, found.account) == (1500, Account(runnable_ns=200, on_cpu_ns=300))
+
+
+def test_running_between_the_move_and_the_word_of_it(grouped):
+    """The kernel moves first and tells then: who does something meanwhile is cut there."""
+    tasks = process_in(grouped, OURS, on_cpu=True)
+    grouped.begin().switch(grouped.idle, tasks[1])
+    for task in tasks:
+        grouped.move(task, *THEIRS)
+    grouped.at(1390).enter(tasks[1], READ)
+    grouped.at(1400).fire("cgroup_attach_task_0", 0, 0, tasks[0], 1)
+    grouped.at(2000).switch(tasks[1], grouped.idle, INTERRUPTIBLE)
+
+    assert ended_but_the_leader(grouped) == Account(wall_ns=390, on_cpu_ns=390)
+    assert grouped.lost() == {}
+
+
+def test_moved_twice_and_not_looked_at(grouped):
+    """Where it was in between is not in its account: that is counted as lost."""
+    tasks = process_in(grouped, OURS, on_cpu=True)
+    grouped.begin().switch(grouped.idle, tasks[1])
+    grouped.at(1010).switch(grouped.idle, tasks[0], cpu=1)  # the leader has a record
+    for path, at in ((THEIRS, 1400), (OURS, 1600)):
+        moved_as_a_whole(grouped, tasks, path, at)
+    grouped.at(2000).switch(tasks[1], grouped.idle, INTERRUPTIBLE)
+
+    assert grouped.lost() == {"moves_unseen": 1}

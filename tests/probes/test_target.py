@@ -346,17 +346,22 @@ def test_moving_out_and_in_again(grouped):
 
 
 def test_the_account_of_who_moves(kernel):
-    """Only of the time inside; what was before it left is kept, and it comes back under the name that it has then."""
+    """Only of the time inside; what was before it left is kept, and it comes back under the name that it has then.
+
+    Nobody tells when it was moved: on a CPU it is when it does something, else when its state began.
+    """
     task = kernel.task(ROOT, comm="before")
     kernel.move(task, 9)
     kernel.at(1000).cgroup(OURS[-1], level=2).begin()
     kernel.at(11_000).switch(kernel.idle, task)
     kernel.tell("shim_set_comm", task, b"inside")
     kernel.move(task, *OURS)
+    kernel.at(11_000).enter(task, 0)
     kernel.at(14_000).switch(task, kernel.idle, INTERRUPTIBLE)  # it ran for 3000
     kernel.at(18_000).wake(task)  # slept for 4000
     kernel.at(18_500).switch(kernel.idle, task)  # waited for 500
     kernel.move(task, 9)
+    kernel.enter(task, 0)
     kernel.at(30_000).switch(task, kernel.idle, INTERRUPTIBLE)  # ran outside
     kernel.at(40_000).wake(task)
 

@@ -10,6 +10,7 @@ from chainbench_agent.evidence.sample import Account, LastWords, Members, Sample
 from chainbench_agent.evidence.waits import blocked_ns
 from chainbench_agent.kernel import call_tables, disks, machine, reader, values
 from chainbench_agent.kernel.machine import Phase
+from chainbench_agent.kernel.moves import decode
 from chainbench_agent.kernel.target import KernelTarget, Kind
 from chainbench_agent.loading.fuse import followed_calls, fuse
 from chainbench_agent.loading.process_records import processes
@@ -233,7 +234,7 @@ class UserSpace:
         self.run += 1
         self.attached = True
         self.target = target
-        shared = ("cb_members", "cb_ended_threads", "cb_disk_takers")
+        shared = ("cb_members", "cb_seeded", "cb_moves", "cb_cuts", "cb_ended_threads", "cb_disk_takers")
         own = ("network_sockets", "network_waiting")
         for name in (*(f"{m.name}_{key.name}" for m in CATALOG for key in m.keyed), *shared, *own):
             entries = self.get(f"{name}_entries")
@@ -270,7 +271,7 @@ class UserSpace:
         target = self.target
         head = (self.now_ns, target.cgroup_id, self.run, phase, AGENT, AGENT + 1)
         head = (*head, target.kind, target.cgroup_level)
-        packed = machine._CONFIG.pack(*head, self.sample_interval, self.idle_modules)
+        packed = machine._CONFIG.pack(*head, self.sample_interval, self.idle_modules, 0, 0)
         size = self.get("cb_config_size")
         assert size == len(packed)
         (ctypes.c_char * size).in_dll(self.library, "cb_config_cells").raw = packed
@@ -329,6 +330,7 @@ class UserSpace:
         processes, seen = self.sums("cb_population")
         singly = values.ended_threads(self.hash("cb_ended_threads"))
         account = len(Account.__slots__)
+        cuts = decode({}, self.hash("cb_cuts")).cuts
         return Members(
             threads,
             Account(*ended[:account]),
@@ -336,6 +338,7 @@ class UserSpace:
             processes=processes,
             threads=seen,
             last_words=LastWords(*ended[account:]),
+            cuts=cuts,
         )
 
     def tree_now(self):

@@ -1,0 +1,120 @@
+"""Processes with several threads that were moved between cgroups as a whole: their threads are cut at that moment.
+
+The kernel side cuts the leader at once, and another thread when it next does something (probes/task.h, cb_follow()).
+Those that did nothing any more are cut here, when the run has ended.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+
+from chainbench_agent.bpf import libbpf
+from chainbench_agent.evidence.sample import OpenInterval, ProcThread, TaskState, Thread
+from chainbench_agent.evidence.threads import LINE_OF_STATE
+from chainbench_agent.kernel import procfs, target
+from chainbench_agent.loading.loader import MapFd
+
+_MOVE = struct.Struct("=QQ")  # struct cb_move of probes/target.h
+_CUT = struct.Struct("=QQIIII")  # struct cb_cut of probes/task.h
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """What the kernel side knows of moves in this run."""
+
+    last_ns: Mapping[int, int] = field(default_factory=dict)
+    """Process → when it was last moved into the target or out of it."""
+    before_ns: Mapping[int, int] = field(default_factory=dict)
+    """Process → when it was moved before that, if it was."""
+    cuts: tuple[OpenInterval, ...] = ()
+    """What threads were at when they left, and until when."""
+
+    def after(self, process: int, since_ns: int) -> int:
+        """When `process` was last moved, if that was after `since_ns`; else `since_ns`."""
+        return max(self.last_ns.get(process, 0), since_ns)
+
+
+def moves(maps: Mapping[str, MapFd]) -> Moves:
+    return decode(*(_items(maps[name]) for name in ("cb_moves", "cb_cuts")))
+
+
+def decode(moved: Mapping[bytes, bytes], cut: Mapping[bytes, bytes]) -> Moves:
+    times = {int.from_bytes(key, "little"): _MOVE.unpack(value) for key, value in moved.items()}
+    return Moves(
+        {pid: last_ns for pid, (last_ns, _) in times.items()},
+        {pid: before_ns for pid, (_, before_ns) in times.items() if before_ns},
+        tuple(_cut(key, int.from_bytes(value, "little")) for key, value in cut.items()),
+    )
+
+
+def _cut(key: bytes, until_ns: int) -> OpenInterval:
+    begin_ns, since_ns, tid, tgid, wait, state = _CUT.unpack(key)
+    thread = Thread(tid, tgid, "", begin_ns)
+    return OpenInterval(TaskState(state), since_ns, wait, kernel_thread=False, thread=thread, until_ns=until_ns)
+
+
+def leave(
+    tasks: Iterable[OpenInterval], inside: Collection[int], moved: Moves
+) -> tuple[list[OpenInterval], list[OpenInterval]]:
+    """`tasks`, of which some were moved out of the cgroup: they are not `inside`, and live; and what they are cut to.
+
+    If it is not known when, their part was over when they left their CPU.
+    """
+    found, cuts = [], []
+    for task in tasks:
+        until_ns = moved.after(task.thread.pid, task.since_ns)
+        unknown = until_ns == task.since_ns and task.state in (TaskState.RUNNING, TaskState.UNSEEN)
+        if task.tid in inside or unknown or not (target.PROC / str(task.tid)).exists():
+            found.append(task)
+            continue
+        found.append(_ended(task, until_ns))
+        if until_ns > task.since_ns:
+            cuts.append(replace(task, until_ns=until_ns))
+    return found, cuts
+
+
+def _ended(task: OpenInterval, until_ns: int) -> OpenInterval:
+    account = task.account
+    if line := LINE_OF_STATE.get(task.state):
+        account = replace(account, **{line: getattr(account, line) + until_ns - task.since_ns})
+    return replace(task, state=TaskState.FREE, since_ns=until_ns, account=account)
+
+
+def unseen(moved: Moves, off_cpu_since: Mapping[int, int], seen: Collection[int]) -> int:
+    """How many threads nobody looked at between two moves: the kernel side counts those that it looked at later.
+
+    `off_cpu_since`: of the threads that were `seen`, those that are off the CPUs, and since when.
+    """
+    count = 0
+    for process, before_ns in moved.before_ns.items():
+        with suppress(OSError):
+            threads = set(map(int, os.listdir(f"{target.PROC}/{process}/task")))  # noqa: PTH208
+            count += sum(tid not in seen or off_cpu_since.get(tid, before_ns) < before_ns for tid in threads)
+    return count
+
+
+def seeded_and_gone(maps: Mapping[str, MapFd], inside: Collection[int], moved: Moves) -> dict[int, int]:
+    """The threads that were in the cgroup when the run began and were moved out with their processes: → when."""
+    if not moved.last_ns:
+        return {}
+    table, found = maps["cb_seeded"], {}
+    for tid in (int.from_bytes(key, "little") for key in libbpf.keys(table.fd, table.key_size)):
+        if tid not in inside:
+            with suppress(OSError):
+                process = int(procfs.status(target.PROC / str(tid))["Tgid"])
+                if process in moved.last_ns:
+                    found[tid] = process
+    return found
+
+
+def began(threads: Mapping[int, ProcThread], outside: Mapping[int, int], run_ns: int, moved: Moves) -> dict[int, int]:
+    """Thread → since when it is in the target, of threads that no hook has seen in it."""
+    return {tid: moved.after(thread.pid, outside.get(tid, run_ns)) for tid, thread in threads.items()}
+
+
+def _items(table: MapFd) -> dict[bytes, bytes]:
+    return libbpf.items(table.fd, table.key_size, table.value_size)

@@ -1,7 +1,9 @@
 """Who descends from a process, and who is near it and does not.
 
-/proc tells parents.  A daemon has lost its own: it was forked by a child that ended, and init has adopted it.  That is
-not told, so a daemon from before the run is not in the tree; it is named among those `outside`.
+/proc tells parents.  A daemon has lost its own: it was forked by a child that ended, and init has adopted it.  Its
+addresses still tell: where a program's code, stack and heap begin is drawn at random when it is executed, and a fork
+inherits that.  Who has the places of a process that executed its program itself, and has executed none, descends from
+it.  A daemon that executed another program is not in the tree; it is named among those `outside`.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ SHOWN = 10
 
 _FORKED_NO_EXEC = 0x00000040  # PF_FORKNOEXEC
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD
+_RANDOMIZED = 0x00400000  # PF_RANDOMIZE
 
 Everyone = Mapping[int, procfs.Stat]
 
@@ -48,15 +51,25 @@ def process_tree(root: int) -> set[int]:
 
 def _tree(root: int, processes: Everyone) -> set[int]:
     children: dict[int, list[int]] = {}
+    forked: dict[tuple[int, ...], list[int]] = {}
     for pid, stat in processes.items():
         children.setdefault(stat.parent, []).append(pid)
+        if stat.flags & _FORKED_NO_EXEC:
+            forked.setdefault(stat.image, []).append(pid)
     tree: set[int] = set()
     todo = [root] if root in processes else []
     while todo:
         pid = todo.pop()
-        tree.add(pid)
-        todo += children.get(pid, ())
+        if pid not in tree:
+            tree.add(pid)
+            todo += children.get(pid, ())
+            todo += forked.get(processes[pid].image, ()) if _executed_its_program(processes[pid]) else ()
     return tree
+
+
+def _executed_its_program(process: procfs.Stat) -> bool:
+    """Not forked from one that did; and the places of that program are its alone."""
+    return process.flags & (_FORKED_NO_EXEC | _RANDOMIZED) == _RANDOMIZED and process.stack > 1
 
 
 def outside(root: int, agent: Collection[int]) -> Outside:

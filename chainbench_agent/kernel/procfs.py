@@ -57,6 +57,11 @@ class Stat(NamedTuple):
         """Where its stack begins; 0 or 1 if it has none, or we may not know."""
         return int(self.fields[25])
 
+    @property
+    def image(self) -> tuple[int, ...]:
+        """Where its code, its stack and its heap begin: the kernel draws these at random when a program is executed."""
+        return int(self.fields[23]), self.stack, int(self.fields[44])
+
 
 class Mount(NamedTuple):
     """A line of `mountinfo`.  Paths are as Python opens them, also where they are no UTF-8."""

@@ -11,6 +11,7 @@ from chainbench_agent.kernel import lineage
 from chainbench_agent.kernel.lineage import Outside, outside, process_tree
 
 FORKED = 0x40
+RANDOMIZED = 0x400000
 KERNEL = 0x200000
 NOBODY = b"0::/\n"
 
@@ -25,15 +26,16 @@ class Proc:
         defaults = {
             "flags": 0,
             "stack": 0,
+            "heap": 5,
             "session": pid,
             "born": 100,
             "cgroup": NOBODY,
             "command": "sh",
         }
-        flags, stack, session, born, cgroup, command = (defaults | more).values()
+        flags, stack, heap, session, born, cgroup, command = (defaults | more).values()
         directory = self.path / str(pid)
         directory.mkdir()
-        fields = ["S", parent, pid, session, 0, -1, flags, *[0] * 12, born, *[0] * 5, stack, *[0] * 24]
+        fields = ["S", parent, pid, session, 0, -1, flags, *[0] * 12, born, *[0] * 5, stack, *[0] * 18, heap, *[0] * 5]
         (directory / "stat").write_text(f"{pid} ({command}) {' '.join(map(str, fields))}\n")
         (directory / "cgroup").write_bytes(cgroup)
 
@@ -47,9 +49,9 @@ def proc(tmp_path, monkeypatch):
 @pytest.fixture
 def service(proc):
     """10 executed a program, 11 is its child; 1 adopts."""
-    proc.add(1, 0, stack=900)
-    proc.add(10, 1, stack=700)
-    proc.add(11, 10, flags=FORKED, stack=700)
+    proc.add(1, 0, flags=RANDOMIZED, stack=900)
+    proc.add(10, 1, flags=RANDOMIZED, stack=700)
+    proc.add(11, 10, flags=RANDOMIZED | FORKED, stack=700)
     return proc
 
 
@@ -64,11 +66,44 @@ def test_descendants(service):
 
 
 def test_a_daemon_that_lost_its_parents(service):
-    """It is not in the tree, because nobody tells whose it is; it is named as one that is outside."""
-    service.add(20, 1, flags=FORKED, stack=700)
+    """It is in the tree of the process that executed its program, with its own children."""
+    service.add(20, 1, flags=RANDOMIZED | FORKED, stack=700)
+    service.add(21, 20, flags=RANDOMIZED, stack=701)
+    service.add(22, 1, flags=RANDOMIZED | FORKED, stack=701)
+
+    assert process_tree(10) == {10, 11, 20, 21, 22}
+    assert outside(10, ()) == Outside()
+
+
+@pytest.mark.parametrize(
+    "daemon",
+    [
+        {"flags": RANDOMIZED | FORKED, "stack": 700, "heap": 6},  # of another program whose stack begins there
+        {"flags": RANDOMIZED, "stack": 700},  # it has executed a program, which happens to begin there
+        {"flags": RANDOMIZED | FORKED, "stack": 0, "heap": 0},  # we may not know
+    ],
+)
+def test_a_daemon_whose_descent_is_not_sure(service, daemon):
+    service.add(20, 1, **daemon)
 
     assert process_tree(10) == {10, 11}
+
+
+def test_of_a_process_that_was_forked_itself(service):
+    """Another one of that program may have left the orphan behind: it is named as one that is outside."""
+    service.add(20, 1, flags=RANDOMIZED | FORKED, stack=700)
+
+    assert process_tree(11) == {11}
     assert outside(11, ()).shown == (Outsider(pid=20, command="sh", shares="program image"),)
+
+
+def test_without_random_places(proc):
+    """Every process of a program has the same ones: they prove nothing."""
+    proc.add(1, 0)
+    proc.add(10, 1, stack=700)
+    proc.add(20, 1, flags=FORKED, stack=700)
+
+    assert process_tree(10) == {10}
 
 
 def test_who_is_near_and_outside(service):
@@ -143,13 +178,13 @@ sys.stdin.readline()
 
 
 def test_this_kernel():
-    """Two daemons of a process, of which one has executed a program, are outside of its tree, and named."""
+    """Of two daemons of a process the one that has executed a program is outside of its tree, and named."""
     with subprocess.Popen([sys.executable, "-c", DAEMON], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        daemons = {int(process.stdout.readline()), int(process.stdout.readline())}
+        own, executed = daemons = [int(process.stdout.readline()) for _ in range(2)]
         process.stdout.readline()
         try:
-            assert process_tree(process.pid) == {process.pid}
-            assert daemons <= {line.pid for line in outside(process.pid, ()).shown}
+            assert process_tree(process.pid) == {process.pid, own}
+            assert executed in {line.pid for line in outside(process.pid, ()).shown}
         finally:
             for pid in daemons:
                 os.kill(pid, 9)

@@ -8,9 +8,9 @@ estimated to be the same as at all of these together; bounds are told for none, 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 
 from chainbench_agent.evidence.model import Cost, ProgramCost, Section
-from chainbench_agent.evidence.sample import EntryCost
 
 CALIBRATION = (
     "measured when the agent started, on system calls of its own, with empty programs attached and without; hot loops "
@@ -29,6 +29,16 @@ OWN_FIGURES = {
 Not those at which interrupts are no thread's: the thread that they stop pays for them all the same.
 """
 NO_CPU_TIME = "the target's CPU time is told by the modules cpu and offcpu, neither of which collects in this run"
+
+
+@dataclass(frozen=True, slots=True)
+class EntryCost:
+    """What entering one program costs beyond its own account, in ns: see kernel/entry_cost.py."""
+
+    call_ns: float
+    """At the beginning or the end of a system call."""
+    other_ns: float
+    """At any other tracepoint."""
 
 
 def with_entries(

@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 from chainbench_agent.bpf import libbpf
 from chainbench_agent.bpf.footprint import fdinfo
-from chainbench_agent.evidence.sample import EntryCost
+from chainbench_agent.evidence.entry_cost import EntryCost
 
 _NOTHING = bytes.fromhex("b700000000000000 9500000000000000")  # r0 = 0; exit
 _RAW_TRACEPOINT = (17, 0, 0)  # BPF_PROG_TYPE_RAW_TRACEPOINT

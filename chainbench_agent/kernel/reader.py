@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import NamedTuple
 
 from chainbench_agent.bpf import libbpf
-from chainbench_agent.evidence.sample import Account, IdleSpan, LastWords, Members, OpenInterval, Sample, Sleeper, Value
+from chainbench_agent.evidence.sample import (
+    Account,
+    IdleSpan,
+    LastWords,
+    Members,
+    OpenInterval,
+    ProcThread,
+    Sample,
+    Sleeper,
+    Value,
+)
 from chainbench_agent.kernel import cpu_quotas, names, values
 from chainbench_agent.kernel.accounts import kernel_counters, proc_counters
 from chainbench_agent.kernel.blocked_threads import with_functions, with_waits
@@ -76,12 +86,7 @@ class Reader:
     def _sample(self, current: Current, threads: memoryview, records: memoryview) -> Sample:
         run, target = current.run, current.target
         at_ns = time.monotonic_ns()
-        tasks = tuple(values.open_tasks(threads, self._per_cpu("cb_on_cpu"), run))
-        moved = moves(self._maps) if target.kind == Kind.CGROUP else Moves()
-        if target.kind == Kind.CGROUP:
-            remaining, cuts = leave(tasks, target.threads(), moved)
-            tasks, moved = tuple(remaining), replace(moved, cuts=(*moved.cuts, *with_functions(cuts)))
-        tasks = tuple(with_functions(tasks))
+        tasks, moved = self._tasks(threads, current)
         modules: dict[str, dict[str, Value]] = {}
         unread: list[tuple[str, OSError]] = []
         by_disk = Disks(self._maps)
@@ -114,6 +119,15 @@ class Reader:
         for name, why in current.not_emptied.items():
             sample = sample.without(name, why, "cleared")
         return sample
+
+    def _tasks(self, threads: memoryview, current: Current) -> tuple[tuple[OpenInterval, ...], Moves]:
+        """What the target's threads are at, and what is known of moves between cgroups."""
+        tasks = tuple(values.open_tasks(threads, self._per_cpu("cb_on_cpu"), current.run))
+        if current.target.kind != Kind.CGROUP:
+            return tuple(with_functions(tasks)), Moves()
+        moved = moves(self._maps)
+        remaining, cuts = leave(tasks, current.target.threads(), moved)
+        return tuple(with_functions(remaining)), replace(moved, cuts=(*moved.cuts, *with_functions(cuts)))
 
     def _values(self, module: Module, run: int) -> dict[str, Value]:
         counted = values.decode(module, self._per_cpu(f"cb_{module.name}"), libbpf.possible_cpus(), run)
@@ -169,7 +183,7 @@ class Reader:
             count,
             Account(*sums[:_ACCOUNT]),
             values.ended_threads(libbpf.items(ended.fd, ended.key_size, ended.value_size)),
-            (*with_waits(sleepers(now, {task.tid for task in tasks}, current.began_ns, outside)), *gone),
+            (*unseen_threads(now, {task.tid for task in tasks}, current.began_ns, outside), *gone),
             processes,
             seen,
             current.seeds,
@@ -192,7 +206,7 @@ class Reader:
         gone = seeded_and_gone(self._maps, inside, moved)
         threads = {tid: thread for tid, thread in proc_threads({*gone.values()}).items() if tid in gone}
         seen = {*outside, *(task.tid for task in tasks)}
-        found = with_waits(sleepers(threads, seen, current.began_ns, {}))
+        found = unseen_threads(threads, seen, current.began_ns, {})
         return tuple(replace(one, until_ns=moved.last_ns[one.thread.pid]) for one in found)
 
     @contextmanager
@@ -219,6 +233,13 @@ class Reader:
     def _per_cpu(self, name: str) -> bytes:
         table = self._maps[name]
         return libbpf.lookup_all_cpus(table.fd, table.value_size)
+
+
+def unseen_threads(
+    threads: Mapping[int, ProcThread], seen: Collection[int], began_ns: int, outside: Mapping[int, int]
+) -> Iterator[Sleeper]:
+    """Those of `threads` that no hook has seen, with all that /proc tells of them."""
+    return cpu_quotas.with_quotas(with_waits(sleepers(threads, seen, began_ns, outside)))
 
 
 def _summed(entries: Mapping[bytes, bytes]) -> dict[bytes, bytes]:

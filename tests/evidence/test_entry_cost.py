@@ -2,9 +2,8 @@
 
 import pytest
 
-from chainbench_agent.evidence.entry_cost import with_entries
+from chainbench_agent.evidence.entry_cost import EntryCost, with_entries
 from chainbench_agent.evidence.model import Cost, ProgramCost
-from chainbench_agent.evidence.sample import EntryCost
 
 ENTRY = EntryCost(call_ns=100, other_ns=80)
 MS = 1_000_000

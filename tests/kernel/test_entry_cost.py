@@ -6,7 +6,7 @@ import os
 import pytest
 
 from chainbench_agent.bpf import libbpf
-from chainbench_agent.evidence.sample import EntryCost
+from chainbench_agent.evidence.entry_cost import EntryCost
 from chainbench_agent.kernel import entry_cost
 from chainbench_agent.kernel.entry_cost import _difference, _Look, calibrate
 

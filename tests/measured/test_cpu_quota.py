@@ -304,7 +304,7 @@ def test_the_kernels_own_run_queue_time(collector, run, quotas):
 
 
 def test_throttled_for_all_of_the_run(collector, run, quotas):
-    """Nothing moves, and the kernel tells of it later: how long it waited for what is unexplained, not run-queue time."""
+    """Nothing moves, and the kernel tells of it later: the time is unexplained, and no wait in a run queue."""
     group = quotas.make("chainbench-test-starved", (1000, 1_000_000))
     code = READ + f"join({str(group)!r})\nprint(flush=True)\nspin(1000)\n"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:

@@ -109,7 +109,7 @@ struct cb_cut {
 	u32 wait;
 	u32 state;
 };
-BPF_TABLE("hash", struct cb_cut, u64, cb_cuts, CB_CUTS);
+BPF_TABLE("hash", struct cb_cut, u64, cb_cuts, CB_MEMBERS);
 
 // The thread that each CPU entered last.  If another one leaves, a switch in between was not seen.
 struct cb_on_cpu {

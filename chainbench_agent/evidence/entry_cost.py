@@ -36,8 +36,9 @@ class EntryCost:
     """What entering one program costs beyond its own account, in ns: see kernel/entry_cost.py."""
 
     call_ns: float
-    """At the beginning or the end of a system call; `other_ns`: at any other tracepoint."""
+    """At the beginning or the end of a system call."""
     other_ns: float
+    """At any other tracepoint."""
 
 
 def with_entries(

@@ -152,6 +152,8 @@ class Sleeper:
     """The kernel's functions that it is in, innermost first; () where only `function` is known."""
     in_futex: bool = False
     """The system call is one that waits on a futex."""
+    has_quota: bool = False
+    """It could run, and a CPU quota holds for it."""
     until_ns: int = 0
     """When its process was moved out of the target's cgroup; 0: it is in it."""
     account: Account = field(default_factory=Account)

@@ -49,6 +49,8 @@ def _booked(sleeper: Sleeper, first: Sample, last: Sample) -> Sleeper | None:
         return None
     thread = replace(sleeper.thread, begin_ns=begin_ns) if begin_ns > first.at_ns else sleeper.thread
     account = _account(now, before, begin_ns, end_ns)
+    if sleeper.has_quota:
+        account = replace(account, runnable_ns=0)  # or it was throttled: nothing tells which
     if sleeper.in_futex and account.blocked_ns:
         account = replace(account, futex_waits=1, futex_waited_ns=account.blocked_ns)
     return replace(sleeper, thread=thread, account=account)

@@ -6,14 +6,19 @@ A quota holds for a cgroup and all below it, so a process is throttled by its ow
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from chainbench_agent.evidence.sample import Sample
+from chainbench_agent.evidence.sample import Sample, Sleeper
+from chainbench_agent.kernel import procfs
 
 Throttled = Mapping[int, tuple[int, int]]
 """Cgroup id → (nr_throttled, throttled_ns)."""
+
+RUNNABLE = "R"
+"""The state in /proc/PID/stat, also of a thread that its quota keeps from running."""
 
 PROC = Path("/proc")
 MOUNTS = PROC / "self/mountinfo"
@@ -37,20 +42,42 @@ def throttled_groups() -> dict[int, tuple[int, int]]:
 
 def groups_above(processes: Iterable[int]) -> frozenset[int]:
     """The ids of the cgroups that these processes are in, and of all above: whose quotas hold for them."""
+    ids: dict[Path, int] = {}
+    for group in _above({path for pid in processes for path in _paths(pid)}):
+        if group not in ids:
+            with suppress(OSError):  # removed meanwhile, or outside of what this cgroup namespace shows
+                ids[group] = group.stat().st_ino
+    return frozenset(ids.values())
+
+
+def has_quota(pid: int) -> bool:
+    """Whether a quota holds for a process: its cgroup's, or that of one above."""
+    return any(_quota(group) for group in _above(set(_paths(pid))))
+
+
+def with_quotas(sleepers: Iterable[Sleeper]) -> Iterator[Sleeper]:
+    """Of those that could run it is told whether a quota may have kept them from it."""
+    for sleeper in sleepers:
+        may = sleeper.proc.state == RUNNABLE and has_quota(sleeper.thread.pid)
+        yield replace(sleeper, has_quota=True) if may else sleeper
+
+
+def _above(paths: Collection[str]) -> Iterator[Path]:
     mount = cpu_mount()
     if mount is None:
-        return frozenset()
+        return
     root, directory = mount
-    ids: dict[Path, int] = {}
-    for path in {path for pid in processes for path in _paths(pid)}:
+    for path in paths:
         inside = PurePosixPath(path)
         if inside.is_relative_to(root) and ".." not in inside.parts:
             own = directory / inside.relative_to(root)
-            for group in (own, *own.parents):
-                if group not in ids and group.is_relative_to(directory):
-                    with suppress(OSError):  # removed meanwhile, or outside of what this cgroup namespace shows
-                        ids[group] = group.stat().st_ino
-    return frozenset(ids.values())
+            yield from (group for group in (own, *own.parents) if group.is_relative_to(directory))
+
+
+def _quota(group: Path) -> bool:
+    """Of cgroup v2 in `cpu.max`, of v1 in `cpu.cfs_quota_us`, where -1 is none."""
+    limits = [procfs.word(group / name) for name in ("cpu.max", "cpu.cfs_quota_us")]
+    return any(limit.isdigit() for limit in limits)
 
 
 def throttled_between(first: Sample, last: Sample) -> tuple[Throttled, Throttled]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import contextmanager
 from dataclasses import fields, replace
@@ -12,7 +12,17 @@ from typing import NamedTuple
 
 from chainbench_agent.bpf import libbpf
 from chainbench_agent.c_struct import CStruct
-from chainbench_agent.evidence.sample import Account, IdleSpan, LastWords, Members, OpenInterval, Sample, Sleeper, Value
+from chainbench_agent.evidence.sample import (
+    Account,
+    IdleSpan,
+    LastWords,
+    Members,
+    OpenInterval,
+    ProcThread,
+    Sample,
+    Sleeper,
+    Value,
+)
 from chainbench_agent.kernel import cpu_quotas, names, values
 from chainbench_agent.kernel.accounts import kernel_counters, proc_counters
 from chainbench_agent.kernel.blocked_threads import with_functions, with_waits
@@ -111,12 +121,12 @@ class Reader:
         return sample
 
     def _tasks(self, threads: memoryview, current: Current) -> tuple[tuple[OpenInterval, ...], Moves]:
-        """The threads with an open interval, and what moves between cgroups have cut."""
-        tasks = values.open_tasks(threads, self._per_cpu("cb_on_cpu"), current.run)
+        """What the target's threads are at, and what is known of moves between cgroups."""
+        tasks = tuple(values.open_tasks(threads, self._per_cpu("cb_on_cpu"), current.run))
         if current.target.kind != Kind.CGROUP:
             return tuple(with_functions(tasks)), Moves()
         moved = moves(self._maps)
-        remaining, cuts = leave(tuple(tasks), current.target.threads(), moved)
+        remaining, cuts = leave(tasks, current.target.threads(), moved)
         return tuple(with_functions(remaining)), replace(moved, cuts=(*moved.cuts, *with_functions(cuts)))
 
     def _values(self, module: Module, run: int) -> dict[str, Value]:
@@ -173,7 +183,7 @@ class Reader:
             count,
             Account(*sums[:_ACCOUNT]),
             values.ended_threads(libbpf.items(ended.fd, ended.key_size, ended.value_size)),
-            (*with_waits(sleepers(now, {task.tid for task in tasks}, current.began_ns, outside)), *gone),
+            (*unseen_threads(now, {task.tid for task in tasks}, current.began_ns, outside), *gone),
             processes,
             seen,
             current.seeds,
@@ -196,7 +206,7 @@ class Reader:
         gone = seeded_and_gone(self._maps, inside, moved)
         threads = {tid: thread for tid, thread in proc_threads({*gone.values()}).items() if tid in gone}
         seen = {*outside, *(task.tid for task in tasks)}
-        found = with_waits(sleepers(threads, seen, current.began_ns, {}))
+        found = unseen_threads(threads, seen, current.began_ns, {})
         return tuple(replace(one, until_ns=moved.last_ns[one.thread.pid]) for one in found)
 
     @contextmanager
@@ -223,6 +233,13 @@ class Reader:
     def _per_cpu(self, name: str) -> bytes:
         table = self._maps[name]
         return libbpf.lookup_all_cpus(table.fd, table.value_size)
+
+
+def unseen_threads(
+    threads: Mapping[int, ProcThread], seen: Collection[int], began_ns: int, outside: Mapping[int, int]
+) -> Iterator[Sleeper]:
+    """Those of `threads` that no hook has seen, with all that /proc tells of them."""
+    return cpu_quotas.with_quotas(with_waits(sleepers(threads, seen, began_ns, outside)))
 
 
 def _summed(entries: Mapping[bytes, bytes]) -> dict[bytes, bytes]:

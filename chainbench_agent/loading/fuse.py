@@ -45,9 +45,6 @@ PROCESSES = 4096
 ENDED_THREADS = 2048
 """Ended threads of a target that are kept singly; the others are in the sum."""
 
-CUTS = 16384
-"""Threads that were moved out of a target's cgroup with their processes; one more is counted as lost."""
-
 CALL_NUMBERS = 512
 """System call numbers that may be followed; Linux 7.2 ends at 471."""
 
@@ -160,7 +157,6 @@ def _defines(has_field: Callable[[str], bool], host: Mapping[str, int]) -> str:
         f"#define CB_SLOT_BITS {SLOTS_PER_OCTAVE_BITS}",
         f"#define CB_MEMBERS {MEMBERS}",
         f"#define CB_ENDED_THREADS {ENDED_THREADS}",
-        f"#define CB_CUTS {CUTS}",
         f"#define CB_PROCESSES {PROCESSES}",
         f"#define CB_CALL_NUMBERS {CALL_NUMBERS}",
         f"enum cb_call {{ {', '.join(f'CB_CALL_{kind}' for kind in call_kinds())} }};",

@@ -22,10 +22,10 @@ def proc(state="S", on_cpu=50, runnable=20, arrivals=7, *, at_ns=AFTER, born_ns=
 def booked(sample):
     """`booked(before, now)` → the account of a thread in ms (wall, on_cpu, runnable, blocked); None if it has none."""
 
-    def of(before, now, begin_ns=BEGIN):
+    def of(before, now, begin_ns=BEGIN, **more):
         known = {} if before is None else {9: replace(before, at_ns=BEFORE)}
         first = sample(BEGIN, members=Members(proc_threads=known))
-        asleep = Sleeper(Thread(9, 7, "sh", begin_ns), 202, "futex_do_wait", now)
+        asleep = Sleeper(Thread(9, 7, "sh", begin_ns), 202, "futex_do_wait", now, **more)
         last = with_accounts(first, sample(END, members=Members(sleepers=(asleep,))))
         if not last.members.sleepers:
             return None
@@ -139,3 +139,14 @@ def test_a_wait_on_a_futex(sample):
     (found,) = with_accounts(sample(BEGIN), sample(END, members=Members(sleepers=(asleep,)))).members.sleepers
 
     assert found.account == Account(200 * MS, blocked_ns=200 * MS, futex_waits=1, futex_waited_ns=200 * MS)
+
+
+def test_a_runnable_thread_that_has_a_quota(booked):
+    """It waited for a CPU, or for its quota: that is not known, and so is no part of the account."""
+    assert booked(proc("R"), proc("R")) == (200, 0, 200, 0)
+    assert booked(proc("R"), proc("R"), has_quota=True) == (200, 0, 0, 0)
+
+
+def test_a_thread_that_left_with_its_process(booked):
+    """It was in the target until then."""
+    assert booked(proc(), proc(), until_ns=BEGIN + 50 * MS) == (50, 0, 0, 50)

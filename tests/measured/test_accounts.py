@@ -82,6 +82,29 @@ def test_more_threads_than_cpus(crowd, run):
     assert ledger["on_cpu_ms"] + ledger["runnable_ms"] >= 0.8 * 60 * length
 
 
+def test_starved_by_a_real_time_thread(collector, run):
+    """It is runnable while the other one has its CPU; what it gets is what the kernel says."""
+    spin = (sys.executable, "-c", "print(flush=True)\nwhile True: pass")
+    with running("taskset", "-c", "1", *spin) as process, running("chrt", "-f", "10", "taskset", "-c", "1", *spin):
+        before = schedstat(process.pid)
+        collector.start(Target(kind="pid", pid=process.pid))
+        time.sleep(0.4)
+        collector.stop()
+        after = schedstat(process.pid)
+
+    ledger = collector.evidence(run).as_json()["ledger"]
+    ran_ms = (after[0] - before[0]) / 1e6
+    assert ledger["on_cpu_ms"] <= ran_ms + 11  # a tick
+    assert ledger["wall_ms"] >= 400
+    assert ledger["runnable_ms"] >= ledger["wall_ms"] - ran_ms - 22
+    assert ledger["blocked_ms"] == 0
+
+
+def schedstat(pid):
+    """On-CPU time and time in run queues in ns, and turns."""
+    return list(map(int, Path(f"/proc/{pid}/schedstat").read_text().split()))
+
+
 def test_the_old_rule_is_noticed(crowd, run, monkeypatch):
     """Who is runnable when the run ends was on a CPU all the time: an evidence that says so contradicts itself."""
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -300,3 +301,30 @@ def test_the_kernels_own_run_queue_time(collector, run, quotas):
     assert f"also counts the {throttled_ms(evidence)} ms" in check["note"]
     assert check["kernel"] >= throttled_ms(evidence) - 50  # it is counted when the thread is on a CPU again
     assert evidence["cross_check"]["offcpu.throttled_ms"]["kernel"] == evidence["cpu"]["throttled_ms"]
+
+
+def test_throttled_for_all_of_the_run(collector, run, quotas):
+    """Nothing moves, and the kernel tells of it later: the time is unexplained, and no wait in a run queue."""
+    group = quotas.make("chainbench-test-starved", (1000, 1_000_000))
+    code = READ + f"join({str(group)!r})\nprint(flush=True)\nspin(1000)\n"
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
+        process.stdout.readline()
+        for _ in range(20):  # a run that lies between two turns
+            time.sleep(0.1)
+            before = schedstat(process.pid)
+            collector.start(Target(kind="pid", pid=process.pid))
+            time.sleep(0.2)
+            collector.stop()
+            if schedstat(process.pid) == before:
+                break
+        process.kill()
+
+    ledger = collector.evidence(run).as_json()["ledger"]
+    assert ledger["wall_ms"] >= 200
+    assert ledger["runnable_ms"] == 0
+    assert ledger["unexplained_ms"] == pytest.approx(ledger["wall_ms"], abs=1e-3)
+
+
+def schedstat(pid):
+    """On-CPU time, time in run queues, turns."""
+    return Path(f"/proc/{pid}/schedstat").read_text()

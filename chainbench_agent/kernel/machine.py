@@ -41,7 +41,7 @@ from chainbench_agent.spec import Hook, Module, Names
 
 _CONFIG = CStruct(  # struct cb_config of probes/common.h
     started_ns="Q", cgroup_id="Q", run="I", phase="I", agent="2I", target="I", cgroup_level="I",
-    sample_interval="I", idle_modules="I", moves="I", unused="I",
+    sample_interval="I", idle_modules="I", moves="4x", unused="4x",
 )  # fmt: skip
 NO_COST = "the kernel counts what BPF programs cost for CAP_SYS_ADMIN only, or after: sysctl kernel.bpf_stats_enabled=1"
 _STATS_ENABLED = Path("/proc/sys/kernel/bpf_stats_enabled")
@@ -227,7 +227,7 @@ class Machine:
         now_ns, target = time.monotonic_ns(), self._target
         level = self.identity.cgroup_level + target.cgroup_level
         head = (now_ns, target.cgroup_id, self.run, phase, *self.identity.processes, target.kind, level)
-        config = _CONFIG.pack(*head, self._plan.sample_interval, idle_modules(self.modules, self._plan), 0, 0)
+        config = _CONFIG.pack(*head, self._plan.sample_interval, idle_modules(self.modules, self._plan))
         libbpf.update(self._maps["cb_config"].fd, 0, config)
         return now_ns
 

@@ -9,7 +9,7 @@ from c_text import UNIT, constant, fields_of, format_before, format_of, struct_o
 
 from chainbench_agent.evidence import open_intervals, waits
 from chainbench_agent.evidence.sample import Account, HistogramCounts, LastWords, TaskState
-from chainbench_agent.kernel import call_tables, disks, identity, machine, names, reader, values
+from chainbench_agent.kernel import call_tables, disks, identity, machine, moves, names, reader, values
 from chainbench_agent.kernel.target import Kind
 from chainbench_agent.loading import process_records
 from chainbench_agent.loading.fuse import ENDED_THREADS, MEMBERS, PROCESSES, TASK_RECORDS
@@ -69,6 +69,8 @@ def test_values_are_read_in_the_order_they_are_written(module):
         ("cpu_idle_span", values._IDLE),
         ("cb_disk", disks.DISK),
         ("cb_task", values._TASK),
+        ("cb_move", moves._MOVE),
+        ("cb_cut", moves._CUT),
         ("offcpu_stack", waits._STACK),
         ("offcpu_thread", waits._THREAD),
         ("offcpu_thread_stack", waits._THREAD_STACK),

@@ -19,7 +19,7 @@
     ├────────────────────────────────────────────────────────────────────────────────────┤
     │ probes          runqlat.c + runqlat.py, …: handlers beside their declarations      │
     ├────────────────────────────────────────────────────────────────────────────────────┤
-    │ spec, errors, settings, plan, log_writer                                           │
+    │ spec, errors, settings, plan, c_struct, kernel_text, log_writer, near_miss          │
     └────────────────────────────────────────────────────────────────────────────────────┘
         a module imports only from rows below its own; rows side by side do not know each other
 

@@ -117,8 +117,11 @@ static __always_inline u64 block_note_of_threads(struct cb_event *ev, struct cgr
 	walk->sets = walk->place = (void *)group + __builtin_offsetof(struct cgroup, e_csets) +
 				   controller * sizeof(struct list_head);
 #pragma clang loop unroll(disable)
-	for (u32 step = 0; step < BLOCK_STEPS && more; step++)
+	for (u32 step = 0; step < BLOCK_STEPS && more; step++) {
+		// or clang lets the loop run into its beginning, which v5.10 refuses
+		asm volatile("" ::: "memory");
 		more = block_step(ev, walk);
+	}
 	if (walk->place == walk->sets && walk->ours && !walk->others)
 		return cb_note(CB_OWNER_TARGET, walk->shared ? 0 : walk->only) | CB_BIO_BY_CGROUP;
 	if (walk->place == walk->sets && walk->others && !walk->ours)

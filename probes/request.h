@@ -154,8 +154,8 @@ static __always_inline bool cb_take_disk(int index, u32 device)
 	return taker && *taker == device;
 }
 
-// The index of a disk that has one; CB_DISKS if it has none, and there all arrays end.
-static __always_inline u32 cb_known_disk(u32 device)
+// The index of a disk; CB_DISKS if it has none, and there all arrays end.  `take`: it gets one while there is room.
+static __always_inline u32 cb_seek_disk(u32 device, bool take)
 {
 	u64 known = CB_DISK_TAKEN | device;
 	u32 first = (device * 0x9e3779b1) >> 24;
@@ -165,33 +165,24 @@ static __always_inline u32 cb_known_disk(u32 device)
 		int index = (first + way) & (CB_DISKS - 1);
 		struct cb_disk *disk = cb_disks.lookup(&index);
 
-		if (!disk || !disk->device)
+		if (!disk || (!take && !disk->device))
 			break;
+		if (take && !disk->device && cb_take_disk(index, device))
+			disk->device = known;
 		if (disk->device == known)
 			return index;
 	}
 	return CB_DISKS;
 }
 
-// CB_DISKS if there is no room for another disk: all arrays end there.
+static __always_inline u32 cb_known_disk(u32 device)
+{
+	return cb_seek_disk(device, false);
+}
+
 static __always_inline u32 cb_disk_index(u32 device)
 {
-	u64 known = CB_DISK_TAKEN | device;
-	u32 first = (device * 0x9e3779b1) >> 24;
-
-#pragma clang loop unroll(disable)
-	for (u32 way = 0; way < CB_DISKS; way++) {
-		int index = (first + way) & (CB_DISKS - 1);
-		struct cb_disk *disk = cb_disks.lookup(&index);
-
-		if (!disk)
-			break;
-		if (!disk->device && cb_take_disk(index, device))
-			disk->device = known;
-		if (disk->device == known)
-			return index;
-	}
-	return CB_DISKS;
+	return cb_seek_disk(device, true);
 }
 
 // Who asked for it.  Requests are issued and completed by whoever comes along, so it is noted where the bio is

@@ -46,11 +46,11 @@ struct cb_task {
 	u16 file; // the type of the file that the call is made on; see io.c
 	u8 call;  // enum cb_call
 	u8 pages; // enum io_pages
-	char comm[16];
-
-	u64 mapping; // whose pages the read under way brings; see enum io_pages
 	u64 exec_ns; // se.sum_exec_runtime when it last left a CPU, or was off them; or CB_EXEC_UNKNOWN
 	u64 unseen_ns; // a switch was not shown: so long before `since_ns` it was last seen entering a CPU
+
+	char comm[16];
+	u64 mapping;     // whose pages the read under way brings; see enum io_pages
 	u64 futex_waits; // of its calls that waited on a futex, those that are over
 	u64 futex_waited_ns;
 	u64 since_birth; // in the target, and in no other place before

@@ -11,6 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 PACKAGES = {
+    "bindfs": "bindfs",
     "cc": "gcc libc6-dev",
     "curl": "curl",
     "fio": "fio",
@@ -18,11 +19,14 @@ PACKAGES = {
     "iperf3": "iperf3",
     "losetup": "mount",
     "mke2fs": "e2fsprogs",
+    "mkfs.btrfs": "btrfs-progs",
+    "mkfs.xfs": "xfsprogs",
     "modprobe": "kmod",
     "mount": "mount",
     "openssl": "openssl",
     "promtool": "prometheus",
     "ps": "procps",
+    "ss": "iproute2",
     "strace": "strace",
     "systemd-analyze": "systemd",
 }

@@ -12,7 +12,12 @@ import chainbench_agent
 PACKAGE = Path(chainbench_agent.__file__).parent
 
 ROWS = (
-    ({"spec", "errors", "settings", "variables", "histogram", "plan", "log_writer", "near_miss", "kernel_text"},),
+    (
+        {
+            *("spec", "errors", "settings", "variables", "histogram", "plan"),
+            *("log_writer", "near_miss", "kernel_text", "c_struct"),
+        },
+    ),
     ({"probes"},),
     ({"evidence"},),
     ({"headers"}, {"bpf"}),

@@ -152,8 +152,10 @@ def sending(agent):
     """Connections to clients that have not closed theirs; the one that asks for this is not among them."""
     import subprocess
 
+    from packages import require
+
     port = agent.address[1]
-    command = ["ss", "-Htn", "state", "established", f"sport = :{port}"]
+    command = [str(require("ss")), "-Htn", "state", "established", f"sport = :{port}"]
     rows = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     return len([row for row in rows if int(row.split()[1]) > 0])
 

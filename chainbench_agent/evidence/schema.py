@@ -52,7 +52,10 @@ _LIST_VALUES: Json = {
 }
 """By the name that a Derived list gives its value."""
 
-_WAIT = _object({"reason": TEXT, "syscall": TEXT, "ms": NUMBER, "sampled_percent": NUMBER}, ("reason", "syscall", "ms"))
+_EXACTNESS: Json = {"sampled_percent": NUMBER, "standard_error_ms": NUMBER, "split_of": TEXT}
+_WAIT = _object(
+    {"reason": TEXT, "syscall": TEXT, "ms": NUMBER, "file": TEXT, **_EXACTNESS}, ("reason", "syscall", "ms")
+)
 _ACCOUNT: Json = {
     **dict.fromkeys(("wall_ms", "on_cpu_ms", "runnable_ms", "blocked_ms", "unexplained_ms"), NUMBER),
     "blocked": _list(_object({"category": TEXT, "ms": NUMBER, "reasons": _list(_WAIT)}, ("category", "ms", "reasons"))),

@@ -23,14 +23,15 @@ from math import sqrt
 from struct import Struct
 from typing import Any
 
+from chainbench_agent.c_struct import CStruct
 from chainbench_agent.evidence.categories import name_wait
 from chainbench_agent.evidence.wait import Wait
 from chainbench_agent.probes.offcpu import TOP
 from chainbench_agent.spec import Names
 
-_STACK = Struct("=I4xQ")  # struct offcpu_stack of probes/offcpu.c
-_THREAD = Struct("=QII")  # struct offcpu_thread
-_THREAD_STACK = Struct("=QIIQ")  # struct offcpu_thread_stack
+_STACK = CStruct(wait="I", pad="4x", stack="Q")  # struct offcpu_stack of probes/offcpu.c
+_THREAD = CStruct(begin_ns="Q", tid="I", wait="I")  # struct offcpu_thread
+_THREAD_STACK = CStruct(begin_ns="Q", tid="I", wait="I", stack="Q")  # struct offcpu_thread_stack
 _SAMPLED = Struct("=QQQQQ")  # struct offcpu_sampled
 
 UNPROVEN = ("other", "blocked")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from chainbench_agent.bpf import libbpf
+from chainbench_agent.c_struct import CStruct
 from chainbench_agent.kernel.programs import Programs
 from chainbench_agent.loading.fuse import followed_calls
 from chainbench_agent.loading.loader import MapFd
@@ -17,7 +17,7 @@ from chainbench_agent.probes.wait_key import FILE_CALLS
 
 TTY_DRIVERS = Path("/proc/tty/drivers")
 
-CALL_KINDS = struct.Struct("=II")  # struct cb_call_kinds of probes/call_kinds.h
+CALL_KINDS = CStruct(of_64bit="I", of_32bit="I")  # struct cb_call_kinds of probes/call_kinds.h
 NO_CALLS = (
     "the registers that threads entered the kernel with are not where they are looked for, so the system calls that "
     "threads are blocked in are not known"

@@ -21,6 +21,7 @@ from chainbench_agent.bpf import libbpf
 from chainbench_agent.bpf.perf_events import enable, online_cpus, open_event
 from chainbench_agent.evidence.sample import Sample, TaskState, Value
 from chainbench_agent.kernel import procfs
+from chainbench_agent.kernel.values import ON_CPU
 from chainbench_agent.loading import hardware
 from chainbench_agent.loading.loader import MapFd
 from chainbench_agent.probes.memory import COUNTERS
@@ -29,7 +30,6 @@ PROC = Path("/proc")
 
 _VALUE = struct.Struct("=QQQ")  # struct bpf_perf_event_value, and what read(2) answers: value, enabled ns, running ns
 _SPAN = struct.Struct(f"=II{3 * len(COUNTERS)}Q")  # struct memory_span
-_ON_CPU = struct.Struct("=II")  # struct cb_on_cpu of probes/task.h
 _PROCESSOR = 36  # of the fields behind the name in /proc/PID/stat
 
 
@@ -108,7 +108,7 @@ class Counters:
         """CPU → what the counters stood at when the thread of the target entered that is on it."""
         spans = enumerate(_SPAN.iter_unpack(self._per_cpu("memory_span")))
         entered = {cpu: tuple(since) for cpu, (tid, of_run, *since) in spans if tid and of_run == run}
-        switched = {cpu for cpu, (_, of) in enumerate(_ON_CPU.iter_unpack(self._per_cpu("cb_on_cpu"))) if of == run}
+        switched = {cpu for cpu, (*_, of) in enumerate(ON_CPU.iter_unpack(self._per_cpu("cb_on_cpu"))) if of == run}
         working = {t.thread.tid for t in sample.tasks if t.state == TaskState.RUNNING and t.since_ns <= began_ns}
         stayed = _processors(working | {s.thread.tid for s in sample.members.sleepers if s.proc.state == "R"})
         return entered | dict.fromkeys(stayed - switched, _NOTHING)

@@ -5,16 +5,16 @@ probes/request.h gives the indexes; here they are read, and given back between t
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
 from chainbench_agent.bpf import libbpf
+from chainbench_agent.c_struct import CStruct
 from chainbench_agent.loading.loader import MapFd
 from chainbench_agent.spec import Module, PerDisk
 
-DISK = struct.Struct("=QQ")  # struct cb_disk of probes/request.h
+DISK = CStruct(device="Q", depth="Q")  # struct cb_disk of probes/request.h
 TAKEN = 1 << 32  # CB_DISK_TAKEN
 DISKSTATS = Path("/proc/diskstats")
 BLOCK_DEVICES = Path("/sys/dev/block")

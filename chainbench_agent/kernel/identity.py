@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 from chainbench_agent.bpf import libbpf
+from chainbench_agent.c_struct import CStruct
 from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.kernel.cgroups import own_level
 from chainbench_agent.loading.loader import MapFd
 from chainbench_agent.loading.syscall_names import syscalls
 
-_IDENTITY = struct.Struct("=IIQI4x")  # struct cb_identity of probes/identify.h
+_IDENTITY = CStruct(tgid="I", parent_tgid="I", syscall="Q", cgroup_level="I", pad="4x")  # of probes/identify.h
 
 
 class Identity(NamedTuple):

@@ -7,7 +7,6 @@ stops at one moment for every hook, however long attaching takes; samples are re
 from __future__ import annotations
 
 import os
-import struct
 import time
 from collections.abc import Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
@@ -17,6 +16,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from chainbench_agent.bpf import libbpf, probe_events
+from chainbench_agent.c_struct import CStruct
 from chainbench_agent.errors import SetupError
 from chainbench_agent.evidence.sample import Sample
 from chainbench_agent.kernel import call_tables
@@ -39,7 +39,10 @@ from chainbench_agent.loading.unit import LoadedUnit, load_unit
 from chainbench_agent.plan import EVERYTHING, Plan
 from chainbench_agent.spec import Hook, Module, Names
 
-_CONFIG = struct.Struct("=QQIIIIIIIIII")  # struct cb_config of probes/common.h
+_CONFIG = CStruct(  # struct cb_config of probes/common.h
+    started_ns="Q", cgroup_id="Q", run="I", phase="I", agent="2I", target="I", cgroup_level="I",
+    sample_interval="I", idle_modules="I", moves="4x", unused="4x",
+)  # fmt: skip
 NO_COST = "the kernel counts what BPF programs cost for CAP_SYS_ADMIN only, or after: sysctl kernel.bpf_stats_enabled=1"
 _STATS_ENABLED = Path("/proc/sys/kernel/bpf_stats_enabled")
 
@@ -224,7 +227,7 @@ class Machine:
         now_ns, target = time.monotonic_ns(), self._target
         level = self.identity.cgroup_level + target.cgroup_level
         head = (now_ns, target.cgroup_id, self.run, phase, *self.identity.processes, target.kind, level)
-        config = _CONFIG.pack(*head, self._plan.sample_interval, idle_modules(self.modules, self._plan), 0, 0)
+        config = _CONFIG.pack(*head, self._plan.sample_interval, idle_modules(self.modules, self._plan))
         libbpf.update(self._maps["cb_config"].fd, 0, config)
         return now_ns
 

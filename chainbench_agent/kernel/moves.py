@@ -7,19 +7,19 @@ Those that did nothing any more are cut here, when the run has ended.
 from __future__ import annotations
 
 import os
-import struct
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 from chainbench_agent.bpf import libbpf
+from chainbench_agent.c_struct import CStruct
 from chainbench_agent.evidence.sample import OpenInterval, ProcThread, TaskState, Thread
 from chainbench_agent.evidence.threads import LINE_OF_STATE
 from chainbench_agent.kernel import procfs, target
 from chainbench_agent.loading.loader import MapFd
 
-_MOVE = struct.Struct("=QQ")  # struct cb_move of probes/target.h
-_CUT = struct.Struct("=QQIIII")  # struct cb_cut of probes/task.h
+_MOVE = CStruct(last_ns="Q", before_ns="Q")  # struct cb_move of probes/target.h
+_CUT = CStruct(begin_ns="Q", since_ns="Q", tid="I", tgid="I", wait="I", state="I")  # struct cb_cut of probes/task.h
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,6 +11,7 @@ from dataclasses import fields, replace
 from typing import NamedTuple
 
 from chainbench_agent.bpf import libbpf
+from chainbench_agent.c_struct import CStruct
 from chainbench_agent.evidence.sample import (
     Account,
     IdleSpan,
@@ -36,7 +37,6 @@ from chainbench_agent.loading.process_records import processes
 from chainbench_agent.probes.lock_order import edges_of, listed
 from chainbench_agent.spec import Module, Names
 
-_LOSS = struct.Struct("=QQQQQQQQ")  # struct cb_loss of probes/common.h
 LOSS_CAUSES = (
     "task_collisions",
     "unseen_switches",
@@ -47,7 +47,7 @@ LOSS_CAUSES = (
     "unseen_ends",
     "moves_unseen",
 )
-"""The members of struct cb_loss, in order."""
+_LOSS = CStruct(**dict.fromkeys(LOSS_CAUSES, "Q"))  # struct cb_loss of probes/common.h
 
 _ACCOUNT = len(fields(Account))
 """So many numbers of struct cb_ended are an account; behind them are the last words."""

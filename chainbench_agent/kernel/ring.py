@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import ctypes
-import struct
 from collections.abc import Iterable, Mapping
 
 from chainbench_agent.bpf import libbpf
+from chainbench_agent.c_struct import CStruct
 from chainbench_agent.loading import told
 from chainbench_agent.loading.loader import MapFd
 from chainbench_agent.spec import Module
@@ -17,7 +17,7 @@ KNOWN_RUNS = 64
 
 CAUSES = ("held_back", "without_room")
 
-_TELLING = struct.Struct("=QQQQ")  # struct cb_telling of probes/events.h
+_TELLING = CStruct(second="Q", told="Q", held_back="Q", without_room="Q")  # struct cb_telling of probes/events.h
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
 

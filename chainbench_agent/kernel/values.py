@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import struct
 from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from chainbench_agent.bpf.libbpf import possible_cpus
+from chainbench_agent.c_struct import CStruct
 from chainbench_agent.evidence.sample import (
     Account,
     HistogramCounts,
@@ -22,13 +22,19 @@ from chainbench_agent.spec import HISTOGRAM_SLOTS, Distribution, Metric, Module,
 
 _HISTOGRAM_HEAD = 4  # sum, min, max, run; behind them the slots
 _HISTOGRAM_WORDS = _HISTOGRAM_HEAD + HISTOGRAM_SLOTS
-_TASK = struct.Struct("=QQQQ8xIIIIIBBBxQQ8xQ8xI2xBx16s24xQQ8x16x")  # struct cb_task of probes/task.h
+_TASK = CStruct(  # struct cb_task of probes/task.h; what is skipped is the kernel side's own
+    since_ns="Q", on_cpu_ns="Q", runnable_ns="Q", blocked_ns="Q", regs="8x",
+    tid="I", run="I", tgid="I", wait="I", moves="4x", state="B", counted="B", kthread="B", ended="x",
+    begin_ns="Q", throttled_ns="Q", css_set="8x", call_ns="Q", noted="8x", born="I", file="2x", call="B", pages="x",
+    exec_ns="8x", unseen_ns="8x", comm="16s", mapping="8x", futex_waits="Q", futex_waited_ns="Q", since_birth="8x",
+    pad="16x",
+)  # fmt: skip
 _TASK_RUN_WORD = 11  # of 32 bits
 _TASK_STATE_BYTE = 60
-_THREAD_KEY = struct.Struct("=QII")  # struct cb_thread_key
-_THREAD = struct.Struct("=QQQQQQQ16s")  # struct cb_thread
-_ON_CPU = struct.Struct("=QII")  # struct cb_on_cpu of probes/task.h
-_IDLE = struct.Struct("=QII")  # struct cpu_idle_span of probes/cpu.c
+_THREAD_KEY = CStruct(begin_ns="Q", tid="I", tgid="I")  # struct cb_thread_key
+_THREAD = CStruct(**dict.fromkeys(Account.__slots__, "Q"), comm="16s")  # struct cb_thread
+ON_CPU = CStruct(thread="Q", tid="I", run="I")  # struct cb_on_cpu of probes/task.h
+_IDLE = CStruct(since_ns="Q", state="I", run="I")  # struct cpu_idle_span of probes/cpu.c
 _NOT_IDLE = 0xFFFFFFFF
 
 
@@ -75,8 +81,8 @@ def open_tasks(memory: memoryview, on_cpu: bytes, run: int) -> Iterator[OpenInte
 
     A thread that is RUNNING but that no CPU has entered last has left unseen; when, nobody knows: it is UNSEEN.
     """
-    entered = {tid for _, tid, of_run in _ON_CPU.iter_unpack(on_cpu) if of_run == run}
-    still = any(of_run != run for *_, of_run in _ON_CPU.iter_unpack(on_cpu))  # a CPU that made no switch
+    entered = {tid for _, tid, of_run in ON_CPU.iter_unpack(on_cpu) if of_run == run}
+    still = any(of_run != run for *_, of_run in ON_CPU.iter_unpack(on_cpu))  # a CPU that made no switch
     for interval, counted in _records(memory, run):
         if not counted:
             continue
@@ -115,8 +121,8 @@ def _records(memory: memoryview, run: int) -> Iterator[tuple[OpenInterval, int]]
 
 def _open_task(memory: memoryview, index: int) -> tuple[OpenInterval, int]:
     record = _TASK.unpack_from(memory, index * _TASK.size)
-    since, on_cpu, runnable, blocked, tid, _run, tgid, wait, _moves, state, counted, kthread = record[:12]
-    begin, throttled, call_ns, born, call, comm, futex_waits, futex_waited = record[12:]
+    since, on_cpu, runnable, blocked, tid, _run, tgid, wait, state, counted, kthread = record[:11]
+    begin, throttled, call_ns, born, call, comm, futex_waits, futex_waited = record[11:]
     return OpenInterval(
         TaskState(state),
         since,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 
+from chainbench_agent.c_struct import CStruct
 from chainbench_agent.evidence.sample import Process
 from chainbench_agent.loading import comm
 from chainbench_agent.spec import Counter, Module
@@ -16,7 +17,7 @@ from chainbench_agent.spec import Counter, Module
 HOTTEST = frozenset({"task_ran", "task_waited", "task_blocked", "sys_enter"})
 LINE = 64
 
-HEAD = struct.Struct("=IIQQ")  # tgid, run, begin_ns, end_ns
+HEAD = CStruct(tgid="I", run="I", begin_ns="Q", end_ns="Q")  # how struct cb_process begins
 RUN_WORD = 1  # of 32 bits
 WORD = 8
 

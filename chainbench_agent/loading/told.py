@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from chainbench_agent.c_struct import CStruct
 from chainbench_agent.loading.comm import command
 from chainbench_agent.spec import Event, Module
 
@@ -15,7 +15,9 @@ PAGES = 64
 PER_SECOND = 100
 """Events of a kind that each CPU may tell in a second; further ones are counted."""
 
-_RECORD = struct.Struct("=QQIIII16s")  # struct cb_told
+_RECORD = CStruct(  # struct cb_told of probes/events.h
+    at_ns="Q", value="Q", kind="I", tgid="I", run="I", pad="4x", comm="16s"
+)
 _SILENT = ("cb_tell(ev, kind, tgid, value)", "cb_tell_current(ev, kind, value)")
 
 
@@ -60,7 +62,7 @@ def text(modules: Iterable[Module], events_h: str) -> str:
 
 def decode(record: bytes, known: tuple[tuple[Module, Event], ...], runs: Mapping[int, str]) -> Told:
     """`runs`: the kernel's number of a run → its id."""
-    at_ns, value, kind, pid, run, _pad, comm = _RECORD.unpack(record[: _RECORD.size])
+    at_ns, value, kind, pid, run, comm = _RECORD.unpack(record[: _RECORD.size])
     module, event = known[kind]
     details = {event.value: value} if event.value else {}
     return Told(at_ns, f"{module.name}.{event.name}", pid, command(comm), details, runs.get(run))

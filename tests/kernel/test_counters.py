@@ -10,6 +10,7 @@ from chainbench_agent.bpf import perf_events
 from chainbench_agent.bpf.perf_events import SOFTWARE
 from chainbench_agent.evidence.sample import Members, OpenInterval, ProcThread, Sample, Sleeper, TaskState, Thread
 from chainbench_agent.kernel import counters
+from chainbench_agent.kernel.values import ON_CPU
 from chainbench_agent.probes.memory import COUNTERS
 
 SIZE = len(COUNTERS)
@@ -47,7 +48,7 @@ def ended(monkeypatch):
                 counters._SPAN.pack(tid, run, since, *(10 if since < 100 else 60,) * 2, *(0,) * 15)
                 for tid, run, since in (spans.get(cpu, (0, 0, 0)) for cpu in range(4))
             ),
-            "cb_on_cpu": b"".join(counters._ON_CPU.pack(1, on_cpu.get(cpu, 0)) for cpu in range(4)),
+            "cb_on_cpu": b"".join(ON_CPU.pack(0xDEAD, 1, on_cpu.get(cpu, 0)) for cpu in range(4)),
         }
         monkeypatch.setattr(found, "_per_cpu", maps.get)
         monkeypatch.setattr(counters, "_processors", lambda threads: set(where) if threads else set())

@@ -3,12 +3,14 @@
 import os
 import subprocess
 import sys
+import time
 
 import pytest
 
 from chainbench_agent.evidence.model import Outsider
 from chainbench_agent.kernel import lineage
 from chainbench_agent.kernel.lineage import Outside, outside, process_tree
+from chainbench_agent.kernel.procfs import command
 
 FORKED = 0x40
 RANDOMIZED = 0x400000
@@ -183,6 +185,8 @@ def test_this_kernel():
         own, executed = daemons = [int(process.stdout.readline()) for _ in range(2)]
         process.stdout.readline()
         try:
+            while command(f"/proc/{executed}") != "sleep":  # until then it is in the tree
+                time.sleep(0.01)
             assert process_tree(process.pid) == {process.pid, own}
             assert executed in {line.pid for line in outside(process.pid, ()).shown}
         finally:

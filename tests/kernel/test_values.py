@@ -84,8 +84,8 @@ def task(tid, state, *, run=RUN, since=10, begin=STARTED, wait=5, counted=1, kth
     """As struct cb_task lies: what a switch wants, then the rest."""
     account = (*ACCOUNT[:-1], 0xFFFF, tid, run, tid + 500, wait, 0, state, counted, kthread)
     rest = (begin, ACCOUNT[-1], 0xEEEE, CALL_NS, NOTED, born or tid, CALL)
-    futex = (0xEEEE, 0xEEEE, 0xEEEE, *FUTEX, 0xEEEE)
-    return struct.pack("=5QIIIIiBBBx5QI2xBx16s6Q16x", since, *account, *rest, f"t{tid}".encode(), *futex)
+    name_and_futex = (f"t{tid}".encode(), 0xEEEE, *FUTEX, 0xEEEE)
+    return struct.pack("=5QIIIIiBBBx5QI2xBx16x16s4Q16x", since, *account, *rest, *name_and_futex)
 
 
 def opened(*records, entered=()):

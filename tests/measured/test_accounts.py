@@ -1,7 +1,6 @@
 """Threads that no hook saw at work, threads that hardly ran, and threads that died: what is booked for them is so."""
 
 import resource
-import shutil
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 from asleep import until_asleep
 from emulation import EMULATED
+from packages import require
 
 from chainbench_agent.errors import InputError
 from chainbench_agent.evidence import sleepers
@@ -27,8 +27,7 @@ LINES = ("on_cpu_ms", "runnable_ms", "blocked_ms", "unexplained_ms")
 @pytest.fixture(scope="module")
 def program(tmp_path_factory):
     """`program("pool")` → pool.c of this directory, compiled."""
-    compiler = shutil.which("cc")
-    assert compiler, "There is no C compiler: as root, `apt-get install gcc`."
+    compiler = require("cc")
     directory = tmp_path_factory.mktemp("programs")
 
     def built(name):
@@ -242,6 +241,7 @@ def work():
     block, end = b"x" * (1 << 20), time.thread_time() + 0.1
     while time.thread_time() < end: hashlib.sha256(block).digest()
 for _ in range(25): threading.Thread(target=threading.Event().wait, daemon=True).start()
+time.sleep(0.5)  # all of them wait by then
 """
     one = targeted(code, setup)
     ledger = one.run()["ledger"]

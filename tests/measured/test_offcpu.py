@@ -104,7 +104,7 @@ os.read(reader, 1)
         ("import threading\nthreading.Event().wait(0.3)", "futex", ("futex_",)),
         ("import select\nselect.poll().poll(300)", "poll", ("poll_schedule_timeout", "do_sys_poll", "do_poll")),
         (PIPE, "read", ("pipe_read", "anon_pipe_read")),
-        ("import subprocess\nsubprocess.run(['sleep', '0.3'])", "wait4", ("do_wait",)),
+        ("import subprocess\nsubprocess.run(['sleep', '0.3'])", "wait4", ("kernel_wait4", "do_wait")),
     ],
     ids=["futex", "poll", "pipe", "child"],
 )

@@ -15,7 +15,7 @@ from chainbench_agent.spec import Counter, Hook, Module, raw_tracepoint
 
 pytestmark = pytest.mark.bpf
 
-FOLLOWING = {"sched_process_fork", "sched_process_exit", "sched_process_exec", "cgroup_attach_task"}
+FOLLOWING = {"sched_process_fork", "sched_process_exit", "sched_process_exec", "cgroup_attach_task", "task_rename"}
 CALLS = 100_000
 FIXED = set(Evidence.model_fields) - {"sections"}
 

@@ -1,7 +1,6 @@
 """Each kind of wait, made on this kernel for a known time, is in its category, whatever call it is made with."""
 
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from emulation import EMULATED
+from packages import require
 
 from chainbench_agent.evidence.model import Target
 
@@ -141,7 +141,7 @@ def test_frozen(targeted, collector, run, freezer):
 
 def test_traced(collector, run):
     """Under strace a call's time is the tracer's: none of it is that call's category."""
-    need("strace")
+    require("strace")
     code = """
 import os, sys
 fd = os.memfd_create("x")
@@ -170,7 +170,7 @@ for _ in range(300): os.fsync(fd)
 @pytest.fixture(scope="module")
 def io_uring(tmp_path_factory):
     """`io_uring.c` as a program; see there."""
-    need("gcc")
+    require("cc")
     program = tmp_path_factory.mktemp("program") / "io_uring"
     subprocess.run(["gcc", "-O1", "-w", Path(__file__).with_name("io_uring.c"), "-o", program], check=True)
     return program
@@ -198,15 +198,6 @@ def test_io_uring(collector, run, io_uring, tmp_path, what):
 
 
 FILE_SYSTEMS = {"xfs": ["mkfs.xfs", "-q"], "ext4": ["mke2fs", "-q", "-t", "ext4"], "btrfs": ["mkfs.btrfs", "-q"]}
-PACKAGES = {"mkfs.xfs": "xfsprogs", "mke2fs": "e2fsprogs", "mkfs.btrfs": "btrfs-progs"} | {
-    name: name for name in ("bindfs", "strace", "gcc")
-}
-
-
-def need(program):
-    """A skip with its remedy where that program is not installed."""
-    if not shutil.which(program):
-        pytest.skip(f"There is no {program}: as root, `apt-get install {PACKAGES[program]}`.")
 
 
 def need_file_system(name):
@@ -218,7 +209,7 @@ def need_file_system(name):
 @pytest.fixture(params=FILE_SYSTEMS)
 def mounted(request, tmp_path):
     """A file system of that kind, on a loop device."""
-    need(FILE_SYSTEMS[request.param][0])
+    require(FILE_SYSTEMS[request.param][0])
     need_file_system(request.param)
     image, directory = tmp_path / "image", tmp_path / "mounted"
     directory.mkdir()
@@ -251,7 +242,7 @@ def test_a_file_system_s_log_is_the_disk(targeted, mounted, how):
 @pytest.fixture
 def behind_fuse(tmp_path):
     """A directory whose files a program in user space serves."""
-    need("bindfs")
+    require("bindfs")
     need_file_system("fuse")
     below, above = tmp_path / "below", tmp_path / "above"
     below.mkdir()

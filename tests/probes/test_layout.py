@@ -9,7 +9,7 @@ from c_text import UNIT, constant, fields_of, format_before, format_of, struct_o
 
 from chainbench_agent.evidence import open_intervals, waits
 from chainbench_agent.evidence.sample import Account, HistogramCounts, LastWords, TaskState
-from chainbench_agent.kernel import call_tables, disks, identity, machine, names, reader, values
+from chainbench_agent.kernel import call_tables, disks, identity, machine, moves, names, reader, values
 from chainbench_agent.kernel.target import Kind
 from chainbench_agent.loading import process_records
 from chainbench_agent.loading.fuse import ENDED_THREADS, MEMBERS, PROCESSES, TASK_RECORDS
@@ -63,29 +63,37 @@ def test_values_are_read_in_the_order_they_are_written(module):
         ("cb_loss", reader._LOSS),
         ("cb_identity", identity._IDENTITY),
         ("cb_call_kinds", call_tables.CALL_KINDS),
-        ("cb_on_cpu", values._ON_CPU),
+        ("cb_on_cpu", values.ON_CPU),
         ("cb_thread_key", values._THREAD_KEY),
         ("cb_thread", values._THREAD),
         ("cpu_idle_span", values._IDLE),
         ("cb_disk", disks.DISK),
+        ("cb_task", values._TASK),
+        ("cb_move", moves._MOVE),
+        ("cb_cut", moves._CUT),
+        ("offcpu_stack", waits._STACK),
+        ("offcpu_thread", waits._THREAD),
+        ("offcpu_thread_stack", waits._THREAD_STACK),
     ],
 )
 def test_structs_are_read_as_they_are_written(c_struct, python):
-    """Python's format is the C struct, member by member; C leaves no gap that Python does not know."""
-    assert python.format == format_of(c_struct)
+    """Python has the members of the C struct by name, in order and by type, or skips one of that size."""
+    written = struct_of(c_struct)
+    assert list(python.members) == [member for member, _, _ in written]
+    for member, code, count in written:
+        skipped, ours = f"{(count or 1) * struct.calcsize('=' + code)}x", python.members[member]
+        assert ours in (f"{count}{code}" if count else code, skipped.removeprefix("1") if skipped == "1x" else skipped)
+    assert python.size == struct.calcsize(format_of(c_struct))
 
 
-def test_a_task_is_read_as_it_is_written():
-    """Member by member, but for those that are the kernel side's own; what Python skips is exactly these."""
-    skipped = {"regs", "css_set", "noted", "ended", "file", "pages", "mapping", "exec_ns", "unseen_ns", "since_birth"}
-    written = [(m, "x" * struct.calcsize(f"={code}") * (size or 1) if m in {*skipped, "pad"} else f"{size or ''}{code}")
-               for m, code, size in struct_of("cb_task")]  # fmt: skip
-    expected = "=" + "".join(code for _, code in written)
-    read = re.sub(r"(\d+)x", lambda pad: "x" * int(pad[1]), values._TASK.format)
+def test_the_lines_of_a_task():
+    """What each switch writes is in the first two lines of the cache, and no record begins within one."""
+    second = [member for member, _, _ in struct_of("cb_task")].index("comm")
 
-    assert skipped <= {member for member, _ in written}
-    assert read == expected
-    assert values._TASK.size == struct.calcsize(format_of("cb_task")) == 192
+    assert struct.calcsize(format_before("cb_task", "begin_ns")) == 64
+    assert struct.calcsize(format_before("cb_task", "comm")) == 128
+    assert {"exec_ns", "unseen_ns", "throttled_ns"} < {member for member, _, _ in struct_of("cb_task")[:second]}
+    assert values._TASK.size == 192
 
 
 def test_a_process_is_read_as_it_is_written():
@@ -94,7 +102,7 @@ def test_a_process_is_read_as_it_is_written():
     names = [name for name, _, _ in struct_of("cb_process")]
     hot = names[4 : names.index("comm")]
 
-    assert names[:4] == ["tgid", "run", "begin_ns", "end_ns"]
+    assert names[:4] == list(process_records.HEAD.members) == ["tgid", "run", "begin_ns", "end_ns"]
     assert format_of("cb_process").startswith(f"{process_records.HEAD.format}{'Q' * len(hot)}16s")
     assert {*hot, *names[names.index("comm") + 1 :]} == counters | {"pad"}
     assert {"cpu_on_cpu_ns", "cpu_context_switches", "offcpu_off_cpu_ns", "runqlat_wait_ns", "syscalls_total"} == {*hot}

@@ -271,7 +271,7 @@ class UserSpace:
         target = self.target
         head = (self.now_ns, target.cgroup_id, self.run, phase, AGENT, AGENT + 1)
         head = (*head, target.kind, target.cgroup_level)
-        packed = machine._CONFIG.pack(*head, self.sample_interval, self.idle_modules, 0, 0)
+        packed = machine._CONFIG.pack(*head, self.sample_interval, self.idle_modules)
         size = self.get("cb_config_size")
         assert size == len(packed)
         (ctypes.c_char * size).in_dll(self.library, "cb_config_cells").raw = packed

@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from packages import require
 
 from chainbench_agent.errors import StoreError
 from chainbench_agent.store.base import Query
@@ -162,8 +163,9 @@ def test_nothing_happened(store, stored):
 @pytest.fixture
 def without_maps(tmp_path):
     """A directory of a FUSE file system that bypasses the page cache, so that it refuses MAP_SHARED."""
-    if not shutil.which("bindfs") or not os.access("/dev/fuse", os.R_OK | os.W_OK):
-        pytest.skip("bindfs is missing, or /dev/fuse: as root, `apt-get install bindfs`.")
+    require("bindfs")
+    if not os.access("/dev/fuse", os.R_OK | os.W_OK):
+        pytest.skip("This user may not use /dev/fuse: run `make test` as root, or load the module fuse.")
     source, place = tmp_path / "source", tmp_path / "place"
     source.mkdir()
     place.mkdir()

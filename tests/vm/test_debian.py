@@ -20,7 +20,7 @@ from junit import verdicts
 TESTS = REPO / "tests"
 KERNELS = tuple(SERIES)
 EVERYWHERE = "support cpu exec syscalls offcpu latency network io block locks lock_order lock_hold memory"
-MORE = {"5.10": "", "6.1": "target ledger", "6.12": "top_processes", "7.2": ""}
+MORE = {"5.10": "cpu_quota", "6.1": "target ledger waits", "6.12": "top_processes", "7.2": ""}
 """The files that run by default, in 10 minutes for each kernel; CHAINBENCH_VM_ALL=1 runs every one."""
 ALL = os.environ.get("CHAINBENCH_VM_ALL") == "1"
 FETCH_SECONDS = 600

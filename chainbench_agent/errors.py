@@ -6,6 +6,7 @@ AgentError
 │   ├── LayoutError      the header tree disagrees with the kernel's BTF, so it is not used
 │   └── BtfError         the kernel's BTF cannot be read (headers/btf.py)
 ├── StoreError           runs cannot be stored, or read: why, and what would help
+│   └── CorruptError     the store's file is damaged (store/database.py)
 ├── RunError             a request does not fit the state of the runs
 │   ├── RunActive        /start while a run is on
 │   ├── NoRun            /stop or /report without one

@@ -35,7 +35,7 @@ def test_agents_share_it(cluster, opened, stored):
 
     again = opened(url, machine="a", keep_runs=2)
 
-    assert again.recovered == []
+    assert not again.recovered
     assert again.prune() == 1
     assert ids(again.find(Query())) == [stored(number).summary.id for number in (6, 5, 4, 3, 2, 1)]
     assert ids(again.find(Query({"machine": "a"}))) == [stored(number).summary.id for number in (4, 2)]

@@ -37,7 +37,8 @@ def find(program: str) -> Path | None:
     directories = [*os.environ.get("PATH", os.defpath).split(":"), "/usr/sbin", "/sbin"]  # a user's PATH lacks these
     directories += map(str, Path("/usr/lib/postgresql").glob("*/bin"))  # no PATH has this
     found = shutil.which(program, path=":".join(directories))
-    return Path(found).resolve() if found else None
+    # PostgreSQL's programs are beside each other; others go by the name that they are called by, as kmod's do
+    return Path(found).resolve() if found and program == "initdb" else Path(found) if found else None
 
 
 def packages_of(programs: Iterable[str]) -> list[str]:

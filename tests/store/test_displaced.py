@@ -171,7 +171,7 @@ def without_maps(tmp_path):
     place.mkdir()
     done = subprocess.run(["bindfs", "-o", "direct_io", source, place], capture_output=True, text=True, check=False)
     if done.returncode:
-        pytest.skip(f"bindfs cannot mount here: {done.stderr.strip()}")
+        pytest.skip(f"bindfs cannot mount here ({done.stderr.strip()}): run `make test` as root.")
     while not place.is_mount():
         time.sleep(0.01)
     yield place

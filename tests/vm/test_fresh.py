@@ -50,6 +50,7 @@ def test_the_two_commands_of_readme(name, guests, tmp_path):
     for _, finished in guests.values():
         finished.exception()  # beside a guest the processors are not this suite's alone, as its measurements want
     status = type_the_commands(name, tmp_path)
+    shutil.rmtree(tmp_path / "root")  # pytest would leave 3 GB of it behind
     output = (tmp_path / "output").read_text()
 
     assert status == 0, f"in a new {name}:\n{output[-6000:]}"
@@ -57,4 +58,4 @@ def test_the_two_commands_of_readme(name, guests, tmp_path):
     by_root, by_user = re.findall(r"^.*\b(\d+ passed.*) in [\d.]+s", output, re.MULTILINE)
     assert not re.search("failed|error", by_root + by_user)
     reasons = set(re.findall(r"^SKIPPED \[\d+\] \S+ (.*)", output, re.MULTILINE))
-    assert all(re.search(r"apt-get install|as root|boot a kernel", reason) for reason in reasons), reasons
+    assert all(re.search(r"apt-get install|as root|boot a kernel|[Tt]his kernel", reason) for reason in reasons), reasons

@@ -19,7 +19,7 @@ def guests(request, tmp_path_factory):
     Of all tests of this session that ask for one: `in_guest(name, results)` of the test's module boots it.  They run
     side by side: emulation keeps one processor of ours busy per guest, whatever processors the guest has.
     """
-    items = [item for item in request.session.items if "guests" in item.fixturenames]
+    items = [item for item in request.session.items if "guest" in item.fixturenames]
     wanted = {(item.module.__name__, item.callspec.params["name"]): item.module.in_guest for item in items}
     with ThreadPoolExecutor(min(2, os.cpu_count() or 1)) as pool:
         try:

@@ -58,4 +58,6 @@ def test_the_two_commands_of_readme(name, guests, tmp_path):
     by_root, by_user = re.findall(r"^.*\b(\d+ passed.*) in [\d.]+s", output, re.MULTILINE)
     assert not re.search("failed|error", by_root + by_user)
     reasons = set(re.findall(r"^SKIPPED \[\d+\] \S+ (.*)", output, re.MULTILINE))
-    assert all(re.search(r"apt-get install|as root|boot a kernel|[Tt]his kernel", reason) for reason in reasons), reasons
+    assert all(re.search(r"apt-get install|as root|boot a kernel|[Tt]his kernel", reason) for reason in reasons), (
+        reasons
+    )

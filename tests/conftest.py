@@ -6,6 +6,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,16 @@ REPO = Path(__file__).parents[1]
 BTF = Path("/sys/kernel/btf/vmlinux")
 TRACEFS = Path("/sys/kernel/tracing/events")
 CAP_SYS_ADMIN, CAP_PERFMON, CAP_BPF = 21, 38, 39
+
+
+def prefer_a_disk() -> None:
+    """Debian 13 keeps /tmp in memory, where nothing can be read directly, or from a disk into the page cache."""
+    in_memory = re.search(r"^\S+ /tmp tmpfs ", Path("/proc/self/mounts").read_text(), re.MULTILINE)
+    if in_memory and "TMPDIR" not in os.environ:
+        os.environ["TMPDIR"] = tempfile.tempdir = "/var/tmp"
+
+
+prefer_a_disk()
 
 
 def capabilities() -> set[int]:

@@ -72,7 +72,7 @@ def test_it_measures_as_that_user():
 
     assert evidence["source"] == "ebpf"
     assert next(c["count"] for c in evidence["exec"]["top_commands"] if c["command"] == "true") == 53
-    assert any(found["reason"] == "do_wait" for found in evidence["offcpu"]["top_reasons"])
+    assert any(found["reason"] in ("kernel_wait4", "do_wait") for found in evidence["offcpu"]["top_reasons"])
     assert "bpf_stats_enabled" in evidence["unavailable"]["cost"]
     modules = status()["modules"].values()
     assert {module["state"] for module in modules} <= {"up", "degraded", "off"}

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from chainbench_agent.evidence.sample import OpenInterval, Sleeper, TaskState
+from chainbench_agent.kernel import procfs
 from chainbench_agent.loading.syscall_names import syscalls
 from chainbench_agent.probes.wait_key import (
     COMPAT,
@@ -29,9 +30,6 @@ from chainbench_agent.probes.wait_key import (
 
 PROC = "/proc"
 
-KERNEL_THREAD = 0x00200000
-"""PF_KTHREAD, of the flags in /proc/PID/stat.  Such a thread makes no calls; its registers look like call 0."""
-
 _STATES = {"D": UNINTERRUPTIBLE, "T": STOPPED, "t": STOPPED}
 _TYPES = {
     stat.S_IFIFO: "pipe",
@@ -47,8 +45,8 @@ _PROTOCOLS = {b"UNIX": 1, b"NETLINK": 16, b"PACKET": 17, b"AF_VSOCK": 40}
 
 def wait_key(directory: str) -> int:
     """Of the thread that has this directory in /proc."""
-    state, flags = _state(directory)
-    fields = ["-1"] if flags & KERNEL_THREAD else _words(f"{directory}/syscall")
+    state, of_kernel = _state(directory)
+    fields = ["-1"] if of_kernel else _words(f"{directory}/syscall")
     key = _STATES.get(state, 0)
     if not fields:  # not for this user to read
         return key | UNKNOWN_CALL
@@ -91,12 +89,12 @@ def with_waits(threads: Iterable[Sleeper]) -> Iterator[Sleeper]:
         yield replace(sleeper, wait=wait_key(directory), frames=functions(directory)) if asleep else sleeper
 
 
-def _state(directory: str) -> tuple[str, int]:
-    """The state of a thread, and its flags."""
+def _state(directory: str) -> tuple[str, bool]:
+    """The state of a thread, and whether it is the kernel's."""
     with suppress(OSError, IndexError, ValueError):
-        fields = _text(f"{directory}/stat").rpartition(")")[2].split()
-        return fields[0], int(fields[6])
-    return "", 0
+        found = procfs.stat(directory)
+        return found.state, found.of_kernel
+    return "", False
 
 
 def _is_in(directory: str, wait: int) -> bool:

@@ -21,7 +21,6 @@ PROC = Path("/proc")
 SHOWN = 10
 
 _FORKED_NO_EXEC = 0x00000040  # PF_FORKNOEXEC
-_KERNEL_THREAD = 0x00200000  # PF_KTHREAD
 _RANDOMIZED = 0x00400000  # PF_RANDOMIZE
 
 Everyone = Mapping[int, procfs.Stat]
@@ -96,7 +95,7 @@ def _near(
     """(rank, process, what it shares with `root`)."""
     group = _cgroup(root)
     for pid, stat in others.items():
-        if stat.flags & _KERNEL_THREAD or stat.state in "ZX":
+        if stat.of_kernel or stat.state in "ZX":
             continue
         adopted = stat.parent in adopters and stat.born_ticks >= own.born_ticks
         if stat.session == own.session:

@@ -16,6 +16,7 @@ from typing import NamedTuple
 from chainbench_agent.kernel_text import text_of
 
 _PAGE = 4096
+_KERNEL_THREAD = 0x00200000  # PF_KTHREAD
 _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
@@ -46,6 +47,11 @@ class Stat(NamedTuple):
     def flags(self) -> int:
         """PF_… of the kernel's sched.h."""
         return int(self.fields[6])
+
+    @property
+    def of_kernel(self) -> bool:
+        """Whether it is a kernel thread.  Such a one makes no calls; its registers, empty, look like call 0."""
+        return bool(self.flags & _KERNEL_THREAD)
 
     @property
     def born_ticks(self) -> int:

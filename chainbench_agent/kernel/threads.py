@@ -13,9 +13,6 @@ from chainbench_agent.loading.syscall_names import syscalls
 from chainbench_agent.probes import CALLS
 from chainbench_agent.probes.offcpu import NO_SYSCALL
 
-KERNEL_THREAD = 0x00200000
-"""PF_KTHREAD, of the flags in /proc/PID/stat.  Such a thread makes no calls; its registers, empty, look like call 0."""
-
 FUTEX_WAITS = frozenset((*CALLS["FUTEX"], *CALLS["FUTEX_WAIT"]))
 """A thread that is asleep in futex(2) waits, whatever it asked for."""
 
@@ -33,8 +30,7 @@ def proc_threads(processes: Iterable[int]) -> dict[int, ProcThread]:
                 ticks * 1_000_000_000 // ticks_per_s - suspended_ns for ticks in (stat.born_ticks, stat.born_ticks + 1)
             )
             at_ns = time.monotonic_ns()
-            of_kernel = bool(stat.flags & KERNEL_THREAD)
-            found[tid] = ProcThread(pid, stat.command, at_ns, stat.state, born_ns, born_by_ns, *account, of_kernel)
+            found[tid] = ProcThread(pid, stat.command, at_ns, stat.state, born_ns, born_by_ns, *account, stat.of_kernel)
     return found
 
 

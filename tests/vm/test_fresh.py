@@ -53,7 +53,7 @@ def test_the_two_commands_of_readme(name, guests, tmp_path):
     shutil.rmtree(tmp_path / "root")  # pytest would leave 3 GB of it behind
     output = (tmp_path / "output").read_text()
 
-    assert status == 0, f"in a new {name}:\n{output[-6000:]}"
+    assert status == 0, f"in a new {name}:\n{output[-20000:]}"
     assert re.search(r"^evidence: True ebpf \d+ execs$", output, re.MULTILINE), output
     by_root, by_user = re.findall(r"^.*\b(\d+ passed.*) in [\d.]+s", output, re.MULTILINE)
     assert not re.search("failed|error", by_root + by_user)

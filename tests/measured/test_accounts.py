@@ -249,7 +249,7 @@ time.sleep(0.5)  # all of them wait by then
     assert ledger["threads"][0]["tid"] == one.process.pid
     assert sum(line["on_cpu_ms"] >= 90 for line in ledger["threads"]) == 4
     assert sum(line["on_cpu_ms"] for line in ledger["threads"]) >= 0.9 * ledger["on_cpu_ms"]
-    assert ledger["idle_threads"]["threads"] == 25
+    assert ledger["idle_threads"]["threads"] in {24, 25}  # the last thread to end gives the memory back, which is work
     assert ledger["threads_not_shown"] == 30 - len(ledger["threads"])
 
 

@@ -33,7 +33,7 @@ import threading, time
 def many(n):
     for _ in range(n): t = threading.Thread(target=int); t.start(); t.join()
 many({count})
-t = threading.Thread(target=time.sleep, args=(2,), name="last"); t.start(); t.join()
+t = threading.Thread(target=time.sleep, args=(1,), name="last"); t.start(); t.join()
 """
     evidence = targeted(code).run()
 
@@ -42,9 +42,10 @@ t = threading.Thread(target=time.sleep, args=(2,), name="last"); t.start(); t.jo
     assert evidence["target"]["threads_seen"] == count + 2
     assert len(ledger["threads"]) + ledger["threads_not_shown"] == count + 2
     asleep = [c["ms"] for c in ledger["blocked"] if c["category"] == "sleep"]
-    assert asleep == [pytest.approx(2000, rel=0.05)]
+    assert asleep == [pytest.approx(1000, rel=0.05)]
+    # who is there for half of the run and does nothing would be one of the idle threads
     longest = [t for t in ledger["threads"] if any(c["category"] == "sleep" for c in t["blocked"])]
-    assert longest[0]["blocked_ms"] == pytest.approx(2000, rel=0.05)
+    assert longest[0]["blocked_ms"] == pytest.approx(1000, rel=0.05)
     assert abs(ledger["unexplained_ms"]) <= 0.01 * ledger["wall_ms"]
     assert "task_collisions" not in evidence["loss"]["causes"]
 

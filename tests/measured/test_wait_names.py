@@ -265,7 +265,8 @@ def test_a_file_behind_fuse_is_the_disk(targeted, behind_fuse, how):
 
     (disk,) = [found for found in line["blocked"] if found["category"] == "disk"]
     assert disk["reasons"][0]["reason"] == "request_wait_answer"
-    assert disk["ms"] >= 0.9 * sum(ms for name, ms in categories(line).items() if name != "pipe")
+    drawn = [reason["ms"] for found in line["blocked"] for reason in found["reasons"] if reason["sampled_percent"]]
+    assert disk["ms"] >= 0.9 * sum(drawn)  # of a millisecond in all, none of a call's waits may have been drawn
 
 
 def test_a_lock_of_the_kernel_that_no_table_knows(targeted, behind_fuse):

@@ -144,6 +144,12 @@ static __always_inline void biolatency_on_request_done(struct cb_event *ev,
 		biolatency_add_to_sums(ev, biolatency, request, kind, ns);
 }
 
+static __always_inline void biolatency_on_request_passed_through(struct cb_event *ev,
+								 struct cb_biolatency *biolatency)
+{
+	biolatency->passed_through++;
+}
+
 static __always_inline void biolatency_on_request_unmatched(struct cb_event *ev,
 							    struct cb_biolatency *biolatency)
 {

@@ -246,6 +246,15 @@ MODULE = Module(
             hooks=("request_unmatched",),
             machine_wide=True,
         ),
+        Counter(
+            name="passed_through",
+            help=(
+                "Finished commands that were passed through to a disk, as tools for SCSI and NVMe do, and the kernel when it "
+                "asks a drive for its medium. Like /proc/diskstats, no other figure has them."
+            ),
+            hooks=("request_passed_through",),
+            machine_wide=True,
+        ),
         PerDisk(
             name="disks",
             help="Finished requests by disk and CPU.",

@@ -10,7 +10,7 @@
 //
 // It begins with its issue where no scheduler or software queue held it.  Raised, for modules to handle:
 //   request_queued (issued, after it was held), request_issued, request_requeued (the device gave it back),
-//   request_done, request_unmatched (completed, but not issued in this run).
+//   request_done, request_unmatched (completed, but not issued in this run), request_passed_through (no I/O).
 //
 // A bio on a disk that takes bios is ISSUED from block_bio_queue to block_bio_complete, and raises the same.
 
@@ -283,6 +283,13 @@ static __always_inline struct cb_request *block_record(void *rq)
 	return request;
 }
 
+// A command that is passed through to the device, as drives are asked whether they have a medium: neither a read nor a
+// write, whatever bytes it has.  The kernel does not count it as I/O either.
+static __always_inline bool block_is_command(u32 flags)
+{
+	return (flags & CB_REQ_OP_MASK) >= CB_REQ_OP_COMMANDS;
+}
+
 // What became of it was not shown: it is in flight no more.
 static __always_inline void block_lose_end(struct cb_event *ev, struct cb_request *request)
 {
@@ -292,8 +299,11 @@ static __always_inline void block_lose_end(struct cb_event *ev, struct cb_reques
 
 static __always_inline void block_on_block_rq_insert(struct cb_event *ev, struct request *rq)
 {
-	struct cb_request *request = block_record(rq);
+	struct cb_request *request;
 
+	if (block_is_command(rq->cmd_flags))
+		return;
+	request = block_record(rq);
 	if (request)
 		request->inserted_ns = ev->now_ns;
 }
@@ -309,12 +319,15 @@ static __always_inline void block_on_block_rq_merge(struct cb_event *ev, struct 
 
 static __always_inline void block_on_block_rq_issue(struct cb_event *ev, struct request *rq)
 {
-	struct cb_request *request = block_record(rq);
+	struct cb_request *request;
 	struct cb_request_head head;
 
+	cb_read_head(&head, rq);
+	if (block_is_command(head.flags))
+		return;
+	request = block_record(rq);
 	if (!request)
 		return;
-	cb_read_head(&head, rq);
 	if (request->issued_ns)
 		block_lose_end(ev, request);
 	request->issued_ns = ev->now_ns;
@@ -348,6 +361,8 @@ static __always_inline void block_on_block_rq_complete(struct cb_event *ev, stru
 	request = cb_find_request(rq);
 	if (request && request->issued_ns)
 		cb_raise_request_done(ev, request, ev->now_ns - request->issued_ns);
+	else if (block_is_command(rq->cmd_flags))
+		cb_raise_request_passed_through(ev);
 	else
 		cb_raise_request_unmatched(ev);
 	if (request)

@@ -267,5 +267,6 @@ HOOKS = (
     _raised("request_requeued", ("struct cb_request *request",), raised_on=REQUESTS),
     _raised("request_done", ("struct cb_request *request", "u64 ns"), raised_on=REQUESTS),
     _raised("request_unmatched", (), raised_on=REQUESTS),
+    _raised("request_passed_through", (), raised_on=REQUESTS),
     *LOCK_HOOKS,
 )

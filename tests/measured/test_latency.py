@@ -67,6 +67,20 @@ def test_direct_reads(measure, python, tmp_path):
     assert biolatency["min_us"] > 0
 
 
+def test_commands_are_no_requests(measure):
+    """A command that is passed through to a disk is counted as such, and neither as a request nor by its bytes."""
+    disks = [path for path in Path("/sys/block").glob("vd*/serial") if path.read_text()]
+    if not disks:
+        pytest.skip("This kernel has no disk that is asked for its serial number by a command.")
+
+    biolatency = measure(lambda: [disks[0].read_text() for _ in range(53)])["biolatency"]
+
+    assert biolatency["passed_through"] >= 53
+    assert biolatency["unmatched_completions"] == 0
+    assert "0:0" not in [device["device"] for device in biolatency["by_device"]]
+    assert sum(device["reads"] + device["writes"] for device in biolatency["by_device"]) <= biolatency["count"]
+
+
 def test_an_idle_disk_has_no_latency(measure):
     """No request: no quantile, rather than one of zero."""
     os.sync()

@@ -249,8 +249,8 @@ MODULE = Module(
         Counter(
             name="passed_through",
             help=(
-                "Finished commands that were passed through to a disk, as tools for SCSI and NVMe do, and the kernel when it "
-                "asks a drive for its medium. Like /proc/diskstats, no other figure has them."
+                "Finished commands that were passed through to a disk, as tools for SCSI and NVMe do, and the kernel "
+                "when it asks a drive for its medium. Like /proc/diskstats, no other figure has them."
             ),
             hooks=("request_passed_through",),
             machine_wide=True,

@@ -60,7 +60,8 @@ static __always_inline void cb_read_head(struct cb_request_head *head, struct re
 #define CB_REQ_OP_WRITE_SAME \
 	7 // until Linux 73bd66d9c834 ("scsi: sd: Rework the setting of WRITE SAME") (v5.18)
 #define CB_REQ_OP_WRITE_ZEROES 9
-#define CB_REQ_OP_COMMANDS 32 // from here on commands that are passed through: SCSI_IN, SCSI_OUT, DRV_IN, DRV_OUT
+#define CB_REQ_OP_COMMANDS \
+	32 // from here on commands that are passed through: SCSI_IN, SCSI_OUT, DRV_IN, DRV_OUT
 
 // The disk of a bio.
 static __always_inline struct gendisk *cb_bio_disk(struct bio *bio)

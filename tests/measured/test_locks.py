@@ -94,15 +94,21 @@ def truth(collector, tmp_path):
 
 @pytest.mark.usefixtures("strangers")
 def test_futex_waits_exactly(targeted):
-    """1,009 waits, each of them ended by one wake; 101 calls that find the futex changed do not wait."""
+    """1,009 waits, each of them ended by one wake; 101 calls that find the futex changed do not wait.
+
+    On kernel 7.2 a thread may be preempted in a program: the kernel skips the program for others on that CPU meanwhile,
+    and the evidence says so.
+    """
     target = targeted(FUTEX + HAND_OVER)
 
-    locks = target.run()["locks"]
+    evidence = target.run()
 
-    assert locks["futex_waits"] == locks["futex_wait_us"]["count"] == 1009
-    assert locks["futex_wakes"] == int(target.output)
+    locks, skipped = evidence["locks"], evidence["loss"]["causes"].get("programs_skipped", 0)
+    assert 0 <= 1009 - locks["futex_waits"] <= skipped
+    assert locks["futex_wait_us"]["count"] == locks["futex_waits"]
+    assert 0 <= int(target.output) - locks["futex_wakes"] <= skipped
     waits = sorted(process["futex_waits"] for process in locks["top_processes"] if process["futex_waits"])
-    assert waits == [503, 506]
+    assert waits == [503, 506] or (skipped and sum(waits) == locks["futex_waits"])
 
 
 def test_futex_time(targeted):

@@ -24,7 +24,7 @@ MORE = {"5.10": "cpu_quota", "6.1": "target ledger waits", "6.12": "top_processe
 NEWEST = {"7.2": "support cpu exec syscalls offcpu latency network io block locks memory"}
 """The files that run by default, in 10 minutes for each kernel; CHAINBENCH_VM_ALL=1 runs every one.
 
-On the newest kernel some exact counts fall short, because threads are preempted in programs: the other files are left out.
+On the newest kernel threads are preempted in programs, and some exact counts fall short: the other files are left out.
 """
 ALL = os.environ.get("CHAINBENCH_VM_ALL") == "1"
 FETCH_SECONDS = 600

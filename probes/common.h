@@ -189,7 +189,7 @@ static __always_inline void cb_lose_key(void)
 }
 
 // Values are nanoseconds.  Slot 0 holds 0 and 1; a slot's upper bound is inclusive, as Prometheus' `le` is.
-// chainbench_agent/histogram.py is the other half of this convention.  What changes each time lies before the slots: most
+// chainbench_agent/abi/histogram.py is the other half of this convention.  What changes each time lies before the slots: most
 // values are in the first half of these, and then one page has it all.
 struct cb_histogram {
 	u64 sum;

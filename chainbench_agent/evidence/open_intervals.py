@@ -10,8 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from chainbench_agent.abi.histogram import slot_of
 from chainbench_agent.evidence.sample import Account, HistogramCounts, OpenInterval, Process, Sample, Sleeper, TaskState
-from chainbench_agent.histogram import slot_of
 from chainbench_agent.probes import CALLS
 from chainbench_agent.probes.offcpu import NO_SYSCALL
 from chainbench_agent.spec import Module

@@ -23,7 +23,7 @@ from math import sqrt
 from struct import Struct
 from typing import Any
 
-from chainbench_agent.c_struct import CStruct
+from chainbench_agent.abi.c_struct import CStruct
 from chainbench_agent.evidence.categories import name_wait
 from chainbench_agent.evidence.wait import Wait
 from chainbench_agent.probes.offcpu import TOP

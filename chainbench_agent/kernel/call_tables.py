@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from chainbench_agent.abi.c_struct import CStruct
 from chainbench_agent.bpf import libbpf
-from chainbench_agent.c_struct import CStruct
 from chainbench_agent.kernel.programs import Programs
 from chainbench_agent.loading.fuse import followed_calls
 from chainbench_agent.loading.loader import MapFd

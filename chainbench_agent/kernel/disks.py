@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 
+from chainbench_agent.abi.c_struct import CStruct
 from chainbench_agent.bpf import libbpf
-from chainbench_agent.c_struct import CStruct
 from chainbench_agent.loading.loader import MapFd
 from chainbench_agent.spec import Module, PerDisk
 

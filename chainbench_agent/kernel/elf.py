@@ -8,7 +8,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from typing import Any, BinaryIO
 
-from chainbench_agent.kernel_text import text_of
+from chainbench_agent.abi.kernel_text import text_of
 
 _SYMBOL = struct.Struct("<IBBHQQ")  # Elf64_Sym: name, info, other, section, value, size
 _FUNCTIONS = (2, 10)  # STT_FUNC, STT_GNU_IFUNC

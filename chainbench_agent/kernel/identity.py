@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from chainbench_agent.abi.c_struct import CStruct
 from chainbench_agent.bpf import libbpf
-from chainbench_agent.c_struct import CStruct
 from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.kernel.cgroups import own_level

@@ -15,8 +15,8 @@ from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
 
+from chainbench_agent.abi.c_struct import CStruct
 from chainbench_agent.bpf import libbpf, probe_events
-from chainbench_agent.c_struct import CStruct
 from chainbench_agent.errors import SetupError
 from chainbench_agent.evidence.sample import Sample
 from chainbench_agent.kernel import call_tables

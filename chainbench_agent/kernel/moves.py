@@ -11,8 +11,8 @@ from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from chainbench_agent.abi.c_struct import CStruct
 from chainbench_agent.bpf import libbpf
-from chainbench_agent.c_struct import CStruct
 from chainbench_agent.evidence.sample import OpenInterval, ProcThread, TaskState, Thread
 from chainbench_agent.evidence.threads import LINE_OF_STATE
 from chainbench_agent.kernel import procfs, target

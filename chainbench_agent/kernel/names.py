@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
+from chainbench_agent.abi.kernel_text import text_of, text_of_path
 from chainbench_agent.kernel import procfs
-from chainbench_agent.kernel_text import text_of, text_of_path
 from chainbench_agent.loading.syscall_names import syscalls
 from chainbench_agent.probes.biolatency import UNATTRIBUTED
 from chainbench_agent.probes.cpu import VECTORS

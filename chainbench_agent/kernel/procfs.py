@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from chainbench_agent.kernel_text import text_of
+from chainbench_agent.abi.kernel_text import text_of
 
 _PAGE = 4096
 _KERNEL_THREAD = 0x00200000  # PF_KTHREAD

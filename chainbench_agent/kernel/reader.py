@@ -10,8 +10,8 @@ from contextlib import contextmanager
 from dataclasses import fields, replace
 from typing import NamedTuple
 
+from chainbench_agent.abi.c_struct import CStruct
 from chainbench_agent.bpf import libbpf
-from chainbench_agent.c_struct import CStruct
 from chainbench_agent.evidence.sample import (
     Account,
     IdleSpan,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 from collections.abc import Iterable, Mapping
 
+from chainbench_agent.abi.c_struct import CStruct
 from chainbench_agent.bpf import libbpf
-from chainbench_agent.c_struct import CStruct
 from chainbench_agent.loading import told
 from chainbench_agent.loading.loader import MapFd
 from chainbench_agent.spec import Module

@@ -8,8 +8,8 @@ from array import array
 from bisect import bisect_right
 from pathlib import Path
 
+from chainbench_agent.abi.kernel_text import text_of
 from chainbench_agent.bpf import libbpf
-from chainbench_agent.kernel_text import text_of
 from chainbench_agent.loading.loader import MapFd
 
 KALLSYMS = Path("/proc/kallsyms")

@@ -6,8 +6,9 @@ from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from chainbench_agent.abi.c_struct import CStruct
+from chainbench_agent.abi.command_name import command
 from chainbench_agent.bpf.libbpf import possible_cpus
-from chainbench_agent.c_struct import CStruct
 from chainbench_agent.evidence.sample import (
     Account,
     HistogramCounts,
@@ -17,7 +18,6 @@ from chainbench_agent.evidence.sample import (
     Thread,
     Value,
 )
-from chainbench_agent.loading.comm import command
 from chainbench_agent.spec import HISTOGRAM_SLOTS, Distribution, Metric, Module, Table
 
 _HISTOGRAM_HEAD = 4  # sum, min, max, run; behind them the slots

@@ -9,9 +9,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Iterator, Sequence
 
-from chainbench_agent.c_struct import CStruct
+from chainbench_agent.abi import command_name
+from chainbench_agent.abi.c_struct import CStruct
 from chainbench_agent.evidence.sample import Process
-from chainbench_agent.loading import comm
 from chainbench_agent.spec import Counter, Module
 
 HOTTEST = frozenset({"task_ran", "task_waited", "task_blocked", "sys_enter"})
@@ -25,11 +25,11 @@ WORD = 8
 def c_struct(modules: Iterable[Module]) -> str:
     """`struct cb_process`, whose size is a multiple of a line's."""
     hot, others = _counters(modules)
-    used = HEAD.size + comm.BYTES + WORD * (len(hot) + len(others))
+    used = HEAD.size + command_name.BYTES + WORD * (len(hot) + len(others))
     fields = (
         *("u32 tgid", "u32 run", "u64 begin_ns", "u64 end_ns"),
         *(f"u64 {module.name}_{counter.name}" for module, counter in hot),
-        f"char comm[{comm.BYTES}]",
+        f"char comm[{command_name.BYTES}]",
         *(f"u64 {module.name}_{counter.name}" for module, counter in others),
         *([f"u8 pad[{-used % LINE}]"] if used % LINE else []),
     )
@@ -44,14 +44,14 @@ def processes(memory: memoryview, modules: Sequence[Module], run: int) -> Iterat
     for module in modules:
         if counters := module.per_process:
             of_module[module.name] = [(counter.name, places[module.name, counter.name]) for counter in counters]
-    record = struct.Struct(f"={len(hot)}Q{comm.BYTES}s{len(others)}Q")
+    record = struct.Struct(f"={len(hot)}Q{command_name.BYTES}s{len(others)}Q")
     size = -(-(HEAD.size + record.size) // LINE) * LINE
     runs = memory.cast("I")[RUN_WORD :: size // 4].tolist()
     for index, of_run in enumerate(runs):
         if of_run == run:
             tgid, _run, _begin, _end = HEAD.unpack_from(memory, index * size)
             numbers = list(record.unpack_from(memory, index * size + HEAD.size))
-            name = comm.command(numbers.pop(len(hot)))
+            name = command_name.command(numbers.pop(len(hot)))
             yield Process(
                 tgid, name, {module: {key: numbers[place] for key, place in keys} for module, keys in of_module.items()}
             )

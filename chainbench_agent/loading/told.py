@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from chainbench_agent.c_struct import CStruct
-from chainbench_agent.loading.comm import command
+from chainbench_agent.abi.c_struct import CStruct
+from chainbench_agent.abi.command_name import command
 from chainbench_agent.spec import Event, Module
 
 PAGES = 64

@@ -2,10 +2,10 @@
 
 import pytest
 
+from chainbench_agent.abi.histogram import UPPER_BOUNDS_NS
 from chainbench_agent.evidence.report import Report
 from chainbench_agent.export.samples import BUCKETS_NS, report_samples, result_samples, run_samples
 from chainbench_agent.export.series import catalog_families
-from chainbench_agent.histogram import UPPER_BOUNDS_NS
 
 RUN_LABELS = {
     "scenario": "baseline",

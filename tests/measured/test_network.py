@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from chainbench_agent.histogram import UPPER_BOUNDS_NS, slot_of
+from chainbench_agent.abi.histogram import UPPER_BOUNDS_NS, slot_of
 
 pytestmark = pytest.mark.bpf
 

@@ -5,7 +5,7 @@ from random import Random
 
 import pytest
 
-from chainbench_agent.histogram import (
+from chainbench_agent.abi.histogram import (
     QUANTILES,
     UPPER_BOUNDS_NS,
     lower_bound_ns,

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from chainbench_agent.kernel_text import bytes_of, text_of, text_of_path
+from chainbench_agent.abi.kernel_text import bytes_of, text_of, text_of_path
 
 
 @pytest.mark.parametrize(

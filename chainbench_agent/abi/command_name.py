@@ -1,6 +1,6 @@
 """The name of a thread, as the kernel keeps it."""
 
-from chainbench_agent.kernel_text import text_of
+from chainbench_agent.abi.kernel_text import text_of
 
 BYTES = 16
 """TASK_COMM_LEN."""

@@ -23,8 +23,8 @@ from chainbench_agent.errors import AgentError, InputError, NoRun, RunActive
 from chainbench_agent.evidence.model import Evidence, Labels, Run, Target
 from chainbench_agent.evidence.report import Report
 from chainbench_agent.evidence.totals import Totals
+from chainbench_agent.host.pid_namespaces import Peer
 from chainbench_agent.kept import Kept, Result
-from chainbench_agent.kernel.namespaces import Peer
 from chainbench_agent.plan import EVERYTHING, Plan
 
 SETTLE_S = 4.0

@@ -22,11 +22,11 @@ from gunicorn.arbiter import Arbiter
 
 from chainbench_agent.archive import Archive
 from chainbench_agent.collector.base import Collector
-from chainbench_agent.environment import VERSION, environment
 from chainbench_agent.errors import AgentError
 from chainbench_agent.export.health import LOG_DROPPED, RESPONSES_CUT, AgentRegistry, Points
 from chainbench_agent.export.prometheus import Exporter
 from chainbench_agent.export.series import Family
+from chainbench_agent.host.environment import VERSION, environment
 from chainbench_agent.log_entries import GunicornLog, log_to_stderr
 from chainbench_agent.log_writer import log_status
 from chainbench_agent.probes import CATALOG

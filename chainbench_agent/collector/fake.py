@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from chainbench_agent.collector.base import CollectorStatus, HookStatus, ModuleStatus
 from chainbench_agent.evidence.model import Evidence, Run, Section, Target
-from chainbench_agent.kernel.namespaces import Peer
+from chainbench_agent.host.pid_namespaces import Peer
 from chainbench_agent.kernel.ring import Ring
 from chainbench_agent.plan import EVERYTHING, Plan
 

@@ -19,7 +19,7 @@ from chainbench_agent.evidence.build import section
 from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.evidence.model import Evidence, Labels, Run, Section, Target
 from chainbench_agent.evidence.sample import HistogramCounts, Value
-from chainbench_agent.kernel.namespaces import Peer
+from chainbench_agent.host.pid_namespaces import Peer
 from chainbench_agent.plan import EVERYTHING, Plan
 from chainbench_agent.probes import HOOKS
 from chainbench_agent.spec import HISTOGRAM_SLOTS, Counter, Distribution, Keyed, Metric, Module, Names, Procfs, Table

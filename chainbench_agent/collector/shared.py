@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from chainbench_agent.collector.base import Collector, CollectorStatus
 from chainbench_agent.evidence.model import Evidence, Run, Target
-from chainbench_agent.kernel.namespaces import Peer
+from chainbench_agent.host.pid_namespaces import Peer
 from chainbench_agent.plan import Plan
 
 FRESH_MS = 1000.0

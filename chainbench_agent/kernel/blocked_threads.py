@@ -13,8 +13,8 @@ from contextlib import suppress
 from dataclasses import replace
 
 from chainbench_agent.evidence.sample import OpenInterval, Sleeper, TaskState
-from chainbench_agent.kernel import procfs
-from chainbench_agent.loading.syscall_names import syscalls
+from chainbench_agent.host import procfs
+from chainbench_agent.host.syscall_names import syscalls
 from chainbench_agent.probes.wait_key import (
     COMPAT,
     FILE_CALLS,

@@ -17,8 +17,8 @@ from typing import NamedTuple
 
 from chainbench_agent.abi.kernel_text import bytes_of, text_of_path
 from chainbench_agent.errors import InputError
-from chainbench_agent.kernel import procfs
-from chainbench_agent.kernel.namespaces import Peer, client_of, namespace
+from chainbench_agent.host import procfs
+from chainbench_agent.host.pid_namespaces import Peer, client_of, namespace
 
 PROC = Path("/proc")
 _CLONE_NEWCGROUP = 0x02000000

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from chainbench_agent.evidence.sample import Sample, Sleeper
-from chainbench_agent.kernel import procfs
+from chainbench_agent.host import procfs
 
 Throttled = Mapping[int, tuple[int, int]]
 """Cgroup id → (nr_throttled, throttled_ns)."""

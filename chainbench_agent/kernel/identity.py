@@ -11,9 +11,9 @@ from chainbench_agent.abi.c_struct import CStruct
 from chainbench_agent.bpf import libbpf
 from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.model import Target
+from chainbench_agent.host.syscall_names import syscalls
 from chainbench_agent.kernel.cgroups import own_level
 from chainbench_agent.loading.loader import MapFd
-from chainbench_agent.loading.syscall_names import syscalls
 
 _IDENTITY = CStruct(tgid="I", parent_tgid="I", syscall="Q", cgroup_level="I", pad="4x")  # of probes/identify.h
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from chainbench_agent.evidence.model import Outsider, Shares
-from chainbench_agent.kernel import procfs
+from chainbench_agent.host import procfs
 
 PROC = Path("/proc")
 SHOWN = 10

@@ -15,7 +15,8 @@ from chainbench_agent.abi.c_struct import CStruct
 from chainbench_agent.bpf import libbpf
 from chainbench_agent.evidence.sample import OpenInterval, ProcThread, TaskState, Thread
 from chainbench_agent.evidence.threads import LINE_OF_STATE
-from chainbench_agent.kernel import procfs, target
+from chainbench_agent.host import procfs
+from chainbench_agent.kernel import target
 from chainbench_agent.loading.loader import MapFd
 
 _MOVE = CStruct(last_ns="Q", before_ns="Q")  # struct cb_move of probes/target.h

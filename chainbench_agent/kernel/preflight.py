@@ -17,7 +17,7 @@ from chainbench_agent.bpf import libbpf
 from chainbench_agent.errors import SetupError
 from chainbench_agent.headers.btf import DEFAULT_PATH, Btf
 from chainbench_agent.headers.btf_types import Kind as BtfKind
-from chainbench_agent.kernel import procfs
+from chainbench_agent.host import procfs
 from chainbench_agent.kernel.symbols import Symbols
 from chainbench_agent.loading.loader import Wanted, load
 from chainbench_agent.loading.objects import Object

@@ -16,10 +16,10 @@ from typing import Any
 
 from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.model import Target
-from chainbench_agent.kernel import procfs
+from chainbench_agent.host import procfs
+from chainbench_agent.host.pid_namespaces import Peer, pid_here
 from chainbench_agent.kernel.cgroups import find
 from chainbench_agent.kernel.lineage import everyone, outside, process_tree
-from chainbench_agent.kernel.namespaces import Peer, pid_here
 
 PROC = Path("/proc")
 

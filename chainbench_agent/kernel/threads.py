@@ -8,8 +8,9 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 
 from chainbench_agent.evidence.sample import ProcThread, Sleeper, Thread
-from chainbench_agent.kernel import procfs, target
-from chainbench_agent.loading.syscall_names import syscalls
+from chainbench_agent.host import procfs
+from chainbench_agent.host.syscall_names import syscalls
+from chainbench_agent.kernel import target
 from chainbench_agent.probes import CALLS
 from chainbench_agent.probes.offcpu import NO_SYSCALL
 

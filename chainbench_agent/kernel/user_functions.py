@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from chainbench_agent.kernel import procfs
+from chainbench_agent.host import procfs
 from chainbench_agent.kernel.elf import Functions, functions_of, stands_alone
 
 PROC = Path("/proc")

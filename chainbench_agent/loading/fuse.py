@@ -15,9 +15,9 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
+from chainbench_agent.host.syscall_names import syscalls
 from chainbench_agent.loading import process_records, told
 from chainbench_agent.loading.entries import PARAMETERS_KEPT, Program, entry, program_name, typed_last
-from chainbench_agent.loading.syscall_names import syscalls
 from chainbench_agent.probes import CALLS, DIRECTORY, FIELDS
 from chainbench_agent.spec import (
     DISKS,

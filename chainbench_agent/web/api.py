@@ -10,7 +10,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
-from chainbench_agent.kernel.namespaces import Peer
+from chainbench_agent.host.pid_namespaces import Peer
 from chainbench_agent.plan import Plan, choose
 from chainbench_agent.runs import Runs
 from chainbench_agent.web.access import credentials

@@ -14,9 +14,9 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from chainbench_agent.environment import VERSION
 from chainbench_agent.evidence.model import Evidence
 from chainbench_agent.evidence.schema import DISTRIBUTION, complete
+from chainbench_agent.host.environment import VERSION
 from chainbench_agent.web.access import LOOKS
 from chainbench_agent.web.answers import ApiDocument, Problem
 from chainbench_agent.web.operation import JSON, Operation, operation

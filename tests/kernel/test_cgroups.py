@@ -6,7 +6,8 @@ import pytest
 
 from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.model import Target
-from chainbench_agent.kernel import cgroups, namespaces, target
+from chainbench_agent.host import pid_namespaces
+from chainbench_agent.kernel import cgroups, target
 from chainbench_agent.kernel.target import processes_of_cgroup, resolve
 
 OURS, THEIRS, OTHERS = "cgroup:[1]", "cgroup:[2]", "cgroup:[3]"
@@ -48,7 +49,7 @@ class Machine:
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
     machine = Machine(tmp_path)
-    for module in (cgroups, namespaces, target):
+    for module in (cgroups, pid_namespaces, target):
         monkeypatch.setattr(module, "PROC", machine.proc)
     monkeypatch.setattr(cgroups, "_seen_from", machine.seen_from)
     return machine

@@ -4,8 +4,8 @@ import os
 
 import pytest
 
+from chainbench_agent.host import syscall_names
 from chainbench_agent.kernel import names
-from chainbench_agent.loading import syscall_names
 
 # Captured: a virtual machine with two CPUs (x86-64), and a small board (arm64).
 INTERRUPTS_X86 = """\

@@ -7,7 +7,7 @@ import platform
 import pytest
 from disks import MIB, sh
 
-from chainbench_agent.loading.syscall_names import syscalls
+from chainbench_agent.host.syscall_names import syscalls
 from chainbench_agent.probes import CALLS
 
 pytestmark = pytest.mark.bpf

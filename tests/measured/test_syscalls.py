@@ -6,7 +6,7 @@ from textwrap import indent
 
 import pytest
 
-from chainbench_agent.loading.syscall_names import syscalls
+from chainbench_agent.host.syscall_names import syscalls
 from chainbench_agent.plan import Plan
 
 pytestmark = pytest.mark.bpf

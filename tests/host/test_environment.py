@@ -6,8 +6,8 @@ import subprocess
 
 import pytest
 
-from chainbench_agent import environment as module
-from chainbench_agent.environment import environment
+from chainbench_agent.host import environment as module
+from chainbench_agent.host.environment import environment
 
 
 @pytest.fixture

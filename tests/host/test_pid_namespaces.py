@@ -3,8 +3,8 @@
 import pytest
 
 from chainbench_agent.errors import InputError
-from chainbench_agent.kernel import namespaces
-from chainbench_agent.kernel.namespaces import RELAYS, owner_of, pid_here
+from chainbench_agent.host import pid_namespaces
+from chainbench_agent.host.pid_namespaces import RELAYS, owner_of, pid_here
 
 HERE, THERE, ELSEWHERE = "pid:[1]", "pid:[2]", "pid:[3]"
 PEER = ("127.0.0.1", 40000)
@@ -44,7 +44,7 @@ class Proc:
 
 @pytest.fixture
 def proc(tmp_path, monkeypatch):
-    monkeypatch.setattr(namespaces, "PROC", tmp_path)
+    monkeypatch.setattr(pid_namespaces, "PROC", tmp_path)
     return Proc(tmp_path)
 
 

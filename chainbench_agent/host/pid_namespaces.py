@@ -14,7 +14,7 @@ from pathlib import Path
 from struct import unpack
 
 from chainbench_agent.errors import InputError
-from chainbench_agent.kernel import procfs
+from chainbench_agent.host import procfs
 
 PROC = Path("/proc")
 Peer = tuple[str, int] | int

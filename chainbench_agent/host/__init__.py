@@ -1,0 +1,1 @@
+"""This machine, as procfs and the C library describe it."""

@@ -16,9 +16,9 @@ from pathlib import Path
 from bench.numbers import Figure, Row, percentile
 from bench.workloads import WORKLOADS
 from chainbench_agent.abi.histogram import QUANTILES, quantile_ns, slot_of
+from chainbench_agent.catalog import HISTOGRAM_SLOTS
 from chainbench_agent.headers.btf import Btf
 from chainbench_agent.headers.header_tree import cached_tree
-from chainbench_agent.spec import HISTOGRAM_SLOTS
 
 SECTION = "Exactness"
 STREAM = Path(__file__).parents[1] / "tests/measured/stream_latencies.py"

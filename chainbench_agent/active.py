@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+from chainbench_agent.catalog.selection import EVERYTHING, Plan
 from chainbench_agent.collector.base import CollectorStatus
 from chainbench_agent.evidence.model import Evidence, Labels, Run
-from chainbench_agent.plan import EVERYTHING, Plan
 from chainbench_agent.store.base import StoreStatus
 
 Phase = Literal["idle", "starting", "running", "stopping"]

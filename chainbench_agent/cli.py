@@ -13,7 +13,7 @@ import click
 
 from chainbench_agent.errors import AgentError
 from chainbench_agent.settings import DEFAULT_CONFIG, Settings, load_settings
-from chainbench_agent.variables import ENV_PREFIX
+from chainbench_agent.settings.environment_variables import ENV_PREFIX
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 

@@ -7,12 +7,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from chainbench_agent.catalog import Module
 from chainbench_agent.collector.base import ModuleStatus
 from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.errors import SetupError
 from chainbench_agent.kernel.preflight import Check, all_checks
 from chainbench_agent.probes import HOOKS
-from chainbench_agent.spec import Module
 
 _MARKS = {True: "ok", False: "--"}
 _STATES = {"up": "ok", "degraded": "ok", "down": "--", "off": "  "}

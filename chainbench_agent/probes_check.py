@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from chainbench_agent.bpf.footprint import ProgramSize, map_bytes, program_size
+from chainbench_agent.catalog import Module
 from chainbench_agent.errors import LoaderError
 from chainbench_agent.loading.entries import Program
 from chainbench_agent.loading.unit import LoadedUnit, load_unit
 from chainbench_agent.probes import HOOKS
-from chainbench_agent.spec import Module
 
 ALL = "all"
 _PLACED = {hook.name: hook for hook in HOOKS}

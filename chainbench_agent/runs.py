@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 
 from chainbench_agent.active import MAX_DURATION_S, Active, EndedBy, Phase, RunsStatus, Watch, log_violations, new_id
 from chainbench_agent.archive import Archive
+from chainbench_agent.catalog.selection import EVERYTHING, Plan
 from chainbench_agent.collector.base import Collector
 from chainbench_agent.collector.shared import SharedCollector
 from chainbench_agent.errors import AgentError, InputError, NoRun, RunActive
@@ -25,7 +26,6 @@ from chainbench_agent.evidence.report import Report
 from chainbench_agent.evidence.totals import Totals
 from chainbench_agent.host.pid_namespaces import Peer
 from chainbench_agent.kept import Kept, Result
-from chainbench_agent.plan import EVERYTHING, Plan
 
 SETTLE_S = 4.0
 """How long a shutdown waits for a start under way, and then for a stop; server.py allows more than both."""

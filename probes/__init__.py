@@ -3,8 +3,8 @@
 from importlib import import_module
 from pathlib import Path
 
+from chainbench_agent.catalog import Module
 from chainbench_agent.probes.hooks import CALLS, FIELDS, HOOKS
-from chainbench_agent.spec import Module
 
 DIRECTORY = Path(__file__).parent
 

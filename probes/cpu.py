@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from struct import unpack
 from typing import Any
 
-from chainbench_agent.spec import Counter, Derived, Distribution, Event, Keyed, Module, Names, Scratch, Table
+from chainbench_agent.catalog import Counter, Derived, Distribution, Event, Keyed, Module, Names, Scratch, Table
 
 VECTORS = ("local_timer", "reschedule", "call_function", "call_function_single", "irq_work")
 INTERRUPTS = ("irq_handler_entry", *(f"{vector}_entry" for vector in VECTORS))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from chainbench_agent.abi.kernel_text import text_of
-from chainbench_agent.spec import Counter, Derived, Event, Keyed, Module, Names
+from chainbench_agent.catalog import Counter, Derived, Event, Keyed, Module, Names
 
 TOP = 20
 

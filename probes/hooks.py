@@ -6,8 +6,8 @@ and attaches is used.  Version numbers are never compared.
 
 from functools import partial
 
+from chainbench_agent.catalog import RESULT, Hook, fentry, fexit, kprobe, kretprobe, perf, raw_tracepoint, tp_btf
 from chainbench_agent.probes.lock_hooks import LOCK_HOOKS
-from chainbench_agent.spec import RESULT, Hook, fentry, fexit, kprobe, kretprobe, perf, raw_tracepoint, tp_btf
 
 TASK = "struct task_struct *"
 SOCK = "struct sock *"

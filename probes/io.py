@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from struct import iter_unpack
 from typing import Any
 
-from chainbench_agent.spec import Counter, Derived, Distribution, Event, Metric, Module, Names, PerDisk, Table
+from chainbench_agent.catalog import Counter, Derived, Distribution, Event, Metric, Module, Names, PerDisk, Table
 
 IN_FLIGHT = ("request_issued", "request_requeued", "request_done")
 

@@ -2,17 +2,7 @@
 
 from functools import partial
 
-from chainbench_agent.spec import (
-    RESULT,
-    Hook,
-    fentry,
-    fexit,
-    kprobe,
-    kretprobe,
-    raw_tracepoint,
-    uprobe,
-    uretprobe,
-)
+from chainbench_agent.catalog import RESULT, Hook, fentry, fexit, kprobe, kretprobe, raw_tracepoint, uprobe, uretprobe
 
 CONTENTION = ("contention_begin", "contention_end")
 SLOW_PATHS = {

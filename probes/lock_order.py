@@ -15,7 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from struct import unpack
 from typing import Any, NamedTuple
 
-from chainbench_agent.spec import Names
+from chainbench_agent.catalog import Names
 
 LISTED = 20
 """How many cycles are told in full."""

@@ -3,10 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
+from chainbench_agent.catalog import Counter, Derived, Distribution, Event, Keyed, Metric, Module, Names, Scratch
 from chainbench_agent.probes.lock_hooks import HOLD_HOOKS, ORDER_HOOKS
 from chainbench_agent.probes.lock_order import LISTED, edges_of, split, told, violations
 from chainbench_agent.probes.offcpu import NEEDS_TARGET
-from chainbench_agent.spec import Counter, Derived, Distribution, Event, Keyed, Metric, Module, Names, Scratch
 
 OPTION = "locks:order"
 WAITS = ("futex_wait_ns", "mutex_wait_ns", "rwsem_wait_ns")

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from chainbench_agent.spec import Counter, Derived, Event, Module, Names, Procfs, Scratch, Table
+from chainbench_agent.catalog import Counter, Derived, Event, Module, Names, Procfs, Scratch, Table
 
 COUNTERS = ("cache_references", "cache_misses", "l1d_misses", "l2_misses", "dtlb_misses", "itlb_misses")
 """The counters of the CPU, in the order in which memory.c reads them."""

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from chainbench_agent.spec import Counter, Derived, Distribution, Event, Module, Names, Scratch, Table
+from chainbench_agent.catalog import Counter, Derived, Distribution, Event, Module, Names, Scratch, Table
 
 SENT = ("sock_sent", "sock_sent6")
 RECEIVED = ("sock_received", "sock_received6")

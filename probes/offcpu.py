@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
+from chainbench_agent.catalog import Counter, Derived, Keyed, Module, Names, Scratch
 from chainbench_agent.probes.wait_key import NO_CALL
-from chainbench_agent.spec import Counter, Derived, Keyed, Module, Names, Scratch
 
 BLOCKED = ("task_blocks", "task_blocked")
 

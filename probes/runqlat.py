@@ -1,6 +1,6 @@
 """Run-queue latency.  Kernel side: runqlat.c"""
 
-from chainbench_agent.spec import Counter, Distribution, Module
+from chainbench_agent.catalog import Counter, Distribution, Module
 
 MODULE = Module(
     name="runqlat",

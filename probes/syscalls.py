@@ -6,7 +6,7 @@ from errno import errorcode
 from struct import unpack
 from typing import Any
 
-from chainbench_agent.spec import Counter, Derived, Keyed, Module, Names, Table
+from chainbench_agent.catalog import Counter, Derived, Keyed, Module, Names, Table
 
 ALWAYS = ("futex", "fsync", "openat", "read", "write")
 """Named first, and named even when they are zero: these were counted too."""

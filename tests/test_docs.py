@@ -21,8 +21,8 @@ from chainbench_agent.loading import hardware
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.runs import Runs
 from chainbench_agent.settings import Settings
+from chainbench_agent.settings.environment_variables import ENV_PREFIX
 from chainbench_agent.store.sqlite import HINTS, NO_DESCRIPTOR
-from chainbench_agent.variables import ENV_PREFIX
 from chainbench_agent.web.app import create_app
 from chainbench_agent.web.models import RunsQuery, StartRequest
 

@@ -12,11 +12,11 @@ import pytest
 from chainbench_agent import active as active_runs
 from chainbench_agent.active import GONE_S, MAX_DURATION_S
 from chainbench_agent.archive import Archive
+from chainbench_agent.catalog.selection import EVERYTHING, Plan
 from chainbench_agent.collector.fake import FakeCollector
 from chainbench_agent.errors import AgentError, InputError, NoRun, RunActive
 from chainbench_agent.evidence.model import Labels, Target
 from chainbench_agent.evidence.report import Report
-from chainbench_agent.plan import EVERYTHING, Plan
 from chainbench_agent.runs import Runs
 
 LABELS = Labels(scenario="baseline", impl="python", variant="numpy", commit="abc123", dataset="sha256hash")

@@ -12,8 +12,8 @@ import pytest
 
 from chainbench_agent import server
 from chainbench_agent.settings import Settings
+from chainbench_agent.settings.environment_variables import ENV_PREFIX
 from chainbench_agent.supervisor import BEATS
-from chainbench_agent.variables import ENV_PREFIX
 
 REPO = Path(__file__).parents[1]
 UNIT = REPO / "systemd/chainbench-agent.service"

@@ -20,7 +20,7 @@ from chainbench_agent.export.markdown import metrics_table, table
 from chainbench_agent.kernel.preflight import REMEDIES
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.settings import Settings
-from chainbench_agent.variables import ENV_PREFIX
+from chainbench_agent.settings.environment_variables import ENV_PREFIX
 
 REPO = Path(__file__).parents[1]
 DOCS = REPO / "docs"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from chainbench_agent.spec import HISTOGRAM_SLOTS, SLOTS_PER_OCTAVE_BITS
+from chainbench_agent.catalog import HISTOGRAM_SLOTS, SLOTS_PER_OCTAVE_BITS
 
 _PER_OCTAVE = 1 << SLOTS_PER_OCTAVE_BITS
 QUANTILES = (0.5, 0.95, 0.99)

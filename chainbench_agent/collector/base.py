@@ -6,12 +6,12 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
+from chainbench_agent.catalog import Hook, Module
+from chainbench_agent.catalog.selection import EVERYTHING, Plan
 from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.evidence.model import BackendName, Evidence, Run, Target
 from chainbench_agent.host.pid_namespaces import Peer
 from chainbench_agent.kernel.ring import Ring
-from chainbench_agent.plan import EVERYTHING, Plan
-from chainbench_agent.spec import Hook, Module
 
 State = Literal["up", "degraded", "down", "off"]
 

@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from chainbench_agent.catalog import Hook, Metric, Module, Procfs
+from chainbench_agent.catalog.selection import EVERYTHING, Plan
 from chainbench_agent.collector.base import (
     CollectorStatus,
     HookStatus,
@@ -30,8 +32,6 @@ from chainbench_agent.kernel.reader import LOSS_CAUSES
 from chainbench_agent.kernel.target import resolve
 from chainbench_agent.loading.hardware import source_of
 from chainbench_agent.loading.told import Telling
-from chainbench_agent.plan import EVERYTHING, Plan
-from chainbench_agent.spec import Hook, Metric, Module, Procfs
 
 log = logging.getLogger(__name__)
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from chainbench_agent.catalog import Counter, Derived, Distribution, Metric, Module, Names, Procfs, Table
 from chainbench_agent.evidence.cost import cost
 from chainbench_agent.evidence.cross_check import counters_check, schedstat_check, throttled_check
 from chainbench_agent.evidence.distribution import distribution
@@ -27,7 +28,6 @@ from chainbench_agent.evidence.sleepers import uncounted_processes, with_account
 from chainbench_agent.evidence.threads import accounts, idle_totals, tell_idle_apart
 from chainbench_agent.evidence.top_processes import top_processes
 from chainbench_agent.evidence.waits import top_reasons
-from chainbench_agent.spec import Counter, Derived, Distribution, Metric, Module, Names, Procfs, Table
 
 NO_LEDGER = "where all the time went is told by the module offcpu, which does not collect in this run"
 

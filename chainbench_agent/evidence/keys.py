@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from chainbench_agent.spec import Distribution, Metric
+from chainbench_agent.catalog import Distribution, Metric
 
 
 def reported_key(metric: Metric) -> str:

@@ -14,13 +14,13 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any
 
+from chainbench_agent.catalog import Names
 from chainbench_agent.evidence import waits
 from chainbench_agent.evidence.open_intervals import WAIT_UNKNOWN, length_ns
 from chainbench_agent.evidence.sample import Account, Members, Sample, TaskState, Thread
 from chainbench_agent.evidence.threads import accounts, hardly_ran, main_thread_of
 from chainbench_agent.evidence.waits import Frames, Part, Sampled, Stacks, exact_part
 from chainbench_agent.probes.offcpu import NO_SYSCALL
-from chainbench_agent.spec import Names
 
 TOP_THREADS = 20
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from chainbench_agent.catalog import Module
 from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.evidence.model import Loss, SkippedProgram
 from chainbench_agent.evidence.sample import Sample
-from chainbench_agent.spec import Module
 
 PROGRAMS_SKIPPED = "programs_skipped"
 """The loss that the kernel counts: programs that could not run because one ran already."""

@@ -6,7 +6,7 @@ import traceback
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
-from chainbench_agent.spec import Module
+from chainbench_agent.catalog import Module
 
 Answer = TypeVar("Answer")
 

@@ -11,10 +11,10 @@ from dataclasses import replace
 from typing import Any
 
 from chainbench_agent.abi.histogram import slot_of
+from chainbench_agent.catalog import Module
 from chainbench_agent.evidence.sample import Account, HistogramCounts, OpenInterval, Process, Sample, Sleeper, TaskState
 from chainbench_agent.probes import CALLS
 from chainbench_agent.probes.offcpu import NO_SYSCALL
-from chainbench_agent.spec import Module
 
 WAIT_UNKNOWN = 0xFFFFFFFF
 """CB_WAIT_UNKNOWN of probes/task.h."""

@@ -11,10 +11,10 @@ from typing import Any
 from pydantic import BaseModel
 
 from chainbench_agent.abi.histogram import QUANTILES
+from chainbench_agent.catalog import Counter, Derived, Distribution, Metric, Module, Procfs, Table
 from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.evidence.model import SCHEMA_VERSION, Evidence
 from chainbench_agent.probes import CATALOG
-from chainbench_agent.spec import Counter, Derived, Distribution, Metric, Module, Procfs, Table
 
 Json = dict[str, Any]
 

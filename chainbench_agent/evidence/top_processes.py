@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from heapq import nlargest
 from typing import Any
 
+from chainbench_agent.catalog import Counter, Module
 from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.evidence.sample import Process
-from chainbench_agent.spec import Counter, Module
 
 TOP = 10
 

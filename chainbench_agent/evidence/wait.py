@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from chainbench_agent.catalog import Names
 from chainbench_agent.probes.wait_key import (
     COMPAT,
     FILE_KINDS,
@@ -18,7 +19,6 @@ from chainbench_agent.probes.wait_key import (
     UNINTERRUPTIBLE,
     UNKNOWN_CALL,
 )
-from chainbench_agent.spec import Names
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,10 +24,10 @@ from struct import Struct
 from typing import Any
 
 from chainbench_agent.abi.c_struct import CStruct
+from chainbench_agent.catalog import Names
 from chainbench_agent.evidence.categories import name_wait
 from chainbench_agent.evidence.wait import Wait
 from chainbench_agent.probes.offcpu import TOP
-from chainbench_agent.spec import Names
 
 _STACK = CStruct(wait="I", pad="4x", stack="Q")  # struct offcpu_stack of probes/offcpu.c
 _THREAD = CStruct(begin_ns="Q", tid="I", wait="I")  # struct offcpu_thread

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from chainbench_agent.catalog import Derived, Distribution, Hook, Metric, Module, Table
 from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.export.health import HEALTH
 from chainbench_agent.export.samples import DURATION, GAIN, RUN_DURATION, RUNS
 from chainbench_agent.export.series import metric_family, split_unit
 from chainbench_agent.probes import HOOKS
-from chainbench_agent.spec import Derived, Distribution, Hook, Metric, Module, Table
 
 HEAD = ("Module", "JSON", "Prometheus", "Unit of the JSON", "What it is", "Kernel hooks")
 UNITS = {"ms": "ms", "us": "µs", "bytes": "bytes", "percent": "%", "ratio": "%", "pages": "pages"}

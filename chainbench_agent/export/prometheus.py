@@ -18,6 +18,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.registry import Collector
 
+from chainbench_agent.catalog import Module
 from chainbench_agent.evidence.model import Evidence, Labels
 from chainbench_agent.evidence.report import Report
 from chainbench_agent.evidence.totals import Totals
@@ -33,7 +34,6 @@ from chainbench_agent.export.samples import (
     without_samples,
 )
 from chainbench_agent.export.series import Family, catalog_families
-from chainbench_agent.spec import Module
 
 EOF = b"# EOF\n"
 _METADATA_LINES = 2  # HELP and TYPE

@@ -12,11 +12,11 @@ from typing import Any
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.utils import floatToGoString
 
+from chainbench_agent.catalog import Derived, Distribution
 from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.evidence.model import Evidence, Labels, Section
 from chainbench_agent.evidence.report import Report
 from chainbench_agent.export.series import Family, MetricFamily
-from chainbench_agent.spec import Derived, Distribution
 
 RUN_LABELS = ("scenario", "impl", "variant", "commit", "machine", "dataset")
 KERNEL_LABELS = (*RUN_LABELS, "source")

@@ -18,8 +18,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
+from chainbench_agent.catalog import Counter, Derived, Distribution, Metric, Module, Procfs, Table
 from chainbench_agent.evidence.keys import reported_key
-from chainbench_agent.spec import Counter, Derived, Distribution, Metric, Module, Procfs, Table
 
 Kind = Literal["counter", "gauge", "histogram", "summary", "info"]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from chainbench_agent.abi.c_struct import CStruct
 from chainbench_agent.bpf import libbpf
+from chainbench_agent.catalog import Module, PerDisk
 from chainbench_agent.loading.loader import MapFd
-from chainbench_agent.spec import Module, PerDisk
 
 DISK = CStruct(device="Q", depth="Q")  # struct cb_disk of probes/request.h
 TAKEN = 1 << 32  # CB_DISK_TAKEN

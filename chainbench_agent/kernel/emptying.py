@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
 from chainbench_agent.bpf import libbpf
+from chainbench_agent.catalog import Module
 from chainbench_agent.kernel import disks
 from chainbench_agent.loading.loader import MapFd
-from chainbench_agent.spec import Module
 
 _SHARED = (
     "cb_members",

@@ -17,6 +17,8 @@ from pathlib import Path
 
 from chainbench_agent.abi.c_struct import CStruct
 from chainbench_agent.bpf import libbpf, probe_events
+from chainbench_agent.catalog import Hook, Module, Names
+from chainbench_agent.catalog.selection import EVERYTHING, Plan
 from chainbench_agent.errors import SetupError
 from chainbench_agent.evidence.sample import Sample
 from chainbench_agent.kernel import call_tables
@@ -36,8 +38,6 @@ from chainbench_agent.kernel.wanted import idle_modules, wanted_hooks
 from chainbench_agent.loading.apart import beside
 from chainbench_agent.loading.told import Telling
 from chainbench_agent.loading.unit import LoadedUnit, load_unit
-from chainbench_agent.plan import EVERYTHING, Plan
-from chainbench_agent.spec import Hook, Module, Names
 
 _CONFIG = CStruct(  # struct cb_config of probes/common.h
     started_ns="Q", cgroup_id="Q", run="I", phase="I", agent="2I", target="I", cgroup_level="I",

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field
 
 from chainbench_agent.bpf import libbpf, perf_events, probe_events
 from chainbench_agent.bpf.footprint import fdinfo
+from chainbench_agent.catalog import ANY_OF
 from chainbench_agent.evidence.sample import ProgramRun
 from chainbench_agent.kernel.user_functions import UserFunctions
 from chainbench_agent.loading.entries import Program
-from chainbench_agent.spec import ANY_OF
 
 NOBODY = UserFunctions(())
 

@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from chainbench_agent.abi.c_struct import CStruct
 from chainbench_agent.bpf import libbpf
+from chainbench_agent.catalog import Module, Names
 from chainbench_agent.evidence.sample import (
     Account,
     IdleSpan,
@@ -35,7 +36,6 @@ from chainbench_agent.kernel.user_stacks import UserStacks
 from chainbench_agent.loading.loader import MapFd
 from chainbench_agent.loading.process_records import processes
 from chainbench_agent.probes.lock_order import edges_of, listed
-from chainbench_agent.spec import Module, Names
 
 LOSS_CAUSES = (
     "task_collisions",

@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping
 
 from chainbench_agent.abi.c_struct import CStruct
 from chainbench_agent.bpf import libbpf
+from chainbench_agent.catalog import Module
 from chainbench_agent.loading import told
 from chainbench_agent.loading.loader import MapFd
-from chainbench_agent.spec import Module
 
 MAP = "cb_told"
 KNOWN_RUNS = 64

@@ -9,6 +9,7 @@ from dataclasses import replace
 from chainbench_agent.abi.c_struct import CStruct
 from chainbench_agent.abi.command_name import command
 from chainbench_agent.bpf.libbpf import possible_cpus
+from chainbench_agent.catalog import HISTOGRAM_SLOTS, Distribution, Metric, Module, Table
 from chainbench_agent.evidence.sample import (
     Account,
     HistogramCounts,
@@ -18,7 +19,6 @@ from chainbench_agent.evidence.sample import (
     Thread,
     Value,
 )
-from chainbench_agent.spec import HISTOGRAM_SLOTS, Distribution, Metric, Module, Table
 
 _HISTOGRAM_HEAD = 4  # sum, min, max, run; behind them the slots
 _HISTOGRAM_WORDS = _HISTOGRAM_HEAD + HISTOGRAM_SLOTS

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from chainbench_agent.plan import Plan
-from chainbench_agent.spec import Hook, Module
+from chainbench_agent.catalog import Hook, Module
+from chainbench_agent.catalog.selection import Plan
 
 
 def wanted_hooks(

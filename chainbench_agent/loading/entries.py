@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from chainbench_agent.spec import RESULT, Hook, Kind, Source
+from chainbench_agent.catalog import RESULT, Hook, Kind, Source
 
 PARAMETERS_KEPT = 2
 """How many of a hook's parameters a kretprobe may need besides the result."""

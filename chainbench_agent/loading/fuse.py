@@ -15,11 +15,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from chainbench_agent.host.syscall_names import syscalls
-from chainbench_agent.loading import process_records, told
-from chainbench_agent.loading.entries import PARAMETERS_KEPT, Program, entry, program_name, typed_last
-from chainbench_agent.probes import CALLS, DIRECTORY, FIELDS
-from chainbench_agent.spec import (
+from chainbench_agent.catalog import (
     DISKS,
     HISTOGRAM_SLOTS,
     SLOTS_PER_OCTAVE_BITS,
@@ -32,6 +28,10 @@ from chainbench_agent.spec import (
     Source,
     Table,
 )
+from chainbench_agent.host.syscall_names import syscalls
+from chainbench_agent.loading import process_records, told
+from chainbench_agent.loading.entries import PARAMETERS_KEPT, Program, entry, program_name, typed_last
+from chainbench_agent.probes import CALLS, DIRECTORY, FIELDS
 
 TASK_RECORDS = 65536
 """Threads alive at once that can be told apart, 192 bytes each; fewer where the kernel numbers fewer (unit.py)."""

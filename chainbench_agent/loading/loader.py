@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from chainbench_agent.bpf import libbpf
+from chainbench_agent.catalog import Kind
 from chainbench_agent.errors import LoaderError
 from chainbench_agent.loading.objects import MapShape, Object, with_maps
-from chainbench_agent.spec import Kind
 
 _KPROBE, _PERF_EVENT, _RAW_TRACEPOINT, _TRACING = 2, 7, 17, 26  # enum bpf_prog_type
 _TYPED_RAW_TRACEPOINT, _FENTRY, _FEXIT = 23, 24, 25  # enum bpf_attach_type

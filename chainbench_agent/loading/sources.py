@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 
+from chainbench_agent.catalog import Hook, Source
 from chainbench_agent.headers.btf import Btf
-from chainbench_agent.spec import Hook, Source
 
 TRACEPOINTS = ("raw_tracepoint", "tp_btf")
 NO_TRACEPOINT, NO_FUNCTION = NOWHERE = ("this kernel has no such tracepoint", "this kernel has no such function")

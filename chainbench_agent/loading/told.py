@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from chainbench_agent.abi.c_struct import CStruct
 from chainbench_agent.abi.command_name import command
-from chainbench_agent.spec import Event, Module
+from chainbench_agent.catalog import Event, Module
 
 PAGES = 64
 """Of the ring buffer: some 4,000 records; a power of two, as the kernel wants it."""

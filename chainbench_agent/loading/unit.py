@@ -10,6 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from chainbench_agent.catalog import Hook, Module, Source
 from chainbench_agent.errors import LoaderError
 from chainbench_agent.headers.btf import Btf
 from chainbench_agent.headers.btf_types import Kind
@@ -24,7 +25,6 @@ from chainbench_agent.loading.interrupts import preempt_count
 from chainbench_agent.loading.loader import Loaded, Wanted, load
 from chainbench_agent.loading.sources import eligible, wanted
 from chainbench_agent.loading.told import Telling
-from chainbench_agent.spec import Hook, Module, Source
 
 PID_MAX = Path("/proc/sys/kernel/pid_max")
 

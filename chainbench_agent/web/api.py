@@ -10,8 +10,8 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
+from chainbench_agent.catalog.selection import Plan, choose
 from chainbench_agent.host.pid_namespaces import Peer
-from chainbench_agent.plan import Plan, choose
 from chainbench_agent.runs import Runs
 from chainbench_agent.web.access import credentials
 from chainbench_agent.web.answers import EvidenceAnswer, Reported, Started, Status, Stopped

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 from flask import Flask
 
+from chainbench_agent.catalog.selection import ALL
 from chainbench_agent.events import Events, Source
-from chainbench_agent.plan import ALL
 from chainbench_agent.runs import Runs
 from chainbench_agent.web import compression, ignored_fields, problems
 from chainbench_agent.web.access import OPEN, Access

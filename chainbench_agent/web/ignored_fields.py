@@ -12,7 +12,7 @@ from collections.abc import Collection
 from flask import Flask, Response, current_app, g, request
 from pydantic import BaseModel, Field
 
-from chainbench_agent.near_miss import nearest
+from chainbench_agent.settings.near_miss import nearest
 from chainbench_agent.web.operation import Operation
 
 MOST_NAMED = 20

@@ -19,7 +19,7 @@ from werkzeug.exceptions import HTTPException
 
 from chainbench_agent.errors import AgentError, InputError, NoRun, RunActive, StoreError, UnknownRun
 from chainbench_agent.events import NoEvents, NoPlace
-from chainbench_agent.near_miss import nearest
+from chainbench_agent.settings.near_miss import nearest
 from chainbench_agent.web.parser_errors import REFUSED, explained
 from chainbench_agent.web.wire import MEDIA_TYPE, document
 

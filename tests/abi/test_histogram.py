@@ -13,7 +13,7 @@ from chainbench_agent.abi.histogram import (
     slot_of,
     upper_bound_ns,
 )
-from chainbench_agent.spec import HISTOGRAM_SLOTS
+from chainbench_agent.catalog import HISTOGRAM_SLOTS
 
 
 def test_slots_follow_each_other():

@@ -9,6 +9,8 @@ from types import SimpleNamespace
 import pytest
 
 from chainbench_agent import collector as collectors
+from chainbench_agent.catalog import Counter, Derived, Hook, Module, Names, raw_tracepoint
+from chainbench_agent.catalog.selection import EVERYTHING, Plan
 from chainbench_agent.collector import ebpf
 from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.errors import InputError
@@ -19,9 +21,7 @@ from chainbench_agent.kernel.identity import Identity
 from chainbench_agent.kernel.target import INITIAL_PID_NAMESPACE, KernelTarget, Kind
 from chainbench_agent.loading.entries import Program
 from chainbench_agent.loading.told import Telling
-from chainbench_agent.plan import EVERYTHING, Plan
 from chainbench_agent.settings import load_settings
-from chainbench_agent.spec import Counter, Derived, Hook, Module, Names, raw_tracepoint
 
 RUN = Run(id="1", machine="host", started_at=datetime(2026, 1, 1, tzinfo=UTC), duration_ms=1, ended_by="stop")
 

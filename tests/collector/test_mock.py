@@ -5,15 +5,15 @@ from datetime import UTC, datetime
 import pytest
 
 from chainbench_agent import collector as collectors
+from chainbench_agent.catalog import Counter, Distribution, Hook, Keyed, Module, Table
+from chainbench_agent.catalog.selection import Plan
 from chainbench_agent.collector import mock
 from chainbench_agent.collector.mock import MockCollector
 from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.evidence.model import Run, Target
-from chainbench_agent.plan import Plan
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.settings import load_settings
-from chainbench_agent.spec import Counter, Distribution, Hook, Keyed, Module, Table
 
 CONSUMERS_RELY_ON = {
     "runqlat": {"histogram", "p95_us"},

@@ -11,7 +11,7 @@ from cloudcoil.models.kubernetes.core.v1 import Service
 from cloudcoil.models.prometheus_operator.v1 import ServiceMonitor
 
 from chainbench_agent.settings import Settings
-from chainbench_agent.variables import ENV_PREFIX
+from chainbench_agent.settings.environment_variables import ENV_PREFIX
 
 REPO = Path(__file__).parents[2]
 MANIFEST = REPO / "deploy/kubernetes/chainbench-agent.yaml"

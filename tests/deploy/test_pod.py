@@ -15,7 +15,7 @@ from daemon import LONG_S
 from chainbench_agent.cli import main
 from chainbench_agent.server import KILL_AFTER_S
 from chainbench_agent.settings import Settings
-from chainbench_agent.variables import ENV_PREFIX
+from chainbench_agent.settings.environment_variables import ENV_PREFIX
 
 REPO = Path(__file__).parents[2]
 MANIFEST = (REPO / "deploy/kubernetes/chainbench-agent.yaml").read_text()

@@ -3,9 +3,9 @@
 import pytest
 
 from chainbench_agent.abi.histogram import slot_of
+from chainbench_agent.catalog import HISTOGRAM_SLOTS, Counter, Distribution, Table
 from chainbench_agent.evidence.sample import HistogramCounts, Members, Sample
 from chainbench_agent.probes import CATALOG
-from chainbench_agent.spec import HISTOGRAM_SLOTS, Counter, Distribution, Table
 
 
 def histogram(*values):

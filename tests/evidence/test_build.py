@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
+from chainbench_agent.catalog import Counter, Derived, Distribution, Keyed, Module, Names, Table
 from chainbench_agent.evidence.build import NO_LEDGER, Method, build, difference, distribution, section
 from chainbench_agent.evidence.cost import cost
 from chainbench_agent.evidence.model import Run, Target
@@ -21,7 +22,6 @@ from chainbench_agent.evidence.sample import (
     Thread,
 )
 from chainbench_agent.probes import CATALOG, HOOKS
-from chainbench_agent.spec import Counter, Derived, Distribution, Keyed, Module, Names, Table
 
 RUN = Run(id="1", machine="host", started_at=datetime(2026, 1, 1, tzinfo=UTC), duration_ms=1000, ended_by="stop")
 NAMES = Names(tables={"calls": {0: "read"}}, stacks={}, throttled_before={}, throttled_after={})

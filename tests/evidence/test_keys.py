@@ -2,9 +2,9 @@
 
 import pytest
 
+from chainbench_agent.catalog import Counter, Distribution, Table
 from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.probes import CATALOG
-from chainbench_agent.spec import Counter, Distribution, Table
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,12 @@ from struct import pack
 
 import pytest
 
+from chainbench_agent.catalog import Names
 from chainbench_agent.evidence.ledger import TOP_THREADS, ledger
 from chainbench_agent.evidence.open_intervals import close_intervals
 from chainbench_agent.evidence.sample import Account, Members, OpenInterval, ProcThread, Sleeper, TaskState, Thread
 from chainbench_agent.evidence.sleepers import with_accounts
 from chainbench_agent.probes.wait_key import UNINTERRUPTIBLE
-from chainbench_agent.spec import Names
 
 MS = 1_000_000
 BEGIN, END = 1_000 * MS, 2_000 * MS

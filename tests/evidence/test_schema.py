@@ -5,11 +5,11 @@ from datetime import UTC, datetime
 import jsonschema_rs
 import pytest
 
+from chainbench_agent.catalog import Counter, Derived, Distribution, Module, Table
 from chainbench_agent.collector.mock import MockCollector
 from chainbench_agent.evidence.model import SCHEMA_VERSION, CrossCheck, Evidence, Run, Target
 from chainbench_agent.evidence.schema import document, section
 from chainbench_agent.probes import CATALOG
-from chainbench_agent.spec import Counter, Derived, Distribution, Module, Table
 
 RUN = Run(id="r", machine="m", started_at=datetime(2026, 1, 1, tzinfo=UTC), duration_ms=50, ended_by="stop")
 

@@ -2,10 +2,10 @@
 
 import pytest
 
+from chainbench_agent.catalog import Counter, Module
 from chainbench_agent.evidence.sample import Process
 from chainbench_agent.evidence.top_processes import TOP, top_processes
 from chainbench_agent.probes import CATALOG
-from chainbench_agent.spec import Counter, Module
 
 MODULE = Module(
     name="work",

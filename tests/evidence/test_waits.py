@@ -4,11 +4,11 @@ from struct import pack
 
 import pytest
 
+from chainbench_agent.catalog import Names
 from chainbench_agent.evidence import waits
 from chainbench_agent.evidence.waits import Sampled, split, top_reasons
 from chainbench_agent.probes.offcpu import TOP
 from chainbench_agent.probes.wait_key import COMPAT, NO_CALL, UNINTERRUPTIBLE, UNKNOWN_CALL
-from chainbench_agent.spec import Names
 
 MS = 1_000_000
 FUTEX, READ = 202, 0

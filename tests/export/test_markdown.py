@@ -1,7 +1,7 @@
+from chainbench_agent.catalog import Counter, Hook, Module, raw_tracepoint
 from chainbench_agent.export.health import HEALTH
 from chainbench_agent.export.markdown import metrics_table
 from chainbench_agent.probes import CATALOG
-from chainbench_agent.spec import Counter, Hook, Module, raw_tracepoint
 
 HOOKS = (
     Hook("sched_switch", (), (raw_tracepoint("sched_switch"),)),

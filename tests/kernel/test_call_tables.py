@@ -1,12 +1,12 @@
 """What the probes look up of system calls and devices."""
 
+from chainbench_agent.catalog import raw_tracepoint, tp_btf
 from chainbench_agent.host.syscall_names import syscalls
 from chainbench_agent.kernel import call_tables
 from chainbench_agent.kernel.call_tables import NO_CALLS, file_calls, tty_majors, unknown_of_waits
 from chainbench_agent.kernel.programs import Programs
 from chainbench_agent.loading.entries import Program
 from chainbench_agent.probes.wait_key import FILE_CALLS
-from chainbench_agent.spec import raw_tracepoint, tp_btf
 
 
 def test_calls_that_wait_for_a_file():

@@ -6,12 +6,12 @@ import os
 import pytest
 
 from chainbench_agent.bpf import footprint, libbpf, perf_events, probe_events
+from chainbench_agent.catalog import RESULT, fentry, kretprobe, raw_tracepoint, uprobe, uretprobe
 from chainbench_agent.evidence.sample import ProgramRun
 from chainbench_agent.kernel import programs
 from chainbench_agent.kernel.programs import Programs
 from chainbench_agent.kernel.user_functions import Place, UserFunctions
 from chainbench_agent.loading.entries import Program
-from chainbench_agent.spec import RESULT, fentry, kretprobe, raw_tracepoint, uprobe, uretprobe
 
 
 @pytest.fixture

@@ -5,10 +5,10 @@ import struct
 import pytest
 
 from chainbench_agent.abi.command_name import command
+from chainbench_agent.catalog import HISTOGRAM_SLOTS, Counter, Distribution, Module, Scratch, Table
 from chainbench_agent.evidence.sample import Account, IdleSpan, OpenInterval, TaskState, Thread
 from chainbench_agent.kernel import values
 from chainbench_agent.kernel.values import decode, ended_threads, idle_cpus, open_tasks, sums, words
-from chainbench_agent.spec import HISTOGRAM_SLOTS, Counter, Distribution, Module, Scratch, Table
 
 CPUS = 3
 RUN = 7

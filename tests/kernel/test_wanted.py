@@ -2,9 +2,9 @@
 
 import pytest
 
+from chainbench_agent.catalog import Counter, Hook, Module
+from chainbench_agent.catalog.selection import EVERYTHING, Plan
 from chainbench_agent.kernel.wanted import idle_modules, wanted_hooks
-from chainbench_agent.plan import EVERYTHING, Plan
-from chainbench_agent.spec import Counter, Hook, Module
 
 FOLLOWS = frozenset({"fork", "exit"})
 

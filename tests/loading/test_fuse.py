@@ -5,12 +5,7 @@ from dataclasses import replace
 
 import pytest
 
-from chainbench_agent.loading import fuse as fuse_module
-from chainbench_agent.loading import process_records
-from chainbench_agent.loading.entries import Program, entry
-from chainbench_agent.loading.fuse import fuse, handlers
-from chainbench_agent.probes import DIRECTORY, FIELDS
-from chainbench_agent.spec import (
+from chainbench_agent.catalog import (
     RESULT,
     Counter,
     Derived,
@@ -29,6 +24,11 @@ from chainbench_agent.spec import (
     uprobe,
     uretprobe,
 )
+from chainbench_agent.loading import fuse as fuse_module
+from chainbench_agent.loading import process_records
+from chainbench_agent.loading.entries import Program, entry
+from chainbench_agent.loading.fuse import fuse, handlers
+from chainbench_agent.probes import DIRECTORY, FIELDS
 
 BORN = Hook("born", ("struct task_struct *parent",), (raw_tracepoint("sched_process_fork"),))
 FORK = Hook("fork", ("struct task_struct *parent", "int flags"), (raw_tracepoint("sched_fork"),))

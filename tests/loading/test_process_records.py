@@ -2,8 +2,8 @@
 
 import struct
 
+from chainbench_agent.catalog import Counter, Module
 from chainbench_agent.loading.process_records import HOTTEST, c_struct, processes
-from chainbench_agent.spec import Counter, Module
 
 RUN = 7
 HOT = Counter(name="hot", help="", hooks=(min(HOTTEST),), per_process=True)

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
+from chainbench_agent.catalog import RESULT, Hook, fentry, fexit, kprobe, kretprobe, raw_tracepoint, tp_btf
 from chainbench_agent.loading.sources import eligible, wanted
 from chainbench_agent.probes import HOOKS
-from chainbench_agent.spec import RESULT, Hook, fentry, fexit, kprobe, kretprobe, raw_tracepoint, tp_btf
 
 TASK = "struct task_struct *"
 

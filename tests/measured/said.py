@@ -1,6 +1,6 @@
 """What the kernel tells of a target, beside the evidence."""
 
-from chainbench_agent.plan import EVERYTHING
+from chainbench_agent.catalog.selection import EVERYTHING
 
 
 def heard(collector):

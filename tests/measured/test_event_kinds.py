@@ -15,10 +15,10 @@ from daemon import LONG_S
 from said import Said, heard
 from workloads import eater
 
+from chainbench_agent.catalog.selection import Plan
 from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.loading import told
-from chainbench_agent.plan import Plan
 from chainbench_agent.probes import CATALOG, HOOKS
 
 pytestmark = pytest.mark.bpf

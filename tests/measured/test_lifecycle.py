@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from chainbench_agent.catalog import Counter, Hook, Module, fentry, raw_tracepoint
 from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.errors import LayoutError, SetupError
 from chainbench_agent.evidence.model import Target
@@ -21,7 +22,6 @@ from chainbench_agent.kernel.target import KernelTarget
 from chainbench_agent.loading import compiler, fuse
 from chainbench_agent.loading.told import Telling
 from chainbench_agent.probes import CATALOG, DIRECTORY, HOOKS
-from chainbench_agent.spec import Counter, Hook, Module, fentry, raw_tracepoint
 
 pytestmark = pytest.mark.bpf
 

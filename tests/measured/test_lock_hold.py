@@ -2,7 +2,7 @@
 
 import pytest
 
-from chainbench_agent.plan import Plan
+from chainbench_agent.catalog.selection import Plan
 
 pytestmark = pytest.mark.bpf
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from packages import require
 
+from chainbench_agent.catalog.selection import Plan
 from chainbench_agent.evidence.model import Target
-from chainbench_agent.plan import Plan
 from chainbench_agent.probes.lock_order import edges_of, violations
 
 pytestmark = pytest.mark.bpf

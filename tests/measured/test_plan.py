@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from chainbench_agent.catalog import Counter, Hook, Module, raw_tracepoint
+from chainbench_agent.catalog.selection import EVERYTHING, Plan
 from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.evidence.model import Evidence, Target
 from chainbench_agent.loading import fuse
-from chainbench_agent.plan import EVERYTHING, Plan
 from chainbench_agent.probes import DIRECTORY, HOOKS
-from chainbench_agent.spec import Counter, Hook, Module, raw_tracepoint
 
 pytestmark = pytest.mark.bpf
 

@@ -3,8 +3,8 @@
 import jsonschema_rs
 import pytest
 
+from chainbench_agent.catalog.selection import Plan
 from chainbench_agent.evidence.schema import document
-from chainbench_agent.plan import Plan
 from chainbench_agent.probes import CATALOG
 
 pytestmark = [pytest.mark.bpf, pytest.mark.portable]

@@ -6,8 +6,8 @@ from textwrap import indent
 
 import pytest
 
+from chainbench_agent.catalog.selection import Plan
 from chainbench_agent.host.syscall_names import syscalls
-from chainbench_agent.plan import Plan
 
 pytestmark = pytest.mark.bpf
 

@@ -2,8 +2,8 @@
 
 import ctypes
 
+from chainbench_agent.catalog import Names
 from chainbench_agent.probes.network import derive
-from chainbench_agent.spec import Names
 
 STREAM, DATAGRAM, RAW = 1, 2, 3
 TCP, UDP, MPTCP, NETLINK_XFRM = 6, 17, 262, 6

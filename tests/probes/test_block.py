@@ -9,9 +9,9 @@ import struct
 import pytest
 from user_space import AGENT, INTERRUPTIBLE, UserSpace, fused
 
+from chainbench_agent.catalog import Names
 from chainbench_agent.kernel import disks
 from chainbench_agent.probes import biolatency, io
-from chainbench_agent.spec import Names
 
 MEMBER = 10
 READ, WRITE, FLUSH, DISCARD = 0, 1, 2, 3

@@ -4,9 +4,9 @@ import ctypes
 
 import pytest
 
+from chainbench_agent.catalog import Names
 from chainbench_agent.probes import biolatency
 from chainbench_agent.probes.biolatency import UNATTRIBUTED
-from chainbench_agent.spec import Names
 
 MEMBER, OTHER = 10, 20
 META = 1 << 12

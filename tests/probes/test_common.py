@@ -7,7 +7,7 @@ import pytest
 from user_space import fused
 
 from chainbench_agent.abi.histogram import lower_bound_ns, slot_of, upper_bound_ns
-from chainbench_agent.spec import HISTOGRAM_SLOTS
+from chainbench_agent.catalog import HISTOGRAM_SLOTS
 
 EDGES = {0, 1, 2, 3, 15, 16, 17} | {2**k + d for k in range(1, 63) for d in (-1, 0, 1)}
 _RANDOM = Random(20)  # noqa: S311 - no secret; it has to be repeatable

@@ -6,12 +6,12 @@ import re
 import pytest
 from c_text import UNIT, c_of, fields_of, functions
 
+from chainbench_agent.catalog import PERCPU_VALUE_LIMIT, Counter, Derived, Keyed, Module, Table
 from chainbench_agent.evidence import waits
 from chainbench_agent.kernel import names, values
 from chainbench_agent.loading import process_records
 from chainbench_agent.loading.fuse import STATE_MACHINES, handlers, module_text
 from chainbench_agent.probes import CATALOG, DIRECTORY, FIELDS, HOOKS, cpu, offcpu
-from chainbench_agent.spec import PERCPU_VALUE_LIMIT, Counter, Derived, Keyed, Module, Table
 
 SUPPORT = ("hooks", "lock_hooks", "lock_order", "wait_key", "__init__")
 """Files of the package probes that are no module."""

@@ -2,9 +2,9 @@
 
 import struct
 
+from chainbench_agent.catalog import Names
 from chainbench_agent.probes import cpu, offcpu, syscalls
 from chainbench_agent.probes import exec as exec_
-from chainbench_agent.spec import Names
 
 FUTEX, READ, FSYNC = 202, 0, 74
 NO_NAMES = Names(tables={}, stacks={}, throttled_before={}, throttled_after={})

@@ -6,9 +6,9 @@ from struct import unpack
 import pytest
 from user_space import AGENT, EXECVE, EXECVEAT, FUTEX, INTERRUPTIBLE, NO_SYSCALL, READ, UserSpace, fused
 
+from chainbench_agent.catalog import Names
 from chainbench_agent.kernel.names import UNKNOWN_STATE
 from chainbench_agent.probes.cpu import VECTORS, derive
-from chainbench_agent.spec import Names
 
 NOT_IDLE = 0xFFFFFFFF
 

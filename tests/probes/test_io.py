@@ -2,9 +2,9 @@
 
 import pytest
 
+from chainbench_agent.catalog import Names
 from chainbench_agent.evidence.sample import HistogramCounts
 from chainbench_agent.probes.io import FILE_CALLS, derive
-from chainbench_agent.spec import Names
 
 READ, WRITE, OPEN, CLOSE, FSYNC, FDATASYNC = 0, 1, 2, 3, 74, 75
 EIO = -5

@@ -7,6 +7,7 @@ import struct
 import pytest
 from c_text import UNIT, constant, fields_of, format_before, format_of, struct_of
 
+from chainbench_agent.catalog import HISTOGRAM_SLOTS, Distribution
 from chainbench_agent.evidence import open_intervals, waits
 from chainbench_agent.evidence.sample import Account, HistogramCounts, LastWords, TaskState
 from chainbench_agent.kernel import call_tables, disks, identity, machine, moves, names, reader, values
@@ -14,7 +15,6 @@ from chainbench_agent.kernel.target import Kind
 from chainbench_agent.loading import process_records
 from chainbench_agent.loading.fuse import ENDED_THREADS, MEMBERS, PROCESSES, TASK_RECORDS
 from chainbench_agent.probes import CATALOG, biolatency, cpu, io, lock_order, wait_key
-from chainbench_agent.spec import HISTOGRAM_SLOTS, Distribution
 
 each_module = pytest.mark.parametrize("module", CATALOG, ids=lambda module: module.name)
 

@@ -6,10 +6,10 @@ from random import Random
 import pytest
 from user_space import AGENT, DEAD, INTERRUPTIBLE, UNINTERRUPTIBLE, blocked
 
+from chainbench_agent.catalog import Names
 from chainbench_agent.evidence.ledger import ledger
 from chainbench_agent.evidence.sample import Account, Thread
 from chainbench_agent.probes.wait_key import UNINTERRUPTIBLE as NO_SIGNAL
-from chainbench_agent.spec import Names
 
 
 class Model:

@@ -5,9 +5,9 @@ import ctypes
 import pytest
 from user_space import AGENT
 
+from chainbench_agent.catalog import Names
 from chainbench_agent.evidence.sampling import sampling
 from chainbench_agent.probes.locks import MODULE
-from chainbench_agent.spec import Names
 
 HARD = 0x10000
 LOCK = 0xFFFF888000001000

@@ -6,9 +6,9 @@ import struct
 import pytest
 from user_space import AGENT
 
+from chainbench_agent.catalog import Names
 from chainbench_agent.probes.lock_order import LISTED, Edge, Mutex, edges_of, listed, split, told, violations
 from chainbench_agent.probes.locks import derive
-from chainbench_agent.spec import Names
 
 A, B, C, D = 0x1000, 0x2000, 0x3000, 0x4000
 KERNEL = 0xFFFF888000001000

@@ -6,11 +6,11 @@ import shutil
 import pytest
 from user_space import AGENT, CPUS, INTERRUPTIBLE, UserSpace, fused
 
+from chainbench_agent.catalog import Names
 from chainbench_agent.loading.hardware import CPUS as EVENT_CPUS
 from chainbench_agent.loading.process_records import processes
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.probes.memory import COUNTERS, derive
-from chainbench_agent.spec import Names
 
 HARD, SOFT, DISABLED = 0x10000, 0x100, 0x201  # hard interrupt; soft interrupt; bottom halves and preemption disabled
 OBJECT = 0xFFFF888000000000

@@ -7,11 +7,11 @@ from random import Random
 import pytest
 from user_space import FUTEX, INTERRUPTIBLE, NO_SYSCALL, READ, UNINTERRUPTIBLE, UserSpace, blocked, fused
 
+from chainbench_agent.catalog import Names
 from chainbench_agent.evidence import waits
 from chainbench_agent.evidence.wait import Wait
 from chainbench_agent.evidence.waits import Sampled
 from chainbench_agent.probes.wait_key import UNKNOWN_CALL
-from chainbench_agent.spec import Names
 
 STOPPED, TRACED, FROZEN = 0x4, 0x8, 0x8000
 X32 = 0x40000000

@@ -4,6 +4,7 @@ import ctypes
 from array import array
 from dataclasses import dataclass
 
+from chainbench_agent.catalog import DISKS
 from chainbench_agent.evidence.build import difference
 from chainbench_agent.evidence.open_intervals import close_intervals, close_processes
 from chainbench_agent.evidence.sample import Account, LastWords, Members, Sample
@@ -15,7 +16,6 @@ from chainbench_agent.kernel.target import KernelTarget, Kind
 from chainbench_agent.loading.fuse import followed_calls, fuse
 from chainbench_agent.loading.process_records import processes
 from chainbench_agent.probes import CATALOG, HOOKS
-from chainbench_agent.spec import DISKS
 
 CPUS = 4  # SHIM_CPUS
 AGENT = 900

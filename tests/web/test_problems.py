@@ -2,8 +2,8 @@
 
 import pytest
 
+from chainbench_agent.catalog.selection import MAX_SAMPLE_INTERVAL
 from chainbench_agent.errors import InputError
-from chainbench_agent.plan import MAX_SAMPLE_INTERVAL
 from chainbench_agent.web.wire import LONGEST_BODY
 
 JSON = "application/json"

@@ -16,8 +16,8 @@ series, the documentation.
 In the evidence, a name ending in `_ns` becomes `_ms` (or `_us` in a distribution).
 """
 
-from chainbench_agent.spec.events import Event
-from chainbench_agent.spec.hooks import (
+from chainbench_agent.catalog.events import Event
+from chainbench_agent.catalog.hooks import (
     ANY_OF,
     RESULT,
     Hook,
@@ -33,7 +33,7 @@ from chainbench_agent.spec.hooks import (
     uprobe,
     uretprobe,
 )
-from chainbench_agent.spec.metrics import (
+from chainbench_agent.catalog.metrics import (
     DISKS,
     HISTOGRAM_SLOTS,
     PERCPU_VALUE_LIMIT,
@@ -49,7 +49,7 @@ from chainbench_agent.spec.metrics import (
     Scratch,
     Table,
 )
-from chainbench_agent.spec.module import Module
+from chainbench_agent.catalog.module import Module
 
 __all__ = [
     "ANY_OF",

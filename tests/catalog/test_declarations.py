@@ -2,7 +2,7 @@
 
 import pytest
 
-from chainbench_agent.spec import (
+from chainbench_agent.catalog import (
     Counter,
     Derived,
     Distribution,

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from chainbench_agent.spec.events import Event
-from chainbench_agent.spec.metrics import (
+from chainbench_agent.catalog.events import Event
+from chainbench_agent.catalog.metrics import (
     Counter,
     Derived,
     Distribution,

@@ -7,7 +7,7 @@ import pytest
 
 from chainbench_agent.errors import InputError
 from chainbench_agent.settings import Settings, load_settings
-from chainbench_agent.variables import CONFIG, OF_THE_CHECKOUT
+from chainbench_agent.settings.environment_variables import CONFIG, OF_THE_CHECKOUT
 
 
 @pytest.fixture(autouse=True)

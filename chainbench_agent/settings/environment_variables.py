@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from chainbench_agent.near_miss import nearest
+from chainbench_agent.settings.near_miss import nearest
 
 ENV_PREFIX = "CHAINBENCH_"
 

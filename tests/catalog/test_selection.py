@@ -2,7 +2,7 @@
 
 import pytest
 
-from chainbench_agent.plan import EVERYTHING, Plan, choose, unknown
+from chainbench_agent.catalog.selection import EVERYTHING, Plan, choose, unknown
 
 KNOWN = ("cpu", "locks", "locks:order", "locks:holders")
 

@@ -23,9 +23,9 @@ from pydantic_settings import (
     SettingsConfigDict,
 )
 
+from chainbench_agent.catalog.selection import ALL, MAX_SAMPLE_INTERVAL, choose, unknown
 from chainbench_agent.errors import InputError
-from chainbench_agent.plan import ALL, MAX_SAMPLE_INTERVAL, choose, unknown
-from chainbench_agent.variables import CONFIG, ENV_PREFIX, no_such_setting, strangers
+from chainbench_agent.settings.environment_variables import CONFIG, ENV_PREFIX, no_such_setting, strangers
 
 SYSCALL_ERRORS = "syscalls:errors"
 NAME, FORMER_NAME = "chainbench-agent", "chainbench_agent"

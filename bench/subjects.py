@@ -19,7 +19,7 @@ from typing import Any
 import requests
 
 from bench.accounts import programs_of, tree
-from chainbench_agent.demo import free_port
+from chainbench_agent.commands.demo import free_port
 from chainbench_agent.headers.btf import Btf
 from chainbench_agent.headers.header_tree import cached_tree
 

@@ -9,8 +9,8 @@ import click
 import pytest
 import written_docs as made
 
-from chainbench_agent.cli import main
 from chainbench_agent.collector.mock import MockCollector
+from chainbench_agent.commands.main import main
 from chainbench_agent.evidence.categories import CATEGORIES
 from chainbench_agent.evidence.loss import PROGRAMS_SKIPPED
 from chainbench_agent.evidence.model import Evidence, Labels

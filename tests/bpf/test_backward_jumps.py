@@ -9,9 +9,9 @@ from collections.abc import Iterator
 
 import pytest
 
+from chainbench_agent.commands.probes_check import check
 from chainbench_agent.loading import objects
 from chainbench_agent.probes import CATALOG
-from chainbench_agent.probes_check import check
 
 INSTRUCTION = struct.Struct("=BBhi")  # struct bpf_insn
 JUMP_CLASSES = 5, 6

@@ -12,7 +12,7 @@ import requests
 import yaml
 from daemon import LONG_S
 
-from chainbench_agent.cli import main
+from chainbench_agent.commands.main import main
 from chainbench_agent.server import KILL_AFTER_S
 from chainbench_agent.settings import Settings
 from chainbench_agent.settings.environment_variables import ENV_PREFIX

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from chainbench_agent import demo
-from chainbench_agent.demo_table import side_by_side
+from chainbench_agent.commands import demo
+from chainbench_agent.commands.demo_table import side_by_side
 from chainbench_agent.errors import AgentError
 
 BASELINE = {

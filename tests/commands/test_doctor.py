@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from chainbench_agent import doctor
 from chainbench_agent.collector.base import CollectorStatus, ModuleStatus
-from chainbench_agent.doctor import Examination, examine, render
+from chainbench_agent.commands import doctor
+from chainbench_agent.commands.doctor import Examination, examine, render
 from chainbench_agent.errors import SetupError
 from chainbench_agent.kernel import preflight
 from chainbench_agent.kernel.preflight import REMEDIES, Check

@@ -16,7 +16,7 @@ from typing import Any
 
 import requests
 
-from chainbench_agent.demo_table import side_by_side
+from chainbench_agent.commands.demo_table import side_by_side
 from chainbench_agent.errors import AgentError
 
 WORKLOAD = Path(__file__).with_name("demo_workload.py")

@@ -67,7 +67,7 @@ def serve(config: str | None, **given: str | bool | None) -> None:
 @main.command()
 def demo() -> None:
     """Measure a small workload, slow and fast, and show both evidences side by side."""
-    from chainbench_agent.demo import run_demo
+    from chainbench_agent.commands.demo import run_demo
 
     click.echo(run_demo())
 
@@ -80,7 +80,7 @@ def doctor(*, as_json: bool, header_cache: Path | None) -> None:
 
     Exits with 0 when every module works.
     """
-    from chainbench_agent.doctor import examine, render
+    from chainbench_agent.commands.doctor import examine, render
     from chainbench_agent.probes import CATALOG
 
     examination = examine(CATALOG, _header_cache(header_cache))
@@ -102,9 +102,9 @@ def check(modules: tuple[str, ...], *, as_json: bool, header_cache: Path | None)
 
     Exits with 1 when one does not compile, or no program of a hook loads.
     """
+    from chainbench_agent.commands.probes_check import check, render
     from chainbench_agent.kernel.preflight import needed_checks
     from chainbench_agent.probes import CATALOG
-    from chainbench_agent.probes_check import check, render
 
     unknown = set(modules) - {module.name for module in CATALOG}
     if unknown:

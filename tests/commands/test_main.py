@@ -8,11 +8,11 @@ import pytest
 from click.testing import CliRunner
 
 from chainbench_agent import server
-from chainbench_agent.cli import main
 from chainbench_agent.collector import open_collector
-from chainbench_agent.doctor import Examination
+from chainbench_agent.commands.doctor import Examination
+from chainbench_agent.commands.main import main
+from chainbench_agent.commands.probes_check import ProbesCheck
 from chainbench_agent.errors import AgentError
-from chainbench_agent.probes_check import ProbesCheck
 from chainbench_agent.settings import Settings
 
 
@@ -83,14 +83,14 @@ def test_a_failure_is_a_sentence_not_a_traceback(run, monkeypatch):
     def fail():
         raise AgentError("the agent did not start")
 
-    monkeypatch.setattr("chainbench_agent.demo.run_demo", fail)
+    monkeypatch.setattr("chainbench_agent.commands.demo.run_demo", fail)
     result = run("demo")
 
     assert (result.exit_code, result.output) == (1, "Error: the agent did not start\n")
 
 
 def test_demo_prints_the_table(run, monkeypatch):
-    monkeypatch.setattr("chainbench_agent.demo.run_demo", lambda: "the table")
+    monkeypatch.setattr("chainbench_agent.commands.demo.run_demo", lambda: "the table")
 
     assert run("demo").output == "the table\n"
 
@@ -106,8 +106,12 @@ def test_as_a_module():
 def looked_in(monkeypatch):
     """The header caches that `doctor` and `probes check` were to use."""
     places = []
-    monkeypatch.setattr("chainbench_agent.doctor.examine", lambda _, cache: places.append(cache) or Examination((), ()))
-    monkeypatch.setattr("chainbench_agent.probes_check.check", lambda _, cache: places.append(cache) or ProbesCheck(()))
+    monkeypatch.setattr(
+        "chainbench_agent.commands.doctor.examine", lambda _, cache: places.append(cache) or Examination((), ())
+    )
+    monkeypatch.setattr(
+        "chainbench_agent.commands.probes_check.check", lambda _, cache: places.append(cache) or ProbesCheck(())
+    )
     return places
 
 

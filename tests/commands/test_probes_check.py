@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 import pytest
 from click.testing import CliRunner
 
-from chainbench_agent import probes_check
 from chainbench_agent.bpf.footprint import ProgramSize
 from chainbench_agent.catalog import fentry, raw_tracepoint
-from chainbench_agent.cli import main
+from chainbench_agent.commands import probes_check
+from chainbench_agent.commands.main import main
+from chainbench_agent.commands.probes_check import UnitCheck, check, render
 from chainbench_agent.errors import LoaderError
 from chainbench_agent.kernel import preflight
 from chainbench_agent.kernel.preflight import Check
@@ -20,7 +21,6 @@ from chainbench_agent.loading.fuse import Program, Unit
 from chainbench_agent.loading.loader import Loaded, MapFd
 from chainbench_agent.loading.unit import PID_MAX
 from chainbench_agent.probes import CATALOG, DIRECTORY
-from chainbench_agent.probes_check import UnitCheck, check, render
 
 SYSCALLS, EXEC = (next(m for m in CATALOG if m.name == name) for name in ("syscalls", "exec"))
 WAKE = Program("kfunc__wake", "sched_wakeup", fentry("wake"))

@@ -25,10 +25,10 @@ from pathlib import Path
 import requests
 from sqlalchemy import insert
 
-from chainbench_agent.active import Active, new_id
 from chainbench_agent.collector.mock import MockCollector
 from chainbench_agent.evidence.model import Labels
 from chainbench_agent.probes import CATALOG
+from chainbench_agent.runs.running import Active, new_id
 from chainbench_agent.settings import load_settings
 from chainbench_agent.store import open_store
 from chainbench_agent.store.base import StoredRun, Summary

@@ -20,7 +20,6 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
-from chainbench_agent.archive import Archive
 from chainbench_agent.collector.base import Collector
 from chainbench_agent.errors import AgentError
 from chainbench_agent.export.health import LOG_DROPPED, RESPONSES_CUT, AgentRegistry, Points
@@ -31,9 +30,10 @@ from chainbench_agent.log_entries import GunicornLog, log_to_stderr
 from chainbench_agent.log_writer import log_status
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.processes import Master, Worker
-from chainbench_agent.runs import Runs
+from chainbench_agent.runs.active_run_record import Slate
+from chainbench_agent.runs.archive import Archive
+from chainbench_agent.runs.lifecycle import Runs
 from chainbench_agent.settings import Settings
-from chainbench_agent.slate import Slate
 from chainbench_agent.store import open_store
 from chainbench_agent.store.base import Store
 from chainbench_agent.supervisor import Supervisor

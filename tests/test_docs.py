@@ -19,7 +19,7 @@ from chainbench_agent.kernel.preflight import REMEDIES
 from chainbench_agent.kernel.reader import LOSS_CAUSES
 from chainbench_agent.loading import hardware
 from chainbench_agent.probes import CATALOG
-from chainbench_agent.runs import Runs
+from chainbench_agent.runs.lifecycle import Runs
 from chainbench_agent.settings import Settings
 from chainbench_agent.settings.environment_variables import ENV_PREFIX
 from chainbench_agent.store.sqlite import HINTS, NO_DESCRIPTOR

@@ -127,7 +127,7 @@ def test_imports_point_down():
     ("file", "line", "complaint"),
     [
         ("evidence/build.py", "from chainbench_agent.kernel import libbpf", "imports kernel from above"),
-        ("spec.py", "import chainbench_agent.runs", "imports runs from above"),
+        ("spec.py", "import chainbench_agent.runs.lifecycle", "imports runs from above"),
         ("spec.py", "from chainbench_agent import web", "imports web from above"),
         ("runs.py", "def f():\n    from chainbench_agent.web.app import create_app", "imports web from above"),
         ("kernel/machine.py", "from chainbench_agent.export.series import x", "imports export from beside"),
@@ -153,7 +153,7 @@ def test_what_points_down_is_no_violation(tmp_path):
         "from bcc import BPF\nfrom chainbench_agent.bpf import libbpf\nfrom chainbench_agent.probes import CATALOG\n"
     )
     (tmp_path / "runs.py").write_text(
-        "from chainbench_agent.kept import Kept\nimport chainbench_agent.evidence.model\n"
+        "from chainbench_agent.runs.remembered import Kept\nimport chainbench_agent.evidence.model\n"
     )
 
     assert violations(tmp_path) == []

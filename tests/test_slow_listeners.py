@@ -7,7 +7,7 @@ import socket
 import pytest
 from daemon import LABELS, LONG_S, Daemon
 
-from chainbench_agent.events import MOST_LISTENERS, MOST_WAITING
+from chainbench_agent.runs.event_listeners import MOST_LISTENERS, MOST_WAITING
 from chainbench_agent.web.problems import LISTENERS_REMEDY
 
 TOLD = 10007

@@ -12,7 +12,7 @@ from pydantic_core import from_json
 
 from chainbench_agent.catalog.selection import Plan, choose
 from chainbench_agent.host.pid_namespaces import Peer
-from chainbench_agent.runs import Runs
+from chainbench_agent.runs.lifecycle import Runs
 from chainbench_agent.web.access import credentials
 from chainbench_agent.web.answers import EvidenceAnswer, Reported, Started, Status, Stopped
 from chainbench_agent.web.ignored_fields import note_body, note_fields

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from flask import Flask
 
 from chainbench_agent.catalog.selection import ALL
-from chainbench_agent.events import Events, Source
-from chainbench_agent.runs import Runs
+from chainbench_agent.runs.event_listeners import Events, Source
+from chainbench_agent.runs.lifecycle import Runs
 from chainbench_agent.web import compression, ignored_fields, problems
 from chainbench_agent.web.access import OPEN, Access
 from chainbench_agent.web.api import Api, Metrics

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from flask import Flask, Response
 from flask.typing import ResponseReturnValue
 
-from chainbench_agent.events import Events, Listener
+from chainbench_agent.runs.event_listeners import Events, Listener
 from chainbench_agent.web.operation import operation
 
 BEAT_S = 5.0

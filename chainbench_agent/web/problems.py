@@ -18,7 +18,7 @@ from pydantic_core import ErrorDetails, from_json
 from werkzeug.exceptions import HTTPException
 
 from chainbench_agent.errors import AgentError, InputError, NoRun, RunActive, StoreError, UnknownRun
-from chainbench_agent.events import NoEvents, NoPlace
+from chainbench_agent.runs.event_listeners import NoEvents, NoPlace
 from chainbench_agent.settings.near_miss import nearest
 from chainbench_agent.web.parser_errors import REFUSED, explained
 from chainbench_agent.web.wire import MEDIA_TYPE, document

@@ -11,7 +11,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import ValidationError
 
 from chainbench_agent.errors import InputError, UnknownRun
-from chainbench_agent.runs import Runs
+from chainbench_agent.runs.lifecycle import Runs
 from chainbench_agent.web.models import KeptRun, RunPage, RunsQuery, RunSummary
 from chainbench_agent.web.operation import operation
 from chainbench_agent.web.problems import BadBody

@@ -10,10 +10,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from chainbench_agent.active import RunsStatus
 from chainbench_agent.collector.base import CollectorStatus, HookStatus, ModuleStatus
 from chainbench_agent.host.environment import VERSION
 from chainbench_agent.log_writer import REMEDY, log_status
+from chainbench_agent.runs.running import RunsStatus
 from chainbench_agent.store.base import StoreStatus
 
 

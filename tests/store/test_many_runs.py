@@ -10,13 +10,13 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import event, insert, text
 
-from chainbench_agent.archive import Archive
 from chainbench_agent.collector.fake import FakeCollector
 from chainbench_agent.evidence.model import Evidence, Labels, Run, Target
 from chainbench_agent.export.health import AgentRegistry
 from chainbench_agent.export.prometheus import Exporter
 from chainbench_agent.probes import CATALOG
-from chainbench_agent.runs import Runs
+from chainbench_agent.runs.archive import Archive
+from chainbench_agent.runs.lifecycle import Runs
 from chainbench_agent.settings import load_settings
 from chainbench_agent.store import open_store, queries
 from chainbench_agent.store.base import LABELS, Query, Retention, StoredRun, Summary

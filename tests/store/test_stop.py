@@ -5,9 +5,9 @@ import sqlite3
 
 import pytest
 
-from chainbench_agent.archive import Archive
 from chainbench_agent.collector.fake import FakeCollector
-from chainbench_agent.runs import Runs
+from chainbench_agent.runs.archive import Archive
+from chainbench_agent.runs.lifecycle import Runs
 from chainbench_agent.store import sqlite as sqlite_store
 from chainbench_agent.web.app import create_app
 

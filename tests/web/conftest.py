@@ -7,7 +7,7 @@ from werkzeug.exceptions import HTTPException
 
 from chainbench_agent.collector.fake import FakeCollector
 from chainbench_agent.errors import AgentError
-from chainbench_agent.runs import Runs
+from chainbench_agent.runs.lifecycle import Runs
 from chainbench_agent.web.app import create_app
 from chainbench_agent.web.openapi import document
 

@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from chainbench_agent.active import MAX_DURATION_S
 from chainbench_agent.catalog.selection import MAX_SAMPLE_INTERVAL, Plan
 from chainbench_agent.collector.base import CollectorStatus
 from chainbench_agent.collector.fake import FakeCollector
-from chainbench_agent.runs import Runs
+from chainbench_agent.runs.lifecycle import Runs
+from chainbench_agent.runs.running import MAX_DURATION_S
 from chainbench_agent.web.app import create_app
 
 REPORT = {

@@ -6,7 +6,7 @@ import zlib
 import pytest
 from flask import Response
 
-from chainbench_agent.runs import Runs
+from chainbench_agent.runs.lifecycle import Runs
 from chainbench_agent.web.app import create_app
 from chainbench_agent.web.compression import WORTH_IT, prefers_gzip
 

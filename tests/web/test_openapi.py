@@ -9,7 +9,7 @@ from pydantic import TypeAdapter
 
 from chainbench_agent.collector.mock import MockCollector
 from chainbench_agent.probes import CATALOG
-from chainbench_agent.runs import Runs
+from chainbench_agent.runs.lifecycle import Runs
 from chainbench_agent.web import intake, parser_errors, worker
 from chainbench_agent.web.answers import Reported, Started, Status
 from chainbench_agent.web.app import create_app

@@ -14,8 +14,8 @@ from typing import Any
 
 from chainbench_agent.errors import StoreError, UnknownRun
 from chainbench_agent.evidence.model import Evidence, Run
-from chainbench_agent.kept import Memory, Result
-from chainbench_agent.slate import Slate
+from chainbench_agent.runs.active_run_record import Slate
+from chainbench_agent.runs.remembered import Memory, Result
 from chainbench_agent.store.base import FROM_CHECKPOINT, NoStore, Store, StoredRun, Summary
 
 MOST_WAITING = 8

@@ -15,8 +15,6 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from chainbench_agent.active import MAX_DURATION_S, Active, EndedBy, Phase, RunsStatus, Watch, log_violations, new_id
-from chainbench_agent.archive import Archive
 from chainbench_agent.catalog.selection import EVERYTHING, Plan
 from chainbench_agent.collector.base import Collector
 from chainbench_agent.collector.shared import SharedCollector
@@ -25,7 +23,18 @@ from chainbench_agent.evidence.model import Evidence, Labels, Run, Target
 from chainbench_agent.evidence.report import Report
 from chainbench_agent.evidence.totals import Totals
 from chainbench_agent.host.pid_namespaces import Peer
-from chainbench_agent.kept import Kept, Result
+from chainbench_agent.runs.archive import Archive
+from chainbench_agent.runs.remembered import Kept, Result
+from chainbench_agent.runs.running import (
+    MAX_DURATION_S,
+    Active,
+    EndedBy,
+    Phase,
+    RunsStatus,
+    Watch,
+    log_violations,
+    new_id,
+)
 
 SETTLE_S = 4.0
 """How long a shutdown waits for a start under way, and then for a stop; server.py allows more than both."""

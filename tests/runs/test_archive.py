@@ -8,13 +8,13 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from chainbench_agent.archive import MOST_WAITING, Archive
 from chainbench_agent.collector.fake import FakeCollector
 from chainbench_agent.errors import AgentError, InputError, RunActive, StoreError, UnknownRun
 from chainbench_agent.evidence.model import Evidence, Labels
-from chainbench_agent.runs import Runs
+from chainbench_agent.runs.active_run_record import Slate
+from chainbench_agent.runs.archive import MOST_WAITING, Archive
+from chainbench_agent.runs.lifecycle import Runs
 from chainbench_agent.settings import load_settings
-from chainbench_agent.slate import Slate
 from chainbench_agent.store import open_store
 from chainbench_agent.store.base import Query
 

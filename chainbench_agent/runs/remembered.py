@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 from chainbench_agent.evidence.model import Evidence, Labels
 from chainbench_agent.evidence.report import Report
 from chainbench_agent.evidence.totals import Totals
-from chainbench_agent.slate import Slate
+from chainbench_agent.runs.active_run_record import Slate
 
 Result = Literal["finished", "failed", "interrupted"]
 

@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 
 import pytest
 
-from chainbench_agent import active
-from chainbench_agent.active import GONE_S, WATCH_S, Active, Watch, new_id
 from chainbench_agent.evidence.model import Labels
+from chainbench_agent.runs.lifecycle import running
+from chainbench_agent.runs.running import GONE_S, WATCH_S, Active, Watch, new_id
 
 S = 10**9
 BEGAN = datetime(2026, 1, 2, 3, 4, 5, 678900, UTC)
@@ -78,7 +78,7 @@ def test_it_is_looked_at_often_and_in_time(max_duration_s, now_s, pause_s):
 
 def test_how_often_can_be_set(monkeypatch):
     """A test need not wait for it."""
-    monkeypatch.setattr(active, "WATCH_S", 0.001)
+    monkeypatch.setattr(running, "WATCH_S", 0.001)
 
     assert watched().pause_s(0) == 0.001
 

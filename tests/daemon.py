@@ -18,7 +18,7 @@ AGENT = """
 import sys
 from chainbench_agent.collector.fake import FakeCollector
 from chainbench_agent.errors import AgentError, SetupError
-from chainbench_agent.server import serve
+from chainbench_agent.server.gunicorn_server import serve
 from chainbench_agent.settings import load_settings
 
 def open_collector(settings):

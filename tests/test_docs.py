@@ -24,7 +24,7 @@ from chainbench_agent.settings import Settings
 from chainbench_agent.settings.environment_variables import ENV_PREFIX
 from chainbench_agent.store.sqlite import HINTS, NO_DESCRIPTOR
 from chainbench_agent.web.app import create_app
-from chainbench_agent.web.models import RunsQuery, StartRequest
+from chainbench_agent.web.request_models import RunsQuery, StartRequest
 
 REPO = Path(__file__).parents[1]
 PAGES = sorted(path for pattern in ("*.md", "[a-z]*/**/*.md") for path in REPO.glob(pattern))

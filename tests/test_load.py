@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from daemon import LABELS
 
-from chainbench_agent.web.intake import MOST_READ, READ_S
-from chainbench_agent.web.worker import ACTING_THREADS, STATUS_THREADS
+from chainbench_agent.server.slow_client_guard import MOST_READ, READ_S
+from chainbench_agent.server.worker import ACTING_THREADS, STATUS_THREADS
 
 PROMPTLY_S = 3
 MOCK = "from chainbench_agent.collector import open_collector\n    return open_collector(settings)"

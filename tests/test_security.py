@@ -14,7 +14,7 @@ import requests
 from daemon import LABELS, LONG_S
 
 from chainbench_agent.errors import InputError
-from chainbench_agent.web.listener import listen, tls_for
+from chainbench_agent.server.listener import listen, tls_for
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - which is what these tests are about
 TOKEN, READ_TOKEN = "acting-0123456789abcdef", "reading-0123456789abcdef"

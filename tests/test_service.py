@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from chainbench_agent import server
+from chainbench_agent.server.gunicorn_server import gunicorn_server
+from chainbench_agent.server.systemd_notify import BEATS
 from chainbench_agent.settings import Settings
 from chainbench_agent.settings.environment_variables import ENV_PREFIX
-from chainbench_agent.supervisor import BEATS
 
 REPO = Path(__file__).parents[1]
 UNIT = REPO / "systemd/chainbench-agent.service"
@@ -95,9 +95,9 @@ def test_it_is_watched_limited_and_given_its_time():
     """For longer than the agent itself takes a silence for none, and than a run takes to be ended and kept."""
     service = unit()["Service"]
 
-    assert seconds(service["WatchdogSec"]) > server.LOOP_S * BEATS / (BEATS - 1)
-    assert seconds(service["TimeoutStopSec"]) > server.KILL_AFTER_S
-    assert seconds(service["TimeoutStartSec"]) >= server.BUILD_S
+    assert seconds(service["WatchdogSec"]) > gunicorn_server.LOOP_S * BEATS / (BEATS - 1)
+    assert seconds(service["TimeoutStopSec"]) > gunicorn_server.KILL_AFTER_S
+    assert seconds(service["TimeoutStartSec"]) >= gunicorn_server.BUILD_S
     assert service["Restart"] == "on-failure"
     assert service["RestartPreventExitStatus"].split() == ["1", "2", "3"]
     assert re.fullmatch(r"[1-9]\d*[MG]", service["MemoryMax"])

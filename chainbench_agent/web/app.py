@@ -11,11 +11,11 @@ from chainbench_agent.runs.event_listeners import Events, Source
 from chainbench_agent.runs.lifecycle import Runs
 from chainbench_agent.web import compression, ignored_fields, problems
 from chainbench_agent.web.access import OPEN, Access
-from chainbench_agent.web.api import Api, Metrics
 from chainbench_agent.web.event_routes import EventRoutes
+from chainbench_agent.web.http_framing import LONGEST_BODY
 from chainbench_agent.web.openapi import DocumentRoutes
+from chainbench_agent.web.routes import Api, Metrics
 from chainbench_agent.web.run_routes import RunRoutes
-from chainbench_agent.web.wire import LONGEST_BODY
 
 
 def create_app(  # noqa: PLR0913 - what the settings say

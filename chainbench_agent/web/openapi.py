@@ -18,12 +18,12 @@ from chainbench_agent.evidence.model import Evidence
 from chainbench_agent.evidence.schema import DISTRIBUTION, complete
 from chainbench_agent.host.environment import VERSION
 from chainbench_agent.web.access import LOOKS
-from chainbench_agent.web.answers import ApiDocument, Problem
+from chainbench_agent.web.http_framing import MEDIA_TYPE
 from chainbench_agent.web.operation import JSON, Operation, operation
-from chainbench_agent.web.wire import MEDIA_TYPE
+from chainbench_agent.web.response_models import ApiDocument, Problem
 
 EVERYWHERE = (400, 401, 403, 408, 417, 421, 431, 500, 501, 503, 505)
-"""What any call may be answered with: see web/access.py, web/intake.py, web/parser_errors.py and web/problems.py."""
+"""What any call may be answered with: see web/access.py, server/slow_client_guard.py, web/parser_errors.py and web/problems.py."""
 
 WITH_A_BODY = (413, 415)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gunicorn.http import errors
 
-from chainbench_agent.web.wire import LONGEST_HEAD
+from chainbench_agent.web.http_framing import LONGEST_HEAD
 
 Problem = tuple[int, str, str]
 """Status, detail and remedy."""

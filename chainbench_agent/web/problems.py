@@ -20,8 +20,8 @@ from werkzeug.exceptions import HTTPException
 from chainbench_agent.errors import AgentError, InputError, NoRun, RunActive, StoreError, UnknownRun
 from chainbench_agent.runs.event_listeners import NoEvents, NoPlace
 from chainbench_agent.settings.near_miss import nearest
+from chainbench_agent.web.http_framing import MEDIA_TYPE, document
 from chainbench_agent.web.parser_errors import REFUSED, explained
-from chainbench_agent.web.wire import MEDIA_TYPE, document
 
 NO_DESCRIPTOR_REMEDY = "try again; if it lasts, raise the agent's limit (LimitNOFILE=)"
 EVENTS_REMEDY = "start it with --events, where it measures with eBPF"

@@ -12,9 +12,9 @@ from pydantic import ValidationError
 
 from chainbench_agent.errors import InputError, UnknownRun
 from chainbench_agent.runs.lifecycle import Runs
-from chainbench_agent.web.models import KeptRun, RunPage, RunsQuery, RunSummary
 from chainbench_agent.web.operation import operation
 from chainbench_agent.web.problems import BadBody
+from chainbench_agent.web.request_models import KeptRun, RunPage, RunsQuery, RunSummary
 
 
 class RunRoutes:

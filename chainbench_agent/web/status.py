@@ -12,7 +12,7 @@ from typing import Any
 
 from chainbench_agent.collector.base import CollectorStatus, HookStatus, ModuleStatus
 from chainbench_agent.host.environment import VERSION
-from chainbench_agent.log_writer import REMEDY, log_status
+from chainbench_agent.logs.writer import REMEDY, log_status
 from chainbench_agent.runs.running import RunsStatus
 from chainbench_agent.store.base import StoreStatus
 

@@ -7,12 +7,12 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from chainbench_agent import server
 from chainbench_agent.collector import open_collector
 from chainbench_agent.commands.doctor import Examination
 from chainbench_agent.commands.main import main
 from chainbench_agent.commands.probes_check import ProbesCheck
 from chainbench_agent.errors import AgentError
+from chainbench_agent.server.gunicorn_server import gunicorn_server
 from chainbench_agent.settings import Settings
 
 
@@ -28,7 +28,7 @@ def run():
 def served(monkeypatch):
     """What `serve` would have been called with."""
     calls = []
-    monkeypatch.setattr(server, "serve", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(gunicorn_server, "serve", lambda *arguments: calls.append(arguments))
     return calls
 
 

@@ -13,7 +13,7 @@ import yaml
 from daemon import LONG_S
 
 from chainbench_agent.commands.main import main
-from chainbench_agent.server import KILL_AFTER_S
+from chainbench_agent.server.gunicorn_server import KILL_AFTER_S
 from chainbench_agent.settings import Settings
 from chainbench_agent.settings.environment_variables import ENV_PREFIX
 

@@ -4,8 +4,8 @@ import logging
 
 import pytest
 
+from chainbench_agent.web.http_framing import LONGEST_BODY
 from chainbench_agent.web.ignored_fields import MOST_NAMED
-from chainbench_agent.web.wire import LONGEST_BODY
 
 REPORT = {
     "impl": "i",

@@ -10,11 +10,12 @@ from pydantic import TypeAdapter
 from chainbench_agent.collector.mock import MockCollector
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.runs.lifecycle import Runs
-from chainbench_agent.web import intake, parser_errors, worker
-from chainbench_agent.web.answers import Reported, Started, Status
+from chainbench_agent.server.gunicorn_server import slow_client_guard, worker
+from chainbench_agent.web import parser_errors
 from chainbench_agent.web.app import create_app
-from chainbench_agent.web.models import RunsQuery
 from chainbench_agent.web.openapi import document
+from chainbench_agent.web.request_models import RunsQuery
+from chainbench_agent.web.response_models import Reported, Started, Status
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def test_every_route_is_in_it(app, api):
 
 def test_what_is_answered_before_any_route_is_in_each(api):
     """Who is slow, or one too many, or does not speak HTTP, has asked for nothing yet."""
-    sources = "".join(Path(module.__file__).read_text() for module in (intake, worker))
+    sources = "".join(Path(module.__file__).read_text() for module in (slow_client_guard, worker))
     statuses = set(re.findall(r"(?:refusal\(|_refuse\([^\d]*, )(\d{3})", sources))
     statuses |= {str(status) for _, (status, *_) in parser_errors._PROBLEMS} | {"505"}
 

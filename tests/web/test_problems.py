@@ -4,7 +4,7 @@ import pytest
 
 from chainbench_agent.catalog.selection import MAX_SAMPLE_INTERVAL
 from chainbench_agent.errors import InputError
-from chainbench_agent.web.wire import LONGEST_BODY
+from chainbench_agent.web.http_framing import LONGEST_BODY
 
 JSON = "application/json"
 WORD = "send it as a string of 1 to 200 printable characters"

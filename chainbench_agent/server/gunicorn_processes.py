@@ -16,8 +16,8 @@ from typing import Any
 from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
-from chainbench_agent.web.listener import url
-from chainbench_agent.web.worker import IntakeWorker
+from chainbench_agent.server.listener import url
+from chainbench_agent.server.worker import IntakeWorker
 
 GRACE_S = 1
 """How long a worker that ends waits for requests under way."""

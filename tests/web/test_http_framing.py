@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from chainbench_agent.web.wire import LONGEST_BODY, LONGEST_HEAD, Incoming, refusal
+from chainbench_agent.web.http_framing import LONGEST_BODY, LONGEST_HEAD, Incoming, refusal
 
 GET = b"GET /status HTTP/1.1\r\nHost: a\r\n\r\n"
 POST = b'POST /start HTTP/1.1\r\nHost: a\r\ncontent-length:  7 \r\n\r\n{"a":1}'

@@ -10,7 +10,7 @@ import pytest
 import requests
 from daemon import LABELS, LONG_S
 
-from chainbench_agent.log_writer import NOBODY_READS, REMEDY
+from chainbench_agent.logs.writer import NOBODY_READS, REMEDY
 
 RUNS = 211
 LOUD = """

@@ -26,21 +26,21 @@ from chainbench_agent.export.health import LOG_DROPPED, RESPONSES_CUT, AgentRegi
 from chainbench_agent.export.prometheus import Exporter
 from chainbench_agent.export.series import Family
 from chainbench_agent.host.environment import VERSION, environment
-from chainbench_agent.log_entries import GunicornLog, log_to_stderr
-from chainbench_agent.log_writer import log_status
+from chainbench_agent.logs.entries import GunicornLog, log_to_stderr
+from chainbench_agent.logs.writer import log_status
 from chainbench_agent.probes import CATALOG
-from chainbench_agent.processes import Master, Worker
 from chainbench_agent.runs.active_run_record import Slate
 from chainbench_agent.runs.archive import Archive
 from chainbench_agent.runs.lifecycle import Runs
+from chainbench_agent.server.gunicorn_processes import Master, Worker
+from chainbench_agent.server.listener import Entrance, entrance_for
+from chainbench_agent.server.response_sender import CutAnswers
+from chainbench_agent.server.systemd_notify import Supervisor
 from chainbench_agent.settings import Settings
 from chainbench_agent.store import open_store
 from chainbench_agent.store.base import Store
-from chainbench_agent.supervisor import Supervisor
-from chainbench_agent.web.answer_sender import CutAnswers
 from chainbench_agent.web.app import create_app
-from chainbench_agent.web.listener import Entrance, entrance_for
-from chainbench_agent.web.wire import LONGEST_HEAD
+from chainbench_agent.web.http_framing import LONGEST_HEAD
 
 OpenCollector = Callable[[Settings], Collector]
 
@@ -112,7 +112,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
             "worker_connections": 256,
             "certfile": self._settings.tls_cert and str(self._settings.tls_cert),  # for `wsgi.url_scheme` alone
             "forwarded_allow_ips": "",
-            "limit_request_line": 0,  # web/wire.py limits the whole head, and nothing in it by itself
+            "limit_request_line": 0,  # web/http_framing.py limits the whole head, and nothing in it by itself
             "limit_request_field_size": LONGEST_HEAD,
             "limit_request_fields": LONGEST_HEAD,
             "worker_tmp_dir": MEMORY if os.access(MEMORY, os.W_OK) else None,

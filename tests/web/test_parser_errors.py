@@ -6,7 +6,7 @@ import ssl
 
 import pytest
 
-from chainbench_agent.web.wire import LONGEST_HEAD
+from chainbench_agent.web.http_framing import LONGEST_HEAD
 
 HOST = b"Host: localhost\r\n"
 CHUNKS = b"POST /report HTTP/1.1\r\n" + HOST + b"Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n"

@@ -10,7 +10,7 @@ import threading
 
 import pytest
 
-from chainbench_agent.log_writer import CLOSED, MOST_BYTES, NOBODY_READS, LineStream, LogWriter
+from chainbench_agent.logs.writer import CLOSED, MOST_BYTES, NOBODY_READS, LineStream, LogWriter
 
 PIPE_BYTES = 65536
 
@@ -164,7 +164,7 @@ def test_what_python_prints_comes_in_whole_lines(pipe):
 
 CLOSED_STDERR = """
 import os, sys
-from chainbench_agent.log_entries import log_to_stderr
+from chainbench_agent.logs.entries import log_to_stderr
 log_to_stderr("info")
 fd = os.open(sys.argv[1], os.O_WRONLY | os.O_CREAT)
 os.write(2, b"printed by a library")

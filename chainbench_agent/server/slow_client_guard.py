@@ -17,7 +17,7 @@ from contextlib import suppress
 from functools import partial
 from typing import Any
 
-from chainbench_agent.web import wire
+from chainbench_agent.web import http_framing
 
 READ_S = 10.0
 """How long a client has for its request, from its connection on."""
@@ -44,7 +44,7 @@ class Client:
     def __init__(self, sock: socket.socket, address: Any) -> None:
         self.sock = sock
         self.address = address
-        self.request = wire.Incoming()
+        self.request = http_framing.Incoming()
         self.due_s = time.monotonic() + READ_S
         self.shaken = not isinstance(sock, ssl.SSLSocket)
 
@@ -59,17 +59,21 @@ class Client:
                 raise ConnectionAbortedError
             self.request.add(piece)
             if self.request.data.startswith(TLS_HANDSHAKE):
-                self.send(wire.refusal(400, "this is TLS, and the agent speaks plain HTTP here", PLAIN_REMEDY))
+                self.send(http_framing.refusal(400, "this is TLS, and the agent speaks plain HTTP here", PLAIN_REMEDY))
                 raise ConnectionAbortedError
             if self.request.is_too_long:
-                self.send(wire.refusal(431, f"the head is longer than {wire.LONGEST_HEAD} bytes", "send fewer headers"))
+                self.send(
+                    http_framing.refusal(
+                        431, f"the head is longer than {http_framing.LONGEST_HEAD} bytes", "send fewer headers"
+                    )
+                )
                 raise ConnectionAbortedError
             if self.request.waits and not self.request.is_whole:
                 self.request.waits = False
                 self.send(b"HTTP/1.1 100 Continue\r\n\r\n")
         if self.request.is_cut:
-            detail = f"the body, with its chunk sizes, is longer than {wire.LONGEST_BODY} bytes"
-            self.send(wire.refusal(413, detail, "send only the fields of this call"))
+            detail = f"the body, with its chunk sizes, is longer than {http_framing.LONGEST_BODY} bytes"
+            self.send(http_framing.refusal(413, detail, "send only the fields of this call"))
             raise ConnectionAbortedError
 
     def send(self, answer: bytes) -> None:
@@ -138,7 +142,7 @@ class Intake:
 
     def _refuse(self, client: Client, status: int, detail: str) -> None:
         if client.request.data:  # who has said nothing may have wanted nothing
-            client.send(wire.refusal(status, detail, "send the whole request at once"))
+            client.send(http_framing.refusal(status, detail, "send the whole request at once"))
         self._close(client.sock)
 
     def _discard(self, sock: Any) -> None:

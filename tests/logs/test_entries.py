@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from chainbench_agent.log_entries import OneEntry
+from chainbench_agent.logs.entries import OneEntry
 
 FORGED = "2026-01-01 00:00:00,000 INFO    run x started"
 

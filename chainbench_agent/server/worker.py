@@ -1,8 +1,8 @@
-"""gunicorn's worker of threads, with an intake before them (web/intake.py).
+"""gunicorn's worker of threads, with an intake before them (server/slow_client_guard.py).
 
 Calls that act (`/stop`) have threads of their own, so that nothing which is merely asked for can be in their way; so
 has `/status`.  A thread collects its answer, and the loop sends what the client does not take at once
-(web/answer_sender.py): a client that reads slowly holds no thread.
+(server/response_sender.py): a client that reads slowly holds no thread.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from typing import Any
 from gunicorn.http import get_parser, wsgi
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
-from chainbench_agent.web import wire
-from chainbench_agent.web.answer_sender import SEND_S, AnswerSender, Outlet
-from chainbench_agent.web.intake import Client, Intake
+from chainbench_agent.server.response_sender import SEND_S, AnswerSender, Outlet
+from chainbench_agent.server.slow_client_guard import Client, Intake
+from chainbench_agent.web import http_framing
 from chainbench_agent.web.parser_errors import REFUSED, explained
 from chainbench_agent.web.problems import NO_DESCRIPTOR_REMEDY
 
@@ -126,7 +126,7 @@ class IntakeWorker(ThreadWorker):  # type: ignore[misc]
             os.close(self._spare)
             self._spare = -1
             detail = f"the agent has all of its {_limit()} descriptors open"
-            self._turn_away(listener, wire.refusal(503, detail, NO_DESCRIPTOR_REMEDY))
+            self._turn_away(listener, http_framing.refusal(503, detail, NO_DESCRIPTOR_REMEDY))
         time.sleep(PAUSE_S)
         with suppress(OSError):
             self._spare = os.open(os.devnull, os.O_RDONLY)
@@ -137,7 +137,7 @@ class IntakeWorker(ThreadWorker):  # type: ignore[misc]
             with sock:
                 sock.settimeout(0)
                 with suppress(BlockingIOError):
-                    sock.recv(wire.LONGEST_HEAD)  # unread, it would cut off the answer
+                    sock.recv(http_framing.LONGEST_HEAD)  # unread, it would cut off the answer
                 if not self.app.tls:
                     sock.send(answer)
 
@@ -186,7 +186,7 @@ class IntakeWorker(ThreadWorker):  # type: ignore[misc]
     def _refuse(self, outlet: Outlet, status: int, detail: str, remedy: str) -> None:
         log.info("%s is refused: %s", outlet.call, detail)
         if outlet.discard():
-            outlet.sendall(wire.refusal(status, detail, remedy))
+            outlet.sendall(http_framing.refusal(status, detail, remedy))
 
     def finish_request(self, conn: Connection, fs: Future[Any]) -> None:
         del fs  # `handle` raises nothing

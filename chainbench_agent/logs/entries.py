@@ -10,7 +10,7 @@ from typing import Any
 from gunicorn.arbiter import Arbiter
 from gunicorn.glogging import Logger
 
-from chainbench_agent.log_writer import LineStream, LogWriter
+from chainbench_agent.logs.writer import LineStream, LogWriter
 
 CONTINUED = "    "
 

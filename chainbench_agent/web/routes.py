@@ -14,11 +14,11 @@ from chainbench_agent.catalog.selection import Plan, choose
 from chainbench_agent.host.pid_namespaces import Peer
 from chainbench_agent.runs.lifecycle import Runs
 from chainbench_agent.web.access import credentials
-from chainbench_agent.web.answers import EvidenceAnswer, Reported, Started, Status, Stopped
 from chainbench_agent.web.ignored_fields import note_body, note_fields
-from chainbench_agent.web.models import ReportRequest, StartRequest
 from chainbench_agent.web.operation import operation
 from chainbench_agent.web.problems import JSON_REMEDY, BadBody, problem
+from chainbench_agent.web.request_models import ReportRequest, StartRequest
+from chainbench_agent.web.response_models import EvidenceAnswer, Reported, Started, Status, Stopped
 from chainbench_agent.web.status import backend_json, status_json, timestamp
 
 Metrics = Callable[[str], tuple[bytes | Sequence[bytes], str]]

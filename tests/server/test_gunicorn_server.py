@@ -15,9 +15,9 @@ from daemon import LABELS, LONG_S
 from chainbench_agent.collector.fake import FakeCollector
 from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.model import Labels
-from chainbench_agent.server import Server
+from chainbench_agent.server.gunicorn_server import Server
+from chainbench_agent.server.listener import entrance_for, listen
 from chainbench_agent.settings import load_settings
-from chainbench_agent.web.listener import entrance_for, listen
 
 PROMPTLY_S = 3
 

@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import pytest
 import requests
 
-from chainbench_agent import supervisor
-from chainbench_agent.supervisor import Supervisor
+from chainbench_agent.server.gunicorn_server import systemd_notify
+from chainbench_agent.server.systemd_notify import Supervisor
 
 LONG_S = 60
 AGENT = """
@@ -249,7 +249,7 @@ def test_a_beat_may_get_lost(manager, monkeypatch):
         slept.append(seconds)
         raise InterruptedError
 
-    monkeypatch.setattr(supervisor, "time", SimpleNamespace(sleep=sleep))
+    monkeypatch.setattr(systemd_notify, "time", SimpleNamespace(sleep=sleep))
     with pytest.raises(InterruptedError):
         Supervisor({"NOTIFY_SOCKET": manager.path, "WATCHDOG_USEC": "600000"})._watch(lambda: True)
 

@@ -1,0 +1,1 @@
+"""The log: entries that nobody can forge, written by a thread of its own."""

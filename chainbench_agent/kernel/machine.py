@@ -25,19 +25,19 @@ from chainbench_agent.kernel import call_tables
 from chainbench_agent.kernel.counters import Counters
 from chainbench_agent.kernel.emptying import empty
 from chainbench_agent.kernel.identity import identity_of
-from chainbench_agent.kernel.mapping_events import History, MappingEvents
 from chainbench_agent.kernel.programs import Programs
 from chainbench_agent.kernel.reader import Current, Reader
 from chainbench_agent.kernel.ring import Ring
 from chainbench_agent.kernel.seeding import seed_maps
-from chainbench_agent.kernel.symbols import Symbols
 from chainbench_agent.kernel.target import KernelTarget, Kind, all_processes
-from chainbench_agent.kernel.user_functions import UserFunctions
-from chainbench_agent.kernel.user_stacks import UserStacks
 from chainbench_agent.kernel.wanted import idle_modules, wanted_hooks
 from chainbench_agent.loading.apart import beside
 from chainbench_agent.loading.told import Telling
 from chainbench_agent.loading.unit import LoadedUnit, load_unit
+from chainbench_agent.symbols.kernel_symbols import Symbols
+from chainbench_agent.symbols.mapping_events import History, MappingEvents
+from chainbench_agent.symbols.user_functions import UserFunctions
+from chainbench_agent.symbols.user_stacks import UserStacks
 
 _CONFIG = CStruct(  # struct cb_config of probes/common.h
     started_ns="Q", cgroup_id="Q", run="I", phase="I", agent="2I", target="I", cgroup_level="I",

@@ -18,9 +18,9 @@ from chainbench_agent.errors import SetupError
 from chainbench_agent.headers.btf import DEFAULT_PATH, Btf
 from chainbench_agent.headers.btf_types import Kind as BtfKind
 from chainbench_agent.host import procfs
-from chainbench_agent.kernel.symbols import Symbols
 from chainbench_agent.loading.loader import Wanted, load
 from chainbench_agent.loading.objects import Object
+from chainbench_agent.symbols.kernel_symbols import Symbols
 
 CAPABILITIES = {"CAP_SYS_ADMIN": 21, "CAP_SYSLOG": 34, "CAP_PERFMON": 38, "CAP_BPF": 39}
 _PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}

@@ -29,13 +29,13 @@ from chainbench_agent.kernel.accounts import kernel_counters, proc_counters
 from chainbench_agent.kernel.blocked_threads import with_functions, with_waits
 from chainbench_agent.kernel.disks import Disks, finished_ios
 from chainbench_agent.kernel.moves import Moves, began, leave, moves, seeded_and_gone, unseen
-from chainbench_agent.kernel.symbols import Symbols, addresses_of
 from chainbench_agent.kernel.target import KernelTarget, Kind
 from chainbench_agent.kernel.threads import proc_threads, sleepers
-from chainbench_agent.kernel.user_stacks import UserStacks
 from chainbench_agent.loading.loader import MapFd
 from chainbench_agent.loading.process_records import processes
 from chainbench_agent.probes.lock_order import edges_of, listed
+from chainbench_agent.symbols.kernel_symbols import Symbols, addresses_of
+from chainbench_agent.symbols.user_stacks import UserStacks
 
 LOSS_CAUSES = (
     "task_collisions",

@@ -12,7 +12,7 @@ from chainbench_agent.abi.kernel_text import text_of
 from chainbench_agent.host import procfs
 from chainbench_agent.host.pid_namespaces import pid_here
 from chainbench_agent.kernel.target import all_processes, process_tree
-from chainbench_agent.kernel.user_functions import mappings
+from chainbench_agent.symbols.user_functions import mappings
 
 NAMES = (
     b"a\nb",

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from chainbench_agent.abi.kernel_text import text_of_path
-from chainbench_agent.kernel.elf import Functions, functions_of
-from chainbench_agent.kernel.mapping_events import History
-from chainbench_agent.kernel.user_functions import Mapping as Mapped
-from chainbench_agent.kernel.user_functions import mappings, open_mapped
+from chainbench_agent.symbols.elf import Functions, functions_of
+from chainbench_agent.symbols.mapping_events import History
+from chainbench_agent.symbols.user_functions import Mapping as Mapped
+from chainbench_agent.symbols.user_functions import mappings, open_mapped
 
 
 class UserStacks:

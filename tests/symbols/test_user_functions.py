@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from packages import require
 
-from chainbench_agent.kernel import user_functions
-from chainbench_agent.kernel.elf import functions_of
-from chainbench_agent.kernel.user_functions import C_LIBRARY, UserFunctions, mappings
+from chainbench_agent.symbols import user_functions
+from chainbench_agent.symbols.elf import functions_of
+from chainbench_agent.symbols.user_functions import C_LIBRARY, UserFunctions, mappings
 
 
 def descriptors():

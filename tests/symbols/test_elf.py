@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from packages import require
 
-from chainbench_agent.kernel.elf import Functions, functions_of, stands_alone
+from chainbench_agent.symbols.elf import Functions, functions_of, stands_alone
 
 CODE = """
 __attribute__((noinline, used)) static int inner(int x) { return x * 7; }

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from chainbench_agent.host import procfs
-from chainbench_agent.kernel.elf import Functions, functions_of, stands_alone
+from chainbench_agent.symbols.elf import Functions, functions_of, stands_alone
 
 PROC = Path("/proc")
 C_LIBRARY = re.compile(r"/(libc|libpthread|ld-musl)[-.][^/]*$")

@@ -4,9 +4,9 @@ import struct
 
 import pytest
 
-from chainbench_agent.kernel import symbols
-from chainbench_agent.kernel.symbols import Symbols
 from chainbench_agent.loading.loader import MapFd
+from chainbench_agent.symbols import kernel_symbols
+from chainbench_agent.symbols.kernel_symbols import Symbols
 
 KALLSYMS = b"""\
 0000000000000000 A fixed_percpu_data
@@ -75,7 +75,7 @@ def test_addresses_are_hidden(kallsyms):
 def test_load(tmp_path, monkeypatch):
     """From the file of the kernel."""
     (tmp_path / "kallsyms").write_bytes(KALLSYMS)
-    monkeypatch.setattr(symbols, "KALLSYMS", tmp_path / "kallsyms")
+    monkeypatch.setattr(kernel_symbols, "KALLSYMS", tmp_path / "kallsyms")
 
     assert Symbols.load().name_of(0xFFFFFFFF81000000) == "_stext"
 
@@ -92,7 +92,7 @@ def test_load(tmp_path, monkeypatch):
 def test_a_stack_begins_with_the_lock_that_walks_leave_out(kernel, monkeypatch, called, named):
     """The function called by the innermost frame, if it is of the section that the kernel's walks leave out."""
     raw = struct.pack("=17Q", 0xFFFFFFFF81000D20, *[0] * 15, called)
-    monkeypatch.setattr(symbols.libbpf, "items", lambda *_: {(7).to_bytes(8, "little"): raw})
+    monkeypatch.setattr(kernel_symbols.libbpf, "items", lambda *_: {(7).to_bytes(8, "little"): raw})
 
     assert kernel.stacks(MapFd(-1, 8, len(raw), 1)) == {7: named}
 
@@ -100,6 +100,6 @@ def test_a_stack_begins_with_the_lock_that_walks_leave_out(kernel, monkeypatch, 
 def test_a_function_entered_at_its_padding(kernel, monkeypatch):
     """Some kernels call a few bytes before it, where another symbol stands."""
     raw = struct.pack("=17Q", 0xFFFFFFFF81000D00, *[0] * 16)
-    monkeypatch.setattr(symbols.libbpf, "items", lambda *_: {(7).to_bytes(8, "little"): raw})
+    monkeypatch.setattr(kernel_symbols.libbpf, "items", lambda *_: {(7).to_bytes(8, "little"): raw})
 
     assert kernel.stacks(MapFd(-1, 8, len(raw), 1)) == {7: ("ext4_rename",)}

@@ -69,7 +69,7 @@ struct cb_config {
 };
 BPF_ARRAY(cb_config, struct cb_config, 1);
 
-// What was lost, by cause; see LOSS_CAUSES in chainbench_agent/kernel/reader.py.
+// What was lost, by cause; see LOSS_CAUSES in chainbench_agent/kernel/reading/sample_reader.py.
 struct cb_loss {
 	u64 task_collisions; // no task record was free for a thread
 	u64 unseen_switches; // a thread entered or left a CPU, and what came before was not seen

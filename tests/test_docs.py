@@ -16,7 +16,7 @@ from chainbench_agent.evidence.loss import PROGRAMS_SKIPPED
 from chainbench_agent.evidence.model import Evidence, Labels
 from chainbench_agent.export.markdown import metrics_table
 from chainbench_agent.kernel.preflight import REMEDIES
-from chainbench_agent.kernel.reader import LOSS_CAUSES
+from chainbench_agent.kernel.reading.sample_reader import LOSS_CAUSES
 from chainbench_agent.loading import hardware
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.runs.lifecycle import Runs

@@ -20,7 +20,7 @@ PERCPU_VALUE_LIMIT = 32 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What numbers are called on this host; looked up when a sample was taken (kernel/names.py)."""
+    """What numbers are called on this host; looked up when a sample was taken (kernel/reading/index_names.py)."""
 
     tables: Mapping[str, Mapping[int, str]]
     """By the `names` of a Table: index → name.  An index without a name is called by its number."""
@@ -81,7 +81,7 @@ class Counter(Metric):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table(Metric):
-    """Counters by index: `u64 name[entries]`.  `names` says what an index is called (see kernel/names.py)."""
+    """Counters by index: `u64 name[entries]`.  `names` says what an index is called (see kernel/reading/index_names.py)."""
 
     entries: int
     names: str

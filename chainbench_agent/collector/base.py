@@ -11,7 +11,7 @@ from chainbench_agent.catalog.selection import EVERYTHING, Plan
 from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.evidence.model import BackendName, Evidence, Run, Target
 from chainbench_agent.host.pid_namespaces import Peer
-from chainbench_agent.kernel.ring import Ring
+from chainbench_agent.kernel.reading.ring_buffer import Ring
 
 State = Literal["up", "degraded", "down", "off"]
 

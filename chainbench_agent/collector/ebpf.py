@@ -24,12 +24,12 @@ from chainbench_agent.evidence.loss import PROGRAMS_SKIPPED
 from chainbench_agent.evidence.model import Evidence, Run, Target
 from chainbench_agent.evidence.sample import Sample
 from chainbench_agent.host.pid_namespaces import Peer
-from chainbench_agent.kernel.accounts import proc_counters
-from chainbench_agent.kernel.disks import finished_ios
 from chainbench_agent.kernel.entry_cost import calibrate
 from chainbench_agent.kernel.machine import Machine
-from chainbench_agent.kernel.reader import LOSS_CAUSES
-from chainbench_agent.kernel.target import resolve
+from chainbench_agent.kernel.reading.disk_records import finished_ios
+from chainbench_agent.kernel.reading.proc_counters import proc_counters
+from chainbench_agent.kernel.reading.sample_reader import LOSS_CAUSES
+from chainbench_agent.kernel.targets.members import resolve
 from chainbench_agent.loading.hardware import source_of
 from chainbench_agent.loading.told import Telling
 

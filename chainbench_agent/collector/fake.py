@@ -15,7 +15,7 @@ from chainbench_agent.catalog.selection import EVERYTHING, Plan
 from chainbench_agent.collector.base import CollectorStatus, HookStatus, ModuleStatus
 from chainbench_agent.evidence.model import Evidence, Run, Section, Target
 from chainbench_agent.host.pid_namespaces import Peer
-from chainbench_agent.kernel.ring import Ring
+from chainbench_agent.kernel.reading.ring_buffer import Ring
 
 STATUS = CollectorStatus(
     backend="ebpf",

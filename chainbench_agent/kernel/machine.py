@@ -22,15 +22,15 @@ from chainbench_agent.catalog.selection import EVERYTHING, Plan
 from chainbench_agent.errors import SetupError
 from chainbench_agent.evidence.sample import Sample
 from chainbench_agent.kernel import call_tables
-from chainbench_agent.kernel.counters import Counters
-from chainbench_agent.kernel.emptying import empty
-from chainbench_agent.kernel.identity import identity_of
+from chainbench_agent.kernel.agent_pids import identity_of
+from chainbench_agent.kernel.map_reset import empty
+from chainbench_agent.kernel.pmu_counters import Counters
 from chainbench_agent.kernel.programs import Programs
-from chainbench_agent.kernel.reader import Current, Reader
-from chainbench_agent.kernel.ring import Ring
-from chainbench_agent.kernel.seeding import seed_maps
-from chainbench_agent.kernel.target import KernelTarget, Kind, all_processes
-from chainbench_agent.kernel.wanted import idle_modules, wanted_hooks
+from chainbench_agent.kernel.reading.ring_buffer import Ring
+from chainbench_agent.kernel.reading.sample_reader import Current, Reader
+from chainbench_agent.kernel.selected_hooks import idle_modules, wanted_hooks
+from chainbench_agent.kernel.targets.members import KernelTarget, Kind, all_processes
+from chainbench_agent.kernel.targets.seeding import seed_maps
 from chainbench_agent.loading.apart import beside
 from chainbench_agent.loading.told import Telling
 from chainbench_agent.loading.unit import LoadedUnit, load_unit

@@ -17,8 +17,8 @@ from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.build import NO_LEDGER
 from chainbench_agent.evidence.model import Run, Target
 from chainbench_agent.evidence.sample import ProgramRun, Sample
-from chainbench_agent.kernel.identity import Identity
-from chainbench_agent.kernel.target import INITIAL_PID_NAMESPACE, KernelTarget, Kind
+from chainbench_agent.kernel.agent_pids import Identity
+from chainbench_agent.kernel.targets.members import INITIAL_PID_NAMESPACE, KernelTarget, Kind
 from chainbench_agent.loading.entries import Program
 from chainbench_agent.loading.told import Telling
 from chainbench_agent.settings import load_settings

@@ -11,7 +11,7 @@ import pytest
 from chainbench_agent.abi.kernel_text import text_of
 from chainbench_agent.host import procfs
 from chainbench_agent.host.pid_namespaces import pid_here
-from chainbench_agent.kernel.target import all_processes, process_tree
+from chainbench_agent.kernel.targets.members import all_processes, process_tree
 from chainbench_agent.symbols.user_functions import mappings
 
 NAMES = (

@@ -16,7 +16,7 @@ from chainbench_agent.errors import InputError
 from chainbench_agent.evidence import sleepers
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.evidence.sample import Account
-from chainbench_agent.kernel.cgroups import cgroup2_mount
+from chainbench_agent.kernel.targets.cgroups import cgroup2_mount
 
 pytestmark = pytest.mark.bpf
 

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from chainbench_agent.evidence.model import Target
-from chainbench_agent.kernel.target import KernelTarget
+from chainbench_agent.kernel.targets.members import KernelTarget
 
 pytestmark = pytest.mark.bpf
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from chainbench_agent.evidence.model import Target
-from chainbench_agent.kernel.cpu_quotas import cpu_mount
+from chainbench_agent.kernel.targets.cpu_quotas import cpu_mount
 
 pytestmark = pytest.mark.bpf
 

@@ -10,7 +10,7 @@ import pytest
 from asleep import until_asleep
 
 from chainbench_agent.evidence.model import Target
-from chainbench_agent.kernel.cgroups import cgroup2_mount
+from chainbench_agent.kernel.targets.cgroups import cgroup2_mount
 
 pytestmark = pytest.mark.bpf
 

@@ -10,7 +10,7 @@ import pytest
 from user_space import AGENT, INTERRUPTIBLE, UserSpace, fused
 
 from chainbench_agent.catalog import Names
-from chainbench_agent.kernel import disks
+from chainbench_agent.kernel.reading import disk_records
 from chainbench_agent.probes import biolatency, io
 
 MEMBER = 10
@@ -149,7 +149,7 @@ def test_disks_without_end(running):
 def test_a_disk_that_another_cpu_takes(running):
     """The index has a taker before the array says so: the disk gets the next one."""
     issue(running, running.request(4096), 2000)
-    (index,) = disks.numbers(running.raw("cb_disks"))
+    (index,) = disk_records.numbers(running.raw("cb_disks"))
     running.end().begin()
     for what, kind, value in (
         ("used", ctypes.c_uint8, 1),
@@ -160,7 +160,7 @@ def test_a_disk_that_another_cpu_takes(running):
 
     issue(running, running.request(4096), 2000)
 
-    assert disks.numbers(running.raw("cb_disks")) == {(index + 1) % 64: 8 << 20}
+    assert disk_records.numbers(running.raw("cb_disks")) == {(index + 1) % 64: 8 << 20}
 
 
 def test_disks_of_another_run(running):

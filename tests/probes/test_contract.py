@@ -8,7 +8,7 @@ from c_text import UNIT, c_of, fields_of, functions
 
 from chainbench_agent.catalog import PERCPU_VALUE_LIMIT, Counter, Derived, Keyed, Module, Table
 from chainbench_agent.evidence import waits
-from chainbench_agent.kernel import names, values
+from chainbench_agent.kernel.reading import index_names, map_decoding
 from chainbench_agent.loading import process_records
 from chainbench_agent.loading.fuse import STATE_MACHINES, handlers, module_text
 from chainbench_agent.probes import CATALOG, DIRECTORY, FIELDS, HOOKS, cpu, offcpu
@@ -104,7 +104,7 @@ def test_sizes_stand_in_the_declaration_alone(module):
 @each_module
 def test_a_per_cpu_struct_fits(module):
     """The kernel refuses a larger one."""
-    words = sum(map(values.words, module.per_cpu)) + sum(s.entries for s in module.scratch if s.field)
+    words = sum(map(map_decoding.words, module.per_cpu)) + sum(s.entries for s in module.scratch if s.field)
     assert words * process_records.WORD <= PERCPU_VALUE_LIMIT
 
 
@@ -177,9 +177,9 @@ def entries(module, name):
 
 def test_tables_have_a_name_for_every_index():
     """As many vectors and softirqs as there are counters, in the order in which C counts them."""
-    assert entries(cpu.MODULE, "softirqs") == len(names.SOFTIRQS)
-    assert entries(cpu.MODULE, "vector_interrupts") == len(names.VECTORS)
-    assert names.VECTORS == cpu.VECTORS
+    assert entries(cpu.MODULE, "softirqs") == len(index_names.SOFTIRQS)
+    assert entries(cpu.MODULE, "vector_interrupts") == len(index_names.VECTORS)
+    assert index_names.VECTORS == cpu.VECTORS
     for index, vector in enumerate(cpu.VECTORS):
         body = functions(c_of(cpu.MODULE))[f"cpu_on_{vector}_entry"]
         assert f"vector_interrupts[{index}]++" in body
@@ -188,7 +188,7 @@ def test_tables_have_a_name_for_every_index():
 def test_every_table_of_names_is_known():
     """A Table's `names` is a table that the host's names have, unless a derived metric names its indexes."""
     wanted = {m.names for module in CATALOG for m in module.reported if isinstance(m, Table)}
-    assert wanted <= names.tables().keys()
+    assert wanted <= index_names.tables().keys()
 
 
 @each_module

@@ -11,7 +11,7 @@ import pytest
 from shim_sockets import MEMBER, Net
 from user_space import AGENT, CPUS, UserSpace, fused
 
-from chainbench_agent.kernel import ring
+from chainbench_agent.kernel.reading import ring_buffer
 from chainbench_agent.loading import told
 from chainbench_agent.probes import CATALOG
 
@@ -46,8 +46,8 @@ class Telling(UserSpace):
 
     def dropped(self):
         """Cause → how many, of all kinds and CPUs."""
-        _, _, *sums = map(sum, zip(*ring._TELLING.iter_unpack(self.raw("cb_telling")), strict=True))
-        return dict(zip(ring.CAUSES, sums, strict=True))
+        _, _, *sums = map(sum, zip(*ring_buffer._TELLING.iter_unpack(self.raw("cb_telling")), strict=True))
+        return dict(zip(ring_buffer.CAUSES, sums, strict=True))
 
     def exec(self, task, times=1, *, cpu=0):
         for _ in range(times):

@@ -7,7 +7,7 @@ import pytest
 from user_space import AGENT, EXECVE, EXECVEAT, FUTEX, INTERRUPTIBLE, NO_SYSCALL, READ, UserSpace, fused
 
 from chainbench_agent.catalog import Names
-from chainbench_agent.kernel.names import UNKNOWN_STATE
+from chainbench_agent.kernel.reading.index_names import UNKNOWN_STATE
 from chainbench_agent.probes.cpu import VECTORS, derive
 
 NOT_IDLE = 0xFFFFFFFF

@@ -10,8 +10,10 @@ from c_text import UNIT, constant, fields_of, format_before, format_of, struct_o
 from chainbench_agent.catalog import HISTOGRAM_SLOTS, Distribution
 from chainbench_agent.evidence import open_intervals, waits
 from chainbench_agent.evidence.sample import Account, HistogramCounts, LastWords, TaskState
-from chainbench_agent.kernel import call_tables, disks, identity, machine, moves, names, reader, values
-from chainbench_agent.kernel.target import Kind
+from chainbench_agent.kernel import agent_pids, call_tables, machine
+from chainbench_agent.kernel.reading import disk_records, index_names, map_decoding, sample_reader
+from chainbench_agent.kernel.targets import cgroup_moves
+from chainbench_agent.kernel.targets.members import Kind
 from chainbench_agent.loading import process_records
 from chainbench_agent.loading.fuse import ENDED_THREADS, MEMBERS, PROCESSES, TASK_RECORDS
 from chainbench_agent.probes import CATALOG, biolatency, cpu, io, lock_order, wait_key
@@ -60,17 +62,17 @@ def test_values_are_read_in_the_order_they_are_written(module):
     ("c_struct", "python"),
     [
         ("cb_config", machine._CONFIG),
-        ("cb_loss", reader._LOSS),
-        ("cb_identity", identity._IDENTITY),
+        ("cb_loss", sample_reader._LOSS),
+        ("cb_identity", agent_pids._IDENTITY),
         ("cb_call_kinds", call_tables.CALL_KINDS),
-        ("cb_on_cpu", values.ON_CPU),
-        ("cb_thread_key", values._THREAD_KEY),
-        ("cb_thread", values._THREAD),
-        ("cpu_idle_span", values._IDLE),
-        ("cb_disk", disks.DISK),
-        ("cb_task", values._TASK),
-        ("cb_move", moves._MOVE),
-        ("cb_cut", moves._CUT),
+        ("cb_on_cpu", map_decoding.ON_CPU),
+        ("cb_thread_key", map_decoding._THREAD_KEY),
+        ("cb_thread", map_decoding._THREAD),
+        ("cpu_idle_span", map_decoding._IDLE),
+        ("cb_disk", disk_records.DISK),
+        ("cb_task", map_decoding._TASK),
+        ("cb_move", cgroup_moves._MOVE),
+        ("cb_cut", cgroup_moves._CUT),
         ("offcpu_stack", waits._STACK),
         ("offcpu_thread", waits._THREAD),
         ("offcpu_thread_stack", waits._THREAD_STACK),
@@ -93,18 +95,18 @@ def test_the_lines_of_a_task():
     assert struct.calcsize(format_before("cb_task", "begin_ns")) == 64
     assert struct.calcsize(format_before("cb_task", "comm")) == 128
     assert {"exec_ns", "unseen_ns", "throttled_ns"} < {member for member, _, _ in struct_of("cb_task")[:second]}
-    assert values._TASK.size == 192
+    assert map_decoding._TASK.size == 192
 
 
 def test_a_process_is_read_as_it_is_written():
     """Its head, then a u64 for each counter that is kept per process and its name: the hottest before that."""
     counters = {f"{module.name}_{metric.name}" for module in CATALOG for metric in module.per_process}
-    names = [name for name, _, _ in struct_of("cb_process")]
-    hot = names[4 : names.index("comm")]
+    index_names = [name for name, _, _ in struct_of("cb_process")]
+    hot = index_names[4 : index_names.index("comm")]
 
-    assert names[:4] == list(process_records.HEAD.members) == ["tgid", "run", "begin_ns", "end_ns"]
+    assert index_names[:4] == list(process_records.HEAD.members) == ["tgid", "run", "begin_ns", "end_ns"]
     assert format_of("cb_process").startswith(f"{process_records.HEAD.format}{'Q' * len(hot)}16s")
-    assert {*hot, *names[names.index("comm") + 1 :]} == counters | {"pad"}
+    assert {*hot, *index_names[index_names.index("comm") + 1 :]} == counters | {"pad"}
     assert {"cpu_on_cpu_ns", "cpu_context_switches", "offcpu_off_cpu_ns", "runqlat_wait_ns", "syscalls_total"} == {*hot}
     assert struct.calcsize(format_before("cb_process", "comm")) == 64
     assert struct.calcsize(format_of("cb_process")) % 64 == 0
@@ -158,9 +160,9 @@ def test_structs_that_derive_unpacks():
 
 def test_members_by_number():
     """Where Python counts members instead of naming them."""
-    assert tuple(member for member, _, _ in struct_of("cb_loss")) == reader.LOSS_CAUSES
+    assert tuple(member for member, _, _ in struct_of("cb_loss")) == sample_reader.LOSS_CAUSES
     (at,) = [struct.calcsize(format_before("cb_task", "run"))]
-    assert at == 4 * values._TASK_RUN_WORD
+    assert at == 4 * map_decoding._TASK_RUN_WORD
 
 
 def test_a_histogram_is_read_as_it_is_written():
@@ -170,7 +172,7 @@ def test_a_histogram_is_read_as_it_is_written():
 
     assert members == [("sum", ""), ("min", ""), ("max", ""), ("run", ""), ("slots", "[CB_SLOTS]")]
     assert {name for name, _ in members} == {*HistogramCounts.__slots__, "run"}
-    assert values.words(Distribution(name="x_ns", help="")) == HISTOGRAM_SLOTS + len(members) - 1
+    assert map_decoding.words(Distribution(name="x_ns", help="")) == HISTOGRAM_SLOTS + len(members) - 1
     assert constant("CB_SLOTS") == HISTOGRAM_SLOTS
 
 
@@ -198,10 +200,10 @@ def test_constants_are_those_of_c():
     """What stands in C and in Python is the same number."""
     assert constant("CB_WAIT_UNKNOWN") == open_intervals.WAIT_UNKNOWN
     assert constant("CB_MEMBERS") == MEMBERS
-    assert constant("CB_DISK_TAKEN") == disks.TAKEN
+    assert constant("CB_DISK_TAKEN") == disk_records.TAKEN
     assert constant("CB_ENDED_THREADS") == ENDED_THREADS
-    assert constant("CPU_NOT_IDLE") == values._NOT_IDLE
-    assert constant("CPU_IDLE_UNKNOWN") == names.UNKNOWN_STATE
+    assert constant("CPU_NOT_IDLE") == map_decoding._NOT_IDLE
+    assert constant("CPU_IDLE_UNKNOWN") == index_names.UNKNOWN_STATE
 
 
 def test_indexes_by_mask_need_a_power_of_two():

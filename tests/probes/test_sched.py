@@ -4,7 +4,7 @@ import pytest
 from user_space import DEAD, FUTEX, INTERRUPTIBLE, READ, UNINTERRUPTIBLE, blocked
 
 from chainbench_agent.evidence.sample import Account, LastWords
-from chainbench_agent.kernel.target import Kind
+from chainbench_agent.kernel.targets.members import Kind
 
 
 def test_time_on_a_cpu(kernel, thread):

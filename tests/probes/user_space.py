@@ -9,10 +9,11 @@ from chainbench_agent.evidence.build import difference
 from chainbench_agent.evidence.open_intervals import close_intervals, close_processes
 from chainbench_agent.evidence.sample import Account, LastWords, Members, Sample
 from chainbench_agent.evidence.waits import blocked_ns
-from chainbench_agent.kernel import call_tables, disks, machine, reader, values
+from chainbench_agent.kernel import call_tables, machine
 from chainbench_agent.kernel.machine import Phase
-from chainbench_agent.kernel.moves import decode
-from chainbench_agent.kernel.target import KernelTarget, Kind
+from chainbench_agent.kernel.reading import disk_records, map_decoding, sample_reader
+from chainbench_agent.kernel.targets.cgroup_moves import decode
+from chainbench_agent.kernel.targets.members import KernelTarget, Kind
 from chainbench_agent.loading.fuse import followed_calls, fuse
 from chainbench_agent.loading.process_records import processes
 from chainbench_agent.probes import CATALOG, HOOKS
@@ -293,30 +294,30 @@ class UserSpace:
         return {keys[i * key : i * key + key]: cells[i * leaf : i * leaf + leaf] for i in range(entries) if used[i]}
 
     def by_disk(self, name, shared):
-        """Disk → its records, as kernel/disks.py reads them."""
+        """Disk → its records, as kernel/reading/disk_records.py reads them."""
         cells, parts = self.raw(name), 1 if shared else CPUS
         size = len(cells) // parts // DISKS
         places = {number: [(part * DISKS + index) * size for part in range(parts)]
-                  for index, number in disks.numbers(self.raw("cb_disks")).items()}  # fmt: skip
+                  for index, number in disk_records.numbers(self.raw("cb_disks")).items()}  # fmt: skip
         return {number.to_bytes(4, "little"): b"".join(cells[at : at + size] for at in places[number])
                 for number in places}  # fmt: skip
 
     def sample(self):
         modules = {
-            module.name: values.decode(module, self.raw(f"cb_{module.name}"), CPUS, self.run)
+            module.name: map_decoding.decode(module, self.raw(f"cb_{module.name}"), CPUS, self.run)
             | {keyed.name: self.hash(f"{module.name}_{keyed.name}") for keyed in module.keyed}
             | {kept.name: self.by_disk(f"{module.name}_{kept.name}", kept.shared) for kept in module.per_disk}
             for module in CATALOG
         }
-        lost = map(sum, zip(*reader._LOSS.iter_unpack(self.raw("cb_loss")), strict=True))
+        lost = map(sum, zip(*sample_reader._LOSS.iter_unpack(self.raw("cb_loss")), strict=True))
         return Sample(
             at_ns=self.now_ns,
             modules=modules,
-            loss=dict(zip(reader.LOSS_CAUSES, lost, strict=True)),
-            tasks=tuple(values.open_tasks(memoryview(self.raw("cb_tasks")), self.raw("cb_on_cpu"), self.run)),
+            loss=dict(zip(sample_reader.LOSS_CAUSES, lost, strict=True)),
+            tasks=tuple(map_decoding.open_tasks(memoryview(self.raw("cb_tasks")), self.raw("cb_on_cpu"), self.run)),
             members=self.members(),
             processes=tuple(processes(memoryview(self.raw("cb_processes")), CATALOG, self.run)),
-            idle=tuple(values.idle_cpus(self.raw("cpu_idle_span"), self.run)),
+            idle=tuple(map_decoding.idle_cpus(self.raw("cpu_idle_span"), self.run)),
         )
 
     def sums(self, name):
@@ -328,7 +329,7 @@ class UserSpace:
     def members(self):
         threads, *ended = self.sums("cb_ended")
         processes, seen = self.sums("cb_population")
-        singly = values.ended_threads(self.hash("cb_ended_threads"))
+        singly = map_decoding.ended_threads(self.hash("cb_ended_threads"))
         account = len(Account.__slots__)
         cuts = decode({}, self.hash("cb_cuts")).cuts
         return Members(

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from chainbench_agent.evidence.sample import Account, OpenInterval, ProcThread, TaskState, Thread
-from chainbench_agent.kernel.moves import Moves, began, decode, leave, unseen
+from chainbench_agent.kernel.targets.cgroup_moves import Moves, began, decode, leave, unseen
 
 BEGAN_NS = 5
 INSIDE = {10, 20}

@@ -7,8 +7,8 @@ import pytest
 from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.host import pid_namespaces
-from chainbench_agent.kernel import cgroups, target
-from chainbench_agent.kernel.target import processes_of_cgroup, resolve
+from chainbench_agent.kernel.targets import cgroups, members
+from chainbench_agent.kernel.targets.members import processes_of_cgroup, resolve
 
 OURS, THEIRS, OTHERS = "cgroup:[1]", "cgroup:[2]", "cgroup:[3]"
 PEER = 100
@@ -49,7 +49,7 @@ class Machine:
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
     machine = Machine(tmp_path)
-    for module in (cgroups, pid_namespaces, target):
+    for module in (cgroups, pid_namespaces, members):
         monkeypatch.setattr(module, "PROC", machine.proc)
     monkeypatch.setattr(cgroups, "_seen_from", machine.seen_from)
     return machine
@@ -175,6 +175,6 @@ def test_a_threaded_cgroup(machine, monkeypatch):
     for thread, process in ((11, 10), (12, 10), (31, 30)):
         (machine.proc / str(thread)).mkdir()
         (machine.proc / str(thread) / "status").write_text(f"Name:\tx\nTgid:\t{process}\n")
-    monkeypatch.setattr(target, "_numbers", lambda path: set(map(int, refuse(path).split())))
+    monkeypatch.setattr(members, "_numbers", lambda path: set(map(int, refuse(path).split())))
 
     assert processes_of_cgroup(machine.mount / "svc") == {10, 30, 40}

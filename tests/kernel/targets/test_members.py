@@ -7,17 +7,10 @@ import pytest
 
 from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.model import Target
-from chainbench_agent.kernel import cgroups as cgroups_module
-from chainbench_agent.kernel import target
-from chainbench_agent.kernel.lineage import process_tree
-from chainbench_agent.kernel.target import (
-    KernelTarget,
-    Kind,
-    has_ended,
-    in_cgroup,
-    resolve,
-    seed,
-)
+from chainbench_agent.kernel.targets import cgroups as cgroups_module
+from chainbench_agent.kernel.targets import members
+from chainbench_agent.kernel.targets.lineage import process_tree
+from chainbench_agent.kernel.targets.members import KernelTarget, Kind, has_ended, in_cgroup, resolve, seed
 
 BEGAN_NS = 5
 
@@ -66,17 +59,17 @@ def test_the_whole_machine_is_nobody_in_particular():
 
 def test_a_pid_is_what_the_peer_means(monkeypatch, proc):
     asked = []
-    monkeypatch.setattr(target, "pid_here", lambda pid, peer: asked.append((pid, peer)) or 70)
+    monkeypatch.setattr(members, "pid_here", lambda pid, peer: asked.append((pid, peer)) or 70)
     proc.add(70, 1)
     proc.add(71, 70)
-    (target.PROC / "70/status").write_text("Name:\tsh\nTgid:\t70\n")
-    (target.PROC / "71/status").write_text("Name:\tsh\nTgid:\t70\n")
+    (members.PROC / "70/status").write_text("Name:\tsh\nTgid:\t70\n")
+    (members.PROC / "71/status").write_text("Name:\tsh\nTgid:\t70\n")
 
     found = resolve(Target(kind="pid", pid=7), ("127.0.0.1", 4))
 
     assert asked == [(7, ("127.0.0.1", 4))]
     assert (found.kind, found.root, found.processes()) == (Kind.TREE, 70, {70, 71})
-    monkeypatch.setattr(target, "pid_here", lambda _pid, _peer: 71)
+    monkeypatch.setattr(members, "pid_here", lambda _pid, _peer: 71)
     with pytest.raises(InputError, match="pid: 71 is a thread") as caught:
         resolve(Target(kind="pid", pid=7))
     assert caught.value.remedy == "send the number of its process, 70"

@@ -24,13 +24,14 @@ from chainbench_agent.evidence.sample import (
     Sleeper,
     Value,
 )
-from chainbench_agent.kernel import cpu_quotas, names, values
-from chainbench_agent.kernel.accounts import kernel_counters, proc_counters
-from chainbench_agent.kernel.blocked_threads import with_functions, with_waits
-from chainbench_agent.kernel.disks import Disks, finished_ios
-from chainbench_agent.kernel.moves import Moves, began, leave, moves, seeded_and_gone, unseen
-from chainbench_agent.kernel.target import KernelTarget, Kind
-from chainbench_agent.kernel.threads import proc_threads, sleepers
+from chainbench_agent.kernel.reading import index_names, map_decoding
+from chainbench_agent.kernel.reading.disk_records import Disks, finished_ios
+from chainbench_agent.kernel.reading.proc_counters import kernel_counters, proc_counters
+from chainbench_agent.kernel.targets import cpu_quotas
+from chainbench_agent.kernel.targets.blocked_threads import with_functions, with_waits
+from chainbench_agent.kernel.targets.cgroup_moves import Moves, began, leave, moves, seeded_and_gone, unseen
+from chainbench_agent.kernel.targets.members import KernelTarget, Kind
+from chainbench_agent.kernel.targets.threads import proc_threads, sleepers
 from chainbench_agent.loading.loader import MapFd
 from chainbench_agent.loading.process_records import processes
 from chainbench_agent.probes.lock_order import edges_of, listed
@@ -95,8 +96,8 @@ class Reader:
                 modules[module.name] = self._values(module, run) | by_disk.read(module)
             except OSError as error:  # the others are none the worse
                 unread.append((module.name, error))
-        loss = dict(zip(LOSS_CAUSES, values.sums(self._per_cpu("cb_loss")), strict=True))
-        loss["moves_unseen"] += unseen(moved, *values.off_cpu_since(threads, run)) if moved.before_ns else 0
+        loss = dict(zip(LOSS_CAUSES, map_decoding.sums(self._per_cpu("cb_loss")), strict=True))
+        loss["moves_unseen"] += unseen(moved, *map_decoding.off_cpu_since(threads, run)) if moved.before_ns else 0
         sample = Sample(
             at_ns=at_ns,
             modules=modules,
@@ -122,7 +123,7 @@ class Reader:
 
     def _tasks(self, threads: memoryview, current: Current) -> tuple[tuple[OpenInterval, ...], Moves]:
         """What the target's threads are at, and what is known of moves between cgroups."""
-        tasks = tuple(values.open_tasks(threads, self._per_cpu("cb_on_cpu"), current.run))
+        tasks = tuple(map_decoding.open_tasks(threads, self._per_cpu("cb_on_cpu"), current.run))
         if current.target.kind != Kind.CGROUP:
             return tuple(with_functions(tasks)), Moves()
         moved = moves(self._maps)
@@ -130,7 +131,7 @@ class Reader:
         return tuple(with_functions(remaining)), replace(moved, cuts=(*moved.cuts, *with_functions(cuts)))
 
     def _values(self, module: Module, run: int) -> dict[str, Value]:
-        counted = values.decode(module, self._per_cpu(f"cb_{module.name}"), libbpf.possible_cpus(), run)
+        counted = map_decoding.decode(module, self._per_cpu(f"cb_{module.name}"), libbpf.possible_cpus(), run)
         return counted | self._hashes(module)
 
     def names(self, first: Sample, last: Sample, user: UserStacks) -> Names:
@@ -139,7 +140,7 @@ class Reader:
         known = look.stacks(stacks) if look and stacks else {}
         span = *cpu_quotas.throttled_between(first, last), last.at_ns - first.at_ns
         ios = {disk: count - first.disk_ios.get(disk, 0) for disk, count in last.disk_ios.items()}
-        return Names(names.tables(), known, *span, self._lock_stacks(last, user), ios, self._no_calls)
+        return Names(index_names.tables(), known, *span, self._lock_stacks(last, user), ios, self._no_calls)
 
     def _lock_stacks(
         self, last: Sample, user: UserStacks
@@ -165,7 +166,7 @@ class Reader:
     def _members(self, tasks: Iterable[OpenInterval], threads: memoryview, current: Current, moved: Moves) -> Members:
         """The target beyond the threads that were seen; nothing for the whole machine."""
         target, present = current.target, current.present
-        processes, seen = values.sums(self._per_cpu("cb_population"))
+        processes, seen = map_decoding.sums(self._per_cpu("cb_population"))
         if target.kind == Kind.MACHINE:
             return Members(processes=processes, threads=seen)
         now = proc_threads(present)
@@ -174,15 +175,15 @@ class Reader:
         if target.kind == Kind.CGROUP:  # a threaded one has some threads of a process only
             inside = target.threads()
             now = {tid: thread for tid, thread in now.items() if tid in inside}
-            outside = values.strangers(threads, current.run)
+            outside = map_decoding.strangers(threads, current.run)
             gone = self._gone(inside, outside, tasks, moved, current)
             outside = began(now, outside, current.began_ns, moved)
         ended = self._maps["cb_ended_threads"]
-        count, *sums = values.sums(self._per_cpu("cb_ended"))
+        count, *sums = map_decoding.sums(self._per_cpu("cb_ended"))
         return Members(
             count,
             Account(*sums[:_ACCOUNT]),
-            values.ended_threads(libbpf.items(ended.fd, ended.key_size, ended.value_size)),
+            map_decoding.ended_threads(libbpf.items(ended.fd, ended.key_size, ended.value_size)),
             (*unseen_threads(now, {task.tid for task in tasks}, current.began_ns, outside), *gone),
             processes,
             seen,
@@ -228,7 +229,7 @@ class Reader:
     def _idle(self, run: int) -> tuple[IdleSpan, ...]:
         if "cpu_idle_span" not in self._maps:
             return ()
-        return tuple(values.idle_cpus(self._per_cpu("cpu_idle_span"), run))
+        return tuple(map_decoding.idle_cpus(self._per_cpu("cpu_idle_span"), run))
 
     def _per_cpu(self, name: str) -> bytes:
         table = self._maps[name]

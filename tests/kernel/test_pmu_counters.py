@@ -9,8 +9,8 @@ import pytest
 from chainbench_agent.bpf import perf_events
 from chainbench_agent.bpf.perf_events import SOFTWARE
 from chainbench_agent.evidence.sample import Members, OpenInterval, ProcThread, Sample, Sleeper, TaskState, Thread
-from chainbench_agent.kernel import counters
-from chainbench_agent.kernel.values import ON_CPU
+from chainbench_agent.kernel import pmu_counters
+from chainbench_agent.kernel.reading.map_decoding import ON_CPU
 from chainbench_agent.probes.memory import COUNTERS
 
 SIZE = len(COUNTERS)
@@ -20,10 +20,10 @@ def test_a_counter_counts_when_it_is_enabled():
     """And answers with the time that it was wanted and the time that it ran."""
     fd = perf_events.open_event(SOFTWARE, 0, cpu=perf_events.online_cpus()[0], counting=True)
     with os.fdopen(fd, "rb", buffering=0) as file:
-        assert counters._VALUE.unpack(file.read(24)) == (0, 0, 0)
+        assert pmu_counters._VALUE.unpack(file.read(24)) == (0, 0, 0)
         perf_events.enable(fd)
         sum(range(100_000))
-        value, enabled, ran = counters._VALUE.unpack(file.read(24))
+        value, enabled, ran = pmu_counters._VALUE.unpack(file.read(24))
 
     assert value > 0
     assert enabled == ran > 0
@@ -40,18 +40,18 @@ def ended(monkeypatch):
     """
 
     def make(spans, on_cpu, where=frozenset()):
-        found = counters.Counters({}, mask=1)
+        found = pmu_counters.Counters({}, mask=1)
         found._fds = {(0, cpu): -1 for cpu in range(4)}
         found._final = {(0, cpu): (100 + cpu, 50, 40) for cpu in range(4)}
         maps = {
             "memory_span": b"".join(
-                counters._SPAN.pack(tid, run, since, *(10 if since < 100 else 60,) * 2, *(0,) * 15)
+                pmu_counters._SPAN.pack(tid, run, since, *(10 if since < 100 else 60,) * 2, *(0,) * 15)
                 for tid, run, since in (spans.get(cpu, (0, 0, 0)) for cpu in range(4))
             ),
             "cb_on_cpu": b"".join(ON_CPU.pack(0xDEAD, 1, on_cpu.get(cpu, 0)) for cpu in range(4)),
         }
         monkeypatch.setattr(found, "_per_cpu", maps.get)
-        monkeypatch.setattr(counters, "_processors", lambda threads: set(where) if threads else set())
+        monkeypatch.setattr(pmu_counters, "_processors", lambda threads: set(where) if threads else set())
         return found
 
     return make
@@ -131,4 +131,4 @@ def test_what_cannot_be_read_costs_the_memory_module(ended, monkeypatch, what):
 
 def test_without_counters():
     """The sample is as it was."""
-    assert counters.Counters({}, mask=0).complete(COUNTED, RUN, BEGAN, targeted=True) is COUNTED
+    assert pmu_counters.Counters({}, mask=0).complete(COUNTED, RUN, BEGAN, targeted=True) is COUNTED

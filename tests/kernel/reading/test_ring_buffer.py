@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from chainbench_agent.bpf import libbpf
-from chainbench_agent.kernel.ring import KNOWN_RUNS, Ring
+from chainbench_agent.kernel.reading.ring_buffer import KNOWN_RUNS, Ring
 from chainbench_agent.loading.loader import MapFd
 from chainbench_agent.probes import CATALOG
 

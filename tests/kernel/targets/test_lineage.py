@@ -9,8 +9,8 @@ import pytest
 
 from chainbench_agent.evidence.model import Outsider
 from chainbench_agent.host.procfs import command
-from chainbench_agent.kernel import lineage
-from chainbench_agent.kernel.lineage import Outside, outside, process_tree
+from chainbench_agent.kernel.targets import lineage
+from chainbench_agent.kernel.targets.lineage import Outside, outside, process_tree
 
 FORKED = 0x40
 RANDOMIZED = 0x400000

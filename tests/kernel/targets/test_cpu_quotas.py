@@ -3,7 +3,7 @@
 import pytest
 
 from chainbench_agent.evidence.sample import Sample
-from chainbench_agent.kernel import cpu_quotas
+from chainbench_agent.kernel.targets import cpu_quotas
 
 V1 = "34 25 0:30 {root} {at} rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct"
 OTHER_V1 = "33 25 0:29 / {at}/memory rw - cgroup cgroup rw,memory"

@@ -18,8 +18,8 @@ from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.host import procfs
 from chainbench_agent.host.pid_namespaces import Peer, pid_here
-from chainbench_agent.kernel.cgroups import find
-from chainbench_agent.kernel.lineage import everyone, outside, process_tree
+from chainbench_agent.kernel.targets.cgroups import find
+from chainbench_agent.kernel.targets.lineage import everyone, outside, process_tree
 
 PROC = Path("/proc")
 

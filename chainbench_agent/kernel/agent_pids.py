@@ -12,7 +12,7 @@ from chainbench_agent.bpf import libbpf
 from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.host.syscall_names import syscalls
-from chainbench_agent.kernel.cgroups import own_level
+from chainbench_agent.kernel.targets.cgroups import own_level
 from chainbench_agent.loading.loader import MapFd
 
 _IDENTITY = CStruct(tgid="I", parent_tgid="I", syscall="Q", cgroup_level="I", pad="4x")  # of probes/identify.h

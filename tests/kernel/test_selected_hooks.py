@@ -4,7 +4,7 @@ import pytest
 
 from chainbench_agent.catalog import Counter, Hook, Module
 from chainbench_agent.catalog.selection import EVERYTHING, Plan
-from chainbench_agent.kernel.wanted import idle_modules, wanted_hooks
+from chainbench_agent.kernel.selected_hooks import idle_modules, wanted_hooks
 
 FOLLOWS = frozenset({"fork", "exit"})
 

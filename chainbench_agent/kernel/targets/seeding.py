@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 
 from chainbench_agent.bpf import libbpf
-from chainbench_agent.kernel.target import KernelTarget, Kind, seed
+from chainbench_agent.kernel.targets.members import KernelTarget, Kind, seed
 from chainbench_agent.loading.loader import MapFd
 
 

@@ -7,7 +7,7 @@ from functools import partial
 
 from chainbench_agent.bpf import libbpf
 from chainbench_agent.catalog import Module
-from chainbench_agent.kernel import disks
+from chainbench_agent.kernel.reading import disk_records
 from chainbench_agent.loading.loader import MapFd
 
 _SHARED = (
@@ -54,7 +54,7 @@ def _empty_own(maps: Mapping[str, MapFd], module: Module) -> None:
             continue
         own = f"{module.name}_{name}"
         if metric := by_disk.get(name):
-            _empty(maps, own, partial(disks.clear, metric=metric))
+            _empty(maps, own, partial(disk_records.clear, metric=metric))
         elif maps[own].entries > 1:
             _empty(maps, own, _delete_all)
 

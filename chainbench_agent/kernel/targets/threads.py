@@ -10,7 +10,7 @@ from contextlib import suppress
 from chainbench_agent.evidence.sample import ProcThread, Sleeper, Thread
 from chainbench_agent.host import procfs
 from chainbench_agent.host.syscall_names import syscalls
-from chainbench_agent.kernel import target
+from chainbench_agent.kernel.targets import members
 from chainbench_agent.probes import CALLS
 from chainbench_agent.probes.offcpu import NO_SYSCALL
 
@@ -38,7 +38,7 @@ def proc_threads(processes: Iterable[int]) -> dict[int, ProcThread]:
 def sleepers(
     threads: Mapping[int, ProcThread], seen: Collection[int], began_ns: int, outside: Mapping[int, int]
 ) -> tuple[Sleeper, ...]:
-    """Those of `threads` that no hook has `seen` since the run began, or since they were seen `outside` of the target.
+    """Those of `threads` that no hook has `seen` since the run began, or since they were seen `outside` of the members.
 
     `outside`: thread id → when it was last seen there.
     """
@@ -50,7 +50,7 @@ def sleepers(
 
 
 def _sleeper(thread: Thread, proc: ProcThread) -> Sleeper:
-    directory = f"{target.PROC}/{thread.pid}/task/{thread.tid}"
+    directory = f"{members.PROC}/{thread.pid}/task/{thread.tid}"
     number = "" if proc.kernel_thread else procfs.word(f"{directory}/syscall")
     names = syscalls(os.uname().machine)
     call = int(number) if number.isdigit() and int(number) in names else NO_SYSCALL
@@ -62,7 +62,7 @@ def _sleeper(thread: Thread, proc: ProcThread) -> Sleeper:
 def _tasks(processes: Iterable[int]) -> Iterator[tuple[int, int, str]]:
     """Process, thread, and the thread's directory: a string, as ten thousand Path objects cost half a second."""
     for pid in processes:
-        tasks = f"{target.PROC}/{pid}/task"
+        tasks = f"{members.PROC}/{pid}/task"
         with suppress(OSError):
             yield from ((pid, int(tid), f"{tasks}/{tid}") for tid in os.listdir(tasks))  # noqa: PTH208
 

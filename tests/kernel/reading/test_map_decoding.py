@@ -7,8 +7,8 @@ import pytest
 from chainbench_agent.abi.command_name import command
 from chainbench_agent.catalog import HISTOGRAM_SLOTS, Counter, Distribution, Module, Scratch, Table
 from chainbench_agent.evidence.sample import Account, IdleSpan, OpenInterval, TaskState, Thread
-from chainbench_agent.kernel import values
-from chainbench_agent.kernel.values import decode, ended_threads, idle_cpus, open_tasks, sums, words
+from chainbench_agent.kernel.reading import map_decoding
+from chainbench_agent.kernel.reading.map_decoding import decode, ended_threads, idle_cpus, open_tasks, sums, words
 
 CPUS = 3
 RUN = 7
@@ -136,7 +136,7 @@ def test_strangers():
         task(5, TaskState.RUNNING, since=15, counted=0, born=50),
     )
 
-    assert values.strangers(memoryview(b"".join(records)), RUN) == {1: 11, 5: 15}
+    assert map_decoding.strangers(memoryview(b"".join(records)), RUN) == {1: 11, 5: 15}
 
 
 def test_a_thread_has_two_numbers():
@@ -203,7 +203,7 @@ def test_command(comm, name):
 
 def test_sums(monkeypatch):
     """Field by field, over the CPUs that there may be."""
-    monkeypatch.setattr(values, "possible_cpus", lambda: CPUS)
+    monkeypatch.setattr(map_decoding, "possible_cpus", lambda: CPUS)
 
     assert sums(struct.pack("=6Q", 1, 2, 30, 40, 500, 600)) == (531, 642)
 

@@ -16,7 +16,7 @@ from chainbench_agent.bpf import libbpf
 from chainbench_agent.evidence.sample import OpenInterval, ProcThread, TaskState, Thread
 from chainbench_agent.evidence.threads import LINE_OF_STATE
 from chainbench_agent.host import procfs
-from chainbench_agent.kernel import target
+from chainbench_agent.kernel.targets import members
 from chainbench_agent.loading.loader import MapFd
 
 _MOVE = CStruct(last_ns="Q", before_ns="Q")  # struct cb_move of probes/target.h
@@ -69,7 +69,7 @@ def leave(
     for task in tasks:
         until_ns = moved.after(task.thread.pid, task.since_ns)
         unknown = until_ns == task.since_ns and task.state in (TaskState.RUNNING, TaskState.UNSEEN)
-        if task.tid in inside or unknown or not (target.PROC / str(task.tid)).exists():
+        if task.tid in inside or unknown or not (members.PROC / str(task.tid)).exists():
             found.append(task)
             continue
         found.append(_ended(task, until_ns))
@@ -93,7 +93,7 @@ def unseen(moved: Moves, off_cpu_since: Mapping[int, int], seen: Collection[int]
     count = 0
     for process, before_ns in moved.before_ns.items():
         with suppress(OSError):
-            threads = set(map(int, os.listdir(f"{target.PROC}/{process}/task")))  # noqa: PTH208
+            threads = set(map(int, os.listdir(f"{members.PROC}/{process}/task")))  # noqa: PTH208
             count += sum(tid not in seen or off_cpu_since.get(tid, before_ns) < before_ns for tid in threads)
     return count
 
@@ -106,7 +106,7 @@ def seeded_and_gone(maps: Mapping[str, MapFd], inside: Collection[int], moved: M
     for tid in (int.from_bytes(key, "little") for key in libbpf.keys(table.fd, table.key_size)):
         if tid not in inside:
             with suppress(OSError):
-                process = int(procfs.status(target.PROC / str(tid))["Tgid"])
+                process = int(procfs.status(members.PROC / str(tid))["Tgid"])
                 if process in moved.last_ns:
                     found[tid] = process
     return found

@@ -21,7 +21,7 @@ from chainbench_agent.bpf import libbpf
 from chainbench_agent.bpf.perf_events import enable, online_cpus, open_event
 from chainbench_agent.evidence.sample import Sample, TaskState, Value
 from chainbench_agent.host import procfs
-from chainbench_agent.kernel.values import ON_CPU
+from chainbench_agent.kernel.reading.map_decoding import ON_CPU
 from chainbench_agent.loading import hardware
 from chainbench_agent.loading.loader import MapFd
 from chainbench_agent.probes.memory import COUNTERS

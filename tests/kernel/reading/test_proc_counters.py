@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from chainbench_agent.kernel import accounts
+from chainbench_agent.kernel.reading import proc_counters
 
 STAT = """\
 cpu  1000 20 300 50000 400 5 60 7 0 0
@@ -34,8 +34,8 @@ def proc(tmp_path, monkeypatch):
         (tmp_path / "stat").write_text(text)
         if vmstat is not None:
             (tmp_path / "vmstat").write_text(vmstat)
-        monkeypatch.setattr(accounts, "STAT", tmp_path / "stat")
-        monkeypatch.setattr(accounts, "VMSTAT", tmp_path / "vmstat")
+        monkeypatch.setattr(proc_counters, "STAT", tmp_path / "stat")
+        monkeypatch.setattr(proc_counters, "VMSTAT", tmp_path / "vmstat")
 
     return write
 
@@ -45,7 +45,7 @@ def test_since_boot(proc):
     proc(STAT, VMSTAT)
     tick_ms = 1000 // os.sysconf("SC_CLK_TCK")
 
-    assert accounts.kernel_counters() == {
+    assert proc_counters.kernel_counters() == {
         "idle_ms": 50400 * tick_ms,
         "on_cpu_ms": 1385 * tick_ms,
         "context_switches": 1234567,
@@ -57,10 +57,10 @@ def test_since_boot(proc):
 def test_a_kernel_that_keeps_less(proc):
     """What is not there is left out."""
     proc("ctxt 7\n", "nr_free_pages 7\n")
-    assert accounts.kernel_counters() == {"context_switches": 7}
+    assert proc_counters.kernel_counters() == {"context_switches": 7}
 
 
 def test_this_kernel():
     """All five, on whatever this runs on."""
-    assert all(count > 0 for count in accounts.kernel_counters().values())
-    assert len(accounts.kernel_counters()) == 5
+    assert all(count > 0 for count in proc_counters.kernel_counters().values())
+    assert len(proc_counters.kernel_counters()) == 5

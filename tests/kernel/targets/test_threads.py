@@ -8,8 +8,8 @@ from dataclasses import replace
 import pytest
 
 from chainbench_agent.evidence.sample import ProcThread, Sleeper, Thread
-from chainbench_agent.kernel import threads
-from chainbench_agent.kernel.threads import NO_SYSCALL, proc_threads, sleepers
+from chainbench_agent.kernel.targets import threads
+from chainbench_agent.kernel.targets.threads import NO_SYSCALL, proc_threads, sleepers
 
 BEGAN_NS = 5
 

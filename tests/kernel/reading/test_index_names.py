@@ -5,7 +5,7 @@ import os
 import pytest
 
 from chainbench_agent.host import syscall_names
-from chainbench_agent.kernel import names
+from chainbench_agent.kernel.reading import index_names
 
 # Captured: a virtual machine with two CPUs (x86-64), and a small board (arm64).
 INTERRUPTS_X86 = """\
@@ -74,9 +74,9 @@ def test_a_number_that_is_no_system_call():
 def test_interrupts(monkeypatch, tmp_path, text, found):
     """Number and device; lines that are no device's are left out."""
     (tmp_path / "interrupts").write_text(text)
-    monkeypatch.setattr(names, "INTERRUPTS", tmp_path / "interrupts")
+    monkeypatch.setattr(index_names, "INTERRUPTS", tmp_path / "interrupts")
 
-    assert names.interrupts() == found
+    assert index_names.interrupts() == found
 
 
 def test_cstates(monkeypatch, tmp_path):
@@ -84,16 +84,16 @@ def test_cstates(monkeypatch, tmp_path):
     for number, name in enumerate(("POLL", "C1", "C1E", "C6")):
         (tmp_path / f"state{number}").mkdir()
         (tmp_path / f"state{number}" / "name").write_text(f"{name}\n")
-    monkeypatch.setattr(names, "CPUIDLE", tmp_path)
+    monkeypatch.setattr(index_names, "CPUIDLE", tmp_path)
 
-    assert names.cstates() == {0: "POLL", 1: "C1", 2: "C1E", 3: "C6", names.UNKNOWN_STATE: "unknown"}
+    assert index_names.cstates() == {0: "POLL", 1: "C1", 2: "C1E", 3: "C6", index_names.UNKNOWN_STATE: "unknown"}
 
 
 def test_cstates_without_a_driver(monkeypatch, tmp_path):
     """The two that the kernel's own idle loop reports."""
-    monkeypatch.setattr(names, "CPUIDLE", tmp_path / "none")
+    monkeypatch.setattr(index_names, "CPUIDLE", tmp_path / "none")
 
-    assert names.cstates() == {0: "POLL", 1: "idle", names.UNKNOWN_STATE: "unknown"}
+    assert index_names.cstates() == {0: "POLL", 1: "idle", index_names.UNKNOWN_STATE: "unknown"}
 
 
 @pytest.fixture
@@ -101,7 +101,7 @@ def disks(tmp_path, monkeypatch):
     """`disks({"8:0": "sda"}, sda="[none] bfq")` makes what /sys/dev/block shows."""
     links = tmp_path / "dev"
     links.mkdir()
-    monkeypatch.setattr(names, "BLOCK_DEVICES", links)
+    monkeypatch.setattr(index_names, "BLOCK_DEVICES", links)
 
     def make(numbers, **schedulers):
         for number, name in numbers.items():
@@ -118,7 +118,7 @@ def test_block_devices(disks):
     """By number, as the kernel writes it in 12 and 20 bits; a slash cannot stand in a file's name."""
     disks({"8:0": "sda", "8:16": "sdb", "259:300": "nvme0n1", "104:0": "cciss!c0d0", "7:1048575": "loop9"})
 
-    assert names.block_devices() == {
+    assert index_names.block_devices() == {
         0x800000: "sda",
         0x800010: "sdb",
         0x1030012C: "nvme0n1",
@@ -136,20 +136,20 @@ def test_schedulers(disks):
         sdc="none",
     )
 
-    assert names.schedulers() == {0x800000: "mq-deadline", 0x800010: "none", 0x800020: "none"}
+    assert index_names.schedulers() == {0x800000: "mq-deadline", 0x800010: "none", 0x800020: "none"}
 
 
 def test_without_block_devices(disks):
     """Nothing, not an error."""
     disks({})
-    assert names.block_devices() == names.schedulers() == {}
+    assert index_names.block_devices() == index_names.schedulers() == {}
 
 
 def test_all_tables(monkeypatch):
     """Names of this machine's system calls, and i386's for 32-bit programs."""
     monkeypatch.setattr(os, "uname", lambda: type("Uname", (), {"machine": "aarch64"}))
 
-    found = names.tables()
+    found = index_names.tables()
 
     assert found["calls"][98] == found["calls_32bit"][240] == "futex"
     assert found["softirqs"][3] == "NET_RX"

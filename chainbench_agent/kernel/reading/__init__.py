@@ -1,0 +1,1 @@
+"""Reads what the programs have counted, and what the kernel counts itself."""

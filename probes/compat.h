@@ -335,7 +335,7 @@ static __always_inline bool cb_is_restart(u32 error)
 }
 
 // Whether an interrupt stopped the present thread and is at work now.  arm64 keeps the preemption count in the thread;
-// elsewhere it is a per-CPU variable, at the distance CB_PREEMPT_COUNT from the CPU's run queue (loading/interrupts.py).
+// elsewhere it is a per-CPU variable, at the distance CB_PREEMPT_COUNT from the CPU's run queue (loading/preempt_count.py).
 // The bits are those of include/linux/preempt.h: NMI, hard interrupt, serving a soft one.
 #define CB_INTERRUPT_BITS 0x00ff0100
 

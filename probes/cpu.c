@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // cpu.c - what the scheduler, the interrupts and the power management did.
 
-#ifdef CB_FUSED // the agent's: one program per hook, see chainbench_agent/loading/fuse.py
+#ifdef CB_FUSED // the agent's: one program per hook, see chainbench_agent/loading/unit_text.py
 
 // A cgroup's own counters, which run since it was made.
 struct cpu_bandwidth {

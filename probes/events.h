@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // events.h - rare, notable events, told as they happen.  Only in a unit that was asked for them: elsewhere cb_tell() is
-// nothing at all (loading/fuse.py).
+// nothing at all (loading/unit_text.py).
 //
 // What a module tells stands in its declaration, `events`; in C a kind is MODULE_EVENT_NAME.
 

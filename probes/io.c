@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // io.c - what system calls do with files, and what their reads find in the page cache; block requests are in io.h.
 
-#ifdef CB_FUSED // the agent's: one program per hook, see chainbench_agent/loading/fuse.py
+#ifdef CB_FUSED // the agent's: one program per hook, see chainbench_agent/loading/unit_text.py
 
 // ---- files: a regular file, a directory or a block device; not a pipe, a socket, a terminal
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // locks.c - waiting for locks: those of the kernel (contention.h), and futexes, which user space makes its locks of.
 
-#ifdef CB_FUSED // the agent's: one program per hook, see chainbench_agent/loading/fuse.py
+#ifdef CB_FUSED // the agent's: one program per hook, see chainbench_agent/loading/unit_text.py
 
 static __always_inline void locks_on_mutex_waited(struct cb_event *ev, struct cb_locks *locks,
 						  u64 ns)

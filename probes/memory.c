@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // memory.c - page faults, what the kernel allocates, the OOM killer, and the CPU's own caches.
 
-#ifdef CB_FUSED // the agent's: one program per hook, see chainbench_agent/loading/fuse.py
+#ifdef CB_FUSED // the agent's: one program per hook, see chainbench_agent/loading/unit_text.py
 
 // include/linux/slab.h: kfree() takes addresses up to ZERO_SIZE_PTR, and there is nothing to free.
 #define MEMORY_ZERO_SIZE_PTR 16
@@ -114,7 +114,7 @@ static __always_inline void memory_on_mark_victim(struct cb_event *ev, struct cb
 // ---- the counters of the CPU, read where a counted thread enters a CPU and where it leaves it
 
 #define MEMORY_COUNTERS (MEMORY_COUNTERS_ENTRIES / 3)
-#define MEMORY_CPUS 1024 // as in loading/hardware.py
+#define MEMORY_CPUS 1024 // as in loading/pmu_events.py
 
 // [counter * MEMORY_CPUS + cpu]; the agent puts the perf events here for the time of a run.
 BPF_PERF_ARRAY(cb_counter_events, MEMORY_COUNTERS *MEMORY_CPUS);

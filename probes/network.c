@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // network.c - what went through TCP, MPTCP and UDP sockets, over IPv4 and IPv6.  Whose it was: network.h
 
-#ifdef CB_FUSED // the agent's: one program per hook, see chainbench_agent/loading/fuse.py
+#ifdef CB_FUSED // the agent's: one program per hook, see chainbench_agent/loading/unit_text.py
 
 #define NETWORK_PEEK 0x02     // MSG_PEEK: it will be received again
 #define NETWORK_ERRORS 0x2000 // MSG_ERRQUEUE: it was sent from here

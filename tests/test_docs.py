@@ -17,7 +17,7 @@ from chainbench_agent.evidence.model import Evidence, Labels
 from chainbench_agent.export.markdown import metrics_table
 from chainbench_agent.kernel.preflight import REMEDIES
 from chainbench_agent.kernel.reading.sample_reader import LOSS_CAUSES
-from chainbench_agent.loading import hardware
+from chainbench_agent.loading import pmu_events
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.runs.lifecycle import Runs
 from chainbench_agent.settings import Settings
@@ -118,7 +118,7 @@ def problem_remedies():
     "text",
     [
         *REMEDIES.values(),
-        *map(hardware._remedy, (errno.EPERM, errno.ENOENT)),
+        *map(pmu_events._remedy, (errno.EPERM, errno.ENOENT)),
         *HINTS.values(),
         *NO_DESCRIPTOR.values(),
         *problem_remedies(),

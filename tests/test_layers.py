@@ -38,7 +38,7 @@ ROWS = (
 LONGEST_FILE = 250
 LONGEST_FUNCTION = 40
 TOO_LONG = frozenset()
-"""Allowed exceptions: "loading/fuse.py" or "loading/fuse.py:fuse"."""
+"""Allowed exceptions: "loading/unit_text.py" or "loading/unit_text.py:fuse"."""
 
 IMPURE = {
     "asyncio",
@@ -133,7 +133,7 @@ def test_imports_point_down():
         ("kernel/machine.py", "from chainbench_agent.export.series import x", "imports export from beside"),
         ("export/series.py", "from chainbench_agent.kernel import names", "imports kernel from beside"),
         ("kernel/machine.py", "import bcc", "imports bcc"),
-        ("loading/unit.py", "from chainbench_agent.kernel import names", "imports kernel from above"),
+        ("loading/bpf_unit.py", "from chainbench_agent.kernel import names", "imports kernel from above"),
         ("collector/ebpf.py", "def f():\n    from bcc.table import x", "imports bcc"),
     ],
 )

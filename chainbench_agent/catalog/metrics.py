@@ -56,7 +56,7 @@ class Metric:
     help: str
     hooks: tuple[str, ...] = ()
     needs: str = ""
-    """A fact of the host without which zero would be a guess; see loading/facts.py."""
+    """A fact of the host without which zero would be a guess; see loading/host_features.py."""
     reported: bool = True
     """False: only raw material for a Derived metric."""
     machine_wide: bool = False

@@ -11,7 +11,7 @@ from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.collector.mock import MockCollector
 from chainbench_agent.errors import SetupError
 from chainbench_agent.kernel.preflight import needed_checks
-from chainbench_agent.loading.told import Telling
+from chainbench_agent.loading.event_records import Telling
 from chainbench_agent.probes import CATALOG, HOOKS
 from chainbench_agent.settings import Settings
 

@@ -30,8 +30,8 @@ from chainbench_agent.kernel.reading.disk_records import finished_ios
 from chainbench_agent.kernel.reading.proc_counters import proc_counters
 from chainbench_agent.kernel.reading.sample_reader import LOSS_CAUSES
 from chainbench_agent.kernel.targets.members import resolve
-from chainbench_agent.loading.hardware import source_of
-from chainbench_agent.loading.told import Telling
+from chainbench_agent.loading.event_records import Telling
+from chainbench_agent.loading.pmu_events import source_of
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from typing import Any
 from chainbench_agent.bpf.footprint import ProgramSize, map_bytes, program_size
 from chainbench_agent.catalog import Module
 from chainbench_agent.errors import LoaderError
-from chainbench_agent.loading.entries import Program
-from chainbench_agent.loading.unit import LoadedUnit, load_unit
+from chainbench_agent.loading.bpf_unit import LoadedUnit, load_unit
+from chainbench_agent.loading.entry_functions import Program
 from chainbench_agent.probes import HOOKS
 
 ALL = "all"

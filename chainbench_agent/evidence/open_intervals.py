@@ -20,7 +20,7 @@ WAIT_UNKNOWN = 0xFFFFFFFF
 """CB_WAIT_UNKNOWN of probes/task.h."""
 
 FUTEX_WAIT, FUTEX_LOCK = (1 + list(CALLS).index(kind) for kind in ("FUTEX_WAIT", "FUTEX_LOCK"))
-"""CB_CALL_FUTEX_WAIT and CB_CALL_FUTEX_LOCK (see loading/fuse.py)."""
+"""CB_CALL_FUTEX_WAIT and CB_CALL_FUTEX_LOCK (see loading/unit_text.py)."""
 
 INTERRUPTED = 2 + len(CALLS)
 """CB_CALL_INTERRUPTED: such a wait that a stop has interrupted, and that goes on when the stop does (calls.h)."""

@@ -11,8 +11,8 @@ from chainbench_agent.abi.c_struct import CStruct
 from chainbench_agent.bpf import libbpf
 from chainbench_agent.host.syscall_names import syscalls
 from chainbench_agent.kernel.programs import Programs
-from chainbench_agent.loading.fuse import followed_calls
 from chainbench_agent.loading.loader import MapFd
+from chainbench_agent.loading.unit_text import followed_calls
 from chainbench_agent.probes.wait_key import FILE_CALLS
 
 TTY_DRIVERS = Path("/proc/tty/drivers")

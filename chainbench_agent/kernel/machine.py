@@ -31,9 +31,9 @@ from chainbench_agent.kernel.reading.sample_reader import Current, Reader
 from chainbench_agent.kernel.selected_hooks import idle_modules, wanted_hooks
 from chainbench_agent.kernel.targets.members import KernelTarget, Kind, all_processes
 from chainbench_agent.kernel.targets.seeding import seed_maps
-from chainbench_agent.loading.apart import beside
-from chainbench_agent.loading.told import Telling
-from chainbench_agent.loading.unit import LoadedUnit, load_unit
+from chainbench_agent.loading.bpf_unit import LoadedUnit, load_unit
+from chainbench_agent.loading.child_process import beside
+from chainbench_agent.loading.event_records import Telling
 from chainbench_agent.symbols.kernel_symbols import Symbols
 from chainbench_agent.symbols.mapping_events import History, MappingEvents
 from chainbench_agent.symbols.user_functions import UserFunctions

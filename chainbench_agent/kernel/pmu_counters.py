@@ -22,7 +22,7 @@ from chainbench_agent.bpf.perf_events import enable, online_cpus, open_event
 from chainbench_agent.evidence.sample import Sample, TaskState, Value
 from chainbench_agent.host import procfs
 from chainbench_agent.kernel.reading.map_decoding import ON_CPU
-from chainbench_agent.loading import hardware
+from chainbench_agent.loading import pmu_events
 from chainbench_agent.loading.loader import MapFd
 from chainbench_agent.probes.memory import COUNTERS
 
@@ -48,11 +48,11 @@ class Counters:
         self._final, self._failure = {}, None
         try:
             for index in self._wanted:
-                _, kind, config = hardware.event_of(COUNTERS[index]) or hardware.UNKNOWN
+                _, kind, config = pmu_events.event_of(COUNTERS[index]) or pmu_events.UNKNOWN
                 for cpu in online_cpus():
                     fd = open_event(kind, config, cpu=cpu, counting=True)
                     self._fds[index, cpu] = fd
-                    libbpf.update(self._events, index * hardware.CPUS + cpu, fd.to_bytes(4, "little"))
+                    libbpf.update(self._events, index * pmu_events.CPUS + cpu, fd.to_bytes(4, "little"))
         except OSError:
             self.close()
             raise
@@ -72,7 +72,7 @@ class Counters:
         """The kernel keeps an event for as long as it is in the map."""
         while self._fds:
             (index, cpu), fd = self._fds.popitem()
-            libbpf.delete(self._events, (index * hardware.CPUS + cpu).to_bytes(4, "little"))
+            libbpf.delete(self._events, (index * pmu_events.CPUS + cpu).to_bytes(4, "little"))
             os.close(fd)
 
     def complete(self, sample: Sample, run: int, began_ns: int, *, targeted: bool) -> Sample:

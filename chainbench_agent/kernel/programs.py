@@ -12,7 +12,7 @@ from chainbench_agent.bpf import libbpf, perf_events, probe_events
 from chainbench_agent.bpf.footprint import fdinfo
 from chainbench_agent.catalog import ANY_OF
 from chainbench_agent.evidence.sample import ProgramRun
-from chainbench_agent.loading.entries import Program
+from chainbench_agent.loading.entry_functions import Program
 from chainbench_agent.symbols.user_functions import UserFunctions
 
 NOBODY = UserFunctions(())

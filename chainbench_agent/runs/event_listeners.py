@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from chainbench_agent.errors import AgentError
-from chainbench_agent.loading.told import Told
+from chainbench_agent.loading.event_records import Told
 
 MOST_LISTENERS = 4
 """Each takes a thread of the web server."""

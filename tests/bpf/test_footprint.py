@@ -9,7 +9,7 @@ import pytest
 
 from chainbench_agent.bpf import footprint, libbpf
 from chainbench_agent.bpf.footprint import ProgramSize, fdinfo, map_bytes, program_size, stack_bytes
-from chainbench_agent.loading.unit import load_unit
+from chainbench_agent.loading.bpf_unit import load_unit
 from chainbench_agent.probes import CATALOG, HOOKS
 
 

@@ -19,8 +19,8 @@ from chainbench_agent.evidence.model import Run, Target
 from chainbench_agent.evidence.sample import ProgramRun, Sample
 from chainbench_agent.kernel.agent_pids import Identity
 from chainbench_agent.kernel.targets.members import INITIAL_PID_NAMESPACE, KernelTarget, Kind
-from chainbench_agent.loading.entries import Program
-from chainbench_agent.loading.told import Telling
+from chainbench_agent.loading.entry_functions import Program
+from chainbench_agent.loading.event_records import Telling
 from chainbench_agent.settings import load_settings
 
 RUN = Run(id="1", machine="host", started_at=datetime(2026, 1, 1, tzinfo=UTC), duration_ms=1, ended_by="stop")

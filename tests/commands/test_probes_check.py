@@ -16,10 +16,10 @@ from chainbench_agent.commands.probes_check import UnitCheck, check, render
 from chainbench_agent.errors import LoaderError
 from chainbench_agent.kernel import preflight
 from chainbench_agent.kernel.preflight import Check
-from chainbench_agent.loading import fuse
-from chainbench_agent.loading.fuse import Program, Unit
+from chainbench_agent.loading import unit_text
+from chainbench_agent.loading.bpf_unit import PID_MAX
 from chainbench_agent.loading.loader import Loaded, MapFd
-from chainbench_agent.loading.unit import PID_MAX
+from chainbench_agent.loading.unit_text import Program, Unit
 from chainbench_agent.probes import CATALOG, DIRECTORY
 
 SYSCALLS, EXEC = (next(m for m in CATALOG if m.name == name) for name in ("syscalls", "exec"))
@@ -201,7 +201,7 @@ def test_a_program_that_the_verifier_refuses(tmp_path, monkeypatch):
     )
     begin = text.index("{", text.index("syscalls_on_sys_enter")) + 2
     (probes / "syscalls.c").write_text(text[:begin] + careless + text[begin:])
-    monkeypatch.setattr(fuse, "DIRECTORY", probes)
+    monkeypatch.setattr(unit_text, "DIRECTORY", probes)
     result = invoke("syscalls", "--header-cache", str(tmp_path))
 
     assert result.exit_code == 1

@@ -5,7 +5,7 @@ from chainbench_agent.host.syscall_names import syscalls
 from chainbench_agent.kernel import call_tables
 from chainbench_agent.kernel.call_tables import NO_CALLS, file_calls, tty_majors, unknown_of_waits
 from chainbench_agent.kernel.programs import Programs
-from chainbench_agent.loading.entries import Program
+from chainbench_agent.loading.entry_functions import Program
 from chainbench_agent.probes.wait_key import FILE_CALLS
 
 

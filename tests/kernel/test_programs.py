@@ -10,7 +10,7 @@ from chainbench_agent.catalog import RESULT, fentry, kretprobe, raw_tracepoint, 
 from chainbench_agent.evidence.sample import ProgramRun
 from chainbench_agent.kernel import programs
 from chainbench_agent.kernel.programs import Programs
-from chainbench_agent.loading.entries import Program
+from chainbench_agent.loading.entry_functions import Program
 from chainbench_agent.symbols.user_functions import Place, UserFunctions
 
 

@@ -11,7 +11,7 @@ from chainbench_agent.catalog.selection import EVERYTHING
 from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.evidence.model import Run, Target
 from chainbench_agent.kernel.targets.cgroups import cgroup2_mount
-from chainbench_agent.loading.told import Telling
+from chainbench_agent.loading.event_records import Telling
 from chainbench_agent.probes import CATALOG, HOOKS
 
 HERE = Path(__file__).parent

@@ -18,14 +18,14 @@ from workloads import eater
 from chainbench_agent.catalog.selection import Plan
 from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.evidence.model import Target
-from chainbench_agent.loading import told
+from chainbench_agent.loading import event_records
 from chainbench_agent.probes import CATALOG, HOOKS
 
 pytestmark = pytest.mark.bpf
 
 OWN = Path(__file__).with_name("own_network.py").read_text()
 ORDER = "locks:order"
-EACH = told.Telling(slow_io_ns=0)
+EACH = event_records.Telling(slow_io_ns=0)
 """However fast a request or an fsync was."""
 
 
@@ -175,7 +175,7 @@ def test_fsyncs_are_held_back_as_programs_are(telling_each, targeted):
 
     assert len(found.of("io.slow_fsync")) + found.held_back == found.evidence["io"]["fsyncs"] == 1009
     assert found.without_room == 0
-    assert len(found.of("io.slow_fsync")) >= told.PER_SECOND
+    assert len(found.of("io.slow_fsync")) >= event_records.PER_SECOND
 
 
 @pytest.fixture

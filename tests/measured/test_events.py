@@ -14,7 +14,7 @@ from said import heard
 
 from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.evidence.model import Target
-from chainbench_agent.loading import told
+from chainbench_agent.loading import event_records
 from chainbench_agent.probes import CATALOG, HOOKS
 
 pytestmark = pytest.mark.bpf
@@ -65,7 +65,7 @@ def test_what_is_held_back_is_counted(collector, run):
 
     assert len(execs) + sum(dropped.values()) == collector.evidence(run).as_json()["exec"]["exec_count"] == 1010
     assert dropped["without_room"] == 0
-    assert len(execs) >= told.PER_SECOND
+    assert len(execs) >= event_records.PER_SECOND
 
 
 def test_what_the_ring_has_no_room_for_is_counted(cache_dir, monkeypatch, run):
@@ -73,9 +73,9 @@ def test_what_the_ring_has_no_room_for_is_counted(cache_dir, monkeypatch, run):
 
     All of them are fewer than may be told in a second, so none is held back.
     """
-    monkeypatch.setattr(told, "PAGES", 1)
+    monkeypatch.setattr(event_records, "PAGES", 1)
     modules = [module for module in CATALOG if module.name == "exec"]
-    collector = EbpfCollector(modules, HOOKS, cache_dir, events=told.Telling())
+    collector = EbpfCollector(modules, HOOKS, cache_dir, events=event_records.Telling())
     try:
         _, events = shell(collector, "for i in $(seq 83); do /bin/true; done")
         lost = collector.ring.dropped()
@@ -85,7 +85,7 @@ def test_what_the_ring_has_no_room_for_is_counted(cache_dir, monkeypatch, run):
     finally:
         collector.close()
 
-    assert len(events) == 4096 // (8 + told._RECORD.size)
+    assert len(events) == 4096 // (8 + event_records._RECORD.size)
     assert len(events) + lost["without_room"] == counted == 84
     assert lost["held_back"] == 0
     assert len([event for event in again if event.command == "true"]) == 7

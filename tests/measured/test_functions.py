@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from chainbench_agent.loading.unit import load_unit
+from chainbench_agent.loading.bpf_unit import load_unit
 from chainbench_agent.probes import CATALOG, HOOKS
 
 pytestmark = pytest.mark.bpf

@@ -19,8 +19,8 @@ from chainbench_agent.evidence.model import Target
 from chainbench_agent.headers.btf import Btf
 from chainbench_agent.kernel.machine import Machine
 from chainbench_agent.kernel.targets.members import KernelTarget
-from chainbench_agent.loading import compiler, fuse
-from chainbench_agent.loading.told import Telling
+from chainbench_agent.loading import compiler, unit_text
+from chainbench_agent.loading.event_records import Telling
 from chainbench_agent.probes import CATALOG, DIRECTORY, HOOKS
 
 pytestmark = pytest.mark.bpf
@@ -170,7 +170,7 @@ def test_a_module_that_does_not_compile_is_absent_with_clangs_reason(tmp_path, c
     probes = shutil.copytree(DIRECTORY, tmp_path / "probes")
     with (probes / "exec.c").open("a") as broken:
         broken.write("\nstatic int exec_broken(void) { return no_such_thing; }\n")
-    monkeypatch.setattr(fuse, "DIRECTORY", probes)
+    monkeypatch.setattr(unit_text, "DIRECTORY", probes)
 
     collector = EbpfCollector(TWO, HOOKS, cache_dir)
     states = {module.name: module for module in collector.status().modules}
@@ -223,7 +223,7 @@ def test_the_first_source_that_loads_and_attaches_is_used(tmp_path, cache_dir, m
         "static __always_inline void wakes_on_waking(struct cb_event *ev, struct cb_wakes *wakes,\n"
         "struct task_struct *task)\n{\n\twakes->wakes++;\n}\n"
     )
-    monkeypatch.setattr(fuse, "DIRECTORY", probes)
+    monkeypatch.setattr(unit_text, "DIRECTORY", probes)
     sources = (
         fentry("no_such_function"),
         fentry("try_to_wake_up", 2),  # an int, not a task

@@ -13,7 +13,7 @@ from workloads import TOUCH, eater
 from chainbench_agent.bpf.perf_events import HARDWARE, SOFTWARE, online_cpus
 from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.evidence.model import Target
-from chainbench_agent.loading import hardware
+from chainbench_agent.loading import pmu_events
 from chainbench_agent.probes import HOOKS, cpu, memory
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("noise")]
@@ -163,17 +163,17 @@ def test_swap(targeted, small_group):
 
 
 STAND_IN = {
-    "cache_references": hardware.Event("minor-faults", SOFTWARE, 5),
-    "cache_misses": hardware.Event("major-faults", SOFTWARE, 6),
-    "l1d_misses": hardware.Event("cpu-clock", SOFTWARE, 0),
-    "dtlb_misses": hardware.Event("no-such-event", HARDWARE, 999),
+    "cache_references": pmu_events.Event("minor-faults", SOFTWARE, 5),
+    "cache_misses": pmu_events.Event("major-faults", SOFTWARE, 6),
+    "l1d_misses": pmu_events.Event("cpu-clock", SOFTWARE, 0),
+    "dtlb_misses": pmu_events.Event("no-such-event", HARDWARE, 999),
 }
 """Events of the kernel's own that every machine has, in the place of those of the CPU."""
 
 
 @pytest.fixture
 def standing_in(monkeypatch, cache_dir):
-    monkeypatch.setattr(hardware, "event_of", STAND_IN.get)
+    monkeypatch.setattr(pmu_events, "event_of", STAND_IN.get)
     collector = EbpfCollector([cpu.MODULE, memory.MODULE], HOOKS, cache_dir)
     yield collector
     collector.close()

@@ -10,7 +10,7 @@ from chainbench_agent.catalog import Counter, Hook, Module, raw_tracepoint
 from chainbench_agent.catalog.selection import EVERYTHING, Plan
 from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.evidence.model import Evidence, Target
-from chainbench_agent.loading import fuse
+from chainbench_agent.loading import unit_text
 from chainbench_agent.probes import DIRECTORY, HOOKS
 
 pytestmark = pytest.mark.bpf
@@ -133,7 +133,7 @@ def wakes(tmp_path, monkeypatch):
         "static __always_inline void wakes_on_waking(struct cb_event *ev, struct cb_wakes *wakes,\n"
         "struct task_struct *task)\n{\n\twakes->wakes++;\n}\n"
     )
-    monkeypatch.setattr(fuse, "DIRECTORY", probes)
+    monkeypatch.setattr(unit_text, "DIRECTORY", probes)
     metrics = (
         Counter(name="forks", help="Forks.", hooks=("sched_process_fork",)),
         Counter(name="wakes", help="Wake-ups.", hooks=("waking",)),

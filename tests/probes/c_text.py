@@ -5,7 +5,7 @@ import struct
 
 from user_space import fused
 
-from chainbench_agent.loading.fuse import module_text
+from chainbench_agent.loading.unit_text import module_text
 
 UNIT = fused()
 

@@ -10,7 +10,7 @@ from chainbench_agent.catalog import PERCPU_VALUE_LIMIT, Counter, Derived, Keyed
 from chainbench_agent.evidence import waits
 from chainbench_agent.kernel.reading import index_names, map_decoding
 from chainbench_agent.loading import process_records
-from chainbench_agent.loading.fuse import STATE_MACHINES, handlers, module_text
+from chainbench_agent.loading.unit_text import STATE_MACHINES, handlers, module_text
 from chainbench_agent.probes import CATALOG, DIRECTORY, FIELDS, HOOKS, cpu, offcpu
 
 SUPPORT = ("hooks", "lock_hooks", "lock_order", "wait_key", "__init__")

@@ -12,20 +12,20 @@ from shim_sockets import MEMBER, Net
 from user_space import AGENT, CPUS, UserSpace, fused
 
 from chainbench_agent.kernel.reading import ring_buffer
-from chainbench_agent.loading import told
+from chainbench_agent.loading import event_records
 from chainbench_agent.probes import CATALOG
 
 SECOND = 10**9
 A, B = 0x1000, 0x2000
 KERNEL = 0xFFFF888000001000
-ROOM = 4096 // (8 + told._RECORD.size)
+ROOM = 4096 // (8 + event_records._RECORD.size)
 """Records in one page."""
 
 
 @pytest.fixture(scope="module")
 def telling_unit(compile_unit):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(told, "PAGES", 1)
+        patch.setattr(event_records, "PAGES", 1)
         return compile_unit(fused(EVENTS=1).text, "telling")
 
 
@@ -38,11 +38,13 @@ class Telling(UserSpace):
 
     def heard(self):
         """Everything that was told; the ring is empty then."""
-        stride = 8 + told._RECORD.size
+        stride = 8 + event_records._RECORD.size
         records = self.raw("cb_told")[: self.get("cb_told_filled")]
         self.set("cb_told_filled", ctypes.c_uint64, 0)
-        runs, kinds = {self.run: f"run-{self.run}"}, told.kinds(CATALOG)
-        return [told.decode(records[at + 8 : at + stride], kinds, runs) for at in range(0, len(records), stride)]
+        runs, kinds = {self.run: f"run-{self.run}"}, event_records.kinds(CATALOG)
+        return [
+            event_records.decode(records[at + 8 : at + stride], kinds, runs) for at in range(0, len(records), stride)
+        ]
 
     def dropped(self):
         """Cause → how many, of all kinds and CPUs."""
@@ -69,7 +71,7 @@ def test_an_event(kernel, one):
     kernel.begin().at(SECOND + 7).exec(one)
 
     (event,) = kernel.heard()
-    assert event == told.Told(SECOND + 7, "exec.exec", 10, "one", {"pid_before": 10}, "run-1")
+    assert event == event_records.Told(SECOND + 7, "exec.exec", 10, "one", {"pid_before": 10}, "run-1")
     assert kernel.dropped() == {"held_back": 0, "without_room": 0}
 
 
@@ -100,7 +102,7 @@ def test_more_than_is_told_in_a_second(kernel, one):
         for _ in range(2):
             kernel.exec(one, 53, cpu=cpu)
             kernel.heard()
-    assert kernel.dropped() == {"held_back": (106 - told.PER_SECOND) * CPUS, "without_room": 0}
+    assert kernel.dropped() == {"held_back": (106 - event_records.PER_SECOND) * CPUS, "without_room": 0}
 
     kernel.fire("rcu_stall_warning_0", 0)
     kernel.at(2 * SECOND).exec(one)
@@ -118,7 +120,7 @@ def test_an_rcu_stall(kernel):
     """Of no process: whoever the warning interrupted has nothing to do with it."""
     kernel.begin().fire("rcu_stall_warning_0", 0, current=kernel.task(30, comm="other"))
 
-    assert kernel.heard() == [told.Told(SECOND, "locks.rcu_stall", 0, "", {}, "run-1")]
+    assert kernel.heard() == [event_records.Told(SECOND, "locks.rcu_stall", 0, "", {}, "run-1")]
     assert kernel.counted()["locks"]["rcu_stalls"] == 1
 
 
@@ -133,7 +135,7 @@ def test_a_slow_request_of_the_target(kernel):
         kernel.fire("block_rq_issue_0", request, current=submitter)
         kernel.at(kernel.now_ns + took_ns).fire("block_rq_complete_0", request, 0, 4096, current=threads[1])
 
-    assert kernel.heard() == [told.Told(SECOND + 53, "io.slow_request", 0, "", {"latency_ns": 53}, "run-1")]
+    assert kernel.heard() == [event_records.Told(SECOND + 53, "io.slow_request", 0, "", {"latency_ns": 53}, "run-1")]
 
 
 def test_segments_of_the_target_that_are_sent_again(kernel):

@@ -7,7 +7,7 @@ import pytest
 from user_space import AGENT, CPUS, INTERRUPTIBLE, UserSpace, fused
 
 from chainbench_agent.catalog import Names
-from chainbench_agent.loading.hardware import CPUS as EVENT_CPUS
+from chainbench_agent.loading.pmu_events import CPUS as EVENT_CPUS
 from chainbench_agent.loading.process_records import processes
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.probes.memory import COUNTERS, derive

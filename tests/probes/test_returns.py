@@ -6,8 +6,8 @@ import pytest
 from user_space import fused
 
 from chainbench_agent.catalog import RESULT
-from chainbench_agent.loading.entries import PARAMETERS_KEPT, Program
-from chainbench_agent.loading.fuse import CALLS_UNDER_WAY
+from chainbench_agent.loading.entry_functions import PARAMETERS_KEPT, Program
+from chainbench_agent.loading.unit_text import CALLS_UNDER_WAY
 from chainbench_agent.probes import HOOKS
 from chainbench_agent.probes.lock_hooks import SLOW_PATHS
 

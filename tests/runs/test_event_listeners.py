@@ -7,7 +7,7 @@ from datetime import datetime
 import pytest
 
 from chainbench_agent.errors import AgentError
-from chainbench_agent.loading.told import Told
+from chainbench_agent.loading.event_records import Told
 from chainbench_agent.runs.event_listeners import MOST_LISTENERS, MOST_WAITING, Events
 
 LONG_S = 30

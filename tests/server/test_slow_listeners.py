@@ -15,7 +15,7 @@ TOLD = 10007
 
 OPENING = """
     import time
-    from chainbench_agent.loading.told import Told
+    from chainbench_agent.loading.event_records import Told
     from chainbench_agent.web import worker
     worker.SEND_S = SEND_SECONDS
     class Burst:

@@ -3,7 +3,7 @@
 import json
 import time
 
-from chainbench_agent.loading.told import Told
+from chainbench_agent.loading.event_records import Told
 from chainbench_agent.runs.event_listeners import MOST_LISTENERS
 from chainbench_agent.web.app import create_app
 from chainbench_agent.web.problems import LISTENERS_REMEDY

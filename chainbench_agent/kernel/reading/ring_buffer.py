@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from chainbench_agent.abi.c_struct import CStruct
 from chainbench_agent.bpf import libbpf
 from chainbench_agent.catalog import Module
-from chainbench_agent.loading import told
+from chainbench_agent.loading import event_records
 from chainbench_agent.loading.loader import MapFd
 
 MAP = "cb_told"
@@ -26,7 +26,7 @@ class Ring:
 
     def __init__(self, maps: Mapping[str, MapFd], modules: Iterable[Module]) -> None:
         self._maps = maps
-        self._kinds = told.kinds(modules)
+        self._kinds = event_records.kinds(modules)
         self._runs: dict[int, str] = {}
         self._records: list[bytes] = []
         self._callback = _Callback(self._take)  # kept: libbpf calls it
@@ -42,11 +42,11 @@ class Ring:
         """Whether handlers tell anything."""
         libbpf.update(self._maps["cb_listening"].fd, 0, int(on).to_bytes(4, "little"))
 
-    def poll(self, timeout_ms: int) -> list[told.Told]:
+    def poll(self, timeout_ms: int) -> list[event_records.Told]:
         """What has been told, as soon as something has."""
         libbpf.poll_ring(self._ring, timeout_ms)
         records, self._records = self._records, []
-        return [told.decode(record, self._kinds, self._runs) for record in records]
+        return [event_records.decode(record, self._kinds, self._runs) for record in records]
 
     def dropped(self) -> dict[str, int]:
         """Events that were not told since the unit was loaded, by cause."""

@@ -8,7 +8,7 @@ import pytest
 
 from chainbench_agent.headers.btf import DEFAULT_PATH, Btf
 from chainbench_agent.headers.btf_types import Kind, Section
-from chainbench_agent.loading import interrupts
+from chainbench_agent.loading import preempt_count
 
 
 class FakeBtf:
@@ -43,22 +43,22 @@ def test_distance(monkeypatch, tmp_path, variables, members, distance):
     By BTF; where that has no variables, by the symbols, unless their addresses are hidden.
     """
     kallsyms = tmp_path / "kallsyms"
-    monkeypatch.setattr(interrupts, "KALLSYMS", kallsyms)
+    monkeypatch.setattr(preempt_count, "KALLSYMS", kallsyms)
 
     kallsyms.write_text("")
-    assert interrupts.preempt_count(FakeBtf(variables, members)) == distance
+    assert preempt_count.preempt_count(FakeBtf(variables, members)) == distance
 
     kallsyms.write_text("".join(f"{at:016x} A {name}\n{at + 9:016x} t x{name}\n" for name, at in variables.items()))
-    assert interrupts.preempt_count(FakeBtf({}, members)) == distance
+    assert preempt_count.preempt_count(FakeBtf({}, members)) == distance
 
     kallsyms.write_text("".join(f"{0:016x} A {name}\n" for name in variables))
-    assert interrupts.preempt_count(FakeBtf({}, members)) is None
+    assert preempt_count.preempt_count(FakeBtf({}, members)) is None
 
 
 @pytest.mark.bpf
 def test_on_this_kernel():
     """As bpftool reads the same section, if the kernel has it; there is a place in any case."""
-    assert interrupts.lacking(Btf.load()) == ""
+    assert preempt_count.lacking(Btf.load()) == ""
     dump = subprocess.run(
         ["bpftool", "-j", "btf", "dump", "file", DEFAULT_PATH, "format", "raw"], capture_output=True, check=True
     )
@@ -73,4 +73,4 @@ def test_on_this_kernel():
     if count is None:
         count = offsets["pcpu_hot"] + Btf.load().member_offset("pcpu_hot", "preempt_count")
 
-    assert interrupts.preempt_count(Btf.load()) == count - offsets["runqueues"]
+    assert preempt_count.preempt_count(Btf.load()) == count - offsets["runqueues"]

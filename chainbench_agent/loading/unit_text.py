@@ -29,8 +29,8 @@ from chainbench_agent.catalog import (
     Table,
 )
 from chainbench_agent.host.syscall_names import syscalls
-from chainbench_agent.loading import process_records, told
-from chainbench_agent.loading.entries import PARAMETERS_KEPT, Program, entry, program_name, typed_last
+from chainbench_agent.loading import event_records, process_records
+from chainbench_agent.loading.entry_functions import PARAMETERS_KEPT, Program, entry, program_name, typed_last
 from chainbench_agent.probes import CALLS, DIRECTORY, FIELDS
 
 TASK_RECORDS = 65536
@@ -120,7 +120,7 @@ def fuse(
         *map(_read, ("common.h", "compat.h")),
         process_records.c_struct(modules),
         *map(_read, headers),
-        told.text(modules, (DIRECTORY / "events.h").read_text() if "EVENTS" in host else ""),
+        event_records.text(modules, (DIRECTORY / "events.h").read_text() if "EVENTS" in host else ""),
         *(_values(module, options) + texts[module.name] for module in modules),
         *(_raise(hook, handled, bits) for hook in hooks if hook.name in raised),
         *machines.values(),

@@ -5,8 +5,8 @@ import errno
 import pytest
 
 from chainbench_agent.bpf.perf_events import HARDWARE, RAW, SOFTWARE
-from chainbench_agent.loading import hardware
-from chainbench_agent.loading.facts import FACTS
+from chainbench_agent.loading import pmu_events
+from chainbench_agent.loading.host_features import FACTS
 from chainbench_agent.probes.memory import COUNTERS, MODULE
 
 
@@ -17,7 +17,7 @@ def cpu(monkeypatch, tmp_path):
     def pretend(vendor, family, model):
         file = tmp_path / "cpuinfo"
         file.write_text(f"processor\t: 0\nvendor_id\t: {vendor}\ncpu family\t: {family}\nmodel\t\t: {model}\n\nother\n")
-        monkeypatch.setattr(hardware, "CPUINFO", file)
+        monkeypatch.setattr(pmu_events, "CPUINFO", file)
 
     return pretend
 
@@ -37,8 +37,8 @@ def test_events_of_a_cpu(cpu, model, references, l2):
     """The last level by what it is called there, L2 only where the model is known."""
     cpu(*model)
 
-    assert hardware.event_of("cache_references")[1:] == references
-    event = hardware.event_of("l2_misses")
+    assert pmu_events.event_of("cache_references")[1:] == references
+    event = pmu_events.event_of("l2_misses")
     assert (event and event[1:]) == l2
 
 
@@ -47,8 +47,8 @@ def test_a_cpu_without_a_model(cpu, tmp_path):
     cpu("", 0, 0)
     (tmp_path / "cpuinfo").write_text("processor\t: 0\nBogoMIPS\t: 243.75\n")
 
-    assert hardware.cpu_model() == ("", 0, 0)
-    assert "no event is known" in hardware.lacking("l2_misses")
+    assert pmu_events.cpu_model() == ("", 0, 0)
+    assert "no event is known" in pmu_events.lacking("l2_misses")
 
 
 @pytest.mark.parametrize(
@@ -65,23 +65,23 @@ def test_why_there_is_none(monkeypatch, code, remedy):
     def refuse(*_event, **_where):
         raise OSError(code, "as the kernel says")
 
-    monkeypatch.setattr(hardware, "open_event", refuse)
+    monkeypatch.setattr(pmu_events, "open_event", refuse)
 
-    reason = hardware.lacking("dtlb_misses")
+    reason = pmu_events.lacking("dtlb_misses")
     assert reason.startswith("perf event dTLB-load-misses: as the kernel says; ")
     assert remedy in reason
-    assert hardware.lacking("any") == hardware.lacking("cache_references") == hardware.lacking("cache_hits")
-    assert hardware.available() == 0
+    assert pmu_events.lacking("any") == pmu_events.lacking("cache_references") == pmu_events.lacking("cache_hits")
+    assert pmu_events.available() == 0
 
 
 def test_some_are_there(monkeypatch):
     """A bit for each; hits take both of what they are computed from."""
-    known = {"cache_references": hardware.Event("minor-faults", SOFTWARE, 5)}
-    monkeypatch.setattr(hardware, "event_of", known.get)
+    known = {"cache_references": pmu_events.Event("minor-faults", SOFTWARE, 5)}
+    monkeypatch.setattr(pmu_events, "event_of", known.get)
 
-    assert hardware.available() == 1 << COUNTERS.index("cache_references")
-    assert hardware.lacking("any") == hardware.lacking("cache_references") == ""
-    assert "no event is known" in hardware.lacking("cache_hits")
+    assert pmu_events.available() == 1 << COUNTERS.index("cache_references")
+    assert pmu_events.lacking("any") == pmu_events.lacking("cache_references") == ""
+    assert "no event is known" in pmu_events.lacking("cache_hits")
 
 
 def test_every_need_is_a_fact():
@@ -89,5 +89,5 @@ def test_every_need_is_a_fact():
     needs = {metric.needs for metric in MODULE.metrics if metric.needs}
 
     assert needs <= FACTS.keys()
-    assert hardware.source_of("counter:cache_hits") != ()
-    assert hardware.source_of("cfs_bandwidth") == ()
+    assert pmu_events.source_of("counter:cache_hits") != ()
+    assert pmu_events.source_of("cfs_bandwidth") == ()

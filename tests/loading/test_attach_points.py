@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from chainbench_agent.catalog import RESULT, Hook, fentry, fexit, kprobe, kretprobe, raw_tracepoint, tp_btf
-from chainbench_agent.loading.sources import eligible, wanted
+from chainbench_agent.loading.attach_points import eligible, wanted
 from chainbench_agent.probes import HOOKS
 
 TASK = "struct task_struct *"

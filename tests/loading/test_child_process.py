@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from chainbench_agent.errors import LayoutError, SetupError
-from chainbench_agent.loading.apart import apart, beside
+from chainbench_agent.loading.child_process import apart, beside
 
 
 def descriptors():

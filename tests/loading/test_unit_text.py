@@ -24,10 +24,10 @@ from chainbench_agent.catalog import (
     uprobe,
     uretprobe,
 )
-from chainbench_agent.loading import fuse as fuse_module
 from chainbench_agent.loading import process_records
-from chainbench_agent.loading.entries import Program, entry
-from chainbench_agent.loading.fuse import fuse, handlers
+from chainbench_agent.loading import unit_text as fuse_module
+from chainbench_agent.loading.entry_functions import Program, entry
+from chainbench_agent.loading.unit_text import fuse, handlers
 from chainbench_agent.probes import DIRECTORY, FIELDS
 
 BORN = Hook("born", ("struct task_struct *parent",), (raw_tracepoint("sched_process_fork"),))

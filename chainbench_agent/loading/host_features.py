@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 
 from chainbench_agent.headers.btf import Btf
-from chainbench_agent.loading import hardware, interrupts
+from chainbench_agent.loading import pmu_events, preempt_count
 from chainbench_agent.probes.memory import COUNTERS
 
 CPUFREQ = Path("/sys/devices/system/cpu/cpufreq")
@@ -38,13 +38,13 @@ def _lock_kinds(btf: Btf) -> str:
 
 
 def _counter(name: str, _btf: Btf) -> str:
-    return hardware.lacking(name)
+    return pmu_events.lacking(name)
 
 
 FACTS: dict[str, Callable[[Btf], str]] = {
     "cfs_bandwidth": _cfs_bandwidth,
     "cpufreq_governor": _cpufreq_governor,
-    "interrupt_context": interrupts.lacking,
+    "interrupt_context": preempt_count.lacking,
     **{f"counter:{name}": partial(_counter, name) for name in (*COUNTERS, "cache_hits", "any")},
     "lock_kinds": _lock_kinds,
 }

@@ -16,15 +16,15 @@ from chainbench_agent.headers.btf import Btf
 from chainbench_agent.headers.btf_types import Kind
 from chainbench_agent.headers.header_tree import cached_tree, structs_of
 from chainbench_agent.headers.offset_checks import check_function, check_source, offset_checks
-from chainbench_agent.loading.apart import apart
+from chainbench_agent.loading.attach_points import eligible, wanted
+from chainbench_agent.loading.child_process import apart
 from chainbench_agent.loading.compiler import UnitText, compiled
-from chainbench_agent.loading.facts import FACTS
-from chainbench_agent.loading.fuse import TASK_RECORDS, Unit, fuse
-from chainbench_agent.loading.hardware import available
-from chainbench_agent.loading.interrupts import preempt_count
+from chainbench_agent.loading.event_records import Telling
+from chainbench_agent.loading.host_features import FACTS
 from chainbench_agent.loading.loader import Loaded, Wanted, load
-from chainbench_agent.loading.sources import eligible, wanted
-from chainbench_agent.loading.told import Telling
+from chainbench_agent.loading.pmu_events import available
+from chainbench_agent.loading.preempt_count import preempt_count
+from chainbench_agent.loading.unit_text import TASK_RECORDS, Unit, fuse
 
 PID_MAX = Path("/proc/sys/kernel/pid_max")
 
@@ -40,9 +40,9 @@ class LoadedUnit:
     absent_hooks: Mapping[str, str] = field(default_factory=dict)
     absent_modules: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
-    """Why a fact (loading/facts.py) does not hold here; empty if it does."""
+    """Why a fact (loading/host_features.py) does not hold here; empty if it does."""
     counters: int = 0
-    """Of the CPU's: see loading/hardware.py."""
+    """Of the CPU's: see loading/pmu_events.py."""
 
     def close(self) -> None:
         """Give programs and maps back."""

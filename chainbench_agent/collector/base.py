@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 
 from chainbench_agent.catalog import Hook, Module
 from chainbench_agent.catalog.selection import EVERYTHING, Plan
-from chainbench_agent.evidence.keys import reported_key
+from chainbench_agent.evidence.metric_keys import reported_key
 from chainbench_agent.evidence.model import BackendName, Evidence, Run, Target
 from chainbench_agent.host.pid_namespaces import Peer
 from chainbench_agent.kernel.reading.ring_buffer import Ring

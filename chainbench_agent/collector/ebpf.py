@@ -19,8 +19,8 @@ from chainbench_agent.collector.base import (
     option_states,
 )
 from chainbench_agent.evidence.build import Method, build
-from chainbench_agent.evidence.keys import reported_key
 from chainbench_agent.evidence.loss import PROGRAMS_SKIPPED
+from chainbench_agent.evidence.metric_keys import reported_key
 from chainbench_agent.evidence.model import Evidence, Run, Target
 from chainbench_agent.evidence.sample import Sample
 from chainbench_agent.host.pid_namespaces import Peer

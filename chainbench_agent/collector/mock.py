@@ -18,7 +18,7 @@ from chainbench_agent.catalog import HISTOGRAM_SLOTS, Counter, Distribution, Key
 from chainbench_agent.catalog.selection import EVERYTHING, Plan
 from chainbench_agent.collector.base import CollectorStatus, ModuleStatus, not_asked_for, option_states
 from chainbench_agent.evidence.build import section
-from chainbench_agent.evidence.keys import reported_key
+from chainbench_agent.evidence.metric_keys import reported_key
 from chainbench_agent.evidence.model import Evidence, Labels, Run, Section, Target
 from chainbench_agent.evidence.sample import HistogramCounts, Value
 from chainbench_agent.host.pid_namespaces import Peer

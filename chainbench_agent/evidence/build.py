@@ -15,19 +15,19 @@ from chainbench_agent.evidence.cost import cost
 from chainbench_agent.evidence.cross_check import counters_check, schedstat_check, throttled_check
 from chainbench_agent.evidence.distribution import distribution
 from chainbench_agent.evidence.entry_cost import EntryCost, with_entries
-from chainbench_agent.evidence.keys import reported_key
+from chainbench_agent.evidence.isolate_failures import one_by_one
 from chainbench_agent.evidence.ledger import ledger
 from chainbench_agent.evidence.loss import loss
+from chainbench_agent.evidence.metric_keys import reported_key
 from chainbench_agent.evidence.model import CrossCheck, Evidence, Run, Section, Target
-from chainbench_agent.evidence.one_by_one import one_by_one
 from chainbench_agent.evidence.open_intervals import close_intervals, close_processes
 from chainbench_agent.evidence.sample import HistogramCounts, Process, Sample, Value
-from chainbench_agent.evidence.sampling import sampling
+from chainbench_agent.evidence.sampling_error import sampling
 from chainbench_agent.evidence.self_check import Circumstances, self_check
 from chainbench_agent.evidence.sleepers import uncounted_processes, with_accounts
-from chainbench_agent.evidence.threads import accounts, idle_totals, tell_idle_apart
+from chainbench_agent.evidence.thread_accounts import accounts, idle_totals, tell_idle_apart
 from chainbench_agent.evidence.top_processes import top_processes
-from chainbench_agent.evidence.waits import top_reasons
+from chainbench_agent.evidence.wait_reasons import top_reasons
 
 NO_LEDGER = "where all the time went is told by the module offcpu, which does not collect in this run"
 

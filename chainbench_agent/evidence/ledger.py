@@ -15,11 +15,11 @@ from operator import attrgetter
 from typing import Any
 
 from chainbench_agent.catalog import Names
-from chainbench_agent.evidence import waits
+from chainbench_agent.evidence import wait_reasons
 from chainbench_agent.evidence.open_intervals import WAIT_UNKNOWN, length_ns
 from chainbench_agent.evidence.sample import Account, Members, Sample, TaskState, Thread
-from chainbench_agent.evidence.threads import accounts, hardly_ran, main_thread_of
-from chainbench_agent.evidence.waits import Frames, Part, Sampled, Stacks, exact_part
+from chainbench_agent.evidence.thread_accounts import accounts, hardly_ran, main_thread_of
+from chainbench_agent.evidence.wait_reasons import Frames, Part, Sampled, Stacks, exact_part
 from chainbench_agent.probes.offcpu import NO_SYSCALL
 
 TOP_THREADS = 20
@@ -30,7 +30,7 @@ class Line:
     """An account, its blocked time by wait key in ns, and what is known of the functions that it was in."""
 
     account: Account = field(default_factory=Account)
-    waits: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    wait_reasons: dict[int, int] = field(default_factory=lambda: defaultdict(int))
     stacks: Stacks = field(default_factory=lambda: defaultdict(lambda: defaultdict(Sampled)))
 
     def add_known(self, wait: int, frames: Frames, ns: int) -> None:
@@ -43,7 +43,7 @@ def ledger(offcpu: Mapping[str, Any], names: Names, first: Sample, last: Sample)
     """The evidence's `ledger`: the target as a whole, and its top threads.  `offcpu`: that module's differences."""
     lines = _threads(offcpu, names, first, last)
     whole = Line(_sum([_ended(first.members, last.members), *(line.account for line in _living(lines, last))]))
-    whole.waits, whole.stacks = waits.blocked_ns(offcpu), waits.stacks(offcpu, names)
+    whole.waits, whole.stacks = wait_reasons.blocked_ns(offcpu), wait_reasons.stacks(offcpu, names)
     idle, top = _ranked(lines, first, last)
     shown = [
         {"tid": thread.tid, "pid": thread.pid, "command": thread.command} | _render(line, names, whole.stacks)
@@ -85,7 +85,7 @@ def _together(lines: Iterable[Line]) -> Line:
 
 def _threads(offcpu: Mapping[str, Any], names: Names, first: Sample, last: Sample) -> dict[Thread, Line]:
     """Every thread that is known singly."""
-    blocked, stacks = waits.blocked_ns_of_threads(offcpu), waits.stacks_of_threads(offcpu, names)
+    blocked, stacks = wait_reasons.blocked_ns_of_threads(offcpu), wait_reasons.stacks_of_threads(offcpu, names)
     lines = {
         thread: Line(account, blocked[thread.tid, thread.begin_ns], stacks[thread.tid, thread.begin_ns])
         for thread, account in accounts(first, last).items()
@@ -126,7 +126,7 @@ def _render(line: Line, names: Names, of_target: Stacks | None = None) -> dict[s
     parts: list[Part] = []
     for wait, ns in line.waits.items():
         theirs = of_target.get(wait) if of_target is not None else None
-        parts += waits.split(wait, ns, line.stacks.get(wait, {}), names, theirs) if ns else []
+        parts += wait_reasons.split(wait, ns, line.stacks.get(wait, {}), names, theirs) if ns else []
     if account.throttled_ns:
         parts.append(exact_part("throttled", "CPU quota used up", account.throttled_ns))
     unknown_ns = blocked_ns - sum(part.ns for part in parts)
@@ -145,7 +145,7 @@ def _render(line: Line, names: Names, of_target: Stacks | None = None) -> dict[s
 def _categories(parts: list[Part]) -> list[dict[str, Any]]:
     """Longest first, and in each the longest reasons first; equal reasons are added up."""
     grouped: dict[str, list[Part]] = defaultdict(list)
-    for part in waits.merged(parts):
+    for part in wait_reasons.merged(parts):
         grouped[part.category].append(part)
     return sorted(
         (

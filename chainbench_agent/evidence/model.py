@@ -47,7 +47,7 @@ class Run(Labels):
     probes: tuple[str, ...] | None = None
     """The modules and options that were to collect; None where nobody chose."""
     sample_interval: int = 1
-    """Of the hottest events one in so many was recorded (evidence/sampling.py)."""
+    """Of the hottest events one in so many was recorded (evidence/sampling_error.py)."""
 
 
 Shares = Literal["session", "program image", "cgroup"]

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 
 from chainbench_agent.abi.histogram import QUANTILES
 from chainbench_agent.catalog import Counter, Derived, Distribution, Metric, Module, Procfs, Table
-from chainbench_agent.evidence.keys import reported_key
+from chainbench_agent.evidence.metric_keys import reported_key
 from chainbench_agent.evidence.model import SCHEMA_VERSION, Evidence
 from chainbench_agent.probes import CATALOG
 

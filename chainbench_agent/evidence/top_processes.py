@@ -2,7 +2,7 @@
 
 What a process without a record did is in the module's own counters only, so what these have more than the processes
 shown is the others': the parts always add up to the whole.  Figures of sampled events are estimates, as the whole is;
-how far off they may be is computed as in evidence/sampling.py.
+how far off they may be is computed as in evidence/sampling_error.py.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from heapq import nlargest
 from typing import Any
 
 from chainbench_agent.catalog import Counter, Module
-from chainbench_agent.evidence.keys import reported_key
+from chainbench_agent.evidence.metric_keys import reported_key
 from chainbench_agent.evidence.sample import Process
 
 TOP = 10

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from chainbench_agent.catalog import Derived, Distribution, Hook, Metric, Module, Table
-from chainbench_agent.evidence.keys import reported_key
+from chainbench_agent.evidence.metric_keys import reported_key
+from chainbench_agent.export.families import DURATION, GAIN, RUN_DURATION, RUNS
 from chainbench_agent.export.health import HEALTH
-from chainbench_agent.export.samples import DURATION, GAIN, RUN_DURATION, RUNS
 from chainbench_agent.export.series import metric_family, split_unit
 from chainbench_agent.probes import HOOKS
 

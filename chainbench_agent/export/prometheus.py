@@ -22,8 +22,7 @@ from chainbench_agent.catalog import Module
 from chainbench_agent.evidence.model import Evidence, Labels
 from chainbench_agent.evidence.report import Report
 from chainbench_agent.evidence.totals import Totals
-from chainbench_agent.export.health import AgentRegistry, Status, health_families
-from chainbench_agent.export.samples import (
+from chainbench_agent.export.families import (
     REPORT_FAMILIES,
     RUN_FAMILIES,
     RUNS,
@@ -33,6 +32,7 @@ from chainbench_agent.export.samples import (
     run_samples,
     without_samples,
 )
+from chainbench_agent.export.health import AgentRegistry, Status, health_families
 from chainbench_agent.export.series import Family, catalog_families
 
 EOF = b"# EOF\n"

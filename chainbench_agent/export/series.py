@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from chainbench_agent.catalog import Counter, Derived, Distribution, Metric, Module, Procfs, Table
-from chainbench_agent.evidence.keys import reported_key
+from chainbench_agent.evidence.metric_keys import reported_key
 
 Kind = Literal["counter", "gauge", "histogram", "summary", "info"]
 

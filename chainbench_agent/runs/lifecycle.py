@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 
 from chainbench_agent.catalog.selection import EVERYTHING, Plan
 from chainbench_agent.collector.base import Collector
-from chainbench_agent.collector.shared import SharedCollector
+from chainbench_agent.collector.exclusive import SharedCollector
 from chainbench_agent.errors import AgentError, InputError, NoRun, RunActive
 from chainbench_agent.evidence.model import Evidence, Labels, Run, Target
 from chainbench_agent.evidence.report import Report

@@ -10,7 +10,7 @@ from chainbench_agent.catalog.selection import Plan
 from chainbench_agent.collector import mock
 from chainbench_agent.collector.mock import MockCollector
 from chainbench_agent.errors import InputError
-from chainbench_agent.evidence.keys import reported_key
+from chainbench_agent.evidence.metric_keys import reported_key
 from chainbench_agent.evidence.model import Run, Target
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.settings import load_settings

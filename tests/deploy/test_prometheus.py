@@ -15,8 +15,8 @@ import pytest
 import requests
 import yaml
 
+from chainbench_agent.export.families import REPORT_FAMILIES, RUN_FAMILIES, RUNS
 from chainbench_agent.export.health import HEALTH
-from chainbench_agent.export.samples import REPORT_FAMILIES, RUN_FAMILIES, RUNS
 from chainbench_agent.export.series import catalog_families
 from chainbench_agent.probes import CATALOG
 

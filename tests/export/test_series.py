@@ -1,7 +1,7 @@
 import pytest
 
 from chainbench_agent.catalog import Counter, Derived, Distribution, Module, Table
-from chainbench_agent.export.samples import REPORT_FAMILIES, RUN_FAMILIES, RUNS
+from chainbench_agent.export.families import REPORT_FAMILIES, RUN_FAMILIES, RUNS
 from chainbench_agent.export.series import catalog_families, metric_family
 from chainbench_agent.probes import CATALOG
 

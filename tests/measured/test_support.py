@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from chainbench_agent.evidence.keys import reported_key
+from chainbench_agent.evidence.metric_keys import reported_key
 from chainbench_agent.kernel import preflight
 from chainbench_agent.probes import CATALOG
 

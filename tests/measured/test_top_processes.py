@@ -10,7 +10,7 @@ import pytest
 from asleep import until_asleep
 from emulation import SCALE
 
-from chainbench_agent.evidence.keys import reported_key
+from chainbench_agent.evidence.metric_keys import reported_key
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.probes import CATALOG, HOOKS
 

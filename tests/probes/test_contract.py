@@ -7,7 +7,7 @@ import pytest
 from c_text import UNIT, c_of, fields_of, functions
 
 from chainbench_agent.catalog import PERCPU_VALUE_LIMIT, Counter, Derived, Keyed, Module, Table
-from chainbench_agent.evidence import waits
+from chainbench_agent.evidence import wait_reasons
 from chainbench_agent.kernel.reading import index_names, map_decoding
 from chainbench_agent.loading import process_records
 from chainbench_agent.loading.unit_text import STATE_MACHINES, handlers, module_text
@@ -212,7 +212,7 @@ def test_raw_material_is_used(module):
     used |= {name for metric in module.reported if isinstance(metric, Derived) for name in metric.of}
     used |= {metric.squares for metric in module.reported if isinstance(metric, Counter)}
     if module is offcpu.MODULE:
-        used |= set(re.findall(r'offcpu\["(\w+)"\]', inspect.getsource(waits)))
+        used |= set(re.findall(r'offcpu\["(\w+)"\]', inspect.getsource(wait_reasons)))
     assert raw == used & raw
 
 

@@ -8,7 +8,7 @@ import pytest
 from c_text import UNIT, constant, fields_of, format_before, format_of, struct_of
 
 from chainbench_agent.catalog import HISTOGRAM_SLOTS, Distribution
-from chainbench_agent.evidence import open_intervals, waits
+from chainbench_agent.evidence import open_intervals, wait_reasons
 from chainbench_agent.evidence.sample import Account, HistogramCounts, LastWords, TaskState
 from chainbench_agent.kernel import agent_pids, call_tables, machine
 from chainbench_agent.kernel.reading import disk_records, index_names, map_decoding, sample_reader
@@ -73,9 +73,9 @@ def test_values_are_read_in_the_order_they_are_written(module):
         ("cb_task", map_decoding._TASK),
         ("cb_move", cgroup_moves._MOVE),
         ("cb_cut", cgroup_moves._CUT),
-        ("offcpu_stack", waits._STACK),
-        ("offcpu_thread", waits._THREAD),
-        ("offcpu_thread_stack", waits._THREAD_STACK),
+        ("offcpu_stack", wait_reasons._STACK),
+        ("offcpu_thread", wait_reasons._THREAD),
+        ("offcpu_thread_stack", wait_reasons._THREAD_STACK),
     ],
 )
 def test_structs_are_read_as_they_are_written(c_struct, python):
@@ -124,10 +124,10 @@ def test_a_sum_of_threads_is_read_as_it_is_written():
 @pytest.mark.parametrize(
     ("c_struct", "format_"),
     [
-        ("offcpu_stack", waits._STACK),
-        ("offcpu_thread", waits._THREAD),
-        ("offcpu_thread_stack", waits._THREAD_STACK),
-        ("offcpu_sampled", waits._SAMPLED),
+        ("offcpu_stack", wait_reasons._STACK),
+        ("offcpu_thread", wait_reasons._THREAD),
+        ("offcpu_thread_stack", wait_reasons._THREAD_STACK),
+        ("offcpu_sampled", wait_reasons._SAMPLED),
     ],
 )
 def test_structs_of_waits(c_struct, format_):

@@ -6,7 +6,7 @@ import pytest
 from user_space import AGENT
 
 from chainbench_agent.catalog import Names
-from chainbench_agent.evidence.sampling import sampling
+from chainbench_agent.evidence.sampling_error import sampling
 from chainbench_agent.probes.locks import MODULE
 
 HARD = 0x10000

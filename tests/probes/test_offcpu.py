@@ -8,9 +8,9 @@ import pytest
 from user_space import FUTEX, INTERRUPTIBLE, NO_SYSCALL, READ, UNINTERRUPTIBLE, UserSpace, blocked, fused
 
 from chainbench_agent.catalog import Names
-from chainbench_agent.evidence import waits
-from chainbench_agent.evidence.wait import Wait
-from chainbench_agent.evidence.waits import Sampled
+from chainbench_agent.evidence import wait_reasons
+from chainbench_agent.evidence.wait_key import Wait
+from chainbench_agent.evidence.wait_reasons import Sampled
 from chainbench_agent.probes.wait_key import UNKNOWN_CALL
 
 STOPPED, TRACED, FROZEN = 0x4, 0x8, 0x8000
@@ -173,7 +173,7 @@ def sampled(kernel, names=None):
         int.from_bytes(key, "little"): (str(int.from_bytes(raw[:8], "little")),)
         for key, raw in kernel.hash("offcpu_stacks").items()
     }
-    (found,) = waits.stacks(kernel.counted()["offcpu"], names or Names({}, stacks, {}, {})).values()
+    (found,) = wait_reasons.stacks(kernel.counted()["offcpu"], names or Names({}, stacks, {}, {})).values()
     return {int(stack[0]): value for stack, value in found.items()}
 
 
@@ -273,7 +273,7 @@ def test_a_stack_that_cannot_be_walked(kernel, thread):
     """It has no functions, and the wait is there all the same."""
     block(kernel, thread, THRESHOLD)
 
-    ((wait, stack),) = [waits._STACK.unpack(key) for key in kernel.counted()["offcpu"]["sampled_ns"]]
+    ((wait, stack),) = [wait_reasons._STACK.unpack(key) for key in kernel.counted()["offcpu"]["sampled_ns"]]
     assert (wait, stack) == (FUTEX, 0)
 
 
@@ -289,7 +289,7 @@ def test_each_thread_has_its_own(kernel, thread):
     kernel.switch(other, kernel.idle, INTERRUPTIBLE, cpu=1)
     kernel.at(kernel.now_ns + 2 * THRESHOLD).wake(other)
 
-    found = waits.stacks_of_threads(kernel.counted()["offcpu"], Names({}, {}, {}, {}))
+    found = wait_reasons.stacks_of_threads(kernel.counted()["offcpu"], Names({}, {}, {}, {}))
     times = {tid: stacks[FUTEX][()].exact_ns for (tid, _), stacks in found.items()}
     assert times == {10: THRESHOLD, 11: 2 * THRESHOLD}
 
@@ -334,7 +334,7 @@ def test_the_split_is_right_on_average(kernel, thread, seed):
         block(kernel, thread, ns)
 
     stacks = {(str(at),): part for at, part in sampled(kernel).items()}
-    parts = {int(p.reason): p for p in waits.split(FUTEX, sum(truth.values()), stacks, Names({}, {}, {}, {}))}
+    parts = {int(p.reason): p for p in wait_reasons.split(FUTEX, sum(truth.values()), stacks, Names({}, {}, {}, {}))}
     assert parts[0xA].ns + parts[0xB].ns == pytest.approx(sum(truth.values()))
     for at, part in parts.items():
         error = part.variance_ns2**0.5
@@ -352,5 +352,5 @@ def test_a_rare_long_wait_behind_many_short_ones(kernel, thread):
     block(kernel, thread, 3_000_000_000)
 
     stacks = {(str(at),): part for at, part in sampled(kernel).items()}
-    parts = {int(p.reason): p.ns for p in waits.split(FUTEX, 3_040_000_000, stacks, Names({}, {}, {}, {}))}
+    parts = {int(p.reason): p.ns for p in wait_reasons.split(FUTEX, 3_040_000_000, stacks, Names({}, {}, {}, {}))}
     assert parts == {0xA: 40_000_000, 0xB: 3_000_000_000}

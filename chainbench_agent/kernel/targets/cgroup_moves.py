@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from chainbench_agent.abi.c_struct import CStruct
 from chainbench_agent.bpf import libbpf
 from chainbench_agent.evidence.sample import OpenInterval, ProcThread, TaskState, Thread
-from chainbench_agent.evidence.threads import LINE_OF_STATE
+from chainbench_agent.evidence.thread_accounts import LINE_OF_STATE
 from chainbench_agent.host import procfs
 from chainbench_agent.kernel.targets import members
 from chainbench_agent.loading.loader import MapFd

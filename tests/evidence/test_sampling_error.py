@@ -7,7 +7,7 @@ from statistics import fmean, pstdev
 import pytest
 
 from chainbench_agent.catalog import Counter, Derived, Distribution, Module, Names, Table
-from chainbench_agent.evidence.sampling import is_sampled, is_sum, sampling
+from chainbench_agent.evidence.sampling_error import is_sampled, is_sum, sampling
 from chainbench_agent.probes import CATALOG
 
 NAMES = Names(tables={"calls": {0: "read", 1: "write"}}, stacks={}, throttled_before={}, throttled_after={})

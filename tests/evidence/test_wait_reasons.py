@@ -5,8 +5,8 @@ from struct import pack
 import pytest
 
 from chainbench_agent.catalog import Names
-from chainbench_agent.evidence import waits
-from chainbench_agent.evidence.waits import Sampled, split, top_reasons
+from chainbench_agent.evidence import wait_reasons
+from chainbench_agent.evidence.wait_reasons import Sampled, split, top_reasons
 from chainbench_agent.probes.offcpu import TOP
 from chainbench_agent.probes.wait_key import COMPAT, NO_CALL, UNINTERRUPTIBLE, UNKNOWN_CALL
 
@@ -171,4 +171,4 @@ def test_the_target_is_the_sum_of_all():
     """By wait, with what was open."""
     counts = offcpu({READ: 5, FUTEX: 3}, open_waits={(READ, ()): 2, (READ, PIPE): 1})
 
-    assert waits.blocked_ns(counts) == {READ: 8, FUTEX: 3}
+    assert wait_reasons.blocked_ns(counts) == {READ: 8, FUTEX: 3}

@@ -21,7 +21,7 @@ from math import ceil, log, log1p, sqrt
 from typing import Any
 
 from chainbench_agent.catalog import Counter, Derived, Distribution, Metric, Module, Names, Table
-from chainbench_agent.evidence.keys import reported_key
+from chainbench_agent.evidence.metric_keys import reported_key
 
 SUMS = ("_ns", "_bytes")
 """How the name of a sum of sizes ends; everything else is a count."""

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import pytest
 
-from chainbench_agent.evidence.categories import CATEGORIES, name_wait, plain
-from chainbench_agent.evidence.wait import Wait
+from chainbench_agent.evidence.wait_categories import CATEGORIES, name_wait, plain
+from chainbench_agent.evidence.wait_key import Wait
 
 
 class Stack(NamedTuple):

@@ -7,8 +7,8 @@ import pytest
 
 from chainbench_agent.catalog import Names
 from chainbench_agent.evidence.build import Method, build
+from chainbench_agent.evidence.isolate_failures import one_by_one
 from chainbench_agent.evidence.model import Run, Target
-from chainbench_agent.evidence.one_by_one import one_by_one
 from chainbench_agent.probes import CATALOG
 
 RUN = Run(id="1", machine="host", started_at=datetime(2026, 1, 1, tzinfo=UTC), duration_ms=1000, ended_by="stop")

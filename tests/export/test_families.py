@@ -4,7 +4,7 @@ import pytest
 
 from chainbench_agent.abi.histogram import UPPER_BOUNDS_NS
 from chainbench_agent.evidence.report import Report
-from chainbench_agent.export.samples import BUCKETS_NS, report_samples, result_samples, run_samples
+from chainbench_agent.export.families import BUCKETS_NS, report_samples, result_samples, run_samples
 from chainbench_agent.export.series import catalog_families
 
 RUN_LABELS = {

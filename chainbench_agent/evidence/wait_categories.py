@@ -18,7 +18,6 @@ import re
 from collections.abc import Mapping
 from functools import cache
 
-from chainbench_agent.evidence.wait import Wait
 from chainbench_agent.evidence.wait_functions import (
     ANYWHERE,
     FAULTS,
@@ -28,6 +27,7 @@ from chainbench_agent.evidence.wait_functions import (
     LOCKS,
     WEAK,
 )
+from chainbench_agent.evidence.wait_key import Wait
 
 CATEGORIES = (*ANYWHERE, "other")
 MEMORY = "page_fault/memory"

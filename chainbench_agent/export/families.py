@@ -13,7 +13,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.utils import floatToGoString
 
 from chainbench_agent.catalog import Derived, Distribution
-from chainbench_agent.evidence.keys import reported_key
+from chainbench_agent.evidence.metric_keys import reported_key
 from chainbench_agent.evidence.model import Evidence, Labels, Section
 from chainbench_agent.evidence.report import Report
 from chainbench_agent.export.series import Family, MetricFamily

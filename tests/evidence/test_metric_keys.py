@@ -3,7 +3,7 @@
 import pytest
 
 from chainbench_agent.catalog import Counter, Distribution, Table
-from chainbench_agent.evidence.keys import reported_key
+from chainbench_agent.evidence.metric_keys import reported_key
 from chainbench_agent.probes import CATALOG
 
 

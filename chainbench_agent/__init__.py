@@ -3,27 +3,32 @@
      POST /start /stop /report     GET /status /report /runs /events   GET /metrics
             │                               ▲                            ▲
     ┌───────▼───────────────────────────────┴────────────────────────────┴───────────────┐
-    │ server, web     gunicorn and Flask: one route is one call into runs                │
+    │ commands        the command line: one file for each command                        │
+    ├────────────────────────────────────────────────────────────────────────────────────┤
+    │ server          gunicorn, its socket and its worker; systemd                       │
+    ├────────────────────────────────────────────────────────────────────────────────────┤
+    │ web             Flask: one route is one call into runs                             │
     ├────────────────────────────────────────────────────────────────────────────────────┤
     │ runs            one run at a time: idle → starting → running → stopping → idle     │
     ├────────────────────────────────────────────────────────────────────────────────────┤
     │ collector       two samples make a run: measured (ebpf) or made up (mock)          │
     ├──────────────────────────────────────────┬────────────────────┬────────────────────┤
     │ kernel     attach, read maps and procfs  │ export             │ store              │
-    ├──────────────────────────────────────────┤ Prometheus,        │ runs, in SQLite or │
-    │ loading    C text, compile (BCC), load   │ Markdown           │ PostgreSQL         │
-    ├─────────────────────┬────────────────────┤                    │                    │
+    ├─────────────────────┬────────────────────┤ Prometheus,        │ runs, in SQLite or │
+    │ loading: C text,    │ symbols: functions │ Markdown           │ PostgreSQL         │
+    │ compile (BCC), load │ by address         │                    │                    │
+    ├─────────────────────┼────────────────────┤                    │                    │
     │ headers, from BTF   │ bpf: system calls  │                    │                    │
-    ├─────────────────────┴────────────────────┴────────────────────┴────────────────────┤
-    │ evidence        Sample + Sample → Evidence   (pure: no I/O, no clock)              │
+    ├─────────────────────┴─────────┬──────────┴────────────────────┴────────────────────┤
+    │ host     procfs, this machine │ evidence  Sample + Sample → Evidence  (pure)       │
+    ├───────────────────────────────┴────────────────────────────────────────────────────┤
+    │ probes          runqlat.c + runqlat.py, …: handlers next to their declarations     │
     ├────────────────────────────────────────────────────────────────────────────────────┤
-    │ probes          runqlat.c + runqlat.py, …: handlers beside their declarations      │
-    ├────────────────────────────────────────────────────────────────────────────────────┤
-    │ spec, errors, settings, plan, c_struct, kernel_text, log_writer, near_miss          │
+    │ catalog: how to declare   abi: shared with C   settings   logs   errors            │
     └────────────────────────────────────────────────────────────────────────────────────┘
         a module imports only from rows below its own; rows side by side do not know each other
 
-One run, in the order in which to read: web.api → runs.Runs → collector.ebpf → kernel.machine → evidence.build,
-and then archive → store.sql.
-Loading, once: loading.unit → loading.sources, loading.fuse, headers, loading.compiler, loading.loader.
+One run, in the order in which to read: web.routes → runs.lifecycle → collector.ebpf → kernel.machine → evidence.build,
+and then runs.archive → store.sql.
+Loading, once: loading.bpf_unit → loading.attach_points, loading.unit_text, headers, loading.compiler, loading.loader.
 """

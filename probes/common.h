@@ -2,7 +2,7 @@
 // common.h - what every handler may use: the run's configuration, the event at hand, histograms.
 //
 // The generated unit (chainbench_agent/loading/unit_text.py) defines before this file:
-//   CB_SLOTS, CB_SLOT_BITS   the shape of a histogram, from chainbench_agent/spec/metrics.py
+//   CB_SLOTS, CB_SLOT_BITS   the shape of a histogram, from chainbench_agent/catalog/metrics.py
 //   CB_TASKS, CB_MEMBERS     task records, a power of two; processes in a target
 
 #pragma once

@@ -99,13 +99,14 @@ def test_a_part_is_replaced():
 
 def problem_remedies():
     """The texts that the API gives a problem as its remedy, wherever it makes one."""
-    paths = [path for part in ("web", "kernel") for path in (REPO / "chainbench_agent" / part).glob("*.py")]
+    parts = ("web", "server", "host", "kernel")
+    paths = [path for part in parts for path in (REPO / "chainbench_agent" / part).rglob("*.py")]
     trees = [ast.parse(path.read_text()) for path in paths]
     for node in (node for tree in trees for node in ast.walk(tree)):
         if isinstance(node, ast.Assign) and "remedy" in ast.unparse(node.targets[0]).lower():
             given = [node.value]
         elif isinstance(node, ast.Call):
-            place = {"problem": 2, "wire.refusal": 2, "_refuse": 1, "InputError": 2}.get(
+            place = {"problem": 2, "http_framing.refusal": 2, "_refuse": 1, "InputError": 2}.get(
                 ast.unparse(node.func), len(node.args)
             )
             given = node.args[place : place + 1]

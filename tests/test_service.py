@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from chainbench_agent.server.gunicorn_server import gunicorn_server
+from chainbench_agent.server import gunicorn_server
 from chainbench_agent.server.systemd_notify import BEATS
 from chainbench_agent.settings import Settings
 from chainbench_agent.settings.environment_variables import ENV_PREFIX

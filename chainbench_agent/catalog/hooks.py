@@ -99,7 +99,7 @@ class Hook:
     timed: bool = True
     """False: no handler looks at `now_ns`, so reading the clock is spared."""
     option: str = ""
-    """`module:option`: only loaded, and only attached, where that was asked for (plan.py)."""
+    """`module:option`: only loaded, and only attached, where that was asked for (selection.py)."""
     optional: bool = False
     """True: a kernel that has none of the sources misses nothing, because another hook sees the same there."""
     unless: Source | None = None

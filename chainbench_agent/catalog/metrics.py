@@ -81,7 +81,7 @@ class Counter(Metric):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table(Metric):
-    """Counters by index: `u64 name[entries]`.  `names` says what an index is called (see kernel/reading/index_names.py)."""
+    """Counters by index: `u64 name[entries]`.  `names` says what an index is called (kernel/reading/index_names.py)."""
 
     entries: int
     names: str

@@ -72,7 +72,7 @@ def not_asked_for(module: Module, hooks: Mapping[str, Hook], asked: Collection[s
 
 
 class Collector(Protocol):
-    """Collects for one run at a time; the caller (runs.py) sees to that."""
+    """Collects for one run at a time; the caller (runs/lifecycle.py) sees to that."""
 
     @property
     def ring(self) -> Ring | None:

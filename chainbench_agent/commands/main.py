@@ -35,7 +35,7 @@ def main() -> None:
 
 
 def settings_options(command: Command) -> Command:
-    """An option for each setting, and --config.  Values stay text: settings.py knows what they must be."""
+    """An option for each setting, and --config.  Values stay text: settings knows what they must be."""
     for name, setting in reversed(Settings.model_fields.items()):
         default = ",".join(setting.default) if isinstance(setting.default, tuple) else setting.default
         shown = f"  [default: {default}]" if default not in (None, "") and setting.default_factory is None else ""
@@ -59,7 +59,7 @@ def _header_cache(given: Path | None) -> Path:
 def serve(config: str | None, **given: str | bool | None) -> None:
     """Serve the HTTP API until SIGTERM or Ctrl-C."""
     from chainbench_agent.collector import open_collector
-    from chainbench_agent.server.gunicorn_server import gunicorn_server
+    from chainbench_agent.server import gunicorn_server
 
     gunicorn_server.serve(load_settings(config, **given), open_collector, lambda: load_settings(config, **given))
 

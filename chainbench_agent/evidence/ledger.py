@@ -30,7 +30,7 @@ class Line:
     """An account, its blocked time by wait key in ns, and what is known of the functions that it was in."""
 
     account: Account = field(default_factory=Account)
-    wait_reasons: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    waits: dict[int, int] = field(default_factory=lambda: defaultdict(int))
     stacks: Stacks = field(default_factory=lambda: defaultdict(lambda: defaultdict(Sampled)))
 
     def add_known(self, wait: int, frames: Frames, ns: int) -> None:

@@ -54,7 +54,7 @@ class KeptRuns(Protocol):
 
 
 class View(Protocol):
-    """What the exporter asks of the runs (runs.py), which see to it that there are not too many."""
+    """What the exporter asks of the runs (runs/lifecycle.py), which see to it that there are not too many."""
 
     @property
     def machine(self) -> str: ...

@@ -1,1 +1,1 @@
-"""This machine, as procfs and the C library describe it."""
+"""Reads what procfs and the C library say of this machine."""

@@ -34,7 +34,7 @@ from chainbench_agent.loading.entry_functions import PARAMETERS_KEPT, Program, e
 from chainbench_agent.probes import CALLS, DIRECTORY, FIELDS
 
 TASK_RECORDS = 65536
-"""Threads alive at once that can be told apart, 192 bytes each; fewer where the kernel numbers fewer (unit.py)."""
+"""Threads alive at once that can be told apart, 192 bytes each; fewer where the kernel numbers fewer (bpf_unit.py)."""
 
 MEMBERS = 16384
 """Processes alive at once that a target may have; what is above is counted as lost."""

@@ -23,21 +23,13 @@ from chainbench_agent.evidence.model import Evidence, Labels, Run, Target
 from chainbench_agent.evidence.report import Report
 from chainbench_agent.evidence.totals import Totals
 from chainbench_agent.host.pid_namespaces import Peer
+from chainbench_agent.runs import running
 from chainbench_agent.runs.archive import Archive
 from chainbench_agent.runs.remembered import Kept, Result
-from chainbench_agent.runs.running import (
-    MAX_DURATION_S,
-    Active,
-    EndedBy,
-    Phase,
-    RunsStatus,
-    Watch,
-    log_violations,
-    new_id,
-)
+from chainbench_agent.runs.running import MAX_DURATION_S, Active, EndedBy, Phase, RunsStatus, Watch
 
 SETTLE_S = 4.0
-"""How long a shutdown waits for a start under way, and then for a stop; server.py allows more than both."""
+"""How long a shutdown waits for a start under way, and then for a stop; gunicorn_server.py allows more than both."""
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +113,7 @@ class Runs:
         self.archive.end(evidence.run, result, evidence)
         self._end(active, result, evidence)
         log.info("run %s ended by %s after %.0f ms", active.id, ended_by, evidence.run.duration_ms)
-        log_violations(evidence)
+        running.log_violations(evidence)
         return evidence
 
     def shutdown(self) -> None:
@@ -200,7 +192,7 @@ class Runs:
             if self._active:
                 raise RunActive(self._active.now(self._phase, self._clock()))
             now = self._now()
-            self._phase, self._active = "starting", Active(new_id(now), labels, now, self._clock(), plan)
+            self._phase, self._active = "starting", Active(running.new_id(now), labels, now, self._clock(), plan)
             return self._active
 
     def _watch(self, active: Active, watch: Watch) -> None:

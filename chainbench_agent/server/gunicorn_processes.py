@@ -1,6 +1,6 @@
 """gunicorn's two processes, as the agent wants them: a master that listens, and one worker that does everything.
 
-Their application (server.py) builds the agent in the worker, and takes it down there.
+Their application (gunicorn_server.py) builds the agent in the worker, and takes it down there.
 """
 
 from __future__ import annotations

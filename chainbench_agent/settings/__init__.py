@@ -153,7 +153,7 @@ class Settings(BaseSettings):
         return tuple(dict.fromkeys(names))
 
     def choose(self, known: Sequence[str]) -> tuple[str, ...]:
-        """The names that `probes` stands for among the `known` ones (see plan.py); InputError for any other."""
+        """The names that `probes` stands for among the `known` ones (selection.py); InputError for any other."""
         if strangers := unknown(self.probes, known):
             kind = "option" if all(":" in name for name in strangers) else "module"
             raise InputError(

@@ -23,7 +23,7 @@ from chainbench_agent.web.operation import JSON, Operation, operation
 from chainbench_agent.web.response_models import ApiDocument, Problem
 
 EVERYWHERE = (400, 401, 403, 408, 417, 421, 431, 500, 501, 503, 505)
-"""What any call may be answered with: see web/access.py, server/slow_client_guard.py, web/parser_errors.py and web/problems.py."""
+"""Any call may be answered with these: see access.py, parser_errors.py, problems.py and server/slow_client_guard.py."""
 
 WITH_A_BODY = (413, 415)
 

@@ -12,7 +12,7 @@ from chainbench_agent.commands.doctor import Examination
 from chainbench_agent.commands.main import main
 from chainbench_agent.commands.probes_check import ProbesCheck
 from chainbench_agent.errors import AgentError
-from chainbench_agent.server.gunicorn_server import gunicorn_server
+from chainbench_agent.server import gunicorn_server
 from chainbench_agent.settings import Settings
 
 

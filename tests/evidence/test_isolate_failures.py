@@ -83,7 +83,7 @@ def test_a_mistake_in_what_one_module_derives(sample):
     why = found["unavailable"].pop("locks")
 
     assert why.startswith("its figures could not be derived: ZeroDivisionError: division by zero")
-    assert "(test_one_module_fails.py, line " in why
+    assert "(test_isolate_failures.py, line " in why
     assert found["unavailable"] == {}
     assert {module.section_key for module in CATALOG} - found.keys() == {"locks"}
     assert found["exec"]["exec_count"] == 53

@@ -97,7 +97,7 @@ def out_of_memory(*_args, **_how):
         "bpf.probe_events.remove_leftovers",
         "kernel.machine.Reader",
         "kernel.machine.Ring",
-        "kernel.symbols.Symbols.load",
+        "symbols.kernel_symbols.Symbols.load",
         "collector.ebpf.proc_counters",
     ],
 )

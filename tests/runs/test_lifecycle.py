@@ -14,9 +14,9 @@ from chainbench_agent.collector.fake import FakeCollector
 from chainbench_agent.errors import AgentError, InputError, NoRun, RunActive
 from chainbench_agent.evidence.model import Labels, Target
 from chainbench_agent.evidence.report import Report
+from chainbench_agent.runs import running as active_runs
 from chainbench_agent.runs.archive import Archive
 from chainbench_agent.runs.lifecycle import Runs
-from chainbench_agent.runs.lifecycle import running as active_runs
 from chainbench_agent.runs.running import GONE_S, MAX_DURATION_S
 
 LABELS = Labels(scenario="baseline", impl="python", variant="numpy", commit="abc123", dataset="sha256hash")

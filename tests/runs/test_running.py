@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from chainbench_agent.evidence.model import Labels
-from chainbench_agent.runs.lifecycle import running
+from chainbench_agent.runs import running
 from chainbench_agent.runs.running import GONE_S, WATCH_S, Active, Watch, new_id
 
 S = 10**9

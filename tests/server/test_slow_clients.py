@@ -15,10 +15,10 @@ ROOM = 65536
 BODY_BYTES = 8 << 20
 OPENING = """
     from chainbench_agent.export.prometheus import Exporter
-    from chainbench_agent.web import answer_sender
-    answer_sender.SEND_S = SEND_SECONDS
-    answer_sender.LONGEST_S = ALL_SECONDS
-    answer_sender.MOST_BYTES = ROOM_BYTES
+    from chainbench_agent.server import response_sender
+    response_sender.SEND_S = SEND_SECONDS
+    response_sender.LONGEST_S = ALL_SECONDS
+    response_sender.MOST_BYTES = ROOM_BYTES
     real, shared = Exporter.render_parts, [b"%08d " % n * 1024 for n in range(TOTAL // 9216)]
     Exporter.render_parts = lambda self, view, accept: (
         real(self, view, accept) if accept == "real" else (shared if KEEPS else [b"".join(shared)], "text/plain")

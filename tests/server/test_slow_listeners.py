@@ -16,7 +16,7 @@ TOLD = 10007
 OPENING = """
     import time
     from chainbench_agent.loading.event_records import Told
-    from chainbench_agent.web import worker
+    from chainbench_agent.server import worker
     worker.SEND_S = SEND_SECONDS
     class Burst:
         'Tells while a run is on, as soon as all places are taken.'

@@ -13,13 +13,13 @@ from types import SimpleNamespace
 import pytest
 import requests
 
-from chainbench_agent.server.gunicorn_server import systemd_notify
+from chainbench_agent.server import systemd_notify
 from chainbench_agent.server.systemd_notify import Supervisor
 
 LONG_S = 60
 AGENT = """
 import os, sys, time
-from chainbench_agent import server
+from chainbench_agent.server import gunicorn_server
 from chainbench_agent.collector.fake import FakeCollector
 from chainbench_agent.settings import load_settings
 
@@ -30,21 +30,21 @@ def open_collector(settings):
 def load():
     return load_settings(sys.argv[1], port=0)
 
-server.LOOP_S = 2
+gunicorn_server.LOOP_S = 2
 BREAK
-server.serve(load(), open_collector, load)
+gunicorn_server.serve(load(), open_collector, load)
 """
 HANGS = """
-class Worker(server.Worker):
+class Worker(gunicorn_server.Worker):
     def wait_for_and_dispatch_events(self, timeout):
         while os.path.exists(sys.argv[1] + ".hang"):
             time.sleep(0.1)
         super().wait_for_and_dispatch_events(timeout)
-server.Worker = Worker
+gunicorn_server.Worker = Worker
 """
 HOLDS = """
 import threading
-class Runs(server.Runs):
+class Runs(gunicorn_server.Runs):
     def __init__(self, *arguments, **others):
         super().__init__(*arguments, **others)
         threading.Thread(target=self._hold, daemon=True).start()
@@ -55,7 +55,7 @@ class Runs(server.Runs):
                 with self._changed:
                     while os.path.exists(sys.argv[1] + ".hang"):
                         time.sleep(0.1)
-server.Runs = Runs
+gunicorn_server.Runs = Runs
 """
 
 

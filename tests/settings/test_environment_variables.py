@@ -74,7 +74,7 @@ def test_an_empty_variable_that_is_no_setting(monkeypatch):
 
 def test_the_checkouts_own_variables_are_all_declared():
     """What the Makefile, scripts, tests and bench read of the environment does not keep their agents from starting."""
-    repo, reads = Path(__file__).parents[1], re.compile(r"(?:environ\W+(?:get\W+)?|\$\{)(CHAINBENCH_[A-Z_]+)")
+    repo, reads = Path(__file__).parents[2], re.compile(r"(?:environ\W+(?:get\W+)?|\$\{)(CHAINBENCH_[A-Z_]+)")
     files = [repo / "Makefile", *(repo / ".ci").glob("*")]
     files += [path for part in ("scripts", "bench", "tests") for path in (repo / part).rglob("*")]
     text = "".join(path.read_text() for path in files if path.is_file() and path.suffix in {"", ".py", ".sh"})

@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from chainbench_agent.collector.mock import MockCollector
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.runs.lifecycle import Runs
-from chainbench_agent.server.gunicorn_server import slow_client_guard, worker
+from chainbench_agent.server import slow_client_guard, worker
 from chainbench_agent.web import parser_errors
 from chainbench_agent.web.app import create_app
 from chainbench_agent.web.openapi import document

@@ -1,4 +1,4 @@
-"""A module's per-CPU struct, from bytes to values.  Every field is made of u64 words (see fuse.py)."""
+"""A module's per-CPU struct, from bytes to values.  Every field is made of u64 words (see loading/unit_text.py)."""
 
 from __future__ import annotations
 

@@ -115,7 +115,7 @@ def looked_in(monkeypatch):
     return places
 
 
-@pytest.mark.parametrize("command", [["doctor"], ["probes", "check"]])
+@pytest.mark.parametrize("command", [["doctor"], pytest.param(["probes", "check"], marks=pytest.mark.bpf)])
 def test_where_the_agent_would_keep_headers(run, looked_in, monkeypatch, tmp_path, command):
     """The file says it, the environment wins over that, and the option over both."""
     (tmp_path / "agent.toml").write_text('header_cache = "/of/the/file"\n')

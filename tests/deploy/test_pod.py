@@ -70,8 +70,8 @@ def settings(container, mounts, tmp_path):
     (place,) = (path for path, volume in mounts.items() if volume.get("secret"))
     for key in re.findall(r"--from-literal=([\w-]+)=", MANIFEST):
         file = tmp_path / key
-        file.touch(0o400)
         file.write_text(f"{key}-0123456789abcdef")
+        file.chmod(0o400)
     values = {entry["name"]: entry.get("value", "node-1") for entry in container["env"]}
     return {
         name.removeprefix(ENV_PREFIX).lower(): value.replace(f"{place}/", f"{tmp_path}/")

@@ -16,6 +16,7 @@ from chainbench_agent.probes.memory import COUNTERS
 SIZE = len(COUNTERS)
 
 
+@pytest.mark.bpf
 def test_a_counter_counts_when_it_is_enabled():
     """And answers with the time that it was wanted and the time that it ran."""
     fd = perf_events.open_event(SOFTWARE, 0, cpu=perf_events.online_cpus()[0], counting=True)

@@ -47,7 +47,7 @@ def test_a_bit_that_flipped(place):
     assert objects.read(place) is None
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+@pytest.mark.skipif(os.geteuid() != 0, reason="Only root can give files away: run `make test` as root.")
 def test_somebody_elses(place):
     """Programs that another user put there are not loaded into the kernel."""
     objects.keep(place, FOUND)

@@ -74,6 +74,7 @@ def test_why_there_is_none(monkeypatch, code, remedy):
     assert pmu_events.available() == 0
 
 
+@pytest.mark.bpf
 def test_some_are_there(monkeypatch):
     """A bit for each; hits take both of what they are computed from."""
     known = {"cache_references": pmu_events.Event("minor-faults", SOFTWARE, 5)}

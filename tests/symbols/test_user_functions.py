@@ -95,6 +95,7 @@ def test_a_static_program(tmp_path):
             process.communicate(b"\n")
 
 
+@pytest.mark.bpf
 def test_a_file_that_was_replaced(tmp_path, monkeypatch):
     """It is no longer what is at its path, and still what runs."""
     library = tmp_path / "libc.so.6"

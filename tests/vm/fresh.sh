@@ -11,6 +11,7 @@ mkdir "$root"
 tar --directory "$root" --extract --file "$results/root.tar"
 rm "$results/root.tar"
 mv "$results/clone" "$root/srv/clone"
+mount --bind "$root" "$root"  # a mount point, as / is: or nobody in it could change how mounts are propagated
 for directory in dev proc sys; do mount --rbind "/$directory" "$root/$directory"; done
 mount -t tmpfs tmpfs "$root/tmp" -o mode=1777
 for pair; do

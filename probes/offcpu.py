@@ -16,7 +16,7 @@ NEEDS_TARGET = "which threads hardly ran is known of a target only: of a whole m
 
 
 def derive(counts: Mapping[str, Any], _names: Names) -> dict[str, Any]:
-    """All but `top_reasons`, which evidence/wait_reasons.py adds: naming a wait takes its categories."""
+    """All but `top_reasons`, which probes/wait_reasons.py adds: naming a wait takes its categories."""
     blocked_ms = counts["asleep_ns"] / 1e6
     woken_ms, preempted_ms = counts["woken_wait_ns"] / 1e6, counts["preempted_wait_ns"] / 1e6
     throttled_ms = counts["throttled_wait_ns"] / 1e6

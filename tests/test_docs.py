@@ -13,7 +13,7 @@ from chainbench_agent.collector.mock import MockCollector
 from chainbench_agent.commands.main import main
 from chainbench_agent.evidence.loss import PROGRAMS_SKIPPED
 from chainbench_agent.evidence.model import Evidence, Labels
-from chainbench_agent.evidence.wait_categories import CATEGORIES
+from chainbench_agent.probes.wait_categories import CATEGORIES
 from chainbench_agent.export.markdown import metrics_table
 from chainbench_agent.kernel.preflight import REMEDIES
 from chainbench_agent.kernel.reading.sample_reader import LOSS_CAUSES

@@ -27,7 +27,7 @@ from chainbench_agent.evidence.self_check import Circumstances, self_check
 from chainbench_agent.evidence.sleepers import uncounted_processes, with_accounts
 from chainbench_agent.evidence.thread_accounts import accounts, idle_totals, tell_idle_apart
 from chainbench_agent.evidence.top_processes import top_processes
-from chainbench_agent.evidence.wait_reasons import top_reasons
+from chainbench_agent.probes.wait_reasons import top_reasons
 
 NO_LEDGER = "where all the time went is told by the module offcpu, which does not collect in this run"
 

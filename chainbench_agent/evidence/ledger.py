@@ -15,11 +15,11 @@ from operator import attrgetter
 from typing import Any
 
 from chainbench_agent.catalog import Names
-from chainbench_agent.evidence import wait_reasons
+from chainbench_agent.probes import wait_reasons
 from chainbench_agent.evidence.open_intervals import WAIT_UNKNOWN, length_ns
 from chainbench_agent.evidence.sample import Account, Members, Sample, TaskState, Thread
 from chainbench_agent.evidence.thread_accounts import accounts, hardly_ran, main_thread_of
-from chainbench_agent.evidence.wait_reasons import Frames, Part, Sampled, Stacks, exact_part
+from chainbench_agent.probes.wait_reasons import Frames, Part, Sampled, Stacks, exact_part
 from chainbench_agent.probes.offcpu import NO_SYSCALL
 
 TOP_THREADS = 20

@@ -7,7 +7,7 @@ import pytest
 from c_text import UNIT, c_of, fields_of, functions
 
 from chainbench_agent.catalog import PERCPU_VALUE_LIMIT, Counter, Derived, Keyed, Module, Table
-from chainbench_agent.evidence import wait_reasons
+from chainbench_agent.probes import wait_reasons
 from chainbench_agent.kernel.reading import index_names, map_decoding
 from chainbench_agent.loading import process_records
 from chainbench_agent.loading.unit_text import STATE_MACHINES, handlers, module_text

@@ -8,9 +8,9 @@ import pytest
 from user_space import FUTEX, INTERRUPTIBLE, NO_SYSCALL, READ, UNINTERRUPTIBLE, UserSpace, blocked, fused
 
 from chainbench_agent.catalog import Names
-from chainbench_agent.evidence import wait_reasons
-from chainbench_agent.evidence.wait_key import Wait
-from chainbench_agent.evidence.wait_reasons import Sampled
+from chainbench_agent.probes import wait_reasons
+from chainbench_agent.probes.wait_key import Wait
+from chainbench_agent.probes.wait_reasons import Sampled
 from chainbench_agent.probes.wait_key import UNKNOWN_CALL
 
 STOPPED, TRACED, FROZEN = 0x4, 0x8, 0x8000

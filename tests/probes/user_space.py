@@ -8,7 +8,7 @@ from chainbench_agent.catalog import DISKS
 from chainbench_agent.evidence.build import difference
 from chainbench_agent.evidence.open_intervals import close_intervals, close_processes
 from chainbench_agent.evidence.sample import Account, LastWords, Members, Sample
-from chainbench_agent.evidence.wait_reasons import blocked_ns
+from chainbench_agent.probes.wait_reasons import blocked_ns
 from chainbench_agent.kernel import call_tables, machine
 from chainbench_agent.kernel.machine import Phase
 from chainbench_agent.kernel.reading import disk_records, map_decoding, sample_reader

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from chainbench_agent.evidence.sample import OpenInterval, ProcThread, Sleeper, TaskState, Thread
-from chainbench_agent.evidence.wait_key import Wait
+from chainbench_agent.probes.wait_key import Wait
 from chainbench_agent.kernel.targets import blocked_threads
 from chainbench_agent.kernel.targets.blocked_threads import functions, wait_key, with_functions, with_waits
 from chainbench_agent.probes.wait_key import UNKNOWN_CALL

@@ -5,8 +5,8 @@ from struct import pack
 import pytest
 
 from chainbench_agent.catalog import Names
-from chainbench_agent.evidence import wait_reasons
-from chainbench_agent.evidence.wait_reasons import Sampled, split, top_reasons
+from chainbench_agent.probes import wait_reasons
+from chainbench_agent.probes.wait_reasons import Sampled, split, top_reasons
 from chainbench_agent.probes.offcpu import TOP
 from chainbench_agent.probes.wait_key import COMPAT, NO_CALL, UNINTERRUPTIBLE, UNKNOWN_CALL
 

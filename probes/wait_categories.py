@@ -18,7 +18,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 
-from chainbench_agent.evidence.wait_functions import (
+from chainbench_agent.probes.wait_functions import (
     ANYWHERE,
     FAULTS,
     GENERIC,
@@ -27,7 +27,7 @@ from chainbench_agent.evidence.wait_functions import (
     LOCKS,
     WEAK,
 )
-from chainbench_agent.evidence.wait_key import Wait
+from chainbench_agent.probes.wait_key import Wait
 
 CATEGORIES = (*ANYWHERE, "other")
 MEMORY = "page_fault/memory"

@@ -25,8 +25,8 @@ from typing import Any
 
 from chainbench_agent.abi.c_struct import CStruct
 from chainbench_agent.catalog import Names
-from chainbench_agent.evidence.wait_categories import name_wait
-from chainbench_agent.evidence.wait_key import Wait
+from chainbench_agent.probes.wait_categories import name_wait
+from chainbench_agent.probes.wait_key import Wait
 from chainbench_agent.probes.offcpu import TOP
 
 _STACK = CStruct(wait="I", pad="4x", stack="Q")  # struct offcpu_stack of probes/offcpu.c

@@ -6,7 +6,7 @@ from struct import iter_unpack
 from typing import Any
 
 from chainbench_agent.abi.histogram import QUANTILES, quantile_ns
-from chainbench_agent.catalog import Counter, Derived, Distribution, Module, Names, PerDisk, Table
+from chainbench_agent.catalog import Counter, Derived, Distribution, FixedNames, Module, Names, PerDisk, Table
 
 DONE = ("request_done",)
 
@@ -234,7 +234,7 @@ MODULE = Module(
             hooks=DONE,
             machine_wide=True,
             entries=len(UNATTRIBUTED),
-            names="unattributed",
+            names=FixedNames(UNATTRIBUTED),
             label="cause",
         ),
         Counter(

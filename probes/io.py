@@ -4,7 +4,18 @@ from collections.abc import Mapping
 from struct import iter_unpack
 from typing import Any
 
-from chainbench_agent.catalog import Counter, Derived, Distribution, Event, Metric, Module, Names, PerDisk, Table
+from chainbench_agent.catalog import (
+    Counter,
+    Derived,
+    Distribution,
+    Event,
+    FixedNames,
+    Metric,
+    Module,
+    Names,
+    PerDisk,
+    Table,
+)
 
 IN_FLIGHT = ("request_issued", "request_requeued", "request_done")
 
@@ -131,7 +142,7 @@ MODULE = Module(
             ),
             hooks=DONE,
             entries=len(FILE_CALLS),
-            names="file_calls",
+            names=FixedNames(FILE_CALLS),
             label="call",
         ),
         Table(
@@ -139,7 +150,7 @@ MODULE = Module(
             help="Bytes that sendfile, splice and copy_file_range moved, from or to files, pipes or sockets.",
             hooks=DONE,
             entries=len(FILE_CALLS),
-            names="file_calls",
+            names=FixedNames(FILE_CALLS),
             label="call",
         ),
         Counter(

@@ -3,13 +3,40 @@
 from collections.abc import Mapping
 from typing import Any
 
-from chainbench_agent.catalog import Counter, Derived, Distribution, Event, Keyed, Metric, Module, Names, Scratch
+from chainbench_agent.catalog import (
+    Counter,
+    Derived,
+    Distribution,
+    Event,
+    Keyed,
+    Metric,
+    Module,
+    Names,
+    OpenTime,
+    PartOf,
+    Same,
+    Scratch,
+    Stacks,
+)
 from chainbench_agent.probes.lock_hooks import HOLD_HOOKS, ORDER_HOOKS
-from chainbench_agent.probes.lock_order import LISTED, edges_of, split, told, violations
+from chainbench_agent.probes.lock_order import LISTED, edges_of, shown, split, stacks_shown, violations
 from chainbench_agent.probes.offcpu import NEEDS_TARGET
 
 OPTION = "locks:order"
 WAITS = ("futex_wait_ns", "mutex_wait_ns", "rwsem_wait_ns")
+
+
+def close(counts: Mapping[str, Any], open_time: OpenTime) -> dict[str, Any]:
+    """Threads that were in a call that waits on a futex."""
+    waits = [thread.futex_ns for thread in open_time.threads if thread.futex_ns is not None]
+    idle = open_time.idle
+    return {
+        "futex_waits": counts["futex_waits"] + len(waits),
+        "futex_waited_ns": counts["futex_waited_ns"] + sum(waits),
+        "futex_wait_ns": counts["futex_wait_ns"].observe(waits),
+        "futex_idle_waits": idle.futex_waits if idle else 0,
+        "futex_idle_waited_ns": idle.futex_waited_ns if idle else 0,
+    }
 
 
 def derive(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
@@ -20,9 +47,9 @@ def _order(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
     of_users, of_kernel = split(violations(edges_of(counts["edges"])))
     return {
         "lock_order_violations": len(of_users),
-        "lock_order_cycles": told(of_users, names),
+        "lock_order_cycles": shown(of_users, names),
         "kernel_lock_order_violations": len(of_kernel),
-        "kernel_lock_order_cycles": told(of_kernel, names),
+        "kernel_lock_order_cycles": shown(of_kernel, names),
     }
 
 
@@ -237,9 +264,25 @@ MODULE = Module(
     scratch=(
         Scratch(name="holders", entries=8192, when_full="what the thread holds is not known: lost", option=OPTION),
         Scratch(name="lives", entries=16384, when_full="no edge is made: lost", option=OPTION),
-        Scratch(name="stacks", entries=2048, when_full="the edge has no stack, or its caller alone", option=OPTION),
+        Stacks(
+            name="stacks",
+            entries=2048,
+            when_full="the edge has no stack, or only its caller",
+            option=OPTION,
+            depth=64,
+            needed=lambda counts: stacks_shown(counts["edges"]),
+        ),
         Scratch(name="spins", entries=1, when_full="the oldest is lost"),
     ),
     options=("order", "hold"),
     derive=derive,
+    close=close,
+    checks=(
+        Same("futex_waits", "futex_wait_us"),
+        Same("futex_waited_ms", "futex_wait_us", "sum_us"),
+        Same("mutex_contentions", "mutex_wait_us"),
+        Same("rwsem_waits", "rwsem_wait_us"),
+        PartOf("futex_idle_waited_ms", "futex_waited_ms"),
+        PartOf("futex_idle_waits", "futex_waits"),
+    ),
 )

@@ -3,7 +3,19 @@
 from collections.abc import Mapping
 from typing import Any
 
-from chainbench_agent.catalog import Counter, Derived, Event, Module, Names, Procfs, Scratch, Table
+from chainbench_agent.catalog import (
+    READ_AROUND,
+    Counter,
+    Derived,
+    Event,
+    FixedNames,
+    KernelCounter,
+    Module,
+    Names,
+    PerCpu,
+    PmuCounters,
+    Procfs,
+)
 
 COUNTERS = ("cache_references", "cache_misses", "l1d_misses", "l2_misses", "dtlb_misses", "itlb_misses")
 """The counters of the CPU, in the order in which memory.c reads them."""
@@ -46,12 +58,14 @@ MODULE = Module(
             help="Page faults served without I/O, as perf counts them: those of get_user_pages() are not among them.",
             hooks=("minor_fault",),
             per_process=True,
+            each_of=("minor_fault",),
         ),
         Counter(
             name="page_faults_major",
             help="Page faults that had to wait for I/O, as perf counts them.",
             hooks=("major_fault",),
             per_process=True,
+            each_of=("major_fault",),
         ),
         Counter(
             name="kmalloc_count",
@@ -92,20 +106,27 @@ MODULE = Module(
             ),
             hooks=("mm_page_alloc",),
             needs="interrupt_context",
+            kernel_counter=KernelCounter(
+                "page_allocs",
+                "/proc/vmstat pgalloc_*",
+                f"with the agent's own pages, and those given in bulk, which no tracepoint shows, {READ_AROUND}",
+            ),
         ),
         Counter(
             name="oom_kills",
             help="Processes that the OOM killer chose; of a target: those of its own.",
             hooks=("mark_victim",),
         ),
-        Table(
+        PmuCounters(
             name="counters",
             help="Of each counter of the CPU: its value, the time it was wanted, the time it was on the hardware.",
             hooks=("task_ran", "task_waited", "task_throttled"),
             entries=3 * len(COUNTERS),
-            names="counters",
+            names=FixedNames(COUNTERS * 3),
             label="counter",
             reported=False,
+            events=COUNTERS,
+            span="span",
         ),
         _of_the_cpu("cache_references", "Accesses to the last level cache: on Intel all, elsewhere reads."),
         _of_the_cpu("cache_misses", "Accesses to the last level cache that missed: on Intel all, elsewhere reads."),
@@ -132,6 +153,6 @@ MODULE = Module(
         ),
         Procfs(name="zswap_out_pages", help="Pages that went into zswap.", field="vmstat:zswpout"),
     ),
-    scratch=(Scratch(name="span", entries=1, when_full="an array: it cannot be"),),
+    scratch=(PerCpu(name="span", value="struct memory_span"),),
     derive=derive,
 )

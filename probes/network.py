@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from chainbench_agent.catalog import Counter, Derived, Distribution, Event, Module, Names, Scratch, Table
+from chainbench_agent.catalog import Counter, Derived, Distribution, Event, FixedNames, Module, Names, Scratch, Table
 
 SENT = ("sock_sent", "sock_sent6")
 RECEIVED = ("sock_received", "sock_received6")
@@ -122,7 +122,7 @@ MODULE = Module(
             ),
             hooks=(*SENT, *RECEIVED),
             entries=len(PROTOCOLS),
-            names="protocols",
+            names=FixedNames(PROTOCOLS),
             label="protocol",
         ),
         Table(
@@ -130,7 +130,7 @@ MODULE = Module(
             help="Bytes that these calls sent and received, as they returned them.",
             hooks=(*SENT, *RECEIVED),
             entries=len(PROTOCOLS),
-            names="protocols",
+            names=FixedNames(PROTOCOLS),
             label="protocol",
         ),
         Distribution(

@@ -6,7 +6,7 @@ from errno import errorcode
 from struct import unpack
 from typing import Any
 
-from chainbench_agent.catalog import Counter, Derived, Keyed, Module, Names, Table
+from chainbench_agent.catalog import Counter, Derived, HostNames, Keyed, Module, Names, Table
 
 ALWAYS = ("futex", "fsync", "openat", "read", "write")
 """Named first, and named even when they are zero: these were counted too."""
@@ -48,7 +48,7 @@ MODULE = Module(
             hooks=("sys_enter",),
             # Linux 7.2 ends at 471
             entries=512,
-            names="calls",
+            names=HostNames("calls"),
             sampled=True,
             reported=False,
             label="syscall",
@@ -58,7 +58,7 @@ MODULE = Module(
             help="System calls made by 32-bit programs.",
             hooks=("sys_enter",),
             entries=512,
-            names="calls_32bit",
+            names=HostNames("calls_32bit"),
             sampled=True,
             reported=False,
             label="syscall",
@@ -85,6 +85,7 @@ MODULE = Module(
             hooks=("sys_enter",),
             prometheus="chainbench_syscalls_total",
             per_process=True,
+            each_of=("sys_enter", "sys_exit"),
         ),
         # ---- asked for by --syscall-errors
         Counter(

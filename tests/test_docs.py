@@ -13,12 +13,12 @@ from chainbench_agent.collector.mock import MockCollector
 from chainbench_agent.commands.main import main
 from chainbench_agent.evidence.loss import PROGRAMS_SKIPPED
 from chainbench_agent.evidence.model import Evidence, Labels
-from chainbench_agent.probes.wait_categories import CATEGORIES
 from chainbench_agent.export.markdown import metrics_table
 from chainbench_agent.kernel.preflight import REMEDIES
 from chainbench_agent.kernel.reading.sample_reader import LOSS_CAUSES
 from chainbench_agent.loading import pmu_events
 from chainbench_agent.probes import CATALOG
+from chainbench_agent.probes.wait_categories import CATEGORIES
 from chainbench_agent.runs.lifecycle import Runs
 from chainbench_agent.settings import Settings
 from chainbench_agent.settings.environment_variables import ENV_PREFIX

@@ -1,4 +1,4 @@
-"""What a histogram slot means.  The other half of this convention is probes/common.h.
+"""Histograms: what a slot means, and the counts of all slots.  The other half of this convention is probes/common.h.
 
 Log-linear: 16 slots for every power of two of nanoseconds.  A slot's upper bound is inclusive and slot 0 holds 0 and 1,
 so that the bounds at powers of two serve as Prometheus' `le` without splitting a slot.
@@ -6,12 +6,35 @@ so that the bounds at powers of two serve as Prometheus' `le` without splitting 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from chainbench_agent.catalog import HISTOGRAM_SLOTS, SLOTS_PER_OCTAVE_BITS
 
 _PER_OCTAVE = 1 << SLOTS_PER_OCTAVE_BITS
 QUANTILES = (0.5, 0.95, 0.99)
+
+
+@dataclass(frozen=True, slots=True)
+class HistogramCounts:
+    """A histogram summed over the CPUs.  Nanoseconds; `min` and `max` are None when nothing was observed yet."""
+
+    slots: tuple[int, ...]
+    sum: int
+    min: int | None
+    max: int | None
+
+    def observe(self, values_ns: Iterable[int]) -> HistogramCounts:
+        """The histogram with more values, counted as cb_observe() of probes/common.h counts them."""
+        values, slots = tuple(values_ns), list(self.slots)
+        for ns in values:
+            slots[slot_of(ns)] += 1
+        extremes = (*values, *(bound for bound in (self.min, self.max) if bound is not None))
+        total = self.sum + sum(values)
+        return HistogramCounts(tuple(slots), total, min(extremes, default=None), max(extremes, default=None))
+
+
+NOTHING_OBSERVED = HistogramCounts((0,) * HISTOGRAM_SLOTS, 0, None, None)
 
 
 def slot_of(ns: int) -> int:

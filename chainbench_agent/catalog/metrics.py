@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from chainbench_agent.catalog.checks import KernelCounter
+from chainbench_agent.catalog.names import IndexNames
 
 SLOTS_PER_OCTAVE_BITS = 4
 """16 slots per power of two: a quantile read from its slot is within 3.1 % of the exact one."""
@@ -16,36 +18,6 @@ DISKS = 64
 
 PERCPU_VALUE_LIMIT = 32 * 1024
 """The kernel's largest per-CPU map value (PCPU_MIN_UNIT_SIZE)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Names:
-    """What numbers are called on this host; looked up when a sample was taken (kernel/reading/index_names.py)."""
-
-    tables: Mapping[str, Mapping[int, str]]
-    """By the `names` of a Table: index → name.  An index without a name is called by its number."""
-    stacks: Mapping[int, tuple[str, ...]]
-    """Stack id → functions, innermost first."""
-    throttled_before: Mapping[int, tuple[int, int]]
-    """Cgroup id → (nr_throttled, throttled_ns) when the run began; of a target, its own cgroups and those above."""
-    throttled_after: Mapping[int, tuple[int, int]]
-    """The same when it ended, of the cgroups that were still there; of a target, also those it came into later."""
-    run_ns: int = 0
-    """How long the run lasted."""
-    lock_stacks: Mapping[tuple[int, int, int, int], tuple[str, tuple[str, ...]]] = field(default_factory=dict)
-    """Of an edge (probes/lock_order.py): process, held_at, wanted_at, stack id → the first by name, and the stack."""
-    disk_ios: Mapping[int, int] = field(default_factory=dict)
-    """Disk → how many reads, writes and discards finished on it in the run, by the kernel's own count."""
-
-    no_calls: str = ""
-    """Why the system call that a thread was blocked in is not known here; empty if it is."""
-
-    def of(self, table: str, index: int) -> str:
-        return self.tables.get(table, {}).get(index, str(index))
-
-    def of_device(self, number: int) -> str:
-        """A block device's name, or its "major:minor" where it has none any more."""
-        return self.tables.get("devices", {}).get(number, f"{number >> 20}:{number & 0xFFFFF}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +39,10 @@ class Metric:
     """True: where the run samples, one event in so many is recorded, and stands for all of them (cb_weight)."""
     prometheus: str = ""
     """The series' name where it is not derived from the metric's."""
+    each_of: tuple[str, ...] = ()
+    """Hooks whose every event counts exactly once here, if it is the target's: it says how many of them are."""
+    kernel_counter: KernelCounter | None = None
+    """The kernel's own count of the same, with which the evidence of a whole machine compares it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,11 +57,24 @@ class Counter(Metric):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table(Metric):
-    """Counters by index: `u64 name[entries]`.  `names` says what an index is called (kernel/reading/index_names.py)."""
+    """Counters by index: `u64 name[entries]`.  `names` says what an index is called."""
 
     entries: int
-    names: str
+    names: IndexNames
     label: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PmuCounters(Table):
+    """The CPUs' own counters of `events`: their values, the times they were wanted, the times they were counting.
+
+    The agent opens the events and puts them into the map `cb_counter_events`; the module's programs read them there.
+    """
+
+    events: tuple[str, ...]
+    """By the names of loading/pmu_events.py, in the order in which the module's C file reads them."""
+    span: str
+    """The module's PerCpu map: {u32 tid; u32 run; since[events]}, what the counters stood at when `tid` entered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,20 +142,3 @@ class Derived(Metric):
     inline: bool = False
     """The mapping's entries are keys of the section itself."""
     gauge: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scratch:
-    """A map of the module's own that is no metric: what is pending, and what happens when it is full.
-
-    With `field`, it is no map but an array beside the metrics in the per-CPU struct.
-    """
-
-    name: str
-    entries: int
-    when_full: str
-    field: bool = False
-    option: str = ""
-    """As in Keyed."""
-    permanent: bool = False
-    """True: the agent fills it, and it stays from run to run."""

@@ -6,24 +6,28 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from chainbench_agent.catalog.checks import Check, Role
 from chainbench_agent.catalog.events import Event
+from chainbench_agent.catalog.maps import HostTable, PerCpu, Scratch, Stacks
 from chainbench_agent.catalog.metrics import (
     Counter,
     Derived,
     Distribution,
     Keyed,
     Metric,
-    Names,
     PerDisk,
+    PmuCounters,
     Procfs,
-    Scratch,
     Table,
 )
+from chainbench_agent.catalog.names import Names
+from chainbench_agent.catalog.open_time import OpenTime
+from chainbench_agent.catalog.waits import BlockedTime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Module:
-    """One of the ten: what it asks, and what it counts."""
+    """One of the ten measuring units: what it asks, and what it counts."""
 
     name: str
     question: str
@@ -39,6 +43,20 @@ class Module:
 
     A derived key that is left out of the answer has no value in this run.
     """
+    close: Callable[[Mapping[str, Any], OpenTime], dict[str, Any]] | None = None
+    """Pure: the differences of this module's metrics, and what was still going on when the run ended → the metrics
+    that change by that, with their new values.
+
+    It closes the whole run, and each process with the threads that were open in it.
+    """
+    explain_waits: Callable[[Mapping[str, Any], Names], BlockedTime] | None = None
+    """Pure: this module's closed differences → what threads were blocked in.  One module has it: the ledger of a
+    target, and which of its threads hardly ran, are made of what this module counts.
+    """
+    roles: tuple[Role, ...] = ()
+    """What figures of this module are called across modules."""
+    checks: tuple[Check, ...] = ()
+    """What must hold between the figures of its section."""
 
     @property
     def section_key(self) -> str:
@@ -79,9 +97,20 @@ class Module:
         return (*keyed, *per_disk, *(s.name for s in self.scratch if not s.field))
 
     @property
-    def permanent_maps(self) -> frozenset[str]:
-        """Those of `own_maps` that are not emptied between runs."""
-        return frozenset(s.name for s in self.scratch if s.permanent)
+    def stacks(self) -> tuple[Stacks, ...]:
+        return tuple(s for s in self.scratch if isinstance(s, Stacks))
+
+    @property
+    def per_cpu_records(self) -> tuple[PerCpu, ...]:
+        return tuple(s for s in self.scratch if isinstance(s, PerCpu))
+
+    @property
+    def host_tables(self) -> tuple[HostTable, ...]:
+        return tuple(s for s in self.scratch if isinstance(s, HostTable))
+
+    @property
+    def pmu_counters(self) -> PmuCounters | None:
+        return next((m for m in self.metrics if isinstance(m, PmuCounters)), None)
 
     def hooks_of(self, metric: Metric) -> tuple[str, ...]:
         """The hooks that a metric needs; those of a derived one are its sources'."""

@@ -22,11 +22,11 @@ from chainbench_agent.evidence.build import Method, build
 from chainbench_agent.evidence.loss import PROGRAMS_SKIPPED
 from chainbench_agent.evidence.metric_keys import reported_key
 from chainbench_agent.evidence.model import Evidence, Run, Target
+from chainbench_agent.evidence.roles import EXPLAINS_WAITS
 from chainbench_agent.evidence.sample import Sample
 from chainbench_agent.host.pid_namespaces import Peer
 from chainbench_agent.kernel.entry_cost import calibrate
 from chainbench_agent.kernel.machine import Machine
-from chainbench_agent.kernel.reading.disk_records import finished_ios
 from chainbench_agent.kernel.reading.proc_counters import proc_counters
 from chainbench_agent.kernel.reading.sample_reader import LOSS_CAUSES
 from chainbench_agent.kernel.targets.members import resolve
@@ -77,9 +77,7 @@ class EbpfCollector:
         if self.ring:
             self.ring.know(self._machine.run, run_id)
         try:
-            first = self._machine.sample()  # nothing counts yet, so this is how things stand when the run begins
-            ios = finished_ios()  # as near to the edge as may be: nobody else tells of a disk that no hook sees
-            self._first = replace(first, at_ns=self._machine.begin(), read_by_ns=0, disk_ios=ios)
+            self._first = self._machine.begin()
         except BaseException:
             self._machine.detach()
             raise
@@ -88,9 +86,8 @@ class EbpfCollector:
         return self._method.targeted and not self._machine.target_processes()
 
     def stop(self) -> None:
-        ended_ns, ios = self._machine.end(), finished_ios()
         try:
-            self._last = replace(self._machine.sample(), at_ns=ended_ns, read_by_ns=0, disk_ios=ios)
+            self._last = self._machine.end()
             for module, why in self._last.unread.items():
                 log.warning("module %s is missing from the evidence: %s", module, why)
         finally:
@@ -144,7 +141,7 @@ class EbpfCollector:
                 listed = (self._machine.sources_of(hook, targeted=targeted) for hook in hooks)
                 found = dict.fromkeys(source for sources_of_hook in listed for source in sources_of_hook)
                 sources[reported_key(metric)] = ", ".join((*source_of(metric.needs), *found))
-        if module.name == "offcpu":
+        if module.explain_waits:
             unavailable |= self._machine.unknown_of_waits
         optional = not_asked_for(module, self._hooks, self._options)
         state: State = "up" if unavailable.keys() <= optional.keys() else "degraded" if sources else "down"
@@ -194,7 +191,8 @@ class EbpfCollector:
 
 def _needs_target(module: Module, target: Target, modules: Collection[Module]) -> dict[str, str]:
     """Reported key → why, of the metrics that this run does not have for its target, or for the `modules` it has."""
-    why = "" if any(m.name == "offcpu" for m in modules) else "which threads hardly ran is told by the module offcpu"
+    known = any(m.explain_waits for m in modules)
+    why = "" if known else f"which threads hardly ran is told by the module {EXPLAINS_WAITS.name}"
     return {
         reported_key(metric): metric.needs_target if target.kind == "machine" else why
         for metric in module.reported

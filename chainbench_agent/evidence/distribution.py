@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from chainbench_agent.abi.histogram import QUANTILES, UPPER_BOUNDS_NS, quantile_ns
-from chainbench_agent.evidence.sample import HistogramCounts
+from chainbench_agent.abi.histogram import QUANTILES, UPPER_BOUNDS_NS, HistogramCounts, quantile_ns
 
 
 def distribution(counts: HistogramCounts) -> dict[str, Any]:

@@ -74,8 +74,8 @@ def _errors(
             return {key: round(error / 1e6, 6) if metric.name.endswith("_ns") else round(error, 1)}
         case Counter() if not is_sum(metric):
             return {key: round(standard_error(counts[metric.name], interval), 1)}
-        case Table(names=table) if not is_sum(metric):
-            entries = {names.of(table, index): count for index, count in enumerate(counts[metric.name]) if count}
+        case Table(names=called) if not is_sum(metric):
+            entries = {called(names, index): count for index, count in enumerate(counts[metric.name]) if count}
             return {key: _by_name(entries, interval)}
         case Distribution():
             return {key: {"count": round(standard_error(sum(counts[metric.name].slots), interval), 1)}}

@@ -1,4 +1,4 @@
-"""A module's per-CPU struct, from bytes to values.  Every field is made of u64 words (see loading/unit_text.py)."""
+"""Decodes a module's per-CPU struct and the shared records of threads.  Every field is made of u64 words."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from dataclasses import replace
 
 from chainbench_agent.abi.c_struct import CStruct
 from chainbench_agent.abi.command_name import command
+from chainbench_agent.abi.histogram import HistogramCounts
 from chainbench_agent.bpf.libbpf import possible_cpus
 from chainbench_agent.catalog import HISTOGRAM_SLOTS, Distribution, Metric, Module, Table
 from chainbench_agent.evidence.sample import (
     Account,
-    HistogramCounts,
-    IdleSpan,
     OpenInterval,
     TaskState,
     Thread,
@@ -34,8 +33,6 @@ _TASK_STATE_BYTE = 60
 _THREAD_KEY = CStruct(begin_ns="Q", tid="I", tgid="I")  # struct cb_thread_key
 _THREAD = CStruct(**dict.fromkeys(Account.__slots__, "Q"), comm="16s")  # struct cb_thread
 ON_CPU = CStruct(thread="Q", tid="I", run="I")  # struct cb_on_cpu of probes/task.h
-_IDLE = CStruct(since_ns="Q", state="I", run="I")  # struct cpu_idle_span of probes/cpu.c
-_NOT_IDLE = 0xFFFFFFFF
 
 
 def words(metric: Metric) -> int:
@@ -150,10 +147,3 @@ def sums(raw: bytes) -> tuple[int, ...]:
     """A per-CPU struct of u64 fields, summed over the CPUs."""
     memory, cpus = array("Q", raw), possible_cpus()
     return tuple(sum(memory[field :: len(memory) // cpus]) for field in range(len(memory) // cpus))
-
-
-def idle_cpus(raw: bytes, run: int) -> Iterator[IdleSpan]:
-    """The CPUs that went idle in `run` and still are."""
-    for since_ns, state, of_run in _IDLE.iter_unpack(raw):
-        if of_run == run and state != _NOT_IDLE:
-            yield IdleSpan(state, since_ns)

@@ -6,16 +6,13 @@ A quota holds for a cgroup and all below it, so a process is throttled by its ow
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from chainbench_agent.evidence.sample import Sample, Sleeper
+from chainbench_agent.evidence.sample import Sleeper
 from chainbench_agent.host import procfs
-
-Throttled = Mapping[int, tuple[int, int]]
-"""Cgroup id → (nr_throttled, throttled_ns)."""
 
 RUNNABLE = "R"
 """The state in /proc/PID/stat, also of a thread that its quota keeps from running."""
@@ -78,22 +75,6 @@ def _quota(group: Path) -> bool:
     """Of cgroup v2 in `cpu.max`, of v1 in `cpu.cfs_quota_us`, where -1 is none."""
     limits = [procfs.word(group / name) for name in ("cpu.max", "cpu.cfs_quota_us")]
     return any(limit.isdigit() for limit in limits)
-
-
-def throttled_between(first: Sample, last: Sample) -> tuple[Throttled, Throttled]:
-    """What the cgroups whose quotas hold for the target stood at when the run began, and when it ended.
-
-    One that the target came into later has no beginning here: the kernel side notes what it stood at then.
-    """
-    counted = last.modules.get("cpu", {}).get("throttled_groups", {})
-    seen = {int.from_bytes(key, "little") for key in counted} if isinstance(counted, Mapping) else set()
-    if first.quota_groups is None or last.quota_groups is None:
-        after, known = last.throttled, {*last.throttled, *seen}
-    else:
-        own = first.quota_groups | last.quota_groups | seen
-        after = {group: stands for group, stands in last.throttled.items() if group in own}
-        known = {*first.quota_groups, *(last.quota_groups - seen)}
-    return {group: first.throttled.get(group, (0, 0)) for group in known}, after
 
 
 def cpu_mount() -> tuple[str, Path] | None:

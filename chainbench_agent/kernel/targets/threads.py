@@ -12,7 +12,7 @@ from chainbench_agent.host import procfs
 from chainbench_agent.host.syscall_names import syscalls
 from chainbench_agent.kernel.targets import members
 from chainbench_agent.probes import CALLS
-from chainbench_agent.probes.offcpu import NO_SYSCALL
+from chainbench_agent.probes.wait_key import NO_CALL
 
 FUTEX_WAITS = frozenset((*CALLS["FUTEX"], *CALLS["FUTEX_WAIT"]))
 """A thread that is asleep in futex(2) waits, whatever it asked for."""
@@ -53,7 +53,7 @@ def _sleeper(thread: Thread, proc: ProcThread) -> Sleeper:
     directory = f"{members.PROC}/{thread.pid}/task/{thread.tid}"
     number = "" if proc.kernel_thread else procfs.word(f"{directory}/syscall")
     names = syscalls(os.uname().machine)
-    call = int(number) if number.isdigit() and int(number) in names else NO_SYSCALL
+    call = int(number) if number.isdigit() and int(number) in names else NO_CALL
     function = procfs.word(f"{directory}/wchan")
     in_futex = names.get(call) in FUTEX_WAITS
     return Sleeper(thread, call, "" if function == "0" else function, proc, in_futex=in_futex)

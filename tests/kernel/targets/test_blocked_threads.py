@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 from chainbench_agent.evidence.sample import OpenInterval, ProcThread, Sleeper, TaskState, Thread
-from chainbench_agent.probes.wait_key import Wait
 from chainbench_agent.kernel.targets import blocked_threads
 from chainbench_agent.kernel.targets.blocked_threads import functions, wait_key, with_functions, with_waits
-from chainbench_agent.probes.wait_key import UNKNOWN_CALL
+from chainbench_agent.probes.wait_key import UNKNOWN_CALL, Wait
 
 STACK = "[<0>] anon_pipe_read+0x366/0x410\n[<0>] vfs_read.part.0+0x32c/0x360\n[<0>] do_syscall_64+0x71/0x280\n"
 FUTEX = 202

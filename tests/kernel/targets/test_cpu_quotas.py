@@ -2,7 +2,6 @@
 
 import pytest
 
-from chainbench_agent.evidence.sample import Sample
 from chainbench_agent.kernel.targets import cpu_quotas
 
 V1 = "34 25 0:30 {root} {at} rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct"
@@ -159,35 +158,3 @@ def test_a_process_that_has_ended(mounted, group, process):
     root = group(".")
 
     assert cpu_quotas.groups_above([12345, process(7, b"0::/removed (deleted)")]) == {root}
-
-
-def ids(*groups):
-    return {number.to_bytes(8, "little"): bytes(40) for number in groups}
-
-
-def sample(throttled, groups, seen=()):
-    return Sample(
-        at_ns=0,
-        modules={"cpu": {"throttled_groups": ids(*seen)}},
-        throttled=throttled,
-        quota_groups=None if groups is None else frozenset(groups),
-    )
-
-
-def test_all_groups_are_the_machines():
-    """One that was never throttled before, or not there, began at zero."""
-    first = sample({1: (3, 30)}, None)
-    last = sample({1: (4, 40), 2: (5, 50)}, None, seen=[3])
-
-    before = {1: (3, 30), 2: (0, 0), 3: (0, 0)}
-    assert cpu_quotas.throttled_between(first, last) == (before, {1: (4, 40), 2: (5, 50)})
-
-
-def test_the_groups_of_a_target():
-    """Those it was in when the run began, or came into; where the kernel side saw it come, it knows the beginning."""
-    first = sample({1: (3, 30), 4: (7, 70), 5: (1, 10)}, [1])
-    last = sample({1: (4, 40), 2: (5, 50), 4: (9, 90), 5: (6, 60)}, [4, 5], seen=[5])
-
-    before, after = cpu_quotas.throttled_between(first, last)
-    assert after == {1: (4, 40), 4: (9, 90), 5: (6, 60)}
-    assert before == {1: (3, 30), 4: (7, 70)}

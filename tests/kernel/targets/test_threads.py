@@ -9,7 +9,8 @@ import pytest
 
 from chainbench_agent.evidence.sample import ProcThread, Sleeper, Thread
 from chainbench_agent.kernel.targets import threads
-from chainbench_agent.kernel.targets.threads import NO_SYSCALL, proc_threads, sleepers
+from chainbench_agent.kernel.targets.threads import proc_threads, sleepers
+from chainbench_agent.probes.wait_key import NO_CALL
 
 BEGAN_NS = 5
 
@@ -53,7 +54,7 @@ def test_threads_that_were_seen_outside(proc):
     assert {sleeper.thread.tid: sleeper.thread.begin_ns for sleeper in found} == {10: BEGAN_NS, 11: 77}
 
 
-UNKNOWN = Sleeper(Thread(10, 10, "worker", BEGAN_NS), NO_SYSCALL, "", ProcThread(10, "worker", 0, "S", 0, 0, None))
+UNKNOWN = Sleeper(Thread(10, 10, "worker", BEGAN_NS), NO_CALL, "", ProcThread(10, "worker", 0, "S", 0, 0, None))
 
 
 @pytest.mark.usefixtures("x86")

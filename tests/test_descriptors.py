@@ -89,7 +89,7 @@ def test_a_start_without_descriptors(daemon):
         """
     import os
     class Needy(FakeCollector):
-        def start(self, target, peer=None, plan=None, *, run_id=""):
+        def start(self, target, peer=None, selection=None, *, run_id=""):
             fds = []
             try:
                 for _ in range(101):

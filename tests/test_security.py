@@ -336,7 +336,7 @@ def test_the_pid_of_who_asks_by_a_unix_socket(daemon, tmp_path):
     agent = daemon(
         """
     class Told(FakeCollector):
-        def start(self, target, peer=None, plan=None, *, run_id=""):
+        def start(self, target, peer=None, selection=None, *, run_id=""):
             super().start(target, peer, run_id=run_id)
             self.sections = {"exec": {"peer": peer}}
     return Told()

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from chainbench_agent.catalog import Hook, Module
-from chainbench_agent.catalog.selection import EVERYTHING, Plan
+from chainbench_agent.catalog.selection import EVERYTHING, Selection
 from chainbench_agent.evidence.metric_keys import reported_key
 from chainbench_agent.evidence.model import BackendName, Evidence, Run, Target
 from chainbench_agent.host.pid_namespaces import Peer
@@ -78,8 +78,10 @@ class Collector(Protocol):
     def ring(self) -> Ring | None:
         """Where events are told; None where none are."""
 
-    def start(self, target: Target, peer: Peer | None = None, plan: Plan = EVERYTHING, *, run_id: str = "") -> None:
-        """Begin collecting for `target` what `plan` names: attach, take the first sample.
+    def start(
+        self, target: Target, peer: Peer | None = None, selection: Selection = EVERYTHING, *, run_id: str = ""
+    ) -> None:
+        """Begin collecting for `target` what `selection` names: attach, take the first sample.
 
         `peer` is the connection that the request came by: a pid means what it means there.  `run_id`: of the events.
         Raises InputError if there is no such target.

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from chainbench_agent.catalog import Hook, Metric, Module, Procfs
-from chainbench_agent.catalog.selection import EVERYTHING, Plan
+from chainbench_agent.catalog.selection import EVERYTHING, Selection
 from chainbench_agent.collector.base import (
     CollectorStatus,
     HookStatus,
@@ -65,13 +65,15 @@ class EbpfCollector:
         self._first: Sample | None = None
         self._last: Sample | None = None
 
-    def start(self, target: Target, peer: Peer | None = None, plan: Plan = EVERYTHING, *, run_id: str = "") -> None:
+    def start(
+        self, target: Target, peer: Peer | None = None, selection: Selection = EVERYTHING, *, run_id: str = ""
+    ) -> None:
         self._machine.identity.must_see(target)
         resolved = resolve(target, peer)
         self._last = None
-        self._machine.locate(resolved, plan)
-        method = self._describe(target, plan, self._machine.wanted(plan))
-        self._machine.attach(resolved, plan)
+        self._machine.locate(resolved, selection)
+        method = self._describe(target, selection, self._machine.wanted(selection))
+        self._machine.attach(resolved, selection)
         told = resolved.told(target, self._machine.identity.processes)
         self._method = replace(method, no_cost=self._machine.no_cost, target=told)
         if self.ring:
@@ -165,13 +167,15 @@ class EbpfCollector:
         lacking = {m: [nowhere[hook] for hook in module.hooks_of(m) if hook in nowhere] for m in module.reported}
         return {reported_key(metric): reasons[0] for metric, reasons in lacking.items() if reasons}
 
-    def _describe(self, target: Target, plan: Plan, attached: Collection[str]) -> Method:
-        """How a run is measured that collects what `plan` names, with programs at the hooks `attached`."""
+    def _describe(self, target: Target, selection: Selection, attached: Collection[str]) -> Method:
+        """How a run is measured that collects what `selection` names, with programs at the hooks `attached`."""
         statuses = self._statuses[target.kind != "machine"]
-        asked = {name: status for name, status in statuses.items() if plan.collects(name)}
+        asked = {name: status for name, status in statuses.items() if selection.collects(name)}
         modules = tuple(m for m in self._machine.modules if m.name in asked and asked[m.name].state != "down")
         optional = {
-            m.name: not_asked_for(m, self._hooks, plan.probes) | self._nowhere(m) | _needs_target(m, target, modules)
+            m.name: not_asked_for(m, self._hooks, selection.probes)
+            | self._nowhere(m)
+            | _needs_target(m, target, modules)
             for m in modules
         }
         chosen = self._machine.programs.chosen
@@ -186,7 +190,7 @@ class EbpfCollector:
             program_sources={hook: str(chosen[hook].source) for hook in attached},
             cpus=os.cpu_count() or 1,
             entry=self._entry,
-            sample_interval=plan.sample_interval,
+            sample_interval=selection.sample_interval,
             raised_on={hook.name: hook.raised_on for hook in self._hooks.values() if hook.raised_on},
             target=target,
         )

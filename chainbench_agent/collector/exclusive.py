@@ -7,7 +7,7 @@ import logging
 import threading
 from collections.abc import Callable
 
-from chainbench_agent.catalog.selection import Plan
+from chainbench_agent.catalog.selection import Selection
 from chainbench_agent.collector.base import Collector, CollectorStatus
 from chainbench_agent.evidence.model import Evidence, Run, Target
 from chainbench_agent.host.pid_namespaces import Peer
@@ -27,10 +27,10 @@ class SharedCollector:
         self._status = collector.status()
         self._so_far: Evidence | None = None
 
-    def start(self, target: Target, peer: Peer | None, plan: Plan, run_id: str) -> None:
+    def start(self, target: Target, peer: Peer | None, selection: Selection, run_id: str) -> None:
         with self._turn:
             self._so_far = None
-            self._collector.start(target, peer, plan, run_id=run_id)
+            self._collector.start(target, peer, selection, run_id=run_id)
 
     def gone(self) -> bool:
         """False as well while the collector is at work."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from chainbench_agent.catalog.selection import EVERYTHING, Plan
+from chainbench_agent.catalog.selection import EVERYTHING, Selection
 from chainbench_agent.collector.base import CollectorStatus, HookStatus, ModuleStatus
 from chainbench_agent.evidence.model import Evidence, Run, Section, Target
 from chainbench_agent.host.pid_namespaces import Peer
@@ -47,7 +47,7 @@ class FakeCollector:
     holds: dict[str, threading.Event] = field(default_factory=dict)
     target_gone: bool = False
     started_for: tuple[Target, Peer | None] = (Target(), None)
-    planned: Plan = EVERYTHING
+    selected: Selection = EVERYTHING
     run_id: str = ""
     calls: list[str] = field(default_factory=list)
     collecting: bool = False
@@ -60,8 +60,10 @@ class FakeCollector:
     def gone(self) -> bool:
         return self.target_gone
 
-    def start(self, target: Target, peer: Peer | None = None, plan: Plan = EVERYTHING, *, run_id: str = "") -> None:
-        self.started_for, self.planned = (target, peer), plan
+    def start(
+        self, target: Target, peer: Peer | None = None, selection: Selection = EVERYTHING, *, run_id: str = ""
+    ) -> None:
+        self.started_for, self.selected = (target, peer), selection
         self.run_id = run_id
         with self._call("start"):
             if self.collecting:

@@ -18,7 +18,7 @@ from pathlib import Path
 from chainbench_agent.abi.c_struct import CStruct
 from chainbench_agent.bpf import libbpf, probe_events
 from chainbench_agent.catalog import Hook, Module, Names
-from chainbench_agent.catalog.selection import EVERYTHING, Plan
+from chainbench_agent.catalog.selection import EVERYTHING, Selection
 from chainbench_agent.errors import SetupError
 from chainbench_agent.evidence.sample import Sample
 from chainbench_agent.kernel import call_tables
@@ -79,7 +79,7 @@ class Machine:
         self.run = 0
         """The number of the present run, or the last one; the kernel has it in all that it tells."""
         self._target = KernelTarget()
-        self._plan = EVERYTHING
+        self._selection = EVERYTHING
         self._seeds = 0
         self._not_emptied: Mapping[str, OSError] = {}
         self._began_ns = 0
@@ -142,18 +142,18 @@ class Machine:
         """Why a fact that a metric needs does not hold here; empty if it does."""
         return self.unit.facts[fact]
 
-    def wanted(self, plan: Plan = EVERYTHING) -> frozenset[str]:
+    def wanted(self, selection: Selection = EVERYTHING) -> frozenset[str]:
         """The hooks that a run has programs of; `locate` comes first."""
-        hooks = wanted_hooks(self.modules, self._hooks, self.unit.unit.follows, plan)
+        hooks = wanted_hooks(self.modules, self._hooks, self.unit.unit.follows, selection)
         return hooks & self.programs.chosen.keys() - self.nowhere.keys()
 
-    def locate(self, target: KernelTarget, plan: Plan = EVERYTHING) -> None:
+    def locate(self, target: KernelTarget, selection: Selection = EVERYTHING) -> None:
         """Find the functions of user space that a run of `target` is to watch; those that it lacks are `nowhere`."""
         self._user.close()
         self._mapping_events.close()
         self.nowhere = {}
         self._history = History()
-        hooks = self.wanted(plan)
+        hooks = self.wanted(selection)
         if self.programs.in_user_space(hooks):
             everyone = target.kind == Kind.MACHINE
             self._user = UserFunctions(all_processes() if everyone else target.processes())
@@ -161,17 +161,17 @@ class Machine:
             with suppress(OSError):  # without it there are addresses instead of names
                 self._mapping_events.open()
 
-    def attach(self, target: KernelTarget, plan: Plan = EVERYTHING) -> None:
-        """Make ready for a run: empty what must not stay, attach what `plan` needs, find out who is in the target."""
+    def attach(self, target: KernelTarget, selection: Selection = EVERYTHING) -> None:
+        """Make ready for a run: empty the maps, attach what `selection` needs, find who is in the target."""
         try:
             self._not_emptied = empty(self._maps, self.modules)
             call_tables.fill(self._maps)
             self.run += 1
             self._target = target
-            self._plan = plan
+            self._selection = selection
             self._configure(Phase.SEEDING if target.kind == Kind.TREE else Phase.OFF)
             self._count_cost()
-            self.programs.attach(self.wanted(plan), self._user)
+            self.programs.attach(self.wanted(selection), self._user)
             self._counters.open()
             self._seeds = seed_maps(target, self._maps)
         except OSError:
@@ -227,7 +227,7 @@ class Machine:
         now_ns, target = time.monotonic_ns(), self._target
         level = self.identity.cgroup_level + target.cgroup_level
         head = (now_ns, target.cgroup_id, self.run, phase, *self.identity.processes, target.kind, level)
-        config = _CONFIG.pack(*head, self._plan.sample_interval, idle_modules(self.modules, self._plan))
+        config = _CONFIG.pack(*head, self._selection.sample_interval, idle_modules(self.modules, self._selection))
         libbpf.update(self._maps["cb_config"].fd, 0, config)
         return now_ns
 

@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from chainbench_agent.catalog.selection import EVERYTHING, Plan
+from chainbench_agent.catalog.selection import EVERYTHING, Selection
 from chainbench_agent.collector.base import Collector
 from chainbench_agent.collector.exclusive import SharedCollector
 from chainbench_agent.errors import AgentError, InputError, NoRun, RunActive
@@ -67,16 +67,16 @@ class Runs:
         target: Target | None = None,
         peer: Peer | None = None,
         max_duration_s: float = MAX_DURATION_S,
-        plan: Plan = EVERYTHING,
+        selection: Selection = EVERYTHING,
     ) -> Active:
         """Begin a run; it ends with `stop`, after `max_duration_s`, or when the target has been gone for a while.
 
         RunActive if one is on.  InputError if there is no such target, AgentError if the collector fails; then none is.
         """
-        claimed = self._claim(labels, plan)
+        claimed = self._claim(labels, selection)
         self.archive.begin(self._run_until_now(claimed, "running"))  # first, so that nothing delays the answer later
         try:
-            self._collector.start(target or Target(), peer, plan, claimed.id)
+            self._collector.start(target or Target(), peer, selection, claimed.id)
         except InputError:
             self._give_up(claimed)
             raise
@@ -185,14 +185,14 @@ class Runs:
 
     # --- The steps --------------------------------------------------------------------------------
 
-    def _claim(self, labels: Labels, plan: Plan) -> Active:
+    def _claim(self, labels: Labels, selection: Selection) -> Active:
         with self._changed:
             if self._closing:
                 raise AgentError("the agent is shutting down; start the run when it is up again")
             if self._active:
                 raise RunActive(self._active.now(self._phase, self._clock()))
             now = self._now()
-            self._phase, self._active = "starting", Active(running.new_id(now), labels, now, self._clock(), plan)
+            self._phase, self._active = "starting", Active(running.new_id(now), labels, now, self._clock(), selection)
             return self._active
 
     def _watch(self, active: Active, watch: Watch) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from chainbench_agent.catalog.selection import EVERYTHING, Plan
+from chainbench_agent.catalog.selection import EVERYTHING, Selection
 from chainbench_agent.collector.base import CollectorStatus
 from chainbench_agent.evidence.model import Evidence, Labels, Run
 from chainbench_agent.store.base import StoreStatus
@@ -37,7 +37,7 @@ class Active:
     labels: Labels
     started_at: datetime
     started_ns: int
-    plan: Plan = EVERYTHING
+    selection: Selection = EVERYTHING
 
     @property
     def words(self) -> str:
@@ -59,8 +59,8 @@ class Active:
             started_at=self.started_at,
             duration_ms=self.elapsed_ms(now_ns),
             ended_by=ended_by,
-            probes=self.plan.probes or None,
-            sample_interval=self.plan.sample_interval,
+            probes=self.selection.probes or None,
+            sample_interval=self.selection.sample_interval,
         )
 
 

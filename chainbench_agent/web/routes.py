@@ -10,7 +10,7 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
-from chainbench_agent.catalog.selection import Plan, choose
+from chainbench_agent.catalog.selection import Selection, choose
 from chainbench_agent.host.pid_namespaces import Peer
 from chainbench_agent.runs.lifecycle import Runs
 from chainbench_agent.web.access import credentials
@@ -52,8 +52,10 @@ class Api:
         collector = self._runs.status().collector
         loaded = [name for module in collector.modules for name in module.loaded]
         asked = _body(StartRequest, loaded)
-        plan = Plan(choose(asked.probes or self._probes, loaded), asked.sample_interval or self._sample_interval)
-        active = self._runs.start(asked.labels, asked.target, _peer(), asked.longest_s, plan)
+        selection = Selection(
+            choose(asked.probes or self._probes, loaded), asked.sample_interval or self._sample_interval
+        )
+        active = self._runs.start(asked.labels, asked.target, _peer(), asked.longest_s, selection)
         return {
             "status": "started",
             "run_id": active.id,
@@ -61,8 +63,8 @@ class Api:
             "machine": self._runs.machine,
             "started_at": timestamp(active.started_at),
             "target": asked.target.model_dump(exclude_none=True),
-            "probes": plan.probes,
-            "sample_interval": plan.sample_interval,
+            "probes": selection.probes,
+            "sample_interval": selection.sample_interval,
             **backend_json(collector),
         }
 

@@ -10,7 +10,7 @@ import pytest
 
 from chainbench_agent import collector as collectors
 from chainbench_agent.catalog import Counter, Derived, Hook, Module, Names, raw_tracepoint
-from chainbench_agent.catalog.selection import EVERYTHING, Plan
+from chainbench_agent.catalog.selection import EVERYTHING, Selection
 from chainbench_agent.collector import ebpf
 from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.errors import InputError
@@ -112,17 +112,17 @@ class FakeMachine:
         if name in self.fails:
             raise self.fails[name]
 
-    def wanted(self, plan):
-        self.wanted_for = plan
-        named = [self.hooks[name] for m in self.modules if plan.collects(m.name) for name in m.hooks]
+    def wanted(self, selection):
+        self.wanted_for = selection
+        named = [self.hooks[name] for m in self.modules if selection.collects(m.name) for name in m.hooks]
         return {on for hook in named for on in hook.raised_on or (hook.name,)} & self.programs.chosen.keys()
 
-    def locate(self, target, plan):
-        del target, plan
+    def locate(self, target, selection):
+        del target, selection
         self.nowhere = self.nowhere_then
 
-    def attach(self, target, plan):
-        self.target, self.plan = target, plan
+    def attach(self, target, selection):
+        self.target, self.selection = target, selection
         self.call("attach")
 
     def begin(self):
@@ -356,7 +356,7 @@ def test_a_start_that_fails_detaches(opened, machine, call):
     assert machine.calls[-1] == "detach"
 
 
-EXEC_ONLY = Plan(("exec",), 10)
+EXEC_ONLY = Selection(("exec",), 10)
 
 
 def test_some_of_the_modules(opened, machine, monkeypatch):
@@ -364,9 +364,9 @@ def test_some_of_the_modules(opened, machine, monkeypatch):
     methods = []
     monkeypatch.setattr(ebpf, "build", lambda _run, method, *_: methods.append(method))
     collector = opened(machine)
-    for plan in (EXEC_ONLY, EVERYTHING):
-        collector.start(Target(), None, plan)
-        assert (machine.plan, machine.wanted_for) == (plan, plan)
+    for selection in (EXEC_ONLY, EVERYTHING):
+        collector.start(Target(), None, selection)
+        assert (machine.selection, machine.wanted_for) == (selection, selection)
         collector.stop()
         collector.evidence(RUN)
     some, all_ = methods
@@ -384,7 +384,7 @@ def test_a_module_that_was_not_chosen_is_not_absent(opened):
     collector = opened(machine)
     found = []
     for name in ("sched", "exec"):
-        collector.start(Target(), None, Plan((name,)))
+        collector.start(Target(), None, Selection((name,)))
         found.append(collector.evidence(RUN))
         collector.stop()
 
@@ -423,15 +423,15 @@ def test_functions_that_the_target_does_not_have(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("loaded", "plan", "reason"),
+    ("loaded", "selection", "reason"),
     [
         ((), EVERYTHING, NOT_LOADED),
         (("locks:order",), EVERYTHING, NOT_IN_RUN),
-        (("locks:order",), Plan(("locks",)), NOT_IN_RUN),
-        (("locks:order",), Plan(("locks", "locks:order")), None),
+        (("locks:order",), Selection(("locks",)), NOT_IN_RUN),
+        (("locks:order",), Selection(("locks", "locks:order")), None),
     ],
 )
-def test_an_option(monkeypatch, tmp_path, loaded, plan, reason):
+def test_an_option(monkeypatch, tmp_path, loaded, selection, reason):
     """Its metrics are measured where it was asked for twice; elsewhere they are absent, and no zero.
 
     Not asking for it takes nothing from the module's state.
@@ -440,7 +440,7 @@ def test_an_option(monkeypatch, tmp_path, loaded, plan, reason):
     machine.counts["locks"] = {"waits": 0, "cycles": 0}
     monkeypatch.setattr(ebpf, "Machine", machine)
     collector = EbpfCollector([LOCKS], [*HOOKS, ACQUIRED], tmp_path, loaded)
-    collector.start(Target(), None, plan)
+    collector.start(Target(), None, selection)
     section = collector.evidence(RUN).sections["locks"]
     (status,) = collector.status().modules
 

@@ -6,7 +6,7 @@ import pytest
 
 from chainbench_agent import collector as collectors
 from chainbench_agent.catalog import Counter, Distribution, Hook, Keyed, Module, Table
-from chainbench_agent.catalog.selection import Plan
+from chainbench_agent.catalog.selection import Selection
 from chainbench_agent.collector import mock
 from chainbench_agent.collector.mock import MockCollector
 from chainbench_agent.errors import InputError
@@ -40,7 +40,7 @@ def collector():
 
 
 def test_marked_as_mock_everywhere(collector):
-    collector.start(Target(), None, Plan(NAMES))
+    collector.start(Target(), None, Selection(NAMES))
     evidence = collector.evidence(run()).as_json()
     assert (evidence["available"], evidence["source"], evidence["reason"]) == (False, "mock", REASON)
     for module in CATALOG:
@@ -70,7 +70,7 @@ def test_the_target_is_named_and_nothing_is_claimed_of_it(collector):
 
 def test_only_what_was_chosen(collector):
     """As in a measured run; made-up numbers have no standard error."""
-    collector.start(Target(), None, Plan(("exec", "syscalls"), 10))
+    collector.start(Target(), None, Selection(("exec", "syscalls"), 10))
     evidence = collector.evidence(run())
     assert evidence.sections.keys() == {"exec", "syscall_counts"}
     assert "sampling" not in evidence.sections["syscall_counts"]
@@ -90,7 +90,7 @@ def test_has_the_keys_that_consumers_rely_on(collector, duration_ms):
 
 def test_every_reported_metric_of_the_catalogue_is_there(collector):
     """Also of modules that this test does not know; what belongs to an option, where that is asked for."""
-    collector.start(Target(), None, Plan(NAMES))
+    collector.start(Target(), None, Selection(NAMES))
     evidence = collector.evidence(run())
     assert evidence.sections.keys() == {module.section_key for module in CATALOG}
     for module in CATALOG:
@@ -154,7 +154,7 @@ def test_an_option(monkeypatch):
     (status,) = collector.status().modules
     found = []
     for probes in ((), ("locks", "locks:order")):
-        collector.start(Target(), None, Plan(probes))
+        collector.start(Target(), None, Selection(probes))
         found.append(collector.evidence(run()).sections["locks"])
 
     assert status.options == {"order": "down", "holders": "off"}

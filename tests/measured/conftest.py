@@ -91,10 +91,10 @@ class Targeted:
         self.output = ""
         self._start()
 
-    def run(self, target=None, plan=EVERYTHING):
+    def run(self, target=None, selection=EVERYTHING):
         """The evidence, as JSON, of a run from before the first line of the code until the process has ended."""
         target = target or Target(kind="pid", pid=self.process.pid)
-        self.collector.start(target, None, plan)
+        self.collector.start(target, None, selection)
         try:
             self.output, _ = self.process.communicate("\n")
         finally:

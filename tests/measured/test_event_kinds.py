@@ -15,7 +15,7 @@ from daemon import LONG_S
 from said import Said, heard
 from workloads import eater
 
-from chainbench_agent.catalog.selection import Plan
+from chainbench_agent.catalog.selection import Selection
 from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.loading import event_records
@@ -188,7 +188,7 @@ def ordered(collector, lock_order, run):
             [lock_order(), *orders], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as process:
             process.stdout.readline()
-            collector.start(Target(kind="pid", pid=process.pid), None, Plan(("locks", ORDER)))
+            collector.start(Target(kind="pid", pid=process.pid), None, Selection(("locks", ORDER)))
             try:
                 process.communicate("\n")
             finally:

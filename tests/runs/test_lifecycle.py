@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from chainbench_agent.catalog.selection import EVERYTHING, Plan
+from chainbench_agent.catalog.selection import EVERYTHING, Selection
 from chainbench_agent.collector.fake import FakeCollector
 from chainbench_agent.errors import AgentError, InputError, NoRun, RunActive
 from chainbench_agent.evidence.model import Labels, Target
@@ -107,14 +107,14 @@ def test_a_clock_that_is_set_is_not_what_a_run_is_measured_by():
 
 def test_a_run_of_some_modules(runs, collector):
     """The collector hears what to collect, and the evidence says it; the next run is not bound by it."""
-    plan = Plan(("exec",), 10)
-    assert runs.start(LABELS, plan=plan).plan == collector.planned == plan
-    assert runs.status().active.plan == plan
+    selection = Selection(("exec",), 10)
+    assert runs.start(LABELS, selection=selection).selection == collector.selected == selection
+    assert runs.status().active.selection == selection
     run = runs.stop().run
     assert (run.probes, run.sample_interval) == (("exec",), 10)
 
     runs.start(LABELS)
-    assert collector.planned == EVERYTHING
+    assert collector.selected == EVERYTHING
 
 
 def test_a_run_begins_when_the_collector_has_started(runs, collector, clock, aside):

@@ -5,7 +5,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from chainbench_agent.catalog.selection import MAX_SAMPLE_INTERVAL, Plan
+from chainbench_agent.catalog.selection import MAX_SAMPLE_INTERVAL, Selection
 from chainbench_agent.collector.base import CollectorStatus
 from chainbench_agent.collector.fake import FakeCollector
 from chainbench_agent.runs.lifecycle import Runs
@@ -99,7 +99,7 @@ def test_start_with_some_of_the_modules(client, labels, collector, probes, chose
     answer = client.post("/start", json=labels | {"probes": probes})
 
     assert (answer.status_code, answer.json["probes"]) == (200, list(chosen))
-    assert collector.planned == Plan(chosen, 1)
+    assert collector.selected == Selection(chosen, 1)
     assert client.get("/status").json["probes"] == list(chosen)
     assert client.post("/stop").json["run"]["probes"] == list(chosen)
 
@@ -114,7 +114,7 @@ def test_start_with_sampling(runs, labels, collector, sent, interval):
     answer = client.post("/start", json=labels | sent)
 
     assert (answer.status_code, answer.json["sample_interval"]) == (200, interval)
-    assert collector.planned.sample_interval == interval
+    assert collector.selected.sample_interval == interval
     assert client.get("/status").json["sample_interval"] == interval
     assert client.post("/stop").json["run"]["sample_interval"] == interval
 
@@ -122,13 +122,13 @@ def test_start_with_sampling(runs, labels, collector, sent, interval):
 def test_runs_that_name_no_probes(runs, labels, collector):
     """They collect what the agent was told; one that names some collects these alone."""
     client = create_app(runs, lambda _: (b"", ""), probes=("all", "runqlat:by_cpu")).test_client()
-    planned = []
+    selected = []
     for sent in ({}, {"probes": None}, {"probes": ["all"]}, {"probes": ["exec"]}):
         client.post("/start", json=labels | sent)
         client.post("/stop")
-        planned.append(collector.planned.probes)
+        selected.append(collector.selected.probes)
 
-    assert planned == [LOADED, LOADED, ("runqlat", "exec"), ("exec",)]
+    assert selected == [LOADED, LOADED, ("runqlat", "exec"), ("exec",)]
 
 
 def test_a_run_that_ended_by_itself(client, labels, runs):

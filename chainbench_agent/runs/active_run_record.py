@@ -11,7 +11,7 @@ _LENGTH = struct.Struct("=H")
 log = logging.getLogger(__name__)
 
 
-class Slate:
+class ActiveRunRecord:
     """One line.  Made before the processes part; whoever is killed at whatever moment leaves it whole, or empty."""
 
     def __init__(self) -> None:

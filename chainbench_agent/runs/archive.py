@@ -14,7 +14,7 @@ from typing import Any
 
 from chainbench_agent.errors import StoreError, UnknownRun
 from chainbench_agent.evidence.model import Evidence, Run
-from chainbench_agent.runs.active_run_record import Slate
+from chainbench_agent.runs.active_run_record import ActiveRunRecord
 from chainbench_agent.runs.remembered import Memory, Result
 from chainbench_agent.store.base import FROM_CHECKPOINT, NoStore, Store, StoredRun, Summary
 
@@ -52,9 +52,9 @@ class Archive:
         self._not_kept: tuple[str, str] = ("", "")
         self._remember(max_kept)
 
-    def take_over(self, slate: Slate) -> None:
+    def take_over(self, record: ActiveRunRecord) -> None:
         """Before anything is asked: if the process before us was killed, the run that was on then stands there."""
-        self.memory.take_over(slate, "; GET /runs has what was kept of it" if self.store.recovered else "")
+        self.memory.take_over(record, "; GET /runs has what was kept of it" if self.store.recovered else "")
 
     @property
     def keeps_runs(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Literal, TypeVar
 from chainbench_agent.evidence.model import Evidence, Labels
 from chainbench_agent.evidence.report import Report
 from chainbench_agent.evidence.totals import Totals
-from chainbench_agent.runs.active_run_record import Slate
+from chainbench_agent.runs.active_run_record import ActiveRunRecord
 
 Result = Literal["finished", "failed", "interrupted"]
 
@@ -36,22 +36,22 @@ class Memory:
         """The evidence that came last."""
         self.totals = Totals()
         """Of all runs, also those that are not remembered any more."""
-        self._slate = Slate()
+        self._active_run_record = ActiveRunRecord()
         self.lost = ""
         """What became of a run whose process was killed, until the next one begins."""
 
-    def take_over(self, slate: Slate, where: str) -> None:
-        """Note on this `slate` which run is on; if one stood there, it is `lost`.  `where`: what is left of it."""
-        self._slate, lost = slate, slate.take()
+    def take_over(self, record: ActiveRunRecord, where: str) -> None:
+        """Note on this `record` which run is on; if one stood there, it is `lost`.  `where`: what is left of it."""
+        self._active_run_record, lost = record, record.take()
         self.lost = lost and lost + where
 
     def begun(self, run: str) -> None:
-        self._slate.write(run)
+        self._active_run_record.write(run)
         self.lost = ""
 
     def ended(self, labels: Labels, result: Result, evidence: Evidence | None) -> None:
         """Count a run.  One without evidence leaves that of the run before."""
-        self._slate.wipe()
+        self._active_run_record.wipe()
         before = self._kept.get(labels, Kept(labels))
         kept = Kept(labels, evidence or before.evidence, before.results + Counter[str]([result]))
         self._put(self._kept, labels, kept)

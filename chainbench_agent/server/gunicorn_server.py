@@ -29,7 +29,7 @@ from chainbench_agent.host.environment import VERSION, environment
 from chainbench_agent.logs.entries import GunicornLog, log_to_stderr
 from chainbench_agent.logs.writer import log_status
 from chainbench_agent.probes import CATALOG
-from chainbench_agent.runs.active_run_record import Slate
+from chainbench_agent.runs.active_run_record import ActiveRunRecord
 from chainbench_agent.runs.archive import Archive
 from chainbench_agent.runs.lifecycle import Runs
 from chainbench_agent.server.gunicorn_processes import Master, Worker
@@ -87,7 +87,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
         self.supervisor = Supervisor()
         self.cut_answers = CutAnswers()
         self._entrance = entrance
-        self._slate = Slate()
+        self._active_run_record = ActiveRunRecord()
         self._reload = reload
         self.turned_s = 0.0
         """When the worker's loop last turned, or the worker began to build the agent."""
@@ -136,7 +136,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
         found = self._collector.status()
         of_a_run = partial(environment, found.details)
         archive = Archive(self._store, of_a_run, settings.checkpoint_s, settings.max_kept_label_sets)
-        archive.take_over(self._slate)
+        archive.take_over(self._active_run_record)
         self._runs = runs = Runs(self._collector, settings.machine, archive=archive)
         registry = AgentRegistry(VERSION, found.backend, found.details, _processes, self._counts)
         exporter = Exporter(CATALOG, registry)

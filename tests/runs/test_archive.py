@@ -11,7 +11,7 @@ import pytest
 from chainbench_agent.collector.fake import FakeCollector
 from chainbench_agent.errors import AgentError, InputError, RunActive, StoreError, UnknownRun
 from chainbench_agent.evidence.model import Evidence, Labels
-from chainbench_agent.runs.active_run_record import Slate
+from chainbench_agent.runs.active_run_record import ActiveRunRecord
 from chainbench_agent.runs.archive import MOST_WAITING, Archive
 from chainbench_agent.runs.lifecycle import Runs
 from chainbench_agent.settings import load_settings
@@ -26,13 +26,13 @@ NEVER_S = 3600
 class Agent:
     """Runs, their collector and their store, as the agent puts them together."""
 
-    def __init__(self, state_dir, checkpoint_s=NEVER_S, slate=None, **settings):
+    def __init__(self, state_dir, checkpoint_s=NEVER_S, record=None, **settings):
         self.step = timedelta(0)  # by how much the clock is wrong
         settings = load_settings(store="sqlite", state_dir=str(state_dir), machine="m", **settings)
         self.store = open_store(settings)
         self.collector = FakeCollector()
         self.archive = Archive(self.store, lambda: {"kernel": "6.1.0"}, checkpoint_s, max_kept=3)
-        self.archive.take_over(slate or Slate())
+        self.archive.take_over(record or ActiveRunRecord())
         self.runs = Runs(self.collector, "m", archive=self.archive, now=lambda: datetime.now(UTC) + self.step)
 
     def run(self, **labels):
@@ -312,13 +312,13 @@ def test_after_an_agent_died_in_a_run(agents):
 
 
 def test_a_run_whose_process_was_killed_is_told_of_with_what_is_left(agents):
-    """The process that comes after it knows from the slate, which it inherits, and says where the rest is."""
-    slate, first = Slate(), agents()
-    first.archive.take_over(slate)
+    """The process that comes after it knows from the record, which it inherits, and says where the rest is."""
+    record, first = ActiveRunRecord(), agents()
+    first.archive.take_over(record)
     active = first.runs.start(LABELS)
     first.die()
 
-    second = agents(slate=slate)
+    second = agents(record=record)
 
     lost = f"run {active.id} ({active.words}) was lost: the process that collected it died"
     assert second.runs.status().failure == f"{lost}; GET /runs has what was kept of it"

@@ -146,7 +146,7 @@ def test_what_points_down_is_no_violation(tmp_path):
     )
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs" / "lifecycle.py").write_text(
-        "from chainbench_agent.runs.remembered import Kept\nimport chainbench_agent.evidence.model\n"
+        "from chainbench_agent.runs.remembered import RememberedLabels\nimport chainbench_agent.evidence.model\n"
     )
 
     assert violations(tmp_path) == []

@@ -25,7 +25,7 @@ from chainbench_agent.evidence.totals import Totals
 from chainbench_agent.host.pid_namespaces import Peer
 from chainbench_agent.runs import running
 from chainbench_agent.runs.archive import Archive
-from chainbench_agent.runs.remembered import Kept, Result
+from chainbench_agent.runs.remembered import RememberedLabels, Result
 from chainbench_agent.runs.running import MAX_DURATION_S, Active, EndedBy, Phase, RunsStatus, Watch
 
 SETTLE_S = 4.0
@@ -169,10 +169,10 @@ class Runs:
         with self._changed:
             return self._memory.reports()
 
-    def kept(self) -> tuple[Kept, ...]:
+    def remembered(self) -> tuple[RememberedLabels, ...]:
         """What is remembered of each label set, the one touched last at the end."""
         with self._changed:
-            return self._memory.kept()
+            return self._memory.remembered()
 
     def delete(self, run_id: str) -> None:
         """Forget a run that is kept, everywhere.  UnknownRun if there is none, RunActive if it is on, StoreError."""

@@ -17,7 +17,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class RememberedLabels:
     """One label set: its latest evidence, if a run of it ever gave one, and how often its runs ended how."""
 
     labels: Labels
@@ -30,7 +30,7 @@ class Memory:
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._kept: dict[Labels, Kept] = {}
+        self._remembered: dict[Labels, RememberedLabels] = {}
         self._reports: dict[Labels, Report] = {}
         self.latest: Evidence | None = None
         """The evidence that came last."""
@@ -52,25 +52,25 @@ class Memory:
     def ended(self, labels: Labels, result: Result, evidence: Evidence | None) -> None:
         """Count a run.  One without evidence leaves that of the run before."""
         self._active_run_record.wipe()
-        before = self._kept.get(labels, Kept(labels))
-        kept = Kept(labels, evidence or before.evidence, before.results + Counter[str]([result]))
-        self._put(self._kept, labels, kept)
+        before = self._remembered.get(labels, RememberedLabels(labels))
+        remembered = RememberedLabels(labels, evidence or before.evidence, before.results + Counter[str]([result]))
+        self._put(self._remembered, labels, remembered)
         self.latest = evidence or self.latest
         self.totals = self.totals.plus(evidence)
 
     def restored(self, evidence: Evidence) -> None:
         """What a run measured before this process began; the newest comes last.  It is not counted."""
         labels = Labels.of(evidence.run)
-        self._put(self._kept, labels, Kept(labels, evidence))
+        self._put(self._remembered, labels, RememberedLabels(labels, evidence))
         self.latest = evidence
 
     def forget(self, run_id: str) -> None:
         """Drop the evidence of a run that was deleted; if it was the latest, that is now the newest one left."""
-        for labels, kept in self._kept.items():
-            if kept.evidence and kept.evidence.run.id == run_id:
-                self._kept[labels] = replace(kept, evidence=None)
+        for labels, remembered in self._remembered.items():
+            if remembered.evidence and remembered.evidence.run.id == run_id:
+                self._remembered[labels] = replace(remembered, evidence=None)
         if self.latest and self.latest.run.id == run_id:
-            left = [kept.evidence for kept in self._kept.values() if kept.evidence]
+            left = [remembered.evidence for remembered in self._remembered.values() if remembered.evidence]
             self.latest = max(left, key=lambda evidence: evidence.run.id, default=None)
 
     def how_the_last_ended(self) -> str:
@@ -87,9 +87,9 @@ class Memory:
         labels = Labels.of(report)
         self._put(self._reports, labels, report)
 
-    def kept(self) -> tuple[Kept, ...]:
+    def remembered(self) -> tuple[RememberedLabels, ...]:
         """The label set touched last at the end."""
-        return tuple(self._kept.values())
+        return tuple(self._remembered.values())
 
     def reports(self) -> tuple[Report, ...]:
         """The last one at the end."""

@@ -134,7 +134,7 @@ def make_view():
     """What `Runs` shows of itself; `finished`: evidence."""
 
     def make(*finished, current=None, reports=(), results=None, status=STATUS, totals=None):
-        kept = [
+        remembered = [
             SimpleNamespace(
                 labels=Labels(**{name: getattr(evidence.run, name) for name in LABELS}),
                 evidence=evidence,
@@ -144,7 +144,7 @@ def make_view():
         ]
         return SimpleNamespace(
             machine="host",
-            kept=lambda: kept,
+            remembered=lambda: remembered,
             reports=lambda: reports,
             current=lambda: current,
             status=lambda: status,

@@ -96,11 +96,11 @@ def test_a_run_is_kept_when_stop_answers(agent):
     """With its labels, its evidence as it was answered, and the environment."""
     evidence = agent.run()
 
-    kept = agent.store.get(evidence.run.id)
-    assert (kept.summary.result, kept.summary.ended_by, kept.summary.source) == ("finished", "stop", "ebpf")
-    assert kept.summary.labels == LABELS
-    assert kept.evidence == evidence.as_json()
-    assert kept.environment == {"kernel": "6.1.0"}
+    stored = agent.store.get(evidence.run.id)
+    assert (stored.summary.result, stored.summary.ended_by, stored.summary.source) == ("finished", "stop", "ebpf")
+    assert stored.summary.labels == LABELS
+    assert stored.evidence == evidence.as_json()
+    assert stored.environment == {"kernel": "6.1.0"}
     assert agent.archive.why_not_kept(evidence.run.id) == ""
 
 
@@ -132,9 +132,9 @@ def test_a_run_that_failed_to_stop(agent):
     with pytest.raises(AgentError):
         agent.runs.stop()
 
-    kept = agent.store.get(active.id)
-    assert (kept.summary.result, kept.evidence["exec"]) == ("failed", {"exec_count": 53})
-    assert "cannot detach" in kept.summary.failure
+    stored = agent.store.get(active.id)
+    assert (stored.summary.result, stored.evidence["exec"]) == ("failed", {"exec_count": 53})
+    assert "cannot detach" in stored.summary.failure
 
 
 @pytest.fixture
@@ -153,12 +153,12 @@ def test_a_run_that_failed_to_stop_keeps_its_last_checkpoint(agent, broken):
     with pytest.raises(AgentError, match="could not stop: cannot detach; it has no evidence any more"):
         agent.runs.stop()
 
-    kept = agent.store.get(broken.id)
-    assert (kept.summary.result, kept.summary.ended_by, kept.summary.source) == ("failed", "stop", "ebpf")
-    assert kept.evidence == {**before.evidence, "run": {**before.evidence["run"], "ended_by": "stop"}}
-    assert kept.evidence["exec"] == {"exec_count": 54}
-    assert kept.summary.duration_ms == before.summary.duration_ms == kept.evidence["run"]["duration_ms"]
-    assert kept.summary.failure.endswith("no evidence any more; what is here is from its last checkpoint")
+    stored = agent.store.get(broken.id)
+    assert (stored.summary.result, stored.summary.ended_by, stored.summary.source) == ("failed", "stop", "ebpf")
+    assert stored.evidence == {**before.evidence, "run": {**before.evidence["run"], "ended_by": "stop"}}
+    assert stored.evidence["exec"] == {"exec_count": 54}
+    assert stored.summary.duration_ms == before.summary.duration_ms == stored.evidence["run"]["duration_ms"]
+    assert stored.summary.failure.endswith("no evidence any more; what is here is from its last checkpoint")
     assert agent.runs.status().phase == "idle"
 
 
@@ -171,9 +171,9 @@ def test_a_checkpoint_is_of_one_run_alone(agent, broken):
     with pytest.raises(AgentError):
         agent.runs.stop()
 
-    kept = agent.store.get(active.id)
-    assert (kept.summary.result, kept.summary.source, kept.evidence) == ("failed", "", None)
-    assert "checkpoint" not in kept.summary.failure
+    stored = agent.store.get(active.id)
+    assert (stored.summary.result, stored.summary.source, stored.evidence) == ("failed", "", None)
+    assert "checkpoint" not in stored.summary.failure
     assert broken.id != active.id
 
 
@@ -291,8 +291,8 @@ def test_what_is_known_after_a_restart(agents):
     runs = agents().runs
 
     assert runs.latest() == evidences[-1]
-    assert [kept.evidence for kept in runs.kept()] == [evidences[2], evidences[3], evidences[4]]
-    assert all(not kept.results for kept in runs.kept())
+    assert [remembered.evidence for remembered in runs.remembered()] == [evidences[2], evidences[3], evidences[4]]
+    assert all(not remembered.results for remembered in runs.remembered())
 
 
 def test_after_an_agent_died_in_a_run(agents):
@@ -306,7 +306,7 @@ def test_after_an_agent_died_in_a_run(agents):
     second = agents()
 
     assert (second.runs.latest().run.id, second.runs.latest().run.ended_by) == (active.id, "agent_died")
-    assert [kept.results for kept in second.runs.kept()] == [{}, {"interrupted": 1}]
+    assert [remembered.results for remembered in second.runs.remembered()] == [{}, {"interrupted": 1}]
     with pytest.raises(AgentError, match=r"ended by itself \(agent_died\); GET /report has its evidence"):
         second.runs.stop()
 
@@ -394,7 +394,7 @@ def test_a_deleted_run_is_forgotten_everywhere(agent):
 
     assert [run.id for run in agent.store.find(Query())] == [first.run.id]
     assert agent.runs.latest() is first
-    assert [(kept.evidence, kept.results) for kept in agent.runs.kept()] == [
+    assert [(remembered.evidence, remembered.results) for remembered in agent.runs.remembered()] == [
         (first, {"finished": 1}),
         (None, {"finished": 1}),
     ]

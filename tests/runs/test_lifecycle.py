@@ -241,7 +241,7 @@ def test_there_is_no_such_target(runs, collector):
         runs.start(LABELS, PROCESS)
 
     assert (runs.status().phase, runs.status().active, runs.status().failure) == ("idle", None, "")
-    assert (runs.kept()[0].results, runs.latest()) == ({"finished": 1}, evidence)
+    assert (runs.remembered()[0].results, runs.latest()) == ({"finished": 1}, evidence)
     with pytest.raises(NoRun):
         runs.stop()
     del collector.fails["start"]
@@ -315,7 +315,7 @@ def test_a_run_ends_when_its_time_is_over(runs, collector, clock, endings):
     assert (evidence.run.id, evidence.run.ended_by) == (active.id, "max_duration")
     assert evidence.run.duration_ms == 60_000
     assert not collector.collecting
-    assert runs.kept()[0].results == {"finished": 1}
+    assert runs.remembered()[0].results == {"finished": 1}
 
 
 def test_a_run_has_an_end_though_nobody_asked_for_one(runs, clock, endings):
@@ -341,7 +341,7 @@ def test_a_run_ends_when_its_target_is_gone_for_good(runs, clock, endings):
     evidence = endings.ended()
 
     assert (evidence.run.id, evidence.run.ended_by) == (active.id, "target_gone")
-    assert runs.kept()[0].results == {"finished": 1}
+    assert runs.remembered()[0].results == {"finished": 1}
 
 
 def test_a_target_that_comes_back_in_time(runs, clock, endings):
@@ -409,7 +409,7 @@ def test_an_ending_that_fails_is_known(runs, collector, clock, endings):
     endings.ended()
 
     assert "cannot detach" in runs.status().failure
-    assert runs.kept()[0].results == {"failed": 1}
+    assert runs.remembered()[0].results == {"failed": 1}
 
 
 @pytest.mark.usefixtures("watched_often")
@@ -443,7 +443,7 @@ def test_a_start_that_fails_leaves_no_run(runs, collector):
 
     assert runs.status().phase == "idle"
     assert "no such tracepoint" in runs.status().failure
-    assert runs.kept()[0].results == {"failed": 1}
+    assert runs.remembered()[0].results == {"failed": 1}
     del collector.fails["start"]
     runs.start(LABELS)
     assert runs.status().failure == ""
@@ -482,9 +482,9 @@ def test_a_failed_run_leaves_the_evidence_of_the_one_before(runs, collector):
     with pytest.raises(AgentError):
         runs.start(LABELS)
 
-    (kept,) = runs.kept()
-    assert kept.evidence is evidence
-    assert kept.results == {"finished": 1, "failed": 1}
+    (remembered,) = runs.remembered()
+    assert remembered.evidence is evidence
+    assert remembered.results == {"finished": 1, "failed": 1}
 
 
 # --- What is known --------------------------------------------------------------------------------
@@ -564,8 +564,8 @@ def test_the_label_sets_kept_are_bounded(runs):
         runs.start(commit(number))
         runs.stop()
 
-    assert [kept.labels.commit for kept in runs.kept()] == ["3", "1", "4"]
-    assert runs.kept()[1].results == {"finished": 2}
+    assert [remembered.labels.commit for remembered in runs.remembered()] == ["3", "1", "4"]
+    assert runs.remembered()[1].results == {"finished": 2}
 
 
 def test_reports_are_bounded_and_the_latest_counts(runs):
@@ -573,7 +573,7 @@ def test_reports_are_bounded_and_the_latest_counts(runs):
         runs.report(report(commit=str(number), gain_pct=1))
     runs.report(report(commit="3", gain_pct=2))
 
-    assert [(kept.commit, kept.gain_pct) for kept in runs.reports()] == [("2", 1), ("4", 1), ("3", 2)]
+    assert [(remembered.commit, remembered.gain_pct) for remembered in runs.reports()] == [("2", 1), ("4", 1), ("3", 2)]
 
 
 # --- Shutdown -------------------------------------------------------------------------------------
@@ -591,7 +591,7 @@ def test_shutdown_finishes_the_run_and_logs_its_evidence(runs, collector, caplog
     (evidence,) = logged_evidence(caplog)
     assert (evidence["run"]["id"], evidence["run"]["ended_by"]) == (active.id, "shutdown")
     assert not collector.collecting
-    assert runs.kept()[0].results == {"interrupted": 1}
+    assert runs.remembered()[0].results == {"interrupted": 1}
     with pytest.raises(AgentError, match="shutting down"):
         runs.start(LABELS)
 

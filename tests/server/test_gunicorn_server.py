@@ -220,7 +220,7 @@ def test_it_keeps_runs_as_it_was_told(tmp_path):
         memory.ended(Labels(**LABELS | {"commit": str(number)}), "finished", None)
 
     assert agent._runs.archive.checkpoint_s == 53
-    assert [kept.labels.commit for kept in memory.kept()] == list(map(str, range(4, 11)))
+    assert [remembered.labels.commit for remembered in memory.remembered()] == list(map(str, range(4, 11)))
 
 
 def test_runs_sample_as_the_agent_was_told(daemon, monkeypatch):

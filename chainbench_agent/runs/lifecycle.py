@@ -26,7 +26,7 @@ from chainbench_agent.host.pid_namespaces import Peer
 from chainbench_agent.runs import running
 from chainbench_agent.runs.archive import Archive
 from chainbench_agent.runs.remembered import RememberedLabels, Result
-from chainbench_agent.runs.running import MAX_DURATION_S, Active, EndedBy, Phase, RunsStatus, Watch
+from chainbench_agent.runs.running import MAX_DURATION_S, CurrentRun, EndedBy, Phase, RunsStatus, Watch
 
 SETTLE_S = 4.0
 """How long a shutdown waits for a start under way, and then for a stop; gunicorn_server.py allows more than both."""
@@ -54,7 +54,7 @@ class Runs:
 
         self._changed = threading.Condition()  # guards all that follows
         self._phase: Phase = "idle"
-        self._active: Active | None = None
+        self._active: CurrentRun | None = None
         self._memory = self.archive.memory
         self._failure = self._memory.lost
         self._closing = False
@@ -68,7 +68,7 @@ class Runs:
         peer: Peer | None = None,
         max_duration_s: float = MAX_DURATION_S,
         selection: Selection = EVERYTHING,
-    ) -> Active:
+    ) -> CurrentRun:
         """Begin a run; it ends with `stop`, after `max_duration_s`, or when the target has been gone for a while.
 
         RunActive if one is on.  InputError if there is no such target, AgentError if the collector fails; then none is.
@@ -185,17 +185,20 @@ class Runs:
 
     # --- The steps --------------------------------------------------------------------------------
 
-    def _claim(self, labels: Labels, selection: Selection) -> Active:
+    def _claim(self, labels: Labels, selection: Selection) -> CurrentRun:
         with self._changed:
             if self._closing:
                 raise AgentError("the agent is shutting down; start the run when it is up again")
             if self._active:
                 raise RunActive(self._active.now(self._phase, self._clock()))
             now = self._now()
-            self._phase, self._active = "starting", Active(running.new_id(now), labels, now, self._clock(), selection)
+            self._phase, self._active = (
+                "starting",
+                CurrentRun(running.new_id(now), labels, now, self._clock(), selection),
+            )
             return self._active
 
-    def _watch(self, active: Active, watch: Watch) -> None:
+    def _watch(self, active: CurrentRun, watch: Watch) -> None:
         """End the run when it is due, if nobody else does."""
         reason = watch.why_ended(self._clock, lambda pause_s: self._is_over(active, pause_s))
         if not reason:
@@ -203,17 +206,17 @@ class Runs:
         with suppress(AgentError):  # a `/stop` came first, or stop has logged what went wrong
             self.stop(reason, only=active.id)
 
-    def _checkpoint(self, active: Active) -> None:
+    def _checkpoint(self, active: CurrentRun) -> None:
         """Keep what the run has so far, now and then, for an agent that dies in it."""
         while not self._is_over(active, self.archive.checkpoint_s):
             if evidence := self.current():
                 self.archive.checkpoint(evidence)
 
-    def _is_over(self, active: Active, within_s: float) -> bool:
+    def _is_over(self, active: CurrentRun, within_s: float) -> bool:
         with self._changed:
             return self._changed.wait_for(lambda: self._active is not active, within_s)
 
-    def _begin_stopping(self, only: str) -> Active:
+    def _begin_stopping(self, only: str) -> CurrentRun:
         with self._changed:
             if self._active is None or (only and self._active.id != only):
                 raise NoRun(f"no run is on{self._memory.how_the_last_ended()}")
@@ -222,7 +225,7 @@ class Runs:
             self._phase = "stopping"
             return self._active
 
-    def _give_up(self, active: Active) -> None:
+    def _give_up(self, active: CurrentRun) -> None:
         """The run never was."""
         self.archive.drop(active.id)
         with self._changed:
@@ -230,12 +233,12 @@ class Runs:
             self._changed.notify_all()
         log.info("run %s was refused", active.id)
 
-    def _failed(self, active: Active, by: EndedBy, sentence: str, salvaged: Evidence | None = None) -> AgentError:
+    def _failed(self, active: CurrentRun, by: EndedBy, sentence: str, salvaged: Evidence | None = None) -> AgentError:
         self.archive.end(self._run_until_now(active, by), "failed", salvaged, sentence)
         self._end(active, "failed", failure=sentence)
         return AgentError(sentence)
 
-    def _end(self, active: Active, result: Result, evidence: Evidence | None = None, failure: str = "") -> None:
+    def _end(self, active: CurrentRun, result: Result, evidence: Evidence | None = None, failure: str = "") -> None:
         with self._changed:
             self._memory.ended(active.labels, result, evidence)
             self._phase, self._active, self._failure = "idle", None, failure
@@ -246,5 +249,5 @@ class Runs:
             active = self._active if self._phase == "running" else None
         return self._run_until_now(active, "running") if active else None
 
-    def _run_until_now(self, active: Active, ended_by: EndedBy) -> Run:
+    def _run_until_now(self, active: CurrentRun, ended_by: EndedBy) -> Run:
         return active.run(self.machine, self._clock(), ended_by)

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Active:
+class CurrentRun:
     """The run that is on.  The times are those of the request until collecting has begun."""
 
     id: str
@@ -77,7 +77,7 @@ class RunsStatus:
     """
 
     phase: Phase
-    active: Active | None
+    active: CurrentRun | None
     elapsed_ms: float
     failure: str
     collector: CollectorStatus
@@ -87,7 +87,7 @@ class RunsStatus:
 class Watch:
     """Whether a run's time is over, or its target has been gone for a while."""
 
-    def __init__(self, active: Active, max_duration_s: float, gone: Callable[[], bool]) -> None:
+    def __init__(self, active: CurrentRun, max_duration_s: float, gone: Callable[[], bool]) -> None:
         self._active = active
         self._max_duration_s = max_duration_s
         self._gone = gone

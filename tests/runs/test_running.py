@@ -6,11 +6,11 @@ import pytest
 
 from chainbench_agent.evidence.model import Labels
 from chainbench_agent.runs import running
-from chainbench_agent.runs.running import GONE_S, WATCH_S, Active, Watch, new_id
+from chainbench_agent.runs.running import GONE_S, WATCH_S, CurrentRun, Watch, new_id
 
 S = 10**9
 BEGAN = datetime(2026, 1, 2, 3, 4, 5, 678900, UTC)
-RUN = Active("r1", Labels(scenario="kv", impl="python"), BEGAN, 0)
+RUN = CurrentRun("r1", Labels(scenario="kv", impl="python"), BEGAN, 0)
 
 
 def watched(gone=lambda: False, max_duration_s=3600):

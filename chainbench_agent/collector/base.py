@@ -90,7 +90,7 @@ class Collector(Protocol):
     def evidence(self, run: Run) -> Evidence:
         """What has been collected so far; collection goes on."""
 
-    def gone(self) -> bool:
+    def target_has_ended(self) -> bool:
         """Whether nothing is left of the target, so that nothing more can happen."""
 
     def stop(self) -> None:

@@ -86,7 +86,7 @@ class EbpfCollector:
             self._machine.detach()
             raise
 
-    def gone(self) -> bool:
+    def target_has_ended(self) -> bool:
         return self._method.targeted and not self._machine.target_processes()
 
     def stop(self) -> None:
@@ -161,10 +161,12 @@ class EbpfCollector:
         facts = [m.needs for m in (metric, *module.sources_of(metric)) if m.needs]
         return "; ".join(dict.fromkeys(filter(None, (*missing, *map(self._machine.lacks, facts)))))
 
-    def _nowhere(self, module: Module) -> dict[str, str]:
+    def _unavailable_in_target(self, module: Module) -> dict[str, str]:
         """Reported key → why, of the metrics that the programs and libraries of the run's target do not allow."""
-        nowhere = self._machine.nowhere
-        lacking = {m: [nowhere[hook] for hook in module.hooks_of(m) if hook in nowhere] for m in module.reported}
+        unavailable = self._machine.unavailable_in_target
+        lacking = {
+            m: [unavailable[hook] for hook in module.hooks_of(m) if hook in unavailable] for m in module.reported
+        }
         return {reported_key(metric): reasons[0] for metric, reasons in lacking.items() if reasons}
 
     def _describe(self, target: Target, selection: Selection, attached: Collection[str]) -> Method:
@@ -174,7 +176,7 @@ class EbpfCollector:
         modules = tuple(m for m in self._machine.modules if m.name in asked and asked[m.name].state != "down")
         optional = {
             m.name: not_asked_for(m, self._hooks, selection.probes)
-            | self._nowhere(m)
+            | self._unavailable_in_target(m)
             | _needs_target(m, target, modules)
             for m in modules
         }

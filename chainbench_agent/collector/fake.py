@@ -45,7 +45,7 @@ class FakeCollector:
     sections: Mapping[str, Section] = field(default_factory=lambda: {"exec": {"exec_count": 53}})
     fails: dict[str, Exception] = field(default_factory=dict)
     holds: dict[str, threading.Event] = field(default_factory=dict)
-    target_gone: bool = False
+    target_ended: bool = False
     started_for: tuple[Target, Peer | None] = (Target(), None)
     selected: Selection = EVERYTHING
     run_id: str = ""
@@ -57,8 +57,8 @@ class FakeCollector:
 
     ring: Ring | None = None
 
-    def gone(self) -> bool:
-        return self.target_gone
+    def target_has_ended(self) -> bool:
+        return self.target_ended
 
     def start(
         self, target: Target, peer: Peer | None = None, selection: Selection = EVERYTHING, *, run_id: str = ""

@@ -64,7 +64,7 @@ class MockCollector:
         del peer, run_id
         self._target, self._selection = target, selection
 
-    def gone(self) -> bool:
+    def target_has_ended(self) -> bool:
         return False
 
     def stop(self) -> None:

@@ -32,7 +32,7 @@ from chainbench_agent.kernel.selected_hooks import idle_modules, wanted_hooks
 from chainbench_agent.kernel.targets.members import KernelTarget, Kind, all_processes
 from chainbench_agent.kernel.targets.seeding import seed_maps
 from chainbench_agent.loading.bpf_unit import LoadedUnit, load_unit
-from chainbench_agent.loading.child_process import beside
+from chainbench_agent.loading.child_process import run_in_parallel
 from chainbench_agent.loading.event_records import Telling
 from chainbench_agent.symbols.kernel_symbols import Symbols
 from chainbench_agent.symbols.mapping_events import History, MappingEvents
@@ -69,7 +69,7 @@ class Machine:
     ) -> None:
         """Compile, load and try to attach.  Raises SetupError, saying what is missing, if that cannot be done."""
         self._hooks = {hook.name: hook for hook in hooks}
-        symbols, self.unit = beside(
+        symbols, self.unit = run_in_parallel(
             Symbols.load,
             lambda: load_unit(modules, self._hooks.values(), cache_dir, options, events=events),
             undo=LoadedUnit.close,
@@ -89,7 +89,7 @@ class Machine:
         self._user = UserFunctions(())
         self._mapping_events = MappingEvents()
         self._history = History()
-        self.nowhere: Mapping[str, str] = {}
+        self.unavailable_in_target: Mapping[str, str] = {}
         """Hooks that have no place in what the target of the present run runs → why."""
         self.programs = Programs()
         self.ring: Ring | None = None
@@ -145,19 +145,19 @@ class Machine:
     def wanted(self, selection: Selection = EVERYTHING) -> frozenset[str]:
         """The hooks that a run has programs of; `locate` comes first."""
         hooks = wanted_hooks(self.modules, self._hooks, self.unit.unit.follows, selection)
-        return hooks & self.programs.chosen.keys() - self.nowhere.keys()
+        return hooks & self.programs.chosen.keys() - self.unavailable_in_target.keys()
 
     def locate(self, target: KernelTarget, selection: Selection = EVERYTHING) -> None:
-        """Find the functions of user space that a run of `target` is to watch; those that it lacks are `nowhere`."""
+        """Find the user-space functions that a run of `target` needs; hooks without any are `unavailable_in_target`."""
         self._user.close()
         self._mapping_events.close()
-        self.nowhere = {}
+        self.unavailable_in_target = {}
         self._history = History()
         hooks = self.wanted(selection)
         if self.programs.in_user_space(hooks):
             everyone = target.kind == Kind.MACHINE
             self._user = UserFunctions(all_processes() if everyone else target.processes())
-            self.nowhere = self.programs.nowhere(hooks, self._user)
+            self.unavailable_in_target = self.programs.unavailable_in_target(hooks, self._user)
             with suppress(OSError):  # without it there are addresses instead of names
                 self._mapping_events.open()
 

@@ -45,7 +45,7 @@ class Archive:
         self._environment = environment
         self._turn = threading.Lock()  # guards all that follows; a stop waits for one checkpoint at most
         self._on = ""
-        self._so_far: Evidence | None = None  # of the last checkpoint of the run that is on
+        self._checkpointed: Evidence | None = None  # of the last checkpoint of the run that is on
         self._of_this_run: Mapping[str, Any] = {}
         self._complaint = ""
         self._waiting: dict[str, StoredRun] = {}
@@ -63,7 +63,7 @@ class Archive:
     def begin(self, run: Run) -> None:
         """From now on the run is kept: should the agent die, it is found interrupted."""
         with self._turn:
-            self._on, self._so_far = run.id, None
+            self._on, self._checkpointed = run.id, None
             self._of_this_run, self._complaint = self._environment(), ""
             self._try(StoredRun(Summary.of(run, "running"), self._of_this_run))
 
@@ -71,7 +71,7 @@ class Archive:
         """Keep the evidence so far; nothing happens if its run has ended meanwhile."""
         with self._turn:
             if evidence.run.id == self._on:
-                self._so_far = evidence
+                self._checkpointed = evidence
                 self._try(self._entry(evidence.run, "running", evidence))
 
     def end(self, run: Run, result: Result, evidence: Evidence | None = None, failure: str = "") -> None:
@@ -80,12 +80,12 @@ class Archive:
         One without evidence keeps that of its last checkpoint, as far as it lasted then, and `failure` says so.
         """
         with self._turn:
-            if evidence is None and self._so_far:
-                until_then = self._so_far.run.model_copy(update={"ended_by": run.ended_by})
-                evidence = self._so_far.model_copy(update={"run": until_then})
+            if evidence is None and self._checkpointed:
+                until_then = self._checkpointed.run.model_copy(update={"ended_by": run.ended_by})
+                evidence = self._checkpointed.model_copy(update={"run": until_then})
                 run, failure = until_then, f"{failure}; {FROM_CHECKPOINT}"
             entry = self._entry(run, result, evidence, failure)
-            self._on, self._so_far = "", None
+            self._on, self._checkpointed = "", None
             why_not = self._try(entry)
             self._not_kept = (run.id, why_not)
             if why_not:
@@ -98,7 +98,7 @@ class Archive:
     def drop(self, run_id: str) -> None:
         """The run never was."""
         with self._turn:
-            self._on, self._so_far = "", None
+            self._on, self._checkpointed = "", None
             try:
                 self.store.delete(run_id)
             except StoreError as error:

@@ -89,7 +89,7 @@ class Runs:
             self._memory.begun(f"{active.id} ({active.words})")
             self._changed.notify_all()
         log.info("run %s started: %s", active.id, active.words)
-        watch = Watch(active, max_duration_s, self._collector.gone)
+        watch = Watch(active, max_duration_s, self._collector.target_has_ended)
         threading.Thread(target=self._watch, args=(active, watch), daemon=True).start()
         if self.archive.keeps_runs:
             threading.Thread(target=self._checkpoint, args=(active,), daemon=True).start()
@@ -144,7 +144,7 @@ class Runs:
     def current(self) -> Evidence | None:
         """The evidence so far of the run that is on; None when there is none, or it cannot be had."""
         try:
-            return self._collector.so_far(self._running)
+            return self._collector.evidence_until_now(self._running)
         except Exception:
             log.exception("the run in progress gives no evidence")
             return None

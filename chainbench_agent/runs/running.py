@@ -87,11 +87,11 @@ class RunsStatus:
 class Watch:
     """Whether a run's time is over, or its target has been gone for a while."""
 
-    def __init__(self, active: CurrentRun, max_duration_s: float, gone: Callable[[], bool]) -> None:
+    def __init__(self, active: CurrentRun, max_duration_s: float, target_has_ended: Callable[[], bool]) -> None:
         self._active = active
         self._max_duration_s = max_duration_s
-        self._gone = gone
-        self._gone_since_ns: int | None = None
+        self._target_has_ended = target_has_ended
+        self._ended_since_ns: int | None = None
 
     def why_ended(self, clock: Callable[[], int], is_over: Callable[[float], bool]) -> EndedBy | None:
         """Look until there is a reason to end the run; None if it `is_over` (asked with a time to wait) before."""
@@ -109,17 +109,17 @@ class Watch:
         """What ends the run now; None if it goes on."""
         if self._active.elapsed_ms(now_ns) / 1e3 >= self._max_duration_s:
             return "max_duration"
-        if not self._is_gone():
-            self._gone_since_ns = None
+        if not self._has_target_ended():
+            self._ended_since_ns = None
             return None
-        if self._gone_since_ns is None:
-            self._gone_since_ns = now_ns
-        return "target_gone" if (now_ns - self._gone_since_ns) / 1e9 >= GONE_S else None
+        if self._ended_since_ns is None:
+            self._ended_since_ns = now_ns
+        return "target_gone" if (now_ns - self._ended_since_ns) / 1e9 >= GONE_S else None
 
-    def _is_gone(self) -> bool:
+    def _has_target_ended(self) -> bool:
         """A collector that fails at this does not keep the run from ending in time."""
         try:
-            return self._gone()
+            return self._target_has_ended()
         except Exception:
             log.exception("run %s: whether its target is gone cannot be told", self._active.id)
             return False

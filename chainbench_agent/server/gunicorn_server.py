@@ -33,7 +33,7 @@ from chainbench_agent.runs.active_run_record import ActiveRunRecord
 from chainbench_agent.runs.archive import Archive
 from chainbench_agent.runs.lifecycle import Runs
 from chainbench_agent.server.gunicorn_processes import Master, Worker
-from chainbench_agent.server.listener import Entrance, entrance_for
+from chainbench_agent.server.listener import Listener, listener_for
 from chainbench_agent.server.response_sender import CutAnswers
 from chainbench_agent.server.systemd_notify import Supervisor
 from chainbench_agent.settings import Settings
@@ -67,9 +67,9 @@ def serve(settings: Settings, open_collector: OpenCollector, reload: Callable[[]
     Raises InputError when the address cannot be listened on, or a token or a certificate cannot be used.
     """
     log_to_stderr(settings.log_level)
-    entrance = entrance_for(settings)
-    with entrance.open() as listener:
-        master = Master(Server(settings, open_collector, entrance, reload), listener)
+    listener = listener_for(settings)
+    with listener.open() as sock:
+        master = Master(Server(settings, open_collector, listener, reload), sock)
         gc.freeze()  # what the worker inherits is not collected there, which would write to, and so copy, every page
         master.run()
 
@@ -81,12 +81,12 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
         self,
         settings: Settings,
         open_collector: OpenCollector,
-        entrance: Entrance,
+        listener: Listener,
         reload: Callable[[], Settings] | None = None,
     ) -> None:
         self.supervisor = Supervisor()
         self.cut_answers = CutAnswers()
-        self._entrance = entrance
+        self._listener = listener
         self._active_run_record = ActiveRunRecord()
         self._reload = reload
         self.turned_s = 0.0
@@ -145,7 +145,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
             partial(exporter.render_parts, runs),
             settings.sample_interval,
             settings.run_probes,
-            access=self._entrance.access,
+            access=self._listener.access,
             ring=self._collector.ring,
         )
 
@@ -158,22 +158,22 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
 
     @property
     def tls(self) -> ssl.SSLContext | None:
-        return self._entrance.tls
+        return self._listener.tls
 
     def read_settings_again(self) -> None:
         """For the next worker; those that are wrong change nothing.  The socket stays the one that listens."""
         try:
             new = self._reload() if self._reload else self._settings
-            entrance = entrance_for(new)
+            listener = listener_for(new)
         except AgentError as error:
             log.error("the settings stay as they were: %s", error)  # noqa: TRY400 - a sentence for people
             return
-        if self._entrance.protected and not entrance.protected:
+        if self._listener.protected and not listener.protected:
             log.error("the settings stay as they were: to take away the token needs a restart")
             return
-        if entrance.place != self._entrance.place:
+        if listener.place != self._listener.place:
             log.warning("another host, port or socket group needs a restart")
-        self._settings, self._entrance = new, entrance
+        self._settings, self._listener = new, listener
         self.load_config()
 
     def lives(self) -> bool:

@@ -73,7 +73,7 @@ class FakeMachine:
         self.no_cost = ""
         self.unknown_of_waits = {}
         self.identity = Identity((os.getpid(), os.getpid()), 0, called_bpf=True)
-        self.nowhere, self.nowhere_then = {}, {}
+        self.unavailable_in_target, self.unavailable_then = {}, {}
         self.unit = SimpleNamespace(
             absent_modules=absent_modules or {},
             loaded=SimpleNamespace(bcc_version="0.26"),
@@ -119,7 +119,7 @@ class FakeMachine:
 
     def locate(self, target, selection):
         del target, selection
-        self.nowhere = self.nowhere_then
+        self.unavailable_in_target = self.unavailable_then
 
     def attach(self, target, selection):
         self.target, self.selection = target, selection
@@ -313,7 +313,7 @@ def test_gone(opened, machine, target, present, gone):
     collector.start(target)
     machine.present = present
 
-    assert collector.gone() is gone
+    assert collector.target_has_ended() is gone
 
 
 def test_no_evidence_without_a_run(opened, machine):
@@ -412,7 +412,7 @@ def test_functions_that_the_target_does_not_have(monkeypatch, tmp_path):
     monkeypatch.setattr(ebpf, "Machine", machine)
     collector = EbpfCollector((EXEC, SCHED), HOOKS, tmp_path)
     found = []
-    for machine.nowhere_then in ({"fork": "no C library has it"}, {}):
+    for machine.unavailable_then in ({"fork": "no C library has it"}, {}):
         collector.start(Target())
         collector.stop()
         found.append(collector.evidence(RUN).sections["exec"])

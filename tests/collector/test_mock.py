@@ -63,7 +63,7 @@ def test_the_target_is_named_and_nothing_is_claimed_of_it(collector):
 
     assert evidence["target"] == {"kind": "pid", "pid": 7}
     assert "ledger" not in evidence
-    assert collector.gone() is False
+    assert collector.target_has_ended() is False
     collector.start(Target())
     assert collector.evidence(run()).target == Target()
 

@@ -179,7 +179,7 @@ time.sleep(0.3); print(flush=True); input()
         collector.start(Target(kind="pid", pid=process.pid))
         process.stdin.close()
         time.sleep(0.5)
-        gone = collector.gone()
+        gone = collector.target_has_ended()
         collector.stop()
 
     assert zombie.wait() == 0

@@ -183,7 +183,7 @@ def test_a_cgroup_that_is_made_again(collector, run, group):
     with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as other:
         (group / "cgroup.procs").write_text(str(other.pid))
         until_asleep(other.pid)
-        gone = collector.gone()
+        gone = collector.target_has_ended()
         collector.stop()
         other.stdin.close()
 

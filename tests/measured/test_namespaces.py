@@ -131,7 +131,7 @@ def test_a_threaded_cgroup(collector, run, started, group, nested):
     time.sleep(0.2)
     collector.start(Target(kind="cgroup", cgroup=str(group if nested else vcpu)))
     goes_on(process)
-    gone = collector.gone()
+    gone = collector.target_has_ended()
     collector.stop()
 
     evidence = collector.evidence(run).as_json()

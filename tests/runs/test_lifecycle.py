@@ -277,7 +277,7 @@ class Endings:
         self._runs = runs
         self.looks = threading.Semaphore(0)
         self.gone = False
-        collector.gone = self._look
+        collector.target_has_ended = self._look
 
     def _look(self):
         self.looks.release()
@@ -362,10 +362,10 @@ def test_nobody_waits_for_a_collector_at_work(runs, collector, endings, aside):
     collector.entered["evidence"].wait(WAIT_S)
     endings.gone = True
 
-    assert runs._collector.gone() is False
+    assert runs._collector.target_has_ended() is False
     collector.holds["evidence"].set()
     looking.result(WAIT_S)
-    assert runs._collector.gone() is True
+    assert runs._collector.target_has_ended() is True
 
 
 @pytest.mark.parametrize("reason", ["max_duration", "target_gone"])

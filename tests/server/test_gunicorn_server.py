@@ -16,7 +16,7 @@ from chainbench_agent.collector.fake import FakeCollector
 from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.model import Labels
 from chainbench_agent.server.gunicorn_server import Server
-from chainbench_agent.server.listener import entrance_for, listen
+from chainbench_agent.server.listener import listen, listener_for
 from chainbench_agent.settings import load_settings
 
 PROMPTLY_S = 3
@@ -213,7 +213,7 @@ def test_debugging_shows_what_gunicorn_does(daemon):
 def test_it_keeps_runs_as_it_was_told(tmp_path):
     """How often, and how many label sets it remembers."""
     settings = load_settings(store="none", checkpoint_s=53, max_kept_label_sets=7, host=f"unix:{tmp_path}/s")
-    agent = Server(settings, lambda _: FakeCollector(), entrance_for(settings))
+    agent = Server(settings, lambda _: FakeCollector(), listener_for(settings))
     agent.load()
     memory = agent._runs.archive.memory
     for number in range(11):

@@ -27,11 +27,11 @@ from sqlalchemy import insert
 
 from chainbench_agent.collector.mock import MockCollector
 from chainbench_agent.evidence.model import Labels
+from chainbench_agent.model.stored_run import StoredRun, Summary
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.runs.running import CurrentRun, new_id
 from chainbench_agent.settings import load_settings
 from chainbench_agent.store import open_store
-from chainbench_agent.store.base import StoredRun, Summary
 from chainbench_agent.store.queries import columns
 from chainbench_agent.store.schema import RUNS
 

@@ -19,7 +19,9 @@
     │ compile (BCC), load │ by address         │                    │                    │
     ├─────────────────────┼────────────────────┤                    │                    │
     │ headers, from BTF   │ bpf: system calls  │                    │                    │
-    ├─────────────────────┴─────────┬──────────┴────────────────────┴────────────────────┤
+    ├─────────────────────┴────────────────────┴────────────────────┴────────────────────┤
+    │ model           a run's request, a stored run, statuses: handed between rows (pure)│
+    ├───────────────────────────────┬────────────────────────────────────────────────────┤
     │ host     procfs, this machine │ evidence  Sample + Sample → Evidence  (pure)       │
     ├───────────────────────────────┴────────────────────────────────────────────────────┤
     │ probes          runqlat.c + runqlat.py, …: handlers next to their declarations     │

@@ -15,6 +15,7 @@ ROWS = (
     ({"abi", "catalog", "errors", "settings", "logs"},),
     ({"probes"},),
     ({"evidence"}, {"host"}),
+    ({"model"},),
     ({"headers"}, {"bpf"}),
     ({"loading"},),
     ({"symbols"},),
@@ -175,7 +176,7 @@ def test_the_daemon_runs_without_bcc():
     assert done.stdout == "False\n"
 
 
-@pytest.mark.parametrize("box", ["abi", "catalog", "probes", "evidence"])
+@pytest.mark.parametrize("box", ["abi", "catalog", "probes", "evidence", "model"])
 def test_the_pure_rows_do_nothing(box):
     """No clock, no files, no processes: what they answer depends on what they are given."""
     used = {

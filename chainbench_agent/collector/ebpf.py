@@ -10,14 +10,7 @@ from pathlib import Path
 
 from chainbench_agent.catalog import Hook, Metric, Module, Procfs
 from chainbench_agent.catalog.selection import EVERYTHING, Selection
-from chainbench_agent.collector.base import (
-    CollectorStatus,
-    HookStatus,
-    ModuleStatus,
-    State,
-    not_asked_for,
-    option_states,
-)
+from chainbench_agent.collector.base import not_asked_for, option_states
 from chainbench_agent.evidence.build import Method, build
 from chainbench_agent.evidence.loss import PROGRAMS_SKIPPED
 from chainbench_agent.evidence.metric_keys import reported_key
@@ -32,6 +25,7 @@ from chainbench_agent.kernel.reading.sample_reader import LOSS_CAUSES
 from chainbench_agent.kernel.targets.members import resolve
 from chainbench_agent.loading.event_records import Telling
 from chainbench_agent.loading.pmu_events import source_of
+from chainbench_agent.model.status import CollectorStatus, HookStatus, ModuleStatus, State
 
 log = logging.getLogger(__name__)
 

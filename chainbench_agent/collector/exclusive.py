@@ -8,9 +8,10 @@ import threading
 from collections.abc import Callable
 
 from chainbench_agent.catalog.selection import Selection
-from chainbench_agent.collector.base import Collector, CollectorStatus
+from chainbench_agent.collector.base import Collector
 from chainbench_agent.evidence.model import Evidence, Run, Target
 from chainbench_agent.host.pid_namespaces import Peer
+from chainbench_agent.model.status import CollectorStatus
 
 FRESH_MS = 1000.0
 """A run is sampled anew when it has lasted so much longer: however many scrape, it costs one sample a second."""

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from chainbench_agent.catalog.selection import EVERYTHING, Selection
-from chainbench_agent.collector.base import CollectorStatus, HookStatus, ModuleStatus
 from chainbench_agent.evidence.model import Evidence, Run, Section, Target
 from chainbench_agent.host.pid_namespaces import Peer
 from chainbench_agent.kernel.reading.ring_buffer import Ring
+from chainbench_agent.model.status import CollectorStatus, HookStatus, ModuleStatus
 
 STATUS = CollectorStatus(
     backend="ebpf",

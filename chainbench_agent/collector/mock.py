@@ -16,12 +16,13 @@ from typing import Final
 from chainbench_agent.abi.histogram import lower_bound_ns, slot_of, upper_bound_ns
 from chainbench_agent.catalog import HISTOGRAM_SLOTS, Counter, Distribution, Keyed, Metric, Module, Names, Procfs, Table
 from chainbench_agent.catalog.selection import EVERYTHING, Selection
-from chainbench_agent.collector.base import CollectorStatus, ModuleStatus, not_asked_for, option_states
+from chainbench_agent.collector.base import not_asked_for, option_states
 from chainbench_agent.evidence.build import section
 from chainbench_agent.evidence.metric_keys import reported_key
 from chainbench_agent.evidence.model import Evidence, Labels, Run, Section, Target
 from chainbench_agent.evidence.sample import HistogramCounts, Value
 from chainbench_agent.host.pid_namespaces import Peer
+from chainbench_agent.model.status import CollectorStatus, ModuleStatus
 from chainbench_agent.probes import HOOKS
 
 MOCK: Final = "mock"

@@ -14,9 +14,10 @@ from typing import Any
 
 from chainbench_agent.errors import StoreError, UnknownRun
 from chainbench_agent.evidence.model import Evidence, Run
+from chainbench_agent.model.stored_run import StoredRun, Summary
 from chainbench_agent.runs.active_run_record import ActiveRunRecord
 from chainbench_agent.runs.remembered import Memory, Result
-from chainbench_agent.store.base import FROM_CHECKPOINT, NoStore, Store, StoredRun, Summary
+from chainbench_agent.store.base import FROM_CHECKPOINT, NoStore, Store
 
 MOST_WAITING = 8
 """How many ended runs wait in memory for a store that works again; the log has them all."""

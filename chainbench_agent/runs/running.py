@@ -10,9 +10,8 @@ from datetime import datetime
 from typing import Literal
 
 from chainbench_agent.catalog.selection import EVERYTHING, Selection
-from chainbench_agent.collector.base import CollectorStatus
 from chainbench_agent.evidence.model import Evidence, Labels, Run
-from chainbench_agent.store.base import StoreStatus
+from chainbench_agent.model.status import CollectorStatus, StoreStatus
 
 Phase = Literal["idle", "starting", "running", "stopping"]
 EndedBy = Literal["stop", "shutdown", "max_duration", "target_gone", "start_failed", "running"]

@@ -26,8 +26,8 @@ from pydantic_core import PydanticCustomError
 from chainbench_agent.catalog.selection import MAX_SAMPLE_INTERVAL, unknown
 from chainbench_agent.evidence.model import Labels, Target
 from chainbench_agent.evidence.report import Report
+from chainbench_agent.model.stored_run import LABELS, Query, Result, StoredRun, Summary
 from chainbench_agent.runs.running import MAX_DURATION_S
-from chainbench_agent.store.base import LABELS, Query, Result, StoredRun, Summary
 
 
 def _in_print(text: str) -> str:

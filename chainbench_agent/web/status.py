@@ -10,11 +10,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from chainbench_agent.collector.base import CollectorStatus, HookStatus, ModuleStatus
 from chainbench_agent.host.environment import VERSION
 from chainbench_agent.logs.writer import REMEDY, log_status
+from chainbench_agent.model.status import CollectorStatus, HookStatus, ModuleStatus, StoreStatus
 from chainbench_agent.runs.running import RunsStatus
-from chainbench_agent.store.base import StoreStatus
 
 
 def status_json(status: RunsStatus, machine: str) -> dict[str, Any]:

@@ -6,10 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from chainbench_agent.catalog import Counter, Derived, Distribution, Module, Table
-from chainbench_agent.collector.base import ModuleStatus
 from chainbench_agent.evidence.model import Evidence, Labels, Run, Target
 from chainbench_agent.evidence.totals import Totals
-from chainbench_agent.store.base import StoreStatus
+from chainbench_agent.model.status import ModuleStatus, StoreStatus
 
 LABELS = {"scenario": "baseline", "impl": "python", "variant": "numpy", "commit": "abc123", "dataset": "d1"}
 

@@ -11,12 +11,12 @@ import pytest
 from chainbench_agent.collector.fake import FakeCollector
 from chainbench_agent.errors import AgentError, InputError, RunActive, StoreError, UnknownRun
 from chainbench_agent.evidence.model import Evidence, Labels
+from chainbench_agent.model.stored_run import Query
 from chainbench_agent.runs.active_run_record import ActiveRunRecord
 from chainbench_agent.runs.archive import MOST_WAITING, Archive
 from chainbench_agent.runs.lifecycle import Runs
 from chainbench_agent.settings import load_settings
 from chainbench_agent.store import open_store
-from chainbench_agent.store.base import Query
 
 LABELS = Labels(scenario="baseline", impl="python", variant="numpy", commit="abc123", dataset="sha256hash")
 WAIT_S = 60

@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from chainbench_agent.catalog.selection import MAX_SAMPLE_INTERVAL, Selection
-from chainbench_agent.collector.base import CollectorStatus
 from chainbench_agent.collector.fake import FakeCollector
+from chainbench_agent.model.status import CollectorStatus
 from chainbench_agent.runs.lifecycle import Runs
 from chainbench_agent.runs.running import MAX_DURATION_S
 from chainbench_agent.web.app import create_app

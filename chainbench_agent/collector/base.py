@@ -6,11 +6,10 @@ from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from chainbench_agent.catalog import Hook, Module
-from chainbench_agent.catalog.selection import EVERYTHING, Selection
 from chainbench_agent.evidence.metric_keys import reported_key
-from chainbench_agent.evidence.model import Evidence, Run, Target
-from chainbench_agent.host.pid_namespaces import Peer
+from chainbench_agent.evidence.model import Evidence, Run
 from chainbench_agent.kernel.reading.ring_buffer import Ring
+from chainbench_agent.model.run_request import RunRequest
 from chainbench_agent.model.status import CollectorStatus, State
 
 
@@ -33,12 +32,9 @@ class Collector(Protocol):
     def ring(self) -> Ring | None:
         """Where events are told; None where none are."""
 
-    def start(
-        self, target: Target, peer: Peer | None = None, selection: Selection = EVERYTHING, *, run_id: str = ""
-    ) -> None:
-        """Begin collecting for `target` what `selection` names: attach, take the first sample.
+    def start(self, request: RunRequest, run_id: str = "") -> None:
+        """Begin to collect what is asked for: attach, take the first sample.  `run_id`: for the run's events.
 
-        `peer` is the connection that the request came by: a pid means what it means there.  `run_id`: of the events.
         Raises InputError if there is no such target.
         """
 

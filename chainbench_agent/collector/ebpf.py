@@ -16,7 +16,6 @@ from chainbench_agent.evidence.loss import PROGRAMS_SKIPPED
 from chainbench_agent.evidence.metric_keys import reported_key
 from chainbench_agent.evidence.model import Evidence, Run, Target
 from chainbench_agent.evidence.sample import Sample
-from chainbench_agent.host.pid_namespaces import Peer
 from chainbench_agent.kernel.entry_cost import calibrate
 from chainbench_agent.kernel.machine import Machine
 from chainbench_agent.kernel.reading.disk_records import finished_ios
@@ -25,6 +24,7 @@ from chainbench_agent.kernel.reading.sample_reader import LOSS_CAUSES
 from chainbench_agent.kernel.targets.members import resolve
 from chainbench_agent.loading.event_records import Telling
 from chainbench_agent.loading.pmu_events import source_of
+from chainbench_agent.model.run_request import RunRequest
 from chainbench_agent.model.status import CollectorStatus, HookStatus, ModuleStatus, State
 
 log = logging.getLogger(__name__)
@@ -59,22 +59,19 @@ class EbpfCollector:
         self._first: Sample | None = None
         self._last: Sample | None = None
 
-    def start(
-        self, target: Target, peer: Peer | None = None, selection: Selection = EVERYTHING, *, run_id: str = ""
-    ) -> None:
-        self._machine.identity.must_see(target)
-        resolved = resolve(target, peer)
+    def start(self, request: RunRequest, run_id: str = "") -> None:
+        self._machine.identity.must_see(request.target)
+        target = resolve(request.target, request.caller)
         self._last = None
-        self._machine.locate(resolved, selection)
-        method = self._describe(target, selection, self._machine.wanted(selection))
-        self._machine.attach(resolved, selection)
-        told = resolved.told(target, self._machine.identity.processes)
-        self._method = replace(method, no_cost=self._machine.no_cost, target=told)
-        if self.ring:
-            self.ring.know(self._machine.run, run_id)
+        self._machine.attach(target, request.selection)
         try:
+            method = self._describe(request.target, request.selection, self._machine.selected_hooks)
+            described = target.described(request.target, self._machine.identity.processes)
+            self._method = replace(method, no_cost=self._machine.no_cost, target=described)
+            if self.ring:
+                self.ring.know(self._machine.run, run_id)
             first = self._machine.sample()  # nothing counts yet, so this is how things stand when the run begins
-            ios = finished_ios()  # as near to the edge as may be: nobody else tells of a disk that no hook sees
+            ios = finished_ios()  # last, because nothing else counts the I/O of a disk that no hook sees
             self._first = replace(first, at_ns=self._machine.begin(), read_by_ns=0, disk_ios=ios)
         except BaseException:
             self._machine.detach()

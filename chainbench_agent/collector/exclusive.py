@@ -7,10 +7,9 @@ import logging
 import threading
 from collections.abc import Callable
 
-from chainbench_agent.catalog.selection import Selection
 from chainbench_agent.collector.base import Collector
-from chainbench_agent.evidence.model import Evidence, Run, Target
-from chainbench_agent.host.pid_namespaces import Peer
+from chainbench_agent.evidence.model import Evidence, Run
+from chainbench_agent.model.run_request import RunRequest
 from chainbench_agent.model.status import CollectorStatus
 
 FRESH_MS = 1000.0
@@ -28,10 +27,10 @@ class SharedCollector:
         self._status = collector.status()
         self._latest: Evidence | None = None
 
-    def start(self, target: Target, peer: Peer | None, selection: Selection, run_id: str) -> None:
+    def start(self, request: RunRequest, run_id: str) -> None:
         with self._turn:
             self._latest = None
-            self._collector.start(target, peer, selection, run_id=run_id)
+            self._collector.start(request, run_id)
 
     def target_has_ended(self) -> bool:
         """False as well while the collector is at work."""

@@ -11,10 +11,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from chainbench_agent.catalog.selection import EVERYTHING, Selection
 from chainbench_agent.evidence.model import Evidence, Run, Section, Target
-from chainbench_agent.host.pid_namespaces import Peer
 from chainbench_agent.kernel.reading.ring_buffer import Ring
+from chainbench_agent.model.run_request import RunRequest
 from chainbench_agent.model.status import CollectorStatus, HookStatus, ModuleStatus
 
 STATUS = CollectorStatus(
@@ -46,8 +45,8 @@ class FakeCollector:
     fails: dict[str, Exception] = field(default_factory=dict)
     holds: dict[str, threading.Event] = field(default_factory=dict)
     target_ended: bool = False
-    started_for: tuple[Target, Peer | None] = (Target(), None)
-    selected: Selection = EVERYTHING
+    request: RunRequest = field(default_factory=RunRequest)
+    """What the run that was started last was asked to be."""
     run_id: str = ""
     calls: list[str] = field(default_factory=list)
     collecting: bool = False
@@ -60,11 +59,8 @@ class FakeCollector:
     def target_has_ended(self) -> bool:
         return self.target_ended
 
-    def start(
-        self, target: Target, peer: Peer | None = None, selection: Selection = EVERYTHING, *, run_id: str = ""
-    ) -> None:
-        self.started_for, self.selected = (target, peer), selection
-        self.run_id = run_id
+    def start(self, request: RunRequest, run_id: str = "") -> None:
+        self.request, self.run_id = request, run_id
         with self._call("start"):
             if self.collecting:
                 raise RuntimeError("start: is already collecting")

@@ -21,7 +21,7 @@ from chainbench_agent.evidence.build import section
 from chainbench_agent.evidence.metric_keys import reported_key
 from chainbench_agent.evidence.model import Evidence, Labels, Run, Section, Target
 from chainbench_agent.evidence.sample import HistogramCounts, Value
-from chainbench_agent.host.pid_namespaces import Peer
+from chainbench_agent.model.run_request import RunRequest
 from chainbench_agent.model.status import CollectorStatus, ModuleStatus
 from chainbench_agent.probes import HOOKS
 
@@ -58,12 +58,10 @@ class MockCollector:
 
     ring = None  # nothing happens
 
-    def start(
-        self, target: Target, peer: Peer | None = None, selection: Selection = EVERYTHING, *, run_id: str = ""
-    ) -> None:
-        """Nothing to begin: the numbers depend on the run alone."""
-        del peer, run_id
-        self._target, self._selection = target, selection
+    def start(self, request: RunRequest, run_id: str = "") -> None:
+        """Nothing to begin: the numbers depend only on the run."""
+        del run_id
+        self._target, self._selection = request.target, request.selection
 
     def target_has_ended(self) -> bool:
         return False

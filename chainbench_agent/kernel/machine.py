@@ -28,7 +28,7 @@ from chainbench_agent.kernel.pmu_counters import Counters
 from chainbench_agent.kernel.programs import Programs
 from chainbench_agent.kernel.reading.ring_buffer import Ring
 from chainbench_agent.kernel.reading.sample_reader import Current, Reader
-from chainbench_agent.kernel.selected_hooks import idle_modules, wanted_hooks
+from chainbench_agent.kernel.selected_hooks import idle_modules, selected_hooks
 from chainbench_agent.kernel.targets.members import KernelTarget, Kind, all_processes
 from chainbench_agent.kernel.targets.seeding import seed_maps
 from chainbench_agent.loading.bpf_unit import LoadedUnit, load_unit
@@ -80,9 +80,8 @@ class Machine:
         """The number of the present run, or the last one; the kernel has it in all that it tells."""
         self._target = KernelTarget()
         self._selection = EVERYTHING
-        self._seeds = 0
         self._not_emptied: Mapping[str, OSError] = {}
-        self._began_ns = 0
+        self._began_ns = self._seeds = 0
         self._stats_fd = -1
         self.no_cost = ""
         """Why the kernel does not count what the programs of this run cost; empty if it does."""
@@ -90,7 +89,9 @@ class Machine:
         self._mapping_events = MappingEvents()
         self._history = History()
         self.unavailable_in_target: Mapping[str, str] = {}
-        """Hooks that have no place in what the target of the present run runs → why."""
+        """Hook → why the programs and libraries of the present run's target have no place for it."""
+        self.selected_hooks: frozenset[str] = frozenset()
+        """The hooks at which the present run has programs."""
         self.programs = Programs()
         self.ring: Ring | None = None
         try:
@@ -142,28 +143,27 @@ class Machine:
         """Why a fact that a metric needs does not hold here; empty if it does."""
         return self.unit.facts[fact]
 
-    def wanted(self, selection: Selection = EVERYTHING) -> frozenset[str]:
-        """The hooks that a run has programs of; `locate` comes first."""
-        hooks = wanted_hooks(self.modules, self._hooks, self.unit.unit.follows, selection)
-        return hooks & self.programs.chosen.keys() - self.unavailable_in_target.keys()
-
-    def locate(self, target: KernelTarget, selection: Selection = EVERYTHING) -> None:
+    def _locate(self, target: KernelTarget, selection: Selection) -> None:
         """Find the user-space functions that a run of `target` needs; hooks without any are `unavailable_in_target`."""
         self._user.close()
         self._mapping_events.close()
         self.unavailable_in_target = {}
         self._history = History()
-        hooks = self.wanted(selection)
+        hooks = (
+            selected_hooks(self.modules, self._hooks, self.unit.unit.follows, selection) & self.programs.chosen.keys()
+        )
         if self.programs.in_user_space(hooks):
             everyone = target.kind == Kind.MACHINE
             self._user = UserFunctions(all_processes() if everyone else target.processes())
             self.unavailable_in_target = self.programs.unavailable_in_target(hooks, self._user)
             with suppress(OSError):  # without it there are addresses instead of names
                 self._mapping_events.open()
+        self.selected_hooks = hooks - self.unavailable_in_target.keys()
 
     def attach(self, target: KernelTarget, selection: Selection = EVERYTHING) -> None:
         """Make ready for a run: empty the maps, attach what `selection` needs, find who is in the target."""
         try:
+            self._locate(target, selection)
             self._not_emptied = empty(self._maps, self.modules)
             call_tables.fill(self._maps)
             self.run += 1
@@ -171,7 +171,7 @@ class Machine:
             self._selection = selection
             self._configure(Phase.SEEDING if target.kind == Kind.TREE else Phase.OFF)
             self._count_cost()
-            self.programs.attach(self.wanted(selection), self._user)
+            self.programs.attach(self.selected_hooks, self._user)
             self._counters.open()
             self._seeds = seed_maps(target, self._maps)
         except OSError:

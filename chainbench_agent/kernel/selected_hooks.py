@@ -8,7 +8,7 @@ from chainbench_agent.catalog import Hook, Module
 from chainbench_agent.catalog.selection import Selection
 
 
-def wanted_hooks(
+def selected_hooks(
     modules: Sequence[Module], hooks: Mapping[str, Hook], follows: frozenset[str], selection: Selection
 ) -> frozenset[str]:
     """The hooks to attach: those of the selection's modules and options, and those by which the target is followed."""

@@ -52,7 +52,7 @@ class Summary:
 
 @dataclass(frozen=True, slots=True)
 class StoredRun:
-    """`evidence` is JSON as `/stop` answers it, or None before any checkpoint; `environment`: see host/environment.py."""
+    """`evidence` is JSON as `/stop` answers it, or None before a checkpoint; `environment`: host/environment.py."""
 
     summary: Summary
     environment: Mapping[str, Any]

@@ -15,18 +15,17 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from chainbench_agent.catalog.selection import EVERYTHING, Selection
 from chainbench_agent.collector.base import Collector
 from chainbench_agent.collector.exclusive import SharedCollector
 from chainbench_agent.errors import AgentError, InputError, NoRun, RunActive
-from chainbench_agent.evidence.model import Evidence, Labels, Run, Target
+from chainbench_agent.evidence.model import Evidence, Run
 from chainbench_agent.evidence.report import Report
 from chainbench_agent.evidence.totals import Totals
-from chainbench_agent.host.pid_namespaces import Peer
+from chainbench_agent.model.run_request import RunRequest
 from chainbench_agent.runs import running
 from chainbench_agent.runs.archive import Archive
 from chainbench_agent.runs.remembered import RememberedLabels, Result
-from chainbench_agent.runs.running import MAX_DURATION_S, CurrentRun, EndedBy, Phase, RunsStatus, Watch
+from chainbench_agent.runs.running import CurrentRun, EndedBy, Phase, RunsStatus, Watch
 
 SETTLE_S = 4.0
 """How long a shutdown waits for a start under way, and then for a stop; gunicorn_server.py allows more than both."""
@@ -61,22 +60,15 @@ class Runs:
 
     # --- A run ------------------------------------------------------------------------------------
 
-    def start(
-        self,
-        labels: Labels,
-        target: Target | None = None,
-        peer: Peer | None = None,
-        max_duration_s: float = MAX_DURATION_S,
-        selection: Selection = EVERYTHING,
-    ) -> CurrentRun:
-        """Begin a run; it ends with `stop`, after `max_duration_s`, or when the target has been gone for a while.
+    def start(self, request: RunRequest) -> CurrentRun:
+        """Begin a run; it ends with `stop`, after `longest_s`, or when the target has been gone for a while.
 
         RunActive if one is on.  InputError if there is no such target, AgentError if the collector fails; then none is.
         """
-        claimed = self._claim(labels, selection)
+        claimed = self._claim(request)
         self.archive.begin(self._run_until_now(claimed, "running"))  # first, so that nothing delays the answer later
         try:
-            self._collector.start(target or Target(), peer, selection, claimed.id)
+            self._collector.start(request, claimed.id)
         except InputError:
             self._give_up(claimed)
             raise
@@ -89,7 +81,7 @@ class Runs:
             self._memory.begun(f"{active.id} ({active.words})")
             self._changed.notify_all()
         log.info("run %s started: %s", active.id, active.words)
-        watch = Watch(active, max_duration_s, self._collector.target_has_ended)
+        watch = Watch(active, self._collector.target_has_ended)
         threading.Thread(target=self._watch, args=(active, watch), daemon=True).start()
         if self.archive.keeps_runs:
             threading.Thread(target=self._checkpoint, args=(active,), daemon=True).start()
@@ -185,17 +177,15 @@ class Runs:
 
     # --- The steps --------------------------------------------------------------------------------
 
-    def _claim(self, labels: Labels, selection: Selection) -> CurrentRun:
+    def _claim(self, request: RunRequest) -> CurrentRun:
         with self._changed:
             if self._closing:
                 raise AgentError("the agent is shutting down; start the run when it is up again")
             if self._active:
                 raise RunActive(self._active.now(self._phase, self._clock()))
             now = self._now()
-            self._phase, self._active = (
-                "starting",
-                CurrentRun(running.new_id(now), labels, now, self._clock(), selection),
-            )
+            self._phase = "starting"
+            self._active = CurrentRun(running.new_id(now), request, now, self._clock())
             return self._active
 
     def _watch(self, active: CurrentRun, watch: Watch) -> None:
@@ -240,7 +230,7 @@ class Runs:
 
     def _end(self, active: CurrentRun, result: Result, evidence: Evidence | None = None, failure: str = "") -> None:
         with self._changed:
-            self._memory.ended(active.labels, result, evidence)
+            self._memory.ended(active.request.labels, result, evidence)
             self._phase, self._active, self._failure = "idle", None, failure
             self._changed.notify_all()
 

@@ -20,6 +20,7 @@ from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
+from chainbench_agent.catalog.selection import Selection
 from chainbench_agent.collector.base import Collector
 from chainbench_agent.errors import AgentError
 from chainbench_agent.export.health import LOG_DROPPED, RESPONSES_CUT, AgentRegistry, Points
@@ -143,8 +144,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
         return create_app(
             runs,
             partial(exporter.render_parts, runs),
-            settings.sample_interval,
-            settings.run_probes,
+            Selection(settings.run_probes, settings.sample_interval),
             access=self._listener.access,
             ring=self._collector.ring,
         )

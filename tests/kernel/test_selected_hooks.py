@@ -4,7 +4,7 @@ import pytest
 
 from chainbench_agent.catalog import Counter, Hook, Module
 from chainbench_agent.catalog.selection import EVERYTHING, Selection
-from chainbench_agent.kernel.selected_hooks import idle_modules, wanted_hooks
+from chainbench_agent.kernel.selected_hooks import idle_modules, selected_hooks
 
 FOLLOWS = frozenset({"fork", "exit"})
 
@@ -41,7 +41,7 @@ HOOK = {
 )
 def test_wanted(probes, hooks):
     """A raised hook by what it is raised on; the target is followed, and processes are named, whatever is chosen."""
-    assert wanted_hooks(MODULES, HOOK, FOLLOWS, Selection(probes)) == FOLLOWS | hooks
+    assert selected_hooks(MODULES, HOOK, FOLLOWS, Selection(probes)) == FOLLOWS | hooks
 
 
 def test_idle_modules():

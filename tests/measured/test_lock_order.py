@@ -9,6 +9,7 @@ from packages import require
 
 from chainbench_agent.catalog.selection import Selection
 from chainbench_agent.evidence.model import Target
+from chainbench_agent.model.run_request import RunRequest
 from chainbench_agent.probes.lock_order import edges_of, violations
 
 pytestmark = pytest.mark.bpf
@@ -26,7 +27,7 @@ def locks(collector, lock_order, run):
         command = [program or lock_order(), *orders]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             process.stdout.readline()
-            collector.start(target or Target(kind="pid", pid=process.pid), None, SELECTION)
+            collector.start(RunRequest(target=target or Target(kind="pid", pid=process.pid), selection=SELECTION))
             try:
                 process.communicate("\n")
             finally:
@@ -114,7 +115,7 @@ def test_a_child_that_began_after_the_run(collector, lock_order, run):
     code = f"import subprocess; print(flush=True); input(); subprocess.run({command}, input=b'-', stdout=-3)"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
         parent.stdout.readline()
-        collector.start(Target(kind="pid", pid=parent.pid), None, SELECTION)
+        collector.start(RunRequest(target=Target(kind="pid", pid=parent.pid), selection=SELECTION))
         parent.communicate(b"\n")
         collector.stop()
     found = collector.evidence(run).as_json()["locks"]
@@ -153,7 +154,7 @@ def test_a_target_without_a_c_library(locks, tmp_path, lock_order):
 
 def test_only_where_it_was_asked_for(collector, run, lock_order):
     """A run that does not name it has no uprobes, and says why it has no order."""
-    collector.start(Target(), None, Selection(("locks",)))
+    collector.start(RunRequest(selection=Selection(("locks",))))
     subprocess.run([lock_order(), "ab", "ba"], input=b"-", check=True, stdout=subprocess.DEVNULL)
     collector.stop()
     evidence = collector.evidence(run).as_json()

@@ -11,6 +11,7 @@ import pytest
 from chainbench_agent.collector.fake import FakeCollector
 from chainbench_agent.errors import AgentError, InputError, RunActive, StoreError, UnknownRun
 from chainbench_agent.evidence.model import Evidence, Labels
+from chainbench_agent.model.run_request import RunRequest
 from chainbench_agent.model.stored_run import Query
 from chainbench_agent.runs.active_run_record import ActiveRunRecord
 from chainbench_agent.runs.archive import MOST_WAITING, Archive
@@ -19,6 +20,7 @@ from chainbench_agent.settings import load_settings
 from chainbench_agent.store import open_store
 
 LABELS = Labels(scenario="baseline", impl="python", variant="numpy", commit="abc123", dataset="sha256hash")
+REQUEST = RunRequest(labels=LABELS)
 WAIT_S = 60
 NEVER_S = 3600
 
@@ -36,7 +38,7 @@ class Agent:
         self.runs = Runs(self.collector, "m", archive=self.archive, now=lambda: datetime.now(UTC) + self.step)
 
     def run(self, **labels):
-        self.runs.start(LABELS.model_copy(update=labels))
+        self.runs.start(RunRequest(labels=LABELS.model_copy(update=labels)))
         return self.runs.stop()
 
     def die(self):
@@ -108,7 +110,7 @@ def test_a_run_is_kept_from_its_start(agent):
     """Before the collector begins, so that no agent can die in a run that nobody knows of."""
     agent.collector.holds["start"] = threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        starting = pool.submit(agent.runs.start, LABELS)
+        starting = pool.submit(agent.runs.start, REQUEST)
         agent.collector.entered["start"].wait(WAIT_S)
         (run,) = agent.store.find(Query())
         agent.collector.holds["start"].set()
@@ -118,7 +120,7 @@ def test_a_run_is_kept_from_its_start(agent):
 def test_a_run_that_failed_to_start(agent):
     agent.collector.fails["start"] = OSError("no such tracepoint")
     with pytest.raises(AgentError):
-        agent.runs.start(LABELS)
+        agent.runs.start(REQUEST)
 
     (run,) = agent.store.find(Query())
     assert (run.result, run.ended_by) == ("failed", "start_failed")
@@ -127,7 +129,7 @@ def test_a_run_that_failed_to_start(agent):
 
 def test_a_run_that_failed_to_stop(agent):
     """With what could be salvaged."""
-    active = agent.runs.start(LABELS)
+    active = agent.runs.start(REQUEST)
     agent.collector.fails["stop"] = OSError("cannot detach")
     with pytest.raises(AgentError):
         agent.runs.stop()
@@ -141,7 +143,7 @@ def test_a_run_that_failed_to_stop(agent):
 def broken(agent):
     """A run of 54 programs at its checkpoint, whose collector then neither stops nor says any more."""
     agent.collector.sections = {"exec": {"exec_count": 54}}
-    active = agent.runs.start(LABELS)
+    active = agent.runs.start(REQUEST)
     agent.archive.checkpoint(agent.runs.current())
     agent.collector.fails = {"stop": OSError("cannot detach"), "evidence": OSError("no such map")}
     return active
@@ -167,7 +169,7 @@ def test_a_checkpoint_is_of_one_run_alone(agent, broken):
     with pytest.raises(AgentError):
         agent.runs.stop()
     agent.collector.collecting = False
-    active = agent.runs.start(LABELS)
+    active = agent.runs.start(REQUEST)
     with pytest.raises(AgentError):
         agent.runs.stop()
 
@@ -180,13 +182,13 @@ def test_a_checkpoint_is_of_one_run_alone(agent, broken):
 def test_a_run_that_was_refused_never_was(agent):
     agent.collector.fails["start"] = InputError("pid", "there is no process 7")
     with pytest.raises(InputError):
-        agent.runs.start(LABELS)
+        agent.runs.start(REQUEST)
 
     assert agent.store.find(Query()) == []
 
 
 def test_a_run_that_a_shutdown_ended(agent):
-    active = agent.runs.start(LABELS)
+    active = agent.runs.start(REQUEST)
     agent.runs.shutdown()
 
     run = agent.store.get(active.id).summary
@@ -216,7 +218,7 @@ def test_a_clock_that_is_set_forward_in_a_run_costs_it_not(agents):
     """It began long ago then; the next run's end deletes it."""
     agent = agents(keep_days=7)
     agent.step = timedelta(days=-8)
-    active = agent.runs.start(LABELS)
+    active = agent.runs.start(REQUEST)
     agent.step = timedelta(0)
     evidence = agent.runs.stop()
     assert agent.store.get(active.id).evidence == evidence.as_json()
@@ -232,7 +234,7 @@ def test_a_running_run_is_written_as_it_goes_on(agents):
     """Again and again, by a thread of its own, which ends with the run."""
     agent = agents(checkpoint_s=0.01)
     before = set(threading.enumerate())
-    active = agent.runs.start(LABELS)
+    active = agent.runs.start(REQUEST)
     for count in (54, 55):
         agent.collector.sections = {"exec": {"exec_count": count}}
         wait_for(lambda count=count: (agent.store.get(active.id).evidence or {}).get("exec") == {"exec_count": count})
@@ -255,7 +257,7 @@ def wait_for(condition):
 
 def test_a_checkpoint_that_comes_late_changes_nothing(agent):
     """Its evidence was taken before the end, and is written after it."""
-    agent.runs.start(LABELS)
+    agent.runs.start(REQUEST)
     late = agent.runs.current()
     evidence = agent.runs.stop()
     agent.archive.checkpoint(late)
@@ -265,7 +267,7 @@ def test_a_checkpoint_that_comes_late_changes_nothing(agent):
 
 def test_a_slow_store_does_not_hold_up_the_collector(agent, failing, monkeypatch):
     """While a checkpoint hangs in the store, the run is stopped in the kernel; only the answer waits."""
-    agent.runs.start(LABELS)
+    agent.runs.start(REQUEST)
     hangs, hanging = threading.Event(), threading.Event()
     monkeypatch.setattr(failing, "save", lambda _: (hanging.set(), hangs.wait(WAIT_S)))
     with ThreadPoolExecutor(2) as pool:
@@ -299,7 +301,7 @@ def test_after_an_agent_died_in_a_run(agents):
     """The run is interrupted, with its last checkpoint; it is the latest, and it counts."""
     first = agents()
     first.run(commit="a")
-    active = first.runs.start(LABELS)
+    active = first.runs.start(REQUEST)
     first.archive.checkpoint(first.runs.current())
     first.die()
 
@@ -315,7 +317,7 @@ def test_a_run_whose_process_was_killed_is_told_of_with_what_is_left(agents):
     """The process that comes after it knows from the record, which it inherits, and says where the rest is."""
     record, first = ActiveRunRecord(), agents()
     first.archive.take_over(record)
-    active = first.runs.start(LABELS)
+    active = first.runs.start(REQUEST)
     first.die()
 
     second = agents(record=record)
@@ -369,7 +371,7 @@ def test_what_waits_for_the_store_is_bounded(agent, failing):
 def test_a_store_that_fails_throughout_says_so_once_for_a_run(agent, failing, caplog):
     """Not with every checkpoint."""
     failing.refuses = {"running"}
-    agent.runs.start(LABELS)
+    agent.runs.start(REQUEST)
     for _ in range(3):
         agent.archive.checkpoint(agent.runs.current())
 
@@ -403,7 +405,7 @@ def test_a_deleted_run_is_forgotten_everywhere(agent):
 
 
 def test_the_run_that_is_on_is_not_deleted(agent):
-    active = agent.runs.start(LABELS)
+    active = agent.runs.start(REQUEST)
     with pytest.raises(RunActive, match=active.id):
         agent.runs.delete(active.id)
 

@@ -17,7 +17,7 @@ from typing import Any
 from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.host import procfs
-from chainbench_agent.host.pid_namespaces import Peer, pid_here
+from chainbench_agent.host.pid_namespaces import pid_here
 from chainbench_agent.kernel.targets.cgroups import find
 from chainbench_agent.kernel.targets.lineage import everyone, outside, process_tree
 
@@ -65,7 +65,7 @@ class KernelTarget:
         """CGROUP: the threads in it at present."""
         return in_cgroup(self.directory, "cgroup.threads") if self._has_its_place() else set()
 
-    def told(self, asked: Target, agent: Collection[int]) -> Target:
+    def described(self, asked: Target, agent: Collection[int]) -> Target:
         """What was `asked` for, as the evidence has it: the numbers and paths are the agent's own."""
         said: dict[str, Any] = {"pid_namespace": INITIAL_PID_NAMESPACE}
         if self.kind == Kind.TREE:
@@ -83,13 +83,16 @@ class KernelTarget:
         return False
 
 
-def resolve(target: Target, peer: Peer | None = None) -> KernelTarget:
-    """Raises InputError, saying what to do, if there is no such process or cgroup."""
+def resolve(target: Target, caller: int | None = None) -> KernelTarget:
+    """The target that the process `caller` means.
+
+    Raises InputError, saying what to do, if there is no such process or cgroup.
+    """
     if target.pid is not None:
-        root = _process(pid_here(target.pid, peer))
+        root = _process(pid_here(target.pid, caller))
         return KernelTarget(Kind.TREE, root, born_ticks(root))
     if target.cgroup is not None:
-        found = find(target.cgroup, peer)
+        found = find(target.cgroup, caller)
         number = found.directory.stat().st_ino
         path = found.path if found.translated else ""
         return KernelTarget(

@@ -83,8 +83,7 @@ class Machine:
         self._not_emptied: Mapping[str, OSError] = {}
         self._began_ns = self._seeds = 0
         self._stats_fd = -1
-        self.no_cost = ""
-        """Why the kernel does not count what the programs of this run cost; empty if it does."""
+        self.no_cost = ""  # or why the kernel does not count what the programs of this run cost
         self._user = UserFunctions(())
         self._mapping_events = MappingEvents()
         self._history = History()

@@ -22,9 +22,10 @@ from chainbench_agent.evidence.model import Evidence, Run
 from chainbench_agent.evidence.report import Report
 from chainbench_agent.evidence.totals import Totals
 from chainbench_agent.model.run_request import RunRequest
+from chainbench_agent.model.stored_run import Query, StoredRun, Summary
 from chainbench_agent.runs import running
 from chainbench_agent.runs.archive import Archive
-from chainbench_agent.runs.remembered import RememberedLabels, Result
+from chainbench_agent.runs.remembered import RememberedLabels
 from chainbench_agent.runs.running import CurrentRun, EndedBy, Phase, RunsStatus, Watch
 
 SETTLE_S = 4.0
@@ -46,7 +47,7 @@ class Runs:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.machine = machine
-        self.archive = archive or Archive()
+        self._archive = archive or Archive()
         self._collector = SharedCollector(collector)
         self._clock = clock
         self._now = now
@@ -54,8 +55,7 @@ class Runs:
         self._changed = threading.Condition()  # guards all that follows
         self._phase: Phase = "idle"
         self._active: CurrentRun | None = None
-        self._memory = self.archive.memory
-        self._failure = self._memory.lost
+        self._failure = self._archive.lost
         self._closing = False
 
     # --- A run ------------------------------------------------------------------------------------
@@ -66,7 +66,7 @@ class Runs:
         RunActive if one is on.  InputError if there is no such target, AgentError if the collector fails; then none is.
         """
         claimed = self._claim(request)
-        self.archive.begin(self._run_until_now(claimed, "running"))  # first, so that nothing delays the answer later
+        self._archive.begin(self._run_until_now(claimed, "running"))  # first, so that nothing delays the answer later
         try:
             self._collector.start(request, claimed.id)
         except InputError:
@@ -78,12 +78,12 @@ class Runs:
         active = replace(claimed, started_at=self._now(), started_ns=self._clock())
         with self._changed:
             self._phase, self._active, self._failure = "running", active, ""
-            self._memory.begun(f"{active.id} ({active.words})")
+            self._archive.started(f"{active.id} ({active.words})")
             self._changed.notify_all()
         log.info("run %s started: %s", active.id, active.words)
         watch = Watch(active, self._collector.target_has_ended)
         threading.Thread(target=self._watch, args=(active, watch), daemon=True).start()
-        if self.archive.keeps_runs:
+        if self._archive.stores_runs:
             threading.Thread(target=self._checkpoint, args=(active,), daemon=True).start()
         return active
 
@@ -101,9 +101,8 @@ class Runs:
             left = "what it had collected is in the agent's log" if salvaged else "it has no evidence any more"
             sentence = f"the collector could not stop: {error}; {left}"
             raise self._failed(active, ended_by, sentence, salvaged) from error
-        result: Result = "interrupted" if ended_by == "shutdown" else "finished"
-        self.archive.end(evidence.run, result, evidence)
-        self._end(active, result, evidence)
+        self._archive.end(evidence.run, "interrupted" if ended_by == "shutdown" else "finished", evidence)
+        self._end()
         log.info("run %s ended by %s after %.0f ms", active.id, ended_by, evidence.run.duration_ms)
         running.log_violations(evidence)
         return evidence
@@ -127,7 +126,7 @@ class Runs:
 
     def status(self) -> RunsStatus:
         collector = self._collector.status()
-        store = self.archive.store.status()
+        store = self._archive.store_status()
         with self._changed:
             begun = self._phase in {"running", "stopping"}
             elapsed_ms = self._active.elapsed_ms(self._clock()) if self._active and begun else 0.0
@@ -143,37 +142,42 @@ class Runs:
 
     def latest(self) -> Evidence | None:
         """The evidence of the run that finished last."""
-        with self._changed:
-            return self._memory.latest
+        return self._archive.latest()
 
     def totals(self) -> Totals:
         """What all runs that ended add up to."""
-        with self._changed:
-            return self._memory.totals
+        return self._archive.totals()
 
     def report(self, report: Report) -> None:
-        """Keep what the runner measured; it need not belong to a run."""
-        with self._changed:
-            self._memory.reported(report)
+        """Remember what the runner measured; it need not belong to a run."""
+        self._archive.report(report)
 
     def reports(self) -> tuple[Report, ...]:
-        """The latest report of each label set, the last one at the end."""
-        with self._changed:
-            return self._memory.reports()
+        """The latest report of each label set; the last one is at the end."""
+        return self._archive.reports()
 
     def remembered(self) -> tuple[RememberedLabels, ...]:
-        """What is remembered of each label set, the one touched last at the end."""
-        with self._changed:
-            return self._memory.remembered()
+        """What is remembered of each label set; the one used last is at the end."""
+        return self._archive.remembered()
+
+    def find(self, query: Query) -> list[Summary]:
+        """Stored runs, the newest first.  StoreError."""
+        return self._archive.find(query)
+
+    def get(self, run_id: str) -> StoredRun:
+        """A stored run.  UnknownRun if none has that id, or StoreError."""
+        return self._archive.get(run_id)
+
+    def why_not_stored(self, run_id: str) -> str:
+        """Why the run that ended last is not in the store; empty if it is, or is not meant to be."""
+        return self._archive.why_not_stored(run_id)
 
     def delete(self, run_id: str) -> None:
-        """Forget a run that is kept, everywhere.  UnknownRun if there is none, RunActive if it is on, StoreError."""
+        """Delete a stored run everywhere.  UnknownRun if none has that id, RunActive if it is on, StoreError."""
         with self._changed:
             if self._active and self._active.id == run_id:
                 raise RunActive(self._active.now(self._phase, self._clock()))
-        self.archive.delete(run_id)
-        with self._changed:
-            self._memory.forget(run_id)
+        self._archive.delete(run_id)
 
     # --- The steps --------------------------------------------------------------------------------
 
@@ -198,9 +202,9 @@ class Runs:
 
     def _checkpoint(self, active: CurrentRun) -> None:
         """Keep what the run has so far, now and then, for an agent that dies in it."""
-        while not self._is_over(active, self.archive.checkpoint_s):
+        while not self._is_over(active, self._archive.checkpoint_s):
             if evidence := self.current():
-                self.archive.checkpoint(evidence)
+                self._archive.checkpoint(evidence)
 
     def _is_over(self, active: CurrentRun, within_s: float) -> bool:
         with self._changed:
@@ -209,7 +213,7 @@ class Runs:
     def _begin_stopping(self, only: str) -> CurrentRun:
         with self._changed:
             if self._active is None or (only and self._active.id != only):
-                raise NoRun(f"no run is on{self._memory.how_the_last_ended()}")
+                raise NoRun(f"no run is on{self._archive.how_the_last_ended()}")
             if self._phase != "running":
                 raise NoRun(f"run {self._active.id} is {self._phase}")
             self._phase = "stopping"
@@ -217,20 +221,19 @@ class Runs:
 
     def _give_up(self, active: CurrentRun) -> None:
         """The run never was."""
-        self.archive.drop(active.id)
+        self._archive.drop(active.id)
         with self._changed:
             self._phase, self._active = "idle", None
             self._changed.notify_all()
         log.info("run %s was refused", active.id)
 
     def _failed(self, active: CurrentRun, by: EndedBy, sentence: str, salvaged: Evidence | None = None) -> AgentError:
-        self.archive.end(self._run_until_now(active, by), "failed", salvaged, sentence)
-        self._end(active, "failed", failure=sentence)
+        self._archive.end(self._run_until_now(active, by), "failed", salvaged, sentence)
+        self._end(failure=sentence)
         return AgentError(sentence)
 
-    def _end(self, active: CurrentRun, result: Result, evidence: Evidence | None = None, failure: str = "") -> None:
+    def _end(self, failure: str = "") -> None:
         with self._changed:
-            self._memory.ended(active.request.labels, result, evidence)
             self._phase, self._active, self._failure = "idle", None, failure
             self._changed.notify_all()
 

@@ -69,7 +69,7 @@ class Api:
         """The answer is its evidence; `not_kept` says why it is not in the store, where it is meant to be."""
         note_body()
         evidence = self._runs.stop()
-        why_not = self._runs.archive.why_not_kept(evidence.run.id)
+        why_not = self._runs.why_not_stored(evidence.run.id)
         return {**evidence.as_json(), **({"not_kept": why_not} if why_not else {})}
 
     @operation("Whether a run is on, and what can be measured", answer=Status)

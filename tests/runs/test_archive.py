@@ -33,7 +33,7 @@ class Agent:
         settings = load_settings(store="sqlite", state_dir=str(state_dir), machine="m", **settings)
         self.store = open_store(settings)
         self.collector = FakeCollector()
-        self.archive = Archive(self.store, lambda: {"kernel": "6.1.0"}, checkpoint_s, max_kept=3)
+        self.archive = Archive(self.store, lambda: {"kernel": "6.1.0"}, checkpoint_s, most_remembered=3)
         self.archive.take_over(record or ActiveRunRecord())
         self.runs = Runs(self.collector, "m", archive=self.archive, now=lambda: datetime.now(UTC) + self.step)
 
@@ -86,9 +86,10 @@ class Failing:
 
 
 @pytest.fixture
-def failing(agent):
-    agent.archive.store = Failing(agent.store)
-    return agent.archive.store
+def failing(agent, monkeypatch):
+    failing = Failing(agent.store)
+    monkeypatch.setattr(agent.archive, "_store", failing)
+    return failing
 
 
 # --- What is kept ---------------------------------------------------------------------------------
@@ -103,7 +104,7 @@ def test_a_run_is_kept_when_stop_answers(agent):
     assert stored.summary.labels == LABELS
     assert stored.evidence == evidence.as_json()
     assert stored.environment == {"kernel": "6.1.0"}
-    assert agent.archive.why_not_kept(evidence.run.id) == ""
+    assert agent.archive.why_not_stored(evidence.run.id) == ""
 
 
 def test_a_run_is_kept_from_its_start(agent):
@@ -342,7 +343,7 @@ def test_a_store_that_fails_at_the_end(agent, failing, caplog):
     failing.refuses = {"finished"}
     evidence = agent.run()
 
-    assert agent.archive.why_not_kept(evidence.run.id) == "disk full"
+    assert agent.archive.why_not_stored(evidence.run.id) == "disk full"
     assert agent.runs.latest() is evidence
     (line,) = [
         record.message for record in caplog.records if "is not kept: disk full; its evidence: " in record.message
@@ -352,7 +353,7 @@ def test_a_store_that_fails_at_the_end(agent, failing, caplog):
     failing.refuses = set()
     later = agent.run(commit="b")
 
-    assert agent.archive.why_not_kept(later.run.id) == ""
+    assert agent.archive.why_not_stored(later.run.id) == ""
     assert agent.store.get(evidence.run.id).evidence == evidence.as_json()
     assert f"run {evidence.run.id} is kept now" in caplog.text
 
@@ -383,7 +384,7 @@ def test_a_bug_in_the_store_costs_no_run(agent, failing, monkeypatch):
     evidence = agent.run()
 
     assert evidence.sections == {"exec": {"exec_count": 53}}
-    assert "division by zero" in agent.archive.why_not_kept(evidence.run.id)
+    assert "division by zero" in agent.archive.why_not_stored(evidence.run.id)
 
 
 # --- Deleting -------------------------------------------------------------------------------------

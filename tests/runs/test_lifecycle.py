@@ -51,7 +51,7 @@ def collector():
 
 @pytest.fixture
 def runs(collector, clock):
-    runs = Runs(collector, "m", archive=Archive(max_kept=3), clock=clock, now=clock.now)
+    runs = Runs(collector, "m", archive=Archive(most_remembered=3), clock=clock, now=clock.now)
     yield runs
     with suppress(AgentError):  # nobody watches a run of a test that is over
         runs.stop()

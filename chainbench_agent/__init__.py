@@ -6,9 +6,9 @@
     │ commands        the command line: one file for each command                        │
     ├────────────────────────────────────────────────────────────────────────────────────┤
     │ server          gunicorn, its socket and its worker; systemd                       │
-    ├────────────────────────────────────────────────────────────────────────────────────┤
-    │ web             Flask: one route is one call into runs                             │
-    ├────────────────────────────────────────────────────────────────────────────────────┤
+    ├──────────────────────────────────────────┬─────────────────────────────────────────┤
+    │ web     Flask: a route is a call to runs │ agent  build_agent: puts it all together │
+    ├──────────────────────────────────────────┴─────────────────────────────────────────┤
     │ runs            one run at a time: idle → starting → running → stopping → idle     │
     ├────────────────────────────────────────────────────────────────────────────────────┤
     │ collector       two samples make a run: measured (ebpf) or made up (mock)          │
@@ -28,7 +28,8 @@
     ├────────────────────────────────────────────────────────────────────────────────────┤
     │ catalog: how to declare   abi: shared with C   settings   logs   errors            │
     └────────────────────────────────────────────────────────────────────────────────────┘
-        a module imports only from rows below its own; rows side by side do not know each other
+        a module imports only from rows below its own; packages side by side do not know each other;
+        web, runs and loading skip some of the rows below (NEVER in tests/test_layers.py)
 
 One run, in the order in which to read: web.routes → runs.lifecycle → collector.ebpf → kernel.machine → evidence.build,
 and then runs.archive → store.sql.

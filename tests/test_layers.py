@@ -22,11 +22,18 @@ ROWS = (
     ({"kernel"}, {"export"}, {"store"}),
     ({"collector"},),
     ({"runs"},),
-    ({"web"},),
+    ({"agent"}, {"web"}),
     ({"server"},),
     ({"commands", "__main__"},),
 )
 """From the bottom up.  What stands in one set may import each other; sets side by side do not know each other."""
+
+NEVER = {
+    "web": {"kernel", "store", "collector", "bpf", "loading", "headers", "symbols"},
+    "runs": {"kernel", "bpf", "loading", "headers", "symbols"},
+    "loading": {"evidence"},
+}
+"""Rows below that a package does not reach through to: what it needs of them is in `model`, or is passed to it."""
 
 LONGEST_FILE = 250
 LONGEST_FUNCTION = 40
@@ -74,7 +81,7 @@ def place(box):
 
 
 def violations(package):
-    """Each import that points up or sideways, and each of bcc outside of the compiler."""
+    """Each import that points up, sideways or where it must never, and each of bcc outside the compiler."""
     found = []
     for path, inside, box in files(package):
         for imported in imports(path):
@@ -88,6 +95,8 @@ def violations(package):
                 found.append(f"{inside} imports {rest[0]} from above")
             elif target == row and here != there:
                 found.append(f"{inside} imports {rest[0]} from beside")
+            elif rest[0] in NEVER.get(box, ()):
+                found.append(f"{inside} imports {rest[0]}, which {box} must not know")
     return found
 
 
@@ -128,6 +137,13 @@ def test_imports_point_down():
         ("kernel/machine.py", "import bcc", "imports bcc"),
         ("loading/bpf_unit.py", "from chainbench_agent.kernel import names", "imports kernel from above"),
         ("collector/ebpf.py", "def f():\n    from bcc.table import x", "imports bcc"),
+        ("web/x.py", "from chainbench_agent.store.base import x", "imports store, which web must not know"),
+        ("runs/x.py", "from chainbench_agent.kernel import x", "imports kernel, which runs must not know"),
+        (
+            "loading/x.py",
+            "def f():\n    import chainbench_agent.evidence.x",
+            "imports evidence, which loading must not know",
+        ),
     ],
 )
 def test_a_violation_is_found(tmp_path, file, line, complaint):

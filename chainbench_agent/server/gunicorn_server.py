@@ -14,36 +14,25 @@ import ssl
 import sys
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
-from chainbench_agent.catalog.selection import Selection
-from chainbench_agent.collector.base import Collector
+from chainbench_agent.agent import Agent, OpenCollector, build_agent
+from chainbench_agent.collector import open_collector
 from chainbench_agent.errors import AgentError
-from chainbench_agent.export.health import LOG_DROPPED, RESPONSES_CUT, AgentRegistry, Points
-from chainbench_agent.export.prometheus import Exporter
+from chainbench_agent.export.health import RESPONSES_CUT, Points
 from chainbench_agent.export.series import Family
-from chainbench_agent.host.environment import VERSION, environment
 from chainbench_agent.logs.entries import GunicornLog, log_to_stderr
-from chainbench_agent.logs.writer import log_status
-from chainbench_agent.probes import CATALOG
 from chainbench_agent.runs.active_run_record import ActiveRunRecord
-from chainbench_agent.runs.archive import Archive
-from chainbench_agent.runs.lifecycle import Runs
 from chainbench_agent.server.gunicorn_processes import Master, Worker
 from chainbench_agent.server.listener import Listener, listener_for
 from chainbench_agent.server.response_sender import CutAnswers
 from chainbench_agent.server.systemd_notify import Supervisor
 from chainbench_agent.settings import Settings
-from chainbench_agent.store import open_store
-from chainbench_agent.store.base import Store
 from chainbench_agent.web.app import create_app
 from chainbench_agent.web.http_framing import LONGEST_HEAD
-
-OpenCollector = Callable[[Settings], Collector]
 
 KILL_AFTER_S = 15
 """How long the master waits for it: GRACE_S, twice runs.SETTLE_S, the collector's last words, and the store's."""
@@ -60,7 +49,11 @@ MEMORY = "/dev/shm"  # noqa: S108
 log = logging.getLogger(__name__)
 
 
-def serve(settings: Settings, open_collector: OpenCollector, reload: Callable[[], Settings] | None = None) -> None:
+def serve(
+    settings: Settings,
+    open_collector: OpenCollector = open_collector,
+    reload: Callable[[], Settings] | None = None,
+) -> None:
     """Serve until SIGTERM or SIGINT, then exit with 0; with 3 if the agent cannot be built.
 
     `reload`: the settings anew, when a service manager asks for it.
@@ -94,9 +87,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
         """When the worker's loop last turned, or the worker began to build the agent."""
         self._settings = settings
         self._open_collector = open_collector
-        self._collector: Collector | None = None
-        self._store: Store | None = None
-        self._runs: Runs | None = None
+        self._agent: Agent | None = None
         super().__init__()
 
     def load_config(self) -> None:
@@ -125,36 +116,31 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
 
     def load(self) -> Flask:
         """Build the agent.  Called in the worker, which ends if this fails, and the master with it."""
-        settings, self.turned_s = self._settings, time.monotonic()
+        self.turned_s = time.monotonic()
         self.supervisor.watch(self.lives)
         try:
-            self._store = open_store(settings)
-            self._collector = self._open_collector(settings)
+            self._agent = agent = build_agent(
+                self._settings,
+                self._open_collector,
+                record=self._active_run_record,
+                processes=_processes,
+                counts=self._counts,
+            )
         except AgentError as error:
             log.error("%s", error)  # noqa: TRY400 - a sentence for people
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
         self.turned_s = time.monotonic()
-        found = self._collector.status()
-        of_a_run = partial(environment, found.details)
-        archive = Archive(self._store, of_a_run, settings.checkpoint_s, settings.max_kept_label_sets)
-        archive.take_over(self._active_run_record)
-        self._runs = runs = Runs(self._collector, settings.machine, archive=archive)
-        registry = AgentRegistry(VERSION, found.backend, found.details, _processes, self._counts)
-        exporter = Exporter(CATALOG, registry)
         return create_app(
-            runs,
-            partial(exporter.render_parts, runs),
-            Selection(settings.run_probes, settings.sample_interval),
+            agent.runs,
+            agent.metrics,
+            agent.default_selection,
             access=self._listener.access,
-            ring=self._collector.ring,
+            ring=agent.collector.ring,
         )
 
     def _counts(self) -> Mapping[Family, Points]:
         """What the worker counts of itself, for /metrics."""
-        return {
-            LOG_DROPPED: [((), log_status().dropped)],
-            RESPONSES_CUT: [((cause,), count) for cause, count in self.cut_answers.counts().items()],
-        }
+        return {RESPONSES_CUT: [((cause,), count) for cause, count in self.cut_answers.counts().items()]}
 
     @property
     def tls(self) -> ssl.SSLContext | None:
@@ -178,18 +164,14 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
 
     def lives(self) -> bool:
         """Whether the worker builds the agent, or its loop turns and no thread holds the lock of the runs for ever."""
-        if self._runs is None:
+        if self._agent is None:
             return time.monotonic() - self.turned_s < BUILD_S
-        return time.monotonic() - self.turned_s < LOOP_S and bool(self._runs.status())
+        return time.monotonic() - self.turned_s < LOOP_S and bool(self._agent.runs.status())
 
     def unload(self) -> None:
         """Finish the run that is on, and give everything back."""
-        if self._runs:
-            self._runs.shutdown()
-        if self._collector:
-            self._collector.close()
-        if self._store:
-            self._store.close()
+        if self._agent:
+            self._agent.close()
 
 
 def _processes() -> dict[str, int]:

@@ -24,7 +24,7 @@ from chainbench_agent.evidence.metric_keys import reported_key
 from chainbench_agent.evidence.model import Evidence, Run, Target
 from chainbench_agent.evidence.sample import Sample
 from chainbench_agent.host.pid_namespaces import Peer
-from chainbench_agent.kernel.entry_cost import calibrate
+from chainbench_agent.kernel.entry_calibration import calibrate
 from chainbench_agent.kernel.machine import Machine
 from chainbench_agent.kernel.reading.disk_records import finished_ios
 from chainbench_agent.kernel.reading.proc_counters import proc_counters

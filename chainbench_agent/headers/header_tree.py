@@ -18,7 +18,7 @@ from pathlib import Path
 from chainbench_agent.headers.btf import Btf
 from chainbench_agent.headers.btf_types import ENUMS, RECORDS, Kind
 from chainbench_agent.headers.c_writer import CWriter
-from chainbench_agent.headers.header_text import fixed_files, macros, page_h, version_h
+from chainbench_agent.headers.fixed_headers import fixed_files, macros, page_h, version_h
 
 FORMAT = 2  # raise it when the same BTF shall give another tree
 _STRUCTS = "structs.txt"

@@ -16,7 +16,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from chainbench_agent.abi.c_struct import CStruct
-from chainbench_agent.bpf import libbpf, probe_events
+from chainbench_agent.bpf import kretprobes, libbpf
 from chainbench_agent.catalog import Hook, Module, Names
 from chainbench_agent.catalog.selection import EVERYTHING, Plan
 from chainbench_agent.errors import SetupError
@@ -35,9 +35,9 @@ from chainbench_agent.loading.bpf_unit import LoadedUnit, load_unit
 from chainbench_agent.loading.child_process import beside
 from chainbench_agent.loading.event_records import Telling
 from chainbench_agent.symbols.kernel_symbols import Symbols
+from chainbench_agent.symbols.libc_functions import UserFunctions
 from chainbench_agent.symbols.mapping_events import History, MappingEvents
-from chainbench_agent.symbols.user_functions import UserFunctions
-from chainbench_agent.symbols.user_stacks import UserStacks
+from chainbench_agent.symbols.user_symbols import UserStacks
 
 _CONFIG = CStruct(  # struct cb_config of probes/common.h
     started_ns="Q", cgroup_id="Q", run="I", phase="I", agent="2I", target="I", cgroup_level="I",
@@ -104,7 +104,7 @@ class Machine:
         identify = loaded.programs.pop("cb_identify", None)
         if identify is not None:
             self.identity = identity_of(identify, self._maps)
-        probe_events.remove_leftovers()
+        kretprobes.remove_leftovers()
         self.programs = Programs.choose(self.unit.unit.programs, loaded.take_programs(), loaded.failed)
         if identify is None or not self.programs.chosen:
             reasons = {**loaded.failed, **self.programs.absent}

@@ -8,12 +8,12 @@ from collections.abc import Collection, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from chainbench_agent.bpf import libbpf, perf_events, probe_events
+from chainbench_agent.bpf import kretprobes, libbpf, perf_events
 from chainbench_agent.bpf.footprint import fdinfo
 from chainbench_agent.catalog import ANY_OF
 from chainbench_agent.evidence.sample import ProgramRun
 from chainbench_agent.loading.entry_functions import Program
-from chainbench_agent.symbols.user_functions import UserFunctions
+from chainbench_agent.symbols.libc_functions import UserFunctions
 
 NOBODY = UserFunctions(())
 
@@ -116,7 +116,7 @@ def _attach(program: Program, fds: Iterable[int], user: UserFunctions) -> list[i
     """The descriptors that hold the program's parts where they are, all or none; raises OSError."""
     parts = zip(program.parts, fds, strict=True)
     return perf_events.all_or_none(
-        (link for part, fd in parts for link in _attach_part(part, fd, user)), probe_events.close
+        (link for part, fd in parts for link in _attach_part(part, fd, user)), kretprobes.close
     )
 
 
@@ -128,7 +128,7 @@ def _attach_part(program: Program, fd: int, user: UserFunctions) -> list[int]:
         case "kprobe":
             return [perf_events.open_kprobe(target, fd, at_return=False)]
         case "kretprobe":
-            return [probe_events.open_kretprobe(target, fd)]
+            return [kretprobes.open_kretprobe(target, fd)]
         case "uprobe" | "uretprobe" as kind:
             return _attach_in_user_space(target, fd, user, at_return=kind == "uretprobe")
         case "raw_tracepoint":
@@ -148,7 +148,7 @@ def _attach_in_user_space(functions: str, fd: int, user: UserFunctions, *, at_re
 
 def _close(descriptors: Iterable[int]) -> None:
     for fd in descriptors:
-        probe_events.close(fd)
+        kretprobes.close(fd)
 
 
 def _try(program: Program, fds: Collection[int], own: UserFunctions) -> list[int]:

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from chainbench_agent.bpf import perf_events
-from chainbench_agent.symbols.user_functions import Mapping as Mapped
+from chainbench_agent.symbols.libc_functions import Mapping as Mapped
 
 PAGES = 64
 """Of one CPU's ring, a power of two: some 2,000 mappings, as 200 programs have that are started."""

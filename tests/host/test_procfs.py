@@ -11,8 +11,9 @@ import pytest
 from chainbench_agent.abi.kernel_text import text_of
 from chainbench_agent.host import procfs
 from chainbench_agent.host.pid_namespaces import pid_here
-from chainbench_agent.kernel.targets.members import all_processes, process_tree
-from chainbench_agent.symbols.user_functions import mappings
+from chainbench_agent.kernel.targets.members import all_processes
+from chainbench_agent.kernel.targets.process_tree import processes_of_tree
+from chainbench_agent.symbols.libc_functions import mappings
 
 NAMES = (
     b"a\nb",
@@ -57,7 +58,7 @@ def test_a_process_of_any_name(named):
     assert procfs.stat(directory).process_group == os.getpgid(pid)
     status = procfs.status(directory)
     assert (status["Tgid"], status["NSpid"].split()[0], status["PPid"]) == (str(pid), str(pid), str(os.getpid()))
-    assert process_tree(pid) == {pid}
+    assert processes_of_tree(pid) == {pid}
     assert pid in all_processes()
     assert pid_here(pid, None) == pid
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from chainbench_agent.kernel.targets import lineage, members
+from chainbench_agent.kernel.targets import members, process_tree
 
 REST = "0 " * 44
 """Of a line of `stat`."""
@@ -39,6 +39,6 @@ class Proc:
 @pytest.fixture
 def proc(tmp_path, monkeypatch):
     (tmp_path / "proc").mkdir()
-    for module in (members, lineage):
+    for module in (members, process_tree):
         monkeypatch.setattr(module, "PROC", tmp_path / "proc")
     return Proc(tmp_path / "proc")

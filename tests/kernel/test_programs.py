@@ -5,13 +5,13 @@ import os
 
 import pytest
 
-from chainbench_agent.bpf import footprint, libbpf, perf_events, probe_events
+from chainbench_agent.bpf import footprint, kretprobes, libbpf, perf_events
 from chainbench_agent.catalog import RESULT, fentry, kretprobe, raw_tracepoint, uprobe, uretprobe
 from chainbench_agent.evidence.sample import ProgramRun
 from chainbench_agent.kernel import programs
 from chainbench_agent.kernel.programs import Programs
 from chainbench_agent.loading.entry_functions import Program
-from chainbench_agent.symbols.user_functions import Place, UserFunctions
+from chainbench_agent.symbols.libc_functions import Place, UserFunctions
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def kernel(monkeypatch):
     kernel = Kernel()
     monkeypatch.setattr(libbpf, "open_raw_tracepoint", kernel.attach)
     monkeypatch.setattr(perf_events, "open_kprobe", lambda name, fd, *, at_return: kernel.attach((name, at_return), fd))
-    monkeypatch.setattr(probe_events, "open_kretprobe", lambda name, fd: kernel.attach((name, True), fd))
+    monkeypatch.setattr(kretprobes, "open_kretprobe", lambda name, fd: kernel.attach((name, True), fd))
     monkeypatch.setattr(
         perf_events, "open_uprobe", lambda *place, at_return: kernel.attach((*place[:2], at_return), place[2])
     )

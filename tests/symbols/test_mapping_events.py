@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from chainbench_agent.symbols import mapping_events
+from chainbench_agent.symbols.libc_functions import Mapping
 from chainbench_agent.symbols.mapping_events import History, MappingEvents, history
-from chainbench_agent.symbols.user_functions import Mapping
 
 LOST = struct.pack("=IHHQQ", 2, 0, 24, 0, 7)
 

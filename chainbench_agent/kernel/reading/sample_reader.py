@@ -36,7 +36,7 @@ from chainbench_agent.loading.loader import MapFd
 from chainbench_agent.loading.process_records import processes
 from chainbench_agent.probes.lock_order import edges_of, listed
 from chainbench_agent.symbols.kernel_symbols import Symbols, addresses_of
-from chainbench_agent.symbols.user_stacks import UserStacks
+from chainbench_agent.symbols.user_symbols import UserStacks
 
 LOSS_CAUSES = (
     "task_collisions",

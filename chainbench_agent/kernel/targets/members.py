@@ -19,7 +19,7 @@ from chainbench_agent.evidence.model import Target
 from chainbench_agent.host import procfs
 from chainbench_agent.host.pid_namespaces import Peer, pid_here
 from chainbench_agent.kernel.targets.cgroups import find
-from chainbench_agent.kernel.targets.lineage import everyone, outside, process_tree
+from chainbench_agent.kernel.targets.process_tree import everyone, outside, processes_of_tree
 
 PROC = Path("/proc")
 
@@ -58,7 +58,7 @@ class KernelTarget:
     def processes(self) -> set[int]:
         """The processes in it at present; none for the whole machine, where nobody asks."""
         if self.kind == Kind.TREE:
-            return process_tree(self.root) if born_ticks(self.root) == self.born_ticks else set()
+            return processes_of_tree(self.root) if born_ticks(self.root) == self.born_ticks else set()
         return processes_of_cgroup(self.directory) if self._has_its_place() else set()
 
     def threads(self) -> set[int]:

@@ -9,8 +9,8 @@ from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.kernel.targets import cgroups as cgroups_module
 from chainbench_agent.kernel.targets import members
-from chainbench_agent.kernel.targets.lineage import process_tree
 from chainbench_agent.kernel.targets.members import KernelTarget, Kind, has_ended, in_cgroup, resolve, seed
+from chainbench_agent.kernel.targets.process_tree import processes_of_tree
 
 BEGAN_NS = 5
 
@@ -38,9 +38,9 @@ def test_a_process_tree(proc):
     for pid, parent in ((1, 0), (10, 1), (11, 10), (12, 11), (13, 11), (20, 1), (21, 20)):
         proc.add(pid, parent, command=f") R {20} (")
 
-    assert process_tree(10) == {10, 11, 12, 13}
-    assert process_tree(21) == {21}
-    assert process_tree(99) == set()
+    assert processes_of_tree(10) == {10, 11, 12, 13}
+    assert processes_of_tree(21) == {21}
+    assert processes_of_tree(99) == set()
 
 
 def test_a_process_that_ends_while_it_is_looked_at(proc):
@@ -49,7 +49,7 @@ def test_a_process_that_ends_while_it_is_looked_at(proc):
         proc.add(pid, parent)
     (proc.path / "11/stat").unlink()
 
-    assert process_tree(10) == {10, 12}
+    assert processes_of_tree(10) == {10, 12}
 
 
 def test_the_whole_machine_is_nobody_in_particular():

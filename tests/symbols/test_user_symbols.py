@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from chainbench_agent.symbols.libc_functions import mappings
 from chainbench_agent.symbols.mapping_events import History
-from chainbench_agent.symbols.user_functions import mappings
-from chainbench_agent.symbols.user_stacks import UserStacks
+from chainbench_agent.symbols.user_symbols import UserStacks
 
 GONE = 1 << 22
 """A number that no process has."""

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from chainbench_agent.abi.kernel_text import text_of_path
 from chainbench_agent.symbols.elf import Functions, functions_of
+from chainbench_agent.symbols.libc_functions import Mapping as Mapped
+from chainbench_agent.symbols.libc_functions import mappings, open_mapped
 from chainbench_agent.symbols.mapping_events import History
-from chainbench_agent.symbols.user_functions import Mapping as Mapped
-from chainbench_agent.symbols.user_functions import mappings, open_mapped
 
 
 class UserStacks:

@@ -43,7 +43,7 @@ def everyone() -> dict[int, procfs.Stat]:
     return found
 
 
-def process_tree(root: int) -> set[int]:
+def processes_of_tree(root: int) -> set[int]:
     """`root` and its descendants."""
     return _tree(root, everyone())
 

@@ -9,8 +9,8 @@ import pytest
 
 from chainbench_agent.evidence.model import Outsider
 from chainbench_agent.host.procfs import command
-from chainbench_agent.kernel.targets import lineage
-from chainbench_agent.kernel.targets.lineage import Outside, outside, process_tree
+from chainbench_agent.kernel.targets import process_tree
+from chainbench_agent.kernel.targets.process_tree import Outside, outside, processes_of_tree
 
 FORKED = 0x40
 RANDOMIZED = 0x400000
@@ -44,7 +44,7 @@ class Proc:
 
 @pytest.fixture
 def proc(tmp_path, monkeypatch):
-    monkeypatch.setattr(lineage, "PROC", tmp_path)
+    monkeypatch.setattr(process_tree, "PROC", tmp_path)
     return Proc(tmp_path)
 
 
@@ -62,9 +62,9 @@ def test_descendants(service):
     service.add(12, 11)
     service.add(20, 1)
 
-    assert process_tree(10) == {10, 11, 12}
-    assert process_tree(11) == {11, 12}
-    assert process_tree(99) == set()
+    assert processes_of_tree(10) == {10, 11, 12}
+    assert processes_of_tree(11) == {11, 12}
+    assert processes_of_tree(99) == set()
 
 
 def test_a_daemon_that_lost_its_parents(service):
@@ -73,7 +73,7 @@ def test_a_daemon_that_lost_its_parents(service):
     service.add(21, 20, flags=RANDOMIZED, stack=701)
     service.add(22, 1, flags=RANDOMIZED | FORKED, stack=701)
 
-    assert process_tree(10) == {10, 11, 20, 21, 22}
+    assert processes_of_tree(10) == {10, 11, 20, 21, 22}
     assert outside(10, ()) == Outside()
 
 
@@ -88,14 +88,14 @@ def test_a_daemon_that_lost_its_parents(service):
 def test_a_daemon_whose_descent_is_not_sure(service, daemon):
     service.add(20, 1, **daemon)
 
-    assert process_tree(10) == {10, 11}
+    assert processes_of_tree(10) == {10, 11}
 
 
 def test_of_a_process_that_was_forked_itself(service):
     """Another one of that program may have left the orphan behind: it is named as one that is outside."""
     service.add(20, 1, flags=RANDOMIZED | FORKED, stack=700)
 
-    assert process_tree(11) == {11}
+    assert processes_of_tree(11) == {11}
     assert outside(11, ()).shown == (Outsider(pid=20, command="sh", shares="program image"),)
 
 
@@ -105,7 +105,7 @@ def test_without_random_places(proc):
     proc.add(10, 1, stack=700)
     proc.add(20, 1, flags=FORKED, stack=700)
 
-    assert process_tree(10) == {10}
+    assert processes_of_tree(10) == {10}
 
 
 def test_who_is_near_and_outside(service):
@@ -153,11 +153,11 @@ def test_forked_beside_the_target(proc):
 
 def test_many_are_counted(proc):
     proc.add(10, 1, session=10)
-    for pid in range(20, 20 + lineage.SHOWN + 3):
+    for pid in range(20, 20 + process_tree.SHOWN + 3):
         proc.add(pid, 1, session=10)
 
     found = outside(10, ())
-    assert len(found.shown) == lineage.SHOWN
+    assert len(found.shown) == process_tree.SHOWN
     assert found.not_shown == 3
 
 
@@ -187,7 +187,7 @@ def test_this_kernel():
         try:
             while command(f"/proc/{executed}") != "sleep":  # until then it is in the tree
                 time.sleep(0.01)
-            assert process_tree(process.pid) == {process.pid, own}
+            assert processes_of_tree(process.pid) == {process.pid, own}
             assert executed in {line.pid for line in outside(process.pid, ()).shown}
         finally:
             for pid in daemons:

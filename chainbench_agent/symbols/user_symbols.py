@@ -12,17 +12,16 @@ from pathlib import Path
 
 from chainbench_agent.abi.kernel_text import text_of_path
 from chainbench_agent.symbols.elf import Functions, functions_of
-from chainbench_agent.symbols.libc_functions import Mapping as Mapped
-from chainbench_agent.symbols.libc_functions import mappings, open_mapped
+from chainbench_agent.symbols.file_mappings import FileMapping, mappings, open_mapped
 from chainbench_agent.symbols.mapping_events import History
 
 
 class UserStacks:
     """`known`: process → what it had mapped when the run began; `since`: what happened then."""
 
-    def __init__(self, known: Mapping[int, tuple[Mapped, ...]], since: History) -> None:
+    def __init__(self, known: Mapping[int, tuple[FileMapping, ...]], since: History) -> None:
         self._known, self._since = known, since
-        self._found: dict[int, tuple[Mapped, ...]] = {}
+        self._found: dict[int, tuple[FileMapping, ...]] = {}
         self._functions: dict[tuple[int, int], Functions] = {}
 
     def name_of(self, pid: int, address: int) -> str:
@@ -45,18 +44,18 @@ class UserStacks:
         missing = [called_at] if called_at and callers[:1] != [called_at] else []
         return tuple(self.name_of(pid, address) for address in (*missing, *callers))
 
-    def _mapped(self, pid: int) -> tuple[Mapped, ...]:
+    def _mapped(self, pid: int) -> tuple[FileMapping, ...]:
         if pid not in self._found:
             self._found[pid] = mappings(pid) or self._since.of(pid, self._known)
         return self._found[pid]
 
-    def _of(self, pid: int, mapped: Mapped) -> Functions:
+    def _of(self, pid: int, mapped: FileMapping) -> Functions:
         key = mapped.device, mapped.inode
         if key not in self._functions:
             self._functions[key] = self._read(pid, mapped)
         return self._functions[key]
 
-    def _read(self, pid: int, mapped: Mapped) -> Functions:
+    def _read(self, pid: int, mapped: FileMapping) -> Functions:
         """From the process, or, if that is gone, from the same path, if the same file is there."""
         fd = open_mapped(pid, mapped)
         try:

@@ -13,7 +13,7 @@ from chainbench_agent.host import procfs
 from chainbench_agent.host.pid_namespaces import pid_here
 from chainbench_agent.kernel.targets.members import all_processes
 from chainbench_agent.kernel.targets.process_tree import processes_of_tree
-from chainbench_agent.symbols.libc_functions import mappings
+from chainbench_agent.symbols.file_mappings import mappings
 
 NAMES = (
     b"a\nb",

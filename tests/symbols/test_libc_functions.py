@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from packages import require
 
-from chainbench_agent.symbols import libc_functions
+from chainbench_agent.symbols import file_mappings
 from chainbench_agent.symbols.elf import functions_of
-from chainbench_agent.symbols.libc_functions import C_LIBRARY, UserFunctions, mappings
+from chainbench_agent.symbols.file_mappings import mappings
+from chainbench_agent.symbols.libc_functions import C_LIBRARY, UserFunctions
 
 
 def descriptors():
@@ -110,7 +111,7 @@ def test_a_file_that_was_replaced(tmp_path, monkeypatch):
         found = UserFunctions([process.pid])
         assert len(found.places("pthread_mutex_lock")) == 2
         found.close()
-        monkeypatch.setattr(libc_functions, "_paths", lambda _pid, _mapping: [library])
+        monkeypatch.setattr(file_mappings, "_paths", lambda _pid, _mapping: [library])
         assert UserFunctions([process.pid]).places("pthread_mutex_lock") == []
         process.communicate(b"\n")
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from chainbench_agent.symbols.libc_functions import mappings
+from chainbench_agent.symbols.file_mappings import mappings
 from chainbench_agent.symbols.mapping_events import History
 from chainbench_agent.symbols.user_symbols import UserStacks
 

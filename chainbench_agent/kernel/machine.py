@@ -34,10 +34,10 @@ from chainbench_agent.kernel.targets.seeding import seed_maps
 from chainbench_agent.loading.bpf_unit import LoadedUnit, load_unit
 from chainbench_agent.loading.child_process import beside
 from chainbench_agent.loading.event_records import Telling
-from chainbench_agent.symbols.kernel_symbols import Symbols
-from chainbench_agent.symbols.libc_functions import UserFunctions
-from chainbench_agent.symbols.mapping_events import History, MappingEvents
-from chainbench_agent.symbols.user_symbols import UserStacks
+from chainbench_agent.symbols.kernel_symbols import KernelSymbols
+from chainbench_agent.symbols.libc_functions import LibcFunctions
+from chainbench_agent.symbols.mapping_events import MappingEvents, MappingHistory
+from chainbench_agent.symbols.user_symbols import UserSymbols
 
 _CONFIG = CStruct(  # struct cb_config of probes/common.h
     started_ns="Q", cgroup_id="Q", run="I", phase="I", agent="2I", target="I", cgroup_level="I",
@@ -70,7 +70,7 @@ class Machine:
         """Compile, load and try to attach.  Raises SetupError, saying what is missing, if that cannot be done."""
         self._hooks = {hook.name: hook for hook in hooks}
         symbols, self.unit = beside(
-            Symbols.load,
+            KernelSymbols.load,
             lambda: load_unit(modules, self._hooks.values(), cache_dir, options, events=events),
             undo=LoadedUnit.close,
         )
@@ -86,9 +86,9 @@ class Machine:
         self._stats_fd = -1
         self.no_cost = ""
         """Why the kernel does not count what the programs of this run cost; empty if it does."""
-        self._user = UserFunctions(())
+        self._user = LibcFunctions(())
         self._mapping_events = MappingEvents()
-        self._history = History()
+        self._history = MappingHistory()
         self.nowhere: Mapping[str, str] = {}
         """Hooks that have no place in what the target of the present run runs → why."""
         self.programs = Programs()
@@ -99,7 +99,7 @@ class Machine:
             self.close()
             raise
 
-    def _make_ready(self, symbols: Symbols, *, tells: bool) -> None:
+    def _make_ready(self, symbols: KernelSymbols, *, tells: bool) -> None:
         loaded = self.unit.loaded
         identify = loaded.programs.pop("cb_identify", None)
         if identify is not None:
@@ -152,11 +152,11 @@ class Machine:
         self._user.close()
         self._mapping_events.close()
         self.nowhere = {}
-        self._history = History()
+        self._history = MappingHistory()
         hooks = self.wanted(plan)
         if self.programs.in_user_space(hooks):
             everyone = target.kind == Kind.MACHINE
-            self._user = UserFunctions(all_processes() if everyone else target.processes())
+            self._user = LibcFunctions(all_processes() if everyone else target.processes())
             self.nowhere = self.programs.nowhere(hooks, self._user)
             with suppress(OSError):  # without it there are addresses instead of names
                 self._mapping_events.open()
@@ -211,7 +211,7 @@ class Machine:
     def names(self, first: Sample, last: Sample) -> Names:
         """What the numbers in a run are called."""
         since = self._mapping_events.read() if self._mapping_events else self._history
-        return self._reader.names(first, last, UserStacks(self._user.mapped, since))
+        return self._reader.names(first, last, UserSymbols(self._user.mapped, since))
 
     def close(self) -> None:
         self.detach()

@@ -25,7 +25,7 @@ class FileMapping(NamedTuple):
     """In the process's own mount namespace, and " (deleted)" behind it if it is no longer there."""
 
 
-def mappings(pid: int) -> tuple[FileMapping, ...]:
+def read_mappings(pid: int) -> tuple[FileMapping, ...]:
     """The files that a process runs code of; none if it is gone."""
     try:
         lines = procfs.lines(PROC / str(pid) / "maps")
@@ -47,7 +47,7 @@ def _paths(pid: int, mapping: FileMapping) -> Iterator[Path]:
     yield PROC / str(pid) / "root" / mapping.path.lstrip("/")
 
 
-def open_mapped(pid: int, mapping: FileMapping) -> int:
+def open_mapped_file(pid: int, mapping: FileMapping) -> int:
     """A descriptor of the file, to read; -1 if it, or the process, is gone."""
     for path in _paths(pid, mapping):
         with suppress(OSError):

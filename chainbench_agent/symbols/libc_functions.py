@@ -12,30 +12,30 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from chainbench_agent.symbols.elf import Functions, functions_of, stands_alone
-from chainbench_agent.symbols.file_mappings import FileMapping, mappings, open_mapped
+from chainbench_agent.symbols.elf import FunctionTable, is_statically_linked, read_functions
+from chainbench_agent.symbols.file_mappings import FileMapping, open_mapped_file, read_mappings
 
 PROC = Path("/proc")
 C_LIBRARY = re.compile(r"/(libc|libpthread|ld-musl)[-.][^/]*$")
 """glibc, before 2.34 in two files; musl, whose library is its dynamic linker."""
 
 
-class Place(NamedTuple):
+class FunctionLocation(NamedTuple):
     """Where a function begins.  `file`: a path by which this process can open the file, whoever's it is."""
 
     file: str
     offset: int
 
 
-class UserFunctions:
+class LibcFunctions:
     """Of the C libraries that `processes` have; keeps these open, so that they stay what they are, until closed."""
 
     def __init__(self, processes: Iterable[int]) -> None:
         self.mapped: dict[int, tuple[FileMapping, ...]] = {}
-        self._files: dict[int, Functions] = {}
+        self._files: dict[int, FunctionTable] = {}
         seen: set[tuple[int, int]] = set()
         for pid in processes:
-            self.mapped[pid] = mappings(pid)
+            self.mapped[pid] = read_mappings(pid)
             for mapping in self.mapped[pid]:
                 if (mapping.device, mapping.inode) not in seen:
                     seen.add((mapping.device, mapping.inode))
@@ -45,20 +45,20 @@ class UserFunctions:
         library = bool(C_LIBRARY.search(mapping.path))
         if not library and not _is_program(pid, mapping):
             return
-        fd = open_mapped(pid, mapping)
+        fd = open_mapped_file(pid, mapping)
         if fd < 0:
             return
         with open(fd, "rb", closefd=False) as file:
-            functions = functions_of(file) if library or stands_alone(file) else Functions()
+            functions = read_functions(file) if library or is_statically_linked(file) else FunctionTable()
         if functions:
             self._files[fd] = functions
         else:
             os.close(fd)
 
-    def places(self, name: str) -> list[Place]:
+    def locations(self, name: str) -> list[FunctionLocation]:
         """Every function of that name."""
         return [
-            Place(f"/proc/self/fd/{fd}", offset)
+            FunctionLocation(f"/proc/self/fd/{fd}", offset)
             for fd, functions in self._files.items()
             for offset in sorted(functions.offsets(name))
         ]

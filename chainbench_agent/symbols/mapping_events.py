@@ -28,7 +28,7 @@ _HEAD = 1024  # of data_head in struct perf_event_mmap_page: how many bytes were
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class MappingHistory:
     """`mapped`: process → what it mapped, the last first; `parents`: process → who forked it."""
 
     mapped: Mapping[int, tuple[FileMapping, ...]] = field(default_factory=dict)
@@ -69,9 +69,9 @@ class MappingEvents:
             self.close()
             raise
 
-    def read(self) -> History:
+    def read(self) -> MappingHistory:
         """What was recorded so far."""
-        return history(ring[: mmap.PAGESIZE * (1 + PAGES)] for ring in self._rings.values())
+        return mapping_history(ring[: mmap.PAGESIZE * (1 + PAGES)] for ring in self._rings.values())
 
     def close(self) -> None:
         while self._rings:
@@ -80,7 +80,7 @@ class MappingEvents:
             os.close(fd)
 
 
-def history(rings: Iterable[bytes]) -> History:
+def mapping_history(rings: Iterable[bytes]) -> MappingHistory:
     """`rings`: their memory, the first page too."""
     mapped: dict[int, list[FileMapping]] = {}
     parents: dict[int, int] = {}
@@ -95,7 +95,7 @@ def history(rings: Iterable[bytes]) -> History:
             if path.startswith(b"/") and not path.startswith(b"//"):  # "//anon" is none
                 found = FileMapping(start, start + size, offset, os.makedev(major, minor), inode, os.fsdecode(path))
                 mapped.setdefault(pid, []).insert(0, found)
-    return History({pid: tuple(found) for pid, found in mapped.items()}, parents)
+    return MappingHistory({pid: tuple(found) for pid, found in mapped.items()}, parents)
 
 
 def _records(ring: bytes) -> Iterator[tuple[int, bytes]]:

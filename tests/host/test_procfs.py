@@ -13,7 +13,7 @@ from chainbench_agent.host import procfs
 from chainbench_agent.host.pid_namespaces import pid_here
 from chainbench_agent.kernel.targets.members import all_processes
 from chainbench_agent.kernel.targets.process_tree import processes_of_tree
-from chainbench_agent.symbols.file_mappings import mappings
+from chainbench_agent.symbols.file_mappings import read_mappings
 
 NAMES = (
     b"a\nb",
@@ -96,7 +96,7 @@ def test_a_mapped_file_of_any_name(tmp_path):
         process.stdin.write(b"x")
         process.stdin.flush()
         process.stdout.read(1)
-        paths = {mapped.path for mapped in mappings(process.pid)}
+        paths = {mapped.path for mapped in read_mappings(process.pid)}
         process.stdin.close()
 
     assert os.fsdecode(program) in paths

@@ -97,7 +97,7 @@ def out_of_memory(*_args, **_how):
         "bpf.probe_events.remove_leftovers",
         "kernel.machine.Reader",
         "kernel.machine.Ring",
-        "symbols.kernel_symbols.Symbols.load",
+        "symbols.kernel_symbols.KernelSymbols.load",
         "collector.ebpf.proc_counters",
     ],
 )

@@ -35,8 +35,8 @@ from chainbench_agent.kernel.targets.threads import proc_threads, sleepers
 from chainbench_agent.loading.loader import MapFd
 from chainbench_agent.loading.process_records import processes
 from chainbench_agent.probes.lock_order import edges_of, listed
-from chainbench_agent.symbols.kernel_symbols import Symbols, addresses_of
-from chainbench_agent.symbols.user_symbols import UserStacks
+from chainbench_agent.symbols.kernel_symbols import KernelSymbols, stack_addresses
+from chainbench_agent.symbols.user_symbols import UserSymbols
 
 LOSS_CAUSES = (
     "task_collisions",
@@ -72,7 +72,7 @@ class Reader:
     """Every call raises OSError with what the kernel said, unless that concerns one module alone: see Sample.unread."""
 
     def __init__(
-        self, maps: Mapping[str, MapFd], modules: tuple[Module, ...], symbols: Symbols, no_calls: str = ""
+        self, maps: Mapping[str, MapFd], modules: tuple[Module, ...], symbols: KernelSymbols, no_calls: str = ""
     ) -> None:
         """`symbols` are kept only if a module keeps stacks.  `no_calls`: see Names."""
         self._maps = maps
@@ -134,7 +134,7 @@ class Reader:
         counted = map_decoding.decode(module, self._per_cpu(f"cb_{module.name}"), libbpf.possible_cpus(), run)
         return counted | self._hashes(module)
 
-    def names(self, first: Sample, last: Sample, user: UserStacks) -> Names:
+    def names(self, first: Sample, last: Sample, user: UserSymbols) -> Names:
         """What the numbers in a run are called."""
         look, stacks = self._symbols, self._maps.get("offcpu_stacks")
         known = look.stacks(stacks) if look and stacks else {}
@@ -143,14 +143,14 @@ class Reader:
         return Names(index_names.tables(), known, *span, self._lock_stacks(last, user), ios, self._no_calls)
 
     def _lock_stacks(
-        self, last: Sample, user: UserStacks
+        self, last: Sample, user: UserSymbols
     ) -> dict[tuple[int, int, int, int], tuple[str, tuple[str, ...]]]:
         """See Names.lock_stacks: of the edges that will be told of."""
         entries = last.modules.get("locks", {}).get("edges", {})
         edges = listed(edges_of(entries)) if isinstance(entries, Mapping) and entries else []
         found = {}
         for edge in edges:
-            pid, addresses = edge.wanted.tgid, addresses_of(self._maps["locks_stacks"], edge.stack)
+            pid, addresses = edge.wanted.tgid, stack_addresses(self._maps["locks_stacks"], edge.stack)
             if not edge.of_kernel:
                 held_at = user.name_of(pid, edge.held_at) if edge.held_at else ""
                 found[edge.place] = held_at, user.stack(pid, edge.wanted_at, addresses)

@@ -29,7 +29,8 @@ from chainbench_agent.kernel.programs import Programs
 from chainbench_agent.kernel.reading.ring_buffer import Ring
 from chainbench_agent.kernel.reading.sample_reader import Current, Reader
 from chainbench_agent.kernel.selected_hooks import idle_modules, wanted_hooks
-from chainbench_agent.kernel.targets.members import KernelTarget, Kind, all_processes
+from chainbench_agent.kernel.targets.kernel_target import KernelTarget, TargetKind
+from chainbench_agent.kernel.targets.process_tree import all_processes
 from chainbench_agent.kernel.targets.seeding import seed_maps
 from chainbench_agent.loading.bpf_unit import LoadedUnit, load_unit
 from chainbench_agent.loading.child_process import beside
@@ -155,7 +156,7 @@ class Machine:
         self._history = MappingHistory()
         hooks = self.wanted(plan)
         if self.programs.in_user_space(hooks):
-            everyone = target.kind == Kind.MACHINE
+            everyone = target.kind == TargetKind.MACHINE
             self._user = LibcFunctions(all_processes() if everyone else target.processes())
             self.nowhere = self.programs.nowhere(hooks, self._user)
             with suppress(OSError):  # without it there are addresses instead of names
@@ -169,7 +170,7 @@ class Machine:
             self.run += 1
             self._target = target
             self._plan = plan
-            self._configure(Phase.SEEDING if target.kind == Kind.TREE else Phase.OFF)
+            self._configure(Phase.SEEDING if target.kind == TargetKind.TREE else Phase.OFF)
             self._count_cost()
             self.programs.attach(self.wanted(plan), self._user)
             self._counters.open()
@@ -201,11 +202,11 @@ class Machine:
 
     def sample(self) -> Sample:
         """Everything that was counted.  While a run is on, what happens during the reading may be in or out."""
-        present: AbstractSet[int] = self.target_processes() if self._target.kind != Kind.MACHINE else set()
+        present: AbstractSet[int] = self.target_processes() if self._target.kind != TargetKind.MACHINE else set()
         current = Current(self.run, self._target, self._began_ns, present, self._seeds, self._not_emptied)
         sample = self._reader.sample(current)
         sample = replace(sample, programs=self.programs.runs())
-        targeted = self._target.kind != Kind.MACHINE
+        targeted = self._target.kind != TargetKind.MACHINE
         return self._counters.complete(sample, self.run, self._began_ns, targeted=targeted)
 
     def names(self, first: Sample, last: Sample) -> Names:
@@ -239,4 +240,4 @@ class Machine:
 
     def target_processes(self) -> AbstractSet[int]:
         """The processes that are in the target now; of a tree, as the kernel followed them."""
-        return self._reader.enrolled() if self._target.kind == Kind.TREE else self._target.processes()
+        return self._reader.enrolled() if self._target.kind == TargetKind.TREE else self._target.processes()

@@ -11,8 +11,7 @@ import pytest
 from chainbench_agent.abi.kernel_text import text_of
 from chainbench_agent.host import procfs
 from chainbench_agent.host.pid_namespaces import pid_here
-from chainbench_agent.kernel.targets.members import all_processes
-from chainbench_agent.kernel.targets.process_tree import processes_of_tree
+from chainbench_agent.kernel.targets.process_tree import all_processes, processes_of_tree
 from chainbench_agent.symbols.file_mappings import read_mappings
 
 NAMES = (

@@ -44,7 +44,7 @@ def cgroup2_mount() -> Path | None:
     return mount.where if mount else None
 
 
-def find(path: str, peer: Peer | None) -> Cgroup:
+def find_cgroup(path: str, peer: Peer | None) -> Cgroup:
     """The cgroup that the peer calls `path`.  Raises InputError, saying what to do."""
     mount = _mount()
     if mount is None:

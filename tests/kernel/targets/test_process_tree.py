@@ -10,42 +10,11 @@ import pytest
 from chainbench_agent.evidence.model import Outsider
 from chainbench_agent.host.procfs import command
 from chainbench_agent.kernel.targets import process_tree
-from chainbench_agent.kernel.targets.process_tree import Outside, outside, processes_of_tree
+from chainbench_agent.kernel.targets.process_tree import NearbyProcesses, nearby_processes, processes_of_tree
 
 FORKED = 0x40
 RANDOMIZED = 0x400000
 KERNEL = 0x200000
-NOBODY = b"0::/\n"
-
-
-class Proc:
-    """`add(pid, parent)` makes a process."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def add(self, pid, parent, **more):
-        defaults = {
-            "flags": 0,
-            "stack": 0,
-            "heap": 5,
-            "session": pid,
-            "born": 100,
-            "cgroup": NOBODY,
-            "command": "sh",
-        }
-        flags, stack, heap, session, born, cgroup, command = (defaults | more).values()
-        directory = self.path / str(pid)
-        directory.mkdir()
-        fields = ["S", parent, pid, session, 0, -1, flags, *[0] * 12, born, *[0] * 5, stack, *[0] * 18, heap, *[0] * 5]
-        (directory / "stat").write_text(f"{pid} ({command}) {' '.join(map(str, fields))}\n")
-        (directory / "cgroup").write_bytes(cgroup)
-
-
-@pytest.fixture
-def proc(tmp_path, monkeypatch):
-    monkeypatch.setattr(process_tree, "PROC", tmp_path)
-    return Proc(tmp_path)
 
 
 @pytest.fixture
@@ -67,6 +36,25 @@ def test_descendants(service):
     assert processes_of_tree(99) == set()
 
 
+def test_a_command_may_look_like_anything(proc):
+    """A command that looks like the fields of `stat` misleads nobody: all generations, and no other process."""
+    for pid, parent in ((1, 0), (10, 1), (11, 10), (12, 11), (13, 11), (20, 1), (21, 20)):
+        proc.add(pid, parent, command=f") R {20} (")
+
+    assert processes_of_tree(10) == {10, 11, 12, 13}
+    assert processes_of_tree(21) == {21}
+    assert processes_of_tree(99) == set()
+
+
+def test_a_process_that_ends_while_it_is_looked_at(proc):
+    """Its children have another parent then, and it has none."""
+    for pid, parent in ((10, 1), (11, 10), (12, 10)):
+        proc.add(pid, parent)
+    (proc.path / "11/stat").unlink()
+
+    assert processes_of_tree(10) == {10, 12}
+
+
 def test_a_daemon_that_lost_its_parents(service):
     """It is in the tree of the process that executed its program, with its own children."""
     service.add(20, 1, flags=RANDOMIZED | FORKED, stack=700)
@@ -74,7 +62,7 @@ def test_a_daemon_that_lost_its_parents(service):
     service.add(22, 1, flags=RANDOMIZED | FORKED, stack=701)
 
     assert processes_of_tree(10) == {10, 11, 20, 21, 22}
-    assert outside(10, ()) == Outside()
+    assert nearby_processes(10, ()) == NearbyProcesses()
 
 
 @pytest.mark.parametrize(
@@ -96,13 +84,13 @@ def test_of_a_process_that_was_forked_itself(service):
     service.add(20, 1, flags=RANDOMIZED | FORKED, stack=700)
 
     assert processes_of_tree(11) == {11}
-    assert outside(11, ()).shown == (Outsider(pid=20, command="sh", shares="program image"),)
+    assert nearby_processes(11, ()).shown == (Outsider(pid=20, command="sh", shares="program image"),)
 
 
 def test_without_random_places(proc):
     """Every process of a program has the same ones: they prove nothing."""
     proc.add(1, 0)
-    proc.add(10, 1, stack=700)
+    proc.add(10, 1, flags=0, stack=700)
     proc.add(20, 1, flags=FORKED, stack=700)
 
     assert processes_of_tree(10) == {10}
@@ -112,7 +100,7 @@ def test_who_is_near_and_outside(service):
     """By session, and by cgroup where that is not everybody's; first who may have lost its parents."""
     group = b"0::/run-1\n"
     (service.path / "10/cgroup").write_bytes(group)
-    service.add(30, 1, born=50, session=10, command="older")
+    service.add(30, 1, start_ticks=50, session=10, command="older")
     service.add(31, 30, session=10, command="sibling")
     service.add(32, 1, cgroup=group, command="daemon")
     service.add(33, 30, cgroup=group, command="beside")
@@ -121,7 +109,7 @@ def test_who_is_near_and_outside(service):
     service.add(36, 1, session=10, command="orphan")
     service.add(37, 1, session=10, command="agent")
 
-    assert outside(10, {37}) == Outside(
+    assert nearby_processes(10, {37}) == NearbyProcesses(
         (
             Outsider(pid=36, command="orphan", shares="session"),
             Outsider(pid=32, command="daemon", shares="cgroup"),
@@ -138,8 +126,8 @@ def test_ancestors_are_not_told_of(proc):
     for pid, parent in ((1, 0), (5, 1), (6, 5), (7, 6)):
         proc.add(pid, parent, session=5)
 
-    assert outside(7, ()) == Outside()
-    assert outside(99, ()) == Outside()
+    assert nearby_processes(7, ()) == NearbyProcesses()
+    assert nearby_processes(99, ()) == NearbyProcesses()
 
 
 def test_forked_beside_the_target(proc):
@@ -148,7 +136,7 @@ def test_forked_beside_the_target(proc):
     for pid in (10, 20):
         proc.add(pid, 1, flags=FORKED, stack=700)
 
-    assert outside(10, ()).shown == (Outsider(pid=20, command="sh", shares="program image"),)
+    assert nearby_processes(10, ()).shown == (Outsider(pid=20, command="sh", shares="program image"),)
 
 
 def test_many_are_counted(proc):
@@ -156,7 +144,7 @@ def test_many_are_counted(proc):
     for pid in range(20, 20 + process_tree.SHOWN + 3):
         proc.add(pid, 1, session=10)
 
-    found = outside(10, ())
+    found = nearby_processes(10, ())
     assert len(found.shown) == process_tree.SHOWN
     assert found.not_shown == 3
 
@@ -188,7 +176,7 @@ def test_this_kernel():
             while command(f"/proc/{executed}") != "sleep":  # until then it is in the tree
                 time.sleep(0.01)
             assert processes_of_tree(process.pid) == {process.pid, own}
-            assert executed in {line.pid for line in outside(process.pid, ()).shown}
+            assert executed in {line.pid for line in nearby_processes(process.pid, ()).shown}
         finally:
             for pid in daemons:
                 os.kill(pid, 9)

@@ -120,7 +120,7 @@ def cached_tree(cache_dir: Path, btf: Btf, roots: Iterable[str] | None, release:
     return tree
 
 
-def structs_of(tree: Path) -> tuple[str, ...]:
+def structs_in_tree(tree: Path) -> tuple[str, ...]:
     """What `write_header_tree` returned when it wrote this tree."""
     return tuple((tree / _STRUCTS).read_text().split())
 

@@ -126,7 +126,7 @@ def _bcc() -> Check:
 
 def _libbpf() -> Check:
     try:
-        found = libbpf.name()
+        found = libbpf.library_name()
     except OSError as error:
         return Check("libbpf", ok=False, found=str(error), needed=True)
     return Check("libbpf", ok=True, found=found, needed=True)

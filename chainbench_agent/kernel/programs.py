@@ -124,7 +124,7 @@ def _attach_part(program: Program, fd: int, user: LibcFunctions) -> list[int]:
     target = program.source.target
     match program.kind:
         case "perf":
-            return perf_events.open_everywhere(target, fd)
+            return perf_events.open_on_each_cpu(target, fd)
         case "kprobe":
             return [perf_events.open_kprobe(target, fd, at_return=False)]
         case "kretprobe":

@@ -22,7 +22,7 @@ def log_to_stderr(level: str) -> None:
     occupy_closed_descriptors()
     fd = sys.stderr.fileno() if sys.stderr else None
     writer = LogWriter(fd)
-    writer.setFormatter(OneEntry("%(asctime)s %(levelname)-7s %(message)s"))
+    writer.setFormatter(EntryFormatter("%(asctime)s %(levelname)-7s %(message)s"))
     logging.basicConfig(handlers=[writer], level=level.upper())
     sys.stderr = LineStream(writer, 2 if fd is None else fd)
 
@@ -39,7 +39,7 @@ def occupy_closed_descriptors() -> None:
             os.open(os.devnull, os.O_RDWR)  # takes the lowest number, which is this one
 
 
-class OneEntry(logging.Formatter):
+class EntryFormatter(logging.Formatter):
     """Further lines of an entry are indented, and characters that do not print are written as escapes."""
 
     def format(self, record: logging.LogRecord) -> str:

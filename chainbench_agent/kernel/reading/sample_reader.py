@@ -209,7 +209,7 @@ class Reader:
     def _memory(self, name: str) -> Iterator[memoryview]:
         """An array, read where it lies.  Only meanwhile is it mapped, and then part of the agent's own memory."""
         table = self._maps[name]
-        with libbpf.mapped(table.fd, table.entries * table.value_size) as cells, memoryview(cells) as memory:
+        with libbpf.mmap_array(table.fd, table.entries * table.value_size) as cells, memoryview(cells) as memory:
             yield memory
 
     def _hashes(self, module: Module) -> dict[str, dict[bytes, bytes]]:

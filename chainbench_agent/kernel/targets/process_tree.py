@@ -95,7 +95,7 @@ def _near(
     """(rank, process, what it shares with `root`)."""
     group = _cgroup(root)
     for pid, stat in others.items():
-        if stat.of_kernel or stat.state in "ZX":
+        if stat.is_kernel_thread or stat.state in "ZX":
             continue
         adopted = stat.parent in adopters and stat.born_ticks >= own.born_ticks
         if stat.session == own.session:

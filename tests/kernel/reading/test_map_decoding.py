@@ -4,7 +4,7 @@ import struct
 
 import pytest
 
-from chainbench_agent.abi.command_name import command
+from chainbench_agent.abi import command_name
 from chainbench_agent.catalog import HISTOGRAM_SLOTS, Counter, Distribution, Module, Scratch, Table
 from chainbench_agent.evidence.sample import Account, IdleSpan, OpenInterval, TaskState, Thread
 from chainbench_agent.kernel.reading import map_decoding
@@ -198,7 +198,7 @@ def test_ended_threads():
     [(b"a\0garbage", "a"), (b"fifteen letters", "fifteen letters"), (b"caf\xe9\0", r"caf\xe9")],
 )
 def test_command(comm, name):
-    assert command(comm) == name
+    assert command_name.decode(comm) == name
 
 
 def test_sums(monkeypatch):

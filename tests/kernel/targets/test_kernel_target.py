@@ -35,7 +35,7 @@ def test_the_whole_machine_is_nobody_in_particular():
 
 def test_a_pid_is_what_the_peer_means(monkeypatch, proc):
     asked = []
-    monkeypatch.setattr(kernel_target, "pid_here", lambda pid, peer: asked.append((pid, peer)) or 70)
+    monkeypatch.setattr(kernel_target, "local_pid", lambda pid, peer: asked.append((pid, peer)) or 70)
     proc.add(70, 1)
     proc.add(71, 70)
     (members.PROC / "70/status").write_text("Name:\tsh\nTgid:\t70\n")
@@ -45,7 +45,7 @@ def test_a_pid_is_what_the_peer_means(monkeypatch, proc):
 
     assert asked == [(7, ("127.0.0.1", 4))]
     assert (found.kind, found.root, found.processes()) == (TargetKind.TREE, 70, {70, 71})
-    monkeypatch.setattr(kernel_target, "pid_here", lambda _pid, _peer: 71)
+    monkeypatch.setattr(kernel_target, "local_pid", lambda _pid, _peer: 71)
     with pytest.raises(InputError, match="pid: 71 is a thread") as caught:
         resolve(Target(kind="pid", pid=7))
     assert caught.value.remedy == "send the number of its process, 70"

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from chainbench_agent.evidence.model import Outsider
-from chainbench_agent.host.procfs import command
+from chainbench_agent.host.procfs import command_name
 from chainbench_agent.kernel.targets import process_tree
 from chainbench_agent.kernel.targets.process_tree import NearbyProcesses, nearby_processes, processes_of_tree
 
@@ -173,7 +173,7 @@ def test_this_kernel():
         own, executed = daemons = [int(process.stdout.readline()) for _ in range(2)]
         process.stdout.readline()
         try:
-            while command(f"/proc/{executed}") != "sleep":  # until then it is in the tree
+            while command_name(f"/proc/{executed}") != "sleep":  # until then it is in the tree
                 time.sleep(0.01)
             assert processes_of_tree(process.pid) == {process.pid, own}
             assert executed in {line.pid for line in nearby_processes(process.pid, ()).shown}

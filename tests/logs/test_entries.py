@@ -9,9 +9,9 @@ from chainbench_agent.logs.entries import EntryFormatter
 FORGED = "2026-01-01 00:00:00,000 INFO    run x started"
 
 
-def entry(message, **kept):
+def entry(message, **fields):
     return EntryFormatter("%(asctime)s %(levelname)-7s %(message)s").format(
-        logging.makeLogRecord({"msg": message, **kept})
+        logging.makeLogRecord({"msg": message, **fields})
     )
 
 

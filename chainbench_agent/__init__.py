@@ -7,7 +7,7 @@
     ├────────────────────────────────────────────────────────────────────────────────────┤
     │ server          gunicorn, its socket and its worker; systemd                       │
     ├──────────────────────────────────────────┬─────────────────────────────────────────┤
-    │ web     Flask: a route is a call to runs │ agent  build_agent: puts it all together │
+    │ web     Flask: a route is a call to runs │ agent  build_agent(settings) → Agent    │
     ├──────────────────────────────────────────┴─────────────────────────────────────────┤
     │ runs            one run at a time: idle → starting → running → stopping → idle     │
     ├────────────────────────────────────────────────────────────────────────────────────┤
@@ -29,7 +29,7 @@
     │ catalog: how to declare   abi: shared with C   settings   logs   errors            │
     └────────────────────────────────────────────────────────────────────────────────────┘
         a module imports only from rows below its own; packages side by side do not know each other;
-        web, runs and loading skip some of the rows below (NEVER in tests/test_layers.py)
+        some skip rows that are below them too (NEVER in tests/test_layers.py)
 
 One run, in the order in which to read: web.routes → runs.lifecycle → collector.ebpf → kernel.machine → evidence.build,
 and then runs.archive → store.sql.

@@ -16,12 +16,12 @@ from chainbench_agent.evidence.loss import PROGRAMS_SKIPPED
 from chainbench_agent.evidence.metric_keys import reported_key
 from chainbench_agent.evidence.model import Evidence, Run, Target
 from chainbench_agent.evidence.sample import Sample
-from chainbench_agent.kernel.entry_cost import calibrate
+from chainbench_agent.kernel.entry_calibration import calibrate
 from chainbench_agent.kernel.machine import Machine
 from chainbench_agent.kernel.reading.disk_records import finished_ios
 from chainbench_agent.kernel.reading.proc_counters import proc_counters
 from chainbench_agent.kernel.reading.sample_reader import LOSS_CAUSES
-from chainbench_agent.kernel.targets.members import resolve
+from chainbench_agent.kernel.targets.kernel_target import resolve
 from chainbench_agent.loading.event_records import Telling
 from chainbench_agent.loading.pmu_events import source_of
 from chainbench_agent.model.run_request import RunRequest
@@ -66,7 +66,7 @@ class EbpfCollector:
         self._machine.attach(target, request.selection)
         try:
             method = self._describe(request.target, request.selection, self._machine.selected_hooks)
-            described = target.described(request.target, self._machine.identity.processes)
+            described = target.as_evidence(request.target, self._machine.identity.processes)
             self._method = replace(method, no_cost=self._machine.no_cost, target=described)
             if self.ring:
                 self.ring.know(self._machine.run, run_id)

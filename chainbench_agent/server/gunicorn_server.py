@@ -24,8 +24,9 @@ from chainbench_agent.collector import open_collector
 from chainbench_agent.errors import AgentError
 from chainbench_agent.export.health import RESPONSES_CUT, Points
 from chainbench_agent.export.series import Family
-from chainbench_agent.logs.entries import GunicornLog, log_to_stderr
+from chainbench_agent.logs.entries import log_to_stderr
 from chainbench_agent.runs.active_run_record import ActiveRunRecord
+from chainbench_agent.server.gunicorn_log import GunicornLog
 from chainbench_agent.server.gunicorn_processes import Master, Worker
 from chainbench_agent.server.listener import Listener, listener_for
 from chainbench_agent.server.response_sender import CutAnswers

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from chainbench_agent.kernel.targets.members import KernelTarget
+from chainbench_agent.kernel.targets.kernel_target import KernelTarget
 from chainbench_agent.model.run_request import RunRequest
 
 pytestmark = pytest.mark.bpf

@@ -27,7 +27,7 @@ REPORT = {
 @pytest.fixture
 def connected(monkeypatch):
     """Process 70 is at the other end of a connection from 10.0.0.2."""
-    monkeypatch.setattr(caller, "client_of", lambda peer: {("10.0.0.2", 40000): 70}[peer])
+    monkeypatch.setattr(caller, "client_process", lambda peer: {("10.0.0.2", 40000): 70}[peer])
 
 
 def test_start(client, labels, runs):

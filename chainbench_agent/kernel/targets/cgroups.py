@@ -44,7 +44,7 @@ def cgroup2_mount() -> Path | None:
     return mount.where if mount else None
 
 
-def find(path: str, caller: int | None) -> Cgroup:
+def find_cgroup(path: str, caller: int | None) -> Cgroup:
     """The cgroup that the process `caller` calls `path`.  Raises InputError, saying what to do."""
     mount = _mount()
     if mount is None:

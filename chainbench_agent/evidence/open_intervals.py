@@ -13,8 +13,9 @@ from dataclasses import replace
 from typing import Any
 
 from chainbench_agent.abi.histogram import NOTHING_OBSERVED
+from chainbench_agent.abi.process import Process
 from chainbench_agent.catalog import Distribution, IdleThreads, Metric, Module, OpenThread, OpenTime, Table
-from chainbench_agent.evidence.sample import OpenInterval, Process, Sample, Sleeper, TaskState
+from chainbench_agent.evidence.sample import OpenInterval, Sample, Sleeper, TaskState
 from chainbench_agent.probes import CALLS
 from chainbench_agent.probes.wait_key import NO_CALL
 

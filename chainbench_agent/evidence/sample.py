@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum
 
 from chainbench_agent.abi.histogram import HistogramCounts
+from chainbench_agent.abi.process import Process
 
 Value = int | tuple[int, ...] | HistogramCounts | Mapping[bytes, bytes]
 """Counter, Table, Distribution; and Keyed, PerDisk and PerCpu, whose records are bytes."""
@@ -89,15 +90,6 @@ class OpenInterval:
     @property
     def tid(self) -> int:
         return self.number or self.thread.tid
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Process:
-    """What a process did in the present run: module → metric → value, of the metrics that are kept per process."""
-
-    pid: int
-    command: str
-    figures: Mapping[str, Mapping[str, int]]
 
 
 @dataclass(frozen=True, slots=True)

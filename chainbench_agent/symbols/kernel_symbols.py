@@ -13,7 +13,7 @@ from chainbench_agent.abi.kernel_text import text_of
 KALLSYMS = Path("/proc/kallsyms")
 
 
-class Symbols:
+class KernelSymbols:
     """`name_of(address)`; an empty string when the address lies below all functions or addresses are hidden."""
 
     def __init__(self, kallsyms: bytes) -> None:
@@ -32,7 +32,7 @@ class Symbols:
         self._scheduler = sections.get(b"__sched_text_start", 0), sections.get(b"__sched_text_end", 0)
 
     @classmethod
-    def load(cls) -> Symbols:
+    def load(cls) -> KernelSymbols:
         return cls(KALLSYMS.read_bytes())
 
     @property

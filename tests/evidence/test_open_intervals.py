@@ -2,9 +2,10 @@
 
 import pytest
 
+from chainbench_agent.abi.process import Process
 from chainbench_agent.evidence import open_intervals
 from chainbench_agent.evidence.open_intervals import close_processes, open_time
-from chainbench_agent.evidence.sample import OpenInterval, Process, TaskState, Thread
+from chainbench_agent.evidence.sample import OpenInterval, TaskState, Thread
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.probes.cpu import IDLE_SPAN, NOT_IDLE
 from chainbench_agent.probes.wait_key import NO_CALL

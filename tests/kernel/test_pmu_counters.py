@@ -12,7 +12,7 @@ from chainbench_agent.kernel import pmu_counters
 from chainbench_agent.kernel.pmu_counters import OpenCounters
 from chainbench_agent.kernel.reading.current_run import Current
 from chainbench_agent.kernel.reading.map_decoding import ON_CPU
-from chainbench_agent.kernel.targets.members import KernelTarget, Kind
+from chainbench_agent.kernel.targets.kernel_target import KernelTarget, TargetKind
 from chainbench_agent.probes.memory import COUNTERS, MODULE
 
 SIZE = len(COUNTERS)
@@ -62,7 +62,7 @@ def ended(monkeypatch):
 COUNTED = {"counters": (1000, *(0,) * (3 * SIZE - 1)), "oom_kills": 1}
 
 
-def added(counters, values, tasks=(), sleepers=(), kind=Kind.TREE):
+def added(counters, values, tasks=(), sleepers=(), kind=TargetKind.TREE):
     return counters.added(values, tasks, sleepers, Current(RUN, KernelTarget(kind), BEGAN, set(), 0, {}))
 
 
@@ -107,7 +107,7 @@ def test_a_thread_that_never_switched(ended, tasks, sleepers, counts):
 
 def test_the_whole_machine(ended):
     """What the counters of all CPUs say, and nothing else."""
-    found = added(*ended({1: (10, RUN, 61)}, {}), kind=Kind.MACHINE)
+    found = added(*ended({1: (10, RUN, 61)}, {}), kind=TargetKind.MACHINE)
 
     assert totals(found) == (100 + 101 + 102 + 103, 200, 160)
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from collections.abc import Set as AbstractSet
 from typing import NamedTuple
 
-from chainbench_agent.kernel.targets.members import KernelTarget, Kind
+from chainbench_agent.kernel.targets.kernel_target import KernelTarget, TargetKind
 
 
 class Current(NamedTuple):
@@ -24,7 +24,7 @@ class Current(NamedTuple):
 
     @property
     def targeted(self) -> bool:
-        return self.target.kind != Kind.MACHINE
+        return self.target.kind != TargetKind.MACHINE
 
 
 class Edge(NamedTuple):

@@ -11,10 +11,10 @@ from chainbench_agent.evidence.sample import Account, LastWords, Members, OpenIn
 from chainbench_agent.kernel.reading import map_decoding
 from chainbench_agent.kernel.reading.current_run import Current
 from chainbench_agent.kernel.reading.module_maps import per_cpu
-from chainbench_agent.kernel.targets import cpu_quotas
+from chainbench_agent.kernel.targets import cgroup_moves, cpu_quotas
 from chainbench_agent.kernel.targets.blocked_threads import with_waits
-from chainbench_agent.kernel.targets.cgroup_moves import Moves, began, seeded_and_gone
-from chainbench_agent.kernel.targets.members import Kind
+from chainbench_agent.kernel.targets.cgroup_moves import Moves
+from chainbench_agent.kernel.targets.kernel_target import TargetKind
 from chainbench_agent.kernel.targets.threads import proc_threads, sleepers
 from chainbench_agent.loading.loader import MapFd
 
@@ -39,12 +39,12 @@ def members_of(
     now = proc_threads(present)
     gone: tuple[Sleeper, ...] = ()
     outside: Mapping[int, int] = {}
-    if target.kind == Kind.CGROUP:  # a threaded one has some threads of a process only
+    if target.kind == TargetKind.CGROUP:  # a threaded one has some threads of a process only
         inside = target.threads()
         now = {tid: thread for tid, thread in now.items() if tid in inside}
         outside = map_decoding.strangers(threads, current.run)
         gone = _gone(maps, inside, {*outside, *(task.tid for task in tasks)}, moved, current.began_ns)
-        outside = began(now, outside, current.began_ns, moved)
+        outside = cgroup_moves.member_since(now, outside, current.began_ns, moved)
     ended = maps["cb_ended_threads"]
     count, *sums = map_decoding.sums(per_cpu(maps["cb_ended"]))
     return Members(
@@ -55,7 +55,7 @@ def members_of(
         processes=processes,
         threads=seen,
         seeds=current.seeds,
-        enrolled=enrolled(maps) if target.kind == Kind.CGROUP else frozenset(),
+        enrolled=enrolled(maps) if target.kind == TargetKind.CGROUP else frozenset(),
         last_words=LastWords(*sums[_ACCOUNT:]),
         root=target.root,
         cuts=moved.cuts,
@@ -74,7 +74,7 @@ def _gone(
     maps: Mapping[str, MapFd], inside: AbstractSet[int], seen: Collection[int], moved: Moves, began_ns: int
 ) -> tuple[Sleeper, ...]:
     """Threads that were in the cgroup when the run began, and of which no hook saw a move, until they left it."""
-    gone = seeded_and_gone(maps, inside, moved)
+    gone = cgroup_moves.seeded_threads_moved_out(maps, inside, moved)
     threads = {tid: thread for tid, thread in proc_threads({*gone.values()}).items() if tid in gone}
     found = unseen_threads(threads, seen, began_ns, {})
     return tuple(replace(one, until_ns=moved.last_ns[one.thread.pid]) for one in found)

@@ -20,14 +20,14 @@ from chainbench_agent.kernel.reading.disk_records import Disks, finished_ios
 from chainbench_agent.kernel.reading.member_threads import members_of
 from chainbench_agent.kernel.reading.proc_counters import kernel_counters, proc_counters
 from chainbench_agent.kernel.reading.stack_names import named_stacks
-from chainbench_agent.kernel.targets import cpu_quotas
+from chainbench_agent.kernel.targets import cgroup_moves, cpu_quotas
 from chainbench_agent.kernel.targets.blocked_threads import with_functions
-from chainbench_agent.kernel.targets.cgroup_moves import Moves, leave, moves, unseen
-from chainbench_agent.kernel.targets.members import Kind
+from chainbench_agent.kernel.targets.cgroup_moves import Moves
+from chainbench_agent.kernel.targets.kernel_target import TargetKind
 from chainbench_agent.loading.loader import MapFd
 from chainbench_agent.loading.process_records import processes
-from chainbench_agent.symbols.kernel_symbols import Symbols
-from chainbench_agent.symbols.user_stacks import UserStacks
+from chainbench_agent.symbols.kernel_symbols import KernelSymbols
+from chainbench_agent.symbols.user_symbols import UserSymbols
 
 LOSS_CAUSES = (
     "task_collisions",
@@ -49,7 +49,7 @@ class Reader:
         self,
         maps: Mapping[str, MapFd],
         modules: tuple[Module, ...],
-        symbols: Symbols,
+        symbols: KernelSymbols,
         pmu: OpenCounters,
         no_calls: str = "",
     ) -> None:
@@ -92,7 +92,7 @@ class Reader:
         moment = edge()
         return read(at_ns=moment.at_ns, disk_ios=moment.disk_ios)
 
-    def names(self, first: Sample, last: Sample, user: UserStacks) -> Names:
+    def names(self, first: Sample, last: Sample, user: UserSymbols) -> Names:
         """What the numbers in a run are called."""
         return Names(
             tables=index_names.tables(),
@@ -109,10 +109,10 @@ class Reader:
     def _tasks(self, threads: memoryview, current: Current) -> tuple[tuple[OpenInterval, ...], Moves]:
         """What the target's threads are at, and what is known of moves between cgroups."""
         tasks = tuple(map_decoding.open_tasks(threads, self._per_cpu("cb_on_cpu"), current.run))
-        if current.target.kind != Kind.CGROUP:
+        if current.target.kind != TargetKind.CGROUP:
             return tuple(with_functions(tasks)), Moves()
-        moved = moves(self._maps)
-        remaining, cuts = leave(tasks, current.target.threads(), moved)
+        moved = cgroup_moves.read_moves(self._maps)
+        remaining, cuts = cgroup_moves.cut_left_threads(tasks, current.target.threads(), moved)
         return tuple(with_functions(remaining)), replace(moved, cuts=(*moved.cuts, *with_functions(cuts)))
 
     def _read_modules(self, run: int) -> tuple[dict[str, dict[str, Value]], dict[str, str]]:
@@ -146,14 +146,15 @@ class Reader:
 
     def _loss(self, threads: memoryview, run: int, moved: Moves) -> dict[str, int]:
         loss = dict(zip(LOSS_CAUSES, map_decoding.sums(self._per_cpu("cb_loss")), strict=True))
-        loss["moves_unseen"] += unseen(moved, *map_decoding.off_cpu_since(threads, run)) if moved.before_ns else 0
+        if moved.before_ns:
+            loss["moves_unseen"] += cgroup_moves.count_unseen_threads(moved, *map_decoding.off_cpu_since(threads, run))
         return loss
 
     @contextmanager
     def _memory(self, name: str) -> Iterator[memoryview]:
         """An array, read where it lies.  Only meanwhile is it mapped, and then part of the agent's own memory."""
         table = self._maps[name]
-        with libbpf.mapped(table.fd, table.entries * table.value_size) as cells, memoryview(cells) as memory:
+        with libbpf.mmap_array(table.fd, table.entries * table.value_size) as cells, memoryview(cells) as memory:
             yield memory
 
     def _per_cpu(self, name: str) -> bytes:

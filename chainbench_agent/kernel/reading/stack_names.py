@@ -9,15 +9,15 @@ from chainbench_agent.bpf import libbpf
 from chainbench_agent.catalog import CallStack, Frames, Module, Stacks
 from chainbench_agent.evidence.sample import Sample
 from chainbench_agent.loading.loader import MapFd
-from chainbench_agent.symbols.kernel_symbols import Symbols
-from chainbench_agent.symbols.user_stacks import UserStacks
+from chainbench_agent.symbols.kernel_symbols import KernelSymbols
+from chainbench_agent.symbols.user_symbols import UserSymbols
 
 ID_BYTES = 4
 """The key of a BPF_MAP_TYPE_STACK_TRACE."""
 
 
 def named_stacks(
-    maps: Mapping[str, MapFd], modules: Iterable[Module], last: Sample, kernel: Symbols, user: UserStacks
+    maps: Mapping[str, MapFd], modules: Iterable[Module], last: Sample, kernel: KernelSymbols, user: UserSymbols
 ) -> dict[str, dict[CallStack, Frames]]:
     """Map → stack → its functions; see Names.stacks.  Raises OSError with what the kernel said."""
     found = {}
@@ -32,7 +32,7 @@ def named_stacks(
     return found
 
 
-def _all_in(table: MapFd, stacks: Stacks, kernel: Symbols) -> dict[CallStack, Frames]:
+def _all_in(table: MapFd, stacks: Stacks, kernel: KernelSymbols) -> dict[CallStack, Frames]:
     """Nothing where the kernel hides addresses."""
     if kernel.hidden:
         return {}
@@ -53,7 +53,7 @@ def _entries(table: MapFd) -> Iterable[tuple[bytes, bytes]]:
     return libbpf.items(table.fd, table.key_size, table.value_size).items()
 
 
-def _named(table: MapFd, stack: CallStack, kernel: Symbols, user: UserStacks) -> Frames:
+def _named(table: MapFd, stack: CallStack, kernel: KernelSymbols, user: UserSymbols) -> Frames:
     addresses = [address for address in _addresses(_raw(table, stack.id)) if address]
     if stack.pid:
         return user.stack(stack.pid, stack.called_at, addresses)

@@ -9,7 +9,7 @@ from chainbench_agent.evidence.sample import Sample
 from chainbench_agent.kernel.reading import stack_names
 from chainbench_agent.kernel.reading.stack_names import named_stacks
 from chainbench_agent.loading.loader import MapFd
-from chainbench_agent.symbols.kernel_symbols import Symbols
+from chainbench_agent.symbols.kernel_symbols import KernelSymbols
 
 KALLSYMS = b"""\
 ffffffff81000100 T vfs_read
@@ -44,7 +44,7 @@ def named(monkeypatch):
         stacks = Stacks(name="stacks", entries=8, when_full="", depth=2, **declared)
         module = Module(name="files", question="?", metrics=(), scratch=(stacks,))
         maps = {"files_stacks": MapFd(-1, key_size, 8 * size, 8)}
-        return named_stacks(maps, [module], SAMPLE, Symbols(kallsyms), User())["files_stacks"]
+        return named_stacks(maps, [module], SAMPLE, KernelSymbols(kallsyms), User())["files_stacks"]
 
     return of
 

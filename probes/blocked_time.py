@@ -39,7 +39,7 @@ def blocked_ns(counts: Mapping[str, Any]) -> dict[int, int]:
 
 
 def stacks(counts: Mapping[str, Any], names: Names) -> WaitStacks:
-    """What was sampled of the whole target; with what was open at the end."""
+    """The samples of the whole target; with what was open at the end."""
     found = no_stacks()
     for key, value in counts["sampled_ns"].items():
         wait, stack = _STACK.unpack(key)

@@ -47,7 +47,7 @@ def close(counts: Mapping[str, Any], open_time: OpenTime) -> dict[str, Any]:
 
 
 def throttled_between(names: Names, seen: Iterable[int]) -> tuple[Throttled, Throttled]:
-    """What the cgroups whose quotas hold for the target stood at when the run began, and when it ended.
+    """The counters of the cgroups whose quotas hold for the target, when the run began and when it ended.
 
     `seen`: those in which the kernel side saw a thread.  One that the target came into later has no beginning here:
     the kernel side notes what it stood at then.

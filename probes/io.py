@@ -23,7 +23,7 @@ DONE = ("call_begins", "call_done")
 CACHE = ("page_cache_asked", "page_cache_added", "call_begins")
 
 FILE_CALLS = ("sendfile", "splice", "copy_file_range", "io_submit", "io_uring_enter", "mmap")
-"""What reads and writes files beside file_reads and file_writes: the kinds of CALLS in hooks.py from SENDFILE on."""
+"""Calls that read and write files without being file_reads or file_writes: the CALLS of hooks.py from SENDFILE on."""
 
 FILES = (
     "Files are regular files (those of /proc and in memory too), directories and block devices; not pipes, sockets and "
@@ -43,7 +43,7 @@ def _latency(counts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _page_cache(counts: Mapping[str, Any]) -> dict[str, Any]:
-    """What was asked for and did not have to be brought; no ratio of nothing."""
+    """Hits: pages that were asked for and were there; without any page there is no ratio."""
     misses = counts["page_cache_misses"]
     hits = max(counts["pages_asked"] - misses, 0)
     ratio = {"cache_hit_ratio": 100 * hits / (hits + misses)} if hits + misses else {}

@@ -1,10 +1,10 @@
 """Lock-order violations: cycles in the graph of which mutex was wanted while which other one was held.  Pure.
 
 A violation is a cycle that two threads or more have a part in: then there is an interleaving in which each holds what
-the next one wants, though it did not come about.  One thread alone cannot be caught in it, and what a program sets up
+the next one wants, though it did not come about.  A single thread cannot be caught in it, and what a program sets up
 before it starts its threads may well be in another order, so that is none.
 
-For each edge of a cycle the shortest way back is the cycle told of; so a cycle of two mutexes is one violation, and
+For each edge of a cycle the shortest way back is the cycle that is shown; so a cycle of two mutexes is one violation, and
 the number of all is at most that of the edges.
 """
 
@@ -69,7 +69,7 @@ class Edge(NamedTuple):
 
 
 Cycle = tuple[Edge, ...]
-"""Each edge wants what the next one holds; the one that was made first comes first."""
+"""Each edge waits for what the next one holds; the one that was made first comes first."""
 
 
 def edges_of(entries: Mapping[bytes, bytes]) -> list[Edge]:
@@ -97,7 +97,7 @@ def violations(edges: Iterable[Edge]) -> list[Cycle]:
 
 
 def split(cycles: Iterable[Cycle]) -> tuple[list[Cycle], list[Cycle]]:
-    """Those of user space, and those of the kernel."""
+    """The cycles of user space, and those of the kernel."""
     found: tuple[list[Cycle], list[Cycle]] = [], []
     for cycle in cycles:
         found[cycle[0].of_kernel].append(cycle)

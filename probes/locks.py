@@ -177,7 +177,7 @@ KERNEL: tuple[Metric, ...] = (
 OF_USERS, OF_KERNEL = (
     tuple(hook.name for hook in ORDER_HOOKS if hook.name.startswith(prefix)) for prefix in ("pthread_", "order_")
 )
-"""A mutex whose release is not seen seems to be held: the order is told where all of these are seen, or not at all."""
+"""A mutex whose release is not seen seems to be held: the order is known where all of these are seen, or not at all."""
 
 ORDER: tuple[Metric, ...] = (
     Counter(

@@ -10,10 +10,10 @@ SENT = ("sock_sent", "sock_sent6")
 RECEIVED = ("sock_received", "sock_received6")
 STATES = ("inet_sock_set_state", "tcp_destroy_sock")
 USES = (*STATES, *SENT, "sent_pages", *RECEIVED)
-"""What tells whose a TCP socket is."""
+"""The hooks that show to whom a TCP socket belongs."""
 
 PROTOCOLS = ("sctp", "udplite", "dccp", "icmp", "raw", "smc", "other")
-"""What calls on sockets of other protocols count as: enum network_other in network.h."""
+"""The names that calls on sockets of other protocols count under: enum network_other in network.h."""
 
 _counter = partial(Counter, hooks=USES)
 _packets = partial(Counter, hooks=(*USES, "tcp_probe", "tcp_send_reset"))

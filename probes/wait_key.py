@@ -1,4 +1,4 @@
-"""What a thread was blocked in, by its registers and its state: the wait key, 32 bits.  Kernel side: offcpu.h"""
+"""Decodes the wait key, 32 bits: what a thread was blocked in, by registers and state.  Kernel side: offcpu.h"""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ FILE_CALLS = frozenset(
 )
 """The system calls that wait for the file whose descriptor is their first argument.
 
-Calls with two descriptors (sendfile, splice, copy_file_range) are left out: which of the two they wait for, only the
-blocking function tells.
+Calls with two descriptors (sendfile, splice, copy_file_range) are left out: only the blocking function shows which of
+the two they wait for.
 """
 
 

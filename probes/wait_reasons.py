@@ -1,7 +1,7 @@
 """The reasons of blocked time: what each wait was, and how its time is split among the kernel's functions.  Pure.
 
 The time of a wait key (probes/offcpu.h: system call, kind of file, state) is exact.  Where such waits happened in
-several functions, their stacks tell (probes/offcpu.c).  Of a function f,
+several functions, their stacks show which (probes/offcpu.c).  Of a function f,
 
     exact(f)     is the time of the waits that were as long as the threshold T or longer: each was walked
     weight(f)    = sum of T over the shorter waits that were walked, each with the probability D / T of its length D
@@ -43,7 +43,7 @@ class Part:
     file: str = ""
     ns: float = 0
     observed_ns: float = 0
-    """Of that, what passed in waits whose stack was walked."""
+    """The part of it that passed in waits whose stack was walked."""
     variance_ns2: float = 0
     of_target: bool = False
     """It was split as the whole target's time is, because none of the thread's own stacks is known."""
@@ -82,7 +82,7 @@ def split(
 ) -> list[Part]:
     """The time of a wait by its names.
 
-    `of_target`: what was sampled of the whole target, for the time of a thread that its `own` stacks do not tell.
+    `of_target`: what was sampled of the whole target, for the time of a thread that its `own` stacks do not cover.
     """
     wait = Wait.of(key)
     samples = _by_name(wait, own, names)

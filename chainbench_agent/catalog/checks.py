@@ -1,4 +1,4 @@
-"""What can be compared with a figure: another figure, the ledger, a counter that the kernel keeps itself."""
+"""Words for what a figure is compared with: another figure, the ledger, a counter of the kernel's own."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ RoleName = Literal["on_cpu", "idle", "runnable", "blocked", "throttled", "thrott
 
 
 class Role(NamedTuple):
-    """What a figure is, whichever module has it, for comparisons across modules.
+    """The meaning of a figure, whichever module has it, for comparisons across modules.
 
     on_cpu, runnable, blocked and throttled are the ledger's lines; `idle` is the idle time of the CPUs, and
     `throttled_groups` the throttled time of cgroups.  One module has a role.
@@ -48,7 +48,7 @@ class SumOf(NamedTuple):
 
 
 Check = Same | PartOf | SumOf
-"""What must hold between the figures of one module."""
+"""A condition between the figures of one module."""
 
 
 class KernelCounter(NamedTuple):
@@ -58,6 +58,6 @@ class KernelCounter(NamedTuple):
     """A key of Sample.kernel (kernel/reading/proc_counters.py)."""
     origin: str
     note: str
-    """What explains a difference."""
+    """The reasons for a difference."""
     plus: tuple[str, ...] = ()
     """Figures of the section that are to be added to the metric, because the kernel counts them together."""

@@ -61,4 +61,4 @@ class HostTable(Scratch):
 
     when_full: str = "an array: it cannot be"
     of: str
-    """What it holds: a key of TABLES in kernel/call_tables.py."""
+    """Its content: a key of TABLES in kernel/call_tables.py."""

@@ -1,4 +1,4 @@
-"""What a handler counts, and what a declaration says of it."""
+"""The metrics that a module may declare, and their properties."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ PERCPU_VALUE_LIMIT = 32 * 1024
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """What a handler counts.  `name` is the C field and the JSON key, with its unit."""
+    """A number or numbers that a handler counts.  `name` is the C field and the JSON key, with its unit."""
 
     name: str
     help: str
@@ -32,7 +32,7 @@ class Metric:
     reported: bool = True
     """False: only raw material for a Derived metric."""
     machine_wide: bool = False
-    """True: counted for the whole machine whatever the target, because it belongs to a CPU, or to nobody known."""
+    """True: counted for the whole machine whatever the target, because it belongs to a CPU, or to no known thread."""
     needs_target: str = ""
     """Why a run of the whole machine does not have it; empty if it does."""
     sampled: bool = False
@@ -50,9 +50,9 @@ class Counter(Metric):
     """One number that only grows: a `u64` field."""
 
     per_process: bool = False
-    """True: also kept for each process, as `MODULE_NAME` of struct cb_process (probes/process.h)."""
+    """True: also counted for each process, as `MODULE_NAME` of struct cb_process (probes/process.h)."""
     squares: str = ""
-    """Of a sampled sum: the raw Counter of weight · x², from which its standard error is estimated."""
+    """For a sampled sum: the raw Counter of weight · x², from which its standard error is estimated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,7 +109,7 @@ class Keyed(Metric):
 class PerDisk(Metric):
     """A record for each disk, in an array MODULE_NAME of CB_DISKS, which the C file declares.
 
-    As a value: the disk's number (4 bytes) → its records, one CPU's behind the other's.  It begins anew with each run.
+    As a value: the disk's number (4 bytes) → its records, one CPU's behind the other's.  Each run begins at zero.
     """
 
     value: str
@@ -121,7 +121,7 @@ class PerDisk(Metric):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Procfs(Metric):
-    """A counter that the kernel keeps for the whole machine, and no hook can tell apart: `file:field` below /proc."""
+    """A counter of the kernel's own for the whole machine, `file:field` below /proc: no hook sees its events."""
 
     field: str
     machine_wide: bool = True
@@ -137,7 +137,7 @@ class Derived(Metric):
     of: tuple[str, ...]
     label: str = ""
     label_help: str = ""
-    """Of a list: what the label says."""
+    """For a list: the meaning of the label."""
     value: str = ""
     inline: bool = False
     """The mapping's entries are keys of the section itself."""

@@ -1,4 +1,4 @@
-"""A module: what it asks, and what it counts."""
+"""A module: its question, its metrics and maps, and the functions that compute its figures."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Module:
     scratch: tuple[Scratch, ...] = ()
     events: tuple[Event, ...] = ()
     options: tuple[str, ...] = ()
-    """What has to be asked for by name, as `module:option`; the hooks of an option say so."""
+    """Parts that must be named to be collected, as `module:option`; the hooks of an option say so."""
     section: str = ""
     """The evidence key, where it is not the module's name."""
     derive: Callable[[Mapping[str, Any], Names], dict[str, Any]] | None = None
@@ -54,9 +54,9 @@ class Module:
     target, and which of its threads hardly ran, are made of what this module counts.
     """
     roles: tuple[Role, ...] = ()
-    """What figures of this module are called across modules."""
+    """The meaning that figures of this module have across modules."""
     checks: tuple[Check, ...] = ()
-    """What must hold between the figures of its section."""
+    """The conditions between the figures of its section."""
 
     @property
     def section_key(self) -> str:
@@ -64,7 +64,7 @@ class Module:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What can be asked for: the module, and each of its options."""
+        """The names that a selection may have: the module, and each of its options."""
         return (self.name, *(f"{self.name}:{option}" for option in self.options))
 
     @property
@@ -78,7 +78,7 @@ class Module:
 
     @property
     def per_process(self) -> tuple[Counter, ...]:
-        """The main figures: those of which `top_processes` tells for single processes, most telling first."""
+        """The main figures, which `top_processes` has for single processes; the most important first."""
         return tuple(m for m in self.metrics if isinstance(m, Counter) and m.per_process)
 
     @property

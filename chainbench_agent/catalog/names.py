@@ -1,4 +1,4 @@
-"""What numbers are called: the names that a run's host has for them, and how a declaration refers to these."""
+"""Names for numbers: those that the host of a run has, and how a declaration refers to them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Frames = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What numbers are called on this host, and what the kernel itself counted; read with a sample (kernel/reading)."""
+    """The names of numbers on this host, and what the kernel itself counted; read with a sample (kernel/reading)."""
 
     tables: Mapping[str, Mapping[int, str]] = field(default_factory=dict)
     """Table of the host (kernel/reading/index_names.py) → index → name.  An index without a name goes by its number."""
@@ -61,7 +61,7 @@ class Names:
 
 
 IndexNames = Callable[[Names, int], str]
-"""What an index of a Table is called on this host."""
+"""Answers the name of an index of a Table on this host."""
 
 
 @dataclass(frozen=True, slots=True)

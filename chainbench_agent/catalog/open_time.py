@@ -1,4 +1,4 @@
-"""What was still going on when a run ended: no program has counted it, and each module adds what is its own."""
+"""Open time: what was still going on when a run ended.  No program has counted it; each module adds its part."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from chainbench_agent.catalog.names import Frames
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OpenThread:
-    """What a thread was doing when the run ended: as much of it as lies in the run and in the target."""
+    """The open time of a thread, as much of it as lies in the run and in the target."""
 
     on_cpu_ns: int = 0
     woken_wait_ns: int = 0
@@ -20,13 +20,13 @@ class OpenThread:
     """Kept from running by a CPU quota."""
     blocked_ns: int = 0
     wait: int = 0
-    """What it was blocked in: see probes/wait_key.py."""
+    """The key of what it was blocked in: see probes/wait_key.py."""
     frames: Frames = ()
     """The kernel's functions that it was blocked in, if they are known."""
     futex_ns: int | None = None
     """Time in a system call that waits on a futex; None: it was in none."""
     off_cpu_counts: bool = True
-    """False for kernel threads in a run of the whole machine: they sleep for nobody."""
+    """False for kernel threads in a run of the whole machine: their sleep delays no program."""
 
     @property
     def off_cpu_ns(self) -> int:
@@ -35,7 +35,7 @@ class OpenThread:
 
 @dataclass(frozen=True, slots=True)
 class IdleThreads:
-    """What the threads that hardly ran contribute to the totals of a run."""
+    """The part of a run's totals that belongs to threads which hardly ran."""
 
     off_cpu_ns: int = 0
     futex_waits: int = 0

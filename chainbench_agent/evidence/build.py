@@ -53,11 +53,11 @@ class Method:
     no_cost: str = ""
     """Why the kernel did not count what its programs cost; empty if it did."""
     entry: EntryCost | str = "it was not calibrated"
-    """What entering a program costs, or why that is not known."""
+    """The cost of entering a program, or why it is not known."""
     sample_interval: int = 1
-    """Of the events of a sampled metric, one in so many was recorded."""
+    """One in so many events of a sampled metric was recorded."""
     target: Target = field(default_factory=Target)
-    """Whose events count, as it was asked for."""
+    """The target as it was asked for."""
 
     @property
     def targeted(self) -> bool:
@@ -135,7 +135,7 @@ def _cross_check(
 
 
 def _scope(module: Module) -> Section:
-    """Which metrics belong to CPUs, or to nobody known, and so are the whole machine's although there is a target."""
+    """The metrics that belong to CPUs or to no known thread, so that they count the whole machine despite a target."""
     wide = [reported_key(metric) for metric in module.reported if metric.machine_wide]
     return {"scope": dict.fromkeys(wide, "machine")} if wide else {}
 
@@ -153,7 +153,7 @@ def _population(target: Target, first: Sample, last: Sample) -> Target:
 
 
 def difference(module: Module, first: Sample, last: Sample) -> dict[str, Any]:
-    """What each metric of a module grew by."""
+    """The growth of each metric of a module between two samples."""
     before, after = first.modules[module.name], last.modules[module.name]
     grown = {name: _subtract(after[name], before[name]) for name in after}
     fields = {m.name: m.field for m in module.procfs if m.field in last.procfs}

@@ -107,7 +107,7 @@ def _living(first: Sample, last: Sample) -> list[tuple[OpenInterval, ProcThread 
 
 
 def _died(name: str, first: Sample, last: Sample) -> tuple[int, int]:
-    """Of the threads that died, our account and the kernel's: its last word, less what it had when the run began."""
+    """Our account and the kernel's of threads that died: its last values, less those when the run began."""
     before, after = first.members, last.members
     ours, theirs = (
         getattr(after.last_words, f"{who}_{name}") - getattr(before.last_words, f"{who}_{name}")

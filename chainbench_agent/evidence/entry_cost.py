@@ -1,8 +1,8 @@
-"""What watching cost with the entries of the programs, and what part of the target's CPU time that was.  Pure.
+"""The cost of measuring with the entries of programs, and which part of the target's CPU time it was.  Pure.
 
 The kernel keeps no account of who paid for a program's runs.  At some hooks the target's own figures say how many of
 the runs were its: an event of the target is taken to cost as much as any other there.  At the other hooks its part is
-estimated to be the same as at all of these together; bounds are told for none, and for all of them.
+estimated to be the same as at all of these together; the bounds are for none and for all of them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ NO_CPU_TIME = (
 
 @dataclass(frozen=True, slots=True)
 class EntryCost:
-    """What entering one program costs beyond its own account, in ns: see kernel/entry_calibration.py."""
+    """The cost of entering one program beyond its own account, in ns: see kernel/entry_calibration.py."""
 
     call_ns: float
     """At the beginning or the end of a system call."""

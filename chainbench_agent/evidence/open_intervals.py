@@ -1,4 +1,4 @@
-"""What was still going on when a run ended: cut there, and added to what it was.
+"""Cuts what was still going on when a run ended, and adds it to the counts.
 
 A thread that slept through the end was blocked until the end.  A thread that slept through all of the run counts as
 well: whether a thread was woken once must not move a total by the length of the run.  What a module makes of open time
@@ -37,7 +37,7 @@ TIME_IN_STATE = {
     TaskState.THROTTLED: "throttled_ns",
     TaskState.BLOCKED: "blocked_ns",
 }
-"""State → the time of an OpenThread; of the other states nobody knows what the thread did."""
+"""State → the time of an OpenThread; in the other states it is not known what the thread did."""
 
 Counts = Mapping[str, Any]
 

@@ -76,7 +76,7 @@ class OpenInterval:
     kernel_thread: bool
     thread: Thread = field(default_factory=lambda: Thread(0, 0, "", 0))
     account: Account = field(default_factory=Account)
-    """`wall_ns` is not kept while a thread lives."""
+    """`wall_ns` is 0 while a thread lives."""
     call: int = 0
     """The system call under way, as `enum cb_call`; see probes/calls.h."""
     call_since_ns: int = 0
@@ -176,9 +176,9 @@ class Members:
     """Processes of a cgroup that a hook counted."""
     last_words: LastWords = field(default_factory=LastWords)
     root: int = 0
-    """Of a tree, the process that it begins with."""
+    """For a tree: the process that it begins with."""
     cuts: tuple[OpenInterval, ...] = ()
-    """What threads were at when they left the target's cgroup with their process; their accounts have it."""
+    """The states in which threads left the target's cgroup with their process; their accounts have that time."""
     proc_threads: Mapping[int, ProcThread] = field(default_factory=dict)
     """Thread id → the thread as /proc shows it, of all threads that were in the target at the time of the sample."""
 
@@ -201,7 +201,7 @@ class Sample:
     procfs: Mapping[str, int] = field(default_factory=dict)
     """`file:field` below /proc → the kernel's counter."""
     processes: tuple[Process, ...] = ()
-    """Those that have a record; what others did is in `modules` only."""
+    """Processes that have a record; what others did is in `modules` only."""
     throttled: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     """Cgroup id → (nr_throttled, throttled_ns), as its cpu.stat has it."""
     quota_groups: frozenset[int] | None = None

@@ -46,7 +46,7 @@ INVARIANTS: Mapping[str, str] = {
     "counted_twice": "what two metrics of a module count is the same number",
     "part_of_whole": "a part is no more than its whole",
 }
-"""What is checked, by name; each is a label of /metrics."""
+"""The checks by name; each name is a label of /metrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What the evidence does not say of its run: see Sample."""
+    """Facts of a run that its evidence does not have: see Sample."""
 
     cpus: int
     run_ms: float
@@ -205,7 +205,7 @@ def _distributions(name: str, section: Mapping[str, Any]) -> Iterator[Comparison
 
 
 def _other_processes(name: str, section: Mapping[str, Any], at: Circumstances, lost: int) -> Iterator[Comparison]:
-    """What the processes that are not shown have is what the whole has more than those shown: nothing at least."""
+    """The processes that are not shown have the rest of the whole, which is at least nothing."""
     for key, value in section.get("other_processes", {}).items():
         whole = value + sum(process[key] for process in section["top_processes"])
         in_ms = key.endswith("_ms")
@@ -217,7 +217,7 @@ def _other_processes(name: str, section: Mapping[str, Any], at: Circumstances, l
 def _declared(
     name: str, check: Check, section: Mapping[str, Any], at: Circumstances, lost: int
 ) -> Iterator[Comparison]:
-    """What a module declares to hold between figures of its section, if all of them are there."""
+    """A condition that a module declares between figures of its section, if all of them are there."""
     match check:
         case Same(figure, distribution, key) if {figure, distribution} <= section.keys():
             left, right = section[figure], section[distribution][key]

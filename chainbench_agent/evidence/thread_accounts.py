@@ -65,7 +65,7 @@ def hardly_ran(thread: Thread, account: Account, main_thread: int, run_ns: int) 
 
 
 def idle_threads(known: Mapping[Thread, Account], first: Sample, last: Sample) -> IdleThreads:
-    """What the threads that hardly ran contribute; `known`: as `accounts` has them."""
+    """The part of the totals that belongs to threads which hardly ran; `known`: as `accounts` has them."""
     run_ns, main_thread = last.at_ns - first.at_ns, main_thread_of(last)
     idle = [account for thread, account in known.items() if hardly_ran(thread, account, main_thread, run_ns)]
     return IdleThreads(

@@ -40,7 +40,7 @@ def fill(maps: Mapping[str, MapFd], modules: Iterable[Module]) -> None:
 
 
 def unknown_of_waits(programs: Programs, failed: Mapping[str, str], no_calls: str) -> dict[str, str]:
-    """What the names of waits lack on this kernel → why.  `failed`: programs that did not load."""
+    """The parts of a wait's name that are unknown on this kernel → why.  `failed`: programs that did not load."""
     found = {"top_reasons.syscall": no_calls} if no_calls else {}
     waker = programs.chosen.get("sched_wakeup")
     if waker and waker.kind != "tp_btf":
@@ -75,4 +75,4 @@ TABLES: Mapping[str, Callable[[], Mapping[int, int]]] = {
     "calls_for_files": lambda: file_calls(os.uname().machine),
     "terminal_majors": lambda: dict.fromkeys(tty_majors(), 1),
 }
-"""What a module may declare as a HostTable: index → word."""
+"""The content of a declared HostTable: index → word."""

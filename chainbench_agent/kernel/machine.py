@@ -80,7 +80,7 @@ class Machine:
         self._maps = self.unit.loaded.maps
         self._pmu = OpenCounters(self._maps, self.unit.modules, self.unit.counters)
         self.run = 0
-        """The number of the present run, or the last one; the kernel has it in all that it tells."""
+        """The number of the present run, or the last one; the kernel has it in each event."""
         self._target = KernelTarget()
         self._selection = EVERYTHING
         self._not_emptied: Mapping[str, OSError] = {}
@@ -97,12 +97,12 @@ class Machine:
         self.programs = Programs()
         self.ring: Ring | None = None
         try:
-            self._make_ready(symbols, tells=events is not None)
+            self._make_ready(symbols, emits=events is not None)
         except BaseException:  # whoever goes on without us keeps neither descriptors nor memory of the kernel
             self.close()
             raise
 
-    def _make_ready(self, symbols: KernelSymbols, *, tells: bool) -> None:
+    def _make_ready(self, symbols: KernelSymbols, *, emits: bool) -> None:
         loaded = self.unit.loaded
         identify = loaded.programs.pop("cb_identify", None)
         if identify is not None:
@@ -115,7 +115,7 @@ class Machine:
         no_calls = "" if self.identity.called_bpf else call_tables.NO_CALLS
         self.unknown_of_waits = call_tables.unknown_of_waits(self.programs, loaded.failed, no_calls)
         self._reader = Reader(self._maps, self.modules, symbols, self._pmu, no_calls)
-        self.ring = Ring(self._maps, self.modules) if tells else None
+        self.ring = Ring(self._maps, self.modules) if emits else None
 
     @property
     def modules(self) -> tuple[Module, ...]:
@@ -130,7 +130,7 @@ class Machine:
         return "; ".join(dict.fromkeys(filter(None, reasons)))
 
     def sources_of(self, name: str, *, targeted: bool) -> list[str]:
-        """What a hook is really fed from."""
+        """The attach points that really feed a hook."""
         chosen = self.programs.chosen
         return list(dict.fromkeys(str(chosen[on].source) for on in self._on(name, targeted=targeted) if on in chosen))
 
@@ -215,7 +215,7 @@ class Machine:
         return Current(self.run, self._target, self._began_ns, present, self._seeds, self._not_emptied)
 
     def names(self, first: Sample, last: Sample) -> Names:
-        """What the numbers in a run are called."""
+        """The names of the numbers in a run."""
         since = self._mapping_events.read() if self._mapping_events else self._history
         return self._reader.names(first, last, UserSymbols(self._user.mapped, since))
 

@@ -76,7 +76,7 @@ def _histogram(parts: list[array[int]], run: int) -> HistogramCounts:
 def open_tasks(memory: memoryview, on_cpu: bytes, run: int) -> Iterator[OpenInterval]:
     """The threads that `run` has seen and that have not ended, without the agent's own.
 
-    A thread that is RUNNING but that no CPU has entered last has left unseen; when, nobody knows: it is UNSEEN.
+    A thread that is RUNNING but that no CPU has entered last has left it unseen at an unknown time: it is UNSEEN.
     """
     entered = {tid for _, tid, of_run in ON_CPU.iter_unpack(on_cpu) if of_run == run}
     still = any(of_run != run for *_, of_run in ON_CPU.iter_unpack(on_cpu))  # a CPU that made no switch
@@ -101,7 +101,7 @@ def strangers(memory: memoryview, run: int) -> dict[int, int]:
 
 
 def off_cpu_since(memory: memoryview, run: int) -> tuple[dict[int, int], set[int]]:
-    """Of the threads that `run` has seen, those off the CPUs, and since when; and all."""
+    """The threads off the CPUs that `run` has seen → since when; and all threads that it has seen."""
     records = [interval for interval, _ in _records(memory, run)]
     on = (TaskState.RUNNING, TaskState.UNSEEN)
     return {one.tid: one.since_ns for one in records if one.state not in on}, {one.tid for one in records}

@@ -93,7 +93,7 @@ class Reader:
         return read(at_ns=moment.at_ns, disk_ios=moment.disk_ios)
 
     def names(self, first: Sample, last: Sample, user: UserSymbols) -> Names:
-        """What the numbers in a run are called."""
+        """The names of the numbers in a run."""
         return Names(
             tables=index_names.tables(),
             stacks=named_stacks(self._maps, self._modules, last, self._symbols, user) if self._symbols else {},
@@ -107,7 +107,7 @@ class Reader:
         )
 
     def _tasks(self, threads: memoryview, current: Current) -> tuple[tuple[OpenInterval, ...], Moves]:
-        """What the target's threads are at, and what is known of moves between cgroups."""
+        """The present states of the target's threads, and what is known of moves between cgroups."""
         tasks = tuple(map_decoding.open_tasks(threads, self._per_cpu("cb_on_cpu"), current.run))
         if current.target.kind != TargetKind.CGROUP:
             return tuple(with_functions(tasks)), Moves()

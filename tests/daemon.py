@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import requests
 
+from chainbench_agent.client import Agent
+
 LABELS = {"scenario": "baseline", "impl": "python", "variant": "numpy", "commit": "abc123", "dataset": "sha256hash"}
 LONG_S = 60
 AGENT = """
@@ -70,6 +72,10 @@ class Daemon:
         """Where it serves, when it does.  The log says so: with port 0 only the agent knows."""
         line = self.until(lambda: [line for line in self.log.splitlines() if "serving on" in line])[0]
         return line.rpartition(" ")[2]
+
+    def client(self, **options):
+        """A client of it; `options`: those of the client."""
+        return Agent(self.url, timeout=LONG_S, **options)
 
     def post(self, path, **body):
         return requests.post(self.url + path, json=body or None, timeout=LONG_S)

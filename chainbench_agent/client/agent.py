@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
 from pathlib import Path
@@ -39,15 +39,17 @@ class Agent:
         return f"Agent({self.url!r})"
 
     @contextmanager
-    def collect(
+    def collect(  # noqa: PLR0913 - the fields of /start
         self,
+        labels: Mapping[str, str] | None = None,
+        /,
         *,
         pid: int | None = None,
         cgroup: str | None = None,
-        probes: Sequence[str] | None = None,
+        probes: str | Sequence[str] | None = None,
         sample_interval: int | None = None,
         max_duration_s: float | None = None,
-        **labels: str,
+        **more_labels: str,
     ) -> Iterator[Run]:
         """Measure the body of a with statement; afterwards, `run.evidence` says what happened in it.
 
@@ -57,12 +59,13 @@ class Agent:
         run = Run(
             self,
             self.start(
+                labels,
                 pid=pid,
                 cgroup=cgroup,
                 probes=probes,
                 sample_interval=sample_interval,
                 max_duration_s=max_duration_s,
-                **labels,
+                **more_labels,
             ),
         )
         try:
@@ -75,30 +78,32 @@ class Agent:
             raise
         run.end()
 
-    def start(
+    def start(  # noqa: PLR0913 - the fields of /start
         self,
+        labels: Mapping[str, str] | None = None,
+        /,
         *,
         pid: int | None = None,
         cgroup: str | None = None,
-        probes: Sequence[str] | None = None,
+        probes: str | Sequence[str] | None = None,
         sample_interval: int | None = None,
         max_duration_s: float | None = None,
-        **labels: str,
+        **more_labels: str,
     ) -> dict[str, Any]:
         """Begin a run; ProblemError with status 409 while one is on.
 
-        The labels are the agent's: scenario, impl, variant, commit and dataset.  It ignores what it does not know; that
-        is warned about, because a misspelt name would measure something else.
+        The labels are scenario, impl, variant, commit and dataset, as a mapping or as keywords.  The agent ignores
+        names that it does not know.  A warning names each, because a misspelt one may change what is measured.
         """
         options = {
             "pid": pid,
             "cgroup": cgroup,
-            "probes": None if probes is None else list(probes),
+            "probes": probes if probes is None or isinstance(probes, str) else list(probes),
             "sample_interval": sample_interval,
             "max_duration_s": max_duration_s,
         }
         given = {name: value for name, value in options.items() if value is not None}
-        started = self._http.post_json("/start", "run_id", labels | given)
+        started = self._http.post_json("/start", "run_id", {**(labels or {}), **more_labels, **given})
         for sentence in started.get("warnings", ()):
             warnings.warn(f"{self.url}: {sentence}", stacklevel=2)
         return started

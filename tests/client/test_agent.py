@@ -54,6 +54,18 @@ def test_start_status_and_stop(daemon):
     assert agent.status()["running"] is False
 
 
+@pytest.mark.parametrize("probes", ["exec,runqlat", ["exec", "runqlat"], ("exec", "runqlat")])
+def test_modules_as_a_list_or_a_text(daemon, probes):
+    assert daemon().client().start(LABELS, probes=probes)["probes"] == ["runqlat", "exec"]
+
+
+def test_labels_as_a_mapping_and_as_keywords(daemon):
+    """A keyword counts more."""
+    started = daemon().client().start(LABELS, commit="def456")
+
+    assert (started["scenario"], started["commit"]) == (LABELS["scenario"], "def456")
+
+
 def test_a_cgroup(daemon):
     assert daemon().client().start(**LABELS, cgroup="/a")["target"] == {"kind": "cgroup", "cgroup": "/a"}
 

@@ -41,7 +41,7 @@ def test_it_needs_only_requests():
 
 def test_start_status_and_stop(daemon):
     """Each answer is that of the API, as it is."""
-    agent = daemon().client()
+    agent = daemon().client
     started = agent.start(**LABELS, pid=1, probes=("exec",), sample_interval=7, max_duration_s=1800)
 
     assert LABELS.items() <= started.items()
@@ -56,22 +56,22 @@ def test_start_status_and_stop(daemon):
 
 @pytest.mark.parametrize("probes", ["exec,runqlat", ["exec", "runqlat"], ("exec", "runqlat")])
 def test_modules_as_a_list_or_a_text(daemon, probes):
-    assert daemon().client().start(LABELS, probes=probes)["probes"] == ["runqlat", "exec"]
+    assert daemon().client.start(LABELS, probes=probes)["probes"] == ["runqlat", "exec"]
 
 
 def test_labels_as_a_mapping_and_as_keywords(daemon):
     """A keyword counts more."""
-    started = daemon().client().start(LABELS, commit="def456")
+    started = daemon().client.start(LABELS, commit="def456")
 
     assert (started["scenario"], started["commit"]) == (LABELS["scenario"], "def456")
 
 
 def test_a_cgroup(daemon):
-    assert daemon().client().start(**LABELS, cgroup="/a")["target"] == {"kind": "cgroup", "cgroup": "/a"}
+    assert daemon().client.start(**LABELS, cgroup="/a")["target"] == {"kind": "cgroup", "cgroup": "/a"}
 
 
 def test_the_latest_evidence(daemon):
-    agent = daemon().client()
+    agent = daemon().client
     assert agent.latest() is None
 
     agent.start(**LABELS)
@@ -82,7 +82,7 @@ def test_the_latest_evidence(daemon):
 
 def test_a_refusal(daemon):
     """What the problem document says: status, title, detail, remedy, and the field."""
-    agent = daemon().client()
+    agent = daemon().client
 
     with pytest.raises(ProblemError) as caught:
         agent.start(**{**LABELS, "impl": ""})
@@ -100,7 +100,7 @@ def test_a_refusal(daemon):
 
 def test_a_run_that_is_on_already(daemon):
     """It goes on, and the refusal names it."""
-    agent = daemon().client()
+    agent = daemon().client
     started = agent.start(**LABELS)
 
     with pytest.raises(ProblemError, match=f"409 .*{started['run_id']}.*; POST /stop ends it"):
@@ -111,12 +111,12 @@ def test_a_run_that_is_on_already(daemon):
 def test_a_label_that_is_misspelt(daemon):
     """One that the agent does not know is warned about: it would be ignored in silence."""
     with pytest.warns(UserWarning, match="did you mean commit"):
-        daemon().client().start(**LABELS, comit="abc")
+        daemon().client.start(**LABELS, comit="abc")
 
 
 def test_a_report(daemon):
     """It reaches /metrics; what is no JSON is not sent."""
-    agent = daemon().client()
+    agent = daemon().client
 
     assert agent.report(**LABELS, **MEASURED) == {"status": "metrics_reported"}
     assert 'chainbench_gain_percent{commit="abc123"' in agent.metrics()
@@ -126,7 +126,7 @@ def test_a_report(daemon):
 
 def test_stored_runs(daemon, tmp_path):
     """All pages, the newest first, each page when it is needed; filters; one run; none after it is deleted."""
-    agent = daemon(store="sqlite", state_dir=tmp_path / "state").client()
+    agent = daemon(store="sqlite", state_dir=tmp_path / "state").client
     ids = []
     for number in range(53):
         ids.insert(0, agent.start(**{**LABELS, "commit": f"{number} & more"})["run_id"])
@@ -145,4 +145,4 @@ def test_stored_runs(daemon, tmp_path):
 @pytest.mark.parametrize("name", ["../status", "a?b", "a b", "%2e"])
 def test_the_name_of_a_run_is_no_path(daemon, tmp_path, name):
     with pytest.raises(ProblemError, match="404 "):
-        daemon(store="sqlite", state_dir=tmp_path / "state").client().run(name)
+        daemon(store="sqlite", state_dir=tmp_path / "state").client.run(name)

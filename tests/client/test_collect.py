@@ -66,12 +66,12 @@ def kill_worker(agent):
 
 
 def kill_worker_after_a_checkpoint(agent, run):
-    agent.until(lambda: agent.client().run(run.id)["evidence"])
+    agent.until(lambda: agent.client.run(run.id)["evidence"])
     kill_worker(agent)
 
 
 def test_the_evidence_of_a_body(daemon):
-    client = daemon().client()
+    client = daemon().client
     with client.collect(**LABELS, pid=os.getpid(), probes=["exec"]) as run:
         assert client.status()["run_id"] == run.id
         assert run.started["target"] == {"kind": "pid", "pid": os.getpid()}
@@ -85,7 +85,7 @@ def test_the_evidence_of_a_body(daemon):
 
 def test_made_up_evidence(daemon):
     """An agent without eBPF answers with mock data, which say so."""
-    with daemon(MOCK).client().collect(**LABELS) as run:
+    with daemon(MOCK).client.collect(**LABELS) as run:
         assert run.started["available"] is False
 
     assert (run.evidence["available"], run.evidence["source"]) == (False, "mock")
@@ -94,7 +94,7 @@ def test_made_up_evidence(daemon):
 @pytest.mark.parametrize("raised", [BodyError, KeyboardInterrupt, SystemExit])
 def test_a_body_that_raises(daemon, raised):
     """Its exception is the one that is raised; the run has ended, with its evidence."""
-    client = daemon().client()
+    client = daemon().client
     with pytest.raises(raised) as caught, client.collect(**LABELS) as run:
         raise raised("of the body")
 
@@ -106,7 +106,7 @@ def test_a_body_that_raises(daemon, raised):
 
 def test_a_body_that_raises_and_a_stop_that_fails(daemon):
     """The body's exception, with a note about the stop."""
-    client = daemon(FAILING_STOP).client()
+    client = daemon(FAILING_STOP).client
     with pytest.raises(BodyError) as caught, client.collect(**LABELS) as run:
         raise BodyError
 
@@ -116,7 +116,7 @@ def test_a_body_that_raises_and_a_stop_that_fails(daemon):
 
 def test_another_run_is_on(daemon):
     """The body is not entered, and the other run goes on."""
-    client = daemon().client()
+    client = daemon().client
     other = client.start(**OTHERS)["run_id"]
 
     with pytest.raises(ProblemError, match=f"409 .*{other}"), client.collect(**LABELS):
@@ -126,7 +126,7 @@ def test_another_run_is_on(daemon):
 
 def test_a_run_that_ends_by_itself(daemon):
     """After its longest duration: without a store, /report still has its evidence."""
-    client = daemon().client()
+    client = daemon().client
     with client.collect(**LABELS, max_duration_s=0.05) as run:
         end_by_itself(client)
 
@@ -136,7 +136,7 @@ def test_a_run_that_ends_by_itself(daemon):
 
 def test_another_run_began_meanwhile(daemon, tmp_path):
     """It goes on: the evidence of the one that ended comes from the store."""
-    client = daemon(store="sqlite", state_dir=tmp_path / "state").client()
+    client = daemon(store="sqlite", state_dir=tmp_path / "state").client
     with client.collect(**LABELS, max_duration_s=0.05) as run:
         end_by_itself(client)
         run_another(client)
@@ -148,7 +148,7 @@ def test_another_run_began_meanwhile(daemon, tmp_path):
 
 def test_another_run_ended_meanwhile_without_a_store(daemon):
     """The agent remembers only the latest run: the other's evidence is not taken for this one's."""
-    client = daemon().client()
+    client = daemon().client
     with pytest.raises(RunLostError, match="has no evidence of it") as caught, client.collect(**LABELS) as run:
         stop_and_run_another(client)
 
@@ -174,7 +174,7 @@ def test_another_run_begins_between_status_and_stop(scripted, answer):
 
 
 def test_somebody_else_has_stopped_it(daemon):
-    client = daemon().client()
+    client = daemon().client
     with client.collect(**LABELS) as run:
         stopped = client.stop()
 
@@ -184,9 +184,9 @@ def test_somebody_else_has_stopped_it(daemon):
 def test_it_is_being_stopped(daemon):
     """By another client, whose /stop takes long: the evidence is waited for."""
     agent = daemon(SLOW_STOP)
-    client = agent.client()
+    client = agent.client
     answers = []
-    thread = threading.Thread(target=lambda: answers.append(agent.client().stop()))
+    thread = threading.Thread(target=lambda: answers.append(agent.client.stop()))
     with client.collect(**LABELS) as run:
         thread.start()
         agent.until(lambda: client.status()["status"] == "stopping")
@@ -221,7 +221,7 @@ def test_a_stop_that_never_ends(daemon):
 @pytest.mark.parametrize("store", ["none", "sqlite"])
 def test_a_collector_that_cannot_stop(daemon, tmp_path, store):
     """What failed is in the error; what the store has of the run comes with it."""
-    client = daemon(FAILING_STOP, store=store, state_dir=tmp_path / "state").client()
+    client = daemon(FAILING_STOP, store=store, state_dir=tmp_path / "state").client
     with pytest.raises(RunLostError, match=r"run .*: .*its maps are full") as caught, client.collect(**LABELS) as run:
         pass
 
@@ -231,7 +231,7 @@ def test_a_collector_that_cannot_stop(daemon, tmp_path, store):
 def test_the_agent_is_killed(daemon):
     """No agent, no evidence; what is raised says so at once."""
     agent = daemon()
-    client = agent.client()
+    client = agent.client
     with pytest.raises(RunLostError, match=": Connection refused; once") as caught, client.collect(**LABELS) as run:
         kill(agent)
 
@@ -241,7 +241,7 @@ def test_the_agent_is_killed(daemon):
 def test_the_agent_is_restarted(daemon, tmp_path):
     """Its worker died in the run: the last checkpoint comes with the error."""
     agent = daemon(store="sqlite", state_dir=tmp_path / "state", checkpoint_s=0.1)
-    client = agent.client()
+    client = agent.client
     with pytest.raises(RunLostError, match="it was interrupted: ") as caught, client.collect(**LABELS) as run:
         kill_worker_after_a_checkpoint(agent, run)
 
@@ -251,6 +251,6 @@ def test_the_agent_is_restarted(daemon, tmp_path):
 
 def test_the_agent_is_restarted_without_a_store(daemon):
     agent = daemon()
-    client = agent.client()
+    client = agent.client
     with pytest.raises(RunLostError, match="has no evidence of it"), client.collect(**LABELS):
         kill_worker(agent)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http import HTTPStatus
@@ -13,6 +13,8 @@ from urllib.parse import parse_qsl, quote, urlsplit
 from chainbench_agent.client.collection import Run
 from chainbench_agent.client.errors import ClientError, ProblemError
 from chainbench_agent.client.transport import Json, Transport
+
+log = logging.getLogger(__name__)
 
 
 class Agent:
@@ -93,7 +95,7 @@ class Agent:
         """Begin a run; ProblemError with status 409 while one is on.
 
         The labels are scenario, impl, variant, commit and dataset, as a mapping or as keywords.  The agent ignores
-        names that it does not know.  A warning names each, because a misspelt one may change what is measured.
+        names that it does not know; each is logged, because a misspelt one may change what is measured.
         """
         options = {
             "pid": pid,
@@ -105,7 +107,7 @@ class Agent:
         given = {name: value for name, value in options.items() if value is not None}
         started = self._http.post_json("/start", "run_id", {**(labels or {}), **more_labels, **given})
         for sentence in started.get("warnings", ()):
-            warnings.warn(f"{self.url}: {sentence}", stacklevel=2)
+            log.warning("%s: %s", self.url, sentence)  # not warnings.warn: as an error it would hide that a run is on
         return started
 
     def stop(self) -> dict[str, Any]:

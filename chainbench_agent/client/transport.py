@@ -7,12 +7,12 @@ import time
 from collections.abc import Mapping
 from http import HTTPStatus
 from pathlib import Path
+from ssl import SSLCertVerificationError
 from typing import Any
 from urllib.parse import urlsplit
 
 import requests
 from urllib3.exceptions import ConnectTimeoutError, NewConnectionError
-from urllib3.exceptions import SSLError as TlsError
 
 from chainbench_agent.client.errors import BadAnswerError, NoAnswerError, ProblemError, UnreachableError
 from chainbench_agent.client.unix_socket import HOST, UnixSocketAdapter
@@ -98,7 +98,7 @@ class Transport:
     def _failure(self, call: str, error: OSError) -> UnreachableError | NoAnswerError:
         reason = _innermost(error)
         sentence = getattr(reason, "strerror", None) or str(reason)
-        unsent = (NewConnectionError, ConnectTimeoutError, TlsError)
+        unsent = (NewConnectionError, ConnectTimeoutError, SSLCertVerificationError)  # other TLS errors can come later
         if not isinstance(error, requests.RequestException) or any(isinstance(each, unsent) for each in _chain(error)):
             return UnreachableError(f"{call}: cannot connect to {self.url}: {sentence}")
         if isinstance(reason, TimeoutError):

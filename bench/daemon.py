@@ -117,7 +117,7 @@ def _between_runs(ours: Agent) -> Row:
 
 
 def _answers(ours: Agent, times: int) -> Iterator[Row]:
-    """The last 100 label sets are kept: every run has one of its own."""
+    """Each run has a label set of its own; the agent remembers the last 100."""
     starts, stops = [], []
     for number in range(times):
         starts.append(_ms(lambda: ours.client.start(LABELS | {"commit": f"{number}"})))  # noqa: B023 - called at once

@@ -1,4 +1,4 @@
-"""How the cost grows: with the rate of events, live threads, the length of a run, CPUs.  A series each."""
+"""One series each for how the cost grows with the rate of events, live threads, the length of a run and CPUs."""
 
 from __future__ import annotations
 

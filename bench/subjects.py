@@ -1,4 +1,4 @@
-"""What is measured: the agent, and the programs that people would pick instead, each in processes of its own."""
+"""The subjects of the benchmarks: the agent and programs of other projects, each in processes of its own."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def agent(cache: Path, *options: str, before: Sequence[str] = ()) -> Iterator[Ag
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A program of somebody else's.  It is ready when it has printed a line, and `settle_s` have gone by.
+    """Another project's program.  It is ready when it has printed a line, and `settle_s` have gone by.
 
     Or, because some print nothing before their end, when for SILENT_S it has held the same BPF programs.
     """
@@ -149,7 +149,7 @@ def left_out(subject: Subject, absent: dict[str, str]) -> Iterator[None]:
 
 
 class Peers:
-    """The programs of others.  `cache`: where the header tree for BCC's lies."""
+    """The programs of other projects.  `cache`: where the header tree for BCC's lies."""
 
     def __init__(self, cache: Path) -> None:
         self._tree = str(cached_tree(cache, Btf.load(), None, os.uname().release))

@@ -1,4 +1,4 @@
-"""An agent that is killed at any moment: no run that ended is lost, and the one that was on is found interrupted."""
+"""An agent that is killed at any moment loses no run that ended, and finds the one that was on interrupted."""
 
 import itertools
 import os
@@ -25,7 +25,7 @@ class Killed(Served):
         super().__init__(state, "--backend", "mock", "--checkpoint-s", "0.1", store="sqlite", state_dir=state)
 
     def pids(self):
-        """Those of the master and, as soon as it serves, of the worker."""
+        """The processes: the master and, as soon as it serves, the worker."""
         until(lambda: answer_of(self.client.status) or self.process.poll())
         return {"master": self.process.pid, "worker": self.worker()}
 
@@ -41,7 +41,7 @@ class Killed(Served):
 
 
 def answer_of(call, *arguments, **fields):
-    """What a call of the client returns; None if it is refused, or not answered."""
+    """Return what a call of the client returns; None if it is refused, or not answered."""
     try:
         return call(*arguments, **fields)
     except ClientError:
@@ -49,7 +49,7 @@ def answer_of(call, *arguments, **fields):
 
 
 def alive(pid):
-    """A zombie is not: whose child it was may be gone, and nobody else hurries to collect it."""
+    """A zombie is not alive: its parent may have ended, and init collects it in its own time."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
     except OSError:
@@ -71,7 +71,7 @@ def agent(tmp_path):
 
 
 def random_moment(dice):
-    """After the answer, at once or later: before, in the midst of and after checkpoints."""
+    """Wait for none or some of the time between checkpoints."""
     time.sleep(dice.choice((0, dice.uniform(0, 0.02), dice.uniform(0, 0.4))))
 
 
@@ -86,9 +86,9 @@ def asked_meanwhile(dice, call, *labels):
 
 @pytest.mark.timeout(900)
 def test_a_request_that_is_killed_over_was_done_or_not(agent):
-    """Fifty times, in the midst of a /stop or a /start: an answer is kept to the letter, what had none is one or other.
+    """Fifty times, during a /stop or a /start: a run whose /stop was answered is stored as it was answered.
 
-    A run whose /stop was cut off is finished or interrupted, and one whose /start was may not have begun.
+    A run whose /stop was cut off is finished or interrupted; one whose /start was cut off may not have begun.
     """
     dice = random.Random(59)  # noqa: S311 - to be repeatable
     pids, stopped, cut_off, started = agent.pids(), {}, set(), set()
@@ -110,18 +110,19 @@ def test_a_request_that_is_killed_over_was_done_or_not(agent):
         else:
             cut_off.add(run_id)
 
-    kept = {run["id"]: run for run in agent.client.runs()}
-    assert stopped.keys() | cut_off | started <= kept.keys()
+    stored = {run["id"]: run for run in agent.client.runs()}
+    assert stopped.keys() | cut_off | started <= stored.keys()
     for run_id, evidence in stopped.items():
-        assert kept[run_id]["result"] == "finished"
+        assert stored[run_id]["result"] == "finished"
         assert agent.client.run(run_id)["evidence"] == evidence
-    assert {kept[run_id]["result"] for run_id in cut_off} <= {"finished", "interrupted"}
-    assert {run["result"] for run_id, run in kept.items() if run_id not in stopped.keys() | cut_off} == {"interrupted"}
+    assert {stored[run_id]["result"] for run_id in cut_off} <= {"finished", "interrupted"}
+    others = stored.keys() - stopped.keys() - cut_off
+    assert {stored[run_id]["result"] for run_id in others} == {"interrupted"}
 
 
 @pytest.mark.timeout(900)
 def test_no_run_is_lost_however_often_the_agent_is_killed(agent, tmp_path):
-    """Fifty times, worker, master or both: what was answered is kept to the letter, what was on is interrupted."""
+    """Fifty times, worker, master or both: evidence is stored as answered, and the run that was on is interrupted."""
     dice = random.Random(53)  # noqa: S311 - to be repeatable
     pids, answered, begun, numbers = agent.pids(), {}, set(), itertools.count()
     for whom in (WHOM * KILLS)[:KILLS]:
@@ -133,20 +134,21 @@ def test_no_run_is_lost_however_often_the_agent_is_killed(agent, tmp_path):
         random_moment(dice)
         pids = agent.kill(whom, pids)
 
-    kept = {run["id"]: run for run in agent.client.runs()}
-    assert {run["id"] for run in kept.values()} == answered.keys() | begun
+    stored = {run["id"]: run for run in agent.client.runs()}
+    assert {run["id"] for run in stored.values()} == answered.keys() | begun
     for run_id, evidence in answered.items():
-        assert (kept[run_id]["result"], kept[run_id]["ended_by"]) == ("finished", "stop")
+        assert (stored[run_id]["result"], stored[run_id]["ended_by"]) == ("finished", "stop")
         assert agent.client.run(run_id)["evidence"] == evidence
     for run_id in begun:
-        assert kept[run_id]["result"] == "interrupted"
-        assert kept[run_id]["ended_by"] in {"agent_died", "shutdown"}  # who lost its master had time to say so
+        assert stored[run_id]["result"] == "interrupted"
+        # A worker that lost its master had time to end its run.
+        assert stored[run_id]["ended_by"] in {"agent_died", "shutdown"}
     assert not [path for path in tmp_path.iterdir() if "corrupt" in path.name]
 
 
 @pytest.mark.parametrize("whom", ["worker", "both"])
 def test_the_run_that_was_on_has_what_its_last_checkpoint_had(agent, whom):
-    """Its evidence is that of a running run, a little shorter than the run was; and /report and /metrics have it."""
+    """Its evidence is that of a running run, a little shorter than the run was; /report and /metrics have it too."""
     pids = agent.pids()
     run_id = agent.client.start(LABELS, commit="c")["run_id"]
     began = time.monotonic()

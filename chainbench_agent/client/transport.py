@@ -89,7 +89,7 @@ class Transport:
                 timeout=self.timeout_s,
                 allow_redirects=False,  # it would carry the token elsewhere
             )
-        except OSError as error:  # that of requests, and one about the file of certificates
+        except OSError as error:  # RequestException is one; so is a `ca` that cannot be read
             raise self._failure(call, error) from error
         if answer.status_code >= HTTPStatus.MULTIPLE_CHOICES:
             raise self._refusal(call, answer)

@@ -182,7 +182,7 @@ def test_somebody_else_has_stopped_it(daemon):
 
 
 def test_it_is_being_stopped(daemon):
-    """By another client, whose /stop takes long: the evidence is waited for."""
+    """Another client has sent a /stop that takes long: `collect` waits for the evidence."""
     agent = daemon(SLOW_STOP)
     client = agent.client
     answers = []

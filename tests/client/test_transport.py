@@ -108,7 +108,7 @@ def test_what_answers_is_no_agent(scripted, answer, sent, sentence):
 
 
 def test_a_token(daemon, tmp_path):
-    """As a file has it, with its last line end; without it, or with another, 401 says what is missing."""
+    """A token may end with a line end, as a file does; without a token, or with another, 401 says what is missing."""
     for name, token in (("token_file", TOKEN), ("read_token_file", READ_TOKEN)):
         (tmp_path / name).write_text(f"{token}\n")
         (tmp_path / name).chmod(0o600)

@@ -1,6 +1,7 @@
-"""What a run answers: the shape of the evidence.
+"""The evidence: everything that a run answers.
 
-The fixed parts are models; a module's section is a mapping, because its keys come from the module's declaration.
+The fixed parts are models.  A module's section is a mapping, because its keys come from the module's declaration; its
+histograms stay HistogramCounts until `as_json`.  To read the numbers of an evidence, take evidence/figures.py.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
+from chainbench_agent.evidence.distribution import section_from_json, section_to_json
+
 SCHEMA_VERSION = 2
 
 Section = dict[str, Any]
+"""Key → number, HistogramCounts, or a mapping or list of numbers."""
 BackendName = Literal["ebpf", "mock"]
 
 
@@ -205,11 +209,14 @@ class Evidence(_Model):
 
     def as_json(self) -> dict[str, Any]:
         """Plain types, ready for JSON; what has no value is left out."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        sections = {name: section_to_json(section) for name, section in self.sections.items()}
+        return self.model_copy(update={"sections": sections}).model_dump(mode="json", by_alias=True, exclude_none=True)
 
     @classmethod
     def from_json(cls, evidence: Mapping[str, Any]) -> Evidence:
-        """What `as_json` made, anew.  ValidationError if an agent with other fields made it."""
+        """Reverses `as_json`.  ValidationError if an agent with other fields made it."""
         fixed = {name: value for name, value in evidence.items() if name in cls.model_fields}
         sections = {name: value for name, value in evidence.items() if name not in cls.model_fields}
-        return cls.model_validate({**fixed, "sections": sections})
+        found = cls.model_validate({**fixed, "sections": sections})
+        typed = {name: section_from_json(section) for name, section in found.sections.items()}
+        return found.model_copy(update={"sections": typed})

@@ -1,5 +1,7 @@
 """/metrics as Prometheus reads it."""
 
+from pathlib import Path
+
 import pytest
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
@@ -80,6 +82,13 @@ def test_golden(exporter, make_evidence, make_view):
     body, content_type = exporter.render(make_view(make_evidence(small())), "")
     assert about_runs(body) == GOLDEN.splitlines()
     assert content_type == "text/plain; version=0.0.4; charset=utf-8"
+
+
+def test_every_kind_of_metric_byte_by_byte(exporter, make_evidence, make_view):
+    """A change of this text changes what dashboards and databases already have."""
+    body, _ = exporter.render(make_view(make_evidence()), "")
+
+    assert about_runs(body) == Path(__file__).with_name("exposition.txt").read_text().splitlines()
 
 
 def test_openmetrics_differs_only_in_its_metadata(exporter, make_evidence, make_view):

@@ -14,7 +14,7 @@ measured, and has no figures.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from chainbench_agent.catalog import Module
 from chainbench_agent.evidence.figure import Figure
@@ -40,26 +40,21 @@ class Figures:
     def of_module(self, module: str) -> tuple[Figure, ...]:
         """A module's figures, or the ledger's; KeyError if there is no such module."""
         if module not in self._read:
-            read = (
-                ledger_figures(self.evidence)
-                if module == LEDGER
-                else section_figures(self.evidence, self._catalog[module])
-            )
-            self._read[module] = tuple(read)
+            self._read[module] = tuple(self._figures(module))
             for figure in self._read[module]:
                 self._by_name[module, figure.name].append(figure)
         return self._read[module]
+
+    def named(self, module: str, name: str) -> tuple[Figure, ...]:
+        """All of one name, which differ by their labels; empty if there is none."""
+        self.of_module(module)
+        return tuple(self._by_name.get((module, name), ()))
+
+    def find(self, module: str, name: str, **labels: str) -> Figure | None:
+        """The one with exactly these labels; None if there is none."""
+        return next((figure for figure in self.named(module, name) if dict(figure.labels) == labels), None)
 
     def _figures(self, module: str) -> Iterator[Figure]:
         if module == LEDGER:
             return ledger_figures(self.evidence)
         return section_figures(self.evidence, self._catalog[module])
-
-    def named(self, module: str, name: str) -> Sequence[Figure]:
-        """All of one name, which differ by their labels; empty if there is none."""
-        self.of_module(module)
-        return self._by_name.get((module, name), ())
-
-    def find(self, module: str, name: str, **labels: str) -> Figure | None:
-        """The one with exactly these labels; None if there is none."""
-        return next((figure for figure in self.named(module, name) if dict(figure.labels) == labels), None)

@@ -160,12 +160,13 @@ def _processes(evidence: Evidence, module: Module) -> Iterator[Figure]:
     top, others = section.get("top_processes", ()), section.get("other_processes", {})
     for metric in module.per_process:
         reader = _Reader(section, module, metric)
+        if reader.key not in others:
+            continue  # the whole is absent, and says why
         interval = section["sampling"]["interval"] if reader.sampled and not is_sum(metric) else 1
         for process in top:
             labels = (("pid", str(process["pid"])), ("command", process["command"]))
             yield _of_processes(reader, "top_processes", process, interval, labels)
-        if reader.key in others:
-            yield _of_processes(reader, "other_processes", others, interval)
+        yield _of_processes(reader, "other_processes", others, interval)
 
 
 def _of_processes(

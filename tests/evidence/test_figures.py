@@ -152,6 +152,14 @@ def test_figures_of_processes(figures):
     assert found.find("queue", "other_processes.held_ms").how == "exact"
 
 
+def test_a_process_has_no_figure_of_what_is_absent(figures):
+    processes = {"top_processes": [{"pid": 9, "command": "dd", "pushes": 5}], "other_processes": {"pushes": 2}}
+    found = figures(**processes, unavailable={"held_ms": "no hook"})
+
+    assert found.find("queue", "held_ms").reason == "no hook"
+    assert found.named("queue", "top_processes.held_ms") == found.named("queue", "other_processes.held_ms") == ()
+
+
 def test_sampled_figures_have_their_error(figures):
     """A distribution's is that of its count; a metric that counts every event stays exact in the same section."""
     found = figures(sampling=SAMPLING | {"standard_error": {"pushes": 7.9, "latency_us": {"count": 4.2}}})

@@ -18,6 +18,7 @@ import requests
 
 from chainbench_agent.commands.demo_table import side_by_side
 from chainbench_agent.errors import AgentError
+from chainbench_agent.evidence.model import Evidence
 
 WORKLOAD = Path(__file__).with_name("demo_workload.py")
 READY_WITHIN_S = 60
@@ -36,7 +37,8 @@ def run_demo() -> str:
             gain_pct = (baseline_ms - optimized_ms) / baseline_ms * 100
             report = {"baseline_ms": baseline_ms, "optimized_ms": optimized_ms, "gain_pct": gain_pct}
             post(f"{url}/report", PAIR | report)
-            return side_by_side(baseline, optimized, baseline_ms, optimized_ms)
+            runs = Evidence.from_json(baseline), Evidence.from_json(optimized)
+            return side_by_side(*runs, baseline_ms, optimized_ms)
     except requests.RequestException as error:
         raise AgentError(f"the agent did not answer: {error}") from None
 

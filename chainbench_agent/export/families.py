@@ -1,6 +1,6 @@
-"""What one run, one report, and the count of runs look like as Prometheus families.
+"""Turns a run, a report, and the counts of runs into Prometheus families.
 
-A metric that is absent from the evidence has no series: a zero is only ever a measured zero.
+An absent figure has no series: a zero is always a measured zero.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ RUN_FAMILIES = (RUN_DURATION,)
 REPORT_FAMILIES = (DURATION, GAIN)
 
 BUCKETS_NS = tuple(1 << power for power in range(10, 35))
-"""1.024 µs to 17.2 s by powers of two: each is the upper bound of a slot too, so that no slot is split."""
+"""1.024 µs to 17.2 s by powers of two: each is the upper bound of a slot as well, so that no slot is split."""
 
 _SLOTS_BELOW = (0, *(bisect_right(UPPER_BOUNDS_NS, ns) for ns in BUCKETS_NS), len(UPPER_BOUNDS_NS))
 _go_float: Callable[[float], str] = floatToGoString  # as the library writes the values
 
 RESULTS = {"finished": "success", "failed": "fail"}
-"""What outside dashboards call the ways a run ends; others keep their names."""
+"""The names that outside dashboards have for the ways a run ends; the other ways have our own."""
 
 
 def run_labels(labels: Labels, machine: str) -> tuple[str, ...]:
@@ -51,9 +51,24 @@ def run_labels(labels: Labels, machine: str) -> tuple[str, ...]:
     return (labels.scenario, labels.impl, labels.variant, labels.commit, machine, labels.dataset)
 
 
+def identity(evidence: Evidence) -> tuple[str, ...]:
+    """The values of KERNEL_LABELS, which all series of a run have."""
+    return (*run_labels(evidence.run, evidence.run.machine), evidence.source)
+
+
+class Families:
+    """As much of a registry as prometheus_client needs to write some families."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
 def run_samples(families: Iterable[MetricFamily], evidence: Evidence) -> Iterator[Metric]:
     """The families that have a value in `evidence`, RUN_DURATION first."""
-    labels = (*run_labels(evidence.run, evidence.run.machine), evidence.source)
+    labels = identity(evidence)
     duration = _gauge(RUN_DURATION, KERNEL_LABELS)
     duration.add_metric(labels, evidence.run.duration_ms / 1e3)
     yield duration
@@ -64,7 +79,7 @@ def run_samples(families: Iterable[MetricFamily], evidence: Evidence) -> Iterato
 
 
 def report_samples(report: Report, machine: str) -> Iterator[Metric]:
-    """DURATION and GAIN.  A gain is of a pair of scenarios; its own is empty unless the runner names one."""
+    """DURATION and GAIN.  A gain is of two scenarios; its label `scenario` is empty unless the runner names one."""
     duration, gain = (_gauge(family, RUN_LABELS) for family in REPORT_FAMILIES)
     pair = (report.impl, report.variant, report.commit, machine, report.dataset)
     duration.add_metric(("baseline", *pair), report.baseline_ms)
@@ -75,7 +90,7 @@ def report_samples(report: Report, machine: str) -> Iterator[Metric]:
 
 
 def result_samples(results: Iterable[tuple[Labels, Mapping[str, int]]], machine: str) -> Metric:
-    """How often the runs of each label set ended how."""
+    """How many runs of each label set ended in which way."""
     family = CounterMetricFamily(RUNS.name, RUNS.help, labels=(*RUN_LABELS, "result"))
     for labels, counts in results:
         for result, count in counts.items():
@@ -84,7 +99,7 @@ def result_samples(results: Iterable[tuple[Labels, Mapping[str, int]]], machine:
 
 
 def without_samples(family: Family) -> Metric:
-    """Only the name, type and help of a family."""
+    """A family that has only its name, type and help."""
     match family.kind:
         case "counter":
             return CounterMetricFamily(family.name, family.help, labels=())

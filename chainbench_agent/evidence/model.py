@@ -36,7 +36,7 @@ class Labels(_Model):
 
     @classmethod
     def of(cls, labelled: Any) -> Labels:
-        """Those of a run, a report or a request, which have them among other things."""
+        """The labels of a run, a report or a request."""
         return Labels(**{name: getattr(labelled, name) for name in Labels.model_fields})
 
 
@@ -49,9 +49,9 @@ class Run(Labels):
     duration_ms: float
     ended_by: Literal["stop", "shutdown", "max_duration", "target_gone", "start_failed", "agent_died", "running"]
     probes: tuple[str, ...] | None = None
-    """The modules and options that were to collect; None where nobody chose."""
+    """The modules and options that the run selected; None: all."""
     sample_interval: int = 1
-    """Of the hottest events one in so many was recorded (evidence/sampling_error.py)."""
+    """One in so many of the most frequent events was recorded (evidence/sampling_error.py)."""
 
 
 Shares = Literal["session", "program image", "cgroup"]
@@ -63,7 +63,7 @@ class Outsider(_Model):
     pid: int
     command: str
     shares: Shares
-    """With the target's first process."""
+    """What it has in common with the target's first process."""
 
 
 class Target(_Model):
@@ -78,13 +78,13 @@ class Target(_Model):
     processes_seen: int | None = None
     threads_seen: int | None = None
     pid_namespace: str | None = None
-    """Whose numbers all pids and tids in the evidence are, as `readlink /proc/PID/ns/pid` names it."""
+    """The PID namespace of all pids and tids in the evidence, as `readlink /proc/PID/ns/pid` names it."""
     pid_as_sent: int | None = None
-    """The runner's own number, where that is another than `pid`."""
+    """The runner's own number, where it differs from `pid`."""
     cgroup_as_sent: str | None = None
-    """The runner's own path, where that is another than `cgroup`."""
+    """The runner's own path, where it differs from `cgroup`."""
     outside: tuple[Outsider, ...] | None = None
-    """When the run began: processes near the target's first that do not descend from it."""
+    """Processes near the target's first that did not descend from it when the run began."""
     outside_not_shown: int | None = None
 
 
@@ -101,7 +101,7 @@ class Loss(_Model):
     total: int = 0
     causes: dict[str, int] = Field(default_factory=dict)
     programs_skipped: dict[str, SkippedProgram] | None = None
-    """By hook; absent if every program ran each time."""
+    """Hook → its skipped program; absent if every program always ran."""
 
 
 class ProgramCost(_Model):
@@ -120,7 +120,7 @@ class ModuleCost(_Model):
     bpf_ns_shared: int
     ns_per_event_at_most: float
     cpu_percent_at_most: float
-    """As if all of the shared programs were its own, so these add up to more than the whole."""
+    """As if all of the shared programs were its own: over all modules this is more than the whole."""
 
 
 class Cost(_Model):
@@ -138,18 +138,18 @@ class Cost(_Model):
     entry_ns: int | None = None
     entry_ns_per_event: float | None = None
     entry_from: str | None = None
-    """How an entry's cost was measured."""
+    """How the cost of an entry was measured."""
     entry_excludes: list[str] | None = None
-    """Hooks whose programs are fed from something else than a tracepoint: what entering these costs is not known."""
+    """Hooks whose programs are not fed from a tracepoint: the cost of entering these is not known."""
     target_cpu_percent: float | None = None
-    """What the target paid of `bpf_ns` and `entry_ns`, in percent of its CPU time; without a target: all threads."""
+    """The target's share of `bpf_ns` and `entry_ns`, in percent of its CPU time; without a target: of all threads."""
     target_cpu_percent_at_least: float | None = None
     target_cpu_percent_at_most: float | None = None
-    """The bounds: as if none, and as if all, of the events had been the target's at hooks not in `target_shares`."""
+    """The bounds: none, and all, of the events at hooks that are not in `target_shares` were the target's."""
     target_shares: dict[str, float] | None = None
-    """With a target: hook → its part of the events there, where its own figures tell."""
+    """With a target: hook → its share of the events there, where its own figures show that."""
     unavailable: dict[str, str] | None = None
-    """Which of these are not known, and why."""
+    """The fields that are not known → why."""
 
 
 class CrossCheck(_Model):
@@ -193,12 +193,12 @@ class Evidence(_Model):
     ledger: Section | None = None
     """With a target: where all the time of its threads went (evidence/ledger.py)."""
     unavailable: dict[str, str] = Field(default_factory=dict)
-    """Modules that are absent, and why; the `cost` as well, and with a target the `ledger`, if there is none."""
+    """Module → why it is absent; also `cost`, and with a target `ledger`, where they are absent."""
     loss: Loss | None = None
     cost: Cost | None = None
     cross_check: dict[str, CrossCheck] = Field(default_factory=dict)
     self_check: SelfCheck | None = None
-    """None for mock data, which is made up number by number."""
+    """None for mock data, whose numbers are made up one by one."""
 
     @model_serializer(mode="wrap")
     def _flat(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:

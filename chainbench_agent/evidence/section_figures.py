@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
 from math import hypot
 from typing import Any
 
@@ -30,12 +29,12 @@ class _Reader:
     """Makes the figures of one metric of a section."""
 
     def __init__(self, section: Section, module: Module, metric: Metric) -> None:
-        self.key = reported_key(metric)
+        self.key = key = reported_key(metric)
         self.sampled = "sampling" in section and is_sampled(module, metric)
         self._module = module.name
         self._unit = reported_unit(metric)
-        self._source = section.get("sources", {}).get(self.key, "")
-        self._machine_wide = self.key in section.get("scope", ())
+        self._source = section.get("sources", {}).get(key, "")
+        self._machine_wide = key in section.get("scope", ())
 
     def figure(
         self, value: Value, labels: Labels = (), error: float | None = None, *, name: str = "", sampled: bool = False
@@ -123,7 +122,7 @@ def _added(one: Figure, other: Figure) -> Figure:
     """The sum; errors of independent samples add up by their squares."""
     value = (one.number or 0) + (other.number or 0)
     error = hypot(one.error or 0, other.error or 0) or None
-    return replace(one, value=value, error=error, how="sampled" if "sampled" in (one.how, other.how) else "exact")
+    return one._replace(value=value, error=error, how="sampled" if "sampled" in (one.how, other.how) else "exact")
 
 
 def _labels(metric: Derived, entry: Mapping[str, Any]) -> Labels:
@@ -137,8 +136,8 @@ def _summary(figure: Figure) -> Iterator[Figure]:
     values = summary(figure.histogram) if figure.histogram else {}
     for key in (*COUNTED, *IF_ANY):
         error = figure.error if key == "count" else None
-        own = replace(figure, name=f"{prefix}{key}", unit=unit_of_key(key), value=values.get(key), error=error)
-        yield own if key in values else replace(own, how="absent", reason=figure.reason or NOTHING_OBSERVED)
+        own = figure._replace(name=f"{prefix}{key}", unit=unit_of_key(key), value=values.get(key), error=error)
+        yield own if key in values else own._replace(how="absent", reason=figure.reason or NOTHING_OBSERVED)
 
 
 def _parts(evidence: Evidence, module: Module, metric: Metric) -> Iterator[Figure]:

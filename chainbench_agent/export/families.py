@@ -120,7 +120,7 @@ def _samples(family: MetricFamily, figures: Sequence[Figure], labels: tuple[str,
     metric = make(family.name, family.help, labels=(*KERNEL_LABELS, *names))
     for figure in figures:
         if (number := figure.number) is not None:
-            metric.add_metric((*labels, *(text for _, text in figure.labels)), family.in_unit(number))
+            metric.add_metric((*labels, *[text for _, text in figure.labels]), family.in_unit(number))
     return metric
 
 

@@ -8,7 +8,7 @@ from chainbench_agent.evidence.metric_keys import Unit
 from chainbench_agent.evidence.sample import HistogramCounts
 
 How = Literal["exact", "sampled", "absent"]
-Labels = tuple[tuple[str, str], ...]
+LabelPairs = tuple[tuple[str, str], ...]
 """(name, value), …"""
 Value = int | float | HistogramCounts
 
@@ -24,7 +24,7 @@ class Figure(NamedTuple):
     """The key in the evidence: `on_cpu_ms`; a part of a metric is behind a dot: `fsync_latency_us.p95_us`."""
     unit: Unit
     """That of the value: a histogram's is ns, although its name says `_us`."""
-    labels: Labels = ()
+    labels: LabelPairs = ()
     value: Value | None = None
     error: float | None = None
     """The standard error, in the same unit; a histogram's is that of its count.  None: exact, or not known."""

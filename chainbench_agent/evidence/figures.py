@@ -28,7 +28,7 @@ class Figures:
     """Iterates over all figures, in the order of the catalogue, the ledger's last; reads a module when it is needed."""
 
     def __init__(self, evidence: Evidence, catalog: Iterable[Module] = CATALOG) -> None:
-        self.evidence = evidence
+        self._evidence = evidence
         self._catalog = {module.name: module for module in catalog}
         self._read: dict[str, tuple[Figure, ...]] = {}
         self._by_name: dict[tuple[str, str], list[Figure]] = defaultdict(list)
@@ -56,5 +56,5 @@ class Figures:
 
     def _figures(self, module: str) -> Iterator[Figure]:
         if module == LEDGER:
-            return ledger_figures(self.evidence)
-        return section_figures(self.evidence, self._catalog[module])
+            return ledger_figures(self._evidence)
+        return section_figures(self._evidence, self._catalog[module])

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from chainbench_agent.evidence.figure import Figure, Labels
+from chainbench_agent.evidence.figure import Figure, LabelPairs
 from chainbench_agent.evidence.model import Evidence
 
 LEDGER = "ledger"
@@ -41,7 +41,7 @@ def ledger_figures(evidence: Evidence) -> Iterator[Figure]:
         yield from _account(ledger["idle_threads"], "idle_threads.")
 
 
-def _account(account: Mapping[str, Any], prefix: str = "", labels: Labels = ()) -> Iterator[Figure]:
+def _account(account: Mapping[str, Any], prefix: str = "", labels: LabelPairs = ()) -> Iterator[Figure]:
     for name in LINES:
         yield Figure(LEDGER, prefix + name, "ms", labels, account[name])
     for category in account["blocked"]:
@@ -51,7 +51,7 @@ def _account(account: Mapping[str, Any], prefix: str = "", labels: Labels = ()) 
             yield _reason(wait, f"{prefix}reason_ms", of_category)
 
 
-def _reason(wait: Mapping[str, Any], name: str, labels: Labels) -> Figure:
+def _reason(wait: Mapping[str, Any], name: str, labels: LabelPairs) -> Figure:
     own = tuple((key, wait[key]) for key in ("reason", "syscall", "file") if key in wait)
     error = wait.get("standard_error_ms") or None
     sampled = error or wait.get("sampled_percent", 100) < 100

@@ -8,7 +8,7 @@ from typing import Any
 
 from chainbench_agent.catalog import Derived, Distribution, Metric, Module, Table
 from chainbench_agent.evidence.distribution import COUNTED, IF_ANY, WHOLE_SECTION, summary
-from chainbench_agent.evidence.figure import Figure, Labels, Value
+from chainbench_agent.evidence.figure import Figure, LabelPairs, Value
 from chainbench_agent.evidence.metric_keys import reported_key, reported_unit, unit_of_key
 from chainbench_agent.evidence.model import Evidence, Section
 from chainbench_agent.evidence.sample import HistogramCounts
@@ -37,7 +37,13 @@ class _Reader:
         self._machine_wide = key in section.get("scope", ())
 
     def figure(
-        self, value: Value, labels: Labels = (), error: float | None = None, *, name: str = "", sampled: bool = False
+        self,
+        value: Value,
+        labels: LabelPairs = (),
+        error: float | None = None,
+        *,
+        name: str = "",
+        sampled: bool = False,
     ) -> Figure:
         """`name`: of a part of the metric; its unit follows from what is behind the dot."""
         unit = "ns" if isinstance(value, HistogramCounts) else self._unit
@@ -106,7 +112,7 @@ def _values(reader: _Reader, metric: Metric, value: Any, errors: Any) -> list[Fi
 
 def _listed(reader: _Reader, metric: Derived, entries: Sequence[Mapping[str, Any]]) -> list[Figure]:
     """One for each combination of labels: entries that differ only in a number are added up."""
-    found: dict[Labels, Figure] = {}
+    found: dict[LabelPairs, Figure] = {}
     for entry in entries:
         value = entry[metric.value]
         if not isinstance(value, int | float):
@@ -125,7 +131,7 @@ def _added(one: Figure, other: Figure) -> Figure:
     return one._replace(value=value, error=error, how="sampled" if "sampled" in (one.how, other.how) else "exact")
 
 
-def _labels(metric: Derived, entry: Mapping[str, Any]) -> Labels:
+def _labels(metric: Derived, entry: Mapping[str, Any]) -> LabelPairs:
     """An entry's texts, and its label if that is a number."""
     return tuple((name, str(text)) for name, text in entry.items() if isinstance(text, str) or name == metric.label)
 
@@ -169,7 +175,7 @@ def _processes(evidence: Evidence, module: Module) -> Iterator[Figure]:
 
 
 def _of_processes(
-    reader: _Reader, where: str, figures: Mapping[str, Any], interval: int, labels: Labels = ()
+    reader: _Reader, where: str, figures: Mapping[str, Any], interval: int, labels: LabelPairs = ()
 ) -> Figure:
     count = figures[reader.key]
     error = round(standard_error(count, interval), 1) if interval > 1 else None

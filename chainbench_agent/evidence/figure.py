@@ -32,7 +32,7 @@ class Figure(NamedTuple):
     """`sampled`: an estimate from some of the events.  `absent`: there is no value, for this `reason`."""
     reason: str = ""
     source: str = ""
-    """What the metric was measured with, such as `raw_tracepoint:sched_switch`."""
+    """The attach points that the metric was measured at, or the file in /proc that has it."""
     machine_wide: bool = False
     """True: it is of the whole machine although the run had a target."""
 

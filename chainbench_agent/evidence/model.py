@@ -63,7 +63,7 @@ class Outsider(_Model):
     pid: int
     command: str
     shares: Shares
-    """What it has in common with the target's first process."""
+    """The thing that it has in common with the target's first process."""
 
 
 class Target(_Model):
@@ -138,7 +138,7 @@ class Cost(_Model):
     entry_ns: int | None = None
     entry_ns_per_event: float | None = None
     entry_from: str | None = None
-    """How the cost of an entry was measured."""
+    """The way in which the cost of an entry was measured."""
     entry_excludes: list[str] | None = None
     """Hooks whose programs are not fed from a tracepoint: the cost of entering these is not known."""
     target_cpu_percent: float | None = None

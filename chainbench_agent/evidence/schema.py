@@ -166,6 +166,6 @@ def _as_written(schema: Any) -> Any:
     if not isinstance(schema, dict):
         return schema
     dropped = {"title": str, "default": object, "additionalProperties": bool}
-    kept = {key: _as_written(one) for key, one in schema.items() if not isinstance(one, dropped.get(key, ()))}
-    (only,) = kept["anyOf"] if len(kept.get("anyOf", ())) == 1 else (None,)
-    return {**{key: one for key, one in kept.items() if key != "anyOf"}, **only} if only else kept
+    written = {key: _as_written(one) for key, one in schema.items() if not isinstance(one, dropped.get(key, ()))}
+    (only,) = written["anyOf"] if len(written.get("anyOf", ())) == 1 else (None,)
+    return {**{key: one for key, one in written.items() if key != "anyOf"}, **only} if only else written

@@ -90,7 +90,7 @@ def report_samples(report: Report, machine: str) -> Iterator[Metric]:
 
 
 def result_samples(results: Iterable[tuple[Labels, Mapping[str, int]]], machine: str) -> Metric:
-    """How many runs of each label set ended in which way."""
+    """The number of runs of each label set by the way they ended."""
     family = CounterMetricFamily(RUNS.name, RUNS.help, labels=(*RUN_LABELS, "result"))
     for labels, counts in results:
         for result, count in counts.items():

@@ -1,4 +1,4 @@
-"""What an output format of evidence is."""
+"""Declares what an output format of evidence has: a name, a media type, and a way to render runs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Format(Protocol):
 
     @property
     def name(self) -> str:
-        """By which it is asked for."""
+        """The key in FORMATS."""
 
     @property
     def media_type(self) -> str: ...

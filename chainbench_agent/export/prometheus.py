@@ -55,7 +55,7 @@ class KeptRuns(Protocol):
 
 
 class View(Protocol):
-    """What the exporter reads of the runs (runs/lifecycle.py), which limit how many there are."""
+    """The part of the runs (runs/lifecycle.py) that the exporter reads; they limit how many are remembered."""
 
     @property
     def machine(self) -> str: ...
@@ -64,7 +64,7 @@ class View(Protocol):
         """Whether a run is on, and what collects."""
 
     def totals(self) -> Totals:
-        """What the runs that ended add up to."""
+        """The totals of the runs that ended."""
 
     def kept(self) -> Sequence[KeptRuns]:
         """Each label set that is remembered."""

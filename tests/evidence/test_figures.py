@@ -195,7 +195,7 @@ def test_the_keys_of_a_section_that_are_one_metric():
     ],
 )
 def test_an_absent_figure_has_its_reason(sections, unavailable, reason):
-    """Of the metric, of the module, or of the run."""
+    """The reason of the metric, of its module, or of the run."""
     found = Figures(evidence(sections, unavailable=unavailable), (QUEUE,)).find("queue", "pushes")
 
     assert (found.how, found.value, found.reason) == ("absent", None, reason)

@@ -135,7 +135,7 @@ def make_evidence():
 
 @pytest.fixture
 def make_view():
-    """What `Runs` shows of itself; `finished`: evidence."""
+    """A view of the runs as the exporter reads it; `finished`: evidence."""
 
     def make(*finished, current=None, reports=(), results=None, status=STATUS, totals=None):
         kept = [

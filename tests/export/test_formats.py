@@ -34,7 +34,7 @@ def measured(scenario, **sections):
 
 
 def rows(text):
-    """What a row is called → its cells."""
+    """Title of a row → its cells."""
     lines = (re.split(r"\s{3,}", line.strip()) for line in text.splitlines()[1:])
     return {name: cells for name, *cells in lines}
 
@@ -82,7 +82,7 @@ def test_prometheus_has_the_series_of_each_run():
 
 
 def test_prometheus_has_no_series_twice():
-    """Of runs with equal labels the last counts, as in /metrics."""
+    """The last of several runs with equal labels counts, as in /metrics."""
     earlier, later = measured("a", exec={"exec_count": 3}), measured("a", exec={"exec_count": 5})
     found = series(FORMATS["prometheus"].render([earlier, later]))
 

@@ -129,7 +129,7 @@ def test_the_running_run_replaces_the_finished_one_of_its_labels(scrape, make_ev
     assert values(scrape(make_view(finished, current=running)), "chainbench_queue_pushes_total") == [2]
 
 
-def test_the_running_run_is_read_anew_each_time(scrape, make_evidence, make_view):
+def test_the_running_run_is_read_at_each_scrape(scrape, make_evidence, make_view):
     def pushes(count, ended_by):
         evidence = make_evidence(small(count), ended_by=ended_by)
         view = make_view(current=evidence) if ended_by == "running" else make_view(evidence)
@@ -139,7 +139,7 @@ def test_the_running_run_is_read_anew_each_time(scrape, make_evidence, make_view
 
 
 def test_finished_runs_are_turned_into_text_once_and_forgotten_with_the_view(exporter, make_evidence, make_view):
-    """The text that is held is bounded by what the view keeps."""
+    """The view bounds the text that is held in memory."""
     runs = [make_evidence(small(), run_id=str(i), commit=str(i)) for i in range(3)]
     exporter.render(make_view(*runs), "")
     held = dict(exporter._finished)
@@ -177,7 +177,7 @@ def test_the_latest_report_on_a_pair_counts(scrape, make_view):
 
 @pytest.mark.parametrize("accept", PARSERS)
 @pytest.mark.parametrize("label", ['say "hi"', "two\nlines", "back\\slash\\n", "naïve 数", "# HELP x", "{a='b'}", " "])
-def test_label_values_come_back_as_they_were_sent(scrape, make_evidence, make_view, accept, label):
+def test_label_values_are_read_as_they_were_sent(scrape, make_evidence, make_view, accept, label):
     found = scrape(make_view(make_evidence(small(**{label: 1.0}), commit=label)), accept)
     assert values(found, "chainbench_queue_busy_seconds_total", commit=label, state=label) == [0.001]
     assert values(found, "chainbench_runs_total", commit=label) == [1]

@@ -26,7 +26,7 @@ FIGURES = (
     ("block I/O, requests", "biolatency", "count", ""),
     ("block I/O latency, 95 % (µs)", "biolatency", "p95_us", ""),
 )
-"""(what a row is called, module, figure, system call)."""
+"""(title of the row, module, figure, system call)."""
 
 
 class Cell(NamedTuple):
@@ -40,7 +40,7 @@ class Cell(NamedTuple):
 
 
 Row = tuple[str, Sequence[Cell | None]]
-"""What it is, and the number of each run; None: absent there."""
+"""The title of a row, and the number of each run; None: absent there."""
 
 
 class Table:

@@ -75,7 +75,7 @@ Points = Iterable[tuple[Sequence[str], float]]
 
 
 class Module(Protocol):
-    """A module's state (collector.base.ModuleStatus); `off`: it was not asked for."""
+    """A module's state (model.status.ModuleStatus); `off`: it was not asked for."""
 
     @property
     def name(self) -> str: ...
@@ -88,7 +88,7 @@ class Module(Protocol):
 
 
 class Collector(Protocol):
-    """The collector's state (collector.base.CollectorStatus)."""
+    """The collector's state (model.status.CollectorStatus)."""
 
     @property
     def backend(self) -> str: ...
@@ -101,7 +101,7 @@ class Collector(Protocol):
 
 
 class Store(Protocol):
-    """The size of the store (store.base.StoreStatus); None without a store, or where it is not known."""
+    """The size of the store (model.status.StoreStatus); None without a store, or where it is not known."""
 
     @property
     def runs(self) -> int | None: ...
@@ -110,7 +110,7 @@ class Store(Protocol):
 
 
 class Status(Protocol):
-    """The state of the run, the collector and the store (RunsStatus of runs/lifecycle.py)."""
+    """The state of the run, the collector and the store (runs.running.RunsStatus)."""
 
     @property
     def phase(self) -> str: ...

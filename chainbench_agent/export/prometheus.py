@@ -43,7 +43,7 @@ Lines = Mapping[str, bytes]
 """Family → its sample lines."""
 
 
-class KeptRuns(Protocol):
+class RememberedLabels(Protocol):
     """One label set: its latest evidence, and how often its runs ended how."""
 
     @property
@@ -66,7 +66,7 @@ class View(Protocol):
     def totals(self) -> Totals:
         """The totals of the runs that ended."""
 
-    def kept(self) -> Sequence[KeptRuns]:
+    def remembered(self) -> Sequence[RememberedLabels]:
         """Each label set that is remembered."""
 
     def reports(self) -> Sequence[Report]:
@@ -122,11 +122,11 @@ class Exporter:
 
     def _render(self, view: View, form: Exposition) -> list[bytes]:
         ended = view.totals()  # before current(): a run that ends in between must not count twice
-        kept, running = view.kept(), view.current()
-        results = result_samples(((runs.labels, runs.results) for runs in kept), view.machine)
+        remembered, running = view.remembered(), view.current()
+        results = result_samples(((runs.labels, runs.results) for runs in remembered), view.machine)
         finished: dict[str, list[bytes]] = {RUNS.name: [_lines(results)]}
         unfinished: Lines = {}
-        for lines in self._current(view, kept, running):
+        for lines in self._current(view, remembered, running):
             if self._running and lines is self._running[1]:
                 unfinished = lines
                 continue
@@ -157,11 +157,11 @@ class Exporter:
             self._totals = totals.at_least(self._totals)
             return self._totals
 
-    def _current(self, view: View, kept: Iterable[KeptRuns], running: Evidence | None) -> Iterable[Lines]:
+    def _current(self, view: View, remembered: Iterable[RememberedLabels], running: Evidence | None) -> Iterable[Lines]:
         """The lines of each run and report, one per label set; what is finished is turned into text once."""
         current: dict[Hashable, Lines] = {}
         finished: dict[Hashable, Lines] = {}
-        for evidence in (runs.evidence for runs in kept):
+        for evidence in (runs.evidence for runs in remembered):
             if evidence:
                 run_id = evidence.run.id
                 finished[run_id] = self._finished.get(run_id) or self._run(evidence)

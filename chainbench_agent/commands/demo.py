@@ -14,6 +14,7 @@ from chainbench_agent.client import Agent, ClientError
 from chainbench_agent.commands.demo_table import side_by_side
 from chainbench_agent.commands.own_agent import own_agent
 from chainbench_agent.errors import AgentError
+from chainbench_agent.evidence.model import Evidence
 
 WORKLOAD = Path(__file__).with_name("demo_workload.py")
 PAIR = {"impl": "python", "variant": "batched", "commit": "demo", "dataset": "600 records"}
@@ -27,7 +28,8 @@ def run_demo() -> str:
             optimized_ms, optimized = measure(agent, "optimized", directory)
             gain_pct = (baseline_ms - optimized_ms) / baseline_ms * 100
             agent.report(**PAIR, baseline_ms=baseline_ms, optimized_ms=optimized_ms, gain_pct=gain_pct)
-            return side_by_side(baseline, optimized, baseline_ms, optimized_ms)
+            runs = Evidence.from_json(baseline), Evidence.from_json(optimized)
+            return side_by_side(*runs, baseline_ms, optimized_ms)
     except ClientError as error:
         raise AgentError(str(error)) from None
 

@@ -43,6 +43,7 @@ lint: setup      ## formatters, linters and types; changes nothing
 	.venv/bin/ruff format --check
 	.venv/bin/mypy
 	find probes -name '*.[ch]' -exec .venv/bin/clang-format --dry-run -Werror {} +
+	scripts/check_words.py
 
 wheel: setup     ## dist/*.whl, probes included
 	@rm -rf build  # setuptools would put files of earlier builds into the wheel

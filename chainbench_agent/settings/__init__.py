@@ -100,7 +100,9 @@ class Settings(BaseSettings):
     )
     backend: Literal["auto", "ebpf", "mock"] = Field(
         "auto",
-        description="ebpf measures or refuses to start; mock makes data up; auto measures where possible, else is mock.",
+        description=(
+            "ebpf measures or refuses to start; mock makes data up; auto measures if possible, else makes data up."
+        ),
     )
     machine: str = Field(
         default_factory=socket.gethostname, min_length=1, max_length=200, description="Value of the label `machine`."

@@ -54,7 +54,7 @@ class Archive:
 
     def take_over(self, slate: Slate) -> None:
         """Before anything is asked: if the process before us was killed, the run that was on then stands there."""
-        self.memory.take_over(slate, "; GET /runs has what was kept of it" if self.store.recovered else "")
+        self.memory.take_over(slate, "; GET /runs has what was stored of it" if self.store.recovered else "")
 
     @property
     def keeps_runs(self) -> bool:
@@ -89,7 +89,7 @@ class Archive:
             why_not = self._try(entry)
             self._not_kept = (run.id, why_not)
             if why_not:
-                log.error("run %s is not kept: %s; its evidence: %s", run.id, why_not, json.dumps(entry.evidence))
+                log.error("run %s is not stored: %s; its evidence: %s", run.id, why_not, json.dumps(entry.evidence))
                 self._wait(entry)
             else:
                 self._write_what_waits()
@@ -109,7 +109,7 @@ class Archive:
         with self._turn:
             waited = self._waiting.pop(run_id, None)
             if not self.store.delete(run_id) and not waited:
-                raise UnknownRun(f"no run {run_id} is kept")
+                raise UnknownRun(f"no run {run_id} is stored")
 
     def why_not_kept(self, run_id: str) -> str:
         """Why the run that ended last is not in the store; empty if it is, or is not meant to be."""
@@ -155,7 +155,7 @@ class Archive:
             if self._try(entry):
                 return
             del self._waiting[run_id]
-            log.warning("run %s is kept now", run_id)
+            log.warning("run %s is stored now", run_id)
 
     def _prune(self, just_ended: str) -> None:
         try:

@@ -193,7 +193,7 @@ def markdown(text: str) -> Iterator[Text]:
 
 def files(paths: list[str]) -> list[Path]:
     """The files in `paths`, or all that git knows but those of NOT_YET."""
-    listed = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *paths]
+    listed = ["git", "-c", "safe.directory=*", "ls-files", "--cached", "--others", "--exclude-standard", "--", *paths]
     names = subprocess.run(listed, check=True, capture_output=True, text=True).stdout.splitlines()
     found = [Path(name) for name in names if name not in EXEMPT and Path(name).is_file()]
     return found if paths else [path for path in found if not _package(path)]

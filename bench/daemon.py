@@ -96,7 +96,7 @@ def _memory(ours: Agent, peers: Peers, when: str, reach: float, *, with_peers: b
             with left_out(tool, absent), tool.running() as pids:
                 sizes.append(_pss_mb(pids))
         theirs[f"{name}: {len(sizes)}, one at a time"] = Figure.of([sum(sizes)])
-    note = "libbpf-tools are C programs that keep neither histograms by name nor an HTTP API" if with_peers else ""
+    note = "libbpf-tools are C programs without histograms by name and without an HTTP API" if with_peers else ""
     return Row(SECTION, f"PSS of all its processes, {when}", "MB", Figure.of([_pss_mb([ours.process.pid])]), reach,
                theirs, note=note)  # fmt: skip
 
@@ -132,9 +132,9 @@ def _scrapes(ours: Agent, times: int) -> Row:
     plain = CollectorRegistry()
     plain.register(_Families(list(text_string_to_metric_families(text))))
     theirs = [_ms(lambda: generate_latest(plain)) for _ in range(max(3, times // 10))]
-    note = f"{text.count(chr(10)):,} lines of {min(times, 100)} kept runs; {_median(took)}; theirs without HTTP"
+    note = f"{text.count(chr(10)):,} lines of {min(times, 100)} stored runs; {_median(took)}; theirs without HTTP"
     return Row(SECTION, f"/metrics, p99 of {times}", "ms", _tail(took), 15,
-               {"prometheus_client alone": _tail(theirs)}, below_peers=True, note=note)  # fmt: skip
+               {"only prometheus_client": _tail(theirs)}, below_peers=True, note=note)  # fmt: skip
 
 
 def _scrape(url: str) -> None:

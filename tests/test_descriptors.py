@@ -166,4 +166,4 @@ def test_a_stop_without_descriptors_beside_a_reader_is_kept_later(daemon, tmp_pa
     assert evidence["exec"] == {"exec_count": 53}
     assert "not_kept" not in later
     assert agent.client.run(run_id)["evidence"] == evidence
-    assert f"run {run_id} is kept now" in agent.log
+    assert f"run {run_id} is stored now" in agent.log

@@ -229,8 +229,8 @@ def test_a_worker_that_is_killed_in_a_run(agent):
 
     assert refused.status_code == 409
     lost = f"run {run_id} (scenario=baseline impl=python variant=numpy commit=abc123 dataset=sha256hash) was lost"
-    why = f"{lost}: the process that collected it died; GET /runs has what was kept of it"
-    assert refused.json()["detail"] == f"no run is on: {why}"
+    why = f"{lost}: the process that collected it died; GET /runs has what was stored of it"
+    assert refused.json()["detail"] == f"no run is active: {why}"
     assert agent.client.run(run_id)["result"] == "interrupted"
     assert agent.client.status()["failure"].startswith(lost)
     assert f"ERROR   {lost}" in agent.log

@@ -27,7 +27,7 @@ class NoAnswerError(ClientError):
 
 
 class BadAnswerError(ClientError):
-    """What answers is not an agent, or an agent that this client does not understand."""
+    """The answer is not an agent's, or is one that this client does not understand."""
 
 
 class ProblemError(ClientError):

@@ -19,7 +19,7 @@ def side_by_side(baseline: Evidence, optimized: Evidence, baseline_ms: float, op
 
 def _heading(evidence: Evidence) -> str:
     if evidence.available:
-        return "Measured with eBPF in this kernel, of this workload alone."
+        return "Measured with eBPF in this kernel; only this workload counts."
     return f"MOCK DATA: all but the wall time is made up, because eBPF cannot run here.\n{evidence.reason}"
 
 

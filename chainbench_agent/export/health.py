@@ -26,7 +26,7 @@ MODULE_UP = Family(f"{PREFIX}_module_up", "gauge", "Whether a module collects; d
 UNAVAILABLE = Family(
     f"{PREFIX}_module_unavailable_metrics", "gauge", "How many metrics of a module this kernel does not offer."
 )
-RUN_ACTIVE = Family(f"{PREFIX}_run_active", "gauge", "Whether a run is on, from /start to the answer of /stop.")
+RUN_ACTIVE = Family(f"{PREFIX}_run_active", "gauge", "Whether a run is active, from /start to the answer of /stop.")
 LOST = Family(
     f"{PREFIX}_lost_events_total", "counter", "Events that happened but are not in the numbers, in all runs, by cause."
 )
@@ -42,7 +42,7 @@ VIOLATIONS = Family(
     "Comparisons within an evidence that did not hold, in all runs, by invariant; each is a fault of the agent.",
 )
 STORE_BYTES = Family(f"{PREFIX}_store_bytes", "gauge", "Size of the SQLite database of the runs, with its log.")
-STORE_RUNS = Family(f"{PREFIX}_store_runs", "gauge", "Runs that ended and are kept, as of the last that ended.")
+STORE_RUNS = Family(f"{PREFIX}_store_runs", "gauge", "Stored runs that have ended, counted when the last one ended.")
 SCRAPE = Family(f"{PREFIX}_scrape_duration_seconds", "summary", "Time to answer a scrape, of those before this one.")
 PROCESS = Family(f"{PREFIX}_process_*", "gauge", "Memory, CPU time and descriptors of each process of the agent.")
 LOG_DROPPED = Family(

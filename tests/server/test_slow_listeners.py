@@ -124,7 +124,7 @@ def test_one_listener_too_many(crowd):
     answer = refused(agent)
 
     assert (answer["status"], answer["remedy"]) == (503, LISTENERS_REMEDY)
-    assert answer["detail"] == f"{MOST_LISTENERS} clients listen already, and more may not"
+    assert answer["detail"] == f"{MOST_LISTENERS} clients are listening already, and more are not possible"
     agent.client.stop()
 
 

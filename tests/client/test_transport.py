@@ -119,7 +119,7 @@ def test_a_token(daemon, tmp_path):
     for agent, status, remedy in (
         (Agent(url), 401, "Authorization: Bearer"),
         (Agent(url, token=WRONG_TOKEN), 401, "--token-file"),
-        (Agent(url, token=READ_TOKEN), 403, "use the other one"),
+        (Agent(url, token=READ_TOKEN), 403, "--token-file"),
     ):
         with pytest.raises(ProblemError) as caught:
             agent.stop()

@@ -4,8 +4,8 @@ A violation is a cycle that two threads or more have a part in: then there is an
 the next one wants, though it did not come about.  A single thread cannot be caught in it, and what a program sets up
 before it starts its threads may well be in another order, so that is none.
 
-For each edge of a cycle the shortest way back is the cycle that is shown; so a cycle of two mutexes is one violation, and
-the number of all is at most that of the edges.
+For each edge of a cycle the shortest way back is the cycle that is shown; so a cycle of two mutexes is one violation,
+and the number of all is at most that of the edges.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ One function has one category, whatever the system call.  The rules, first that 
 5. the system call, if it waits for one thing only;
 6. the kernel's own mark that the thread waits for I/O: `disk`.
 
-What all that leaves open is `other`.  Decisions: docs/decisions/0018-names-of-waits.md.
+What all that leaves open is `other`.  Decisions: docs/decisions/0018-reasons-of-waits.md.
 """
 
 from __future__ import annotations
@@ -178,7 +178,7 @@ def _category(stack: tuple[str, ...], telling: tuple[str, ...], syscall: str, wa
 
 
 def _completed(telling: tuple[str, ...]) -> str:
-    """The kind of request that ended a wait for io_uring's completions; empty if the functions of its end do not say it."""
+    """The kind of request that ended a wait for io_uring's completions; empty if the functions do not show it."""
     kinds = ((kind, name) for name in telling for kind in _COMPLETED)
     return next((kind for kind, name in kinds if _COMPLETED[kind].match(name)), "")
 

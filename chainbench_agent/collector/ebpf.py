@@ -189,7 +189,7 @@ class EbpfCollector:
 def _needs_target(module: Module, target: Target, modules: Collection[Module]) -> dict[str, str]:
     """Reported key → why, of the metrics that this run does not have for its target, or for the `modules` it has."""
     known = any(m.explain_waits for m in modules)
-    why = "" if known else f"which threads hardly ran is told by the module {EXPLAINS_WAITS.name}"
+    why = "" if known else f"idle threads are known only with the module {EXPLAINS_WAITS.name}"
     return {
         reported_key(metric): metric.needs_target if target.kind == "machine" else why
         for metric in module.reported

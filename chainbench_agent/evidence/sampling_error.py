@@ -9,7 +9,8 @@ cb_weight of probes/common.h.  Let event i have size x_i (1 where events are cou
 
 The standard error in the evidence is √V'.  Where events are counted x² = x, so S is the estimate itself; a sum of sizes
 needs S from a counter of its own (Counter.squares).  What was never recorded is estimated as 0 ± 0, which says nothing:
-all of n events are missed with probability (1 - 1/N)^n, and `zero_means_below` is the least n at which that is at most 5 %.
+all of n events are missed with probability (1 - 1/N)^n, and `zero_means_below` is the least n at which that is at most
+5 %.
 
 The figures of `top_processes` are counts and sums of the same events: their errors follow from the same formula.
 """

@@ -20,6 +20,7 @@ from typing import Any
 
 from chainbench_agent.catalog import Check, PartOf, RoleName, Same, SumOf
 from chainbench_agent.evidence import roles
+from chainbench_agent.evidence.distribution import section_to_json
 from chainbench_agent.evidence.model import Evidence, Section, SelfCheck, Violation
 from chainbench_agent.probes import CATALOG
 
@@ -100,17 +101,18 @@ def self_check(evidence: Evidence, circumstances: Circumstances) -> SelfCheck:
 
 def _comparisons(evidence: Evidence, at: Circumstances) -> Iterator[Comparison]:
     lost = evidence.loss.total if evidence.loss else 0
+    sections = {name: section_to_json(section) for name, section in evidence.sections.items()}
     if evidence.ledger is not None:
         yield from _ledger(evidence.ledger, at)
         yield from _against_sections(evidence.ledger, evidence.sections, at)
         yield from _population(evidence, evidence.ledger, at, lost)
-    yield from _cpus(evidence.sections, at)
+    yield from _cpus(sections, at)
     yield from _throttled(evidence, at)
-    for name, section in evidence.sections.items():
+    for name, section in sections.items():
         yield from _distributions(name, section)
         yield from _other_processes(name, section, at, lost)
     for module in CATALOG:
-        section = evidence.sections.get(module.section_key, {})
+        section = sections.get(module.section_key, {})
         for check in module.checks:
             yield from _declared(module.section_key, check, section, at, lost)
 

@@ -20,7 +20,10 @@ IMPORTED = re.compile(rf"chainbench_agent\.probes\.({ANY})(\..*)?")
 
 ALLOWED = {
     ("collector/fake.py", r"exec|runqlat|cpu"): "a collector for tests, with a made-up status",
-    ("export/formats/as_table.py", r"exec|cpu|runqlat|biolatency|syscalls"): "the table has the few figures that a newcomer looks for",
+    (
+        "export/formats/as_table.py",
+        r"exec|cpu|runqlat|biolatency|syscalls",
+    ): "the few figures that a newcomer looks for",
     ("settings/__init__.py", r"syscalls:errors"): "what --syscall-errors stands for",
     ("kernel/reading/proc_counters.py", r"cpu"): "a line of /proc/stat begins with it",
     ("kernel/targets/cpu_quotas.py", r"cpu(\.max|\.cfs_quota_us|\.stat)?"): "a controller of cgroups, and its files",

@@ -30,7 +30,13 @@ NOT_YET = frozenset(
         *("chainbench_agent/commands", "chainbench_agent/evidence", "chainbench_agent/export"),
         *("chainbench_agent/headers", "chainbench_agent/host", "chainbench_agent/kernel", "chainbench_agent/loading"),
         *("chainbench_agent/logs", "chainbench_agent/runs", "chainbench_agent/server", "chainbench_agent/store"),
-        *("chainbench_agent/symbols", "chainbench_agent/web", "chainbench_agent/__init__.py"),
+        *(
+            "chainbench_agent/symbols",
+            "chainbench_agent/web",
+            "chainbench_agent/__init__.py",
+            "chainbench_agent/agent.py",
+        ),
+        *("chainbench_agent/model", "chainbench_agent/client"),
         "probes",
         "tests",
     }

@@ -118,7 +118,7 @@ def _between_runs(ours: Agent) -> Row:
 
 
 def _answers(ours: Agent, times: int) -> Iterator[Row]:
-    """The last 100 label sets are kept: every run has one of its own."""
+    """Every run has its own label set, and the last 100 of them are remembered."""
     starts, stops = [], []
     for number in range(times):
         starts.append(_ms(lambda: ours.post("/start", **LABELS | {"commit": f"{number}"})))  # noqa: B023 - called at once

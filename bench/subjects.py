@@ -1,4 +1,4 @@
-"""What is measured: the agent, and the programs that people would pick instead, each in processes of its own."""
+"""The subjects: the agent, and the tools that people would use instead, each in separate processes."""
 
 from __future__ import annotations
 

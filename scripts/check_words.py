@@ -25,7 +25,7 @@ from typing import NamedTuple
 
 # fmt: off
 NOT_YET = frozenset({
-    "bench", "probes", "chainbench_agent/agent.py",
+    "probes", "chainbench_agent/agent.py",
     *(f"chainbench_agent/{package}" for package in (
         "abi", "bpf", "catalog", "client", "collector", "commands", "evidence", "export", "headers", "host", "kernel",
         "loading", "model", "runs", "server", "store", "symbols", "web",

@@ -13,7 +13,6 @@ from itertools import chain
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import requests
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -118,18 +117,18 @@ def _between_runs(ours: Agent) -> Row:
 
 
 def _answers(ours: Agent, times: int) -> Iterator[Row]:
-    """Every run has its own label set, and the last 100 of them are remembered."""
+    """Each run has a label set of its own; the agent remembers the last 100."""
     starts, stops = [], []
     for number in range(times):
-        starts.append(_ms(lambda: ours.post("/start", **LABELS | {"commit": f"{number}"})))  # noqa: B023 - called at once
-        stops.append(_ms(lambda: ours.post("/stop")))
+        starts.append(_ms(lambda: ours.client.start(LABELS | {"commit": f"{number}"})))  # noqa: B023 - called at once
+        stops.append(_ms(ours.client.stop))
     for path, found in (("/start", starts), ("/stop", stops)):
         yield Row(SECTION, f"{path} of all modules, p99 of {times}", "ms", _tail(found), 100, note=_median(found))
 
 
 def _scrapes(ours: Agent, times: int) -> Row:
-    text = requests.get(f"{ours.url}/metrics", timeout=60).text
-    took = [_ms(lambda: _scrape(ours.url)) for _ in range(times)]
+    text = ours.client.metrics()
+    took = [_ms(lambda: _scrape(ours.client.url)) for _ in range(times)]
     plain = CollectorRegistry()
     plain.register(_Families(list(text_string_to_metric_families(text))))
     theirs = [_ms(lambda: generate_latest(plain)) for _ in range(max(3, times // 10))]

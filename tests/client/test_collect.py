@@ -36,9 +36,9 @@ class BodyError(Exception):
 
 
 def end_by_itself(client):
-    """Wait until no run is on."""
+    """Wait until no run is active, and the last one is stopped."""
     deadline = time.monotonic() + LONG_S
-    while client.status()["running"]:
+    while client.status()["status"] != "idle":
         assert time.monotonic() < deadline, "the run never ended"
         time.sleep(0.02)
 

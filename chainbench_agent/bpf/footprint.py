@@ -1,4 +1,4 @@
-"""What loaded programs and maps take, in the kernel's own words."""
+"""Reads from the kernel how much memory loaded programs and maps use."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class ProgramSize:
 
 
 def fdinfo(fd: int | str, process: int | str = "self") -> Mapping[str, str]:
-    """What the kernel says of a descriptor, of ours or of another process's."""
+    """The kernel's information on a descriptor, of this or of another process."""
     text = Path(f"/proc/{process}/fdinfo/{fd}").read_text()
     return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
 

@@ -53,7 +53,7 @@ class _LoadOptions(ctypes.Structure):
 
 
 class VerifierLog:
-    """Room for what the verifier says; the kernel wants room for all of it, and it tells every step."""
+    """Size of the verifier's log; the kernel requires space for all of it, and logs every step."""
 
     def __init__(self) -> None:
         self.text = ctypes.create_string_buffer(1 << 24)

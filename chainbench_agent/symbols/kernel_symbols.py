@@ -1,4 +1,4 @@
-"""Kernel functions by address, from /proc/kallsyms, in two flat arrays (about 4 MB for 150,000 functions)."""
+"""The kernel's functions by address, from /proc/kallsyms: flat arrays, about 4 MB for 150,000 functions."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ KALLSYMS = Path("/proc/kallsyms")
 
 
 class KernelSymbols:
-    """`name_of(address)`; an empty string when the address lies below all functions or addresses are hidden."""
+    """Names of addresses in the kernel, and of the stacks that programs have recorded."""
 
     def __init__(self, kallsyms: bytes) -> None:
         functions = sorted(
@@ -43,6 +43,7 @@ class KernelSymbols:
         return not self._addresses or self._addresses[-1] == 0
 
     def name_of(self, address: int) -> str:
+        """The function at `address`; empty if that lies below all functions, or addresses are hidden."""
         index = bisect_right(self._addresses, address) - 1
         if index < 0 or self.hidden:
             return ""
@@ -50,10 +51,9 @@ class KernelSymbols:
         return text_of(self._names[start : self._ends[index]])
 
     def stacks(self, stacks: MapFd) -> dict[int, tuple[str, ...]]:
-        """The stacks of a hash id → `struct offcpu_frames`: id → functions, innermost first.
+        """Stack id → functions, innermost first, of a map id → `struct offcpu_frames`; empty if addresses are hidden.
 
-        They begin with the function of the scheduler or of a lock that was called, if it is one.  None where addresses
-        are hidden.
+        A stack begins with the function that was called, if it is one of the scheduler or of a lock.
         """
         if self.hidden:
             return {}
@@ -64,12 +64,12 @@ class KernelSymbols:
         *frames, called = struct.unpack(f"={len(raw) // 8}Q", raw)
         begin, end = self._scheduler
         innermost = (called,) if begin <= called < end else ()
-        # a function's padding, at which some kernels enter it, is a symbol of its own
+        # some kernels enter a function at its padding, which has a symbol of its own
         return tuple(self.name_of(address).removeprefix("__pfx_") for address in (*innermost, *frames) if address)
 
 
 def stack_addresses(stacks: MapFd, stack_id: int) -> tuple[int, ...]:
-    """A stack in that map, innermost first; none if there is none of that number."""
+    """The addresses of a stack in a stack map, innermost first; empty if the map does not have it."""
     try:
         raw = libbpf.lookup(stacks.fd, stack_id, stacks.value_size) if stack_id >= 0 else b""
     except OSError:

@@ -25,7 +25,7 @@ class UserSymbols:
         self._functions: dict[tuple[int, int], FunctionTable] = {}
 
     def name_of(self, pid: int, address: int) -> str:
-        """`function+0x1f [file]`; without a known function `file+0x1234`, with the offset in the file; or the address."""
+        """`function+0x1f [file]`; `file+0x1234`, by offset in the file, without a known function; or the address."""
         found = next((m for m in self._mapped(pid) if m.start <= address < m.end), None)
         if found is None:
             return f"{address:#x}"

@@ -1,4 +1,4 @@
-"""FunctionTable by name and by place, in files that a compiler made."""
+"""The functions of compiled files, by name and by offset."""
 
 import io
 import re

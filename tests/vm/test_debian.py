@@ -69,5 +69,5 @@ def test_files_with_bpf_tests():
     """Also where the mark stands in a list or above a single test; not the ones here."""
     found = bpf_files()
 
-    assert {"tests/measured/test_target.py", "tests/measured/test_cpu.py", "tests/test_agent.py"} <= set(found)
+    assert {"tests/measured/test_target.py", "tests/measured/test_cpu.py", "tests/agent/test_agent.py"} <= set(found)
     assert not [file for file in found if file.startswith("tests/vm/")]

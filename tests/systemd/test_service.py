@@ -15,7 +15,7 @@ from chainbench_agent.server.systemd_notify import BEATS
 from chainbench_agent.settings import Settings
 from chainbench_agent.settings.environment_variables import ENV_PREFIX
 
-REPO = Path(__file__).parents[1]
+REPO = Path(__file__).parents[2]
 UNIT = REPO / "systemd/chainbench-agent.service"
 SETTINGS = REPO / "systemd/chainbench-agent.env"
 MOST_EXPOSURE = 2.5

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 LABELS = {"scenario": "baseline", "impl": "python", "variant": "numpy", "commit": "abc123", "dataset": "sha256hash"}
 NOBODY = 65534
-UNIT = Path(__file__).parents[1] / "systemd/chainbench-agent.service"
+UNIT = Path(__file__).parents[2] / "systemd/chainbench-agent.service"
 UNPRIVILEGED = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all"]
 FSYNCS = """
 import os, sys

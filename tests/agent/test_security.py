@@ -50,7 +50,7 @@ BROKEN = """
 """
 """Once it serves, each GET /status meets a bug."""
 NOBODY = "65534"
-HEALTHY = Path(__file__).parents[1] / "scripts/healthy.py"
+HEALTHY = Path(__file__).parents[2] / "scripts/healthy.py"
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="Only root can become another user: run `make test` as root.")
 
 

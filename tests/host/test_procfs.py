@@ -12,7 +12,6 @@ from chainbench_agent.abi.kernel_text import text_of
 from chainbench_agent.host import procfs
 from chainbench_agent.host.pid_namespaces import local_pid
 from chainbench_agent.kernel.targets.process_tree import all_processes, processes_of_tree
-from chainbench_agent.symbols.file_mappings import read_mappings
 
 NAMES = (
     b"a\nb",
@@ -84,21 +83,6 @@ def test_a_mount_point_of_any_name(tmp_path):
         procfs.Mount("/", Path("/sys"), "sysfs"),
         procfs.Mount("/../svc", Path("/mnt/a b\tc\nd\\e\udce9"), "cgroup2"),
     ]
-
-
-def test_a_mapped_file_of_any_name(tmp_path):
-    """It can be opened by the path that is told; lines of `maps` end at newlines only."""
-    program = os.fsencode(tmp_path) + b"/a\nb \x85\x0c\xe9  "
-    Path(os.fsdecode(program)).write_bytes(Path("/bin/cat").read_bytes())
-    Path(os.fsdecode(program)).chmod(0o755)
-    with subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        process.stdin.write(b"x")
-        process.stdin.flush()
-        process.stdout.read(1)
-        paths = {mapped.path for mapped in read_mappings(process.pid)}
-        process.stdin.close()
-
-    assert os.fsdecode(program) in paths
 
 
 def test_the_cgroup_of_a_process(tmp_path):

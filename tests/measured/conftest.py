@@ -15,7 +15,7 @@ from chainbench_agent.loading.event_records import Telling
 from chainbench_agent.probes import CATALOG, HOOKS
 
 HERE = Path(__file__).parent
-sys.path.append(str(HERE))  # the tests here import the files beside them
+sys.path.append(str(HERE))  # the tests here import the files next to them
 
 from disks import MIB, Disk, sh  # noqa: E402 - found only now
 from packages import require  # noqa: E402 - found only now

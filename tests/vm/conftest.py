@@ -1,4 +1,4 @@
-"""Lets the tests here import the files beside them, which can also be run by hand."""
+"""Lets the tests here import the files next to them, which can also be run by hand."""
 
 import os
 import sys

@@ -9,6 +9,7 @@ from chainbench_agent.host.pid_namespaces import (
     NO_PROCESS_REMEDY,
     NOT_IN_NAMESPACE_REMEDY,
     RELAYS,
+    client_process,
     connection_owner,
     local_pid,
 )
@@ -58,7 +59,7 @@ def proc(tmp_path, monkeypatch):
 def refused(pid, peer):
     """The error with which a pid is refused."""
     with pytest.raises(InputError) as caught:
-        local_pid(pid, peer)
+        local_pid(pid, client_process(peer))
     assert caught.value.field == "pid"
     return caught.value
 
@@ -70,7 +71,7 @@ def test_a_runner_next_to_the_agent_uses_the_same_numbers(proc):
     proc.add(900, THERE, (7,))
     proc.connect(100)
 
-    assert local_pid(7, PEER) == 7
+    assert local_pid(7, client_process(PEER)) == 7
 
 
 def test_a_runner_in_a_container_means_a_process_of_its_own_namespace(proc):
@@ -81,7 +82,7 @@ def test_a_runner_in_a_container_means_a_process_of_its_own_namespace(proc):
     proc.add(901, THERE, (8,))
     proc.connect(901)
 
-    assert local_pid(7, PEER) == 900
+    assert local_pid(7, client_process(PEER)) == 900
 
 
 def test_a_process_in_nested_namespaces_is_called_by_its_innermost_number(proc):
@@ -90,7 +91,7 @@ def test_a_process_in_nested_namespaces_is_called_by_its_innermost_number(proc):
     proc.add(951, ELSEWHERE, (71, 1))
     proc.connect(951)
 
-    assert local_pid(7, PEER) == 950
+    assert local_pid(7, client_process(PEER)) == 950
 
 
 def test_a_runner_in_a_container_cannot_name_a_process_of_the_host(proc):
@@ -111,7 +112,7 @@ def test_a_runner_behind_a_relay_is_unknown(proc, relay):
     proc.connect(100)
 
     assert refused(7, PEER).remedy == AMBIGUOUS_PID_REMEDY
-    assert local_pid(8, PEER) == 901
+    assert local_pid(8, client_process(PEER)) == 901
     assert all(len(command) <= 15 for command in RELAYS)  # as the kernel cuts them
 
 
@@ -122,8 +123,8 @@ class TestAnUnknownPeer:
         proc.add(7)
         proc.add(900, THERE, (8,))
 
-        assert local_pid(7, peer) == 7
-        assert local_pid(8, peer) == 900
+        assert local_pid(7, client_process(peer)) == 7
+        assert local_pid(8, client_process(peer)) == 900
 
     @pytest.mark.parametrize("others", [1, 2])
     def test_a_number_of_several_processes_is_refused(self, proc, peer, others):

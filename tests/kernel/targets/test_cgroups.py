@@ -7,11 +7,12 @@ import pytest
 from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.host import pid_namespaces
+from chainbench_agent.host.pid_namespaces import client_process
 from chainbench_agent.kernel.targets import cgroups, members
 from chainbench_agent.kernel.targets.kernel_target import resolve
 
 OURS, THEIRS, OTHERS = "cgroup:[1]", "cgroup:[2]", "cgroup:[3]"
-PEER = 100
+CALLER = 100
 """A runner at a unix socket: its pid is known."""
 
 
@@ -41,14 +42,14 @@ class Machine:
         del client
         return [(pid, self.inside[pid]) for pid in processes if pid in self.inside]
 
-    def asked(self, path, peer=PEER):
-        found = resolve(Target(kind="cgroup", cgroup=path), peer)
+    def asked(self, path, caller=CALLER):
+        found = resolve(Target(kind="cgroup", cgroup=path), client_process(caller))
         return found.directory.relative_to(self.mount).as_posix(), found.path
 
-    def refused(self, path, peer=PEER):
+    def refused(self, path, caller=CALLER):
         """The error with which a path is refused."""
         with pytest.raises(InputError) as caught:
-            self.asked(path, peer)
+            self.asked(path, caller)
         assert caught.value.field == "cgroup"
         return caught.value
 
@@ -64,7 +65,7 @@ def machine(tmp_path, monkeypatch):
 
 def test_a_runner_next_to_the_agent_uses_the_same_paths(machine):
     """Also where a container has a cgroup with the same path."""
-    machine.add(PEER, "/user")
+    machine.add(CALLER, "/user")
     machine.add(200, "/docker/a", THEIRS)
 
     assert machine.asked("/svc") == ("svc", "")
@@ -78,31 +79,31 @@ def test_a_runner_next_to_the_agent_uses_the_same_paths(machine):
 )
 def test_a_runner_in_a_container_means_a_path_of_its_own_namespace(machine, path, directory):
     """The evidence has the path in the agent's namespace."""
-    machine.add(PEER, "/docker/a/svc", THEIRS)
-    machine.inside[PEER] = ("svc",)
+    machine.add(CALLER, "/docker/a/svc", THEIRS)
+    machine.inside[CALLER] = ("svc",)
 
     assert machine.asked(path) == (directory, f"/{directory}")
 
 
 def test_a_runner_that_was_moved_out_of_its_namespace_is_located_by_another_process_in_it(machine):
-    machine.add(PEER, "/svc", THEIRS)
+    machine.add(CALLER, "/svc", THEIRS)
     machine.add(200, "/docker/b/svc", OTHERS)
     machine.add(201, "/docker/a", THEIRS)
-    machine.inside = {PEER: ("..", "..", "svc"), 201: ()}
+    machine.inside = {CALLER: ("..", "..", "svc"), 201: ()}
 
     assert machine.asked("/svc") == ("docker/a/svc", "/docker/a/svc")
 
 
 def test_a_path_below_the_runners_mount_point_is_unambiguous(machine):
     """Whatever cgroup namespace the runner is in."""
-    machine.add(PEER, "/docker/a", THEIRS, root="/docker/a", where="/mnt/cgroup")
+    machine.add(CALLER, "/docker/a", THEIRS, root="/docker/a", where="/mnt/cgroup")
 
     assert machine.asked("/mnt/cgroup/svc") == ("docker/a/svc", "/docker/a/svc")
     assert machine.asked("/mnt/cgroup") == ("docker/a", "/docker/a")
 
 
 def test_a_path_in_a_namespace_that_may_not_be_entered_is_refused_if_it_is_ambiguous(machine):
-    machine.add(PEER, "/docker/a", THEIRS)
+    machine.add(CALLER, "/docker/a", THEIRS)
 
     assert machine.asked("/only") == ("only", "")
     for path, count in (("/", 3), ("/svc", 2)):
@@ -111,22 +112,22 @@ def test_a_path_in_a_namespace_that_may_not_be_entered_is_refused_if_it_is_ambig
         assert f"{count} cgroups" in error.sentence
 
 
-@pytest.mark.parametrize("peer", [None, 101], ids=["unknown", "a relay"])
-def test_a_path_of_an_unknown_runner_is_refused_if_a_container_could_mean_another_cgroup(machine, peer):
+@pytest.mark.parametrize("caller", [None, 101], ids=["unknown", "a relay"])
+def test_a_path_of_an_unknown_runner_is_refused_if_a_container_could_mean_another_cgroup(machine, caller):
     machine.add(101, "/", command="docker-proxy")
-    assert machine.asked("/svc", peer) == ("svc", "")
-    assert machine.asked("/", peer) == (".", "")
+    assert machine.asked("/svc", caller) == ("svc", "")
+    assert machine.asked("/", caller) == (".", "")
     machine.add(200, "/docker/b", THEIRS)
 
-    assert machine.asked("/only", peer) == ("only", "")
+    assert machine.asked("/only", caller) == ("only", "")
     for path in ("/", "/svc", f"{machine.mount}/svc"):
-        assert machine.refused(path, peer).remedy == cgroups.AMBIGUOUS_CGROUP_REMEDY
+        assert machine.refused(path, caller).remedy == cgroups.AMBIGUOUS_CGROUP_REMEDY
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/../..", "/../../../x"])
 def test_a_path_above_the_runners_namespace_is_refused_if_there_is_no_such_cgroup(machine, path):
-    machine.add(PEER, "/docker/a", THEIRS)
-    machine.inside[PEER] = ()
+    machine.add(CALLER, "/docker/a", THEIRS)
+    machine.inside[CALLER] = ()
     if path == "/../..":
         assert machine.asked(path) == (".", "/")
         return
@@ -139,7 +140,7 @@ def test_a_cgroup_is_found_by_its_escaped_and_by_its_real_name(machine):
     for group in (odd, machine.mount / r"dev\x2ddisk"):
         group.mkdir()
         (group / "cgroup.procs").touch()
-    machine.add(PEER, "/")
+    machine.add(CALLER, "/")
 
     assert machine.asked(r"/caf\xe9")[0] == os.fsdecode(b"caf\xe9")
     assert machine.asked(r"/dev\x2ddisk")[0] == r"dev\x2ddisk"
@@ -147,8 +148,8 @@ def test_a_cgroup_is_found_by_its_escaped_and_by_its_real_name(machine):
 
 def test_levels_count_from_the_root_of_the_agents_namespace(machine):
     """Also where its mount shows more than that, or less."""
-    machine.add(PEER, "/")
-    assert resolve(Target(kind="cgroup", cgroup="/docker/a"), PEER).cgroup_level == 2
+    machine.add(CALLER, "/")
+    assert resolve(Target(kind="cgroup", cgroup="/docker/a"), CALLER).cgroup_level == 2
     own = machine.proc / "self/mountinfo"
     own.write_text(f"6 1 0:6 /docker {machine.mount}/docker rw - cgroup2 cgroup2 rw\n")
     found = resolve(Target(kind="cgroup", cgroup=f"{machine.mount}/docker/a"), None)

@@ -90,7 +90,7 @@ def mocking(tmp_path):
 
 
 def round_trip(agent, tmp_path):
-    """What a benchmark runner does: start, a known workload, stop."""
+    """Does what a benchmark runner does: start, a known workload, stop."""
     started = agent.post("/start", **LABELS)
     assert started.status_code == 200, started.text
     dd = ["dd", "if=/dev/zero", f"of={tmp_path}/dd", "bs=1M", "count=8", "conv=fsync", "status=none"]

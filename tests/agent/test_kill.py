@@ -1,4 +1,4 @@
-"""An agent that is killed at any moment: no run that ended is lost, and the one that was on is found interrupted."""
+"""An agent that is killed at any moment: no finished run is lost, and the active one is stored as interrupted."""
 
 import itertools
 import os
@@ -39,7 +39,7 @@ class Agent:
         return self.pids()
 
     def pids(self):
-        """Of the master and, as soon as it serves, the worker."""
+        """The pids of the master and, as soon as it serves, the worker."""
         until(lambda: self.ask("GET", "/status") or self.process.poll())
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text()
         return {"master": self.process.pid, "worker": int(children)}
@@ -107,7 +107,7 @@ def asked_meanwhile(agent, dice, method, path, **body):
 
 @pytest.mark.timeout(900)
 def test_a_request_that_is_killed_over_was_done_or_not(agent):
-    """Fifty times, in the midst of a /stop or a /start: an answer is kept to the letter, what had none is one or other.
+    """Killed fifty times during /stop or /start: evidence that was answered is stored unchanged.
 
     A run whose /stop was cut off is finished or interrupted, and one whose /start was may not have begun.
     """
@@ -142,7 +142,7 @@ def test_a_request_that_is_killed_over_was_done_or_not(agent):
 
 @pytest.mark.timeout(900)
 def test_no_run_is_lost_however_often_the_agent_is_killed(agent, tmp_path):
-    """Fifty times, worker, master or both: what was answered is kept to the letter, what was on is interrupted."""
+    """Fifty times, worker, master or both: answered evidence is stored unchanged, an active run is interrupted."""
     dice = random.Random(53)  # noqa: S311 - to be repeatable
     pids, answered, begun, numbers = agent.start(), {}, set(), itertools.count()
     for whom in (WHOM * KILLS)[:KILLS]:

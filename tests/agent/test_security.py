@@ -1,4 +1,4 @@
-"""What protects a daemon that listens: addresses, certificates, sockets of the file system, and its log."""
+"""The protection of a listening agent: addresses, tokens, certificates, unix sockets, and its log."""
 
 import json
 import os
@@ -133,7 +133,7 @@ def test_a_token_that_everybody_can_read(daemon, tokens):
 def test_no_secret_in_the_log(daemon, tokens):
     """Whoever reads it at its most talkative: neither the agent's tokens nor what a client took for one.
 
-    Also not of a request that is refused, is none, or meets a bug.
+    Also not if the request is refused, malformed, or meets a bug.
     """
     agent = daemon(BROKEN, log_level="debug", **tokens)
     guess = "guess-0123456789abcdef"
@@ -167,7 +167,7 @@ def test_no_entry_of_the_log_is_forged(daemon):
 
 
 def test_tls(daemon, certificate):
-    """With the certificate, HTTPS alone; a run from start to stop."""
+    """With a certificate the agent serves only HTTPS; a run from start to stop."""
     cert, key = certificate
     agent = daemon(tls_cert=cert, tls_key=key)
     assert agent.url.startswith("https://127.0.0.1:")
@@ -239,7 +239,7 @@ def guarded_socket(daemon, tmp_path, tokens):
 
 
 def test_a_unix_socket(daemon, tmp_path):
-    """For its user alone; no network, no token; gone when the agent is."""
+    """Only for its user, without network and token; it is removed when the agent ends."""
     path = tmp_path / "agent.sock"
     agent = daemon(host=f"unix:{path}")
 
@@ -263,7 +263,7 @@ def test_a_unix_socket(daemon, tmp_path):
     ],
 )
 def test_a_unix_socket_with_tokens(guarded_socket, call, token, status):
-    """Who may connect, as this user may, still needs the token: the socket is one more door, not a way round."""
+    """A client that may connect still needs the token."""
     assert unix_ask(guarded_socket, call, token).startswith(f"HTTP/1.1 {status} ")
 
 

@@ -103,7 +103,7 @@ def test_a_tracefs_that_is_not_writable_is_not_used(tracefs, monkeypatch):
 
 
 def test_definitions_of_ended_agents_are_removed(tracefs):
-    """Also those of an agent that had our pid.  Those of living agents and our present ones remain."""
+    """Also those of an agent that had our pid, but not those of living agents, nor our present ones."""
     with subprocess.Popen(["true"]) as dead:
         dead.wait()
     left = (f"chainbench_{dead.pid}/down_1", f"{OURS}/up_2", f"chainbench_{os.getppid()}/up_3", "chainbench_bench/x")

@@ -24,7 +24,7 @@ def objects():
 
 
 def understood(found):
-    """What the schema makes of an object; a key that it does not know is not in it."""
+    """An object as the schema understands it, without keys that it does not know."""
     return SCHEMAS[found["kind"]].model_validate(found).model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
@@ -59,7 +59,7 @@ def test_the_three_find_each_other(objects):
 
 
 def test_image_and_page_have_the_version_of_the_package():
-    """What the page builds is what the nodes are told to run."""
+    """The page builds the image that the nodes run."""
     version = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["version"]
     for text in (MANIFEST.read_text(), (REPO / "docs/operations.md").read_text()):
         assert set(re.findall(r"chainbench-agent:(\d[\w.]*)", text)) == {version}
@@ -77,5 +77,5 @@ def test_it_has_the_capabilities_of_the_systemd_unit_and_settings_that_exist(obj
 
 
 def test_services_of_the_namespace_are_no_settings(objects):
-    """Of one called chainbench, Kubernetes would say CHAINBENCH_PORT; of others, what keeps the agent from starting."""
+    """Kubernetes would set CHAINBENCH_PORT for a service called chainbench, and unknown settings for others."""
     assert objects["DaemonSet"]["spec"]["template"]["spec"]["enableServiceLinks"] is False

@@ -1,4 +1,4 @@
-"""What docs/operations.md has its readers type, as far as it can be typed without their /etc."""
+"""The commands of docs/operations.md that can be run without changing /etc."""
 
 import re
 import shutil

@@ -21,7 +21,7 @@ REPO = Path(__file__).parents[2]
 MANIFEST = (REPO / "deploy/kubernetes/chainbench-agent.yaml").read_text()
 HEALTHY = REPO / "scripts/healthy.py"
 UNITS = {"Mi": 1 << 20, "Gi": 1 << 30, "M": 1 << 20, "G": 1 << 30}
-"""Of Kubernetes, and of systemd."""
+"""The units of Kubernetes and of systemd."""
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def image():
 
 
 def variables():
-    """What the image sets in the environment."""
+    """The environment variables that the image sets."""
     return dict(pair.split("=") for pair in image()["ENV"].split())
 
 
@@ -159,7 +159,7 @@ def test_every_way_to_scrape_gives_the_job_that_the_alerts_ask_for(objects):
 
 
 def test_the_page_starts_the_container_with_what_it_needs_to_measure():
-    """Beside the capabilities, which test_image.py tries: buildah has no networks, processes and volumes of its own."""
+    """The capabilities are left to test_image.py; buildah has no networks, processes and volumes of its own."""
     lines = re.findall(r"docker run ((?:.*\\\n)*.*)", (REPO / "docs/operations.md").read_text())
     (line,) = (re.sub(r"\\\n\s*", "", line) for line in lines if "--cap-add" in line)
     volumes = dict(reversed(volume.split(":")[:2]) for volume in re.findall(r"-v (\S+)", line))
@@ -180,7 +180,7 @@ def test_the_page_starts_the_container_with_what_it_needs_to_measure():
 
 
 def test_what_builds_the_image_is_not_in_it():
-    """Its last stage begins where the building one did, and takes the agent alone from there."""
+    """Its last stage begins with the same base as the building one, and takes only the agent from that."""
     stages = re.findall(r"^FROM (\S+)(?: AS (\w+))?$", (REPO / "Dockerfile").read_text(), re.MULTILINE)
     names = [name for _, name in stages]
 

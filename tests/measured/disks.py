@@ -1,4 +1,4 @@
-"""A disk of a test's own."""
+"""A loop device as a disk for one test."""
 
 import subprocess
 from pathlib import Path
@@ -13,7 +13,7 @@ def sh(*command):
 
 
 class Disk:
-    """A loop device.  What it does shows on the disk below it too, as the work of a kernel thread."""
+    """A loop device.  Its requests also show on the disk below it, as those of a kernel thread."""
 
     def __init__(self, file, size=32 * MIB):
         with file.open("wb") as image:
@@ -23,7 +23,7 @@ class Disk:
         self.sysfs = Path("/sys/block", self.name)
 
     def stat(self):
-        """The kernel's own: Documentation/block/stat.rst."""
+        """The kernel's counters: Documentation/block/stat.rst."""
         fields = list(map(int, (self.sysfs / "stat").read_text().split()))
         names = {"reads": 0, "read_sectors": 2, "writes": 4, "write_sectors": 6, "discards": 11, "discard_sectors": 13}
         return {name: fields[i] for name, i in names.items()} | {"flushes": fields[15]}

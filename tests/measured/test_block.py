@@ -1,4 +1,4 @@
-"""Block requests of a target, on a disk of its own: by operation and device they are what the disk itself counted."""
+"""Block requests of a target on its own disk equal the disk's own counters, by operation and device."""
 
 import time
 
@@ -159,7 +159,7 @@ def test_the_scheduler_holds_requests(targeted, disk):
 
 @pytest.mark.usefixtures("noise")
 def test_depth_of_one_at_a_time(collector, targeted, disk):
-    """Who waits for each request has one in flight at most, and on average their time over that of the run."""
+    """A program that waits for each request has at most one in flight; the average is their time over the run's."""
     evidence, device, _ = during(disk, targeted(opened(disk, SMALL)).run)
     queue = queue_of(evidence, disk)
     run_us = (collector._last.at_ns - collector._first.at_ns) / 1000

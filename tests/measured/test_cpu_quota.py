@@ -1,4 +1,4 @@
-"""Time that a CPU quota kept threads off the CPUs, against what the kernel itself has on the cgroups.
+"""Time for which a CPU quota stopped threads, compared with the kernel's own counters of the cgroups.
 
 The truth is read by the target itself, in the cpu.stat of the cgroups, while it runs: nothing of it is throttled then.
 """
@@ -114,9 +114,9 @@ def grown(one):
 
 
 def seen(attempt):
-    """What `attempt(number)` answers, the evidence first, of a run in which the machine has shown every switch.
+    """The result of `attempt(number)`, with the evidence first, of a run in which the machine has shown every switch.
 
-    See docs/decisions/0003.  Each attempt has cgroups of its own: what one has used up is none of the next one's.
+    See docs/decisions/0003.  Each attempt has cgroups of its own, so that it has the whole quota.
     """
     for number in range(6):
         found = attempt(number)
@@ -221,7 +221,7 @@ def spinner_in(group):
 
 
 def test_the_quota_of_another_cgroup(targeted, quotas):
-    """What is throttled elsewhere on the machine is not the target's."""
+    """Throttling elsewhere on the machine does not count for the target."""
     other = quotas.make("chainbench-elsewhere", (5_000, 50_000))
     with spinner_in(other):
         before = stat(other)

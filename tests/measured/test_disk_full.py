@@ -47,7 +47,7 @@ def run(agent):
 
 
 def test_a_run_on_a_full_disk(agent, small_disk):
-    """It is measured as exactly as ever, said not to be kept, in the log, and in the store when there is room again."""
+    """The evidence is exact; it and the log say that it is not stored.  It is stored when there is room again."""
     filler = small_disk / "filler"
     assert "not_kept" not in run(agent)
     with filler.open("wb", buffering=0) as file, suppress(OSError):

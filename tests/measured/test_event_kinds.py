@@ -1,7 +1,7 @@
-"""Each kind of event, provoked a known number of times: as often as that it is told, with who and how long.
+"""Each kind of event, provoked a known number of times, is emitted that often, with its process and duration.
 
-Two are not provoked, and told only by a kernel that is played (tests/probes/test_events.py): RCU stalls, because who
-holds up RCU for the 21 seconds that it takes holds up the machine, and two orders of the kernel's own mutexes, because
+Two are not provoked here, but emitted in user space (tests/probes/test_events.py): RCU stalls, because a thread that
+blocks RCU for the 21 seconds that it takes blocks the machine, and two orders of the kernel's own mutexes, because
 they would be a mistake in this kernel.
 """
 
@@ -57,7 +57,7 @@ def test_who_was_killed_for_want_of_memory(said, small_group):
 
 
 def test_what_is_rare_is_told_whatever_else_there_is_too_much_of(telling_each, targeted, small_group):
-    """While each CPU is busy with fsyncs, most of which are held back, one is killed, and told of."""
+    """A process is killed while each CPU is busy with fsyncs, most of which are held back; its event is emitted."""
     code = f"""
 import os, threading
 fd, over, cpus = os.memfd_create("m"), threading.Event(), os.sched_getaffinity(0)
@@ -94,7 +94,7 @@ def test_each_throttling(said, limited):
 
 
 def test_each_segment_that_is_sent_again(said):
-    """Data and a SYN without answer, and a SYN-ACK, over IPv4 and IPv6: as many as the network itself kept.
+    """Data and a SYN without answer, and a SYN-ACK, over IPv4 and IPv6: as many as the network itself has counted.
 
     In some run; the machine that hides switches (docs/decisions/0003) hides one of these now and then.
     """
@@ -112,7 +112,7 @@ print(*kept("Tcp", "RetransSegs"))
 
 @pytest.fixture
 def hanging(stuck):
-    """Who waits for the frozen disk, until a request has been with it for a third of a second."""
+    """Programs that wait for the frozen disk, until it has had a request for a third of a second."""
 
     def thaw():
         deadline = time.monotonic() + LONG_S
@@ -129,7 +129,7 @@ def hanging(stuck):
 
 
 def test_a_slow_fsync_and_its_request(said, hanging):
-    """One of 24 hangs in a frozen disk: it is told, with its time, and those of a file in memory are not."""
+    """The one of 24 fsyncs that hangs in a frozen disk is emitted, with its time; those of a file in memory are not."""
     found = said(
         "for _ in range(23): os.fsync(memory)\nos.pwrite(disk, b'x' * 4096, 0)\nos.fsync(disk)",
         f"import os\nmemory, disk = os.memfd_create('m'), os.open({hanging.path!r}, os.O_RDWR)",
@@ -144,7 +144,7 @@ def test_a_slow_fsync_and_its_request(said, hanging):
 
 
 def test_from_where_on_it_is_slow_is_a_setting(telling_each, targeted):
-    """With 0 each of 23 and 11 is told, and their times are those of the evidence."""
+    """With 0 each of 23 and 11 is emitted, and their times are those of the evidence."""
     code = "for _ in range(23): os.fsync(fd)\nfor _ in range(11): os.fdatasync(fd)"
     found = Said(telling_each, targeted(code, "import os\nfd = os.memfd_create('m')"))
     latencies_ns = [event.details["latency_ns"] for event in found.of("io.slow_fsync")]
@@ -169,9 +169,9 @@ def test_every_request_of_a_disk(telling_each, targeted, tmp_path):
 
 
 def test_fsyncs_are_held_back_as_programs_are(telling_each, targeted):
-    """1,009 at once: told or counted as held back, each."""
+    """Each of 1,009 at once is emitted, or counted as held back."""
     one = targeted("for _ in range(1009): os.fsync(fd)", "import os\nfd = os.memfd_create('m')")
-    time.sleep(1)  # what other tests told in this second is not told of this one
+    time.sleep(1)  # the limit per second is not used up by events of other tests
     found = Said(telling_each, one)
 
     assert len(found.of("io.slow_fsync")) + found.held_back == found.evidence["io"]["fsyncs"] == 1009
@@ -181,7 +181,7 @@ def test_fsyncs_are_held_back_as_programs_are(telling_each, targeted):
 
 @pytest.fixture
 def ordered(collector, lock_order, run):
-    """`ordered(*orders)` → what was told of a program that takes mutexes so, and the evidence."""
+    """`ordered(*orders)` → the events of a program that takes mutexes in these orders, and the evidence."""
 
     def told_of(*orders):
         collector.ring.listen(on=True)

@@ -1,6 +1,6 @@
-"""What this kernel tells as it happens: each program that a target starts, and exactly how many were held back.
+"""Events of this kernel: each program that a target starts, and exactly how many were held back.
 
-Of the other kinds of events: test_event_kinds.py.
+For the other kinds of events see test_event_kinds.py.
 """
 
 import json
@@ -31,7 +31,7 @@ def collector(telling):
 
 
 def shell(collector, script, *, listens=True):
-    """What was told, and the evidence, of a shell that waits until the run is on."""
+    """The events and the evidence of a shell that waits until the run has started."""
     waiting = ["sh", "-c", f"read go; {script}"]
     with subprocess.Popen(waiting, stdin=subprocess.PIPE) as process:
         collector.ring.listen(on=listens)
@@ -58,7 +58,7 @@ def test_every_program_is_told(collector, run):
 
 
 def test_what_is_held_back_is_counted(collector, run):
-    """Faster than is told: those that were told and those that were not are all there were, exactly."""
+    """Above the limit, the events that were emitted and those that were held back are together exact."""
     before = collector.ring.dropped()
     _, events = shell(collector, "for i in $(seq 1009); do /bin/true; done")
     execs = [event for event in events if event.name == "exec.exec"]
@@ -70,9 +70,9 @@ def test_what_is_held_back_is_counted(collector, run):
 
 
 def test_what_the_ring_has_no_room_for_is_counted(cache_dir, monkeypatch, run):
-    """83 programs while nobody reads, and a ring of one page: each is told or counted; then there is room again.
+    """83 programs, a ring of one page and no reader: each is emitted or counted, and afterwards there is room again.
 
-    All of them are fewer than may be told in a second, so none is held back.
+    They are fewer than the limit per second, so nothing is held back.
     """
     monkeypatch.setattr(event_records, "PAGES", 1)
     modules = [module for module in CATALOG if module.name == "exec"]
@@ -128,7 +128,7 @@ def test_without_events_nothing_of_them_is_loaded(cache_dir):
 
 @pytest.mark.portable
 def test_a_whole_agent(daemon, lock_order):
-    """By GET /events: a lock-order violation, and of 1,011 programs each was told or announced as dropped."""
+    """GET /events emits a lock-order violation; each of 1,011 programs is emitted or announced as dropped."""
     settings = {"backend": "ebpf", "events": True, "probes": f"exec,locks,{ORDER}"}
     agent = daemon(OPEN, **settings)
     script = f"read go; {lock_order()} ab ba </dev/null; for i in $(seq 1009); do /bin/true; done"

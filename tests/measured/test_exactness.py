@@ -1,4 +1,4 @@
-"""Exact at any rate and after any number of threads; what is lost is told."""
+"""Counts are exact at any rate and after any number of threads; losses are reported."""
 
 import json
 import math
@@ -68,7 +68,7 @@ def test_many_processes(targeted):
 
 @pytest.mark.portable
 def test_many_living_threads(targeted):
-    """5,000 threads at a time are all told apart."""
+    """Each of 5,000 threads at a time has its own record."""
     count = 5_000 // SCALE
     code = f"""
 import threading
@@ -116,7 +116,7 @@ def streamed(collector, tmp_path):
 
 
 def assert_within_6_percent(ours, exact):
-    """Of the same events; where one has some that the other has not, the quantile lies among as many ranks."""
+    """Both saw the same events.  If one has events that the other lacks, the quantile may be off by as many ranks."""
     assert len(exact) == pytest.approx(ours["count"], rel=0.05)
     apart = abs(len(exact) - ours["count"])
     for key, q in (("p50_us", 0.5), ("p95_us", 0.95), ("p99_us", 0.99)):

@@ -23,7 +23,7 @@ def test_every_program_is_counted_under_its_name(measure, python, tmp_path):
 
 @pytest.mark.usefixtures("noise")
 def test_programs_that_could_not_be_executed(targeted):
-    """On a busy machine: 11 that are not there, 7 that are none, and thrice two directories without the program."""
+    """On a busy machine: 11 missing files, 7 files that are not programs, three times two directories without it."""
     code = f"""
 os.environ["PATH"] = "/nowhere/at/all:/no/such/directory:{Path(TRUE).parent}"
 for path in ["/no/such/program"] * 11 + ["/etc/passwd"] * 7:

@@ -44,7 +44,7 @@ def path(tmp_path):
 
 
 def test_every_call_that_reads_and_writes(targeted, path):
-    """Each variant a prime number of times; the end of the file is a read of nothing, an error is none."""
+    """Each variant a prime number of times.  A read at the end of the file has 0 bytes, an error is not counted."""
     setup = (
         SETUP
         + f"""
@@ -256,7 +256,7 @@ def read_into(file):
 
 
 def test_pages_of_the_memory_that_is_read_into(reading, tmp_path):
-    """Memory of a mapped file that is not in memory: its 256 pages are none of the read's, whatever that asks for."""
+    """The 256 pages of a mapped file that is not in memory do not count for the read, whatever its size."""
     mapped = MAPPED.format(path=str(tmp_path / "mapped"))
 
     cached = reading("read_into(fd)", mapped)

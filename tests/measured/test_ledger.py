@@ -134,7 +134,7 @@ def uninterruptible(trace):
 
 
 def test_direct_reads(targeted, tmp_path, waits):
-    """What a thread waits for a disk is under disk: the whole time that the kernel's own tracer saw it wait."""
+    """The time that a thread waits for a disk is under disk: all the time that the kernel's own tracer saw."""
     path = tmp_path / "file"
     path.write_bytes(os.urandom(8 << 20))
     os.sync()

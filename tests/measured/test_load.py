@@ -27,7 +27,7 @@ for _ in range(53):
 print(flush=True); sys.stdin.readline()
 """
 FULL = {"task_collisions", "keys_full", "members_full", "returns_missed"}
-"""What is lost for want of room; a context switch that this kernel shows nobody is none of ours (decision 0003)."""
+"""Losses because of missing room; context switches that this kernel does not show are not ours (decision 0003)."""
 
 
 @pytest.fixture
@@ -111,7 +111,7 @@ def test_200_scrapes_a_second_beside_a_run_lose_nothing(agent):
 
 
 def test_211_runs_leave_nothing_behind(agent):
-    """With every program attached and detached each time: of 20 KiB that a run kept, 211 would be 4 MiB.
+    """With every program attached and detached each time: if a run leaked 20 KiB, 211 would be 4 MiB.
 
     Memory that Python keeps ready for itself comes in steps, and is then flat for hundreds of runs.
     """

@@ -31,7 +31,7 @@ def held(collector, targeted):
 
 
 def test_every_hold(held):
-    """10,007 at least, but for those told to be lost; little else takes locks, and none longer than all of it took."""
+    """At least 10,007, without the reported losses.  Little else takes locks, and not for longer than all took."""
     (few, _, _), (many, took_ns, lost) = held(1), held(10_007)
     if held.absent:
         assert "spin_hold_us" not in many

@@ -1,4 +1,4 @@
-"""Lock-order violations of real threads: a C program takes mutexes in the orders that it is told."""
+"""Lock-order violations of real threads: a C program takes mutexes in given orders."""
 
 import subprocess
 import sys
@@ -184,7 +184,7 @@ def test_mutexes_of_the_kernel(locks, absent):
 
 
 def test_the_kernel_nests_its_mutexes(collector, targeted, absent):
-    """Who reads a seq_file through a descriptor that others have as well holds the file's mutex, and wants another."""
+    """A thread that reads a seq_file through a shared descriptor holds the file's mutex, and takes another."""
     if absent:
         return
     code = "import os\nfd = os.open('/proc/self/maps', 0)\npid = os.fork()\nos.read(fd, 4096)\nif pid: os.wait()"

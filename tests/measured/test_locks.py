@@ -1,4 +1,4 @@
-"""Waits for locks: futexes in prime counts, the kernel's own beside an independent count of them."""
+"""Waits for locks: futexes in prime counts, the kernel's locks compared with an independent count."""
 
 import json
 import os
@@ -70,7 +70,7 @@ def contend(name, seconds):
 
 @pytest.fixture
 def strangers():
-    """Who contends for locks as well, and waits on futexes, and is not the target."""
+    """Another program that contends for locks and waits on futexes, and is not the target."""
     codes = (contend("stranger", 60), f"{FUTEX}\nspan = struct.pack('qq', 0, 1000)\nwhile True: futex(WAIT, 0, span)")
     processes = [subprocess.Popen([sys.executable, "-c", code], start_new_session=True) for code in codes]
     yield
@@ -81,7 +81,7 @@ def strangers():
 
 @pytest.fixture
 def truth(collector, tmp_path):
-    """Another program's count of the waits of contenders, which it prints when it is told to end."""
+    """A program that counts the waits of contenders independently, and prints the count when it ends."""
     ready = tmp_path / "ready"
     command = [sys.executable, Path(__file__).parent / "lock_contention.py", ready]
     environment = os.environ | {"BCC_KERNEL_SOURCE": str(collector._machine.unit.header_tree)}
@@ -208,7 +208,7 @@ def test_contention_in_the_kernel(targeted, truth):
 
 
 def test_the_mean(targeted):
-    """Of all waits that have a time."""
+    """The times of all waits that have one."""
     locks = targeted(FUTEX + TIMED).run()["locks"]
 
     waits = [locks[f"{kind}_wait_us"] for kind in ("futex", "mutex", "rwsem")]

@@ -93,7 +93,7 @@ def test_pages(targeted):
 
 
 def test_pages_beside_the_kernels_own_sum(measure):
-    """Of the whole machine: what /proc/vmstat has and we have not are the agent's own pages and those given in bulk."""
+    """For the whole machine, /proc/vmstat also counts the agent's own pages and those that are allocated in bulk."""
     evidence = measure(lambda: subprocess.run([sys.executable, "-c", f"bytearray({65537 * 4096})"], check=True))
 
     check = evidence["cross_check"]["memory.page_allocs"]
@@ -104,7 +104,7 @@ def test_pages_beside_the_kernels_own_sum(measure):
 def test_what_interrupts_do_is_not_the_targets(targeted):
     """A second of computing allocates nothing, although others' memory is freed in interrupts of that second.
 
-    What the process does in the beginning and in the end differs by a few: how much depends on the file system.
+    The start and the end of a process differ by a few, depending on the file system.
     """
     code = "import time\nend = time.monotonic() + {}\nwhile time.monotonic() < end: pass"
     nothing, second = (targeted(code.format(seconds)).run()["memory"] for seconds in (0, 1))

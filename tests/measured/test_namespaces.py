@@ -59,7 +59,7 @@ def goes_on(process):
 
 @pytest.mark.parametrize("path", ["/", "/below", "{group}"])
 def test_a_runner_in_a_cgroup_namespace(collector, run, started, group, path):
-    """307 calls of it, and none of the 1,009 beside it: its path is translated, and the evidence has both."""
+    """Its 307 calls count, the 1,009 of another process do not.  Its path is translated, and the evidence has both."""
     join = f"open({str(group)!r} + sys.argv[1], 'w').write(str(os.getpid()))\n"
     unshare = "assert c.unshare(0x02000000) == 0\n"
     code = join.replace("sys.argv[1]", "'/cgroup.procs'") + unshare

@@ -1,4 +1,4 @@
-"""What TCP and UDP sockets do is counted exactly, for the target alone; the kernel's own counters are the witness."""
+"""TCP and UDP of the target are counted exactly, compared with the kernel's own counters."""
 
 import contextlib
 import json
@@ -130,7 +130,7 @@ print(*kept("Udp", "InDatagrams", "OutDatagrams"))
 
     each = 1009 + 1 + 503
     size = sum(i % 101 for i in range(1009)) + sum(i % 101 for i in range(503))
-    assert (received, sent) == (each, each)  # over IPv4 alone
+    assert (received, sent) == (each, each)  # over IPv4 only
     assert network["udp_packets_sent"] == network["udp_packets_received"] == network["udp_packets"] / 2 == 2 * each
     assert network["udp_bytes_sent"] == network["udp_bytes_received"] == 2 * size
     assert network["tcp_packets_sent"] == network["tcp_bytes_sent"] == 0
@@ -195,7 +195,7 @@ server.close()
 
 
 def test_retransmissions(targeted):
-    """What a peer drops is sent again, and so are a SYN without answer, and a SYN-ACK: as many as the network kept.
+    """Data that a peer drops, a SYN without answer and a SYN-ACK are sent again, as often as the network has counted.
 
     The machine that hides switches (docs/decisions/0003) hides one of these now and then: some run has all, none more.
     """
@@ -216,7 +216,7 @@ print(*kept("Tcp", "RetransSegs"), *kept("TcpExt", "TCPRetransFail"))
 
 
 def test_round_trips(targeted, beside):
-    """Every observation is a value that the socket itself has told (TCP_INFO)."""
+    """Every observation is a value that the socket itself has reported (TCP_INFO)."""
     port = beside(LISTEN + "peer = server.accept()[0]\nwhile data := peer.recv(4096): peer.sendall(data)\n")
     one = targeted(f"""
 import socket, struct

@@ -20,7 +20,7 @@ UNIT = REPO / "systemd/chainbench-agent.service"
 SETTINGS = REPO / "systemd/chainbench-agent.env"
 MOST_EXPOSURE = 2.5
 OF_THE_UNIT = {"header_cache": "/var/cache/chainbench-agent"}
-"""What the unit sets, because systemd makes the directory: %C is /var/cache."""
+"""Settings that the unit makes itself, as systemd creates the directory: %C is /var/cache."""
 LEFT_OPEN = {
     "AmbientCapabilities": "it is no root",
     "CapabilityBoundingSet_CAP_BPF": "it loads programs",
@@ -40,7 +40,7 @@ LEFT_OPEN = {
     "DeviceAllow": "the clock's, to read; a part of ProtectClock",
     "RootDirectoryOrRootImage": "Debian's Python and BCC are its own",
 }
-"""What systemd would still close → why the unit does not."""
+"""Settings that `systemd-analyze security` would still restrict → why the unit does not."""
 
 needs_systemd = pytest.mark.needs("systemd-analyze")
 
@@ -85,14 +85,14 @@ def test_all_that_can_be_closed_is():
 
 
 def seconds(span):
-    """What systemd takes a time for."""
+    """A time as systemd understands it."""
     shown = subprocess.run(["systemd-analyze", "timespan", span], capture_output=True, text=True, check=True).stdout
     return int(re.search(r"μs: (\d+)", shown)[1]) / 1e6
 
 
 @needs_systemd
 def test_it_is_watched_limited_and_given_its_time():
-    """For longer than the agent itself takes a silence for none, and than a run takes to be ended and kept."""
+    """The limits of systemd are longer than the agent's own, and than it takes to end and store a run."""
     service = unit()["Service"]
 
     assert seconds(service["WatchdogSec"]) > gunicorn_server.LOOP_S * BEATS / (BEATS - 1)

@@ -1,6 +1,6 @@
 """The bpf tests pass on Debian's kernels too, each booted under QEMU.
 
-What a guest does takes 10 to 20 times as long as here, so
+Everything takes 10 to 20 times as long in a guest as here, so
 - pytest is given the files that have bpf tests, as to collect all the others takes a guest half a minute;
 - tests marked `portable` prove something of this program that no kernel can change (an agent's answer to a signal, the
   reason when a module does not compile), or take a guest minutes. They run here only; all others run on each kernel.

@@ -48,7 +48,7 @@ def test_sources_are_the_machines_mirrors(keyring):
 
 
 def test_a_suite_without_security_updates(keyring):
-    """Unstable has none beside it."""
+    """Unstable has no security suite."""
     targets = [
         "http://mirror.example/debian/ bookworm main",
         "http://mirror.example/debian-security/ bookworm-security main",

@@ -1,4 +1,4 @@
-"""What the host understands of the guest's tests."""
+"""The results of a guest's tests, as the host reads them."""
 
 from junit import verdicts
 

@@ -14,7 +14,7 @@ from guest import COMMAND_SECONDS, REPO, boot, tail
 from junit import verdicts
 
 KERNEL = "6.1"
-"""Of the Debian release whose systemd this is."""
+"""The Debian release whose systemd this is."""
 STAGE = Path("/srv/stage")
 NEEDS = {
     "systemctl": "systemd",

@@ -29,7 +29,7 @@ def test_alike_everywhere_is_one_line():
 
 
 def test_other_sources_are_further_lines():
-    """Each kernel has its mark beside what feeds it, or a note why there is nothing."""
+    """Each kernel has a mark at its sources, or a note with the reason why it has none."""
     columns = {"5.10": {"mem": {"in": SWAP_OLD}}, "6.12": {"mem": {"in": SWAP_NEW}}, "6.18": {"mem": {"in": NONE}}}
 
     assert rows(columns) == [

@@ -1,4 +1,4 @@
-"""What a thread is blocked in, as procfs has it: the same key and the same functions as where its stack is walked."""
+"""The wait of a blocked thread, read from procfs: the same key and functions as from its stack."""
 
 import ctypes
 import os
@@ -68,7 +68,7 @@ def test_a_32_bit_program(thread, tmp_path):
 
 
 def test_the_functions(thread):
-    """Of the whole stack, without the compiler's suffixes; else of the one that everybody may read."""
+    """All of the stack, without the compiler's suffixes; otherwise the one that every user may read."""
     assert functions(thread(wchan="futex_do_wait")) == ("futex_do_wait",)
     assert functions(thread(wchan="0")) == ()
     assert functions(thread(stack=STACK)) == ("anon_pipe_read", "vfs_read", "do_syscall_64")
@@ -99,7 +99,7 @@ def test_the_functions_of_open_intervals(thread, task, files, known):
 
 
 def test_sleepers(thread):
-    """Those that run wait for nothing."""
+    """Threads that run have no wait."""
     thread(stack=STACK, syscall="202 0x5 0x0\n")
     one = Thread(10, 10, "a", 1)
 
@@ -111,7 +111,7 @@ def test_sleepers(thread):
 
 
 def test_kinds_of_files():
-    """Of descriptors that are open here."""
+    """For descriptors that are open in this process."""
     libc = ctypes.CDLL(None)
     (r, w), (a, b) = os.pipe(), socket.socketpair()
     master, slave = os.openpty()

@@ -1,4 +1,4 @@
-"""What the agent makes of processes that were moved between cgroups, in a /proc of our own making."""
+"""Processes that were moved between cgroups, in a /proc that the tests fill."""
 
 from dataclasses import replace
 
@@ -26,7 +26,7 @@ def tasks_in(proc, *states):
 
 
 def test_threads_that_left_a_cgroup_off_the_cpus(proc):
-    """Their part is over.  Who is at work tells it himself, and who ended has not left."""
+    """They end when they left their CPU.  The kernel side cuts a running thread; an ended one did not leave."""
     tasks = tasks_in(proc, TaskState.BLOCKED, TaskState.BLOCKED, TaskState.PREEMPTED, TaskState.RUNNING)
     tasks.append(replace(tasks[0], thread=Thread(14, 10, "sh", BEGAN_NS), number=20))
     found, cuts = cut_left_threads(tasks, INSIDE, Moves())

@@ -114,7 +114,7 @@ def test_the_hierarchy_of_the_cpu_controller(mounted, tmp_path, mounts, mount):
 
 
 def test_groups_above_a_process(mounted, group, process):
-    """Its own and each above, up to the root; those beside it are not."""
+    """Its own group and each above, up to the root, but not those next to them."""
     mounted(V2)
     group("pod/other")
     above = {group(path) for path in (".", "pod", "pod/container")}
@@ -145,7 +145,7 @@ def test_groups_above_what_is_mounted(mounted, group, process):
 
 
 def test_a_process_outside_of_the_cgroup_namespace(mounted, group, process, tmp_path):
-    """What is beside the namespace's root is not below the mount, though there may be a directory of that name."""
+    """A group next to the root of the namespace is not below the mount, though a directory may have its name."""
     mounted(V2)
     group(".")
     (tmp_path / "sibling").mkdir()
@@ -184,7 +184,7 @@ def test_all_groups_are_the_machines():
 
 
 def test_the_groups_of_a_target():
-    """Those it was in when the run began, or came into; where the kernel side saw it come, it knows the beginning."""
+    """The groups that it was in when the run began, or entered, which the kernel side then records."""
     first = sample({1: (3, 30), 4: (7, 70), 5: (1, 10)}, [1])
     last = sample({1: (4, 40), 2: (5, 50), 4: (9, 90), 5: (6, 60)}, [4, 5], seen=[5])
 

@@ -1,4 +1,4 @@
-"""Who descends from a process and who is near it, in a /proc of our own making and in this kernel's."""
+"""Descendants of a process and processes near it, in a /proc that the tests fill and in this kernel's."""
 
 import os
 import subprocess
@@ -80,7 +80,7 @@ def test_a_daemon_whose_descent_is_not_sure(service, daemon):
 
 
 def test_of_a_process_that_was_forked_itself(service):
-    """Another one of that program may have left the orphan behind: it is named as one that is outside."""
+    """Another process of that program may have left the orphan, which is therefore named as outside."""
     service.add(20, 1, flags=RANDOMIZED | FORKED, stack=700)
 
     assert processes_of_tree(11) == {11}
@@ -88,7 +88,7 @@ def test_of_a_process_that_was_forked_itself(service):
 
 
 def test_without_random_places(proc):
-    """Every process of a program has the same ones: they prove nothing."""
+    """Every process of a program has the same addresses, so they prove nothing."""
     proc.add(1, 0)
     proc.add(10, 1, flags=0, stack=700)
     proc.add(20, 1, flags=FORKED, stack=700)
@@ -97,7 +97,7 @@ def test_without_random_places(proc):
 
 
 def test_who_is_near_and_outside(service):
-    """By session, and by cgroup where that is not everybody's; first who may have lost its parents."""
+    """By session, and by cgroup unless it is the root; processes that may have lost their parents come first."""
     group = b"0::/run-1\n"
     (service.path / "10/cgroup").write_bytes(group)
     service.add(30, 1, start_ticks=50, session=10, command="older")
@@ -122,7 +122,7 @@ def test_who_is_near_and_outside(service):
 
 
 def test_ancestors_are_not_told_of(proc):
-    """They started the target: everybody knows them."""
+    """They started the target, so they are known."""
     for pid, parent in ((1, 0), (5, 1), (6, 5), (7, 6)):
         proc.add(pid, parent, session=5)
 
@@ -131,7 +131,7 @@ def test_ancestors_are_not_told_of(proc):
 
 
 def test_forked_beside_the_target(proc):
-    """Of two that were forked from one program, it is not known which one left an orphan behind."""
+    """It is not known which of two processes that were forked from one program has left the orphan."""
     proc.add(1, 0)
     for pid in (10, 20):
         proc.add(pid, 1, flags=FORKED, stack=700)
@@ -168,7 +168,7 @@ sys.stdin.readline()
 
 
 def test_this_kernel():
-    """Of two daemons of a process the one that has executed a program is outside of its tree, and named."""
+    """A daemon that has executed a program is outside of the tree, and named; one that has not is in the tree."""
     with subprocess.Popen([sys.executable, "-c", DAEMON], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         own, executed = daemons = [int(process.stdout.readline()) for _ in range(2)]
         process.stdout.readline()

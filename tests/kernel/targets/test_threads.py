@@ -26,7 +26,7 @@ def found_asleep(processes, seen=(), outside=None):
 
 @pytest.mark.usefixtures("x86")
 def test_threads_that_made_no_move(proc):
-    """In what they sleep, as the kernel has it; the others are known already."""
+    """With the call and the function in which they sleep.  Other threads are known already."""
     proc.add(10, 1)
     proc.add(20, 1)
     proc.thread(10, 10, syscall="202 0x7f 0x80\n", wchan="futex_do_wait")
@@ -80,7 +80,7 @@ def test_what_the_kernel_does_not_tell(proc, files, changed):
 
 
 def test_threads_that_end_while_they_are_looked_at(proc):
-    """They are passed over, with their processes."""
+    """They are ignored, with their processes."""
     proc.add(10, 1)
     proc.thread(10, 10)
     (proc.path / "10/task/10/stat").unlink()
@@ -99,7 +99,7 @@ def test_threads_that_end_while_they_are_looked_at(proc):
     ids=["kept", "empty", "switched off", "no such file"],
 )
 def test_the_kernels_own_account(proc, files, account):
-    """Time on a CPU, in a run queue, and how often it arrived; what is not kept is not known, rather than zero."""
+    """Time on a CPU, in a run queue, and arrivals; without an account they are None and not 0."""
     proc.add(10, 1)
     proc.thread(10, 10, **files)
 

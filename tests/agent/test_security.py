@@ -13,9 +13,6 @@ import pytest
 import requests
 from daemon import LABELS, LONG_S
 
-from chainbench_agent.errors import InputError
-from chainbench_agent.server.listener import listen, tls_for
-
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - which is what these tests are about
 TOKEN, READ_TOKEN = "acting-0123456789abcdef", "reading-0123456789abcdef"
 ASK = """
@@ -208,29 +205,6 @@ def test_tls_clients_that_say_nothing_hold_nobody_up(daemon, certificate):
         client.close()
 
 
-def test_certificates_that_cannot_be_used(tmp_path, certificate):
-    cert, key = certificate
-    broken = tmp_path / "broken"
-    broken.write_text("no PEM")
-    broken.chmod(0o600)
-    shown = tmp_path / "shown"
-    shown.write_bytes(key.read_bytes())
-    shown.chmod(0o644)
-
-    for pair, says in (
-        ((cert, None), "tls_key: is missing"),
-        ((None, key), "tls_cert: is missing"),
-        ((cert, tmp_path / "none"), "cannot read .*none: No such file"),
-        ((tmp_path / "none", key), "No such file"),
-        ((cert, broken), "no certificate and its key"),
-        ((broken, key), "no certificate and its key"),
-        ((cert, shown), f"chmod o-rw {shown}"),
-    ):
-        with pytest.raises(InputError, match=says):
-            tls_for(*pair)
-    assert tls_for(None, None) is None
-
-
 @pytest.fixture
 def guarded_socket(daemon, tmp_path, tokens):
     path = tmp_path / "agent.sock"
@@ -287,47 +261,6 @@ def test_who_may_use_a_unix_socket(daemon, tmp_path):
     assert ask_as(path, NOBODY, NOBODY, "5") == "Permission denied"
     path.chmod(0o666)
     assert ask_as(path, NOBODY, NOBODY, "5") == "403"
-
-
-@pytest.fixture
-def no_chown(monkeypatch):
-    """As for a service, whose filter of system calls has none of those that change owners."""
-
-    def refuse(*_):
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr(os, "chown", refuse)
-
-
-@pytest.mark.usefixtures("no_chown")
-def test_who_runs_with_the_group_gives_nothing_away(tmp_path):
-    path = tmp_path / "s"
-    with listen(f"unix:{path}", 0, group=os.getegid()):
-        assert (stat.S_IMODE(path.stat().st_mode), path.stat().st_gid) == (0o660, os.getegid())
-
-
-@pytest.mark.usefixtures("no_chown")
-def test_who_does_not_is_told_what_would_help(tmp_path):
-    """And leaves no socket that others would find in use."""
-    path = tmp_path / "s"
-    with pytest.raises(InputError, match=r"socket_group: the agent may not give .*Group="):
-        listen(f"unix:{path}", 0, group=os.getegid() + 1)
-    assert not path.exists()
-
-
-def test_what_a_dead_agent_left(tmp_path):
-    """Its socket is replaced; one that somebody listens on, or any other file, is not."""
-    path = tmp_path / "s"
-    listen(f"unix:{path}", 0).close()
-    assert path.is_socket()
-
-    with listen(f"unix:{path}", 0), pytest.raises(InputError, match=r"host: cannot listen on .*in use; choose"):
-        listen(f"unix:{path}", 0)
-    path.unlink()
-    path.write_text("precious")
-    with pytest.raises(InputError, match="in use"):
-        listen(f"unix:{path}", 0)
-    assert path.read_text() == "precious"
 
 
 def test_the_pid_of_who_asks_by_a_unix_socket(daemon, tmp_path):

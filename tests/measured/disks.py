@@ -32,7 +32,7 @@ class Disk:
         return sum(map(int, (self.sysfs / "inflight").read_text().split()))
 
     def use(self, scheduler):
-        """False where this kernel does not offer it."""
+        """Selects a scheduler; False if this kernel does not offer it."""
         subprocess.run([require("modprobe"), "-q", scheduler], check=False)
         offered = (self.sysfs / "queue/scheduler").read_text().replace("[", "").replace("]", "").split()
         if scheduler in offered:
@@ -42,3 +42,12 @@ class Disk:
     def close(self):
         self.use("none")
         sh("losetup", "--detach", self.path)
+
+
+def during(disk, run):
+    """The evidence of `run()`, the part of it for this disk, and the requests that the disk counted meanwhile."""
+    before = disk.stat()
+    evidence = run()
+    counted = {name: count - before[name] for name, count in disk.stat().items()}
+    found = [device for device in evidence["biolatency"]["by_device"] if device["device"] == disk.name]
+    return evidence, found[0] if found else None, counted

@@ -3,7 +3,7 @@
 import time
 
 import pytest
-from disks import MIB, Disk
+from disks import MIB, Disk, during
 
 from chainbench_agent.bpf import libbpf
 from chainbench_agent.model.run_request import RunRequest
@@ -30,15 +30,6 @@ def read(size, at): assert os.preadv(fd, [buffer[:size]], at) == size
 def write(size, at): assert os.pwritev(fd, [buffer[:size]], at) == size
 {then}
 """
-
-
-def during(disk, run):
-    """The evidence of `run()`, this disk's part of it, and what the disk counted meanwhile."""
-    before = disk.stat()
-    evidence = run()
-    counted = {name: count - before[name] for name, count in disk.stat().items()}
-    found = [device for device in evidence["biolatency"]["by_device"] if device["device"] == disk.name]
-    return evidence, found[0] if found else None, counted
 
 
 def as_counted(device):

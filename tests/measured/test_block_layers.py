@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from disks import MIB, Disk, sh
+from disks import MIB, Disk, during, sh
 
 pytestmark = pytest.mark.bpf
 
@@ -68,15 +68,6 @@ def zram():
     disk = Zram()
     yield disk
     disk.close()
-
-
-def during(disk, run):
-    """The evidence of `run()`, this disk's part of it, and what the disk counted meanwhile."""
-    before = disk.stat()
-    evidence = run()
-    counted = {name: count - before[name] for name, count in disk.stat().items()}
-    found = [device for device in evidence["biolatency"]["by_device"] if device["device"] == disk.name]
-    return evidence, found[0] if found else None, counted
 
 
 READS = "for i in range(23): read(4096, i * 4096)"

@@ -44,8 +44,8 @@ for _ in range(3):
     assert by_process == [2, 2, 2]
 
 
-def test_threads_are_no_processes(measure, python):
-    """23 threads of one process are 23 threads; the kernel's own count agrees."""
+def test_threads_are_not_counted_as_processes(measure, python):
+    """23 threads of one process are 23 threads, also by the kernel's count."""
     code = "import threading\nfor _ in range(23): t = threading.Thread(target=int); t.start(); t.join()"
 
     evidence = measure(lambda: python(code))

@@ -112,8 +112,8 @@ def test_futex_waits_exactly(targeted):
     assert waits == [503, 506] or (skipped and sum(waits) == locks["futex_waits"])
 
 
-def test_futex_time(targeted):
-    """53 waits with a limit of 20 ms: never shorter, and what they take together is what the target's clock says."""
+def test_futex_waits_last_as_long_as_the_target_measures(targeted):
+    """53 waits with a limit of 20 ms are never shorter."""
     target = targeted(FUTEX + TIMED)
 
     locks = target.run()["locks"]
@@ -169,8 +169,8 @@ def test_a_futex_call_that_does_not_sleep_is_no_wait(targeted):
     assert locks["futex_waits"] <= int(target.output) <= 53
 
 
-def test_locks_with_priority_inheritance(targeted):
-    """23 locks that another thread has for 10 ms each: as many waits at least, and at least that long."""
+def test_waits_for_locks_with_priority_inheritance_are_counted(targeted):
+    """23 locks that another thread has for 10 ms each: at least as many waits, and as long."""
     target = targeted(FUTEX + HELD)
 
     locks = target.run()["locks"]
@@ -179,8 +179,7 @@ def test_locks_with_priority_inheritance(targeted):
     assert locks["futex_wait_us"]["sum_us"] >= 0.9 * int(target.output) / 1e3
 
 
-def test_a_futex_wait_beyond_the_end(collector, targeted, run):
-    """A wait under way when the run ends counts, until then."""
+def test_a_futex_wait_counts_until_the_run_ends(collector, targeted, run):
     target = targeted(f"{FUTEX}\nprint(flush=True)\nfutex(WAIT, 0)")
     collector.start(RunRequest(target=Target(kind="pid", pid=target.process.pid)))
     target.process.stdin.write("\n")
@@ -194,8 +193,8 @@ def test_a_futex_wait_beyond_the_end(collector, targeted, run):
 
 
 @pytest.mark.usefixtures("strangers")
-def test_contention_in_the_kernel(targeted, truth):
-    """Every wait for a mutex or an rwsem that another program saw, and none of the strangers'."""
+def test_waits_for_locks_of_the_kernel_are_counted(targeted, truth):
+    """Each wait for a mutex or an rwsem that another program saw, and none of others."""
     locks = targeted(contend("contender", 1)).run()["locks"]
     truth.send_signal(signal.SIGTERM)
     seen = json.loads(truth.communicate()[0])
@@ -216,8 +215,8 @@ def test_the_mean(targeted):
     assert locks["avg_wait_time_us"] == pytest.approx(mean, abs=0.001)
 
 
-def test_a_wait_that_is_stopped(collector, run, targeted):
-    """The clock around the wait: it goes on after two stops, as restart_syscall, and is one wait."""
+def test_a_wait_that_was_stopped_is_one_wait(collector, run, targeted):
+    """It continues after two stops, as restart_syscall."""
     code = """
 began = time.monotonic()
 lock.acquire(timeout=1.2)

@@ -1,4 +1,4 @@
-"""deploy/kubernetes: what it says is what Kubernetes and the Prometheus operator know, by their own schemas."""
+"""The manifests in deploy/kubernetes, checked with the schemas of Kubernetes and of the Prometheus operator."""
 
 import re
 import tomllib
@@ -29,8 +29,8 @@ def understood(found):
 
 
 @pytest.mark.parametrize("kind", SCHEMAS)
-def test_the_schema_understands_all_of_it(objects, kind):
-    """Types and required keys, and no key that would be passed over."""
+def test_the_schemas_know_every_key(objects, kind):
+    """Types and required keys, and no key that would be ignored."""
     assert understood(objects[kind]) == objects[kind]
 
 
@@ -41,7 +41,7 @@ def test_a_misspelt_key_is_found(objects):
     assert understood(objects["DaemonSet"]) != objects["DaemonSet"]
 
 
-def test_the_three_find_each_other(objects):
+def test_daemonset_service_and_monitor_select_each_other(objects):
     pods = objects["DaemonSet"]["spec"]["template"]
     labels = pods["metadata"]["labels"].items()
     (container,) = pods["spec"]["containers"]
@@ -76,6 +76,6 @@ def test_it_has_the_capabilities_of_the_systemd_unit_and_settings_that_exist(obj
     assert {e["name"].removeprefix(ENV_PREFIX).lower() for e in container["env"]} <= set(Settings.model_fields)
 
 
-def test_services_of_the_namespace_are_no_settings(objects):
+def test_service_links_are_disabled(objects):
     """Kubernetes would set CHAINBENCH_PORT for a service called chainbench, and unknown settings for others."""
     assert objects["DaemonSet"]["spec"]["template"]["spec"]["enableServiceLinks"] is False

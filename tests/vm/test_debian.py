@@ -65,8 +65,8 @@ def test_bpf_tests_pass(name, guest):
     assert status == 0, console
 
 
-def test_files_with_bpf_tests():
-    """Also where the mark stands in a list or above a single test; not the ones here."""
+def test_the_files_with_bpf_tests_are_found():
+    """Also if the mark is in a list or above a single test, but not files of this directory."""
     found = bpf_files()
 
     assert {"tests/measured/test_target.py", "tests/measured/test_cpu.py", "tests/agent/test_agent.py"} <= set(found)

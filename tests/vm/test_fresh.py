@@ -43,8 +43,8 @@ def type_the_commands(name: str, results: Path) -> int:
 @pytest.mark.fresh
 @pytest.mark.timeout(2 * SECONDS)
 @pytest.mark.parametrize("name", os.environ.get("CHAINBENCH_FRESH", "").split() or SUITES)
-def test_the_two_commands_of_readme(name, guests, tmp_path):
-    """`make run` serves measured evidence, `make test` passes: as root, and with skips as an ordinary user."""
+def test_the_two_commands_of_readme_work(name, guests, tmp_path):
+    """`make run` serves measured evidence, and `make test` passes: as root, and with skips as an ordinary user."""
     if not shutil.which("mmdebstrap"):
         pytest.skip("mmdebstrap is missing: as root, `apt-get install mmdebstrap`.")
     for _, finished in guests.values():

@@ -152,7 +152,7 @@ def test_a_process_outside_of_the_cgroup_namespace(mounted, group, process, tmp_
 
 
 def test_a_process_that_has_ended_has_no_groups(mounted, group, process):
-    """Those of the others are found, also if one was removed."""
+    """The groups of the others are found, also if one was removed."""
     mounted(V2)
     root = group(".")
 

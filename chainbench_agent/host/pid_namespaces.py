@@ -20,9 +20,9 @@ PROC = Path("/proc")
 Peer = tuple[str, int] | int
 """Address and port of a client; for a unix socket the client's pid, from the kernel (SO_PEERCRED)."""
 
-NO_PROCESS_REMEDY = "start it first, or name the runner's own pid"
-NOT_IN_NAMESPACE_REMEDY = "send the number that it has there, or a cgroup"
-AMBIGUOUS_PID_REMEDY = "send the number that the host uses, or a cgroup"
+NO_PROCESS_REMEDY = "send the pid of a running process, as the runner sees it"
+NOT_IN_NAMESPACE_REMEDY = "send the pid that the runner sees, or a cgroup"
+AMBIGUOUS_PID_REMEDY = "send the host's pid, or a cgroup"
 
 RELAYS = frozenset({"docker-proxy", "rootlessport", "slirp4netns", "pasta", "pasta.avx2", "passt", "passt.avx2"})
 """Programs that forward a container's connections as their own, so that the connection does not show the runner."""

@@ -233,7 +233,7 @@ def test_a_unix_socket_is_only_for_its_user(daemon, tmp_path):
         ("POST /stop", READ_TOKEN, 403),
         ("GET /status", READ_TOKEN, 200),
         ("GET /status", TOKEN, 200),
-        ("POST /stop", TOKEN, 409),  # let in: no run is on
+        ("POST /stop", TOKEN, 409),  # let in: no run is active
     ],
 )
 def test_a_unix_socket_requires_the_tokens_as_well(guarded_socket, call, token, status):

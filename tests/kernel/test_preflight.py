@@ -44,7 +44,7 @@ def test_enough_capabilities_are_all_of_root_or_two_of_bpf(monkeypatch, mask, na
 
 
 @pytest.mark.parametrize(
-    ("code", "found"), [(errno.ENOENT, "this CPU offers no hardware counters"), (errno.EACCES, "Permission denied")]
+    ("code", "found"), [(errno.ENOENT, "this CPU offers no PMU counters"), (errno.EACCES, "Permission denied")]
 )
 def test_a_counter_that_cannot_be_opened_fails_the_check(monkeypatch, code, found):
     def refuse(*_, **__):

@@ -23,8 +23,8 @@ def test_a_certificate_that_cannot_be_used_is_refused(tmp_path, certificate):
         ((None, key), "tls_cert: is missing"),
         ((cert, tmp_path / "none"), "cannot read .*none: No such file"),
         ((tmp_path / "none", key), "No such file"),
-        ((cert, broken), "no certificate and its key"),
-        ((broken, key), "no certificate and its key"),
+        ((cert, broken), "a certificate and its key"),
+        ((broken, key), "a certificate and its key"),
         ((cert, shown), f"chmod o-rw {shown}"),
     ):
         with pytest.raises(InputError, match=says):

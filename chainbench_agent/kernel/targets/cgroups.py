@@ -24,11 +24,9 @@ PROC = Path("/proc")
 _CLONE_NEWCGROUP = 0x02000000
 _UP = ".."
 
-NO_HIERARCHY_REMEDY = "name a pid instead"
-NO_CGROUP_REMEDY = "see /proc/PID/cgroup for a process's own"
-AMBIGUOUS_CGROUP_REMEDY = (
-    "send a pid; or let the agent run as root next to the runner, and the runner connect to it directly"
-)
+NO_HIERARCHY_REMEDY = "send a pid instead"
+NO_CGROUP_REMEDY = "/proc/PID/cgroup has the path of a process's cgroup"
+AMBIGUOUS_CGROUP_REMEDY = "send a pid; or run the agent as root on the runner's machine, and connect to it directly"
 
 Parts = tuple[str, ...]
 """The parts of a path in the hierarchy, from the root of our own cgroup namespace; ".." first if it lies above."""

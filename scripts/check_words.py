@@ -26,11 +26,11 @@ from typing import NamedTuple
 NOT_YET = frozenset(
     {
         "bench",
-        *("chainbench_agent/abi", "chainbench_agent/bpf", "chainbench_agent/catalog", "chainbench_agent/collector"),
+        *("chainbench_agent/catalog", "chainbench_agent/collector"),
         *("chainbench_agent/commands", "chainbench_agent/evidence", "chainbench_agent/export"),
-        *("chainbench_agent/headers", "chainbench_agent/host", "chainbench_agent/kernel", "chainbench_agent/loading"),
-        *("chainbench_agent/logs", "chainbench_agent/runs", "chainbench_agent/server", "chainbench_agent/store"),
-        *("chainbench_agent/symbols", "chainbench_agent/web", "chainbench_agent/__init__.py"),
+        *("chainbench_agent/kernel", "chainbench_agent/loading"),
+        *("chainbench_agent/runs", "chainbench_agent/server", "chainbench_agent/store"),
+        *("chainbench_agent/web", "chainbench_agent/__init__.py"),
         "probes",
         "tests",
     }

@@ -27,8 +27,8 @@ from typing import NamedTuple
 NOT_YET = frozenset({
     "probes", "tests",
     *(f"chainbench_agent/{package}" for package in (
-        "catalog", "collector", "evidence", "headers", "host", "kernel", "loading", "runs", "server", "store",
-        "symbols", "web",
+        "catalog", "collector", "evidence", "kernel", "loading", "runs", "server", "store",
+        "web",
     )),
 })
 # fmt: on

@@ -1,4 +1,4 @@
-"""Who may call.  What needs a real socket is in tests/test_security.py."""
+"""Who may call.  What needs a real socket is in tests/agent/test_security.py."""
 
 import os
 import socket

@@ -10,10 +10,10 @@ import logging
 from collections.abc import Collection
 
 from flask import Flask, Response, current_app, g, request
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from chainbench_agent.settings.near_miss import nearest
-from chainbench_agent.web.operation import Operation
+from chainbench_agent.web.operation import Answer, Operation
 
 MOST_NAMED = 20
 """The others are counted."""
@@ -23,11 +23,13 @@ LONGEST_NAME = 100
 log = logging.getLogger(__name__)
 
 
-class MayIgnore(BaseModel):
+class MayIgnore(Answer):
     """An answer to a request of which something may be ignored; both lists are left out when nothing was."""
 
-    ignored: list[str] = Field([], description="Fields and parameters of the request that are not known here.")
-    warnings: list[str] = Field([], description="A sentence about each of them, with the name that may be meant.")
+    ignored: list[str] = Field(default=[], description="Fields and parameters of the request that are not known here.")
+    warnings: list[str] = Field(
+        default=[], description="A sentence about each of them, with the name that may be meant."
+    )
 
 
 def install(app: Flask) -> None:

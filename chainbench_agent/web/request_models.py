@@ -1,4 +1,4 @@
-"""What may come in: the bodies of `POST /start` and `POST /report`, the query of `GET /runs`; and what that answers.
+"""What may come in: the bodies of `POST /start` and `POST /report`, and the query of `GET /runs`.
 
 A field's description completes the sentence "send it as …".  Unknown fields are ignored, as runners in the
 wild expect; but one that would change what is measured is refused where this version cannot honour it.
@@ -7,8 +7,7 @@ wild expect; but one that would change what is measured is refused where this ve
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import (
     AfterValidator,
@@ -27,7 +26,7 @@ from chainbench_agent.catalog.selection import MAX_SAMPLE_INTERVAL, Selection, c
 from chainbench_agent.evidence.model import Labels, Target
 from chainbench_agent.evidence.report import Report
 from chainbench_agent.model.run_request import MAX_DURATION_S, RunRequest
-from chainbench_agent.model.stored_run import LABELS, Query, Result, StoredRun, Summary
+from chainbench_agent.model.stored_run import LABELS, Query, Result
 
 
 def _in_print(text: str) -> str:
@@ -183,43 +182,3 @@ class RunsQuery(BaseModel):
     def query(self) -> Query:
         given = {name: value for name in LABELS if (value := getattr(self, name)) is not None}
         return Query(given, self.result, self.before or "", self.limit)
-
-
-class RunSummary(Labels):
-    """A kept run without its evidence.  `source` is null where there is no evidence, `failure` where nothing failed."""
-
-    id: str
-    machine: str
-    started_at: datetime
-    duration_ms: float = Field(description="Of one that is running: when it was last written to the store.")
-    result: Result
-    ended_by: str
-    source: str | None
-    failure: str | None
-
-    @classmethod
-    def of(cls, run: Summary) -> RunSummary:
-        return cls(**_flat(run))
-
-
-class RunPage(BaseModel):
-    """`next` is the path of the next page, with older runs; null on the last one."""
-
-    runs: list[RunSummary]
-    next: str | None
-
-
-class KeptRun(RunSummary):
-    """`evidence` as `POST /stop` answered it; of a run in which agent or collector failed, of its last checkpoint."""
-
-    environment: dict[str, Any]
-    evidence: dict[str, Any] | None
-
-    @classmethod
-    def of_stored(cls, run: StoredRun) -> KeptRun:
-        evidence = None if run.evidence is None else dict(run.evidence)
-        return cls(**_flat(run.summary), environment=dict(run.environment), evidence=evidence)
-
-
-def _flat(run: Summary) -> dict[str, Any]:
-    return {**run.flat(), "source": run.source or None, "failure": run.failure or None}

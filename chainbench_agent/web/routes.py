@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from flask import Flask, Response, abort, request
-from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from chainbench_agent.catalog.selection import Selection
+from chainbench_agent.evidence.model import Target
 from chainbench_agent.runs.lifecycle import Runs
 from chainbench_agent.web.caller import caller
 from chainbench_agent.web.ignored_fields import note_body, note_fields
@@ -18,7 +18,7 @@ from chainbench_agent.web.operation import operation
 from chainbench_agent.web.problems import JSON_REMEDY, BadBody, problem
 from chainbench_agent.web.request_models import ReportRequest, StartRequest
 from chainbench_agent.web.response_models import EvidenceAnswer, Reported, Started, Status, Stopped
-from chainbench_agent.web.status import backend_json, status_json, timestamp
+from chainbench_agent.web.status import backend_fields, status_of, timestamp
 
 Metrics = Callable[[str], tuple[bytes | Sequence[bytes], str]]
 """The Accept header → the exposition, whole or in parts, and its content type."""
@@ -45,54 +45,53 @@ class Api:
         app.add_url_rule("/metrics", "metrics", self.metrics)
 
     @operation("Begin a run", body=StartRequest, answer=Started, problems=(409, 422))
-    def start(self) -> ResponseReturnValue:
+    def start(self) -> Started:
         """Of the whole machine, of a process with all its descendants (`pid`), or of a `cgroup`."""
         collector = self._runs.status().collector
         body = _body(StartRequest, collector.loaded)
         asked_by = None if body.target.kind == "machine" else caller()  # looks through /proc
         wanted = body.run_request(collector.loaded, self._default, asked_by)
         active = self._runs.start(wanted)
-        return {
-            "status": "started",
-            "run_id": active.id,
+        return Started(
+            status="started",
+            run_id=active.id,
             **wanted.labels.model_dump(),
-            "machine": self._runs.machine,
-            "started_at": timestamp(active.started_at),
-            "target": wanted.target.model_dump(exclude_none=True),
-            "probes": wanted.selection.probes,
-            "sample_interval": wanted.selection.sample_interval,
-            **backend_json(collector),
-        }
+            machine=self._runs.machine,
+            started_at=timestamp(active.started_at),
+            target=Target(**wanted.target.model_dump(exclude_none=True)),
+            probes=list(wanted.selection.probes),
+            sample_interval=wanted.selection.sample_interval,
+            **backend_fields(collector),
+        )
 
     @operation("End the run", answer=Stopped, problems=(409,))
-    def stop(self) -> ResponseReturnValue:
+    def stop(self) -> Stopped:
         """The answer is its evidence; `not_kept` says why it is not in the store, where it is meant to be."""
         note_body()
         evidence = self._runs.stop()
-        why_not = self._runs.why_not_stored(evidence.run.id)
-        return {**evidence.as_json(), **({"not_kept": why_not} if why_not else {})}
+        return Stopped.of(evidence, self._runs.why_not_stored(evidence.run.id))
 
     @operation("Whether a run is on, and what can be measured", answer=Status)
-    def status(self) -> ResponseReturnValue:
+    def status(self) -> Status:
         """With the reason for everything that cannot."""
-        return status_json(self._runs.status(), self._runs.machine)
+        return status_of(self._runs.status(), self._runs.machine)
 
     @operation("Take what the runner measured", body=ReportRequest, answer=Reported, problems=(422,))
-    def report(self) -> ResponseReturnValue:
+    def report(self) -> Reported:
         """It need not belong to a run; it is in /metrics."""
         self._runs.report(_body(ReportRequest).report)
-        return {"status": "metrics_reported"}
+        return Reported(status="metrics_reported")
 
     @operation("The latest evidence", answer=EvidenceAnswer, problems=(404,))
-    def evidence(self) -> ResponseReturnValue:
+    def evidence(self) -> EvidenceAnswer | Response:
         """Of the run that finished last."""
         latest = self._runs.latest()
         if latest is None:
             return problem(404, "no run has finished yet", "POST /start and POST /stop make one")
-        return {"evidence": latest.as_json()}
+        return EvidenceAnswer(evidence=latest)
 
     @operation("For Prometheus", media_types=EXPOSITIONS)
-    def metrics(self) -> ResponseReturnValue:
+    def metrics(self) -> Response:
         """The latest numbers of each label set."""
         exposition, content_type = self._metrics(request.headers.get("Accept", ""))
         answer = Response(exposition, content_type=content_type)

@@ -14,7 +14,8 @@ from chainbench_agent.errors import InputError, UnknownRun
 from chainbench_agent.runs.lifecycle import Runs
 from chainbench_agent.web.operation import operation
 from chainbench_agent.web.problems import BadBody
-from chainbench_agent.web.request_models import KeptRun, RunPage, RunsQuery, RunSummary
+from chainbench_agent.web.request_models import RunsQuery
+from chainbench_agent.web.response_models import KeptRun, RunPage, RunSummary
 
 
 class RunRoutes:
@@ -29,19 +30,19 @@ class RunRoutes:
         app.add_url_rule("/runs/<run_id>", "delete_run", self.delete, methods=["DELETE"])
 
     @operation("The runs that are kept", answer=RunPage, query=RunsQuery, problems=(422, 503))
-    def list(self) -> ResponseReturnValue:
+    def list(self) -> RunPage:
         """The newest first, without their evidence.  Filters choose among them; `next` is the path of the next page."""
         given = _filters()
         query = given.query
         found = self._runs.find(replace(query, limit=query.limit + 1))  # is there one more?
         runs, more = found[: query.limit], found[query.limit :]
         following = _path({**given.model_dump(exclude_none=True), "before": runs[-1].id}) if more else None
-        return RunPage(runs=[RunSummary.of(run) for run in runs], next=following).model_dump(mode="json")
+        return RunPage(runs=[RunSummary.of(run) for run in runs], next=following)
 
     @operation("One of the runs that are kept", answer=KeptRun, problems=(404, 503))
-    def get(self, run_id: str) -> ResponseReturnValue:
+    def get(self, run_id: str) -> KeptRun:
         """How it ended, its environment and its evidence."""
-        return KeptRun.of_stored(self._runs.get(_id(run_id))).model_dump(mode="json")
+        return KeptRun.of_stored(self._runs.get(_id(run_id)))
 
     @operation("Forget a run that is kept", status=204, problems=(404, 409, 503))
     def delete(self, run_id: str) -> ResponseReturnValue:

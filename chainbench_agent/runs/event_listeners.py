@@ -43,7 +43,7 @@ class Source(Protocol):
 
 
 @dataclass(eq=False)
-class Listener:
+class EventListener:
     """One client; `take` waits for what is told."""
 
     _waiting: deque[dict[str, Any]] = field(default_factory=deque)
@@ -75,10 +75,10 @@ class Events:
     def __init__(self, source: Source | None) -> None:
         self._source = source
         self._lock = threading.Lock()
-        self._listeners: list[Listener] = []
+        self._listeners: list[EventListener] = []
         self._busy = False  # a thread polls
 
-    def join(self) -> Listener:
+    def join(self) -> EventListener:
         """Listen, until `leave`.  NoEvents where there are none, NoPlace where enough listen.
 
         Whatever is raised, no place is taken.
@@ -92,11 +92,11 @@ class Events:
             if not self._busy:  # the thread then waits for the lock, and finds the listener
                 threading.Thread(target=self._pass_on, args=(self._source,), daemon=True).start()
                 self._busy = True
-            listener = Listener()
+            listener = EventListener()
             self._listeners.append(listener)
         return listener
 
-    def leave(self, listener: Listener) -> None:
+    def leave(self, listener: EventListener) -> None:
         with self._lock:
             self._listeners.remove(listener)
             if not self._listeners and self._source:

@@ -59,9 +59,9 @@ class Worker(GuardedWorker):
     def run(self) -> None:
         log.info("serving on %s", url(self.sockets[0], tls=self.app.tls is not None))
         self.cfg.set("graceful_timeout", GRACE_S)  # in this process; the master waits for longer
-        self.app.supervisor.tell("READY=1", "STATUS=serving")
+        self.app.systemd.notify("READY=1", "STATUS=serving")
         super().run()
-        self.app.supervisor.tell("STATUS=finishing the run that is on")
+        self.app.systemd.notify("STATUS=finishing the run that is on")
         self.app.unload()
         logging.shutdown()
         os._exit(0)  # Python would wait for the threads, and so for any client that sends nothing
@@ -76,14 +76,14 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
 
     def handle_hup(self) -> None:
         """Read the settings again, and make a new worker, if a service manager asks; else the terminal is gone: end."""
-        if not self.app.supervisor.listens:
+        if not self.app.systemd.listens:
             self.handle_term()
-        self.app.supervisor.tell("RELOADING=1")
+        self.app.systemd.notify("RELOADING=1")
         self.app.read_settings_again()
         self.kill_workers(signal.SIGTERM)
 
     def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
-        self.app.supervisor.tell("STOPPING=1")
+        self.app.systemd.notify("STOPPING=1")
         super().halt(reason, exit_status)
 
     def handle_ttin(self) -> None: ...

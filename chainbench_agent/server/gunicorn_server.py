@@ -30,7 +30,7 @@ from chainbench_agent.server.gunicorn_log import GunicornLog
 from chainbench_agent.server.gunicorn_processes import Master, Worker
 from chainbench_agent.server.listener import Listener, listener_for
 from chainbench_agent.server.response_sender import CutAnswers
-from chainbench_agent.server.systemd_notify import Supervisor
+from chainbench_agent.server.systemd_notify import SystemdNotify
 from chainbench_agent.settings import Settings
 from chainbench_agent.web.app import create_app
 from chainbench_agent.web.http_framing import LONGEST_HEAD
@@ -79,7 +79,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
         listener: Listener,
         reload: Callable[[], Settings] | None = None,
     ) -> None:
-        self.supervisor = Supervisor()
+        self.systemd = SystemdNotify()
         self.cut_answers = CutAnswers()
         self._listener = listener
         self._active_run_record = ActiveRunRecord()
@@ -118,7 +118,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
     def load(self) -> Flask:
         """Build the agent.  Called in the worker, which ends if this fails, and the master with it."""
         self.turned_s = time.monotonic()
-        self.supervisor.watch(self.lives)
+        self.systemd.watch(self.lives)
         try:
             self._agent = agent = build_agent(
                 self._settings,

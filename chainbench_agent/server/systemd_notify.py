@@ -17,7 +17,7 @@ BEATS = 6
 """How often within the manager's patience it hears that we live: a starved machine may lose some."""
 
 
-class Supervisor:
+class SystemdNotify:
     """The manager that started us, if one did."""
 
     def __init__(self, environment: MutableMapping[str, str] = os.environ) -> None:
@@ -29,7 +29,7 @@ class Supervisor:
     def listens(self) -> bool:
         return bool(self._address)
 
-    def tell(self, *assignments: str) -> None:
+    def notify(self, *assignments: str) -> None:
         """Send `READY=1` and the like.  A manager that cannot be reached is no reason to stop."""
         if self._address:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as channel, suppress(OSError):
@@ -44,5 +44,5 @@ class Supervisor:
     def _watch(self, healthy: Callable[[], bool]) -> None:
         while True:
             if healthy():
-                self.tell("WATCHDOG=1")
+                self.notify("WATCHDOG=1")
             time.sleep(self._patience_s / BEATS)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from flask import Flask, Response
 from flask.typing import ResponseReturnValue
 
-from chainbench_agent.runs.event_listeners import Events, Listener
+from chainbench_agent.runs.event_listeners import EventListener, Events
 from chainbench_agent.web.operation import operation
 
 BEAT_S = 5.0
@@ -35,7 +35,7 @@ class EventRoutes:
         return answer
 
 
-def _stream(listener: Listener) -> Iterator[str]:
+def _stream(listener: EventListener) -> Iterator[str]:
     yield ": listening\n\n"
     while True:
         events = listener.take(BEAT_S)

@@ -14,7 +14,7 @@ import pytest
 import requests
 
 from chainbench_agent.server import systemd_notify
-from chainbench_agent.server.systemd_notify import Supervisor
+from chainbench_agent.server.systemd_notify import SystemdNotify
 
 LONG_S = 60
 AGENT = """
@@ -252,7 +252,7 @@ def test_a_beat_may_get_lost(manager, monkeypatch):
 
     monkeypatch.setattr(systemd_notify, "time", SimpleNamespace(sleep=sleep))
     with pytest.raises(InterruptedError):
-        Supervisor({"NOTIFY_SOCKET": manager.path, "WATCHDOG_USEC": "600000"})._watch(lambda: True)
+        SystemdNotify({"NOTIFY_SOCKET": manager.path, "WATCHDOG_USEC": "600000"})._watch(lambda: True)
 
     assert manager.socket.recv(64) == b"WATCHDOG=1"
     assert 0 < slept[0] < 0.6 / 2
@@ -262,7 +262,7 @@ def test_without_a_manager_nobody_is_told():
     """And a socket that is gone is no obstacle."""
     environment = {"NOTIFY_SOCKET": "/nonexistent/notify", "WATCHDOG_USEC": "", "HOME": "/"}
 
-    Supervisor(environment).tell("READY=1")
+    SystemdNotify(environment).notify("READY=1")
 
     assert environment == {"HOME": "/"}
-    assert not Supervisor({}).listens
+    assert not SystemdNotify({}).listens

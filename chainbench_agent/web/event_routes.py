@@ -1,4 +1,4 @@
-"""`GET /events`: what happens, as Server-Sent Events."""
+"""`GET /events`: sends events to a client as Server-Sent Events."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from chainbench_agent.runs.event_listeners import EventListener, Events
 from chainbench_agent.web.operation import operation
 
 BEAT_S = 5.0
-"""How often something is sent when nothing happens: so it is noticed that a client has gone."""
+"""How often something is sent when no event happens, which shows whether the client is still connected."""
 
 MEDIA_TYPE = "text/event-stream"
 

@@ -1,7 +1,7 @@
-"""What may come in: the bodies of `POST /start` and `POST /report`, and the query of `GET /runs`.
+"""Models of requests: the bodies of `POST /start` and `POST /report`, and the query of `GET /runs`.
 
-A field's description completes the sentence "send it as …".  Unknown fields are ignored, as runners in the
-wild expect; but one that would change what is measured is refused where this version cannot honour it.
+A field's description completes the sentence "send it as …".  Unknown fields are ignored, because existing
+runners send them; a known field that asks for what this agent cannot measure is refused.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ def _in_print(text: str) -> str:
 
 
 def _zero_or_one(value: object) -> object:
-    """Runners in the wild send flags as integers."""
+    """Existing runners send flags as integers."""
     return bool(value) if type(value) is int and value in (0, 1) else value
 
 
 def _split(value: object) -> object:
-    """A text with commas is a list of names, as on the command line."""
+    """Split a text with commas into names, as on the command line."""
     return [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
@@ -109,7 +109,7 @@ class StartRequest(Labels):
     max_duration_s: _Duration = None
 
     def run_request(self, loaded: Sequence[str], default: Selection, caller: int | None) -> RunRequest:
-        """What `caller` asks for.  `default`: what a run selects that names no probes, or no interval."""
+        """The run that `caller` asks for.  `default`: the selection of a body that names no probes, or no interval."""
         probes, interval = self.probes or default.probes, self.sample_interval or default.sample_interval
         return RunRequest(
             labels=Labels.of(self),
@@ -166,7 +166,7 @@ class ReportRequest(Report):
 
 
 class RunsQuery(BaseModel):
-    """Which of the kept runs.  Nothing is ignored here: a filter that is misspelt would answer with too many."""
+    """Filters of stored runs.  An unknown filter is refused: ignored, it would return too many runs."""
 
     scenario: _Filter = None
     impl: _Filter = None

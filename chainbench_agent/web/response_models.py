@@ -1,4 +1,4 @@
-"""What the routes return; the API document is made from these models."""
+"""Models that the routes return; the API document is made from them."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Reported(MayIgnore):
 
 
 class Module(BaseModel):
-    """`reason` where it is down, `unavailable`: metric → reason."""
+    """`reason`: why it is down; `unavailable`: metric → reason."""
 
     state: State
     reason: str = ""
@@ -83,17 +83,17 @@ class Module(BaseModel):
 
 
 class Hook(BaseModel):
-    """What it is attached to, or why to nothing."""
+    """`source`: what the hook is attached to; `reason`: why it is attached to nothing."""
 
     source: str = ""
     reason: str = ""
 
 
 class Store(BaseModel):
-    """Where runs are kept.  `moved_aside`: where a corrupt database lies, since a new one was begun.
+    """Where runs are stored.  `moved_aside`: where a corrupt database was moved when a new one was begun.
 
     `notice`: that the database was removed or replaced under the agent, and what was lost with it.
-    `runs`: how many that ended, as of the last one.  `bytes`: of SQLite's files.
+    `runs`: how many ended runs it had when the last one ended.  `bytes`: of SQLite's files.
     """
 
     kind: Literal["none", "sqlite", "postgresql"]
@@ -107,7 +107,7 @@ class Store(BaseModel):
 
 
 class Log(BaseModel):
-    """What this process has logged and could not write to stderr."""
+    """Log records of this process that could not be written to stderr."""
 
     records_dropped: int
     reason: str = ""
@@ -147,7 +147,7 @@ class Status(MayIgnore):
 
 
 class RunSummary(Labels, Answer):
-    """A kept run without its evidence.  `source` is null where there is no evidence, `failure` where nothing failed."""
+    """A stored run without its evidence.  `source` is null without evidence, `failure` if nothing failed."""
 
     id: str
     machine: str
@@ -171,7 +171,7 @@ class RunPage(Answer):
 
 
 class KeptRun(RunSummary):
-    """`evidence` as `POST /stop` answered it; of a run in which agent or collector failed, of its last checkpoint."""
+    """`evidence` is as `POST /stop` answered it, or of the last checkpoint if agent or collector failed."""
 
     environment: dict[str, Any]
     evidence: dict[str, Any] | None
@@ -193,7 +193,7 @@ class FieldError(BaseModel):
 
 
 class Problem(BaseModel):
-    """RFC 9457: what is wrong, and what to do."""
+    """RFC 9457: what is wrong and what to do."""
 
     type: Literal["about:blank"]
     title: str

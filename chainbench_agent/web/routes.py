@@ -1,4 +1,4 @@
-"""The routes: each is one call into the runs."""
+"""Routes that start, stop and show runs: each is one call to Runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from chainbench_agent.web.response_models import EvidenceAnswer, Reported, Start
 from chainbench_agent.web.status import backend_fields, status_of, timestamp
 
 Metrics = Callable[[str], tuple[bytes | Sequence[bytes], str]]
-"""The Accept header → the exposition, whole or in parts, and its content type."""
+"""Accept header → the exposition, whole or in parts, and its content type."""
 
 EXPOSITIONS = ("text/plain", "application/openmetrics-text")
 
@@ -29,7 +29,7 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 class Api:
-    """Answers requests, from any number of threads."""
+    """Thread-safe.  `default`: the selection of a run whose request names none."""
 
     def __init__(self, runs: Runs, metrics: Metrics, default: Selection) -> None:
         self._runs = runs
@@ -46,7 +46,7 @@ class Api:
 
     @operation("Begin a run", body=StartRequest, answer=Started, problems=(409, 422))
     def start(self) -> Started:
-        """Of the whole machine, of a process with all its descendants (`pid`), or of a `cgroup`."""
+        """The whole machine is measured, or a process with all its descendants (`pid`), or a `cgroup`."""
         collector = self._runs.status().collector
         body = _body(StartRequest, collector.loaded)
         asked_by = None if body.target.kind == "machine" else caller()  # looks through /proc
@@ -66,25 +66,25 @@ class Api:
 
     @operation("End the run", answer=Stopped, problems=(409,))
     def stop(self) -> Stopped:
-        """The answer is its evidence; `not_kept` says why it is not in the store, where it is meant to be."""
+        """The answer is its evidence; `not_kept` says why the run is not in the store although it should be."""
         note_body()
         evidence = self._runs.stop()
         return Stopped.of(evidence, self._runs.why_not_stored(evidence.run.id))
 
     @operation("Whether a run is on, and what can be measured", answer=Status)
     def status(self) -> Status:
-        """With the reason for everything that cannot."""
+        """With the reason for everything that cannot be measured."""
         return status_of(self._runs.status(), self._runs.machine)
 
     @operation("Take what the runner measured", body=ReportRequest, answer=Reported, problems=(422,))
     def report(self) -> Reported:
-        """It need not belong to a run; it is in /metrics."""
+        """The report need not belong to a run; /metrics shows it."""
         self._runs.report(_body(ReportRequest).report)
         return Reported(status="metrics_reported")
 
     @operation("The latest evidence", answer=EvidenceAnswer, problems=(404,))
     def evidence(self) -> EvidenceAnswer | Response:
-        """Of the run that finished last."""
+        """The evidence of the run that finished last."""
         latest = self._runs.latest()
         if latest is None:
             return problem(404, "no run has finished yet", "POST /start and POST /stop make one")
@@ -104,7 +104,7 @@ def _body(model: type[Body], context: Any = None) -> Body:
     if not raw:
         abort(problem(400, "the body is empty", JSON_REMEDY))
     if len(raw) == request.max_content_length:
-        abort(413)  # a body without Content-Length is cut there
+        abort(413)  # a body without Content-Length is cut at that length
     try:
         found = model.model_validate_json(raw, context=context)
     except ValidationError as error:

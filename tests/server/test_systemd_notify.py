@@ -1,4 +1,4 @@
-"""What a service manager hears of the daemon, over a socket of its own protocol."""
+"""The daemon's notifications to a service manager, over a socket of that protocol."""
 
 import os
 import signal
@@ -85,7 +85,7 @@ class Manager:
                 agent.send_signal(signal.SIGTERM)
 
     def listen(self, seconds):
-        """What is heard within so many seconds."""
+        """The notifications of so many seconds."""
         return self._listen(seconds, lambda _: False)
 
     def until(self, assignment):
@@ -220,7 +220,7 @@ def test_life_is_told_again_and_again(manager):
 
 
 def test_a_worker_that_takes_long_to_build_the_agent_lives(manager):
-    """After a reload nobody else would say so, and the manager would kill it."""
+    """Else the manager would kill it after a reload."""
     with manager.start(building_s=3, WATCHDOG_USEC="600000"):
         heard = [line for _, line in manager.until("READY=1")]
 
@@ -243,7 +243,7 @@ def test_what_hangs_does_not_live(manager, damage):
 
 
 def test_a_beat_may_get_lost(manager, monkeypatch):
-    """It comes more than twice as often as the manager wants to hear it."""
+    """It comes more than twice as often as the manager requires."""
     slept = []
 
     def sleep(seconds):

@@ -1,4 +1,4 @@
-"""100,000 kept runs: what is asked of the store costs what it shows, however many there are.
+"""100,000 stored runs: a query costs as much as it shows, however many runs there are.
 
 Work is counted, not time: the instructions of SQLite's own machine, and the plan of PostgreSQL.
 Two filters that never meet are the exception: the index of one is looked through (bench/stored_runs.py times it).

@@ -61,7 +61,7 @@ class Runs:
     # --- A run ------------------------------------------------------------------------------------
 
     def start(self, request: RunRequest) -> CurrentRun:
-        """Begin a run; it ends with `stop`, after `longest_s`, or when the target has been gone for a while.
+        """Begin a run; it ends with `stop`, after `longest_s`, or when the target has ended for a while.
 
         RunActive if a run is on, InputError if there is no such target, AgentError if the collector fails.
         """

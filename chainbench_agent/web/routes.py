@@ -50,17 +50,17 @@ class Api:
         collector = self._runs.status().collector
         body = _body(StartRequest, collector.loaded)
         asked_by = None if body.target.kind == "machine" else caller()  # looks through /proc
-        wanted = body.run_request(collector.loaded, self._default, asked_by)
-        active = self._runs.start(wanted)
+        run_request = body.run_request(collector.loaded, self._default, asked_by)
+        active = self._runs.start(run_request)
         return Started(
             status="started",
             run_id=active.id,
-            **wanted.labels.model_dump(),
+            **run_request.labels.model_dump(),
             machine=self._runs.machine,
             started_at=timestamp(active.started_at),
-            target=Target(**wanted.target.model_dump(exclude_none=True)),
-            probes=list(wanted.selection.probes),
-            sample_interval=wanted.selection.sample_interval,
+            target=Target(**run_request.target.model_dump(exclude_none=True)),
+            probes=list(run_request.selection.probes),
+            sample_interval=run_request.selection.sample_interval,
             **backend_fields(collector),
         )
 

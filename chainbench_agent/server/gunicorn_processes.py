@@ -63,7 +63,7 @@ class Worker(GuardedWorker):
         self.cfg.set("graceful_timeout", GRACE_S)  # in this process; the master waits longer
         self.app.systemd.notify("READY=1", "STATUS=serving")
         super().run()
-        self.app.systemd.notify("STATUS=finishing the run that is on")
+        self.app.systemd.notify("STATUS=finishing the active run")
         self.app.unload()
         logging.shutdown()
         os._exit(0)  # Python would wait for the threads, and so for clients that send nothing

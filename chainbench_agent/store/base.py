@@ -94,4 +94,4 @@ class NoStore:
         """Hold nothing, so release nothing."""
 
     def _off(self) -> StoreError:
-        return StoreError("this agent keeps no runs; start it without --store none")
+        return StoreError("this agent stores no runs; start it without --store none")

@@ -1,7 +1,7 @@
 """Defines the table of runs, and the steps that bring a database of any age to it.
 
 A step is plain SQL that both databases take, and never changes once released: a new one is added at the end.
-docs/decisions/0012-runs-are-kept.md says why this is all.
+docs/decisions/0012-runs-are-stored.md says why this is all.
 """
 
 from __future__ import annotations

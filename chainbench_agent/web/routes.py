@@ -71,7 +71,7 @@ class Api:
         evidence = self._runs.stop()
         return Stopped.of(evidence, self._runs.why_not_stored(evidence.run.id))
 
-    @operation("Whether a run is on, and what can be measured", answer=Status)
+    @operation("Return whether a run is active, and what can be measured", answer=Status)
     def status(self) -> Status:
         """With the reason for everything that cannot be measured."""
         return status_of(self._runs.status(), self._runs.machine)
@@ -87,7 +87,7 @@ class Api:
         """The evidence of the run that finished last."""
         latest = self._runs.latest()
         if latest is None:
-            return problem(404, "no run has finished yet", "POST /start and POST /stop make one")
+            return problem(404, "no run has finished yet", "finish a run first: POST /start, then POST /stop")
         return EvidenceAnswer(evidence=latest)
 
     @operation("For Prometheus", media_types=EXPOSITIONS)

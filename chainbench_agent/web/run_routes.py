@@ -29,7 +29,7 @@ class RunRoutes:
         app.add_url_rule("/runs/<run_id>", "run", self.get)
         app.add_url_rule("/runs/<run_id>", "delete_run", self.delete, methods=["DELETE"])
 
-    @operation("List stored runs", answer=RunPage, query=RunsQuery, problems=(422, 503))
+    @operation("List the stored runs", answer=RunPage, query=RunsQuery, problems=(422, 503))
     def list(self) -> RunPage:
         """The newest come first, without their evidence.  Filters select runs; `next` is the path of the next page."""
         given = _filters()
@@ -39,7 +39,7 @@ class RunRoutes:
         following = _path({**given.model_dump(exclude_none=True), "before": runs[-1].id}) if more else None
         return RunPage(runs=[RunSummary.of(run) for run in runs], next=following)
 
-    @operation("Show a stored run", answer=KeptRun, problems=(404, 503))
+    @operation("Return a stored run", answer=KeptRun, problems=(404, 503))
     def get(self, run_id: str) -> KeptRun:
         """How it ended, its environment and its evidence."""
         return KeptRun.of_stored(self._runs.get(_id(run_id)))
@@ -54,7 +54,7 @@ class RunRoutes:
 def _filters() -> RunsQuery:
     if strangers := [name for name in request.args if name not in RunsQuery.model_fields]:
         filters = ", ".join(RunsQuery.model_fields)
-        raise InputError(strangers[0], f"is no filter; there is {filters}", "choose among those")
+        raise InputError(strangers[0], f"is not a filter; the filters are {filters}", "choose one of those")
     if twice := [name for name, values in request.args.lists() if len(values) > 1]:
         raise InputError(twice[0], "is given more than once", "send each filter once")
     try:
@@ -66,7 +66,7 @@ def _filters() -> RunsQuery:
 def _id(run_id: str) -> str:
     """Refuse what no run can be called before a database sees it."""
     if not run_id.isprintable():
-        raise UnknownRun("no run has such a name")
+        raise UnknownRun("no run can have this id")
     return run_id
 
 

@@ -1,4 +1,4 @@
-"""Histograms: the meaning of a slot, and the counts of all slots.  The other half of this convention is probes/common.h.
+"""Histograms: the meaning of a slot, and the counts of all slots.  The C half of this convention is probes/common.h.
 
 The slots are log-linear: 16 for every power of two of nanoseconds.  A slot's upper bound is inclusive and slot 0
 holds 0 and 1, so that the bounds at powers of two serve as Prometheus' `le` without splitting a slot.

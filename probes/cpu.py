@@ -118,7 +118,7 @@ MODULE = Module(
         ),
         Counter(
             name="involuntary_switches",
-            help="Times a thread left a CPU while it could have gone on.",
+            help="Times a thread left a CPU although it was able to continue.",
             hooks=("task_ran",),
         ),
         Counter(
@@ -144,7 +144,7 @@ MODULE = Module(
         Table(
             name="vector_interrupts",
             machine_wide=True,
-            help="Interrupts that have a vector of their own: timer ticks and calls between CPUs.",
+            help="Interrupts with their own vector: timer ticks and calls between CPUs.",
             hooks=INTERRUPTS[1:],
             entries=len(VECTORS),
             names=FixedNames(VECTORS),
@@ -172,7 +172,10 @@ MODULE = Module(
         ),
         Derived(
             name="throttle_events",
-            help="Periods in which a cgroup used up its quota and was throttled; of a target, its own and those above.",
+            help=(
+                "Periods in which a cgroup used up its quota and was throttled; with a target, the cgroups of its "
+                "processes and those above."
+            ),
             of=("throttled_groups",),
         ),
         Derived(

@@ -33,8 +33,8 @@ MODULE = Module(
         Counter(
             name="exec_failures",
             help=(
-                "Calls of execve and execveat that failed, in the process that made them. Looking for a program in "
-                "PATH is such calls, one for each directory that does not have it."
+                "Calls of execve and execveat that failed, in the process that made them. A search for a program in "
+                "PATH makes one such call for each directory without it."
             ),
             hooks=("sys_exit",),
             per_process=True,

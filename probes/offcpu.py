@@ -77,9 +77,11 @@ MODULE = Module(
     metrics=(
         Derived(
             name="total_ms",
-            help="Time that user threads spent off the CPUs: blocked, or runnable and waiting for one. "
-            "Of a target, threads that slept through all of the run count as those do that were woken; of a whole "
-            "machine, only threads that made a move count.",
+            help=(
+                "Time that user threads spent off the CPUs: blocked, or runnable and waiting for a CPU. With a target, "
+                "threads that slept during the whole run count as well; for the whole machine, only threads that were "
+                "switched or woken count."
+            ),
             of=("asleep_ns", "woken_wait_ns", "preempted_wait_ns", "throttled_wait_ns"),
             gauge=True,
             prometheus="chainbench_offcpu_milliseconds_total",
@@ -107,8 +109,11 @@ MODULE = Module(
         ),
         Derived(
             name="idle_threads_ms",
-            help="The part of total_ms that belongs to threads which hardly ran: there for half of the run at least, "
-            "and on a CPU for less than 1 ms or a thousandth of it. The main thread of a tree is not among them.",
+            help=(
+                "The part of total_ms that belongs to idle threads: those that existed for at least half of the run, "
+                "and were on a CPU for less than 1 ms or a thousandth of it. The main thread of the target is never "
+                "idle."
+            ),
             of=("asleep_ns", "woken_wait_ns", "preempted_wait_ns", "throttled_wait_ns"),
             needs_target=NEEDS_TARGET,
         ),
@@ -116,13 +121,13 @@ MODULE = Module(
         Derived(
             name="top_reasons",
             help=(
-                f"The {TOP} longest reasons. Time is exact by system call and kind of file; where these wait in "
-                "several functions, waits of a millisecond and longer are told apart exactly, shorter ones by samples "
-                "in proportion to time (`sampled_percent`, `standard_error_ms`)."
+                f"The {TOP} longest reasons. Time is exact by system call and kind of file. If these wait in "
+                "several functions, the split is exact for waits of a millisecond and longer; shorter waits are "
+                "sampled in proportion to time (`sampled_percent`, `standard_error_ms`)."
             ),
             of=("blocked_ns", "woken_wait_ns", "preempted_wait_ns", "throttled_wait_ns", "sampled_ns"),
             label="reason",
-            label_help="The kernel's function that blocked, or else what is known of the wait.",
+            label_help="The kernel function in which the thread blocked, or else what is known of the wait.",
             value="ms",
             gauge=True,
             prometheus="chainbench_offcpu_reason_seconds",

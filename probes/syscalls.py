@@ -91,8 +91,8 @@ MODULE = Module(
         Counter(
             name="failed",
             help=(
-                "System calls that returned an error, each counted as it returns; also one that seccomp refused, which "
-                "is in no other count because it is never entered."
+                "System calls that returned an error, each counted as it returns. This includes calls that seccomp "
+                "refused, which are in no other count because they are never entered."
             ),
             hooks=("call_returns",),
             per_process=True,
@@ -100,8 +100,8 @@ MODULE = Module(
         Counter(
             name="interrupted",
             help=(
-                "System calls that a signal cut short: whether each is made again, and counted again, or answers "
-                "EINTR is decided after it was seen, so they are not in failed."
+                "System calls that a signal interrupted. They are not in failed, because the kernel decides only later "
+                "whether a call is made again (and counted again) or returns EINTR."
             ),
             hooks=("call_returns",),
         ),

@@ -1,7 +1,7 @@
-"""Histograms: what a slot means, and the counts of all slots.  The other half of this convention is probes/common.h.
+"""Histograms: the meaning of a slot, and the counts of all slots.  The C half of this convention is probes/common.h.
 
-Log-linear: 16 slots for every power of two of nanoseconds.  A slot's upper bound is inclusive and slot 0 holds 0 and 1,
-so that the bounds at powers of two serve as Prometheus' `le` without splitting a slot.
+The slots are log-linear: 16 for every power of two of nanoseconds.  A slot's upper bound is inclusive and slot 0
+holds 0 and 1, so that the bounds at powers of two serve as Prometheus' `le` without splitting a slot.
 """
 
 from __future__ import annotations
@@ -63,9 +63,9 @@ UPPER_BOUNDS_NS = tuple(upper_bound_ns(slot) for slot in range(HISTOGRAM_SLOTS))
 
 
 def quantile_ns(slots: Sequence[int], q: float, least: int, most: int) -> float:
-    """The `q`-quantile: the middle of the slot it falls into, so at most 3.1 % from the exact one.
+    """The `q`-quantile: the middle of the slot that it falls into, so at most 3.1 % off the exact one.
 
-    `least` and `most` are the exact extremes; they bound the answer.  The slots must hold at least one value.
+    `least` and `most` are the exact extremes, and bound the result.  The slots must hold at least one value.
     """
     rank = q * sum(slots)
     seen = 0

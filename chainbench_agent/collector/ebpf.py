@@ -42,7 +42,7 @@ class EbpfCollector:
         *,
         events: Telling | None = None,
     ) -> None:
-        """`options`: those that were asked for, as `module:option`.  `events`: tell these as they happen."""
+        """`options`: the selected ones, as `module:option`.  `events`: emit events as they happen."""
         self._asked = tuple(modules)
         self._hooks = {hook.name: hook for hook in hooks}
         self._options = frozenset(options)
@@ -102,7 +102,7 @@ class EbpfCollector:
             for hook in self._hooks.values()
             if not hook.raised_on
         ]
-        hooks = [hook for hook in hooks if hook.source or hook.reason]  # the others are not needed here
+        hooks = [hook for hook in hooks if hook.source or hook.reason]  # other hooks are not needed here
         details = {
             "kernel": os.uname().release,
             "bcc": self._machine.unit.loaded.bcc_version,
@@ -118,7 +118,7 @@ class EbpfCollector:
         return {module.name: self._examine(module, targeted=targeted) for module in self._asked}
 
     def _examine(self, module: Module, *, targeted: bool) -> ModuleStatus:
-        """Which of a module's metrics can be measured with or without a target, from what, and why not the others."""
+        """Which metrics of a module can be measured with or without a target, from what, and why the others cannot."""
         reason = self._machine.unit.absent_modules.get(module.name, "")
         if reason:
             return ModuleStatus(module.name, "down", reason, options=option_states(module, self._options, "down"))
@@ -150,7 +150,7 @@ class EbpfCollector:
         return "; ".join(dict.fromkeys(filter(None, (*missing, *map(self._machine.lacks, facts)))))
 
     def _unavailable_in_target(self, module: Module) -> dict[str, str]:
-        """Reported key → why, of the metrics that the programs and libraries of the run's target do not allow."""
+        """Reported key → reason, for metrics that the programs and libraries of the run's target do not allow."""
         unavailable = self._machine.unavailable_in_target
         lacking = {
             m: [unavailable[hook] for hook in module.hooks_of(m) if hook in unavailable] for m in module.reported
@@ -158,7 +158,7 @@ class EbpfCollector:
         return {reported_key(metric): reasons[0] for metric, reasons in lacking.items() if reasons}
 
     def _describe(self, target: Target, selection: Selection, attached: Collection[str]) -> Method:
-        """How a run is measured that collects what `selection` names, with programs at the hooks `attached`."""
+        """How a run of `selection` is measured, with programs at the hooks `attached`."""
         statuses = self._statuses[target.kind != "machine"]
         asked = {name: status for name, status in statuses.items() if selection.collects(name)}
         modules = tuple(m for m in self._machine.modules if m.name in asked and asked[m.name].state != "down")
@@ -187,7 +187,7 @@ class EbpfCollector:
 
 
 def _needs_target(module: Module, target: Target, modules: Collection[Module]) -> dict[str, str]:
-    """Reported key → why, of the metrics that this run does not have for its target, or for the `modules` it has."""
+    """Reported key → reason, for metrics that this run lacks because of its target, or of the `modules` it has."""
     known = any(m.explain_waits for m in modules)
     why = "" if known else f"idle threads are known only with the module {EXPLAINS_WAITS.name}"
     return {

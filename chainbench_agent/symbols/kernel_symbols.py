@@ -14,7 +14,7 @@ KALLSYMS = Path("/proc/kallsyms")
 
 
 class KernelSymbols:
-    """`name_of(address)`; an empty string when the address lies below all functions or addresses are hidden."""
+    """Names of addresses in the kernel, and of the stacks that programs have recorded."""
 
     def __init__(self, kallsyms: bytes) -> None:
         functions = sorted(
@@ -41,6 +41,7 @@ class KernelSymbols:
         return not self._addresses or self._addresses[-1] == 0
 
     def name_of(self, address: int) -> str:
+        """The function at `address`; empty if that lies below all functions, or addresses are hidden."""
         index = bisect_right(self._addresses, address) - 1
         if index < 0 or self.hidden:
             return ""

@@ -58,7 +58,7 @@ def test_nothing_is_claimed_that_only_a_measurement_can_know(collector):
 
 
 def test_the_target_is_named_and_nothing_is_claimed_of_it(collector):
-    """It is never looked up, so it is never gone either, and how many it has nobody knows."""
+    """It is never looked up, so it never ends, and has no number of processes."""
     collector.start(RunRequest(target=Target(kind="pid", pid=7), caller=70))
     evidence = collector.evidence(run()).as_json()
 

@@ -15,10 +15,10 @@ from chainbench_agent.evidence.build import Method, build
 from chainbench_agent.evidence.loss import PROGRAMS_SKIPPED
 from chainbench_agent.evidence.metric_keys import reported_key
 from chainbench_agent.evidence.model import Evidence, Run, Target
+from chainbench_agent.evidence.roles import EXPLAINS_WAITS
 from chainbench_agent.evidence.sample import Sample
 from chainbench_agent.kernel.entry_calibration import calibrate
 from chainbench_agent.kernel.machine import Machine
-from chainbench_agent.kernel.reading.disk_records import finished_ios
 from chainbench_agent.kernel.reading.proc_counters import proc_counters
 from chainbench_agent.kernel.reading.sample_reader import LOSS_CAUSES
 from chainbench_agent.kernel.targets.kernel_target import resolve
@@ -70,9 +70,7 @@ class EbpfCollector:
             self._method = replace(method, no_cost=self._machine.no_cost, target=described)
             if self.ring:
                 self.ring.know(self._machine.run, run_id)
-            first = self._machine.sample()  # nothing counts yet, so this is how things stand when the run begins
-            ios = finished_ios()  # last, because nothing else counts the I/O of a disk that no hook sees
-            self._first = replace(first, at_ns=self._machine.begin(), read_by_ns=0, disk_ios=ios)
+            self._first = self._machine.begin()
         except BaseException:
             self._machine.detach()
             raise
@@ -81,9 +79,8 @@ class EbpfCollector:
         return self._method.targeted and not self._machine.target_processes()
 
     def stop(self) -> None:
-        ended_ns, ios = self._machine.end(), finished_ios()
         try:
-            self._last = replace(self._machine.sample(), at_ns=ended_ns, read_by_ns=0, disk_ios=ios)
+            self._last = self._machine.end()
             for module, why in self._last.unread.items():
                 log.warning("module %s is missing from the evidence: %s", module, why)
         finally:
@@ -137,7 +134,7 @@ class EbpfCollector:
                 listed = (self._machine.sources_of(hook, targeted=targeted) for hook in hooks)
                 found = dict.fromkeys(source for sources_of_hook in listed for source in sources_of_hook)
                 sources[reported_key(metric)] = ", ".join((*source_of(metric.needs), *found))
-        if module.name == "offcpu":
+        if module.explain_waits:
             unavailable |= self._machine.unknown_of_waits
         optional = not_asked_for(module, self._hooks, self._options)
         state: State = "up" if unavailable.keys() <= optional.keys() else "degraded" if sources else "down"
@@ -191,7 +188,8 @@ class EbpfCollector:
 
 def _needs_target(module: Module, target: Target, modules: Collection[Module]) -> dict[str, str]:
     """Reported key → reason, for metrics that this run lacks because of its target, or of the `modules` it has."""
-    why = "" if any(m.name == "offcpu" for m in modules) else "idle threads are known only with the module offcpu"
+    known = any(m.explain_waits for m in modules)
+    why = "" if known else f"idle threads are known only with the module {EXPLAINS_WAITS.name}"
     return {
         reported_key(metric): metric.needs_target if target.kind == "machine" else why
         for metric in module.reported

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from random import Random
 from typing import Final
 
-from chainbench_agent.abi.histogram import lower_bound_ns, slot_of, upper_bound_ns
+from chainbench_agent.abi.histogram import HistogramCounts, lower_bound_ns, slot_of, upper_bound_ns
 from chainbench_agent.catalog import HISTOGRAM_SLOTS, Counter, Distribution, Keyed, Metric, Module, Names, Procfs, Table
 from chainbench_agent.catalog.selection import EVERYTHING, Selection
 from chainbench_agent.collector.base import not_asked_for, option_states
 from chainbench_agent.evidence.build import section
 from chainbench_agent.evidence.metric_keys import reported_key
 from chainbench_agent.evidence.model import Evidence, Labels, Run, Section, Target
-from chainbench_agent.evidence.sample import HistogramCounts, Value
+from chainbench_agent.evidence.sample import Value
 from chainbench_agent.model.run_request import RunRequest
 from chainbench_agent.model.status import CollectorStatus, ModuleStatus
 from chainbench_agent.probes import HOOKS
@@ -31,6 +32,13 @@ SYSCALLS = ("futex", "fsync", "openat", "read", "write")
 
 PER_TABLE = len(SYSCALLS)
 """Made-up entries per table or hash."""
+
+NAMES = Names(
+    tables={
+        "calls": dict(enumerate(SYSCALLS)),
+        "calls_32bit": {index: f"mock-{index}" for index in range(PER_TABLE)},
+    }
+)
 
 LATENCY_WEIGHTS = (1, 4, 9, 6, 3, 1)
 """Observations from 1 µs upwards, by factors of four."""
@@ -101,22 +109,20 @@ def _section(module: Module, run: Run, selection: Selection) -> Section:
     }
     absent = not_asked_for(module, {hook.name: hook for hook in HOOKS}, selection.probes)
     sources = {key: MOCK for metric in module.reported if (key := reported_key(metric)) not in absent}
-    return section(module, counts, _names(module), absent, sources)
+    return section(_with_made_up_names(module), counts, NAMES, absent, sources)
 
 
 def _random(*seed: str) -> Random:
     return Random("\0".join(seed))  # noqa: S311 - no secret; it has to be repeatable
 
 
-def _names(module: Module) -> Names:
-    tables = {metric.names for metric in module.per_cpu if isinstance(metric, Table)}
-    names = {index: f"mock-{index}" for index in range(PER_TABLE)}
-    return Names(
-        tables=dict.fromkeys(tables, names) | {"calls": dict(enumerate(SYSCALLS))},
-        stacks={},
-        throttled_before={},
-        throttled_after={},
-    )
+def _with_made_up_names(module: Module) -> Module:
+    metrics = (replace(m, names=_made_up_name) if isinstance(m, Table) else m for m in module.metrics)
+    return replace(module, metrics=tuple(metrics))
+
+
+def _made_up_name(_names: Names, index: int) -> str:
+    return f"mock-{index}"
 
 
 def _made_up(metric: Metric, random: Random, seconds: float) -> Value:

@@ -123,11 +123,11 @@ class FakeMachine:
 
     def begin(self):
         self.call("begin")
-        return self.now_ns
+        return self.read(self.now_ns)
 
     def end(self):
         self.call("end")
-        return self.now_ns
+        return self.read(self.now_ns)
 
     def detach(self):
         self.call("detach")
@@ -137,8 +137,11 @@ class FakeMachine:
 
     def sample(self):
         self.call("sample")
+        return self.read(-1)
+
+    def read(self, at_ns):
         modules = {module.name: dict(self.counts[module.name]) for module in self.modules}
-        return Sample(-1, modules, programs=dict.fromkeys(self.programs.chosen, ProgramRun(0, 0, 0)))
+        return Sample(at_ns, modules, programs=dict.fromkeys(self.programs.chosen, ProgramRun(0, 0, 0)))
 
     def target_processes(self):
         return self.present
@@ -168,11 +171,11 @@ def test_a_run(opened, machine):
     """Attach and read before the run begins, read after it has ended, then detach; the difference is the evidence."""
     collector = opened(machine)
     collector.start(RunRequest())
-    assert machine.calls == ["attach", "sample", "begin"]
+    assert machine.calls == ["attach", "begin"]
     machine.counts["exec"] = {"forks": 123, "threads": 17}
     machine.now_ns = 5000
     collector.stop()
-    assert machine.calls[3:] == ["end", "sample", "detach"]
+    assert machine.calls[2:] == ["end", "detach"]
 
     found = collector.evidence(RUN)
 
@@ -321,7 +324,7 @@ def test_a_stop_that_fails_detaches_all_the_same(opened, machine):
     """The kernel is left as it was, and the caller gets the error."""
     collector = opened(machine)
     collector.start(RunRequest())
-    machine.fails["sample"] = OSError(errno.EIO, "map lookup")
+    machine.fails["end"] = OSError(errno.EIO, "map lookup")
 
     with pytest.raises(OSError, match="map lookup"):
         collector.stop()
@@ -331,9 +334,11 @@ def test_a_stop_that_fails_detaches_all_the_same(opened, machine):
 
 def test_a_module_that_could_not_be_read(opened, machine, monkeypatch, caplog):
     """The stop succeeds; the evidence says what is missing, and so does the log."""
-    collector, sample = opened(machine), machine.sample
+    collector, end = opened(machine), machine.end
     collector.start(RunRequest())
-    monkeypatch.setattr(machine, "sample", lambda: sample().without("exec", OSError(errno.EIO, "map lookup")))
+    unread = {"exec": "its figures could not be read: map lookup"}
+    of_others = {"sched": {"wait_ns": 0, "quota": 0, "switches": 0}}
+    monkeypatch.setattr(machine, "end", lambda: replace(end(), modules=of_others, unread=unread))
     collector.stop()
     evidence = collector.evidence(RUN)
 
@@ -342,10 +347,9 @@ def test_a_module_that_could_not_be_read(opened, machine, monkeypatch, caplog):
     assert "module exec is missing from the evidence: its figures could not be read: map lookup" in caplog.text
 
 
-@pytest.mark.parametrize("call", ["sample", "begin"])
-def test_a_start_that_fails_detaches(opened, machine, call):
+def test_a_start_that_fails_detaches(opened, machine):
     """Nobody stops a run that has not started."""
-    machine.fails[call] = OSError(errno.EIO, "map lookup")
+    machine.fails["begin"] = OSError(errno.EIO, "map lookup")
     with pytest.raises(OSError, match="map lookup"):
         opened(machine).start(RunRequest())
 
@@ -593,7 +597,7 @@ def test_events_learn_the_run_before_there_are_any(monkeypatch, tmp_path):
     collector.ring = SimpleNamespace(know=lambda *known: machine.calls.append(known))
     collector.start(RunRequest(), run_id="20260101T000000000Z-7")
 
-    assert machine.calls == ["attach", (7, "20260101T000000000Z-7"), "sample", "begin"]
+    assert machine.calls == ["attach", (7, "20260101T000000000Z-7"), "begin"]
 
 
 @pytest.mark.parametrize(

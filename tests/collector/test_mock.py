@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from chainbench_agent import collector as collectors
-from chainbench_agent.catalog import Counter, Distribution, Hook, Keyed, Module, Table
+from chainbench_agent.catalog import Counter, Distribution, Hook, HostNames, Keyed, Module, Table
 from chainbench_agent.catalog.selection import Selection
 from chainbench_agent.collector import mock
 from chainbench_agent.collector.mock import MockCollector
@@ -126,7 +126,7 @@ def test_a_new_module_needs_no_edit():
         question="?",
         metrics=(
             Counter(name="waits", help=""),
-            Table(name="wait_ns", help="", entries=2, names="kinds", label="kind"),
+            Table(name="wait_ns", help="", entries=2, names=HostNames("kinds"), label="kind"),
             Distribution(name="hold_ns", help=""),
             Keyed(name="by_task", help="", key="struct task", entries=1, when_full="", reported=False),
         ),

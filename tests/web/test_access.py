@@ -1,4 +1,4 @@
-"""Access by token, by socket and by page.  tests/test_security.py has the cases that need a real socket."""
+"""Access by token, by socket and by page.  tests/agent/test_security.py has the cases that need a real socket."""
 
 import os
 import socket

@@ -1,4 +1,4 @@
-"""What a histogram slot means.  The other half of this convention is probes/common.h.
+"""What a histogram slot means.  The other half of this convention is probes/lib/common.h.
 
 Log-linear: 16 slots for every power of two of nanoseconds.  A slot's upper bound is inclusive and slot 0 holds 0 and 1,
 so that the bounds at powers of two serve as Prometheus' `le` without splitting a slot.

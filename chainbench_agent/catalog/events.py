@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something rare and notable; its handler calls cb_tell (probes/events.h) with MODULE_EVENT_NAME.
+    """Something rare and notable; its handler calls cb_tell (probes/lib/events.h) with MODULE_EVENT_NAME.
 
     `value`: what the number is that comes with it, with its unit; empty: there is none.
     """

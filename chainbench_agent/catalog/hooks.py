@@ -26,8 +26,8 @@ class Source:
     A `tp_btf` is a raw tracepoint of which the verifier knows the types of the arguments: helpers that take a task can
     be called with them (`typed` of struct cb_event).
 
-    What a `kretprobe` wants besides the result, a kprobe keeps for it from the function's entry (probes/returns.h).  A
-    call that was under way when the two were attached is not seen to return.
+    What a `kretprobe` requires besides the result, a kprobe saves for it when the function is entered
+    (probes/lib/returns.h).  A call that was under way when the two were attached is not seen to return.
 
     A `uprobe` or `uretprobe` is in user space: at the functions of these names, "lock/timedlock", that the programs and
     libraries of the run's target define (symbols/user_functions.py).  The latter has the result alone.
@@ -84,8 +84,8 @@ def perf(target: str, *args: int | str) -> Source:
 class Hook:
     """Something that happens in the kernel, with its typed parameters and its sources, best first.
 
-    A hook without sources is raised by a state machine (probes/sched.h, block.h): then `raised_on` names the hooks
-    it needs; those that are `targeted` it can do without when there is no target.
+    A hook without sources is raised by a state machine (probes/machines): then `raised_on` names the hooks that it
+    needs; without a target it does not need those that are `targeted`.
     """
 
     name: str

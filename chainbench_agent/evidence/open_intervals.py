@@ -17,7 +17,7 @@ from chainbench_agent.probes import CALLS
 from chainbench_agent.probes.offcpu import NO_SYSCALL
 
 WAIT_UNKNOWN = 0xFFFFFFFF
-"""CB_WAIT_UNKNOWN of probes/task.h."""
+"""CB_WAIT_UNKNOWN of probes/lib/task.h."""
 
 FUTEX_WAIT, FUTEX_LOCK = (1 + list(CALLS).index(kind) for kind in ("FUTEX_WAIT", "FUTEX_LOCK"))
 """CB_CALL_FUTEX_WAIT and CB_CALL_FUTEX_LOCK (see loading/unit_text.py)."""
@@ -148,7 +148,7 @@ def _futex_wait(locks: dict[str, Any], ns: int) -> None:
 
 
 def _observed(seen: HistogramCounts, ns: int) -> HistogramCounts:
-    """With one more value: as cb_observe() of probes/common.h."""
+    """With one more value: as cb_observe() of probes/lib/common.h."""
     slots = list(seen.slots)
     slots[slot_of(ns)] += 1
     least, most = (bound(ns, ns if kept is None else kept) for bound, kept in ((min, seen.min), (max, seen.max)))

@@ -17,7 +17,7 @@ from chainbench_agent.probes.wait_key import FILE_CALLS
 
 TTY_DRIVERS = Path("/proc/tty/drivers")
 
-CALL_KINDS = CStruct(of_64bit="I", of_32bit="I")  # struct cb_call_kinds of probes/call_kinds.h
+CALL_KINDS = CStruct(of_64bit="I", of_32bit="I")  # struct cb_call_kinds of probes/lib/call_kinds.h
 NO_CALLS = (
     "the registers that threads entered the kernel with are not where they are looked for, so the system calls that "
     "threads are blocked in are not known"

@@ -39,7 +39,7 @@ from chainbench_agent.symbols.mapping_events import History, MappingEvents
 from chainbench_agent.symbols.user_functions import UserFunctions
 from chainbench_agent.symbols.user_stacks import UserStacks
 
-_CONFIG = CStruct(  # struct cb_config of probes/common.h
+_CONFIG = CStruct(  # struct cb_config of probes/lib/common.h
     started_ns="Q", cgroup_id="Q", run="I", phase="I", agent="2I", target="I", cgroup_level="I",
     sample_interval="I", idle_modules="I", moves="4x", unused="4x",
 )  # fmt: skip
@@ -48,7 +48,7 @@ _STATS_ENABLED = Path("/proc/sys/kernel/bpf_stats_enabled")
 
 
 class Phase(IntEnum):
-    """`enum cb_phase` of probes/common.h."""
+    """`enum cb_phase` of probes/lib/common.h."""
 
     OFF = 0
     SEEDING = 1

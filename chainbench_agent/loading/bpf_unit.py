@@ -73,7 +73,7 @@ def load_unit(
 ) -> LoadedUnit:
     """Compile and load `modules` with those `options`; one that does not compile is left out with clang's reason.
 
-    `events`: with what tells these (probes/events.h).
+    `events`: with what tells these (probes/lib/events.h).
 
     Raises SetupError when nothing can be loaded: no BTF, no BCC, no privileges, a wrong layout.
     """

@@ -1,7 +1,7 @@
 """The entries of the unit: one C function per hook and source, which fetches the hook's parameters and raises it.
 
-A kretprobe has two: at the function's entry the parameters are fetched and kept (probes/returns.h), at its return they
-are taken from there.
+A kretprobe has two: when the function is entered, the parameters are fetched and saved (probes/lib/returns.h); when it
+returns, they are taken from there.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What is told as it happens (probes/events.h): its C text, and what the records in the ring buffer say."""
+"""What is told as it happens (probes/lib/events.h): its C text, and what the records in the ring buffer say."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ PAGES = 64
 PER_SECOND = 100
 """Events of a kind that each CPU may tell in a second; further ones are counted."""
 
-_RECORD = CStruct(  # struct cb_told of probes/events.h
+_RECORD = CStruct(  # struct cb_told of probes/lib/events.h
     at_ns="Q", value="Q", kind="I", tgid="I", run="I", pad="4x", comm="16s"
 )
 _SILENT = ("cb_tell(ev, kind, tgid, value)", "cb_tell_current(ev, kind, value)")

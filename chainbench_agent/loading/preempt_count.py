@@ -1,4 +1,4 @@
-"""Where the kernel keeps the preemption count, which says that an interrupt is being served (probes/compat.h)."""
+"""Where the kernel keeps the preemption count, which says that an interrupt is being served (probes/lib/compat.h)."""
 
 from __future__ import annotations
 

@@ -63,7 +63,12 @@ INTERRUPTED = 16384
 LOCK_WAITS = 16384
 """Threads that wait for a lock of the kernel at once, a power of two; what is above is counted as lost."""
 
-STATE_MACHINES = {"sched": "task.h", "calls": "task.h", "block": "request.h", "contention": "lock_wait.h"}
+STATE_MACHINES = {
+    "sched": "lib/task.h",
+    "calls": "lib/task.h",
+    "block": "machines/request.h",
+    "contention": "machines/lock_wait.h",
+}
 """Name of the support file → the header with its records, which modules read.
 
 One is in the unit when a module handles what it raises; sched always, because every target has a ledger.
@@ -78,7 +83,7 @@ class Unit:
     programs: tuple[Program, ...]
     maps: tuple[str, ...]
     follows: frozenset[str] = frozenset()
-    """The hooks by which the target is followed (probes/follow.h)."""
+    """The hooks by which the target is followed (probes/machines/follow.h)."""
 
 
 def handlers(text: str, owner: str) -> frozenset[str]:
@@ -106,7 +111,7 @@ def fuse(
     handled = {name: handlers(text, name) for name, text in texts.items()}
     machines = _machines(frozenset().union(*handled.values()))
     handled = {name: handlers(text, name) for name, text in machines.items()} | handled
-    follows = handlers(_read("follow.h"), "follow")
+    follows = handlers(_read("machines/follow.h"), "follow")
     raised = frozenset().union(*map(_raised_in, machines.values()))
     bits = {module.name: 1 << place for place, module in enumerate(modules)}
     options = {hook.option for hook in hooks if hook.option and any(sources(hook))}
@@ -114,19 +119,23 @@ def fuse(
     programs = [program for hook in wanted for program in _programs(hook, sources(hook))]
     placed = {hook.name: hook for hook in hooks}
     records = dict.fromkeys(STATE_MACHINES[name] for name in machines)
-    headers = ("process.h", "target.h", "call_kinds.h", *records, "quota.h", "follow.h")
+    headers = (
+        *("lib/process.h", "lib/target.h", "lib/call_kinds.h"),
+        *records,
+        *("machines/quota.h", "machines/follow.h"),
+    )
     parts = [
         _defines(has_field, {"COUNTERS": 0, "TASKS": TASK_RECORDS, "SLOW_IO_NS": 0} | dict(host)),
-        *map(_read, ("common.h", "compat.h")),
+        *map(_read, ("lib/common.h", "lib/compat.h")),
         process_records.c_struct(modules),
         *map(_read, headers),
-        event_records.text(modules, (DIRECTORY / "events.h").read_text() if "EVENTS" in host else ""),
+        event_records.text(modules, (DIRECTORY / "lib/events.h").read_text() if "EVENTS" in host else ""),
         *(_values(module, options) + texts[module.name] for module in modules),
         *(_raise(hook, handled, bits) for hook in hooks if hook.name in raised),
         *machines.values(),
         *(_raise(hook, handled, bits) for hook in wanted if not hook.raised_on),
-        _read("identify.h"),
-        _read("returns.h") if any(len(program.parts) > 1 for program in programs) else "",
+        _read("lib/identify.h"),
+        _read("lib/returns.h") if any(len(program.parts) > 1 for program in programs) else "",
         *(entry(program, placed[program.hook], follows, number) for number, program in typed_last(programs)),
     ]
     text = re.sub(r"^#pragma once\n", "", "\n".join(parts), flags=re.MULTILINE)
@@ -143,7 +152,7 @@ def _read(name: str) -> str:
 
 def _machines(wanted: frozenset[str]) -> dict[str, str]:
     """The state machines, with their text, that raise one of the hooks which modules want."""
-    texts = {name: _read(f"{name}.h") for name in STATE_MACHINES}
+    texts = {name: _read(f"machines/{name}.h") for name in STATE_MACHINES}
     return {name: text for name, text in texts.items() if name == "sched" or wanted & _raised_in(text)}
 
 

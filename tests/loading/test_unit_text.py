@@ -1,6 +1,7 @@
 """The unit that is written for a tiny catalogue: one program per hook and source, each handler called from there."""
 
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -114,15 +115,16 @@ static __always_inline void follow_on_born(struct cb_event *ev, struct task_stru
 @pytest.fixture(autouse=True)
 def directory(tmp_path, monkeypatch):
     """A directory of probes with the real headers, another state machine, another target, and these modules."""
-    for header in ("common.h", "compat.h", "process.h", "call_kinds.h", "task.h", "quota.h", "identify.h", "returns.h"):
-        (tmp_path / header).write_text((DIRECTORY / header).read_text())
+    shutil.copytree(DIRECTORY / "lib", tmp_path / "lib")
+    (tmp_path / "machines").mkdir()
     for name, text in {"files.c": FILES_C, "tasks.c": TASKS_C, "times.c": TIMES_C, "disk.c": DISK_C}.items():
         (tmp_path / name).write_text(text)
-    others = {f"{name}.h": "" for pair in fuse_module.STATE_MACHINES.items() for name in (pair[0], pair[1][:-2])}
-    own = {"sched.h": SCHED_H, "block.h": BLOCK_H, "request.h": REQUEST_H, "target.h": TARGET_H, "follow.h": FOLLOW_H}
-    supports = others | own | {"task.h": (DIRECTORY / "task.h").read_text()}
-    for name, text in supports.items():
-        (tmp_path / name).write_text(text)
+    (tmp_path / "lib/target.h").write_text(TARGET_H)
+    own = {"sched.h": SCHED_H, "block.h": BLOCK_H, "request.h": REQUEST_H, "follow.h": FOLLOW_H}
+    own["quota.h"] = (DIRECTORY / "machines/quota.h").read_text()
+    others = dict.fromkeys(("calls.h", "contention.h", "lock_wait.h"), "")
+    for name, text in (own | others).items():
+        (tmp_path / "machines" / name).write_text(text)
     monkeypatch.setattr(fuse_module, "DIRECTORY", tmp_path)
 
 

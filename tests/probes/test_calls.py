@@ -1,4 +1,4 @@
-"""System calls from entry to exit (probes/calls.h), as the io module sees them and as they are open in the sample."""
+"""System calls from entry to exit (probes/machines/calls.h), in the module io and open in a sample."""
 
 import ctypes
 

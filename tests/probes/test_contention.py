@@ -1,4 +1,4 @@
-"""Waits for locks, of the kernel (probes/contention.h, lock_wait.h) and on futexes (calls.h, locks.c)."""
+"""Waits for locks, of the kernel (probes/machines/contention.h, lock_wait.h) and on futexes (calls.h, locks.c)."""
 
 import ctypes
 from itertools import count

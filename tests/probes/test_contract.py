@@ -219,7 +219,7 @@ def test_raw_material_is_used(module):
 @pytest.mark.parametrize("owner", [*STATE_MACHINES, "follow"])
 def test_support_files_take_what_their_hook_offers(owner):
     """As modules do, but they have no values of their own."""
-    text = re.sub(r"//.*", "", (DIRECTORY / f"{owner}.h").read_text())
+    text = re.sub(r"//.*", "", (DIRECTORY / "machines" / f"{owner}.h").read_text())
     found = handlers(text, owner)
 
     assert found
@@ -270,8 +270,11 @@ def test_raised_hooks_are_raised_and_need_what_raises_them():
     It may need more: a block request's end is worth nothing without its issue.  Those by which the target is followed
     are there in each run.
     """
-    always = handlers((DIRECTORY / "follow.h").read_text(), "follow")
-    machines = {name: functions(re.sub(r"//.*", "", (DIRECTORY / f"{name}.h").read_text())) for name in STATE_MACHINES}
+    always = handlers((DIRECTORY / "machines/follow.h").read_text(), "follow")
+    machines = {
+        name: functions(re.sub(r"//.*", "", (DIRECTORY / "machines" / f"{name}.h").read_text()))
+        for name in STATE_MACHINES
+    }
     for hook in HOOKS:
         assert bool(hook.sources) != bool(hook.raised_on)
         raisers = {name: callers(bodies, f"cb_raise_{hook.name}") for name, bodies in machines.items()}
@@ -285,12 +288,12 @@ def test_raised_hooks_are_raised_and_need_what_raises_them():
         assert len({machine for machine, _ in directly}) == bool(hook.raised_on)
         directly = {(machine, on) for machine, on in directly if on in hook.raised_on or on not in always}
         for machine, _ in directly:
-            assert set(hook.raised_on) <= handlers((DIRECTORY / f"{machine}.h").read_text(), machine)
+            assert set(hook.raised_on) <= handlers((DIRECTORY / "machines" / f"{machine}.h").read_text(), machine)
 
 
 def test_members_of_some_kernels_are_declared():
     """CB_HAS_<NAME> in C is a key of FIELDS, and each is asked for."""
-    asked = {name for path in DIRECTORY.glob("*.[ch]") for name in re.findall(r"\bCB_HAS_(\w+)", path.read_text())}
+    asked = {name for path in DIRECTORY.rglob("*.[ch]") for name in re.findall(r"\bCB_HAS_(\w+)", path.read_text())}
     assert asked == FIELDS.keys()
 
 
@@ -303,7 +306,7 @@ def test_names_are_unique():
         assert len(own) == len(set(own))
 
 
-@pytest.mark.parametrize("path", sorted(DIRECTORY.glob("*.[ch]")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(DIRECTORY.rglob("*.[ch]")), ids=lambda path: path.name)
 def test_the_licence_is_the_kernels(path):
     """Some BPF helpers are for GPL programs only."""
     assert path.read_text().splitlines()[0] == "// SPDX-License-Identifier: GPL-2.0-only"

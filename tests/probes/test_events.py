@@ -1,4 +1,4 @@
-"""What handlers tell (probes/events.h), into a ring that nobody empties but the test.
+"""What handlers tell (probes/lib/events.h), into a ring that nobody empties but the test.
 
 Two kinds are told here alone, for no measured test provokes them: an RCU stall would hold up the machine for 21
 seconds, and two orders of the kernel's own mutexes would be a mistake in the kernel.  It is played as it would call.

@@ -1,4 +1,4 @@
-"""Ended threads are all in the sum; which are kept singly as well depends on how long they lived (probes/task.h)."""
+"""All ended threads are in the sum; those that lived longest have a record as well (probes/lib/task.h)."""
 
 import pytest
 from user_space import DEAD

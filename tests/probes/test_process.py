@@ -1,4 +1,4 @@
-"""One record per process (probes/process.h): whose it is, what is added to it, and who goes without."""
+"""One record per process (probes/lib/process.h): whose it is, what is added to it, and who goes without."""
 
 import ctypes
 

@@ -1,4 +1,4 @@
-"""What a function was called with is there when it returns (probes/returns.h), fired as the kernel fires kretprobes."""
+"""The arguments of a function are known when it returns (probes/lib/returns.h); fired as by kretprobes."""
 
 import ctypes
 

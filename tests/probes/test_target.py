@@ -1,4 +1,4 @@
-"""Whose events count (probes/target.h, follow.h): a process tree, a cgroup, or the whole machine."""
+"""Whose events count (probes/lib/target.h, follow.h): a process tree, a cgroup, or the whole machine."""
 
 import ctypes
 

@@ -1,4 +1,4 @@
-"""One record per thread (probes/task.h): whose it is, and which run's."""
+"""One record per thread (probes/lib/task.h): whose it is, and which run's."""
 
 import ctypes
 

@@ -17,7 +17,7 @@ KNOWN_RUNS = 64
 
 CAUSES = ("held_back", "without_room")
 
-_TELLING = CStruct(second="Q", told="Q", held_back="Q", without_room="Q")  # struct cb_telling of probes/events.h
+_TELLING = CStruct(second="Q", told="Q", held_back="Q", without_room="Q")  # struct cb_telling of probes/lib/events.h
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
 

@@ -48,7 +48,7 @@ LOSS_CAUSES = (
     "unseen_ends",
     "moves_unseen",
 )
-_LOSS = CStruct(**dict.fromkeys(LOSS_CAUSES, "Q"))  # struct cb_loss of probes/common.h
+_LOSS = CStruct(**dict.fromkeys(LOSS_CAUSES, "Q"))  # struct cb_loss of probes/lib/common.h
 
 _ACCOUNT = len(fields(Account))
 """So many numbers of struct cb_ended are an account; behind them are the last words."""
@@ -159,7 +159,7 @@ class Reader:
         return found
 
     def enrolled(self) -> frozenset[int]:
-        """The living processes that the kernel side has in its set (probes/target.h)."""
+        """The living processes that the kernel side has in its set (probes/lib/target.h)."""
         members = self._maps["cb_members"]
         return frozenset(int.from_bytes(key, "little") for key in libbpf.keys(members.fd, members.key_size))
 

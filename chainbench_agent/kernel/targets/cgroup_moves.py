@@ -1,6 +1,6 @@
 """Processes with several threads that were moved between cgroups as a whole: their threads are cut at that moment.
 
-The kernel side cuts the leader at once, and another thread when it next does something (probes/task.h, cb_follow()).
+The kernel side cuts the leader at once, another thread when it next does something (cb_follow() in probes/lib/task.h).
 Those that did nothing any more are cut here, when the run has ended.
 """
 
@@ -19,8 +19,8 @@ from chainbench_agent.host import procfs
 from chainbench_agent.kernel.targets import members
 from chainbench_agent.loading.loader import MapFd
 
-_MOVE = CStruct(last_ns="Q", before_ns="Q")  # struct cb_move of probes/target.h
-_CUT = CStruct(begin_ns="Q", since_ns="Q", tid="I", tgid="I", wait="I", state="I")  # struct cb_cut of probes/task.h
+_MOVE = CStruct(last_ns="Q", before_ns="Q")  # struct cb_move of probes/lib/target.h
+_CUT = CStruct(begin_ns="Q", since_ns="Q", tid="I", tgid="I", wait="I", state="I")  # struct cb_cut of probes/lib/task.h
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """Who is in the target: looked up in /proc and in the cgroup file system when a run begins, and when it ends.
 
-In between the kernel follows the target itself (probes/follow.h).
+In between the kernel follows the target itself (probes/machines/follow.h).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DEAD = frozenset("ZXx")
 
 
 class Kind(IntEnum):
-    """`enum cb_target_kind` of probes/target.h."""
+    """`enum cb_target_kind` of probes/lib/target.h."""
 
     MACHINE = 0
     TREE = 1

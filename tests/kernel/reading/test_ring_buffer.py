@@ -14,7 +14,7 @@ EXEC = [module for module in CATALOG if module.name == "exec"]
 
 
 def record(run, pid=53):
-    """As `struct cb_told` of probes/events.h."""
+    """As `struct cb_told` of probes/lib/events.h."""
     return struct.pack("=QQIIII16s", 1000, 7, 0, pid, run, 0, b"true")
 
 

@@ -92,10 +92,9 @@ def handlers(text: str, owner: str) -> frozenset[str]:
 
 
 def module_text(name: str) -> str:
-    """A module's C: NAME.h, where there is one, stands before NAME.c.  What is for plain BCC is left out."""
+    """A module's C: NAME.h, where there is one, stands before NAME.c."""
     files = (DIRECTORY / f"{name}.{suffix}" for suffix in "hc")
-    text = "".join(file.read_text() for file in files if file.exists())
-    return text.split("#else // CB_FUSED")[0].replace("#ifdef CB_FUSED", "", 1)
+    return "".join(file.read_text() for file in files if file.exists())
 
 
 def fuse(

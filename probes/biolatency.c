@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // biolatency.c - block I/O latency: from issue to the device until its completion.
 
+#include "lib/compat.h"
+#include "lib/process.h"
+#include "machines/request.h"
+#include "generated/biolatency.h"
+
 // KINDS in biolatency.py has the names.
 #define BIOLATENCY_READ 0
 #define BIOLATENCY_WRITE 1

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // cpu.c - what the scheduler, the interrupts and the power management did.
 
+#include "lib/task.h"
+#include "machines/quota.h"
+#include "generated/events.h"
+#include "generated/cpu.h"
+
 // A cgroup's own counters, which run since it was made.
 struct cpu_bandwidth {
 	u64 throttled_count;

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // exec.c - programs and processes started, and programs that could not be.
 
+#include "lib/call_kinds.h"
+#include "lib/task.h"
+#include "generated/events.h"
+#include "generated/exec.h"
+
 struct exec_command {
 	char name[16]; // TASK_COMM_LEN
 };

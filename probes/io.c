@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // io.c - what system calls do with files, and what their reads find in the page cache; block requests are in io.h.
 
+#include "lib/task.h"
+#include "io.h"
+
 // ---- files: a regular file, a directory or a block device; not a pipe, a socket, a terminal
 
 // include/uapi/linux/stat.h

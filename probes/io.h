@@ -3,6 +3,10 @@
 
 #pragma once
 
+#include "machines/request.h"
+#include "generated/events.h"
+#include "generated/io.h"
+
 // In flight: issued and not completed.  Their time is the sum of the moments when they ended, less that of the moments
 // when they were issued, both since the run began; one that is still in flight lacks its end.
 struct io_queue {

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // locks.c - waiting for locks: those of the kernel (contention.h), and futexes, which user space makes its locks of.
 
+#include "locks.h"
+
 static __always_inline void locks_on_mutex_waited(struct cb_event *ev, struct cb_locks *locks,
 						  u64 ns)
 {

@@ -7,6 +7,13 @@
 // A mutex is its address, in one program of one process; those of the kernel are above all that (their tgid is 0).  An
 // address that is given to another mutex begins a new life, where initialising or destroying the mutex tells of it.
 
+#pragma once
+
+#include "lib/task.h"
+#include "machines/lock_wait.h"
+#include "generated/events.h"
+#include "generated/locks.h"
+
 struct locks_holder {
 	u32 tid;
 	u32 side; // what it holds of the kernel's is apart from what it holds of its own

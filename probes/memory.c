@@ -1,6 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // memory.c - page faults, what the kernel allocates, the OOM killer, and the CPU's own caches.
 
+#include "lib/task.h"
+#include "generated/events.h"
+#include "generated/memory.h"
+
 // include/linux/slab.h: kfree() takes addresses up to ZERO_SIZE_PTR, and there is nothing to free.
 #define MEMORY_ZERO_SIZE_PTR 16
 

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // network.c - what went through TCP, MPTCP and UDP sockets, over IPv4 and IPv6.  Whose it was: network.h
 
+#include "generated/events.h"
+#include "network.h"
+
 #define NETWORK_PEEK 0x02     // MSG_PEEK: it will be received again
 #define NETWORK_ERRORS 0x2000 // MSG_ERRQUEUE: it was sent from here
 #define NETWORK_FIRST 16      // segments of a socket that are all looked at

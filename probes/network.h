@@ -7,6 +7,9 @@
 
 #pragma once
 
+#include "lib/task.h"
+#include "generated/network.h"
+
 #define NETWORK_STREAM 1 // enum sock_type
 #define NETWORK_DATAGRAM 2
 #define NETWORK_RAW 3

@@ -9,6 +9,8 @@
 // one that is walked stands for as much time as the threshold: the sums are right on average, whatever the rhythm.  The
 // threshold rises where walks would be more than a small part of a CPU.
 
+#include "offcpu.h"
+
 #define OFFCPU_THRESHOLD_NS 1000000ULL
 #define OFFCPU_THRESHOLD_LIMIT_NS (1ULL << 31)
 #define OFFCPU_PERIOD_NS 100000000ULL

@@ -4,6 +4,11 @@
 // The key has the number of the system call, whether that is i386's, the state of the thread, and the kind of the file
 // behind the call's descriptor.  All of it is read where the thread blocks, so only calls that block pay for it.
 
+#pragma once
+
+#include "lib/task.h"
+#include "generated/offcpu.h"
+
 #define OFFCPU_NUMBER_MASK 0x3ff
 #define OFFCPU_NO_CALL 0x3ff      // a page fault or another exception, or a kernel thread
 #define OFFCPU_UNKNOWN_CALL 0x3fe // a larger number than there is room for

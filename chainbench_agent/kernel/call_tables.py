@@ -12,7 +12,7 @@ from chainbench_agent.bpf import libbpf
 from chainbench_agent.host.syscall_names import syscalls
 from chainbench_agent.kernel.programs import Programs
 from chainbench_agent.loading.loader import MapFd
-from chainbench_agent.loading.unit_text import followed_calls
+from chainbench_agent.loading.unit_sizes import followed_calls
 from chainbench_agent.probes.wait_key import FILE_CALLS
 
 TTY_DRIVERS = Path("/proc/tty/drivers")
@@ -27,8 +27,9 @@ _NATIVE, _COMPAT = 1, 2  # OFFCPU_NATIVE_TAKES_FILE, OFFCPU_COMPAT_TAKES_FILE
 
 def fill(maps: Mapping[str, MapFd]) -> None:
     """Before each run: terminals may have come with a driver meanwhile."""
-    for number, *kinds in followed_calls(os.uname().machine):
-        libbpf.update(maps["cb_call_kinds"].fd, number, CALL_KINDS.pack(*kinds))
+    if "cb_call_kinds" in maps:
+        for number, *kinds in followed_calls(os.uname().machine):
+            libbpf.update(maps["cb_call_kinds"].fd, number, CALL_KINDS.pack(*kinds))
     if "offcpu_file_calls" not in maps:
         return
     for number, bits in file_calls(os.uname().machine).items():

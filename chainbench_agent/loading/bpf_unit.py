@@ -24,7 +24,8 @@ from chainbench_agent.loading.host_features import FACTS
 from chainbench_agent.loading.loader import Loaded, Wanted, load
 from chainbench_agent.loading.pmu_events import available
 from chainbench_agent.loading.preempt_count import preempt_count
-from chainbench_agent.loading.unit_text import TASK_RECORDS, Unit, fuse
+from chainbench_agent.loading.unit_sizes import TASK_RECORDS
+from chainbench_agent.loading.unit_text import Unit, fuse
 
 PID_MAX = Path("/proc/sys/kernel/pid_max")
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from chainbench_agent.catalog import RESULT, Hook, Kind, Source
 
-PARAMETERS_KEPT = 2
+SAVED_PARAMETERS = 2
 """How many of a hook's parameters a kretprobe may need besides the result."""
 
 _CONTEXT = {

@@ -50,14 +50,21 @@ def kinds(modules: Iterable[Module]) -> tuple[tuple[Module, Event], ...]:
     return tuple((module, event) for module in modules for event in module.events)
 
 
-def text(modules: Iterable[Module], events_h: str) -> str:
-    """With `events_h` empty, handlers tell nothing, and cost nothing."""
-    named = [f"{module.name}_EVENT_{event.name}".upper() for module, event in kinds(modules)]
-    lines = [f"#define {name} {number}" for number, name in enumerate(named)]
-    if not events_h:
-        return "\n".join([*lines, *(f"#define {call} ((void)(value))" for call in _SILENT), ""])
-    sizes = {"PAGES": PAGES, "PER_SECOND": PER_SECOND, "KINDS": max(1, len(named))}
-    return "\n".join([*lines, *(f"#define CB_TOLD_{name} {size}" for name, size in sizes.items()), events_h])
+def event_kinds_h(modules: Iterable[Module]) -> str:
+    """`generated/event_kinds.h` of a BPF unit: MODULE_EVENT_NAME for each, and the sizes of the ring buffer."""
+    names = [f"{module.name}_EVENT_{event.name}".upper() for module, event in kinds(modules)]
+    sizes = {"PAGES": PAGES, "PER_SECOND": PER_SECOND, "KINDS": max(1, len(names))}
+    lines = [f"#define {name} {number}" for number, name in enumerate(names)]
+    return "\n".join([*lines, *(f"#define CB_TOLD_{name} {size}" for name, size in sizes.items()), ""])
+
+
+def events_h(*, emitted: bool) -> str:
+    """`generated/events.h` of a BPF unit: where no events are emitted, cb_emit() is nothing, and costs nothing."""
+    if emitted:
+        return '#include "lib/events.h"\n'
+    return "\n".join(
+        ['#include "generated/event_kinds.h"', "", *(f"#define {call} ((void)(value))" for call in _SILENT), ""]
+    )
 
 
 def decode(record: bytes, known: tuple[tuple[Module, Event], ...], runs: Mapping[int, str]) -> Told:

@@ -22,8 +22,8 @@ RUN_WORD = 1  # of 32 bits
 WORD = 8
 
 
-def c_struct(modules: Iterable[Module]) -> str:
-    """`struct cb_process`, whose size is a multiple of a line's."""
+def process_h(modules: Iterable[Module]) -> str:
+    """`generated/process.h` of a BPF unit: struct cb_process, whose size is a multiple of a line's."""
     hot, others = _counters(modules)
     used = HEAD.size + command_name.BYTES + WORD * (len(hot) + len(others))
     fields = (

@@ -3,6 +3,8 @@
 
 #pragma once
 
+#include "lib/compat.h"
+
 // What a system call number stands for, as enum cb_call; written by the agent only.
 struct cb_call_kinds {
 	u32 of_64bit;

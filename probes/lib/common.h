@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// common.h - what every handler may use: the run's configuration, the event at hand, histograms.
+// common.h - the configuration of the run, the event at hand, and histograms: what every handler uses.
 //
-// The generated unit (chainbench_agent/loading/unit_text.py) defines before this file:
-//   CB_SLOTS, CB_SLOT_BITS   the shape of a histogram, from chainbench_agent/catalog/metrics.py
-//   CB_TASKS, CB_MEMBERS     task records, a power of two; processes in a target
+// Files in generated/ are written for each unit (chainbench_agent/loading/unit_text.py); `chainbench-agent probes show` prints
+// them in their place.
 
 #pragma once
+
+#include "generated/sizes.h"
 
 // Macros, and an enum of its own name only: not in a tree that is pruned to what is named.
 #ifndef NULL

@@ -5,6 +5,8 @@
 
 #pragma once
 
+#include "lib/common.h"
+
 // Linux 2f064a59a11f ("sched: Change task_struct::state") (in v5.14) renamed `state` and made it 32 bits wide.
 static __always_inline u32 cb_task_state(struct task_struct *task)
 {

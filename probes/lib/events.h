@@ -6,6 +6,9 @@
 
 #pragma once
 
+#include "lib/process.h"
+#include "generated/event_kinds.h"
+
 struct cb_told {
 	u64 at_ns;
 	u64 value;

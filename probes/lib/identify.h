@@ -6,6 +6,8 @@
 
 #pragma once
 
+#include "lib/compat.h"
+
 struct cb_identity {
 	u32 tgid;
 	u32 parent_tgid;

@@ -7,6 +7,9 @@
 
 #pragma once
 
+#include "lib/common.h"
+#include "generated/process.h"
+
 #define CB_PROCESS_SETS (CB_PROCESSES / 4)
 
 // struct cb_process is generated from the declarations (loading/process_records.py): tgid, run, begin_ns, end_ns, comm, and

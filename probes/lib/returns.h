@@ -6,6 +6,8 @@
 
 #pragma once
 
+#include "lib/task.h"
+
 struct cb_entered_key {
 	u32 tid;
 	u32 function; // the number of the program in the unit

@@ -7,6 +7,8 @@
 
 #pragma once
 
+#include "lib/common.h"
+
 #define CB_EXISTS (-17) // -EEXIST
 
 enum cb_target_kind {

@@ -6,6 +6,10 @@
 
 #pragma once
 
+#include "lib/compat.h"
+#include "lib/process.h"
+#include "lib/target.h"
+
 enum cb_task_state {
 	CB_FREE,
 	CB_UNSEEN, // no edge seen in this run yet

@@ -16,6 +16,10 @@
 
 #pragma once
 
+#include "lib/task.h"
+#include "machines/request.h"
+#include "generated/raised.h"
+
 // ---- whose it is
 
 // A cgroup's threads, and sets of these, that are looked at.  Where there are more, "all" would be a guess.  The verifier

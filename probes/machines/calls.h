@@ -14,6 +14,10 @@
 
 #pragma once
 
+#include "lib/call_kinds.h"
+#include "lib/task.h"
+#include "generated/raised.h"
+
 // include/uapi/linux/futex.h: futex(2) is many calls in one, told apart by its second argument.
 #define CALLS_FUTEX_COMMAND 0x7f
 #define CALLS_FUTEX_WAIT (1U << 0)

@@ -11,6 +11,9 @@
 
 #pragma once
 
+#include "machines/lock_wait.h"
+#include "generated/raised.h"
+
 // Of `lock`; of 0, whose name is not known: that of the innermost interrupt, or else the thread's.
 static __always_inline bool contention_spin_ends(struct cb_event *ev, u64 lock)
 {

@@ -4,6 +4,8 @@
 
 #pragma once
 
+#include "lib/task.h"
+
 // Runs from the moment the agent begins to look around, before anything counts.
 static __always_inline void follow_on_sched_process_fork(struct cb_event *ev,
 							 struct task_struct *parent,

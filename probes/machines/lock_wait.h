@@ -6,6 +6,8 @@
 
 #pragma once
 
+#include "lib/task.h"
+
 enum cb_lock_kind {
 	CB_LOCK_UNKNOWN,
 	CB_LOCK_MUTEX,

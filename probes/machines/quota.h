@@ -14,6 +14,8 @@
 
 #pragma once
 
+#include "lib/task.h"
+
 #define CB_QUOTA_LEVELS 10 // cgroups above each other that are looked at
 #define CB_FIRST_FAIR_PRIORITY \
 	100 // include/linux/sched/prio.h: MAX_RT_PRIO; quotas are for what comes after

@@ -5,6 +5,8 @@
 
 #pragma once
 
+#include "lib/common.h"
+
 enum cb_owner {
 	CB_OWNER_UNKNOWN, // see enum cb_unattributed
 	CB_OWNER_TARGET,

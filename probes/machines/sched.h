@@ -14,6 +14,10 @@
 
 #pragma once
 
+#include "lib/task.h"
+#include "machines/quota.h"
+#include "generated/raised.h"
+
 // The numbers of a switch, each read once: a read is a call of a helper.
 struct cb_switch {
 	u32 from;

@@ -220,6 +220,7 @@ def test_the_first_source_that_loads_and_attaches_is_used(tmp_path, cache_dir, m
     """An fentry where the kernel allows it, else the tracepoint, and both count."""
     probes = shutil.copytree(DIRECTORY, tmp_path / "probes")
     (probes / "wakes.c").write_text(
+        '#include "generated/wakes.h"\n\n'
         "static __always_inline void wakes_on_waking(struct cb_event *ev, struct cb_wakes *wakes,\n"
         "struct task_struct *task)\n{\n\twakes->wakes++;\n}\n"
     )

@@ -7,7 +7,7 @@ import pytest
 from user_space import AGENT, FUTEX, INTERRUPTIBLE
 
 from chainbench_agent.evidence.open_intervals import FUTEX_LOCK, FUTEX_WAIT
-from chainbench_agent.loading.unit_text import LOCK_WAITS, call_kinds
+from chainbench_agent.loading.unit_sizes import LOCK_WAITS, call_kinds
 from chainbench_agent.probes import CALLS
 from chainbench_agent.probes.lock_hooks import SLOW_PATHS
 

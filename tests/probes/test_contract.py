@@ -10,7 +10,9 @@ from chainbench_agent.catalog import PERCPU_VALUE_LIMIT, Counter, Derived, Keyed
 from chainbench_agent.evidence import wait_reasons
 from chainbench_agent.kernel.reading import index_names, map_decoding
 from chainbench_agent.loading import process_records
-from chainbench_agent.loading.unit_text import STATE_MACHINES, handlers, module_text
+from chainbench_agent.loading.event_records import events_h
+from chainbench_agent.loading.includes import includes
+from chainbench_agent.loading.unit_text import STATE_MACHINES, handlers, maps_of, module_text
 from chainbench_agent.probes import CATALOG, DIRECTORY, FIELDS, HOOKS, cpu, offcpu
 
 SUPPORT = ("hooks", "lock_hooks", "lock_order", "wait_key", "__init__")
@@ -289,6 +291,64 @@ def test_raised_hooks_are_raised_and_need_what_raises_them():
         directly = {(machine, on) for machine, on in directly if on in hook.raised_on or on not in always}
         for machine, _ in directly:
             assert set(hook.raised_on) <= handlers((DIRECTORY / "machines" / f"{machine}.h").read_text(), machine)
+
+
+AGENTS_C = {
+    path.relative_to(DIRECTORY).as_posix(): path.read_text()
+    for path in sorted(DIRECTORY.rglob("*.[ch]"))
+    if path.parent.name != "plain"
+}
+"""File → text, of all files that the agent compiles."""
+WRITTEN = {"generated/events.h": events_h(emitted=True)}
+"""The one file that is written for a unit and includes another."""
+
+
+def defined_in(text):
+    """The functions, macros, types and maps of a C file."""
+    text = re.sub(r"//.*", "", text)
+    return (
+        {*functions(text), *maps_of(text)}
+        | set(re.findall(r"^#define (\w+)", text, re.MULTILINE))
+        | {f"{kind} {name}" for kind, name in re.findall(r"^(struct|enum) (\w+) \{", text, re.MULTILINE)}
+    )
+
+
+def all_included(name):
+    """The files of probes/ that a file includes, itself or through others."""
+    found, left = set(), [name]
+    while left:
+        for included in includes((AGENTS_C | WRITTEN).get(left.pop(), "")):
+            if included not in found:
+                found.add(included)
+                left.append(included)
+    return found
+
+
+@pytest.mark.parametrize("name", AGENTS_C)
+def test_a_file_includes_what_it_uses(name):
+    """Whoever reads a file finds everything else that it uses in the files that it includes."""
+    text = re.sub(r"//.*", "", AGENTS_C[name])
+    used = set(re.findall(r"\b(?:struct |enum )?\w+", text))
+    reachable = all_included(name) | {name}
+    own = defined_in(AGENTS_C[name])
+
+    missing = {
+        (other, word) for other, found in DEFINED.items() if other not in reachable for word in found & used - own
+    }
+    assert missing == set()
+
+
+DEFINED = {name: defined_in(text) for name, text in AGENTS_C.items()}
+
+
+@pytest.mark.parametrize("name", AGENTS_C)
+def test_includes_come_first(name):
+    """Before them stand comments only, and `#pragma once` in a header: the unit has them whole before this file."""
+    begin = AGENTS_C[name].rpartition('#include "')[0]
+
+    left = re.sub(r'//.*|#pragma once|#include "[^"]*"', "", begin)
+    assert left.split() == []
+    assert ("#pragma once" in begin) == name.endswith(".h")
 
 
 def test_members_of_some_kernels_are_declared():

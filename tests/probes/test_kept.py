@@ -3,7 +3,7 @@
 import pytest
 from user_space import DEAD
 
-from chainbench_agent.loading.unit_text import ENDED_THREADS
+from chainbench_agent.loading.unit_sizes import ENDED_THREADS
 
 ROOT = 10
 OCTAVE = ENDED_THREADS // 32

@@ -5,7 +5,7 @@ import ctypes
 import pytest
 from user_space import AGENT, DEAD, EXECVE, FUTEX, INTERRUPTIBLE, READ, UNINTERRUPTIBLE
 
-from chainbench_agent.loading.unit_text import PROCESSES
+from chainbench_agent.loading.unit_sizes import PROCESSES
 from chainbench_agent.probes import CATALOG
 
 SETS = PROCESSES // 4

@@ -7,7 +7,7 @@ from user_space import fused
 
 from chainbench_agent.catalog import RESULT
 from chainbench_agent.loading.entry_functions import PARAMETERS_KEPT, Program
-from chainbench_agent.loading.unit_text import CALLS_UNDER_WAY
+from chainbench_agent.loading.unit_sizes import CALLS_UNDER_WAY
 from chainbench_agent.probes import HOOKS
 from chainbench_agent.probes.lock_hooks import SLOW_PATHS
 

@@ -6,7 +6,7 @@ import pytest
 from user_space import AGENT, DEAD, FUTEX, INTERRUPTIBLE, READ, UserSpace, blocked, fused
 
 from chainbench_agent.evidence.sample import Account
-from chainbench_agent.loading.unit_text import MEMBERS, TASK_RECORDS
+from chainbench_agent.loading.unit_sizes import MEMBERS, TASK_RECORDS
 
 ROOT, OTHER = 10, 20
 OURS = (5, 6)

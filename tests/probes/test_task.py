@@ -4,7 +4,7 @@ import ctypes
 
 from user_space import AGENT, DEAD, FUTEX, INTERRUPTIBLE, READ, UNINTERRUPTIBLE, UserSpace, blocked, fused
 
-from chainbench_agent.loading.unit_text import TASK_RECORDS
+from chainbench_agent.loading.unit_sizes import TASK_RECORDS
 from chainbench_agent.probes.wait_key import UNINTERRUPTIBLE as NO_SIGNAL
 
 

@@ -15,7 +15,8 @@ from chainbench_agent.kernel.reading import disk_records, map_decoding, sample_r
 from chainbench_agent.kernel.targets.cgroup_moves import decode
 from chainbench_agent.kernel.targets.members import KernelTarget, Kind
 from chainbench_agent.loading.process_records import processes
-from chainbench_agent.loading.unit_text import followed_calls, fuse
+from chainbench_agent.loading.unit_sizes import followed_calls
+from chainbench_agent.loading.unit_text import fuse
 from chainbench_agent.probes import CATALOG, HOOKS
 
 CPUS = 4  # SHIM_CPUS

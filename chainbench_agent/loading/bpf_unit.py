@@ -29,6 +29,11 @@ from chainbench_agent.loading.unit_text import Unit, fuse
 
 PID_MAX = Path("/proc/sys/kernel/pid_max")
 
+_CHECKS_HEADING = """
+// ==== generated/offset_checks.c
+// Compiled, and never loaded: each returns where the compiler finds a member, which must be where BTF says.
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class LoadedUnit:
@@ -52,7 +57,7 @@ class LoadedUnit:
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
+class Prepared:
     """All that takes the BTF: what is to be compiled, and what is known of this host."""
 
     unit: Unit
@@ -81,7 +86,7 @@ def load_unit(
     modules, hooks = tuple(modules), tuple(hooks)
 
     def attempt(chosen: tuple[Module, ...]) -> LoadedUnit:
-        ready = apart(lambda: _prepare(chosen, hooks, cache_dir, options, events))
+        ready = apart(lambda: prepare(chosen, hooks, cache_dir, options, events))
         if ready.tree.parent != cache_dir:  # a temporary one
             atexit.register(shutil.rmtree, ready.tree, ignore_errors=True)
         loaded = load(compiled(ready.text), ready.wanted)
@@ -98,13 +103,13 @@ def load_unit(
         return replace(attempt(tuple(m for m in modules if m.name not in guilty)), absent_modules=guilty)
 
 
-def _prepare(
+def prepare(
     modules: tuple[Module, ...],
     hooks: tuple[Hook, ...],
     cache_dir: Path,
     options: Collection[str],
     events: Telling | None,
-) -> _Prepared:
+) -> Prepared:
     """Parses the BTF, which takes 20 MB: to be done apart."""
     btf = Btf.load()
     hooks = tuple(hook for hook in hooks if wanted(hook, btf))
@@ -121,7 +126,7 @@ def _prepare(
     facts = {name: lacking(btf) for name, lacking in FACTS.items()}
     programs = _wanted(unit, btf)
     text = _text(unit, tree, btf, [program.name for program in programs])
-    return _Prepared(unit, text, programs, tree, absent, facts, host["COUNTERS"])
+    return Prepared(unit, text, programs, tree, absent, facts, host["COUNTERS"])
 
 
 def _bit_field(btf: Btf, struct: str, member: str) -> dict[str, int]:
@@ -198,7 +203,7 @@ def _text(unit: Unit, tree: Path, btf: Btf, functions: list[str]) -> UnitText:
     used = set(re.findall(r"(?:->|\.)(\w+)", unit.text))
     checks = offset_checks(btf, structs_of(tree), used)
     return UnitText(
-        c_text=unit.text + check_source(checks),
+        c_text=unit.text + _CHECKS_HEADING + check_source(checks),
         header_tree=str(tree),
         functions=functions,
         maps=list(unit.maps),

@@ -50,7 +50,7 @@ def sizes_h(has_field: Callable[[str], bool], host: Mapping[str, int]) -> str:
         f"#define CB_ENDED_THREADS {ENDED_THREADS}",
         f"#define CB_PROCESSES {PROCESSES}",
         f"#define CB_CALL_NUMBERS {CALL_NUMBERS}",
-        f"enum cb_call {{ {', '.join(f'CB_CALL_{kind}' for kind in call_kinds())} }};",
+        *("enum cb_call {", *(f"\tCB_CALL_{kind}," for kind in call_kinds()), "};"),
         f"#define CB_REQUESTS {REQUESTS}",
         f"#define CB_DISKS {DISKS}",
         f"#define CB_BIO_SETS {BIO_SETS}",

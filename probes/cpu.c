@@ -134,39 +134,10 @@ static __always_inline void cpu_on_irq_handler_entry(struct cb_event *ev, struct
 	cpu->device_interrupts[cb_clamp(irq, CPU_DEVICE_INTERRUPTS_ENTRIES)]++;
 }
 
-static __always_inline void cpu_on_local_timer_entry(struct cb_event *ev, struct cb_cpu *cpu,
-						     int vector)
+static __always_inline void cpu_on_vector_entry(struct cb_event *ev, struct cb_cpu *cpu, u32 place)
 {
 	cpu->interrupts++;
-	cpu->vector_interrupts[0]++;
-}
-
-static __always_inline void cpu_on_reschedule_entry(struct cb_event *ev, struct cb_cpu *cpu,
-						    int vector)
-{
-	cpu->interrupts++;
-	cpu->vector_interrupts[1]++;
-}
-
-static __always_inline void cpu_on_call_function_entry(struct cb_event *ev, struct cb_cpu *cpu,
-						       int vector)
-{
-	cpu->interrupts++;
-	cpu->vector_interrupts[2]++;
-}
-
-static __always_inline void cpu_on_call_function_single_entry(struct cb_event *ev,
-							      struct cb_cpu *cpu, int vector)
-{
-	cpu->interrupts++;
-	cpu->vector_interrupts[3]++;
-}
-
-static __always_inline void cpu_on_irq_work_entry(struct cb_event *ev, struct cb_cpu *cpu,
-						  int vector)
-{
-	cpu->interrupts++;
-	cpu->vector_interrupts[4]++;
+	cpu->vector_interrupts[place]++; // a constant: see VECTORS in hooks.py
 }
 
 static __always_inline void cpu_on_softirq_entry(struct cb_event *ev, struct cb_cpu *cpu,

@@ -5,8 +5,8 @@ from struct import unpack
 from typing import Any
 
 from chainbench_agent.catalog import Counter, Derived, Distribution, Event, Keyed, Module, Names, Scratch, Table
+from chainbench_agent.probes.hooks import VECTORS
 
-VECTORS = ("local_timer", "reschedule", "call_function", "call_function_single", "irq_work")
 INTERRUPTS = ("irq_handler_entry", *(f"{vector}_entry" for vector in VECTORS))
 
 

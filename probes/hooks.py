@@ -86,6 +86,10 @@ REQUESTS = (
 """What the life of a block request is seen by, and of a bio where a disk takes these; block_split says whose it is."""
 
 
+VECTORS = ("local_timer", "reschedule", "call_function", "call_function_single", "irq_work")
+"""The interrupts that CPUs send each other or themselves, by their place among the counters of cpu.c."""
+
+
 def _sock(name: str, params: tuple[str, ...], tracepoint: str, call: str, *places: int) -> tuple[Hook, Hook]:
     """Two hooks of one event: a tracepoint sees calls on all sockets; without it each family's function is asked.
 
@@ -103,7 +107,7 @@ def _sock(name: str, params: tuple[str, ...], tracepoint: str, call: str, *place
     )
     return (
         Hook(name, params, (any_family, *ipv4), timed=False),
-        Hook(f"{name}6", params, ipv6, timed=False, unless=any_family),
+        Hook(f"{name}6", params, ipv6, timed=False, unless=any_family, handler=name),
     )
 
 
@@ -159,8 +163,14 @@ HOOKS = (
     _tracepoint("irq_handler_entry", "int irq"),
     _tracepoint("softirq_entry", "unsigned int vector"),
     *(
-        _tracepoint(f"{vector}_entry", "int vector")
-        for vector in ("local_timer", "reschedule", "call_function", "call_function_single", "irq_work")
+        Hook(
+            f"{vector}_entry",
+            ("unsigned int place",),
+            (raw_tracepoint(f"{vector}_entry", f"{place}"),),
+            timed=False,
+            handler="vector_entry",
+        )
+        for place, vector in enumerate(VECTORS)
     ),
     _tracepoint("cpu_frequency", "unsigned int khz", "unsigned int of_cpu"),
     _timed("cpu_idle", "unsigned int state"),
@@ -208,6 +218,7 @@ HOOKS = (
         (raw_tracepoint("kmalloc_node", 1, 2),),
         timed=False,
         optional=True,
+        handler="kmalloc",
     ),
     Hook("kfree", ("void *object",), (raw_tracepoint("kfree", 1),), timed=False),
     _tracepoint("mm_page_alloc", "struct page *page", "unsigned int order"),
@@ -227,6 +238,7 @@ HOOKS = (
         (fexit("tcp_sendpage", 0, 5), kretprobe("tcp_sendpage", 0, RESULT)),
         timed=False,
         unless=fexit("splice_to_socket"),
+        handler="sock_sent",
     ),
     _tracepoint("inet_sock_set_state", f"{SOCK}sk", "int oldstate", "int newstate"),
     *(_tracepoint(name, f"{SOCK}sk") for name in ("tcp_probe", "tcp_send_reset", "tcp_destroy_sock")),

@@ -95,27 +95,14 @@ static __always_inline void locks_on_order_lock(struct cb_event *ev, struct cb_l
 		locks->kernel_mutex_locks++;
 }
 
-static __always_inline void locks_on_order_interruptible(struct cb_event *ev,
-							 struct cb_locks *locks, struct mutex *lock)
+static __always_inline void locks_on_order_wait(struct cb_event *ev, struct cb_locks *locks,
+						struct mutex *lock)
 {
 	locks_wants(ev, LOCKS_OF_KERNEL, (u64)lock, 0, true);
 }
 
-static __always_inline void locks_on_order_interruptible_answers(struct cb_event *ev,
-								 struct cb_locks *locks, int answer)
-{
-	if (locks_answered(LOCKS_OF_KERNEL, !answer))
-		locks->kernel_mutex_locks++;
-}
-
-static __always_inline void locks_on_order_killable(struct cb_event *ev, struct cb_locks *locks,
-						    struct mutex *lock)
-{
-	locks_wants(ev, LOCKS_OF_KERNEL, (u64)lock, 0, true);
-}
-
-static __always_inline void locks_on_order_killable_answers(struct cb_event *ev,
-							    struct cb_locks *locks, int answer)
+static __always_inline void locks_on_order_wait_answers(struct cb_event *ev, struct cb_locks *locks,
+							int answer)
 {
 	if (locks_answered(LOCKS_OF_KERNEL, !answer))
 		locks->kernel_mutex_locks++;
@@ -154,24 +141,6 @@ static __always_inline void locks_on_raw_lock(struct cb_event *ev, struct cb_loc
 	locks_spin_taken(ev, (u64)lock);
 }
 
-static __always_inline void locks_on_raw_lock_irqsave(struct cb_event *ev, struct cb_locks *locks,
-						      raw_spinlock_t *lock)
-{
-	locks_spin_taken(ev, (u64)lock);
-}
-
-static __always_inline void locks_on_raw_lock_irq(struct cb_event *ev, struct cb_locks *locks,
-						  raw_spinlock_t *lock)
-{
-	locks_spin_taken(ev, (u64)lock);
-}
-
-static __always_inline void locks_on_raw_lock_bh(struct cb_event *ev, struct cb_locks *locks,
-						 raw_spinlock_t *lock)
-{
-	locks_spin_taken(ev, (u64)lock);
-}
-
 static __always_inline void locks_on_raw_trylock(struct cb_event *ev, struct cb_locks *locks,
 						 raw_spinlock_t *lock, int taken)
 {
@@ -179,33 +148,8 @@ static __always_inline void locks_on_raw_trylock(struct cb_event *ev, struct cb_
 		locks_spin_taken(ev, (u64)lock);
 }
 
-static __always_inline void locks_on_raw_trylock_bh(struct cb_event *ev, struct cb_locks *locks,
-						    raw_spinlock_t *lock, int taken)
-{
-	if (taken)
-		locks_spin_taken(ev, (u64)lock);
-}
-
 static __always_inline void locks_on_raw_unlock(struct cb_event *ev, struct cb_locks *locks,
 						raw_spinlock_t *lock)
-{
-	locks_spin_released(ev, locks, (u64)lock);
-}
-
-static __always_inline void
-locks_on_raw_unlock_irqrestore(struct cb_event *ev, struct cb_locks *locks, raw_spinlock_t *lock)
-{
-	locks_spin_released(ev, locks, (u64)lock);
-}
-
-static __always_inline void locks_on_raw_unlock_irq(struct cb_event *ev, struct cb_locks *locks,
-						    raw_spinlock_t *lock)
-{
-	locks_spin_released(ev, locks, (u64)lock);
-}
-
-static __always_inline void locks_on_raw_unlock_bh(struct cb_event *ev, struct cb_locks *locks,
-						   raw_spinlock_t *lock)
 {
 	locks_spin_released(ev, locks, (u64)lock);
 }

@@ -72,12 +72,6 @@ static __always_inline void memory_on_kmalloc(struct cb_event *ev, struct cb_mem
 		__sync_fetch_and_add(&process->memory_kmalloc_bytes, all);
 }
 
-static __always_inline void memory_on_kmalloc_node(struct cb_event *ev, struct cb_memory *memory,
-						   void *object, size_t bytes)
-{
-	memory_on_kmalloc(ev, memory, object, bytes);
-}
-
 static __always_inline void memory_on_kfree(struct cb_event *ev, struct cb_memory *memory,
 					    void *object)
 {

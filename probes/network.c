@@ -148,8 +148,8 @@ static __always_inline void network_count_other(struct cb_network *network, u16 
 		bytes;
 }
 
-static __always_inline void network_send(struct cb_event *ev, struct cb_network *network,
-					 struct sock *sk, int bytes)
+static __always_inline void network_on_sock_sent(struct cb_event *ev, struct cb_network *network,
+						 struct sock *sk, int bytes)
 {
 	u16 protocol = network_call(ev, network, sk);
 	struct cb_process *process = cb_process_of(ev, bpf_get_current_pid_tgid() >> 32);
@@ -173,8 +173,9 @@ static __always_inline void network_send(struct cb_event *ev, struct cb_network 
 		__sync_fetch_and_add(&process->network_udp_packets, 1);
 }
 
-static __always_inline void network_receive(struct cb_event *ev, struct cb_network *network,
-					    struct sock *sk, int bytes, int flags)
+static __always_inline void network_on_sock_received(struct cb_event *ev,
+						     struct cb_network *network, struct sock *sk,
+						     int bytes, int flags)
 {
 	u16 protocol = network_call(ev, network, sk);
 	struct cb_process *process = cb_process_of(ev, bpf_get_current_pid_tgid() >> 32);
@@ -198,36 +199,4 @@ static __always_inline void network_receive(struct cb_event *ev, struct cb_netwo
 	network->udp_bytes_received += bytes;
 	if (process)
 		__sync_fetch_and_add(&process->network_udp_packets, 1);
-}
-
-static __always_inline void network_on_sock_sent(struct cb_event *ev, struct cb_network *network,
-						 struct sock *sk, int bytes)
-{
-	network_send(ev, network, sk, bytes);
-}
-
-static __always_inline void network_on_sock_sent6(struct cb_event *ev, struct cb_network *network,
-						  struct sock *sk, int bytes)
-{
-	network_send(ev, network, sk, bytes);
-}
-
-static __always_inline void network_on_sent_pages(struct cb_event *ev, struct cb_network *network,
-						  struct sock *sk, int bytes)
-{
-	network_send(ev, network, sk, bytes);
-}
-
-static __always_inline void network_on_sock_received(struct cb_event *ev,
-						     struct cb_network *network, struct sock *sk,
-						     int bytes, int flags)
-{
-	network_receive(ev, network, sk, bytes, flags);
-}
-
-static __always_inline void network_on_sock_received6(struct cb_event *ev,
-						      struct cb_network *network, struct sock *sk,
-						      int bytes, int flags)
-{
-	network_receive(ev, network, sk, bytes, flags);
 }

@@ -102,5 +102,12 @@ class Hook:
     """`module:option`: only loaded, and only attached, where that was asked for (selection.py)."""
     optional: bool = False
     """True: a kernel that has none of the sources misses nothing, because another hook sees the same there."""
+    handler: str = ""
+    """What C calls it: MODULE_on_HANDLER handles all hooks of that name.  Empty: the hook's own name."""
     unless: Source | None = None
     """A place that only some kernels have: where it is, these events come by another hook, and this one is not used."""
+
+    @property
+    def handled_as(self) -> str:
+        """The name by which handlers are called; hooks that share one have the same parameters."""
+        return self.handler or self.name

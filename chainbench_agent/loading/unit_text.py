@@ -48,8 +48,14 @@ class Unit:
 
 
 def handlers(text: str, owner: str) -> frozenset[str]:
-    """The hooks for which a C file defines handlers: `OWNER_on_HOOK(`."""
+    """The handlers that a C file defines: `OWNER_on_HANDLER(`."""
     return frozenset(re.findall(rf"^static __always_inline void\s{owner}_on_(\w+)\(", text, re.MULTILINE))
+
+
+def _handled(text: str, owner: str, hooks: Iterable[Hook]) -> frozenset[str]:
+    """The hooks that a C file handles; one handler may handle several."""
+    defined = handlers(text, owner)
+    return frozenset(hook.name for hook in hooks if hook.handled_as in defined)
 
 
 def module_text(name: str) -> str:
@@ -67,11 +73,11 @@ def fuse(
 ) -> Unit:
     """`sources(hook)`: those to try; `has_field("struct.member")` asks the BTF; `host`: further CB_<key>."""
     modules, hooks = tuple(modules), tuple(hooks)
-    handled = {module.name: handlers(module_text(module.name), module.name) for module in modules}
+    handled = {module.name: _handled(module_text(module.name), module.name, hooks) for module in modules}
     machines = _machines(frozenset().union(*handled.values()))
     raised = frozenset().union(*map(_raised_in, machines.values()))
-    handled = {name: handlers(text, name) for name, text in machines.items()} | handled
-    follows = handlers(_read("machines/follow.h"), "follow")
+    handled = {name: _handled(text, name, hooks) for name, text in machines.items()} | handled
+    follows = _handled(_read("machines/follow.h"), "follow", hooks)
     needed = [hook for hook in hooks if hook.name in follows or any(hook.name in on for on in handled.values())]
     programs = tuple(program for hook in needed for program in _programs(hook, sources(hook)))
     bits = {module.name: 1 << place for place, module in enumerate(modules)}
@@ -135,12 +141,12 @@ def _raise(hook: Hook, handled: Mapping[str, frozenset[str]], bits: Mapping[str,
         if hook.name not in on:
             continue
         if owner in STATE_MACHINES:
-            lines.append(f"\t{owner}_on_{hook.name}({', '.join(('ev', *names))});")
+            lines.append(f"\t{owner}_on_{hook.handled_as}({', '.join(('ev', *names))});")
             continue
         collects = f"cb_collects(ev, {bits[owner]:#x})"
         lines.append(f"\tstruct cb_{owner} *for_{owner} = {collects} ? cb_{owner}.lookup(&zero) : NULL;")
         lines.append(f"\tif (for_{owner})")
-        lines.append(f"\t\t{owner}_on_{hook.name}({', '.join(('ev', f'for_{owner}', *names))});")
+        lines.append(f"\t\t{owner}_on_{hook.handled_as}({', '.join(('ev', f'for_{owner}', *names))});")
     return "\n".join([*lines, "}", ""])
 
 

@@ -73,14 +73,8 @@ static __always_inline void contention_on_contention_begin(struct cb_event *ev, 
 		cb_lock_begins(ev, (u64)lock, kind);
 }
 
-static __always_inline void contention_on_contention_end(struct cb_event *ev, void *lock)
+static __always_inline void contention_thread_waited(struct cb_event *ev, u32 kind, u64 ns)
 {
-	u32 kind;
-	u64 ns;
-
-	if (contention_spin_ends(ev, (u64)lock))
-		return;
-	ns = contention_thread_ends(ev, (u64)lock, &kind);
 	if (kind == CB_LOCK_MUTEX)
 		cb_raise_mutex_waited(ev, ns);
 	else if (kind == CB_LOCK_RWSEM)
@@ -89,159 +83,34 @@ static __always_inline void contention_on_contention_end(struct cb_event *ev, vo
 		cb_raise_semaphore_waited(ev, ns);
 }
 
-// ---- kernels where it shows by the functions that wait
-
-static __always_inline void contention_mutex_ends(struct cb_event *ev, u64 lock)
+static __always_inline void contention_on_contention_end(struct cb_event *ev, void *lock)
 {
 	u32 kind;
-	u64 ns = contention_thread_ends(ev, lock, &kind);
+	u64 ns;
 
-	if (kind == CB_LOCK_MUTEX)
-		cb_raise_mutex_waited(ev, ns);
+	if (contention_spin_ends(ev, (u64)lock))
+		return;
+	ns = contention_thread_ends(ev, (u64)lock, &kind);
+	contention_thread_waited(ev, kind, ns);
 }
 
-static __always_inline void contention_rwsem_ends(struct cb_event *ev, u64 lock)
-{
-	u32 kind;
-	u64 ns = contention_thread_ends(ev, lock, &kind);
+// ---- kernels where it shows by the functions that wait: each waits for locks of one kind, a constant
 
-	if (kind == CB_LOCK_RWSEM)
-		cb_raise_rwsem_waited(ev, ns);
+static __always_inline void contention_on_slow_path_enter(struct cb_event *ev, void *lock, u32 kind)
+{
+	cb_lock_enters(ev, (u64)lock, kind);
 }
 
-static __always_inline void contention_semaphore_ends(struct cb_event *ev, u64 lock)
+static __always_inline void contention_on_slow_path_leave(struct cb_event *ev, void *lock, u32 kind)
 {
-	u32 kind;
-	u64 ns = contention_thread_ends(ev, lock, &kind);
+	u32 waited_for;
+	u64 ns;
 
-	if (kind == CB_LOCK_SEMAPHORE)
-		cb_raise_semaphore_waited(ev, ns);
-}
-
-static __always_inline void contention_on_mutex_lock_enter(struct cb_event *ev, struct mutex *lock)
-{
-	cb_lock_enters(ev, (u64)lock, CB_LOCK_MUTEX);
-}
-
-static __always_inline void contention_on_mutex_lock_leave(struct cb_event *ev, struct mutex *lock)
-{
-	contention_mutex_ends(ev, (u64)lock);
-}
-
-static __always_inline void contention_on_mutex_lock_interruptible_enter(struct cb_event *ev,
-									 struct mutex *lock)
-{
-	cb_lock_enters(ev, (u64)lock, CB_LOCK_MUTEX);
-}
-
-static __always_inline void contention_on_mutex_lock_interruptible_leave(struct cb_event *ev,
-									 struct mutex *lock)
-{
-	contention_mutex_ends(ev, (u64)lock);
-}
-
-static __always_inline void contention_on_mutex_lock_killable_enter(struct cb_event *ev,
-								    struct mutex *lock)
-{
-	cb_lock_enters(ev, (u64)lock, CB_LOCK_MUTEX);
-}
-
-static __always_inline void contention_on_mutex_lock_killable_leave(struct cb_event *ev,
-								    struct mutex *lock)
-{
-	contention_mutex_ends(ev, (u64)lock);
-}
-
-static __always_inline void contention_on_rwsem_down_read_enter(struct cb_event *ev,
-								struct rw_semaphore *lock)
-{
-	cb_lock_enters(ev, (u64)lock, CB_LOCK_RWSEM);
-}
-
-static __always_inline void contention_on_rwsem_down_read_leave(struct cb_event *ev,
-								struct rw_semaphore *lock)
-{
-	contention_rwsem_ends(ev, (u64)lock);
-}
-
-static __always_inline void contention_on_rwsem_down_write_enter(struct cb_event *ev,
-								 struct rw_semaphore *lock)
-{
-	cb_lock_enters(ev, (u64)lock, CB_LOCK_RWSEM);
-}
-
-static __always_inline void contention_on_rwsem_down_write_leave(struct cb_event *ev,
-								 struct rw_semaphore *lock)
-{
-	contention_rwsem_ends(ev, (u64)lock);
-}
-
-static __always_inline void contention_on_down_enter(struct cb_event *ev, struct semaphore *lock)
-{
-	cb_lock_enters(ev, (u64)lock, CB_LOCK_SEMAPHORE);
-}
-
-static __always_inline void contention_on_down_leave(struct cb_event *ev, struct semaphore *lock)
-{
-	contention_semaphore_ends(ev, (u64)lock);
-}
-
-static __always_inline void contention_on_down_interruptible_enter(struct cb_event *ev,
-								   struct semaphore *lock)
-{
-	cb_lock_enters(ev, (u64)lock, CB_LOCK_SEMAPHORE);
-}
-
-static __always_inline void contention_on_down_interruptible_leave(struct cb_event *ev,
-								   struct semaphore *lock)
-{
-	contention_semaphore_ends(ev, (u64)lock);
-}
-
-static __always_inline void contention_on_down_killable_enter(struct cb_event *ev,
-							      struct semaphore *lock)
-{
-	cb_lock_enters(ev, (u64)lock, CB_LOCK_SEMAPHORE);
-}
-
-static __always_inline void contention_on_down_killable_leave(struct cb_event *ev,
-							      struct semaphore *lock)
-{
-	contention_semaphore_ends(ev, (u64)lock);
-}
-
-static __always_inline void contention_on_down_timeout_enter(struct cb_event *ev,
-							     struct semaphore *lock)
-{
-	cb_lock_enters(ev, (u64)lock, CB_LOCK_SEMAPHORE);
-}
-
-static __always_inline void contention_on_down_timeout_leave(struct cb_event *ev,
-							     struct semaphore *lock)
-{
-	contention_semaphore_ends(ev, (u64)lock);
-}
-
-static __always_inline void contention_on_native_queued_spin_lock_enter(struct cb_event *ev,
-									struct qspinlock *lock)
-{
-	cb_lock_enters(ev, (u64)lock, CB_LOCK_SPIN);
-}
-
-static __always_inline void contention_on_native_queued_spin_lock_leave(struct cb_event *ev,
-									struct qspinlock *lock)
-{
-	contention_spin_ends(ev, (u64)lock);
-}
-
-static __always_inline void contention_on_pv_queued_spin_lock_enter(struct cb_event *ev,
-								    struct qspinlock *lock)
-{
-	cb_lock_enters(ev, (u64)lock, CB_LOCK_SPIN);
-}
-
-static __always_inline void contention_on_pv_queued_spin_lock_leave(struct cb_event *ev,
-								    struct qspinlock *lock)
-{
-	contention_spin_ends(ev, (u64)lock);
+	if (kind == CB_LOCK_SPIN) {
+		contention_spin_ends(ev, (u64)lock);
+		return;
+	}
+	ns = contention_thread_ends(ev, (u64)lock, &waited_for);
+	if (waited_for == kind)
+		contention_thread_waited(ev, kind, ns);
 }

@@ -363,6 +363,16 @@ def test_a_hook_calls_every_module_that_handles_it():
     assert "tasks" not in function(fused(FILES), "cb_raise_fork")
 
 
+def test_a_handler_of_several_hooks():
+    """It is called for each of them; who handles it handles them all."""
+    clone = replace(FORK, name="clone", sources=(raw_tracepoint("sched_clone"),), handler="fork")
+    unit = fused(FILES, hooks=(*HOOKS, clone))
+
+    assert [program.source.target for program in unit.programs if program.hook == "clone"] == ["sched_clone"]
+    assert "\t\tfiles_on_fork(ev, for_files, parent, flags);\n" in function(unit, "cb_raise_clone")
+    assert "\tcb_raise_clone(&event, parent, flags);\n" in function(unit, "cb_clone_0")
+
+
 @pytest.mark.parametrize("modules", [(), (FILES,), (TIMES,)], ids=["none", "another", "its own"])
 def test_the_state_machine_and_the_target_are_always_there(modules):
     """Every run may have a target, and a ledger; who is off hears nothing of it."""

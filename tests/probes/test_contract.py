@@ -39,8 +39,8 @@ def test_handlers_are_the_hooks_that_metrics_name(module):
     """
     handled = handlers(module_text(module.name), module.name)
 
-    assert handled == module.hooks
-    assert handled <= HOOK.keys()
+    assert module.hooks <= HOOK.keys()
+    assert handled == {HOOK[name].handled_as for name in module.hooks}
 
 
 @each_module
@@ -50,14 +50,14 @@ def test_no_handler_of_another_name(module):
 
     assert {name for name in defined if not name.startswith(f"{module.name}_")} == set()
     on = {name for name in defined if "_on_" in name}
-    assert on == {f"{module.name}_on_{hook}" for hook in module.hooks}
+    assert on == {f"{module.name}_on_{HOOK[name].handled_as}" for name in module.hooks}
 
 
 @each_module
 def test_handlers_take_what_their_hook_offers(module):
     """The same number of parameters, with the same types, behind the event and the module's own values."""
     for hook in module.hooks:
-        declared = re.search(rf"\b{module.name}_on_{hook}\(([^)]*)\)", c_of(module))[1]
+        declared = re.search(rf"\b{module.name}_on_{HOOK[hook].handled_as}\(([^)]*)\)", c_of(module))[1]
         types = [re.sub(r"\s*\w+$", "", " ".join(param.split())) for param in declared.split(",")]
         expected = [re.sub(r"\s*\w+$", "", param) for param in HOOK[hook].params]
         same = {"u32": "unsigned int"}
@@ -99,8 +99,11 @@ def test_sizes_stand_in_the_declaration_alone(module):
         elif name in scratch:  # indexed as another field, by what was clamped to that one's size
             assert sized[name] in {sized[known] for known in macros}
         else:
-            assert indexes
-            assert all(int(index) < sized[name] for index in indexes)
+            places = [arg for hook in module.hooks for source in HOOK[hook].sources for arg in source.args]
+            constants = [arg for arg in places if isinstance(arg, str) and arg.isdigit()]  # hooks pass `place` by these
+            numbers = [number for index in indexes for number in (constants if index == "place" else [index])]
+            assert numbers
+            assert all(int(number) < sized[name] for number in numbers)
 
 
 @each_module
@@ -178,13 +181,11 @@ def entries(module, name):
 
 
 def test_tables_have_a_name_for_every_index():
-    """As many vectors and softirqs as there are counters, in the order in which C counts them."""
+    """As many vectors and softirqs as there are counters, in the order in which the hooks count them."""
     assert entries(cpu.MODULE, "softirqs") == len(index_names.SOFTIRQS)
     assert entries(cpu.MODULE, "vector_interrupts") == len(index_names.VECTORS)
-    assert index_names.VECTORS == cpu.VECTORS
-    for index, vector in enumerate(cpu.VECTORS):
-        body = functions(c_of(cpu.MODULE))[f"cpu_on_{vector}_entry"]
-        assert f"vector_interrupts[{index}]++" in body
+    for index, vector in enumerate(index_names.VECTORS):
+        assert HOOK[f"{vector}_entry"].sources[0].args == (str(index),)
 
 
 def test_every_table_of_names_is_known():
@@ -220,15 +221,17 @@ def test_raw_material_is_used(module):
 
 @pytest.mark.parametrize("owner", [*STATE_MACHINES, "follow"])
 def test_support_files_take_what_their_hook_offers(owner):
-    """As modules do, but they have no values of their own."""
+    """As modules do, but they have no values of their own; each handler is some hook's."""
     text = re.sub(r"//.*", "", (DIRECTORY / "machines" / f"{owner}.h").read_text())
     found = handlers(text, owner)
+    handled = [hook for hook in HOOKS if hook.handled_as in found]
 
     assert found
-    for hook in found:
-        declared = re.search(rf"\b{owner}_on_{hook}\(([^)]*)\)", text)[1]
+    assert found == {hook.handled_as for hook in handled}
+    for hook in handled:
+        declared = re.search(rf"\b{owner}_on_{hook.handled_as}\(([^)]*)\)", text)[1]
         types = [re.sub(r"\s*\w+$", "", " ".join(param.split())) for param in declared.split(",")]
-        expected = [re.sub(r"\s*\w+$", "", param) for param in HOOK[hook].params]
+        expected = [re.sub(r"\s*\w+$", "", param) for param in hook.params]
         same = {"u32": "unsigned int"}
         assert types[0] == "struct cb_event *"
         assert [same.get(kind, kind) for kind in types[1:]] == [same.get(kind, kind) for kind in expected]
@@ -286,11 +289,12 @@ def test_raised_hooks_are_raised_and_need_what_raises_them():
             for caller in found
             if caller.startswith(f"{machine}_on_")
         }
-        assert {on for _, on in directly} <= set(hook.raised_on) | always
+        raised_on = {HOOK[name].handled_as for name in hook.raised_on}
+        assert {on for _, on in directly} <= raised_on | always
         assert len({machine for machine, _ in directly}) == bool(hook.raised_on)
-        directly = {(machine, on) for machine, on in directly if on in hook.raised_on or on not in always}
+        directly = {(machine, on) for machine, on in directly if on in raised_on or on not in always}
         for machine, _ in directly:
-            assert set(hook.raised_on) <= handlers((DIRECTORY / "machines" / f"{machine}.h").read_text(), machine)
+            assert raised_on <= handlers((DIRECTORY / "machines" / f"{machine}.h").read_text(), machine)
 
 
 AGENTS_C = {

@@ -12,7 +12,7 @@ from chainbench_agent.abi.kernel_text import text_of, text_of_path
 from chainbench_agent.host import procfs
 from chainbench_agent.host.syscall_names import syscalls
 from chainbench_agent.probes.biolatency import UNATTRIBUTED
-from chainbench_agent.probes.cpu import VECTORS
+from chainbench_agent.probes.hooks import VECTORS
 from chainbench_agent.probes.io import FILE_CALLS
 from chainbench_agent.probes.network import PROTOCOLS
 

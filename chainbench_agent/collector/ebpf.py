@@ -24,12 +24,12 @@ from chainbench_agent.evidence.metric_keys import reported_key
 from chainbench_agent.evidence.model import Evidence, Run, Target
 from chainbench_agent.evidence.sample import Sample
 from chainbench_agent.host.pid_namespaces import Peer
-from chainbench_agent.kernel.entry_cost import calibrate
+from chainbench_agent.kernel.entry_calibration import calibrate
 from chainbench_agent.kernel.machine import Machine
 from chainbench_agent.kernel.reading.disk_records import finished_ios
 from chainbench_agent.kernel.reading.proc_counters import proc_counters
 from chainbench_agent.kernel.reading.sample_reader import LOSS_CAUSES
-from chainbench_agent.kernel.targets.members import resolve
+from chainbench_agent.kernel.targets.kernel_target import resolve
 from chainbench_agent.loading.event_records import Telling
 from chainbench_agent.loading.pmu_events import source_of
 
@@ -72,7 +72,7 @@ class EbpfCollector:
         self._machine.locate(resolved, plan)
         method = self._describe(target, plan, self._machine.wanted(plan))
         self._machine.attach(resolved, plan)
-        told = resolved.told(target, self._machine.identity.processes)
+        told = resolved.as_evidence(target, self._machine.identity.processes)
         self._method = replace(method, no_cost=self._machine.no_cost, target=told)
         if self.ring:
             self.ring.know(self._machine.run, run_id)

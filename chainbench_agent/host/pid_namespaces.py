@@ -26,12 +26,12 @@ RELAYS = frozenset({"docker-proxy", "rootlessport", "slirp4netns", "pasta", "pas
 _ESTABLISHED = "01"
 
 
-def pid_here(pid: int, peer: Peer | None) -> int:
+def local_pid(pid: int, peer: Peer | None) -> int:
     """The number, in our own namespace, of the process that the peer calls `pid`.
 
     Raises InputError if there is none, or if the number is ambiguous.
     """
-    client = client_of(peer)
+    client = client_process(peer)
     ours, theirs = namespace("self"), namespace(client) if client is not None else ""
     if not theirs:  # gone already, or not ours to look at: as good as unknown
         client = None
@@ -58,13 +58,13 @@ def pid_here(pid: int, peer: Peer | None) -> int:
     return pid if here else elsewhere[0]
 
 
-def client_of(peer: Peer | None) -> int | None:
+def client_process(peer: Peer | None) -> int | None:
     """The process whose words a request has; None if it cannot be told, as behind a relay."""
-    client = owner_of(peer) if peer else None
+    client = connection_owner(peer) if peer else None
     return None if client is None or _command(client) in RELAYS else client
 
 
-def owner_of(peer: Peer) -> int | None:
+def connection_owner(peer: Peer) -> int | None:
     """The process at the other end of a connection on this machine; None if it cannot be told."""
     if isinstance(peer, int):
         return peer
@@ -124,6 +124,6 @@ def namespace(process: int | str, kind: str = "pid") -> str:
 
 def _command(pid: int) -> str:
     try:
-        return procfs.command(PROC / str(pid))
+        return procfs.command_name(PROC / str(pid))
     except OSError:
         return ""

@@ -16,7 +16,7 @@ from enum import IntEnum
 from pathlib import Path
 
 from chainbench_agent.abi.c_struct import CStruct
-from chainbench_agent.bpf import libbpf, probe_events
+from chainbench_agent.bpf import kretprobes, libbpf
 from chainbench_agent.catalog import Hook, Module, Names
 from chainbench_agent.catalog.selection import EVERYTHING, Plan
 from chainbench_agent.errors import SetupError
@@ -29,15 +29,16 @@ from chainbench_agent.kernel.programs import Programs
 from chainbench_agent.kernel.reading.ring_buffer import Ring
 from chainbench_agent.kernel.reading.sample_reader import Current, Reader
 from chainbench_agent.kernel.selected_hooks import idle_modules, wanted_hooks
-from chainbench_agent.kernel.targets.members import KernelTarget, Kind, all_processes
+from chainbench_agent.kernel.targets.kernel_target import KernelTarget, TargetKind
+from chainbench_agent.kernel.targets.process_tree import all_processes
 from chainbench_agent.kernel.targets.seeding import seed_maps
 from chainbench_agent.loading.bpf_unit import LoadedUnit, load_unit
 from chainbench_agent.loading.child_process import beside
 from chainbench_agent.loading.event_records import Telling
-from chainbench_agent.symbols.kernel_symbols import Symbols
-from chainbench_agent.symbols.mapping_events import History, MappingEvents
-from chainbench_agent.symbols.user_functions import UserFunctions
-from chainbench_agent.symbols.user_stacks import UserStacks
+from chainbench_agent.symbols.kernel_symbols import KernelSymbols
+from chainbench_agent.symbols.libc_functions import LibcFunctions
+from chainbench_agent.symbols.mapping_events import MappingEvents, MappingHistory
+from chainbench_agent.symbols.user_symbols import UserSymbols
 
 _CONFIG = CStruct(  # struct cb_config of probes/lib/common.h
     started_ns="Q", cgroup_id="Q", run="I", phase="I", agent="2I", target="I", cgroup_level="I",
@@ -70,7 +71,7 @@ class Machine:
         """Compile, load and try to attach.  Raises SetupError, saying what is missing, if that cannot be done."""
         self._hooks = {hook.name: hook for hook in hooks}
         symbols, self.unit = beside(
-            Symbols.load,
+            KernelSymbols.load,
             lambda: load_unit(modules, self._hooks.values(), cache_dir, options, events=events),
             undo=LoadedUnit.close,
         )
@@ -86,9 +87,9 @@ class Machine:
         self._stats_fd = -1
         self.no_cost = ""
         """Why the kernel does not count what the programs of this run cost; empty if it does."""
-        self._user = UserFunctions(())
+        self._user = LibcFunctions(())
         self._mapping_events = MappingEvents()
-        self._history = History()
+        self._history = MappingHistory()
         self.nowhere: Mapping[str, str] = {}
         """Hooks that have no place in what the target of the present run runs → why."""
         self.programs = Programs()
@@ -99,12 +100,12 @@ class Machine:
             self.close()
             raise
 
-    def _make_ready(self, symbols: Symbols, *, tells: bool) -> None:
+    def _make_ready(self, symbols: KernelSymbols, *, tells: bool) -> None:
         loaded = self.unit.loaded
         identify = loaded.programs.pop("cb_identify", None)
         if identify is not None:
             self.identity = identity_of(identify, self._maps)
-        probe_events.remove_leftovers()
+        kretprobes.remove_leftovers()
         self.programs = Programs.choose(self.unit.unit.programs, loaded.take_programs(), loaded.failed)
         if identify is None or not self.programs.chosen:
             reasons = {**loaded.failed, **self.programs.absent}
@@ -152,11 +153,11 @@ class Machine:
         self._user.close()
         self._mapping_events.close()
         self.nowhere = {}
-        self._history = History()
+        self._history = MappingHistory()
         hooks = self.wanted(plan)
         if self.programs.in_user_space(hooks):
-            everyone = target.kind == Kind.MACHINE
-            self._user = UserFunctions(all_processes() if everyone else target.processes())
+            everyone = target.kind == TargetKind.MACHINE
+            self._user = LibcFunctions(all_processes() if everyone else target.processes())
             self.nowhere = self.programs.nowhere(hooks, self._user)
             with suppress(OSError):  # without it there are addresses instead of names
                 self._mapping_events.open()
@@ -169,7 +170,7 @@ class Machine:
             self.run += 1
             self._target = target
             self._plan = plan
-            self._configure(Phase.SEEDING if target.kind == Kind.TREE else Phase.OFF)
+            self._configure(Phase.SEEDING if target.kind == TargetKind.TREE else Phase.OFF)
             self._count_cost()
             self.programs.attach(self.wanted(plan), self._user)
             self._counters.open()
@@ -201,17 +202,17 @@ class Machine:
 
     def sample(self) -> Sample:
         """Everything that was counted.  While a run is on, what happens during the reading may be in or out."""
-        present: AbstractSet[int] = self.target_processes() if self._target.kind != Kind.MACHINE else set()
+        present: AbstractSet[int] = self.target_processes() if self._target.kind != TargetKind.MACHINE else set()
         current = Current(self.run, self._target, self._began_ns, present, self._seeds, self._not_emptied)
         sample = self._reader.sample(current)
         sample = replace(sample, programs=self.programs.runs())
-        targeted = self._target.kind != Kind.MACHINE
+        targeted = self._target.kind != TargetKind.MACHINE
         return self._counters.complete(sample, self.run, self._began_ns, targeted=targeted)
 
     def names(self, first: Sample, last: Sample) -> Names:
         """What the numbers in a run are called."""
         since = self._mapping_events.read() if self._mapping_events else self._history
-        return self._reader.names(first, last, UserStacks(self._user.mapped, since))
+        return self._reader.names(first, last, UserSymbols(self._user.mapped, since))
 
     def close(self) -> None:
         self.detach()
@@ -239,4 +240,4 @@ class Machine:
 
     def target_processes(self) -> AbstractSet[int]:
         """The processes that are in the target now; of a tree, as the kernel followed them."""
-        return self._reader.enrolled() if self._target.kind == Kind.TREE else self._target.processes()
+        return self._reader.enrolled() if self._target.kind == TargetKind.TREE else self._target.processes()

@@ -51,7 +51,7 @@ def processes(memory: memoryview, modules: Sequence[Module], run: int) -> Iterat
         if of_run == run:
             tgid, _run, _begin, _end = HEAD.unpack_from(memory, index * size)
             numbers = list(record.unpack_from(memory, index * size + HEAD.size))
-            name = command_name.command(numbers.pop(len(hot)))
+            name = command_name.decode(numbers.pop(len(hot)))
             yield Process(
                 tgid, name, {module: {key: numbers[place] for key, place in keys} for module, keys in of_module.items()}
             )

@@ -26,12 +26,13 @@ from chainbench_agent.export.health import LOG_DROPPED, RESPONSES_CUT, AgentRegi
 from chainbench_agent.export.prometheus import Exporter
 from chainbench_agent.export.series import Family
 from chainbench_agent.host.environment import VERSION, environment
-from chainbench_agent.logs.entries import GunicornLog, log_to_stderr
+from chainbench_agent.logs.entries import log_to_stderr
 from chainbench_agent.logs.writer import log_status
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.runs.active_run_record import Slate
 from chainbench_agent.runs.archive import Archive
 from chainbench_agent.runs.lifecycle import Runs
+from chainbench_agent.server.gunicorn_log import GunicornLog
 from chainbench_agent.server.gunicorn_processes import Master, Worker
 from chainbench_agent.server.listener import Entrance, entrance_for
 from chainbench_agent.server.response_sender import CutAnswers

@@ -18,7 +18,7 @@ from chainbench_agent.evidence.build import NO_LEDGER
 from chainbench_agent.evidence.model import Run, Target
 from chainbench_agent.evidence.sample import ProgramRun, Sample
 from chainbench_agent.kernel.agent_pids import Identity
-from chainbench_agent.kernel.targets.members import INITIAL_PID_NAMESPACE, KernelTarget, Kind
+from chainbench_agent.kernel.targets.kernel_target import INITIAL_PID_NAMESPACE, KernelTarget, TargetKind
 from chainbench_agent.loading.entry_functions import Program
 from chainbench_agent.loading.event_records import Telling
 from chainbench_agent.settings import load_settings
@@ -230,7 +230,7 @@ def test_evidence_of_a_run_that_has_ended_stays(opened, machine):
 
 
 PROCESS = Target(kind="pid", pid=7)
-TREE = KernelTarget(Kind.TREE, root=70)
+TREE = KernelTarget(TargetKind.TREE, root=70)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from chainbench_agent.evidence.model import Target
-from chainbench_agent.kernel.targets.members import KernelTarget
+from chainbench_agent.kernel.targets.kernel_target import KernelTarget
 
 pytestmark = pytest.mark.bpf
 

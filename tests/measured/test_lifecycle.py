@@ -18,7 +18,7 @@ from chainbench_agent.errors import LayoutError, SetupError
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.headers.btf import Btf
 from chainbench_agent.kernel.machine import Machine
-from chainbench_agent.kernel.targets.members import KernelTarget
+from chainbench_agent.kernel.targets.kernel_target import KernelTarget
 from chainbench_agent.loading import compiler, unit_text
 from chainbench_agent.loading.event_records import Telling
 from chainbench_agent.probes import CATALOG, DIRECTORY, HOOKS
@@ -97,7 +97,7 @@ def out_of_memory(*_args, **_how):
         "bpf.probe_events.remove_leftovers",
         "kernel.machine.Reader",
         "kernel.machine.Ring",
-        "symbols.kernel_symbols.Symbols.load",
+        "symbols.kernel_symbols.KernelSymbols.load",
         "collector.ebpf.proc_counters",
     ],
 )

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from chainbench_agent.abi.kernel_text import bytes_of, text_of_path
 from chainbench_agent.errors import InputError
 from chainbench_agent.host import procfs
-from chainbench_agent.host.pid_namespaces import Peer, client_of, namespace
+from chainbench_agent.host.pid_namespaces import Peer, client_process, namespace
 
 PROC = Path("/proc")
 _CLONE_NEWCGROUP = 0x02000000
@@ -44,7 +44,7 @@ def cgroup2_mount() -> Path | None:
     return mount.where if mount else None
 
 
-def find(path: str, peer: Peer | None) -> Cgroup:
+def find_cgroup(path: str, peer: Peer | None) -> Cgroup:
     """The cgroup that the peer calls `path`.  Raises InputError, saying what to do."""
     mount = _mount()
     if mount is None:
@@ -71,7 +71,7 @@ def find(path: str, peer: Peer | None) -> Cgroup:
 
 def _meanings(path: str, peer: Peer | None, ours: procfs.Mount) -> set[Names]:
     """Every cgroup that `path` may be, whether or not there is one."""
-    client = client_of(peer)
+    client = client_process(peer)
     space = namespace(client, "cgroup") if client is not None else ""
     if client is None or not space:
         inside = _below((ours,), path)

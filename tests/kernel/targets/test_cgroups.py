@@ -8,7 +8,7 @@ from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.host import pid_namespaces
 from chainbench_agent.kernel.targets import cgroups, members
-from chainbench_agent.kernel.targets.members import processes_of_cgroup, resolve
+from chainbench_agent.kernel.targets.kernel_target import resolve
 
 OURS, THEIRS, OTHERS = "cgroup:[1]", "cgroup:[2]", "cgroup:[3]"
 PEER = 100
@@ -158,23 +158,3 @@ def test_an_agent_in_a_cgroup_namespace(machine):
     assert cgroups.own_level() == 2
     (machine.proc / "self/cgroup").write_text("0::/../c\n")
     assert cgroups.own_level() == 0
-
-
-def test_a_threaded_cgroup(machine, monkeypatch):
-    """The kernel lists no processes there: they are those whose threads are in it, or below."""
-
-    def refuse(path):
-        if path == machine.mount / "svc/cgroup.procs":
-            raise OSError(95, "Operation not supported")
-        return path.read_bytes()
-
-    (machine.mount / "svc/below").mkdir()
-    (machine.mount / "svc/below/cgroup.procs").write_text("40\n")
-    for name, threads in (("svc", "11\n12\n31\n99\n"), ("svc/below", "")):
-        (machine.mount / name / "cgroup.threads").write_text(threads)
-    for thread, process in ((11, 10), (12, 10), (31, 30)):
-        (machine.proc / str(thread)).mkdir()
-        (machine.proc / str(thread) / "status").write_text(f"Name:\tx\nTgid:\t{process}\n")
-    monkeypatch.setattr(members, "_numbers", lambda path: set(map(int, refuse(path).split())))
-
-    assert processes_of_cgroup(machine.mount / "svc") == {10, 30, 40}

@@ -42,19 +42,19 @@ static __always_inline void cpu_note_bandwidth(struct cb_event *ev, u64 id, u64 
 	}
 	if (count <= group->throttled_count && ns <= group->throttled_ns)
 		return;
-	// as cb_alone(), but without a second look: here it would be verified for every level
+	// as cb_try_claim(), but without a second look: here it would be verified for every level
 	__sync_fetch_and_add(&group->claims, 1);
 	if (*(volatile u32 *)&group->claims != 1) {
-		cb_leave(&group->claims);
+		cb_release(&group->claims);
 		return;
 	}
 	if (count > group->throttled_count) {
-		cb_tell(ev, CPU_EVENT_THROTTLED, tgid, count - group->throttled_count);
+		cb_emit(ev, CPU_EVENT_THROTTLED, tgid, count - group->throttled_count);
 		group->throttled_count = count;
 	}
 	if (ns > group->throttled_ns)
 		group->throttled_ns = ns;
-	cb_leave(&group->claims);
+	cb_release(&group->claims);
 }
 #endif
 

@@ -22,7 +22,7 @@ static __always_inline void exec_on_sched_process_exec(struct cb_event *ev, stru
 	if (!cb_current_counts(ev))
 		return;
 	exec->exec_count++;
-	cb_tell_current(ev, EXEC_EVENT_EXEC, old_pid);
+	cb_emit_current(ev, EXEC_EVENT_EXEC, old_pid);
 	process = cb_current_process(ev);
 	if (process)
 		__sync_fetch_and_add(&process->exec_exec_count, 1);

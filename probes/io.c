@@ -96,7 +96,7 @@ static __always_inline void io_sync_done(struct cb_event *ev, struct cb_io *io,
 
 	cb_observe(ev, &io->fsync_latency_ns, ns);
 	if (ns >= CB_SLOW_IO_NS)
-		cb_tell_current(ev, IO_EVENT_SLOW_FSYNC, ns);
+		cb_emit_current(ev, IO_EVENT_SLOW_FSYNC, ns);
 	if (data_only)
 		io->fdatasyncs++;
 	else

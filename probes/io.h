@@ -75,7 +75,7 @@ static __always_inline void io_on_request_done(struct cb_event *ev, struct cb_io
 {
 	io_leave_queue(ev, request);
 	if (ns >= CB_SLOW_IO_NS && request->owner == CB_OWNER_TARGET && !request->stacked)
-		cb_tell(ev, IO_EVENT_SLOW_REQUEST, 0, ns);
+		cb_emit(ev, IO_EVENT_SLOW_REQUEST, 0, ns);
 }
 
 static __always_inline void io_on_request_queued(struct cb_event *ev, struct cb_io *io,

@@ -38,7 +38,7 @@ static __always_inline void locks_on_rcu_stall_warning(struct cb_event *ev, stru
 						       char *flavour)
 {
 	locks->rcu_stalls++;
-	cb_tell(ev, LOCKS_EVENT_RCU_STALL, 0, 0);
+	cb_emit(ev, LOCKS_EVENT_RCU_STALL, 0, 0);
 }
 
 // ---- the option `order`: see locks.h
@@ -83,7 +83,7 @@ static __always_inline void locks_on_pthread_cond_waits(struct cb_event *ev, str
 static __always_inline void locks_on_pthread_renews(struct cb_event *ev, struct cb_locks *locks,
 						    unsigned long mutex)
 {
-	locks_begins_anew(LOCKS_OF_USER, mutex);
+	locks_begins_new_life(LOCKS_OF_USER, mutex);
 }
 
 static __always_inline void locks_on_order_lock(struct cb_event *ev, struct cb_locks *locks,
@@ -130,7 +130,7 @@ static __always_inline void locks_on_order_unlock(struct cb_event *ev, struct cb
 static __always_inline void locks_on_order_init(struct cb_event *ev, struct cb_locks *locks,
 						struct mutex *lock)
 {
-	locks_begins_anew(LOCKS_OF_KERNEL, (u64)lock);
+	locks_begins_new_life(LOCKS_OF_KERNEL, (u64)lock);
 }
 
 // ---- the option `hold`

@@ -147,8 +147,8 @@ static __always_inline bool locks_watch(struct locks_held *held, u32 side, u64 l
 // Tells of two mutexes that two threads take in two orders, as soon as that is so: once, but for two CPUs that come to it
 // in the same moment.  Larger circles are for user space.  `first_tid`: who alone had made this edge before the current
 // thread did; 0: nobody.
-static __always_inline void locks_tell(struct cb_event *ev, u32 side, struct locks_edge_key *key,
-				       u32 first_tid)
+static __always_inline void locks_emit_violation(struct cb_event *ev, u32 side,
+						 struct locks_edge_key *key, u32 first_tid)
 {
 #ifdef CB_EVENTS
 	u32 tid = bpf_get_current_pid_tgid();
@@ -165,9 +165,9 @@ static __always_inline void locks_tell(struct cb_event *ev, u32 side, struct loc
 	if (first_tid && (edge->tid != first_tid || edge->other_tid))
 		return; // told before this thread came
 	if (side == LOCKS_OF_USER)
-		cb_tell_current(ev, LOCKS_EVENT_ORDER_VIOLATION, key->wanted);
+		cb_emit_current(ev, LOCKS_EVENT_ORDER_VIOLATION, key->wanted);
 	else
-		cb_tell_current(ev, LOCKS_EVENT_KERNEL_ORDER_VIOLATION, key->wanted);
+		cb_emit_current(ev, LOCKS_EVENT_KERNEL_ORDER_VIOLATION, key->wanted);
 #endif
 }
 
@@ -214,7 +214,7 @@ static __always_inline void locks_edge(struct cb_event *ev, struct locks_held *h
 		cb_lose_key();
 	}
 	if (news)
-		locks_tell(ev, side, &key, first_tid);
+		locks_emit_violation(ev, side, &key, first_tid);
 }
 
 // The thread will wait for the lock with all else that it holds in hand.
@@ -271,7 +271,7 @@ static __always_inline void locks_release(u32 side, u64 lock)
 }
 
 // What is at this address from now on is another mutex.
-static __always_inline void locks_begins_anew(u32 side, u64 lock)
+static __always_inline void locks_begins_new_life(u32 side, u64 lock)
 {
 	struct task_struct *thread = (struct task_struct *)bpf_get_current_task();
 	struct locks_mutex mutex = locks_mutex_of(thread->self_exec_id, side, lock);

@@ -104,7 +104,7 @@ static __always_inline void memory_on_mark_victim(struct cb_event *ev, struct cb
 	if (!counts)
 		return;
 	memory->oom_kills++;
-	cb_tell(ev, MEMORY_EVENT_OOM_KILL, victim ? victim->tgid : pid, 0);
+	cb_emit(ev, MEMORY_EVENT_OOM_KILL, victim ? victim->tgid : pid, 0);
 }
 
 // ---- the counters of the CPU, read where a counted thread enters a CPU and where it leaves it

@@ -86,7 +86,7 @@ static __always_inline void network_count_retransmitted(struct cb_event *ev,
 	else if (socket->counted)
 		__sync_fetch_and_add(&network->tcp_retransmissions, segments);
 	if (socket && socket->counted)
-		cb_tell(ev, NETWORK_EVENT_RETRANSMIT, socket->tgid, segments);
+		cb_emit(ev, NETWORK_EVENT_RETRANSMIT, socket->tgid, segments);
 }
 
 static __always_inline void network_on_tcp_retransmit_skb(struct cb_event *ev,

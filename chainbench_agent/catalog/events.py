@@ -1,4 +1,4 @@
-"""What a module tells as it happens, beside what it counts."""
+"""The events that a module emits as they happen, next to what it counts."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something rare and notable; its handler calls cb_tell (probes/lib/events.h) with MODULE_EVENT_NAME.
+    """Something rare and notable; its handler calls cb_emit() (probes/lib/events.h) with MODULE_EVENT_NAME.
 
-    `value`: what the number is that comes with it, with its unit; empty: there is none.
+    `value`: the name of the number that comes with it, with its unit; empty: it has no number.
     """
 
     name: str

@@ -30,7 +30,7 @@ from chainbench_agent.kernel.reading.disk_records import finished_ios
 from chainbench_agent.kernel.reading.proc_counters import proc_counters
 from chainbench_agent.kernel.reading.sample_reader import LOSS_CAUSES
 from chainbench_agent.kernel.targets.kernel_target import resolve
-from chainbench_agent.loading.event_records import Telling
+from chainbench_agent.loading.event_records import EventOptions
 from chainbench_agent.loading.pmu_events import source_of
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,7 @@ class EbpfCollector:
         cache_dir: Path,
         options: Collection[str] = (),
         *,
-        events: Telling | None = None,
+        events: EventOptions | None = None,
     ) -> None:
         """`options`: those that were asked for, as `module:option`.  `events`: tell these as they happen."""
         self._asked = tuple(modules)

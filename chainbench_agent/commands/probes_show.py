@@ -7,7 +7,7 @@ import shutil
 from importlib.metadata import version
 
 from chainbench_agent.loading.bpf_unit import prepare
-from chainbench_agent.loading.event_records import Telling
+from chainbench_agent.loading.event_records import EventOptions
 from chainbench_agent.probes import CATALOG, HOOKS
 from chainbench_agent.settings import Settings
 
@@ -20,7 +20,7 @@ def show(settings: Settings) -> str:
     chosen = settings.choose([name for module in CATALOG for name in module.names])
     modules = tuple(module for module in CATALOG if module.name in chosen)
     options = [name for name in chosen if ":" in name]
-    events = Telling(settings.slow_io_ms * 1_000_000) if settings.events else None
+    events = EventOptions(settings.slow_io_ms * 1_000_000) if settings.events else None
     ready = prepare(modules, HOOKS, settings.header_cache, options, events)
     if ready.tree.parent != settings.header_cache:  # a temporary one
         shutil.rmtree(ready.tree, ignore_errors=True)

@@ -34,7 +34,7 @@ from chainbench_agent.kernel.targets.process_tree import all_processes
 from chainbench_agent.kernel.targets.seeding import seed_maps
 from chainbench_agent.loading.bpf_unit import LoadedUnit, load_unit
 from chainbench_agent.loading.child_process import beside
-from chainbench_agent.loading.event_records import Telling
+from chainbench_agent.loading.event_records import EventOptions
 from chainbench_agent.symbols.kernel_symbols import KernelSymbols
 from chainbench_agent.symbols.libc_functions import LibcFunctions
 from chainbench_agent.symbols.mapping_events import MappingEvents, MappingHistory
@@ -66,7 +66,7 @@ class Machine:
         cache_dir: Path,
         options: Collection[str] = (),
         *,
-        events: Telling | None = None,
+        events: EventOptions | None = None,
     ) -> None:
         """Compile, load and try to attach.  Raises SetupError, saying what is missing, if that cannot be done."""
         self._hooks = {hook.name: hook for hook in hooks}

@@ -19,7 +19,7 @@ from chainbench_agent.headers.offset_checks import check_function, check_source,
 from chainbench_agent.loading.attach_points import eligible, wanted
 from chainbench_agent.loading.child_process import apart
 from chainbench_agent.loading.compiler import UnitText, compiled
-from chainbench_agent.loading.event_records import Telling
+from chainbench_agent.loading.event_records import EventOptions
 from chainbench_agent.loading.host_features import FACTS
 from chainbench_agent.loading.loader import Loaded, Wanted, load
 from chainbench_agent.loading.pmu_events import available
@@ -75,7 +75,7 @@ def load_unit(
     cache_dir: Path,
     options: Collection[str] = (),
     *,
-    events: Telling | None = None,
+    events: EventOptions | None = None,
 ) -> LoadedUnit:
     """Compile and load `modules` with those `options`; one that does not compile is left out with clang's reason.
 
@@ -108,7 +108,7 @@ def prepare(
     hooks: tuple[Hook, ...],
     cache_dir: Path,
     options: Collection[str],
-    events: Telling | None,
+    events: EventOptions | None,
 ) -> Prepared:
     """Parses the BTF, which takes 20 MB: to be done apart."""
     btf = Btf.load()

@@ -23,12 +23,12 @@ static __always_inline u64 cb_clamp(u64 index, u64 entries)
 	return index < entries ? index : entries - 1;
 }
 
-// Whether this CPU may change what the counter `claims` guards, until cb_leave(); others wait a moment and look again.
+// Whether this CPU may change what the counter `claims` guards, until cb_release(); others wait a moment and look again.
 // Linux before v5.12 has no compare-and-swap for BPF, but it can add and then look: two never both see one.
 #define CB_CLAIM_ATTEMPTS 2
 #define CB_CLAIM_LOOKS 8 // a claim is made in less than a microsecond
 
-static __always_inline bool cb_alone(u32 *claims)
+static __always_inline bool cb_try_claim(u32 *claims)
 {
 #pragma clang loop unroll(disable)
 	for (u32 attempt = 0; attempt < CB_CLAIM_ATTEMPTS; attempt++) {
@@ -42,7 +42,7 @@ static __always_inline bool cb_alone(u32 *claims)
 	return false;
 }
 
-static __always_inline void cb_leave(u32 *claims)
+static __always_inline void cb_release(u32 *claims)
 {
 	asm volatile("" ::: "memory");
 	__sync_fetch_and_add(claims, -1);

@@ -93,8 +93,8 @@ static __always_inline struct cb_process *cb_claim_process(struct cb_event *ev, 
 }
 
 // The record of the process of a thread, from now on if there was none; NULL if its set has no room.
-static __always_inline struct cb_process *cb_meet_process(struct cb_event *ev,
-							  struct task_struct *thread)
+static __always_inline struct cb_process *cb_get_or_add_process(struct cb_event *ev,
+								struct task_struct *thread)
 {
 	u32 tgid = thread->tgid;
 	int set = tgid & (CB_PROCESS_SETS - 1);
@@ -108,11 +108,11 @@ static __always_inline struct cb_process *cb_meet_process(struct cb_event *ev,
 		return process;
 	claims = cb_process_claims.lookup(&set);
 	if (!claims ||
-	    !cb_alone(
+	    !cb_try_claim(
 		    claims)) // this event is in the others' part; at the next one it is tried again
 		return NULL;
 	process = cb_claim_process(ev, tgid, leader);
-	cb_leave(claims);
+	cb_release(claims);
 	return process;
 }
 
@@ -123,7 +123,7 @@ static __always_inline struct cb_process *cb_current_process(struct cb_event *ev
 
 	if (process && !process->end_ns)
 		return process;
-	return cb_meet_process(ev, (struct task_struct *)bpf_get_current_task());
+	return cb_get_or_add_process(ev, (struct task_struct *)bpf_get_current_task());
 }
 
 static __always_inline void cb_rename_process(struct cb_event *ev, struct task_struct *thread,

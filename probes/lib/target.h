@@ -51,7 +51,7 @@ struct cb_population {
 BPF_PERCPU_ARRAY(cb_population, struct cb_population, 1);
 
 // A process is in the target from now on; it is counted once, however often it is said.
-static __always_inline void cb_enrol(u32 tgid)
+static __always_inline void cb_add_member(u32 tgid)
 {
 	struct cb_population *population;
 	u64 one = 1;

@@ -72,7 +72,7 @@ struct cb_ended {
 	u64 throttled_ns;
 	u64 futex_waits;
 	u64 futex_waited_ns;
-	// our account and the kernel's own, of those that died: see cb_keep_last_word()
+	// our account and the kernel's own, of those that died: see cb_store_last_word()
 	u64 checked_on_cpu_ns;
 	u64 checked_runnable_ns;
 	u64 kernel_on_cpu_ns;
@@ -143,9 +143,9 @@ static __always_inline void cb_join(struct cb_event *ev, struct cb_task *task,
 	population = cb_population.lookup(&zero);
 	if (population)
 		population->threads++;
-	cb_meet_process(ev, of);
+	cb_get_or_add_process(ev, of);
 	if (ev->config->target == CB_CGROUP)
-		cb_enrol(of->tgid);
+		cb_add_member(of->tgid);
 }
 
 // The thread's part in the target is over: what became of it is kept.

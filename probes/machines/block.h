@@ -247,15 +247,15 @@ static __always_inline void block_on_block_split(struct cb_event *ev, struct bio
 	u64 sector = 0;
 
 	if (by) {
-		cb_keep_note(ev, (u64)bio, by & ~CB_BIO_RECORD);
+		cb_store_note(ev, (u64)bio, by & ~CB_BIO_RECORD);
 		return;
 	}
 	by = cb_find_note(ev, (u64)bio);
 	if (!(by & CB_BIO_RECORD))
 		return;
 	bpf_probe_read_kernel(&sector, sizeof(sector), &bio->bi_iter.bi_sector);
-	cb_keep_note(ev, cb_sector_key(cb_disk_number(cb_bio_disk(bio)), sector),
-		     by & ~CB_BIO_RECORD);
+	cb_store_note(ev, cb_sector_key(cb_disk_number(cb_bio_disk(bio)), sector),
+		      by & ~CB_BIO_RECORD);
 }
 
 // A request may hold bios of several submitters: the first one's it is.  All are the machine's but the agent's own.
@@ -391,10 +391,10 @@ static __always_inline void block_bio_begins(struct cb_event *ev, struct bio *bi
 	bpf_probe_read_kernel(&iter, sizeof(iter), &bio->bi_iter);
 	bpf_probe_read_kernel(&pages, sizeof(pages), &bio->bi_io_vec);
 	if (pages)
-		cb_keep_note(ev, (u64)pages, note);
+		cb_store_note(ev, (u64)pages, note);
 	request->disk = cb_disk_index(device);
 	if (iter.bi_size && request->disk < CB_DISKS)
-		cb_keep_note(ev, cb_sector_key(device, iter.bi_sector), note);
+		cb_store_note(ev, cb_sector_key(device, iter.bi_sector), note);
 	request->issued_ns = ev->now_ns;
 	request->bytes = iter.bi_size;
 	request->takes_bios = 1;
@@ -413,11 +413,11 @@ static __always_inline void block_on_block_bio_queue(struct cb_event *ev, struct
 	u64 note = block_note(ev, bio);
 
 	if (!cb_goes_as_bio(bio)) {
-		cb_keep_note(ev, (u64)bio, note);
+		cb_store_note(ev, (u64)bio, note);
 		return;
 	}
 	cb_set_time(ev);
-	cb_keep_note(ev, (u64)bio, note | CB_BIO_RECORD);
+	cb_store_note(ev, (u64)bio, note | CB_BIO_RECORD);
 	block_bio_begins(ev, bio, cb_bio_disk(bio), note);
 }
 
@@ -455,7 +455,7 @@ static __always_inline void block_hand_on(struct cb_event *ev, struct bio *bio, 
 {
 	struct cb_request *request = cb_find_request(bio);
 
-	cb_keep_note(ev, (u64)bio, note & ~CB_BIO_RECORD);
+	cb_store_note(ev, (u64)bio, note & ~CB_BIO_RECORD);
 	if (!request)
 		return;
 	cb_set_time(ev);
@@ -482,5 +482,5 @@ static __always_inline void block_on_block_bio_remap(struct cb_event *ev, struct
 		return;
 	note = cb_find_note(ev, cb_sector_key(device, sector));
 	if (note) // until the thread submits it, which comes next
-		cb_keep_note(ev, cb_remapped_key(bio), note);
+		cb_store_note(ev, cb_remapped_key(bio), note);
 }

@@ -15,7 +15,7 @@ static __always_inline void follow_on_sched_process_fork(struct cb_event *ev,
 
 	cb_thread_begins(ev, child->pid);
 	if (ev->config->target == CB_TREE && from != to && cb_members.lookup(&from))
-		cb_enrol(to);
+		cb_add_member(to);
 }
 
 static __always_inline void follow_on_sched_process_exit(struct cb_event *ev,

@@ -134,7 +134,7 @@ static __always_inline void cb_forget_request(struct cb_request *request)
 	request->of = 0;
 	if (request->away)
 		cb_count_elsewhere(rq, -1);
-	cb_leave(&request->claims);
+	cb_release(&request->claims);
 }
 
 // The disks that were seen in a run.  A disk keeps its index until the next run, so that a request has to find it only
@@ -201,7 +201,7 @@ static __always_inline u32 cb_disk_index(u32 device)
 #define CB_BIO_WAYS 7
 struct cb_bio_set {
 	u64 bios[CB_BIO_WAYS];
-	u32 claims; // see cb_alone
+	u32 claims; // see cb_try_claim
 	u32 oldest;
 };
 BPF_F_TABLE("array", u32, struct cb_bio_set, cb_bios, CB_BIO_SETS, BPF_F_MMAPABLE);
@@ -272,13 +272,13 @@ static __always_inline u64 cb_find_note(struct cb_event *ev, u64 key)
 	return set && way < CB_BIO_WAYS ? set->bios[way] : 0;
 }
 
-static __always_inline void cb_keep_note(struct cb_event *ev, u64 key, u64 note)
+static __always_inline void cb_store_note(struct cb_event *ev, u64 key, u64 note)
 {
 	u64 spread = cb_bio_spread(ev, key);
 	struct cb_bio_set *set = cb_bio_set_of(key);
 	u32 way;
 
-	if (!set || !cb_alone(&set->claims)) {
+	if (!set || !cb_try_claim(&set->claims)) {
 		cb_lose_key();
 		return;
 	}
@@ -289,7 +289,7 @@ static __always_inline void cb_keep_note(struct cb_event *ev, u64 key, u64 note)
 	}
 	if (way < CB_BIO_WAYS)
 		set->bios[way] = (spread & CB_BIO_TAG) | (note & ~CB_BIO_TAG);
-	cb_leave(&set->claims);
+	cb_release(&set->claims);
 }
 
 // Whoever has the word's place by then keeps it: what is written is no hash of anything.
@@ -299,12 +299,12 @@ static __always_inline void cb_drop_note(struct cb_event *ev, u64 key)
 	struct cb_bio_set *set = cb_bio_set_of(key);
 	u32 way;
 
-	if (!set || !cb_alone(&set->claims)) {
+	if (!set || !cb_try_claim(&set->claims)) {
 		cb_lose_key();
 		return;
 	}
 	way = cb_bio_way(set, spread);
 	if (way < CB_BIO_WAYS)
 		set->bios[way] = 0;
-	cb_leave(&set->claims);
+	cb_release(&set->claims);
 }

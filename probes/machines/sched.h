@@ -109,8 +109,8 @@ static __always_inline u64 cb_ran(struct cb_event *ev, struct cb_task *task, boo
 // A thread that dies leaves its last CPU: how the kernel's own account of it compares with ours.  Threads that were
 // there before the run have more in theirs, which the agent knows of a tree; of a cgroup's it does not, they may have
 // joined.
-static __always_inline void cb_keep_last_word(struct cb_event *ev, struct cb_task *task,
-					      u64 exec_ns)
+static __always_inline void cb_store_last_word(struct cb_event *ev, struct cb_task *task,
+					       u64 exec_ns)
 {
 #ifdef CB_HAS_SCHED_INFO
 	struct task_struct *dead = (struct task_struct *)CB_CURRENT_TASK();
@@ -159,7 +159,7 @@ static __always_inline void cb_leave_cpu(struct cb_event *ev, struct task_struct
 	if (prev_state & CB_TASK_DEAD) {
 		if (task->counted) {
 			cb_end(ev, task, ev->now_ns);
-			cb_keep_last_word(ev, task, exec_ns);
+			cb_store_last_word(ev, task, exec_ns);
 		}
 		task->state = CB_FREE;
 	} else if (!voluntary) {

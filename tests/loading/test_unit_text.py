@@ -407,7 +407,7 @@ def test_everything_is_defined_before_it_is_used():
     """Headers, records, the following, modules, what state machines raise, these, what raises them, the entries."""
     text = fused(TIMES, FILES, DISK).text
     order = (
-        "struct cb_config {", "struct cb_process {", "cb_meet_process(",
+        "struct cb_config {", "struct cb_process {", "cb_get_or_add_process(",
         "bool cb_is_member(", "struct cb_task {", "follow_on_born(",
         "struct cb_times {", "times_on_ran(", "struct cb_files {", "struct cb_request {", "disk_on_done(",
         "cb_raise_ran(", "cb_raise_done(", "sched_on_switch(", "block_on_issue(",

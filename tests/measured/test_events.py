@@ -75,7 +75,7 @@ def test_what_the_ring_has_no_room_for_is_counted(cache_dir, monkeypatch, run):
     """
     monkeypatch.setattr(event_records, "PAGES", 1)
     modules = [module for module in CATALOG if module.name == "exec"]
-    collector = EbpfCollector(modules, HOOKS, cache_dir, events=event_records.Telling())
+    collector = EbpfCollector(modules, HOOKS, cache_dir, events=event_records.EventOptions())
     try:
         _, events = shell(collector, "for i in $(seq 83); do /bin/true; done")
         lost = collector.ring.dropped()
@@ -119,7 +119,7 @@ def test_whenever_it_is_read_an_event_bears_its_own_run(collector):
 def test_without_events_nothing_of_them_is_loaded(cache_dir):
     modules = [module for module in CATALOG if module.name == "exec"]
     collector = EbpfCollector(modules, HOOKS, cache_dir)
-    found = collector.ring, {"cb_told", "cb_telling", "cb_listening"} & collector._machine._maps.keys()
+    found = collector.ring, {"cb_event_records", "cb_event_counts", "cb_listening"} & collector._machine._maps.keys()
     collector.close()
 
     assert found == (None, set())

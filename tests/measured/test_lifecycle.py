@@ -20,7 +20,7 @@ from chainbench_agent.headers.btf import Btf
 from chainbench_agent.kernel.machine import Machine
 from chainbench_agent.kernel.targets.kernel_target import KernelTarget
 from chainbench_agent.loading import compiler, unit_text
-from chainbench_agent.loading.event_records import Telling
+from chainbench_agent.loading.event_records import EventOptions
 from chainbench_agent.probes import CATALOG, DIRECTORY, HOOKS
 
 pytestmark = pytest.mark.bpf
@@ -107,7 +107,7 @@ def test_a_load_that_fails_late_gives_everything_back(cache_dir, monkeypatch, fa
     monkeypatch.setattr(f"chainbench_agent.{fails}", out_of_memory)
 
     with pytest.raises(OSError, match="Cannot allocate memory"):
-        EbpfCollector([*TWO, *WITH_PROCFS], HOOKS, cache_dir, events=Telling())
+        EbpfCollector([*TWO, *WITH_PROCFS], HOOKS, cache_dir, events=EventOptions())
 
     assert open_descriptors() == descriptors
     assert gone("prog", programs)

@@ -1,6 +1,7 @@
 """The processes and threads in a cgroup, and whether a process has ended: as /proc and the cgroup file system show.
 
-A run reads this when it begins and when it ends.  In between the kernel side follows the target (probes/machines/follow.h).
+A run reads this when it begins and when it ends.  In between the kernel side follows the target:
+probes/machines/follow.h.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ struct cpu_bandwidth {
 	u64 throttled_ns;
 	u64 first_count; // the same, when the target was first seen in it
 	u64 first_ns;
-	u32 claims; // CPUs that want to change it
+	u32 claims; // CPUs that are about to change it
 	u8 pad[4];
 };
 BPF_TABLE("hash", u64, struct cpu_bandwidth, cpu_throttled_groups, CPU_THROTTLED_GROUPS_ENTRIES);
@@ -28,7 +28,7 @@ BPF_PERCPU_ARRAY(cpu_idle_span, struct cpu_idle_span, 1);
 #define CPU_IDLE_UNKNOWN (CPU_IDLE_NS_ENTRIES - 1) // idle since before the run
 
 #ifdef CB_HAS_TASK_GROUP_CFS_BANDWIDTH
-// One CPU at a time tells what is new, so that two do not tell the same; who comes meanwhile leaves it to the next.
+// One CPU at a time emits what is new, so that two do not emit the same; a CPU that comes meanwhile leaves it to the next.
 static __always_inline void cpu_note_bandwidth(struct cb_event *ev, u64 id, u64 count, u64 ns,
 					       u32 tgid)
 {
@@ -58,8 +58,8 @@ static __always_inline void cpu_note_bandwidth(struct cb_event *ev, u64 id, u64 
 }
 #endif
 
-// CFS bandwidth control keeps its own counters; they are read when a thread leaves a CPU, which is the current one still:
-// those of its group, and of each above, if that has a quota.
+// Reads the counters of CFS bandwidth control when the current thread leaves its CPU: those of its group, and of each group
+// above that has a quota.
 static __always_inline void cpu_read_bandwidth(struct cb_event *ev)
 {
 #ifdef CB_HAS_TASK_GROUP_CFS_BANDWIDTH

@@ -20,7 +20,7 @@ static __always_inline u32 io_type(struct inode *inode)
 	return mode & IO_TYPE;
 }
 
-// The type of the file that the current thread has open as `fd`; 0 if that is none.
+// The type of the file that the current thread has open as `fd`; 0 if it has none.
 static __always_inline u32 io_file(u32 fd)
 {
 	struct task_struct *task = (struct task_struct *)CB_CURRENT_TASK();
@@ -42,9 +42,9 @@ static __always_inline u32 io_file(u32 fd)
 	return type == IO_REGULAR || type == IO_BLOCK_DEVICE || type == IO_DIRECTORY ? type : 0;
 }
 
-// What a read that is under way shows of the file whose pages it reads: of a layered file system this is a file below the
-// one that was opened.  What is added to the page cache for other files meanwhile is none of the read's: memory of a mapped
-// file that it copies to or from, or the blocks in which the file system finds the file.
+// What is known of the file whose pages a read under way reads; in a layered file system it is a file below the one that was
+// opened.  Pages that are added for other files meanwhile do not belong to the read: those of a mapped file that it copies
+// to or from, and the blocks in which the file system finds the file.
 enum io_pages {
 	IO_PAGES_NONE,
 	IO_PAGES_ADDED, // `noted` pages of `mapping` were added, before it asked for any
@@ -156,8 +156,8 @@ static __always_inline u64 io_pages_of(struct inode *host)
 	return (size + (1 << CB_PAGE_SHIFT) - 1) >> CB_PAGE_SHIFT;
 }
 
-// A read asks for pages of `mapping`: what was added of it before was added for the read.  Whether a kernel tells of the
-// pages that are asked for before or after those that are added depends on what the hook is fed from.
+// A read asks for pages of `mapping`: pages of it that were added before were added for this read.  The source of the hook
+// decides whether the request is seen before or after the pages that are added.
 static __always_inline void io_ask(struct cb_io *io, struct cb_task *task, u64 mapping)
 {
 	if (task->pages == IO_PAGES_ASKED && task->mapping == mapping)
@@ -216,7 +216,7 @@ static __always_inline void io_add(struct cb_io *io, struct cb_task *task, u64 m
 	task->noted += pages;
 }
 
-// The page behind the end of a file, which a read makes before v5.12 to find out that there is nothing to be read, is none.
+// Not the page behind the end of a file, which before v5.12 a read adds to find out that there is nothing to read.
 static __always_inline void io_on_page_cache_added(struct cb_event *ev, struct cb_io *io,
 						   struct page *page)
 {

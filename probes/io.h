@@ -38,7 +38,7 @@ static __always_inline void io_on_request_issued(struct cb_event *ev, struct cb_
 	queue->issued_ns += ev->now_ns - ev->config->started_ns;
 }
 
-// Those that are given back are counted apart: the interrupt in which others end may come just then.
+// Requests that the device gives back are counted in fields of their own: an interrupt, in which others end, may come here.
 static __always_inline void io_on_request_requeued(struct cb_event *ev, struct cb_io *io,
 						   struct cb_request *request)
 {

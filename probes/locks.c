@@ -43,7 +43,7 @@ static __always_inline void locks_on_rcu_stall_warning(struct cb_event *ev, stru
 
 // ---- the option `order`: see locks.h
 
-#define LOCKS_EOWNERDEAD 130 // uapi/asm-generic/errno.h: taken, and whoever had it before is dead
+#define LOCKS_EOWNERDEAD 130 // uapi/asm-generic/errno.h: taken, and its previous owner is dead
 
 static __always_inline void locks_on_pthread_wants(struct cb_event *ev, struct cb_locks *locks,
 						   unsigned long mutex, unsigned long caller)
@@ -70,7 +70,7 @@ static __always_inline void locks_on_pthread_unlocks(struct cb_event *ev, struct
 	locks_release(LOCKS_OF_USER, mutex);
 }
 
-// The condition's mutex is released, and wanted again with all others in hand.
+// The condition's mutex is released, and requested again while the thread holds all its other mutexes.
 static __always_inline void locks_on_pthread_cond_waits(struct cb_event *ev, struct cb_locks *locks,
 							unsigned long mutex, unsigned long caller)
 {
@@ -89,7 +89,7 @@ static __always_inline void locks_on_pthread_renews(struct cb_event *ev, struct 
 static __always_inline void locks_on_order_lock(struct cb_event *ev, struct cb_locks *locks,
 						struct mutex *lock)
 {
-	// it does not return without the mutex, so it may as well have it now
+	// mutex_lock() does not return without the mutex, so its return need not be seen
 	if (locks_wants(ev, LOCKS_OF_KERNEL, (u64)lock, 0, true) &&
 	    locks_answered(LOCKS_OF_KERNEL, true))
 		locks->kernel_mutex_locks++;
@@ -168,7 +168,7 @@ static __always_inline u64 locks_switches(void)
 	return task->nvcsw;
 }
 
-// Of one under way when the run began, nobody knows whether it has slept: it had to wait at least for the run's beginning.
+// Whether a call under way when the run began has slept before is unknown: it is taken to have waited.
 static __always_inline void locks_on_call_begins(struct cb_event *ev, struct cb_locks *locks,
 						 struct cb_task *task, struct pt_regs *regs,
 						 u32 kind)
@@ -181,8 +181,8 @@ static __always_inline void locks_on_call_begins(struct cb_event *ev, struct cb_
 }
 
 // A call that sleeps and then succeeds, times out or is interrupted has waited; so has one that a wake-up ended before it
-// slept.  One that takes a lock which is free succeeds as well, and has not.  A call that failed otherwise did not wait;
-// most often it found that the futex had changed (EAGAIN).
+// slept.  A call that takes a free lock also succeeds, but has not waited.  A call that failed otherwise did not wait; most
+// often the futex had changed (EAGAIN).
 static __always_inline bool locks_has_waited(struct cb_task *task, u32 kind, long ret)
 {
 	if (kind == CB_CALL_FUTEX_WAIT && ret >= 0)

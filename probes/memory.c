@@ -8,8 +8,8 @@
 // include/linux/slab.h: kfree() takes addresses up to ZERO_SIZE_PTR, and there is nothing to free.
 #define MEMORY_ZERO_SIZE_PTR 16
 
-// Whose doing this is: that of a counted thread, of an interrupt (which counts for the whole machine only), or of
-// somebody who does not count.  Interrupts first: they must not touch the record of the thread they stopped.
+// The originator of an event: a counted thread, an interrupt (which counts for the whole machine only), or another one.
+// Interrupts are checked first: they must not touch the record of the thread that they stopped.
 enum memory_owner {
 	MEMORY_NOBODY,
 	MEMORY_INTERRUPT,
@@ -88,8 +88,8 @@ static __always_inline void memory_on_mm_page_alloc(struct cb_event *ev, struct 
 		memory->page_allocs += 1ULL << (order & 63);
 }
 
-// The victim is named by its pid alone before Linux 72ba14deb40a ("mm: update mark_victim tracepoints fields") (v6.8,
-// and since then in the stable kernels).  In a cgroup it is then known only if it was seen at work in this run.
+// Before Linux 72ba14deb40a ("mm: update mark_victim tracepoints fields") (v6.8, and since then in the stable kernels) only
+// the pid of the victim is known.  With a cgroup as target, it then counts only if it was seen running in this run.
 static __always_inline void memory_on_mark_victim(struct cb_event *ev, struct cb_memory *memory,
 						  struct task_struct *victim, u32 pid)
 {
@@ -115,7 +115,7 @@ static __always_inline void memory_on_mark_victim(struct cb_event *ev, struct cb
 // [counter * MEMORY_CPUS + cpu]; the agent puts the perf events here for the time of a run.
 BPF_PERF_ARRAY(cb_counter_events, MEMORY_COUNTERS *MEMORY_CPUS);
 
-// What the counters of this CPU stood at when the thread that is on it entered.
+// The values of the counters of this CPU when the thread that is on it entered.
 struct memory_span {
 	u32 tid;
 	u32 run;

@@ -45,7 +45,7 @@ enum offcpu_file_kind {
 #define OFFCPU_NATIVE_TAKES_FILE 1
 #define OFFCPU_COMPAT_TAKES_FILE 2
 BPF_ARRAY(offcpu_file_calls, u32, OFFCPU_FILE_CALLS_ENTRIES);
-// Of a character device's major number: whether it is a terminal's (/proc/tty/drivers).
+// By major number of a character device: whether it is a terminal's (/proc/tty/drivers).
 BPF_ARRAY(offcpu_tty_majors, u32, OFFCPU_TTY_MAJORS_ENTRIES);
 
 // include/uapi/linux/stat.h
@@ -140,7 +140,7 @@ static __always_inline u32 offcpu_character_device(struct inode *inode)
 	return terminal && *terminal ? OFFCPU_FILE_TTY : OFFCPU_FILE_CHAR;
 }
 
-// What is read of a thread to make its key.
+// The registers and members of a thread that its key is made of.
 struct offcpu_blocked_task {
 	u64 regs;            // address of the saved user registers; 0 for a kernel thread
 	struct file **files; // by descriptor

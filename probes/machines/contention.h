@@ -6,15 +6,16 @@
 //
 // Raised at its end, for modules to handle: mutex_waited, rwsem_waited, semaphore_waited, spin_waited.
 //
-// What is waited for is in lock_wait.h.  Handlers run inside of locks, also those of BPF's hashes: they look things up
-// there, and write to arrays alone.
+// The waits under way are in lock_wait.h.  Handlers run inside of locks, also those of BPF's hashes: they only look things up
+// in hashes, and write only to arrays.
 
 #pragma once
 
 #include "machines/lock_wait.h"
 #include "generated/raised.h"
 
-// Of `lock`; of 0, whose name is not known: that of the innermost interrupt, or else the thread's.
+// Ends the wait for the spin lock `lock`.  0: the lock is not known; it is the one of the innermost interrupt, or else the
+// thread's.  True if there was such a wait.
 static __always_inline bool contention_spin_ends(struct cb_event *ev, u64 lock)
 {
 	u32 tid = bpf_get_current_pid_tgid(), kind;
@@ -43,7 +44,7 @@ static __always_inline u64 contention_thread_ends(struct cb_event *ev, u64 lock,
 	return cb_lock_ends(ev, cb_lock_slot(ev, tid, false), lock, kind);
 }
 
-// ---- kernels that tell of contention themselves
+// ---- kernels that have tracepoints of contention
 
 // include/trace/events/lock.h
 #define CB_LCB_F_SPIN 0x01
@@ -94,7 +95,7 @@ static __always_inline void contention_on_contention_end(struct cb_event *ev, vo
 	contention_thread_waited(ev, kind, ns);
 }
 
-// ---- kernels where it shows by the functions that wait: each waits for locks of one kind, a constant
+// ---- kernels without: the functions that wait are traced; each is for locks of one kind, which is a constant
 
 static __always_inline void contention_on_slow_path_enter(struct cb_event *ev, void *lock, u32 kind)
 {

@@ -466,7 +466,7 @@ def test_maps_are_found():
     """Every one, once: those of the headers, the modules' own and their values."""
     assert set(fused(FILES).maps) == {
         *("cb_config", "cb_loss", "cb_tasks", "cb_on_cpu", "cb_identity", "cb_processes", "cb_process_claims"),
-        *("cb_ended", "cb_ended_threads", "cb_kept", "cb_preempt_count", "cb_quota_waits", "cb_cuts"),
+        *("cb_ended", "cb_ended_threads", "cb_recorded_ended", "cb_preempt_count", "cb_quota_waits", "cb_cuts"),
         *("cb_files", "files_by_task", "files_pending"),
     }
 

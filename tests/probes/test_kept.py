@@ -7,7 +7,7 @@ from chainbench_agent.loading.unit_sizes import ENDED_THREADS
 
 ROOT = 10
 OCTAVE = ENDED_THREADS // 32
-"""When so many more are kept, a thread must have lived twice as long: CB_KEPT_PER_OCTAVE."""
+"""When so many more are kept, a thread must have lived twice as long: CB_ENDED_PER_OCTAVE."""
 
 LONG_NS = 10**13
 """Longer than any threshold: 1 µs doubled 31 times is 36 minutes."""

@@ -75,7 +75,7 @@ class Programs:
         """Whether one of `hooks` wants functions of the target's."""
         return any(_is_in_user_space(program) for hook, program in self.chosen.items() if hook in hooks)
 
-    def nowhere(self, hooks: Collection[str], user: LibcFunctions) -> dict[str, str]:
+    def unavailable_in_target(self, hooks: Collection[str], user: LibcFunctions) -> dict[str, str]:
         """Those of `hooks` that have no location in the target's programs and libraries → why."""
         programs = {hook: self.chosen[hook] for hook in hooks if hook in self.chosen}
         return {

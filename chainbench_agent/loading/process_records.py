@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from chainbench_agent.abi import command_name
 from chainbench_agent.abi.c_struct import CStruct
+from chainbench_agent.abi.process import Process
 from chainbench_agent.catalog import Counter, Module
-from chainbench_agent.evidence.sample import Process
 
 HOTTEST = frozenset({"task_ran", "task_waited", "task_blocked", "sys_enter"})
 LINE = 64

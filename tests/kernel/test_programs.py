@@ -225,7 +225,7 @@ def test_a_function_of_user_space(kernel, descriptor, monkeypatch):
 
     kernel.asked.clear()
     two = Libraries(lock=[FunctionLocation("a", 8), FunctionLocation("b", 9)], timedlock=[FunctionLocation("a", 7)])
-    assert found.nowhere({"wants", "answers"}, two) == {}
+    assert found.unavailable_in_target({"wants", "answers"}, two) == {}
     found.attach({"wants", "answers"}, two)
     assert kernel.asked == [
         *((place, wants) for place in (("a", 8, False), ("b", 9, False), ("a", 7, False))),
@@ -241,8 +241,10 @@ def test_a_function_that_the_target_does_not_have(kernel, descriptor, monkeypatc
     loaded = {"cb_wants_0": descriptor(), "cb_b_0": descriptor()}
     found = Programs.choose([program("wants", source=uprobe("lock/timedlock", 0)), program("b")], loaded, {})
     reason = "no C library that the target had mapped when the run began has lock/timedlock"
-    assert found.nowhere({"wants", "b"}, Libraries(unlock=[FunctionLocation("a", 8)])) == {"wants": reason}
-    assert found.nowhere({"b"}, Libraries()) == {}
+    assert found.unavailable_in_target({"wants", "b"}, Libraries(unlock=[FunctionLocation("a", 8)])) == {
+        "wants": reason
+    }
+    assert found.unavailable_in_target({"b"}, Libraries()) == {}
 
     kernel.refuses[loaded["cb_wants_0"]] = errno.EINVAL
     with pytest.raises(OSError, match="Invalid argument"):

@@ -6,7 +6,7 @@ import pytest
 from disks import MIB, Disk
 
 from chainbench_agent.bpf import libbpf
-from chainbench_agent.evidence.model import Target
+from chainbench_agent.model.run_request import RunRequest
 
 pytestmark = pytest.mark.bpf
 
@@ -215,7 +215,7 @@ def test_the_disks_are_looked_up_once(collector, monkeypatch):
         return cells(fd, size)
 
     monkeypatch.setattr(libbpf, "read_array", look_up)
-    collector.start(Target())
+    collector.start(RunRequest())
     before = len(looked_up)
     collector.stop()
 

@@ -12,7 +12,7 @@ from typing import Any
 from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.host import procfs
-from chainbench_agent.host.pid_namespaces import Peer, local_pid
+from chainbench_agent.host.pid_namespaces import local_pid
 from chainbench_agent.kernel.targets import members
 from chainbench_agent.kernel.targets.cgroups import find_cgroup
 from chainbench_agent.kernel.targets.process_tree import nearby_processes, processes_of_tree
@@ -74,13 +74,13 @@ class KernelTarget:
         return False
 
 
-def resolve(target: Target, peer: Peer | None = None) -> KernelTarget:
+def resolve(target: Target, caller: int | None = None) -> KernelTarget:
     """Raises InputError, saying what to do, if there is no such process or cgroup."""
     if target.pid is not None:
-        root = _pid_of_process(local_pid(target.pid, peer))
+        root = _pid_of_process(local_pid(target.pid, caller))
         return KernelTarget(TargetKind.TREE, root, members.born_ticks(root))
     if target.cgroup is not None:
-        found = find_cgroup(target.cgroup, peer)
+        found = find_cgroup(target.cgroup, caller)
         number = found.directory.stat().st_ino
         path = found.path if found.translated else ""
         return KernelTarget(

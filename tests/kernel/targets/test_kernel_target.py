@@ -33,19 +33,19 @@ def test_the_whole_machine_is_nobody_in_particular():
     assert KernelTarget().processes() == set()
 
 
-def test_a_pid_is_what_the_peer_means(monkeypatch, proc):
+def test_a_pid_is_what_the_caller_means(monkeypatch, proc):
     asked = []
-    monkeypatch.setattr(kernel_target, "local_pid", lambda pid, peer: asked.append((pid, peer)) or 70)
+    monkeypatch.setattr(kernel_target, "local_pid", lambda pid, caller: asked.append((pid, caller)) or 70)
     proc.add(70, 1)
     proc.add(71, 70)
     (members.PROC / "70/status").write_text("Name:\tsh\nTgid:\t70\n")
     (members.PROC / "71/status").write_text("Name:\tsh\nTgid:\t70\n")
 
-    found = resolve(Target(kind="pid", pid=7), ("127.0.0.1", 4))
+    found = resolve(Target(kind="pid", pid=7), 90)
 
-    assert asked == [(7, ("127.0.0.1", 4))]
+    assert asked == [(7, 90)]
     assert (found.kind, found.root, found.processes()) == (TargetKind.TREE, 70, {70, 71})
-    monkeypatch.setattr(kernel_target, "local_pid", lambda _pid, _peer: 71)
+    monkeypatch.setattr(kernel_target, "local_pid", lambda _pid, _caller: 71)
     with pytest.raises(InputError, match="pid: 71 is a thread") as caught:
         resolve(Target(kind="pid", pid=7))
     assert caught.value.remedy == "send the number of its process, 70"

@@ -12,7 +12,7 @@ DONE = ("call_begins", "call_done")
 CACHE = ("page_cache_asked", "page_cache_added", "call_begins")
 
 FILE_CALLS = ("sendfile", "splice", "copy_file_range", "io_submit", "io_uring_enter", "mmap")
-"""What reads and writes files beside file_reads and file_writes: the kinds of CALLS in hooks.py from SENDFILE on."""
+"""What reads and writes files beside file_reads and file_writes: the kinds of CALLS in c_names.py from SENDFILE on."""
 
 FILES = (
     "Files are regular files (those of /proc and in memory too), directories and block devices; not pipes, sockets and "

@@ -1,4 +1,4 @@
-"""Where locks are taken, waited for and released: the part of hooks.py that is about them."""
+"""The hooks of locks: where they are taken, waited for and released."""
 
 from functools import partial
 

@@ -15,7 +15,7 @@ def includes(text: str) -> tuple[str, ...]:
 
 
 def joined(name: str, text_of: Callable[[str], str]) -> str:
-    """The file `name` with all that it includes.  BCC rewrites only the file that it is given, so this is one text.
+    """The file `name` with all that it includes, as one text: BCC finds no programs in a file that is included.
 
     Every file begins with its includes, so a file that is included comes whole before the file that includes it.
     """

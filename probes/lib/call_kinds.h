@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// call_kinds.h - the kinds of the system calls that modules distinguish: CALLS in probes/hooks.py.
+// call_kinds.h - the kinds of the system calls that modules distinguish: CALLS in probes/c_names.py.
 
 #pragma once
 

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // compat.h - every difference between kernels, in one place.
 //
-// CB_HAS_<NAME> is defined when this kernel's BTF has the member that FIELDS in probes/hooks.py names.
+// CB_HAS_<NAME> is defined when this kernel's BTF has the member that FIELDS in probes/c_names.py names.
 
 #pragma once
 

@@ -4,7 +4,7 @@
 //            sys_enter                      sys_exit
 //   NONE ----------------> READ, FUTEX, … ----------> NONE
 //
-// Only the calls of CALLS in probes/hooks.py are followed; the agent writes their numbers into cb_call_kinds.  Raised, for
+// Only the calls of CALLS in probes/c_names.py are followed; the agent writes their numbers into cb_call_kinds.  Raised, for
 // modules to handle: call_begins, then call_done.  A call that was under way when the run began is cut there; it is seen
 // when it returns, and both are raised then.
 //

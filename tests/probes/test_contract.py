@@ -15,7 +15,7 @@ from chainbench_agent.loading.includes import includes
 from chainbench_agent.loading.unit_text import STATE_MACHINES, handlers, maps_of, module_text
 from chainbench_agent.probes import CATALOG, DIRECTORY, FIELDS, HOOKS, cpu, offcpu
 
-SUPPORT = ("hooks", "lock_hooks", "lock_order", "wait_key", "__init__")
+SUPPORT = ("c_names", "hooks", "lock_hooks", "lock_order", "wait_key", "__init__")
 """Files of the package probes that are no module."""
 
 HOOK = {hook.name: hook for hook in HOOKS}

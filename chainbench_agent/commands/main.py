@@ -72,8 +72,12 @@ def demo() -> None:
 
 
 @main.command()
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
-@click.option("--header-cache", type=click.Path(path_type=Path), help="Where header trees made from BTF are kept.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--header-cache",
+    type=click.Path(path_type=Path),
+    help="Directory of cached headers and objects.",
+)
 def doctor(*, as_json: bool, header_cache: Path | None) -> None:
     """Say what this machine offers, which modules work from which sources, and what to do about the rest.
 
@@ -94,8 +98,12 @@ def probes() -> None:
 
 @probes.command()
 @click.argument("modules", nargs=-1)
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
-@click.option("--header-cache", type=click.Path(path_type=Path), help="Where header trees made from BTF are kept.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--header-cache",
+    type=click.Path(path_type=Path),
+    help="Directory of cached headers and objects.",
+)
 def check(modules: tuple[str, ...], *, as_json: bool, header_cache: Path | None) -> None:
     """Compile and load MODULES, by default all, and attach nothing; say how large each program is.
 

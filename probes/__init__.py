@@ -4,7 +4,8 @@ from importlib import import_module
 from pathlib import Path
 
 from chainbench_agent.catalog import Module
-from chainbench_agent.probes.hooks import CALLS, FIELDS, HOOKS
+from chainbench_agent.probes.c_names import CALLS, FIELDS
+from chainbench_agent.probes.hooks import HOOKS
 
 DIRECTORY = Path(__file__).parent
 

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // biolatency.c - block I/O latency: from issue to the device until its completion.
 
+#include "lib/compat.h"
+#include "lib/process.h"
+#include "machines/request.h"
+#include "generated/biolatency.h"
+
 // KINDS in biolatency.py has the names.
 #define BIOLATENCY_READ 0
 #define BIOLATENCY_WRITE 1
@@ -13,15 +18,15 @@ struct biolatency_disk {
 	u64 count[BIOLATENCY_KINDS];
 	u64 bytes[BIOLATENCY_KINDS];
 	u64 ns;
-	u64 everybodys; // with those of others, and of nobody known: what /proc/diskstats counts
+	u64 everybodys; // including those of others and of unknown owners, as /proc/diskstats counts
 	u64 stacked;    // of `count`: on the disks below they are counted as well
-	u64 handed_on;  // everybody's that ended on another disk: nobody knows more of them here
+	u64 handed_on; // everybody's that ended on another disk, where this disk cannot see their end
 	u64 max_ns;
 	u64 not_min_ns; // all bits inverted, so that 0 is none yet
 };
 BPF_PERCPU_ARRAY(biolatency_disks, struct biolatency_disk, CB_DISKS);
 
-// Of all CPUs together: one for each would be too much.
+// Shared by all CPUs: a histogram for each disk and CPU would take too much memory.
 struct biolatency_slots {
 	u64 slots[CB_SLOTS];
 };
@@ -68,7 +73,7 @@ static __always_inline void biolatency_add_to_disk(struct cb_request *request,
 		disk->not_min_ns = ~ns;
 }
 
-// What is on a disk that lies on others is among its own figures only: there it is counted once more.
+// I/O on a disk that lies on other disks is in that disk's figures only: on the disks below it is counted again.
 static __always_inline void biolatency_add_to_sums(struct cb_event *ev,
 						   struct cb_biolatency *biolatency,
 						   struct cb_request *request, u32 kind, u64 ns)

@@ -1,7 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // cpu.c - what the scheduler, the interrupts and the power management did.
 
-#ifdef CB_FUSED // the agent's: one program per hook, see chainbench_agent/loading/unit_text.py
+#include "lib/task.h"
+#include "machines/quota.h"
+#include "generated/events.h"
+#include "generated/cpu.h"
 
 // A cgroup's own counters, which run since it was made.
 struct cpu_bandwidth {
@@ -9,7 +12,7 @@ struct cpu_bandwidth {
 	u64 throttled_ns;
 	u64 first_count; // the same, when the target was first seen in it
 	u64 first_ns;
-	u32 claims; // CPUs that want to change it
+	u32 claims; // CPUs that are about to change it
 	u8 pad[4];
 };
 BPF_TABLE("hash", u64, struct cpu_bandwidth, cpu_throttled_groups, CPU_THROTTLED_GROUPS_ENTRIES);
@@ -25,7 +28,7 @@ BPF_PERCPU_ARRAY(cpu_idle_span, struct cpu_idle_span, 1);
 #define CPU_IDLE_UNKNOWN (CPU_IDLE_NS_ENTRIES - 1) // idle since before the run
 
 #ifdef CB_HAS_TASK_GROUP_CFS_BANDWIDTH
-// One CPU at a time tells what is new, so that two do not tell the same; who comes meanwhile leaves it to the next.
+// One CPU at a time emits what is new, so that two do not emit the same; a CPU that comes meanwhile leaves it to the next.
 static __always_inline void cpu_note_bandwidth(struct cb_event *ev, u64 id, u64 count, u64 ns,
 					       u32 tgid)
 {
@@ -39,24 +42,24 @@ static __always_inline void cpu_note_bandwidth(struct cb_event *ev, u64 id, u64 
 	}
 	if (count <= group->throttled_count && ns <= group->throttled_ns)
 		return;
-	// as cb_alone(), but without a second look: here it would be verified for every level
+	// as cb_try_claim(), but without a second look: here it would be verified for every level
 	__sync_fetch_and_add(&group->claims, 1);
 	if (*(volatile u32 *)&group->claims != 1) {
-		cb_leave(&group->claims);
+		cb_release(&group->claims);
 		return;
 	}
 	if (count > group->throttled_count) {
-		cb_tell(ev, CPU_EVENT_THROTTLED, tgid, count - group->throttled_count);
+		cb_emit(ev, CPU_EVENT_THROTTLED, tgid, count - group->throttled_count);
 		group->throttled_count = count;
 	}
 	if (ns > group->throttled_ns)
 		group->throttled_ns = ns;
-	cb_leave(&group->claims);
+	cb_release(&group->claims);
 }
 #endif
 
-// CFS bandwidth control keeps its own counters; they are read when a thread leaves a CPU, which is the current one still:
-// those of its group, and of each above, if that has a quota.
+// Reads the counters of CFS bandwidth control when the current thread leaves its CPU: those of its group, and of each group
+// above that has a quota.
 static __always_inline void cpu_read_bandwidth(struct cb_event *ev)
 {
 #ifdef CB_HAS_TASK_GROUP_CFS_BANDWIDTH
@@ -131,39 +134,10 @@ static __always_inline void cpu_on_irq_handler_entry(struct cb_event *ev, struct
 	cpu->device_interrupts[cb_clamp(irq, CPU_DEVICE_INTERRUPTS_ENTRIES)]++;
 }
 
-static __always_inline void cpu_on_local_timer_entry(struct cb_event *ev, struct cb_cpu *cpu,
-						     int vector)
+static __always_inline void cpu_on_vector_entry(struct cb_event *ev, struct cb_cpu *cpu, u32 place)
 {
 	cpu->interrupts++;
-	cpu->vector_interrupts[0]++;
-}
-
-static __always_inline void cpu_on_reschedule_entry(struct cb_event *ev, struct cb_cpu *cpu,
-						    int vector)
-{
-	cpu->interrupts++;
-	cpu->vector_interrupts[1]++;
-}
-
-static __always_inline void cpu_on_call_function_entry(struct cb_event *ev, struct cb_cpu *cpu,
-						       int vector)
-{
-	cpu->interrupts++;
-	cpu->vector_interrupts[2]++;
-}
-
-static __always_inline void cpu_on_call_function_single_entry(struct cb_event *ev,
-							      struct cb_cpu *cpu, int vector)
-{
-	cpu->interrupts++;
-	cpu->vector_interrupts[3]++;
-}
-
-static __always_inline void cpu_on_irq_work_entry(struct cb_event *ev, struct cb_cpu *cpu,
-						  int vector)
-{
-	cpu->interrupts++;
-	cpu->vector_interrupts[4]++;
+	cpu->vector_interrupts[place]++; // a constant: see VECTORS in hooks.py
 }
 
 static __always_inline void cpu_on_softirq_entry(struct cb_event *ev, struct cb_cpu *cpu,
@@ -196,91 +170,3 @@ static __always_inline void cpu_on_cpu_idle(struct cb_event *ev, struct cb_cpu *
 	span->state = state;
 	span->since_ns = ev->now_ns;
 }
-
-#else // CB_FUSED
-
-// Without the agent: a plain BCC program, which attaches itself when it is loaded.
-//
-//   b = BPF(src_file="probes/cpu.c")
-//   b["cpu_events"].items()       # EVENT_… -> count, per CPU
-//   b["wakeup_latency_us"].print_log2_hist("usecs")
-//
-//   tracepoints sched_switch, sched_wakeup, sched_migrate_task, irq_handler_entry, softirq_entry, cpu_frequency,
-//   cpu_idle: attached by BPF() itself
-//   trace_throttle_cfs_rq    kprobe throttle_cfs_rq    calls: every throttling, and from 6.16 on some that are none
-
-enum cpu_event {
-	EVENT_VOLUNTARY_SWITCH,
-	EVENT_INVOLUNTARY_SWITCH,
-	EVENT_MIGRATION,
-	EVENT_INTERRUPT,
-	EVENT_SOFTIRQ,
-	EVENT_FREQUENCY_CHANGE,
-	EVENT_IDLE,
-	EVENT_THROTTLE,
-	EVENTS,
-};
-BPF_PERCPU_ARRAY(cpu_events, u64, EVENTS);
-BPF_HASH(woken_ns, u32, u64);
-BPF_HISTOGRAM(wakeup_latency_us);
-
-TRACEPOINT_PROBE(sched, sched_switch)
-{
-	u32 next = args->next_pid;
-	u64 *woken = woken_ns.lookup(&next);
-
-	cpu_events.increment(args->prev_state ? EVENT_VOLUNTARY_SWITCH : EVENT_INVOLUNTARY_SWITCH);
-	if (woken) {
-		wakeup_latency_us.increment(bpf_log2l((bpf_ktime_get_ns() - *woken) / 1000));
-		woken_ns.delete(&next);
-	}
-	return 0;
-}
-
-TRACEPOINT_PROBE(sched, sched_wakeup)
-{
-	u64 now_ns = bpf_ktime_get_ns();
-	u32 pid = args->pid;
-
-	woken_ns.update(&pid, &now_ns);
-	return 0;
-}
-
-TRACEPOINT_PROBE(sched, sched_migrate_task)
-{
-	cpu_events.increment(EVENT_MIGRATION);
-	return 0;
-}
-
-TRACEPOINT_PROBE(irq, irq_handler_entry)
-{
-	cpu_events.increment(EVENT_INTERRUPT);
-	return 0;
-}
-
-TRACEPOINT_PROBE(irq, softirq_entry)
-{
-	cpu_events.increment(EVENT_SOFTIRQ);
-	return 0;
-}
-
-TRACEPOINT_PROBE(power, cpu_frequency)
-{
-	cpu_events.increment(EVENT_FREQUENCY_CHANGE);
-	return 0;
-}
-
-TRACEPOINT_PROBE(power, cpu_idle)
-{
-	if (args->state != (u32)-1)
-		cpu_events.increment(EVENT_IDLE);
-	return 0;
-}
-
-int trace_throttle_cfs_rq(struct pt_regs *ctx)
-{
-	cpu_events.increment(EVENT_THROTTLE);
-	return 0;
-}
-
-#endif // CB_FUSED

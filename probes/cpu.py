@@ -23,9 +23,9 @@ from chainbench_agent.catalog import (
     SumOf,
     Table,
 )
+from chainbench_agent.probes.hooks import VECTORS
 
 TICKS = "kept in steps of 10 ms"
-VECTORS = ("local_timer", "reschedule", "call_function", "call_function_single", "irq_work")
 INTERRUPTS = ("irq_handler_entry", *(f"{vector}_entry" for vector in VECTORS))
 
 IDLE_SPAN = CStruct(since_ns="Q", state="I", run="I")  # struct cpu_idle_span

@@ -1,6 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // exec.c - programs and processes started, and programs that could not be.
 
+#include "lib/call_kinds.h"
+#include "lib/task.h"
+#include "generated/events.h"
+#include "generated/exec.h"
+
 struct exec_command {
 	char name[16]; // TASK_COMM_LEN
 };
@@ -17,7 +22,7 @@ static __always_inline void exec_on_sched_process_exec(struct cb_event *ev, stru
 	if (!cb_current_counts(ev))
 		return;
 	exec->exec_count++;
-	cb_tell_current(ev, EXEC_EVENT_EXEC, old_pid);
+	cb_emit_current(ev, EXEC_EVENT_EXEC, old_pid);
 	process = cb_current_process(ev);
 	if (process)
 		__sync_fetch_and_add(&process->exec_exec_count, 1);

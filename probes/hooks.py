@@ -1,4 +1,4 @@
-"""What can happen in the kernel, and where it can be seen: every hook of every module, its sources best first.
+"""Every hook of every module: what happens in the kernel, and the sources that show it, best first.
 
 The sources of a hook are tried in order against this kernel: the first whose arguments match its BTF and that loads
 and attaches is used.  Version numbers are never compared.
@@ -11,52 +11,6 @@ from chainbench_agent.probes.lock_hooks import LOCK_HOOKS
 
 TASK = "struct task_struct *"
 SOCK = "struct sock *"
-
-FIELDS = {
-    "TASK___STATE": "task_struct.__state",
-    "TASK_GROUP_CFS_BANDWIDTH": "task_group.cfs_bandwidth",
-    "TASK_THROTTLED": "task_struct.throttled",
-    "CFS_RQ_THROTTLED_CLOCK_SELF_TIME": "cfs_rq.throttled_clock_self_time",
-    "CFS_RQ_THROTTLED_CLOCK_PELT_TIME": "cfs_rq.throttled_clock_pelt_time",
-    "SCHED_INFO": "sched_info.run_delay",
-    "CGROUP_ANCESTORS": "cgroup.ancestors",
-    "REQUEST_RQ_DISK": "request.rq_disk",
-    "REQ_OP_WRITE_SAME": "REQ_OP_WRITE_SAME",
-    "BIO_BI_DISK": "bio.bi_disk",
-    "BIO_BI_BLKG": "bio.bi_blkg",
-    "TASK_WORKER_PRIVATE": "task_struct.worker_private",
-    "THREAD_INFO_PREEMPT_COUNT": "thread_info.preempt_count",
-    "CURRENT_TASK_BTF": "BPF_FUNC_get_current_task_btf",
-    "MPTCP": "mptcp_sock.first",
-    "PAGE_INDEX": "page.index",
-    "FOLIO__NR_PAGES": "folio._nr_pages",
-    "FOLIO__FOLIO_NR_PAGES": "folio._folio_nr_pages",
-}
-"""Members and constants that only some kernels have; the C files see them as CB_HAS_<key>."""
-
-
-CALLS = {
-    "READ": ("read", "pread64", "readv", "preadv", "preadv2"),
-    "WRITE": ("write", "pwrite64", "writev", "pwritev", "pwritev2"),
-    "OPEN": ("open", "openat", "openat2", "creat"),
-    "CLOSE": ("close",),
-    "FSYNC": ("fsync",),
-    "FDATASYNC": ("fdatasync",),
-    "EXEC": ("execve", "execveat"),
-    "FUTEX": ("futex", "futex_time64"),  # calls.h tells which of the next three it is
-    "FUTEX_WAIT": ("futex_wait", "futex_waitv"),
-    "FUTEX_LOCK": (),  # takes a lock with priority inheritance, for which it may have to wait
-    "FUTEX_WAKE": ("futex_wake", "futex_requeue"),
-    # what can read or write files beside READ and WRITE; C relies on their order (io.c)
-    "SENDFILE": ("sendfile", "sendfile64"),
-    "SPLICE": ("splice",),
-    "COPY_FILE_RANGE": ("copy_file_range",),
-    "IO_SUBMIT": ("io_submit",),
-    "IO_URING_ENTER": ("io_uring_enter",),
-    "MMAP": ("mmap", "mmap2"),
-    "RESTART": ("restart_syscall",),  # goes on with another
-}
-"""The system calls that calls.h follows and modules tell apart, by kind: CB_CALL_<key> in C."""
 
 CALL = ("struct cb_task *task", "struct pt_regs *regs", "unsigned int kind")
 
@@ -86,6 +40,10 @@ REQUESTS = (
 """What the life of a block request is seen by, and of a bio where a disk takes these; block_split says whose it is."""
 
 
+VECTORS = ("local_timer", "reschedule", "call_function", "call_function_single", "irq_work")
+"""The interrupts that CPUs send each other or themselves, by their place among the counters of cpu.c."""
+
+
 def _sock(name: str, params: tuple[str, ...], tracepoint: str, call: str, *places: int) -> tuple[Hook, Hook]:
     """Two hooks of one event: a tracepoint sees calls on all sockets; without it each family's function is asked.
 
@@ -103,7 +61,7 @@ def _sock(name: str, params: tuple[str, ...], tracepoint: str, call: str, *place
     )
     return (
         Hook(name, params, (any_family, *ipv4), timed=False),
-        Hook(f"{name}6", params, ipv6, timed=False, unless=any_family),
+        Hook(f"{name}6", params, ipv6, timed=False, unless=any_family, handler=name),
     )
 
 
@@ -159,8 +117,14 @@ HOOKS = (
     _tracepoint("irq_handler_entry", "int irq"),
     _tracepoint("softirq_entry", "unsigned int vector"),
     *(
-        _tracepoint(f"{vector}_entry", "int vector")
-        for vector in ("local_timer", "reschedule", "call_function", "call_function_single", "irq_work")
+        Hook(
+            f"{vector}_entry",
+            ("unsigned int place",),
+            (raw_tracepoint(f"{vector}_entry", f"{place}"),),
+            timed=False,
+            handler="vector_entry",
+        )
+        for place, vector in enumerate(VECTORS)
     ),
     _tracepoint("cpu_frequency", "unsigned int khz", "unsigned int of_cpu"),
     _timed("cpu_idle", "unsigned int state"),
@@ -208,6 +172,7 @@ HOOKS = (
         (raw_tracepoint("kmalloc_node", 1, 2),),
         timed=False,
         optional=True,
+        handler="kmalloc",
     ),
     Hook("kfree", ("void *object",), (raw_tracepoint("kfree", 1),), timed=False),
     _tracepoint("mm_page_alloc", "struct page *page", "unsigned int order"),
@@ -227,6 +192,7 @@ HOOKS = (
         (fexit("tcp_sendpage", 0, 5), kretprobe("tcp_sendpage", 0, RESULT)),
         timed=False,
         unless=fexit("splice_to_socket"),
+        handler="sock_sent",
     ),
     _tracepoint("inet_sock_set_state", f"{SOCK}sk", "int oldstate", "int newstate"),
     *(_tracepoint(name, f"{SOCK}sk") for name in ("tcp_probe", "tcp_send_reset", "tcp_destroy_sock")),

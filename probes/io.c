@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // io.c - what system calls do with files, and what their reads find in the page cache; block requests are in io.h.
 
-#ifdef CB_FUSED // the agent's: one program per hook, see chainbench_agent/loading/unit_text.py
+#include "lib/task.h"
+#include "io.h"
 
 // ---- files: a regular file, a directory or a block device; not a pipe, a socket, a terminal
 
@@ -19,7 +20,7 @@ static __always_inline u32 io_type(struct inode *inode)
 	return mode & IO_TYPE;
 }
 
-// The type of the file that the current thread has open as `fd`; 0 if that is none.
+// The type of the file that the current thread has open as `fd`; 0 if it has none.
 static __always_inline u32 io_file(u32 fd)
 {
 	struct task_struct *task = (struct task_struct *)CB_CURRENT_TASK();
@@ -41,9 +42,9 @@ static __always_inline u32 io_file(u32 fd)
 	return type == IO_REGULAR || type == IO_BLOCK_DEVICE || type == IO_DIRECTORY ? type : 0;
 }
 
-// What a read that is under way shows of the file whose pages it reads: of a layered file system this is a file below the
-// one that was opened.  What is added to the page cache for other files meanwhile is none of the read's: memory of a mapped
-// file that it copies to or from, or the blocks in which the file system finds the file.
+// What is known of the file whose pages a read under way reads; in a layered file system it is a file below the one that was
+// opened.  Pages that are added for other files meanwhile do not belong to the read: those of a mapped file that it copies
+// to or from, and the blocks in which the file system finds the file.
 enum io_pages {
 	IO_PAGES_NONE,
 	IO_PAGES_ADDED, // `noted` pages of `mapping` were added, before it asked for any
@@ -95,7 +96,7 @@ static __always_inline void io_sync_done(struct cb_event *ev, struct cb_io *io,
 
 	cb_observe(ev, &io->fsync_latency_ns, ns);
 	if (ns >= CB_SLOW_IO_NS)
-		cb_tell_current(ev, IO_EVENT_SLOW_FSYNC, ns);
+		cb_emit_current(ev, IO_EVENT_SLOW_FSYNC, ns);
 	if (data_only)
 		io->fdatasyncs++;
 	else
@@ -155,8 +156,8 @@ static __always_inline u64 io_pages_of(struct inode *host)
 	return (size + (1 << CB_PAGE_SHIFT) - 1) >> CB_PAGE_SHIFT;
 }
 
-// A read asks for pages of `mapping`: what was added of it before was added for the read.  Whether a kernel tells of the
-// pages that are asked for before or after those that are added depends on what the hook is fed from.
+// A read asks for pages of `mapping`: pages of it that were added before were added for this read.  The source of the hook
+// decides whether the request is seen before or after the pages that are added.
 static __always_inline void io_ask(struct cb_io *io, struct cb_task *task, u64 mapping)
 {
 	if (task->pages == IO_PAGES_ASKED && task->mapping == mapping)
@@ -215,7 +216,7 @@ static __always_inline void io_add(struct cb_io *io, struct cb_task *task, u64 m
 	task->noted += pages;
 }
 
-// The page behind the end of a file, which a read makes before v5.12 to find out that there is nothing to be read, is none.
+// Not the page behind the end of a file, which before v5.12 a read adds to find out that there is nothing to read.
 static __always_inline void io_on_page_cache_added(struct cb_event *ev, struct cb_io *io,
 						   struct page *page)
 {
@@ -230,134 +231,3 @@ static __always_inline void io_on_page_cache_added(struct cb_event *ev, struct c
 	if (cb_page_index(page) < io_pages_of(host))
 		io_add(io, task, (u64)mapping, cb_pages(page));
 }
-
-#else // CB_FUSED
-
-// Without the agent: a plain BCC program, to load and attach by hand.
-//
-//   b = BPF(src_file="probes/io.c")
-//   b.attach_kretprobe(event="vfs_read", fn_name="trace_vfs_read")
-//   b["io_by_pid"].items()    # pid -> opens, reads, read_bytes, …
-//
-//   function                       attach to                                     counts
-//   trace_do_sys_open              kretprobe do_sys_openat2                      opens that succeeded
-//   trace_vfs_read                 kretprobe vfs_read                            reads that succeeded, and their bytes
-//   trace_vfs_write                kretprobe vfs_write                           writes that succeeded, and their bytes
-//   trace_filp_close               kprobe filp_close (filp_flush from 6.6)       closes
-//   trace_mark_page_accessed       kprobe folio_mark_accessed (mark_page_… before 5.16)    pages asked for
-//   trace_add_to_page_cache_lru    kprobe filemap_add_folio (add_to_page_… before 5.16)    pages that had to be read
-//   trace_blk_account_io_start     tracepoint block:block_rq_issue               requests, by who happens to run then
-//   trace_blk_account_io_done      tracepoint block:block_rq_complete            likewise
-//   trace_do_fsync                 kprobe __x64_sys_fsync, __x64_sys_fdatasync   calls
-
-struct io {
-	u64 opens;
-	u64 closes;
-	u64 reads;
-	u64 writes;
-	u64 read_bytes;
-	u64 write_bytes;
-	u64 pages_accessed;
-	u64 pages_added;
-	u64 requests_issued;
-	u64 requests_done;
-	u64 fsyncs;
-};
-BPF_HASH(io_by_pid, u32, struct io);
-
-static __always_inline struct io *io_of_current(void)
-{
-	struct io none = {};
-	u32 pid = bpf_get_current_pid_tgid() >> 32;
-
-	return io_by_pid.lookup_or_try_init(&pid, &none);
-}
-
-int trace_do_sys_open(struct pt_regs *ctx)
-{
-	struct io *io = io_of_current();
-
-	if (io && (int)PT_REGS_RC(ctx) >= 0)
-		__sync_fetch_and_add(&io->opens, 1);
-	return 0;
-}
-
-int trace_vfs_read(struct pt_regs *ctx)
-{
-	struct io *io = io_of_current();
-	s64 bytes = PT_REGS_RC(ctx);
-
-	if (io && bytes >= 0) {
-		__sync_fetch_and_add(&io->reads, 1);
-		__sync_fetch_and_add(&io->read_bytes, bytes);
-	}
-	return 0;
-}
-
-int trace_vfs_write(struct pt_regs *ctx)
-{
-	struct io *io = io_of_current();
-	s64 bytes = PT_REGS_RC(ctx);
-
-	if (io && bytes >= 0) {
-		__sync_fetch_and_add(&io->writes, 1);
-		__sync_fetch_and_add(&io->write_bytes, bytes);
-	}
-	return 0;
-}
-
-int trace_filp_close(struct pt_regs *ctx)
-{
-	struct io *io = io_of_current();
-
-	if (io)
-		__sync_fetch_and_add(&io->closes, 1);
-	return 0;
-}
-
-int trace_mark_page_accessed(struct pt_regs *ctx)
-{
-	struct io *io = io_of_current();
-
-	if (io)
-		__sync_fetch_and_add(&io->pages_accessed, 1);
-	return 0;
-}
-
-int trace_add_to_page_cache_lru(struct pt_regs *ctx)
-{
-	struct io *io = io_of_current();
-
-	if (io)
-		__sync_fetch_and_add(&io->pages_added, 1);
-	return 0;
-}
-
-int trace_blk_account_io_start(void *ctx)
-{
-	struct io *io = io_of_current();
-
-	if (io)
-		__sync_fetch_and_add(&io->requests_issued, 1);
-	return 0;
-}
-
-int trace_blk_account_io_done(void *ctx)
-{
-	struct io *io = io_of_current();
-
-	if (io)
-		__sync_fetch_and_add(&io->requests_done, 1);
-	return 0;
-}
-
-int trace_do_fsync(struct pt_regs *ctx)
-{
-	struct io *io = io_of_current();
-
-	if (io)
-		__sync_fetch_and_add(&io->fsyncs, 1);
-	return 0;
-}
-
-#endif // CB_FUSED

@@ -3,6 +3,10 @@
 
 #pragma once
 
+#include "machines/request.h"
+#include "generated/events.h"
+#include "generated/io.h"
+
 // In flight: issued and not completed.  Their time is the sum of the moments when they ended, less that of the moments
 // when they were issued, both since the run began; one that is still in flight lacks its end.
 struct io_queue {
@@ -34,7 +38,7 @@ static __always_inline void io_on_request_issued(struct cb_event *ev, struct cb_
 	queue->issued_ns += ev->now_ns - ev->config->started_ns;
 }
 
-// Those that are given back are counted apart: the interrupt in which others end may come just then.
+// Requests that the device gives back are counted in fields of their own: an interrupt, in which others end, may come here.
 static __always_inline void io_on_request_requeued(struct cb_event *ev, struct cb_io *io,
 						   struct cb_request *request)
 {
@@ -71,7 +75,7 @@ static __always_inline void io_on_request_done(struct cb_event *ev, struct cb_io
 {
 	io_leave_queue(ev, request);
 	if (ns >= CB_SLOW_IO_NS && request->owner == CB_OWNER_TARGET && !request->stacked)
-		cb_tell(ev, IO_EVENT_SLOW_REQUEST, 0, ns);
+		cb_emit(ev, IO_EVENT_SLOW_REQUEST, 0, ns);
 }
 
 static __always_inline void io_on_request_queued(struct cb_event *ev, struct cb_io *io,

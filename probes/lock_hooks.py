@@ -1,4 +1,4 @@
-"""Where locks are taken, waited for and released: the part of hooks.py that is about them."""
+"""The hooks of locks: where they are taken, waited for and released."""
 
 from functools import partial
 
@@ -7,14 +7,14 @@ from chainbench_agent.catalog import RESULT, Hook, fentry, fexit, kprobe, kretpr
 CONTENTION = ("contention_begin", "contention_end")
 SLOW_PATHS = {
     "mutex": (
-        "struct mutex *lock",
+        "struct mutex *",
         ("__mutex_lock_slowpath", "__mutex_lock_interruptible_slowpath", "__mutex_lock_killable_slowpath"),
     ),
-    "rwsem": ("struct rw_semaphore *lock", ("rwsem_down_read_slowpath", "rwsem_down_write_slowpath")),
-    "semaphore": ("struct semaphore *lock", ("__down", "__down_interruptible", "__down_killable", "__down_timeout")),
-    "spin": ("struct qspinlock *lock", ("native_queued_spin_lock_slowpath", "__pv_queued_spin_lock_slowpath")),
+    "rwsem": ("struct rw_semaphore *", ("rwsem_down_read_slowpath", "rwsem_down_write_slowpath")),
+    "semaphore": ("struct semaphore *", ("__down", "__down_interruptible", "__down_killable", "__down_timeout")),
+    "spin": ("struct qspinlock *", ("native_queued_spin_lock_slowpath", "__pv_queued_spin_lock_slowpath")),
 }
-"""Where a contended lock is waited for: the type of the lock, and the functions, by kind of lock."""
+"""The functions that wait for a contended lock, by kind of lock, and the type of the lock that they take."""
 
 
 def _entry(function: str) -> str:
@@ -25,15 +25,20 @@ def _return(function: str) -> str:
     return f"{function.strip('_').removesuffix('_slowpath')}_leave"
 
 
-def _slow_path(param: str, function: str) -> tuple[Hook, Hook]:
+def _slow_path(kind: str, lock_type: str, function: str) -> tuple[Hook, Hook]:
     """Linux 16edd9b511a1 ("locking: Add lock contention tracepoints") (in v5.19) made these two unnecessary.
 
-    A kretprobe does not ask which lock it was: that is what the thread, or the CPU, was waiting for.
+    A kretprobe does not know which lock it was: contention.h takes the one that the thread, or the CPU, waits for.
     """
-    use = partial(Hook, params=(param,), stands_in_for=CONTENTION, timed=False)
+    use = partial(Hook, params=("void *lock", "unsigned int kind"), stands_in_for=CONTENTION, timed=False)
+    own, kind = (f"{lock_type}contended",), f"CB_LOCK_{kind.upper()}"
+    at_entry, at_return = (
+        tuple(probe(function, "contended", kind, own=own) for probe in (fentry, kprobe)),
+        (fexit(function, "contended", kind, own=own), kretprobe(function, "NULL", kind)),
+    )
     return (
-        use(_entry(function), sources=(fentry(function, 0), kprobe(function, 0))),
-        use(_return(function), sources=(fexit(function, 0), kretprobe(function, "NULL"))),
+        use(_entry(function), sources=at_entry, handler="slow_path_enter"),
+        use(_return(function), sources=at_return, handler="slow_path_leave"),
     )
 
 
@@ -43,16 +48,19 @@ AS_CALLED = (0, "cb_called_at(ctx)")
 MUTEX = ("unsigned long mutex",)
 
 
-def _order(name: str, function: str) -> Hook:
+def _order(name: str, function: str, handler: str = "") -> Hook:
     """A function that is called with a mutex."""
-    return ORDER(name, ("struct mutex *lock",), (fentry(function, 0), kprobe(function, 0)))
+    return ORDER(name, ("struct mutex *lock",), (fentry(function, 0), kprobe(function, 0)), handler=handler)
 
 
-def _answered(function: str) -> tuple[Hook, Hook]:
+def _answered(function: str, handler: str) -> tuple[Hook, Hook]:
     """A function that may not take the mutex, and says whether it did."""
     name = f"order_{function.removeprefix('mutex_').removeprefix('lock_')}"
     answers = (fexit(function, 1), kretprobe(function, RESULT))
-    return _order(name, function), ORDER(f"{name}_answers", ("int answer",), answers)
+    return (
+        _order(name, function, handler),
+        ORDER(f"{name}_answers", ("int answer",), answers, handler=f"{handler}_answers"),
+    )
 
 
 ORDER_HOOKS = (
@@ -67,9 +75,9 @@ ORDER_HOOKS = (
     ),
     ORDER("pthread_renews", MUTEX, (uprobe("pthread_mutex_init/pthread_mutex_destroy", 0),)),
     _order("order_lock", "mutex_lock"),
-    *_answered("mutex_lock_interruptible"),
-    *_answered("mutex_lock_killable"),
-    *_answered("mutex_trylock"),
+    *_answered("mutex_lock_interruptible", "order_wait"),
+    *_answered("mutex_lock_killable", "order_wait"),
+    *_answered("mutex_trylock", "order_trylock"),
     _order("order_unlock", "mutex_unlock"),
     _order("order_init", "__mutex_init"),
 )
@@ -83,8 +91,10 @@ def _hold(function: str) -> Hook:
     at = function.removeprefix("_raw_spin_")
     name = f"raw_{at}"
     if at.startswith("trylock"):
-        return HOLD(name, (*SPIN, "int taken"), (fexit(function, 0, 1),))
-    return HOLD(name, SPIN, ((fentry if at.startswith("unlock") else fexit)(function, 0),))
+        return HOLD(name, (*SPIN, "int taken"), (fexit(function, 0, 1),), handler="raw_trylock")
+    if at.startswith("unlock"):
+        return HOLD(name, SPIN, (fentry(function, 0),), handler="raw_unlock")
+    return HOLD(name, SPIN, (fexit(function, 0),), handler="raw_lock")
 
 
 HOLD_HOOKS = tuple(
@@ -99,7 +109,12 @@ LOCK_HOOKS = (
     # locks of the kernel: raised by contention.h
     Hook("contention_begin", ("void *lock", "unsigned int flags"), (raw_tracepoint("contention_begin"),), timed=False),
     Hook("contention_end", ("void *lock",), (raw_tracepoint("contention_end"),), timed=False),
-    *(hook for param, functions in SLOW_PATHS.values() for name in functions for hook in _slow_path(param, name)),
+    *(
+        hook
+        for kind, (lock_type, functions) in SLOW_PATHS.items()
+        for function in functions
+        for hook in _slow_path(kind, lock_type, function)
+    ),
     *(
         Hook(
             f"{kind}_waited",

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // locks.c - waiting for locks: those of the kernel (contention.h), and futexes, which user space makes its locks of.
 
-#ifdef CB_FUSED // the agent's: one program per hook, see chainbench_agent/loading/unit_text.py
+#include "locks.h"
 
 static __always_inline void locks_on_mutex_waited(struct cb_event *ev, struct cb_locks *locks,
 						  u64 ns)
@@ -38,12 +38,12 @@ static __always_inline void locks_on_rcu_stall_warning(struct cb_event *ev, stru
 						       char *flavour)
 {
 	locks->rcu_stalls++;
-	cb_tell(ev, LOCKS_EVENT_RCU_STALL, 0, 0);
+	cb_emit(ev, LOCKS_EVENT_RCU_STALL, 0, 0);
 }
 
 // ---- the option `order`: see locks.h
 
-#define LOCKS_EOWNERDEAD 130 // uapi/asm-generic/errno.h: taken, and whoever had it before is dead
+#define LOCKS_EOWNERDEAD 130 // uapi/asm-generic/errno.h: taken, and its previous owner is dead
 
 static __always_inline void locks_on_pthread_wants(struct cb_event *ev, struct cb_locks *locks,
 						   unsigned long mutex, unsigned long caller)
@@ -70,7 +70,7 @@ static __always_inline void locks_on_pthread_unlocks(struct cb_event *ev, struct
 	locks_release(LOCKS_OF_USER, mutex);
 }
 
-// The condition's mutex is released, and wanted again with all others in hand.
+// The condition's mutex is released, and requested again while the thread holds all its other mutexes.
 static __always_inline void locks_on_pthread_cond_waits(struct cb_event *ev, struct cb_locks *locks,
 							unsigned long mutex, unsigned long caller)
 {
@@ -83,39 +83,26 @@ static __always_inline void locks_on_pthread_cond_waits(struct cb_event *ev, str
 static __always_inline void locks_on_pthread_renews(struct cb_event *ev, struct cb_locks *locks,
 						    unsigned long mutex)
 {
-	locks_begins_anew(LOCKS_OF_USER, mutex);
+	locks_begins_new_life(LOCKS_OF_USER, mutex);
 }
 
 static __always_inline void locks_on_order_lock(struct cb_event *ev, struct cb_locks *locks,
 						struct mutex *lock)
 {
-	// it does not return without the mutex, so it may as well have it now
+	// mutex_lock() does not return without the mutex, so its return need not be seen
 	if (locks_wants(ev, LOCKS_OF_KERNEL, (u64)lock, 0, true) &&
 	    locks_answered(LOCKS_OF_KERNEL, true))
 		locks->kernel_mutex_locks++;
 }
 
-static __always_inline void locks_on_order_interruptible(struct cb_event *ev,
-							 struct cb_locks *locks, struct mutex *lock)
+static __always_inline void locks_on_order_wait(struct cb_event *ev, struct cb_locks *locks,
+						struct mutex *lock)
 {
 	locks_wants(ev, LOCKS_OF_KERNEL, (u64)lock, 0, true);
 }
 
-static __always_inline void locks_on_order_interruptible_answers(struct cb_event *ev,
-								 struct cb_locks *locks, int answer)
-{
-	if (locks_answered(LOCKS_OF_KERNEL, !answer))
-		locks->kernel_mutex_locks++;
-}
-
-static __always_inline void locks_on_order_killable(struct cb_event *ev, struct cb_locks *locks,
-						    struct mutex *lock)
-{
-	locks_wants(ev, LOCKS_OF_KERNEL, (u64)lock, 0, true);
-}
-
-static __always_inline void locks_on_order_killable_answers(struct cb_event *ev,
-							    struct cb_locks *locks, int answer)
+static __always_inline void locks_on_order_wait_answers(struct cb_event *ev, struct cb_locks *locks,
+							int answer)
 {
 	if (locks_answered(LOCKS_OF_KERNEL, !answer))
 		locks->kernel_mutex_locks++;
@@ -143,31 +130,13 @@ static __always_inline void locks_on_order_unlock(struct cb_event *ev, struct cb
 static __always_inline void locks_on_order_init(struct cb_event *ev, struct cb_locks *locks,
 						struct mutex *lock)
 {
-	locks_begins_anew(LOCKS_OF_KERNEL, (u64)lock);
+	locks_begins_new_life(LOCKS_OF_KERNEL, (u64)lock);
 }
 
 // ---- the option `hold`
 
 static __always_inline void locks_on_raw_lock(struct cb_event *ev, struct cb_locks *locks,
 					      raw_spinlock_t *lock)
-{
-	locks_spin_taken(ev, (u64)lock);
-}
-
-static __always_inline void locks_on_raw_lock_irqsave(struct cb_event *ev, struct cb_locks *locks,
-						      raw_spinlock_t *lock)
-{
-	locks_spin_taken(ev, (u64)lock);
-}
-
-static __always_inline void locks_on_raw_lock_irq(struct cb_event *ev, struct cb_locks *locks,
-						  raw_spinlock_t *lock)
-{
-	locks_spin_taken(ev, (u64)lock);
-}
-
-static __always_inline void locks_on_raw_lock_bh(struct cb_event *ev, struct cb_locks *locks,
-						 raw_spinlock_t *lock)
 {
 	locks_spin_taken(ev, (u64)lock);
 }
@@ -179,33 +148,8 @@ static __always_inline void locks_on_raw_trylock(struct cb_event *ev, struct cb_
 		locks_spin_taken(ev, (u64)lock);
 }
 
-static __always_inline void locks_on_raw_trylock_bh(struct cb_event *ev, struct cb_locks *locks,
-						    raw_spinlock_t *lock, int taken)
-{
-	if (taken)
-		locks_spin_taken(ev, (u64)lock);
-}
-
 static __always_inline void locks_on_raw_unlock(struct cb_event *ev, struct cb_locks *locks,
 						raw_spinlock_t *lock)
-{
-	locks_spin_released(ev, locks, (u64)lock);
-}
-
-static __always_inline void
-locks_on_raw_unlock_irqrestore(struct cb_event *ev, struct cb_locks *locks, raw_spinlock_t *lock)
-{
-	locks_spin_released(ev, locks, (u64)lock);
-}
-
-static __always_inline void locks_on_raw_unlock_irq(struct cb_event *ev, struct cb_locks *locks,
-						    raw_spinlock_t *lock)
-{
-	locks_spin_released(ev, locks, (u64)lock);
-}
-
-static __always_inline void locks_on_raw_unlock_bh(struct cb_event *ev, struct cb_locks *locks,
-						   raw_spinlock_t *lock)
 {
 	locks_spin_released(ev, locks, (u64)lock);
 }
@@ -224,7 +168,7 @@ static __always_inline u64 locks_switches(void)
 	return task->nvcsw;
 }
 
-// Of one under way when the run began, nobody knows whether it has slept: it had to wait at least for the run's beginning.
+// Whether a call under way when the run began has slept before is unknown: it is taken to have waited.
 static __always_inline void locks_on_call_begins(struct cb_event *ev, struct cb_locks *locks,
 						 struct cb_task *task, struct pt_regs *regs,
 						 u32 kind)
@@ -237,8 +181,8 @@ static __always_inline void locks_on_call_begins(struct cb_event *ev, struct cb_
 }
 
 // A call that sleeps and then succeeds, times out or is interrupted has waited; so has one that a wake-up ended before it
-// slept.  One that takes a lock which is free succeeds as well, and has not.  A call that failed otherwise did not wait;
-// most often it found that the futex had changed (EAGAIN).
+// slept.  A call that takes a free lock also succeeds, but has not waited.  A call that failed otherwise did not wait; most
+// often the futex had changed (EAGAIN).
 static __always_inline bool locks_has_waited(struct cb_task *task, u32 kind, long ret)
 {
 	if (kind == CB_CALL_FUTEX_WAIT && ret >= 0)
@@ -272,126 +216,3 @@ static __always_inline void locks_on_call_done(struct cb_event *ev, struct cb_lo
 		__sync_fetch_and_add(&process->locks_futex_waited_ns, ns);
 	}
 }
-
-#else // CB_FUSED
-
-// Without the agent: a plain BCC program, to load and attach by hand.
-//
-//   b = BPF(src_file="probes/locks.c")
-//   b.attach_kprobe(event="mutex_lock", fn_name="trace_mutex_lock")
-//   b["locks_by_pid"].items()    # pid -> mutex_locks, futex_waits, …
-//
-//   function                   attach to                               counts
-//   trace_mutex_lock           kprobe mutex_lock                       calls, contended or not
-//   trace_mutex_unlock         kprobe mutex_unlock                     likewise
-//   trace_spin_lock            kprobe _raw_spin_lock                   likewise; every one of them: expensive
-//   trace_spin_unlock          kprobe _raw_spin_unlock (from 5.15)     likewise
-//   trace_futex_wait           kprobe futex_wait                       waits
-//   trace_futex_wake           kprobe futex_wake                       wakes
-//   trace_rcu_stall_warning    tracepoint rcu:rcu_stall_warning        warnings (from 5.15)
-//   trace_sem_wait             kprobe down, down_interruptible, …      calls
-//   trace_lock_acquire         tracepoint lock:contention_begin        contentions of any lock (from 5.19)
-
-struct locks {
-	u64 mutex_locks;
-	u64 mutex_unlocks;
-	u64 spin_locks;
-	u64 spin_unlocks;
-	u64 futex_waits;
-	u64 futex_wakes;
-	u64 semaphore_downs;
-	u64 contentions;
-	u64 rcu_stalls;
-};
-// A hash would take spin locks itself, which are what is counted: so an array, by pid.
-BPF_ARRAY(locks_by_pid, struct locks, 65536);
-
-static __always_inline struct locks *locks_of_current(void)
-{
-	u32 slot = (bpf_get_current_pid_tgid() >> 32) & 0xffff;
-
-	return locks_by_pid.lookup(&slot);
-}
-
-int trace_mutex_lock(struct pt_regs *ctx)
-{
-	struct locks *locks = locks_of_current();
-
-	if (locks)
-		__sync_fetch_and_add(&locks->mutex_locks, 1);
-	return 0;
-}
-
-int trace_mutex_unlock(struct pt_regs *ctx)
-{
-	struct locks *locks = locks_of_current();
-
-	if (locks)
-		__sync_fetch_and_add(&locks->mutex_unlocks, 1);
-	return 0;
-}
-
-int trace_spin_lock(struct pt_regs *ctx)
-{
-	struct locks *locks = locks_of_current();
-
-	if (locks)
-		__sync_fetch_and_add(&locks->spin_locks, 1);
-	return 0;
-}
-
-int trace_spin_unlock(struct pt_regs *ctx)
-{
-	struct locks *locks = locks_of_current();
-
-	if (locks)
-		__sync_fetch_and_add(&locks->spin_unlocks, 1);
-	return 0;
-}
-
-int trace_futex_wait(struct pt_regs *ctx)
-{
-	struct locks *locks = locks_of_current();
-
-	if (locks)
-		__sync_fetch_and_add(&locks->futex_waits, 1);
-	return 0;
-}
-
-int trace_futex_wake(struct pt_regs *ctx)
-{
-	struct locks *locks = locks_of_current();
-
-	if (locks)
-		__sync_fetch_and_add(&locks->futex_wakes, 1);
-	return 0;
-}
-
-int trace_rcu_stall_warning(void *ctx)
-{
-	struct locks *locks = locks_of_current();
-
-	if (locks)
-		__sync_fetch_and_add(&locks->rcu_stalls, 1);
-	return 0;
-}
-
-int trace_sem_wait(struct pt_regs *ctx)
-{
-	struct locks *locks = locks_of_current();
-
-	if (locks)
-		__sync_fetch_and_add(&locks->semaphore_downs, 1);
-	return 0;
-}
-
-int trace_lock_acquire(void *ctx)
-{
-	struct locks *locks = locks_of_current();
-
-	if (locks)
-		__sync_fetch_and_add(&locks->contentions, 1);
-	return 0;
-}
-
-#endif // CB_FUSED

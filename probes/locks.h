@@ -1,11 +1,18 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// locks.h - in which order threads take mutexes: what each thread holds, and which ones it wants meanwhile.
+// locks.h - the order in which threads take mutexes: those that each thread holds, and those that it requests meanwhile.
 //
-// Held → wanted is an edge of a graph; user space looks for cycles (probes/lock_order.py).  An edge is made when the
-// lock is wanted, so that a deadlock which really comes about shows as well.
+// Held → wanted is an edge of a graph; user space looks for cycles (probes/lock_order.py).  An edge is made when the lock
+// is requested, so that a deadlock which really happens is seen too.
 //
-// A mutex is its address, in one program of one process; those of the kernel are above all that (their tgid is 0).  An
-// address that is given to another mutex begins a new life, where initialising or destroying the mutex tells of it.
+// A mutex is identified by its address in one program of one process; for mutexes of the kernel the tgid is 0.  When a
+// mutex is initialised or destroyed, its address begins a new life: it may be another mutex from then on.
+
+#pragma once
+
+#include "lib/task.h"
+#include "machines/lock_wait.h"
+#include "generated/events.h"
+#include "generated/locks.h"
 
 struct locks_holder {
 	u32 tid;
@@ -16,7 +23,7 @@ struct locks_holder {
 struct locks_held {
 	u64 start_ns;  // of the thread; its number may have had another owner
 	u64 exec;      // how many programs its process has executed
-	u64 wanted;    // what it waits for; 0: nothing
+	u64 wanted;    // the lock that it has requested; 0: none
 	u64 wanted_at; // where it called for that
 	u64 calls;     // a C library may call its own functions for that
 	u64 count;
@@ -50,7 +57,7 @@ struct locks_edge {
 	u64 wanted_at;
 	u32 tid;       // the first thread that made it,
 	u32 other_tid; // and another one, if there is
-	s32 stack;     // of the first thread, where it wanted the lock; negative: none
+	s32 stack;     // of the first thread, where it requested the lock; negative: none
 	u8 pad[4];
 };
 BPF_TABLE("hash", struct locks_edge_key, struct locks_edge, locks_edges, LOCKS_EDGES_ENTRIES);
@@ -62,7 +69,7 @@ BPF_TABLE("stacktrace", int, struct locks_frames, locks_stacks, LOCKS_STACKS_ENT
 
 #define LOCKS_USER_STACK (1 << 8) // BPF_F_USER_STACK
 
-// Whose mutexes: said by the handlers, because the verifier lets nobody look at the bits of a pointer.
+// The owner of a mutex.  The handlers pass it, because the verifier does not let a program look at the bits of a pointer.
 enum locks_side {
 	LOCKS_OF_USER,
 	LOCKS_OF_KERNEL,
@@ -80,7 +87,7 @@ static __always_inline struct locks_mutex locks_mutex_of(u64 exec, u32 side, u64
 	return mutex;
 }
 
-// What the current thread holds; if it is not known to hold anything, NULL, or a record to write that to.
+// The record of what the current thread holds.  Where it has none: NULL, or with `or_new` a new record.
 static __always_inline struct locks_held *locks_held_by_current(u32 side, bool or_new)
 {
 	struct task_struct *thread = (struct task_struct *)bpf_get_current_task();
@@ -128,7 +135,7 @@ static __always_inline u32 locks_life(struct locks_held *held, u32 side, u64 loc
 	return life ? *life : 0;
 }
 
-// From now on it is told when the mutex begins a new life.
+// From now on a new life of the mutex is counted.
 static __always_inline bool locks_watch(struct locks_held *held, u32 side, u64 lock)
 {
 	struct locks_mutex mutex = locks_mutex_of(held->exec, side, lock);
@@ -137,11 +144,11 @@ static __always_inline bool locks_watch(struct locks_held *held, u32 side, u64 l
 	return locks_lives.lookup_or_try_init(&mutex, &first);
 }
 
-// Tells of two mutexes that two threads take in two orders, as soon as that is so: once, but for two CPUs that come to it
-// in the same moment.  Larger circles are for user space.  `first_tid`: who alone had made this edge before the current
-// thread did; 0: nobody.
-static __always_inline void locks_tell(struct cb_event *ev, u32 side, struct locks_edge_key *key,
-				       u32 first_tid)
+// Emits an event when two threads have taken two mutexes in both orders: once, unless two CPUs find it at the same moment.
+// Longer cycles are found in user space.  `first_tid`: the only thread that had made this edge before the current one did;
+// 0: none had.
+static __always_inline void locks_emit_violation(struct cb_event *ev, u32 side,
+						 struct locks_edge_key *key, u32 first_tid)
 {
 #ifdef CB_EVENTS
 	u32 tid = bpf_get_current_pid_tgid();
@@ -154,13 +161,13 @@ static __always_inline void locks_tell(struct cb_event *ev, u32 side, struct loc
 	struct locks_edge *edge = locks_edges.lookup(&back);
 
 	if (!edge || (edge->tid == tid && !edge->other_tid))
-		return; // one thread alone
+		return; // only this thread
 	if (first_tid && (edge->tid != first_tid || edge->other_tid))
-		return; // told before this thread came
+		return; // emitted before this thread came
 	if (side == LOCKS_OF_USER)
-		cb_tell_current(ev, LOCKS_EVENT_ORDER_VIOLATION, key->wanted);
+		cb_emit_current(ev, LOCKS_EVENT_ORDER_VIOLATION, key->wanted);
 	else
-		cb_tell_current(ev, LOCKS_EVENT_KERNEL_ORDER_VIOLATION, key->wanted);
+		cb_emit_current(ev, LOCKS_EVENT_KERNEL_ORDER_VIOLATION, key->wanted);
 #endif
 }
 
@@ -207,7 +214,7 @@ static __always_inline void locks_edge(struct cb_event *ev, struct locks_held *h
 		cb_lose_key();
 	}
 	if (news)
-		locks_tell(ev, side, &key, first_tid);
+		locks_emit_violation(ev, side, &key, first_tid);
 }
 
 // The thread will wait for the lock with all else that it holds in hand.
@@ -228,7 +235,7 @@ static __always_inline void locks_take(struct locks_held *held, u64 lock, u64 ca
 		held->of[cb_clamp(index, LOCKS_DEPTH)].times++;
 		return;
 	}
-	// read anew: older verifiers (6.1's) remember it from the loop, and lose their way where it cannot be so
+	// read again: older verifiers (6.1's) remember its value from the loop, and follow paths that cannot happen
 	index = *(volatile u64 *)&held->count;
 	if (index >= LOCKS_DEPTH) {
 		cb_lose_held();
@@ -263,8 +270,8 @@ static __always_inline void locks_release(u32 side, u64 lock)
 	locks_forget(held, side);
 }
 
-// What is at this address from now on is another mutex.
-static __always_inline void locks_begins_anew(u32 side, u64 lock)
+// From now on another mutex is at this address.
+static __always_inline void locks_begins_new_life(u32 side, u64 lock)
 {
 	struct task_struct *thread = (struct task_struct *)bpf_get_current_task();
 	struct locks_mutex mutex = locks_mutex_of(thread->self_exec_id, side, lock);
@@ -289,7 +296,7 @@ static __always_inline bool locks_wants(struct cb_event *ev, u32 side, u64 lock,
 		held->calls++;
 		return true;
 	}
-	if (held->wanted) // of the last one no answer was seen
+	if (held->wanted) // the answer to the last request was not seen
 		cb_lose_return();
 	held->wanted = lock;
 	held->calls = 1;
@@ -319,9 +326,9 @@ static __always_inline bool locks_answered(u32 side, bool taken)
 
 // ---- the option `hold`: how long this CPU has held which spin locks
 //
-// The programs run inside of every spin lock, those of BPF's hashes too: they look things up there, and write to memory
-// of this CPU alone.  A spin lock is released on the CPU that took it.  An interrupt has released all that it took before
-// what it interrupted goes on, also if that was one of these programs.
+// The programs run inside of every spin lock, those of BPF's hashes too: they only look things up there, and write only to
+// memory of this CPU.  A spin lock is released on the CPU that took it.  An interrupt releases all that it took before the
+// code that it interrupted continues, even if that was one of these programs.
 
 #define LOCKS_SPINS 8
 struct locks_spins {

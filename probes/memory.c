@@ -1,13 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // memory.c - page faults, what the kernel allocates, the OOM killer, and the CPU's own caches.
 
-#ifdef CB_FUSED // the agent's: one program per hook, see chainbench_agent/loading/unit_text.py
+#include "lib/task.h"
+#include "generated/events.h"
+#include "generated/memory.h"
 
 // include/linux/slab.h: kfree() takes addresses up to ZERO_SIZE_PTR, and there is nothing to free.
 #define MEMORY_ZERO_SIZE_PTR 16
 
-// Whose doing this is: that of a counted thread, of an interrupt (which counts for the whole machine only), or of
-// somebody who does not count.  Interrupts first: they must not touch the record of the thread they stopped.
+// The originator of an event: a counted thread, an interrupt (which counts for the whole machine only), or another one.
+// Interrupts are checked first: they must not touch the record of the thread that they stopped.
 enum memory_owner {
 	MEMORY_NOBODY,
 	MEMORY_INTERRUPT,
@@ -70,12 +72,6 @@ static __always_inline void memory_on_kmalloc(struct cb_event *ev, struct cb_mem
 		__sync_fetch_and_add(&process->memory_kmalloc_bytes, all);
 }
 
-static __always_inline void memory_on_kmalloc_node(struct cb_event *ev, struct cb_memory *memory,
-						   void *object, size_t bytes)
-{
-	memory_on_kmalloc(ev, memory, object, bytes);
-}
-
 static __always_inline void memory_on_kfree(struct cb_event *ev, struct cb_memory *memory,
 					    void *object)
 {
@@ -92,8 +88,8 @@ static __always_inline void memory_on_mm_page_alloc(struct cb_event *ev, struct 
 		memory->page_allocs += 1ULL << (order & 63);
 }
 
-// The victim is named by its pid alone before Linux 72ba14deb40a ("mm: update mark_victim tracepoints fields") (v6.8,
-// and since then in the stable kernels).  In a cgroup it is then known only if it was seen at work in this run.
+// Before Linux 72ba14deb40a ("mm: update mark_victim tracepoints fields") (v6.8, and since then in the stable kernels) only
+// the pid of the victim is known.  With a cgroup as target, it then counts only if it was seen running in this run.
 static __always_inline void memory_on_mark_victim(struct cb_event *ev, struct cb_memory *memory,
 						  struct task_struct *victim, u32 pid)
 {
@@ -108,7 +104,7 @@ static __always_inline void memory_on_mark_victim(struct cb_event *ev, struct cb
 	if (!counts)
 		return;
 	memory->oom_kills++;
-	cb_tell(ev, MEMORY_EVENT_OOM_KILL, victim ? victim->tgid : pid, 0);
+	cb_emit(ev, MEMORY_EVENT_OOM_KILL, victim ? victim->tgid : pid, 0);
 }
 
 // ---- the counters of the CPU, read where a counted thread enters a CPU and where it leaves it
@@ -119,7 +115,7 @@ static __always_inline void memory_on_mark_victim(struct cb_event *ev, struct cb
 // [counter * MEMORY_CPUS + cpu]; the agent puts the perf events here for the time of a run.
 BPF_PERF_ARRAY(cb_counter_events, MEMORY_COUNTERS *MEMORY_CPUS);
 
-// What the counters of this CPU stood at when the thread that is on it entered.
+// The values of the counters of this CPU when the thread that is on it entered.
 struct memory_span {
 	u32 tid;
 	u32 run;
@@ -199,107 +195,3 @@ static __always_inline void memory_on_task_ran(struct cb_event *ev, struct cb_me
 	span->tid = 0;
 	span->run = ev->config->run;
 }
-
-#else // CB_FUSED
-
-// Without the agent: a plain BCC program, to load and attach by hand.
-//
-//   b = BPF(src_file="probes/memory.c")
-//   b.attach_kretprobe(event="handle_mm_fault", fn_name="trace_handle_mm_fault")
-//   b["memory_by_pid"].items()    # pid -> minor_faults, major_faults, …
-//
-//   function                  attach to                                         counts
-//   trace_handle_mm_fault     kretprobe handle_mm_fault                         minor and major faults, by its result
-//   trace_kmalloc             kprobe __kmalloc                                  calls and bytes asked for
-//   trace_oom_kill_process    kprobe oom_kill_process                           kills, by who asked for the memory
-//   trace_cache_miss          perf event: attach_perf_event(PERF_TYPE_HARDWARE,
-//                             PERF_COUNT_HW_CACHE_MISSES, sample_period=N)      overflows: N misses each
-//   trace_swap_readpage       kprobe swap_readpage (swap_read_folio from 6.5)   folios read from swap
-//   trace_swap_writepage      kprobe swap_writepage (swap_writeout from 6.16)   folios written to swap
-
-#include <linux/mm_types.h>
-#include <uapi/linux/bpf_perf_event.h>
-
-struct memory {
-	u64 minor_faults;
-	u64 major_faults;
-	u64 kmallocs;
-	u64 kmalloc_bytes;
-	u64 oom_kills;
-	u64 cache_miss_overflows;
-	u64 swap_ins;
-	u64 swap_outs;
-};
-BPF_HASH(memory_by_pid, u32, struct memory);
-
-static __always_inline struct memory *memory_of_current(void)
-{
-	struct memory none = {};
-	u32 pid = bpf_get_current_pid_tgid() >> 32;
-
-	return memory_by_pid.lookup_or_try_init(&pid, &none);
-}
-
-int trace_handle_mm_fault(struct pt_regs *ctx)
-{
-	struct memory *memory = memory_of_current();
-	u32 result = PT_REGS_RC(ctx);
-
-	if (!memory ||
-	    result & (VM_FAULT_OOM | VM_FAULT_SIGBUS | VM_FAULT_SIGSEGV | VM_FAULT_RETRY))
-		return 0;
-	if (result & VM_FAULT_MAJOR)
-		__sync_fetch_and_add(&memory->major_faults, 1);
-	else
-		__sync_fetch_and_add(&memory->minor_faults, 1);
-	return 0;
-}
-
-int trace_kmalloc(struct pt_regs *ctx, size_t size)
-{
-	struct memory *memory = memory_of_current();
-
-	if (memory) {
-		__sync_fetch_and_add(&memory->kmallocs, 1);
-		__sync_fetch_and_add(&memory->kmalloc_bytes, size);
-	}
-	return 0;
-}
-
-int trace_oom_kill_process(struct pt_regs *ctx)
-{
-	struct memory *memory = memory_of_current();
-
-	if (memory)
-		__sync_fetch_and_add(&memory->oom_kills, 1);
-	return 0;
-}
-
-int trace_cache_miss(struct bpf_perf_event_data *ctx)
-{
-	struct memory *memory = memory_of_current();
-
-	if (memory)
-		__sync_fetch_and_add(&memory->cache_miss_overflows, 1);
-	return 0;
-}
-
-int trace_swap_readpage(struct pt_regs *ctx)
-{
-	struct memory *memory = memory_of_current();
-
-	if (memory)
-		__sync_fetch_and_add(&memory->swap_ins, 1);
-	return 0;
-}
-
-int trace_swap_writepage(struct pt_regs *ctx)
-{
-	struct memory *memory = memory_of_current();
-
-	if (memory)
-		__sync_fetch_and_add(&memory->swap_outs, 1);
-	return 0;
-}
-
-#endif // CB_FUSED

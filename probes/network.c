@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // network.c - what went through TCP, MPTCP and UDP sockets, over IPv4 and IPv6.  Whose it was: network.h
 
-#ifdef CB_FUSED // the agent's: one program per hook, see chainbench_agent/loading/unit_text.py
+#include "generated/events.h"
+#include "network.h"
 
 #define NETWORK_PEEK 0x02     // MSG_PEEK: it will be received again
 #define NETWORK_ERRORS 0x2000 // MSG_ERRQUEUE: it was sent from here
@@ -85,7 +86,7 @@ static __always_inline void network_count_retransmitted(struct cb_event *ev,
 	else if (socket->counted)
 		__sync_fetch_and_add(&network->tcp_retransmissions, segments);
 	if (socket && socket->counted)
-		cb_tell(ev, NETWORK_EVENT_RETRANSMIT, socket->tgid, segments);
+		cb_emit(ev, NETWORK_EVENT_RETRANSMIT, socket->tgid, segments);
 }
 
 static __always_inline void network_on_tcp_retransmit_skb(struct cb_event *ev,
@@ -147,8 +148,8 @@ static __always_inline void network_count_other(struct cb_network *network, u16 
 		bytes;
 }
 
-static __always_inline void network_send(struct cb_event *ev, struct cb_network *network,
-					 struct sock *sk, int bytes)
+static __always_inline void network_on_sock_sent(struct cb_event *ev, struct cb_network *network,
+						 struct sock *sk, int bytes)
 {
 	u16 protocol = network_call(ev, network, sk);
 	struct cb_process *process = cb_process_of(ev, bpf_get_current_pid_tgid() >> 32);
@@ -172,8 +173,9 @@ static __always_inline void network_send(struct cb_event *ev, struct cb_network 
 		__sync_fetch_and_add(&process->network_udp_packets, 1);
 }
 
-static __always_inline void network_receive(struct cb_event *ev, struct cb_network *network,
-					    struct sock *sk, int bytes, int flags)
+static __always_inline void network_on_sock_received(struct cb_event *ev,
+						     struct cb_network *network, struct sock *sk,
+						     int bytes, int flags)
 {
 	u16 protocol = network_call(ev, network, sk);
 	struct cb_process *process = cb_process_of(ev, bpf_get_current_pid_tgid() >> 32);
@@ -198,155 +200,3 @@ static __always_inline void network_receive(struct cb_event *ev, struct cb_netwo
 	if (process)
 		__sync_fetch_and_add(&process->network_udp_packets, 1);
 }
-
-static __always_inline void network_on_sock_sent(struct cb_event *ev, struct cb_network *network,
-						 struct sock *sk, int bytes)
-{
-	network_send(ev, network, sk, bytes);
-}
-
-static __always_inline void network_on_sock_sent6(struct cb_event *ev, struct cb_network *network,
-						  struct sock *sk, int bytes)
-{
-	network_send(ev, network, sk, bytes);
-}
-
-static __always_inline void network_on_sent_pages(struct cb_event *ev, struct cb_network *network,
-						  struct sock *sk, int bytes)
-{
-	network_send(ev, network, sk, bytes);
-}
-
-static __always_inline void network_on_sock_received(struct cb_event *ev,
-						     struct cb_network *network, struct sock *sk,
-						     int bytes, int flags)
-{
-	network_receive(ev, network, sk, bytes, flags);
-}
-
-static __always_inline void network_on_sock_received6(struct cb_event *ev,
-						      struct cb_network *network, struct sock *sk,
-						      int bytes, int flags)
-{
-	network_receive(ev, network, sk, bytes, flags);
-}
-
-#else // CB_FUSED
-
-// Without the agent: a plain BCC program, to load and attach by hand.
-//
-//   b = BPF(src_file="probes/network.c")
-//   b.attach_kprobe(event="tcp_sendmsg", fn_name="trace_tcp_sendmsg")
-//   b["tcp_bandwidth"].items()    # pid -> bytes_sent, bytes_received, …
-//
-//   function                    attach to                          counts
-//   trace_tcp_connect           kprobe tcp_v4_connect, tcp_v6_…    attempts
-//   trace_tcp_sendmsg           kprobe tcp_sendmsg                 calls, and the bytes that they were asked to send
-//   trace_tcp_recvmsg           kprobe tcp_cleanup_rbuf            bytes received (too many before Linux 6.1)
-//   trace_tcp_retransmit_skb    kprobe __tcp_retransmit_skb        retransmissions, by who happens to run then
-//   trace_udp_sendmsg           kprobe udp_sendmsg, udpv6_sendmsg  datagrams and their bytes
-//   trace_udp_recvmsg           kprobe skb_consume_udp             datagrams and their bytes
-
-#include <net/sock.h>
-
-struct traffic {
-	u64 bytes_sent;
-	u64 bytes_received;
-	u64 sends;
-	u64 receives;
-	u64 connects;
-	u64 retransmissions;
-};
-BPF_HASH(tcp_bandwidth, u32, struct traffic);
-BPF_HASH(udp_bandwidth, u32, struct traffic);
-
-static __always_inline u32 current_pid(void)
-{
-	return bpf_get_current_pid_tgid() >> 32;
-}
-
-static __always_inline struct traffic *tcp_of_current(void)
-{
-	struct traffic none = {};
-	u32 pid = current_pid();
-
-	return tcp_bandwidth.lookup_or_try_init(&pid, &none);
-}
-
-static __always_inline struct traffic *udp_of_current(void)
-{
-	struct traffic none = {};
-	u32 pid = current_pid();
-
-	return udp_bandwidth.lookup_or_try_init(&pid, &none);
-}
-
-int trace_tcp_connect(struct pt_regs *ctx)
-{
-	struct traffic *traffic = tcp_of_current();
-
-	if (traffic)
-		__sync_fetch_and_add(&traffic->connects, 1);
-	return 0;
-}
-
-int trace_tcp_sendmsg(struct pt_regs *ctx, struct sock *sk, struct msghdr *message, size_t size)
-{
-	struct traffic *traffic = tcp_of_current();
-
-	if (traffic) {
-		__sync_fetch_and_add(&traffic->sends, 1);
-		__sync_fetch_and_add(&traffic->bytes_sent, size);
-	}
-	return 0;
-}
-
-int trace_tcp_recvmsg(struct pt_regs *ctx, struct sock *sk, int copied)
-{
-	struct traffic *traffic;
-
-	if (copied <= 0)
-		return 0;
-	traffic = tcp_of_current();
-	if (traffic) {
-		__sync_fetch_and_add(&traffic->receives, 1);
-		__sync_fetch_and_add(&traffic->bytes_received, copied);
-	}
-	return 0;
-}
-
-int trace_tcp_retransmit_skb(struct pt_regs *ctx)
-{
-	struct traffic *traffic = tcp_of_current();
-
-	if (traffic)
-		__sync_fetch_and_add(&traffic->retransmissions, 1);
-	return 0;
-}
-
-int trace_udp_sendmsg(struct pt_regs *ctx, struct sock *sk, struct msghdr *message, size_t size)
-{
-	struct traffic *traffic = udp_of_current();
-
-	if (traffic) {
-		__sync_fetch_and_add(&traffic->sends, 1);
-		__sync_fetch_and_add(&traffic->bytes_sent, size);
-	}
-	return 0;
-}
-
-int trace_udp_recvmsg(struct pt_regs *ctx, struct sock *sk, struct sk_buff *datagram, int size)
-{
-	struct traffic *traffic;
-
-	if (size < 0)
-		return 0;
-	traffic = udp_of_current();
-	if (traffic) {
-		__sync_fetch_and_add(&traffic->receives, 1);
-		__sync_fetch_and_add(&traffic->bytes_received, size);
-	}
-	return 0;
-}
-
-#endif // CB_FUSED

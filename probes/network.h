@@ -7,6 +7,9 @@
 
 #pragma once
 
+#include "lib/task.h"
+#include "generated/network.h"
+
 #define NETWORK_STREAM 1 // enum sock_type
 #define NETWORK_DATAGRAM 2
 #define NETWORK_RAW 3
@@ -15,7 +18,7 @@
 	262 // IPPROTO_MPTCP: a connection over TCP sockets of its own, its paths, which no call is made on
 #define NETWORK_SMC 43 // AF_SMC
 
-// What calls on other sockets of the internet count as: PROTOCOLS in network.py.
+// The protocols under which calls on other internet sockets are counted: PROTOCOLS in network.py.
 enum network_other {
 	NETWORK_OTHER_SCTP,
 	NETWORK_OTHER_UDPLITE,
@@ -38,7 +41,7 @@ struct network_socket {
 };
 BPF_TABLE("hash", struct sock *, struct network_socket, network_sockets, NETWORK_SOCKETS_ENTRIES);
 
-// Connections that came in this run, until somebody uses them.
+// Connections that came in this run and that no thread has used yet.
 BPF_TABLE("hash", struct sock *, u64, network_waiting, NETWORK_WAITING_ENTRIES);
 
 // Sockets are read explicitly: BCC would do so for a pointer from a tracepoint, but not for one from a function, and here
@@ -206,7 +209,7 @@ static __always_inline void network_use(struct cb_event *ev, struct cb_network *
 }
 
 #ifdef CB_HAS_MPTCP
-// The connection whose path a TCP socket is; NULL for a socket that is none.
+// The MPTCP connection that a TCP socket is a path of; NULL if it is not one.
 static __always_inline struct sock *network_connection(struct sock *sk)
 {
 	struct inet_connection_sock *path = (struct inet_connection_sock *)sk;
@@ -250,7 +253,7 @@ static __always_inline void network_use_connection(struct cb_event *ev, struct c
 		cb_lose_key();
 }
 
-// A further path of a connection is established: whoever uses that uses it too, and it is no connection of its own.
+// A further path of a connection is established: it belongs to the user of the connection, and is not a connection itself.
 static __always_inline bool network_joins(struct cb_event *ev, struct cb_network *network,
 					  struct sock *sk)
 {
@@ -298,7 +301,7 @@ static __always_inline void network_connection_changes(struct cb_event *ev,
 #endif
 
 // The record of a TCP socket whose lock is held: by a packet, by a timer, or, where it says `owned`, by the current
-// thread.  NULL if nobody has used it in this run.
+// thread.  NULL if no thread has used it in this run.
 static __always_inline struct network_socket *
 network_user(struct cb_event *ev, struct cb_network *network, struct sock *sk)
 {

@@ -1,20 +1,22 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // offcpu.c - time that user threads spent off the CPUs, and why.
 //
-// Every interval is accounted exactly by its wait key (offcpu.h).  Which function of the kernel a thread was blocked in, its
-// stack tells.  That is walked when the thread is woken: the length of the wait is known then, so the walks are made in
-// proportion to time, and a wait that began before the run has its stack as any other.  A walk takes 1.6 us.
+// Every interval is accounted exactly by its wait key (offcpu.h).  The function of the kernel that a thread was blocked in
+// is in its stack.  The stack is walked when the thread is woken: the length of the wait is known then, so that stacks are
+// sampled in proportion to time, and waits that began before the run have a stack too.  A walk takes 1.6 us.
 //
-// A wait of the threshold or longer is always walked.  Of a shorter one the probability is its length by the threshold, and
-// one that is walked stands for as much time as the threshold: the sums are right on average, whatever the rhythm.  The
-// threshold rises where walks would be more than a small part of a CPU.
+// A wait as long as the threshold or longer is always walked.  A shorter one is walked with the probability length /
+// threshold, and then stands for as much time as the threshold: the sums are right on average, whatever the rhythm.  The
+// threshold rises where walks would take more than a small part of a CPU.
+
+#include "offcpu.h"
 
 #define OFFCPU_THRESHOLD_NS 1000000ULL
 #define OFFCPU_THRESHOLD_LIMIT_NS (1ULL << 31)
 #define OFFCPU_PERIOD_NS 100000000ULL
 #define OFFCPU_PERIOD_WALKS 400 // 0.64 % of a CPU
 #define OFFCPU_FRAMES 16
-// A thread that waits for completions of io_uring: its own frames, and what completed tells the stack of who woke it.
+// A thread that waits for completions of io_uring: its own frames, and those of its waker, which show what completed.
 #define OFFCPU_OWN_FRAMES 10
 #define OFFCPU_WAKER_FRAMES (OFFCPU_FRAMES - OFFCPU_OWN_FRAMES)
 #define OFFCPU_WAKER_SKIP 4 // this program, and what leads to it
@@ -43,7 +45,7 @@ struct offcpu_thread {
 	u32 tid;
 	u32 wait;
 };
-// What was used longest ago makes room: a storm of short threads does not keep those after it from being told apart.
+// The least recently used entry is evicted: after a burst of short threads, later ones still get entries of their own.
 BPF_TABLE("lru_hash", struct offcpu_thread, u64, offcpu_by_thread_ns, OFFCPU_BY_THREAD_NS_ENTRIES);
 
 struct offcpu_thread_stack {
@@ -106,7 +108,7 @@ static __always_inline void offcpu_on_task_blocks(struct cb_event *ev, struct cb
 	task->wait = offcpu_key(&of);
 }
 
-// A thread that fell asleep before the run: what it is still blocked in.  Its state is gone.
+// The wait key of a thread that fell asleep before the run.  Its state is no longer known.
 static __always_inline u32 offcpu_wait_of(struct cb_task *task, struct task_struct *woken)
 {
 	struct files_struct *files = woken->files;

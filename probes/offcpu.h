@@ -4,6 +4,11 @@
 // The key has the number of the system call, whether that is i386's, the state of the thread, and the kind of the file
 // behind the call's descriptor.  All of it is read where the thread blocks, so only calls that block pay for it.
 
+#pragma once
+
+#include "lib/task.h"
+#include "generated/offcpu.h"
+
 #define OFFCPU_NUMBER_MASK 0x3ff
 #define OFFCPU_NO_CALL 0x3ff      // a page fault or another exception, or a kernel thread
 #define OFFCPU_UNKNOWN_CALL 0x3fe // a larger number than there is room for
@@ -40,7 +45,7 @@ enum offcpu_file_kind {
 #define OFFCPU_NATIVE_TAKES_FILE 1
 #define OFFCPU_COMPAT_TAKES_FILE 2
 BPF_ARRAY(offcpu_file_calls, u32, OFFCPU_FILE_CALLS_ENTRIES);
-// Of a character device's major number: whether it is a terminal's (/proc/tty/drivers).
+// By major number of a character device: whether it is a terminal's (/proc/tty/drivers).
 BPF_ARRAY(offcpu_tty_majors, u32, OFFCPU_TTY_MAJORS_ENTRIES);
 
 // include/uapi/linux/stat.h
@@ -135,7 +140,7 @@ static __always_inline u32 offcpu_character_device(struct inode *inode)
 	return terminal && *terminal ? OFFCPU_FILE_TTY : OFFCPU_FILE_CHAR;
 }
 
-// What is read of a thread to make its key.
+// The registers and members of a thread that its key is made of.
 struct offcpu_blocked_task {
 	u64 regs;            // address of the saved user registers; 0 for a kernel thread
 	struct file **files; // by descriptor

@@ -1,6 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // syscalls.c - system calls made, by number, and those that failed, by error.
 
+#include "lib/task.h"
+#include "generated/syscalls.h"
+
 static __always_inline void syscalls_on_sys_enter(struct cb_event *ev, struct cb_syscalls *syscalls,
 						  struct pt_regs *regs, long id)
 {

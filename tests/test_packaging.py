@@ -69,7 +69,7 @@ def test_licences(wheel):
     assert "GNU GENERAL PUBLIC LICENSE" in (ROOT / "probes/LICENSE").read_text()
 
 
-@pytest.mark.parametrize("path", sorted(ROOT.glob("probes/*.[ch]")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(ROOT.glob("probes/**/*.[ch]")), ids=lambda path: path.name)
 def test_every_probe_names_its_licence(path):
     """The kernel asks each of its source files for an SPDX line, first of all."""
     assert path.read_text().splitlines()[0] == "// SPDX-License-Identifier: GPL-2.0-only"

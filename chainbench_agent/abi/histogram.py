@@ -1,4 +1,4 @@
-"""Histograms: the meaning of a slot, and the counts of all slots.  The C half of this convention is probes/common.h.
+"""Histograms: the meaning of a slot, and the counts of all slots.  The C half is in probes/lib/common.h.
 
 The slots are log-linear: 16 for every power of two of nanoseconds.  A slot's upper bound is inclusive and slot 0
 holds 0 and 1, so that the bounds at powers of two serve as Prometheus' `le` without splitting a slot.
@@ -25,7 +25,7 @@ class HistogramCounts:
     max: int | None
 
     def observe(self, values_ns: Iterable[int]) -> HistogramCounts:
-        """The histogram with more values, counted as cb_observe() of probes/common.h counts them."""
+        """The histogram with more values, counted as cb_observe() of probes/lib/common.h counts them."""
         values, slots = tuple(values_ns), list(self.slots)
         for ns in values:
             slots[slot_of(ns)] += 1

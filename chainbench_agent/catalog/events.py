@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Event:
-    """Something rare and notable; its handler calls cb_tell (probes/events.h) with MODULE_EVENT_NAME.
+    """Something rare and notable; its handler calls cb_emit() (probes/lib/events.h) with MODULE_EVENT_NAME.
 
     `value`: the name of the number that is emitted with it, with its unit; empty: no number.
     """

@@ -26,8 +26,8 @@ class Source:
     A `tp_btf` is a raw tracepoint of which the verifier knows the types of the arguments: helpers that take a task can
     be called with them (`typed` of struct cb_event).
 
-    A kprobe at the function's entry saves what a `kretprobe` needs besides the result (probes/returns.h).  A call that
-    was under way when the two were attached is not seen to return.
+    A kprobe at the function's entry saves what a `kretprobe` needs besides the result (probes/lib/returns.h).  A call
+    that was under way when the two were attached is not seen to return.
 
     A `uprobe` or `uretprobe` is in user space: at the functions of these names, "lock/timedlock", that the programs and
     libraries of the run's target define (symbols/libc_functions.py).  The latter has only the result.
@@ -84,8 +84,8 @@ def perf(target: str, *args: int | str) -> Source:
 class Hook:
     """Something that happens in the kernel, with its typed parameters and its sources, best first.
 
-    A hook without sources is raised by a state machine (probes/sched.h, block.h): then `raised_on` names the hooks
-    it needs; those that are `targeted` it can do without when there is no target.
+    A hook without sources is raised by a state machine (probes/machines): then `raised_on` names the hooks that it
+    needs; without a target it does not need those that are `targeted`.
     """
 
     name: str
@@ -102,5 +102,12 @@ class Hook:
     """`module:option`: only loaded, and only attached, where that was asked for (selection.py)."""
     optional: bool = False
     """True: a kernel that has none of the sources misses nothing, because another hook sees the same there."""
+    handler: str = ""
+    """The name in C: MODULE_on_HANDLER handles all hooks with this name.  Empty: the hook's own name."""
     unless: Source | None = None
     """A place that only some kernels have: where it is, these events come by another hook, and this one is not used."""
+
+    @property
+    def handled_as(self) -> str:
+        """The name by which handlers are called; hooks that share one have the same parameters."""
+        return self.handler or self.name

@@ -50,7 +50,7 @@ class Counter(Metric):
     """One number that only grows: a `u64` field."""
 
     per_process: bool = False
-    """True: also counted for each process, as `MODULE_NAME` of struct cb_process (probes/process.h)."""
+    """True: also counted for each process, as `MODULE_NAME` of struct cb_process (probes/lib/process.h)."""
     squares: str = ""
     """For a sampled sum: the raw Counter of weight · x², from which its standard error is estimated."""
 

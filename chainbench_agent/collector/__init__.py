@@ -11,7 +11,7 @@ from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.collector.mock import MockCollector
 from chainbench_agent.errors import SetupError
 from chainbench_agent.kernel.preflight import needed_checks
-from chainbench_agent.loading.event_records import Telling
+from chainbench_agent.loading.event_records import EventOptions
 from chainbench_agent.probes import CATALOG, HOOKS
 from chainbench_agent.settings import Settings
 
@@ -31,7 +31,7 @@ def open_collector(settings: Settings) -> Collector:
     reason, remedy = _lacking()
     if not reason:
         try:
-            events = Telling(settings.slow_io_ms * 1_000_000) if settings.events else None
+            events = EventOptions(settings.slow_io_ms * 1_000_000) if settings.events else None
             collector = EbpfCollector(modules, HOOKS, settings.header_cache, options, events=events)
         except (SetupError, OSError) as error:
             reason, remedy = str(error), "see what `chainbench-agent doctor` says"

@@ -22,7 +22,7 @@ from chainbench_agent.kernel.machine import Machine
 from chainbench_agent.kernel.reading.proc_counters import proc_counters
 from chainbench_agent.kernel.reading.sample_reader import LOSS_CAUSES
 from chainbench_agent.kernel.targets.kernel_target import resolve
-from chainbench_agent.loading.event_records import Telling
+from chainbench_agent.loading.event_records import EventOptions
 from chainbench_agent.loading.pmu_events import source_of
 from chainbench_agent.model.run_request import RunRequest
 from chainbench_agent.model.status import CollectorStatus, HookStatus, ModuleStatus, State
@@ -40,7 +40,7 @@ class EbpfCollector:
         cache_dir: Path,
         options: Collection[str] = (),
         *,
-        events: Telling | None = None,
+        events: EventOptions | None = None,
     ) -> None:
         """`options`: the selected ones, as `module:option`.  `events`: emit events as they happen."""
         self._asked = tuple(modules)

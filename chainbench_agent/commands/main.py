@@ -127,6 +127,19 @@ def check(modules: tuple[str, ...], *, as_json: bool, header_cache: Path | None)
     raise SystemExit(0 if found.ok else 1)
 
 
+@probes.command()
+@click.argument("names", nargs=-1)
+@click.option("--header-cache", type=click.Path(path_type=Path), help="Where header trees made from BTF are stored.")
+def show(names: tuple[str, ...], *, header_cache: Path | None) -> None:
+    """Print the C text that the agent compiles on this machine, generated parts included.
+
+    NAMES are modules and options, as for `serve --probes`; by default those that the agent is configured with.
+    """
+    from chainbench_agent.commands.probes_show import show
+
+    click.echo(show(load_settings(header_cache=header_cache, probes=",".join(names) or None)))
+
+
 @main.command()
 @click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
 def header_tree(directory: Path) -> None:

@@ -20,7 +20,7 @@ from chainbench_agent.probes import CALLS
 from chainbench_agent.probes.wait_key import NO_CALL
 
 WAIT_UNKNOWN = 0xFFFFFFFF
-"""CB_WAIT_UNKNOWN of probes/task.h."""
+"""CB_WAIT_UNKNOWN of probes/lib/task.h."""
 
 FUTEX_WAIT, FUTEX_LOCK = (1 + list(CALLS).index(kind) for kind in ("FUTEX_WAIT", "FUTEX_LOCK"))
 """CB_CALL_FUTEX_WAIT and CB_CALL_FUTEX_LOCK (see loading/unit_text.py)."""

@@ -14,7 +14,7 @@ Value = int | tuple[int, ...] | HistogramCounts | Mapping[bytes, bytes]
 
 
 class TaskState(IntEnum):
-    """`enum cb_task_state` of probes/task.h."""
+    """`enum cb_task_state` of probes/lib/task.h."""
 
     FREE = 0
     UNSEEN = 1
@@ -78,7 +78,7 @@ class OpenInterval:
     account: Account = field(default_factory=Account)
     """`wall_ns` is 0 while a thread lives."""
     call: int = 0
-    """The system call under way, as `enum cb_call`; see probes/calls.h."""
+    """The system call under way, as `enum cb_call`; see probes/machines/calls.h."""
     call_since_ns: int = 0
     number: int = 0
     """The thread's id at present, where that is known to be another than its first."""

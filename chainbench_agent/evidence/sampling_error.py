@@ -1,7 +1,7 @@
 """How far sampled figures may be from the truth.  Pure.
 
 With interval N, each event is recorded with probability p = 1/N, independently of all others, and counts N times:
-cb_weight of probes/common.h.  Let event i have size x_i (1 where events are counted), and b_i be 1 if it was recorded:
+cb_weight of probes/lib/common.h.  Let event i have size x_i (1 where events are counted), and b_i be 1 if recorded:
 
     estimate        T  = Σ N·b_i·x_i,  with mean Σ x_i: it is not biased
     its variance    V  = Σ N²·x_i²·p·(1 - p) = (N - 1)·Σ x_i²

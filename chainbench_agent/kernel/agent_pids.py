@@ -15,7 +15,7 @@ from chainbench_agent.host.syscall_names import syscalls
 from chainbench_agent.kernel.targets.cgroups import own_level
 from chainbench_agent.loading.loader import MapFd
 
-_IDENTITY = CStruct(tgid="I", parent_tgid="I", syscall="Q", cgroup_level="I", pad="4x")  # of probes/identify.h
+_IDENTITY = CStruct(tgid="I", parent_tgid="I", syscall="Q", cgroup_level="I", pad="4x")  # of probes/lib/identify.h
 
 
 class Identity(NamedTuple):

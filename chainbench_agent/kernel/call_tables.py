@@ -13,12 +13,12 @@ from chainbench_agent.catalog import Module
 from chainbench_agent.host.syscall_names import syscalls
 from chainbench_agent.kernel.programs import Programs
 from chainbench_agent.loading.loader import MapFd
-from chainbench_agent.loading.unit_text import followed_calls
+from chainbench_agent.loading.unit_sizes import followed_calls
 from chainbench_agent.probes.wait_key import FILE_CALLS
 
 TTY_DRIVERS = Path("/proc/tty/drivers")
 
-CALL_KINDS = CStruct(of_64bit="I", of_32bit="I")  # struct cb_call_kinds of probes/call_kinds.h
+CALL_KINDS = CStruct(of_64bit="I", of_32bit="I")  # struct cb_call_kinds of probes/lib/call_kinds.h
 NO_CALLS = (
     "the registers that threads entered the kernel with are not where they are looked for, so the system calls that "
     "threads are blocked in are not known"
@@ -29,8 +29,9 @@ _WORD = 4
 
 def fill(maps: Mapping[str, MapFd], modules: Iterable[Module]) -> None:
     """Before each run: terminals may have come with a driver meanwhile."""
-    for number, *kinds in followed_calls(os.uname().machine):
-        libbpf.update(maps["cb_call_kinds"].fd, number, CALL_KINDS.pack(*kinds))
+    if "cb_call_kinds" in maps:
+        for number, *kinds in followed_calls(os.uname().machine):
+            libbpf.update(maps["cb_call_kinds"].fd, number, CALL_KINDS.pack(*kinds))
     for module in modules:
         for declared in module.host_tables:
             table = maps[f"{module.name}_{declared.name}"]

@@ -36,13 +36,13 @@ from chainbench_agent.kernel.targets.process_tree import all_processes
 from chainbench_agent.kernel.targets.seeding import seed_maps
 from chainbench_agent.loading.bpf_unit import LoadedUnit, load_unit
 from chainbench_agent.loading.child_process import run_in_parallel
-from chainbench_agent.loading.event_records import Telling
+from chainbench_agent.loading.event_records import EventOptions
 from chainbench_agent.symbols.kernel_symbols import KernelSymbols
 from chainbench_agent.symbols.libc_functions import LibcFunctions
 from chainbench_agent.symbols.mapping_events import MappingEvents, MappingHistory
 from chainbench_agent.symbols.user_symbols import UserSymbols
 
-_CONFIG = CStruct(  # struct cb_config of probes/common.h
+_CONFIG = CStruct(  # struct cb_config of probes/lib/common.h
     started_ns="Q", cgroup_id="Q", run="I", phase="I", agent="2I", target="I", cgroup_level="I",
     sample_interval="I", idle_modules="I", moves="4x", unused="4x",
 )  # fmt: skip
@@ -51,7 +51,7 @@ _STATS_ENABLED = Path("/proc/sys/kernel/bpf_stats_enabled")
 
 
 class Phase(IntEnum):
-    """`enum cb_phase` of probes/common.h."""
+    """`enum cb_phase` of probes/lib/common.h."""
 
     OFF = 0
     SEEDING = 1
@@ -68,7 +68,7 @@ class Machine:
         cache_dir: Path,
         options: Collection[str] = (),
         *,
-        events: Telling | None = None,
+        events: EventOptions | None = None,
     ) -> None:
         """Compile, load and try to attach.  Raises SetupError, saying what is missing, if that cannot be done."""
         self._hooks = {hook.name: hook for hook in hooks}

@@ -29,7 +29,7 @@ def empty(maps: Mapping[str, MapFd], modules: Iterable[Module]) -> dict[str, OSE
     """
     for name in _SHARED:
         _empty(maps, name, _delete_all)
-    _empty(maps, "cb_kept", lambda table: libbpf.update(table.fd, 0, bytes(8)))
+    _empty(maps, "cb_recorded_ended", lambda table: libbpf.update(table.fd, 0, bytes(8)))
     _empty(maps, "cb_requests", _zero)
     unknown = None
     try:

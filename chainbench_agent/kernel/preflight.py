@@ -16,7 +16,7 @@ from chainbench_agent.errors import SetupError
 from chainbench_agent.headers.btf import DEFAULT_PATH, Btf
 from chainbench_agent.headers.btf_types import Kind as BtfKind
 from chainbench_agent.host import procfs
-from chainbench_agent.loading.loader import Wanted, load
+from chainbench_agent.loading.loader import LoadRequest, load
 from chainbench_agent.loading.objects import Object
 from chainbench_agent.symbols.kernel_symbols import KernelSymbols
 
@@ -139,7 +139,7 @@ def _fentry() -> Check:
     """Whether an fentry program loads: BTF without support for trampolines is possible."""
     try:
         function = Btf.load().find("vfs_read", BtfKind.FUNC)
-        wanted = Wanted("cb_try_fentry", "fentry", function.id if function else 0)
+        wanted = LoadRequest("cb_try_fentry", "fentry", function.id if function else 0)
         loaded = load(Object({wanted.name: libbpf.RETURN_0}, (), ""), [wanted])
     except (SetupError, OSError) as error:
         return Check("fentry", ok=False, found=str(error).splitlines()[0])

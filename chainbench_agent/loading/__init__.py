@@ -1,1 +1,1 @@
-"""From modules to loaded programs: which sources this kernel has, one C text, its object, descriptors."""
+"""Loads the programs of modules: finds the sources that this kernel has, writes one C text, compiles it, loads it."""

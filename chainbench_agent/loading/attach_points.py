@@ -1,4 +1,4 @@
-"""Which of a hook's sources this kernel offers, by its BTF: the prototype decides, never a version number."""
+"""Finds the sources of a hook that this kernel has, by its BTF: the prototype decides, never a version number."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from chainbench_agent.catalog import Hook, Source
 from chainbench_agent.headers.btf import Btf
 
 TRACEPOINTS = ("raw_tracepoint", "tp_btf")
-NO_TRACEPOINT, NO_FUNCTION = NOWHERE = ("this kernel has no such tracepoint", "this kernel has no such function")
+NO_TRACEPOINT, NO_FUNCTION = MISSING = ("this kernel has no such tracepoint", "this kernel has no such function")
 
 
 def eligible(hook: Hook, btf: Btf, options: Collection[str] = ()) -> tuple[list[Source], str]:
-    """The sources whose arguments are what the hook's parameters say, and why the others are not.
+    """The sources whose arguments match the hook's parameters, and the reasons against the others.
 
-    A hook of an option that is not among `options` has none.  That there is no such place at all is no reason to an
-    optional hook.
+    A hook of an option that is not among `options` has no sources.  For an optional hook, a source that this kernel
+    does not have is no reason.
     """
     if hook.option and hook.option not in options:
         return [], f"not asked for: start the agent with --probes {hook.option}"
@@ -24,7 +24,7 @@ def eligible(hook: Hook, btf: Btf, options: Collection[str] = ()) -> tuple[list[
     reasons: list[str] = []
     for source in hook.sources:
         reason = _mismatch(source, hook, btf)
-        if reason in NOWHERE and hook.optional:
+        if reason in MISSING and hook.optional:
             continue
         if reason:
             reasons.append(f"{source}: {reason}")
@@ -33,8 +33,8 @@ def eligible(hook: Hook, btf: Btf, options: Collection[str] = ()) -> tuple[list[
     return fitting, "; ".join(reasons)
 
 
-def wanted(hook: Hook, btf: Btf) -> bool:
-    """Whether the hook is of use here; otherwise its events come by another one."""
+def is_needed(hook: Hook, btf: Btf) -> bool:
+    """Whether this kernel needs the hook; otherwise another hook has its events."""
     if not hook.unless:
         return True
     args = btf.tracepoint_args if hook.unless.kind in TRACEPOINTS else btf.function_args
@@ -42,7 +42,7 @@ def wanted(hook: Hook, btf: Btf) -> bool:
 
 
 def _mismatch(source: Source, hook: Hook, btf: Btf) -> str:
-    if source.kind in ("perf", "uprobe", "uretprobe"):  # these are of no kernel's making
+    if source.kind in ("perf", "uprobe", "uretprobe"):  # these do not depend on the kernel
         return ""
     if source.kind in TRACEPOINTS:
         offered = btf.tracepoint_args(source.target)
@@ -66,7 +66,7 @@ def _mismatch(source: Source, hook: Hook, btf: Btf) -> str:
 
 
 def _compatible(param: str, offered: str) -> bool:
-    """Pointers must point to the same type; integers may be named differently."""
+    """Pointers must be to the same type; integers may have different names."""
     expected = re.sub(r"\w+$", "", param).replace(" ", "")
     found = offered.replace("const ", "").replace(" ", "")
     if "*" in expected or "*" in found:

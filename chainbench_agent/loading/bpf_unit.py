@@ -1,4 +1,4 @@
-"""From modules to a loaded unit: sources by BTF, header tree, one C text, the compiler child, one program per hook."""
+"""Loads the BPF unit of modules: prepares its C text by the kernel's BTF, has it compiled, and loads its programs."""
 
 from __future__ import annotations
 
@@ -16,22 +16,28 @@ from chainbench_agent.headers.btf import Btf
 from chainbench_agent.headers.btf_types import Kind
 from chainbench_agent.headers.header_tree import cached_tree, structs_in_tree
 from chainbench_agent.headers.offset_checks import check_function, check_source, offset_checks
-from chainbench_agent.loading.attach_points import eligible, wanted
-from chainbench_agent.loading.child_process import apart
+from chainbench_agent.loading.attach_points import eligible, is_needed
+from chainbench_agent.loading.child_process import run_in_child
 from chainbench_agent.loading.compiler import UnitText, compiled
-from chainbench_agent.loading.event_records import Telling
-from chainbench_agent.loading.host_features import FACTS
-from chainbench_agent.loading.loader import Loaded, Wanted, load
+from chainbench_agent.loading.event_records import EventOptions
+from chainbench_agent.loading.host_features import FEATURES
+from chainbench_agent.loading.loader import Loaded, LoadRequest, load
 from chainbench_agent.loading.pmu_events import available
 from chainbench_agent.loading.preempt_count import preempt_count
-from chainbench_agent.loading.unit_text import TASK_RECORDS, Unit, fuse
+from chainbench_agent.loading.unit_sizes import TASK_RECORDS
+from chainbench_agent.loading.unit_text import Unit, fuse
 
 PID_MAX = Path("/proc/sys/kernel/pid_max")
+
+_CHECKS_HEADING = """
+// ==== generated/offset_checks.c
+// Compiled, and never loaded: each returns where the compiler finds a member, which must be where BTF says.
+"""
 
 
 @dataclass(frozen=True, slots=True)
 class LoadedUnit:
-    """Descriptors, and what did not make it: `absent_hooks` by BTF, `absent_modules` because they do not compile."""
+    """A loaded unit, and what it lacks: `absent_hooks` by BTF, `absent_modules` because they do not compile."""
 
     unit: Unit
     loaded: Loaded
@@ -40,23 +46,23 @@ class LoadedUnit:
     absent_hooks: Mapping[str, str] = field(default_factory=dict)
     absent_modules: Mapping[str, str] = field(default_factory=dict)
     facts: Mapping[str, str] = field(default_factory=dict)
-    """Why a fact (loading/host_features.py) does not hold here; empty if it does."""
+    """Feature of the host (loading/host_features.py) → why it is missing; empty if it is there."""
     counters: int = 0
-    """Of the CPU's: see loading/pmu_events.py."""
+    """A bit for each PMU counter that can be read: see loading/pmu_events.py."""
 
     def close(self) -> None:
-        """Give programs and maps back."""
+        """Close the descriptors of the programs and maps."""
         for fd in (*self.loaded.programs.values(), *(m.fd for m in self.loaded.maps.values())):
             os.close(fd)
 
 
 @dataclass(frozen=True, slots=True)
-class _Prepared:
-    """All that takes the BTF: what is to be compiled, and what is known of this host."""
+class Prepared:
+    """A unit to compile and load, and what is known of this host: all that requires the BTF."""
 
     unit: Unit
     text: UnitText
-    wanted: list[Wanted]
+    requests: list[LoadRequest]
     tree: Path
     absent_hooks: Mapping[str, str]
     facts: Mapping[str, str]
@@ -69,21 +75,21 @@ def load_unit(
     cache_dir: Path,
     options: Collection[str] = (),
     *,
-    events: Telling | None = None,
+    events: EventOptions | None = None,
 ) -> LoadedUnit:
     """Compile and load `modules` with those `options`; one that does not compile is left out with clang's reason.
 
-    `events`: with what tells these (probes/events.h).
+    `events`: emit events (probes/lib/events.h).
 
     Raises SetupError when nothing can be loaded: no BTF, no BCC, no privileges, a wrong layout.
     """
     modules, hooks = tuple(modules), tuple(hooks)
 
     def attempt(chosen: tuple[Module, ...]) -> LoadedUnit:
-        ready = apart(lambda: _prepare(chosen, hooks, cache_dir, options, events))
+        ready = run_in_child(lambda: prepare(chosen, hooks, cache_dir, options, events))
         if ready.tree.parent != cache_dir:  # a temporary one
             atexit.register(shutil.rmtree, ready.tree, ignore_errors=True)
-        loaded = load(compiled(ready.text), ready.wanted)
+        loaded = load(compiled(ready.text), ready.requests)
         return LoadedUnit(
             ready.unit, loaded, ready.tree, chosen, ready.absent_hooks, facts=ready.facts, counters=ready.counters
         )
@@ -97,16 +103,16 @@ def load_unit(
         return replace(attempt(tuple(m for m in modules if m.name not in guilty)), absent_modules=guilty)
 
 
-def _prepare(
+def prepare(
     modules: tuple[Module, ...],
     hooks: tuple[Hook, ...],
     cache_dir: Path,
     options: Collection[str],
-    events: Telling | None,
-) -> _Prepared:
-    """Parses the BTF, which takes 20 MB: to be done apart."""
+    events: EventOptions | None,
+) -> Prepared:
+    """Parse the BTF, which takes 20 MB, and write the unit; `load_unit` does this in a child."""
     btf = Btf.load()
-    hooks = tuple(hook for hook in hooks if wanted(hook, btf))
+    hooks = tuple(hook for hook in hooks if is_needed(hook, btf))
     fitting = _fitting(hooks, btf, options)
     absent = {name: reason for name, (sources, reason) in fitting.items() if reason and not sources}
     host = {"COUNTERS": available(), "TASKS": min(TASK_RECORDS, _power_of_two(int(PID_MAX.read_text())))}
@@ -117,14 +123,14 @@ def _prepare(
     host |= _bit_field(btf, "task_struct", "in_iowait")
     unit = fuse(modules, hooks, lambda hook: fitting[hook.name][0], lambda field_: _has(btf, field_), host)
     tree = cached_tree(cache_dir, btf, _roots(unit.text), os.uname().release)
-    facts = {name: lacking(btf) for name, lacking in FACTS.items()}
-    programs = _wanted(unit, btf)
-    text = _text(unit, tree, btf, [program.name for program in programs])
-    return _Prepared(unit, text, programs, tree, absent, facts, host["COUNTERS"])
+    facts = {name: lacking(btf) for name, lacking in FEATURES.items()}
+    requests = _requests(unit, btf)
+    text = _text(unit, tree, btf, [program.name for program in requests])
+    return Prepared(unit, text, requests, tree, absent, facts, host["COUNTERS"])
 
 
 def _bit_field(btf: Btf, struct: str, member: str) -> dict[str, int]:
-    """Where C finds a bit: the byte of the struct, and the mask in it; the mask is 0 where there is no such member."""
+    """The position of a bit for C: the byte of the struct, and the mask in it; 0 if there is no such member."""
     record = btf.record(struct)
     places = (place for name, _, place, bits in (record.members if record else ()) if name == member and bits)
     place = next(places, None)
@@ -148,13 +154,13 @@ def _fitting(hooks: Iterable[Hook], btf: Btf, options: Collection[str]) -> dict[
 
 
 def _needed(sources: list[Source]) -> list[Source]:
-    """Up to the first raw tracepoint: one that this kernel has attaches, so what follows is not compiled."""
+    """The sources up to the first raw tracepoint: it attaches if this kernel has it, so later ones are not compiled."""
     raw = (place for place, source in enumerate(sources, 1) if source.kind == "raw_tracepoint")
     return sources[: next(raw, None)]
 
 
 def _guilty(modules: tuple[Module, ...], attempt: Callable[[tuple[Module, ...]], LoadedUnit]) -> dict[str, str]:
-    """The modules that do not compile alone, with the reason."""
+    """The modules that do not compile on their own → the reason."""
     guilty = {}
     for module in modules:
         try:
@@ -172,19 +178,19 @@ def _has(btf: Btf, field_: str) -> bool:
 
 
 def _roots(text: str) -> set[str]:
-    """The kernel's types that the C text names; those of our own (cb_…) are not in the BTF and fall through."""
+    """The types that the C text names; those that are not the kernel's are not in the BTF, and are ignored."""
     return set(re.findall(r"\b(?:struct|union|enum) (\w+)", text))
 
 
-def _wanted(unit: Unit, btf: Btf) -> list[Wanted]:
-    """Every program of the unit, and our own that says who the agent is."""
+def _requests(unit: Unit, btf: Btf) -> list[LoadRequest]:
+    """Every program of the unit, and the one that identifies the agent."""
     parts = (part for program in unit.programs for part in program.parts)
-    own = Wanted("cb_identify", "raw_tracepoint")
-    return [own, *(Wanted(part.name, part.kind, _attach_type_id(part.source, btf)) for part in parts)]
+    own = LoadRequest("cb_identify", "raw_tracepoint")
+    return [own, *(LoadRequest(part.name, part.kind, _attach_type_id(part.source, btf)) for part in parts)]
 
 
 def _attach_type_id(source: Source, btf: Btf) -> int:
-    """What a program of BPF_PROG_TYPE_TRACING attaches to, by its number in the kernel's BTF; 0 for all others."""
+    """The BTF id of what a program of BPF_PROG_TYPE_TRACING attaches to; 0 for all others."""
     if source.kind == "tp_btf":
         found = btf.find(f"btf_trace_{source.target}", Kind.TYPEDEF)
     else:
@@ -193,11 +199,11 @@ def _attach_type_id(source: Source, btf: Btf) -> int:
 
 
 def _text(unit: Unit, tree: Path, btf: Btf, functions: list[str]) -> UnitText:
-    """Every member that the text could mean is checked: the superset needs no list to be kept."""
+    """The text with a check of each member that it may mean: this superset needs no list by hand."""
     used = set(re.findall(r"(?:->|\.)(\w+)", unit.text))
     checks = offset_checks(btf, structs_in_tree(tree), used)
     return UnitText(
-        c_text=unit.text + check_source(checks),
+        c_text=unit.text + _CHECKS_HEADING + check_source(checks),
         header_tree=str(tree),
         functions=functions,
         maps=list(unit.maps),

@@ -1,7 +1,7 @@
-"""Work whose memory must not stay: done in a child, of which only the answer comes back.
+"""Runs functions in forked children and returns their results, so that the memory they take is freed.
 
-Python and the C library seldom give back what they once had.  A forked child has all that is loaded here already, and
-starts in a millisecond.
+Python and the C library seldom return memory to the kernel.  A forked child has all modules loaded already, and starts
+in a millisecond.
 """
 
 from __future__ import annotations
@@ -20,17 +20,20 @@ Answer = TypeVar("Answer")
 Own = TypeVar("Own")
 
 
-def apart(work: Callable[[], Answer]) -> Answer:
-    """What `work` answers, or raises, where pickle can carry it.  Raises SetupError if the child dies."""
+def run_in_child(work: Callable[[], Answer]) -> Answer:
+    """The result of `work`, which pickle must be able to carry; its exception is raised here.
+
+    Raises SetupError if the child dies.
+    """
     return _begin(work).answer()
 
 
 def run_in_parallel(
     work: Callable[[], Answer], meanwhile: Callable[[], Own], *, undo: Callable[[Own], object] = lambda _own: None
 ) -> tuple[Answer, Own]:
-    """The answers of `work`, done apart, and of what is done here `meanwhile`; an error of the latter goes first.
+    """The results of `work`, run in a child, and of `meanwhile`, run here; an error of the latter is raised first.
 
-    `undo` is called with what was done here if it was for nothing, because `work` failed.
+    If `work` fails, `undo` is called with the result of `meanwhile`.
     """
     begun = _begin(work)
     try:
@@ -50,7 +53,7 @@ def _begin(work: Callable[[], Answer]) -> _Begun[Answer]:
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
-        os.close(reading)  # or it would wait for ever for itself to read, where the parent was killed
+        os.close(reading)  # or, if the parent is killed, its write would wait forever for itself to read
         _answer(work, writing)
     os.close(writing)
     return _Begun(child, reading)
@@ -58,7 +61,7 @@ def _begin(work: Callable[[], Answer]) -> _Begun[Answer]:
 
 @dataclass(frozen=True, slots=True)
 class _Begun(Generic[Answer]):
-    """A child at work, and the pipe that its answer comes through."""
+    """A running child, and the pipe of its answer."""
 
     child: int
     reading: int
@@ -76,12 +79,12 @@ class _Begun(Generic[Answer]):
 
 
 def _answer(work: Callable[[], object], writing: int) -> NoReturn:
-    """In the child.  It ends at once: what the parent would do at its exit is not the child's to do."""
+    """In the child: sends the answer and ends at once, without the exit handlers of the parent."""
     try:
         gc.disable()
         try:
             answer: tuple[bool, object] = True, work()
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is the parent's
+        except Exception as error:  # noqa: BLE001 - the parent raises it
             answer = False, error
         data = pickle.dumps(answer)
         with os.fdopen(writing, "wb") as pipe:

@@ -1,7 +1,7 @@
-"""The compiler: a short-lived child that makes an object of a unit's C text, and exits.
+"""Compiles the C text of a BPF unit to an object, in a short-lived child.
 
-The only file of the package that imports bcc.  LLVM needs 75 MB to be imported and more to compile; it goes with the
-child.  `compile_unit()` runs in the daemon, `main()` in the child; it is asked, and answers, in JSON.
+The only file of the package that imports bcc.  LLVM takes 75 MB to import and more to compile; the child's exit frees
+that.  `compile_unit()` runs in the daemon, `main()` in the child; request and answer are JSON.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ from chainbench_agent.loading.objects import MapShape, Object, with_maps
 
 _TIMEOUT_S = 300  # LLVM needs a second, and a minute where a busy machine emulates another
 _CFLAGS = [
-    # BCC optimises what clang hands over, so clang need not as well, and nobody reads debugging information: this
-    # halves the time.
+    # BCC optimises the output of clang, so clang need not, and debugging information is not used: this halves the time.
     "-Xclang",
     "-disable-llvm-passes",
     "-g0",
@@ -36,7 +35,7 @@ _CFLAGS = [
 
 @dataclass(frozen=True, slots=True)
 class UnitText:
-    """What the child is asked to compile.  `offsets`: (function, "struct.member", offset) that must hold in it."""
+    """The request to the child.  `offsets`: (function, "struct.member", offset) that must be true of the result."""
 
     c_text: str
     header_tree: str
@@ -46,22 +45,22 @@ class UnitText:
 
 
 def compiled(text: UnitText) -> Object:
-    """The object of this text: a kept one, or a new one, which is kept.  Raises what `compile_unit` does."""
+    """The object of this text: a cached one, or a new one, which is cached.  Raises what `compile_unit` does."""
     place = objects.place_of(Path(text.header_tree), text, _CFLAGS, possible_cpus())
-    kept = objects.read(place) if place else None
-    if kept:
-        return kept
+    cached = objects.read(place) if place else None
+    if cached:
+        return cached
     found = compile_unit(text)
     if place:
-        objects.keep(place, found)
+        objects.store(place, found)
     return found
 
 
 def compile_unit(text: UnitText) -> Object:
     """Compile in a child.
 
-    Raises SetupError where BCC is missing, LoaderError with clang's own words if the unit does not compile, LayoutError
-    if the generated code reads a member elsewhere than BTF says.
+    Raises SetupError if BCC is missing, LoaderError with clang's messages if the unit does not compile, LayoutError if
+    the generated code reads a member elsewhere than BTF says.
     """
     command = [sys.executable, "-P", "-m", __name__]
     try:
@@ -85,7 +84,7 @@ def compile_unit(text: UnitText) -> Object:
 
 
 def main() -> None:
-    """The child.  What clang says goes to descriptor 2; nothing but the answer may go to descriptor 1."""
+    """The child.  Clang's messages go to descriptor 2; only the answer may go to descriptor 1."""
     answers = os.dup(1)
     os.dup2(2, 1)
     answer = _answer(UnitText(**json.load(sys.stdin)))
@@ -100,10 +99,10 @@ def _answer(text: UnitText) -> dict[str, Any]:
         bpf = bcc.BPF  # PyPI's bcc is another program
     except (ImportError, AttributeError) as error:
         return {"no_bcc": f"cannot import Debian's bcc ({error}); apt install python3-bpfcc"}
-    # BCC looks for headers in the working directory first: in the tree, nothing can come before the tree.
+    # BCC looks for headers in the working directory first: make that the tree.
     os.chdir(text.header_tree)
     os.environ["BCC_KERNEL_SOURCE"] = text.header_tree
-    bpf._trace_autoload = lambda _self: None  # noqa: SLF001 - nothing is attached here; there is no public switch
+    bpf._trace_autoload = lambda _self: None  # noqa: SLF001 - nothing is attached here, and BCC has no public switch
     try:
         unit = bpf(text=text.c_text, cflags=_CFLAGS)
     except Exception:  # noqa: BLE001 - bcc raises nothing more precise
@@ -122,7 +121,7 @@ def _answer(text: UnitText) -> dict[str, Any]:
 
 
 def _shape(name: str, fd: int) -> MapShape:
-    """As BCC has made the map, of which the child's own copy goes with it."""
+    """The shape of a map as BCC created it; the child's copy of the map ends with the child."""
     info = fdinfo(fd)
     kind, key, value, entries = (int(info[f]) for f in ("map_type", "key_size", "value_size", "max_entries"))
     return MapShape(name, kind, key, value, entries, int(info["map_flags"], 16))

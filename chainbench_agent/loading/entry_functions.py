@@ -1,7 +1,7 @@
-"""The entries of the unit: one C function per hook and source, which fetches the hook's parameters and raises it.
+"""Writes the programs of a BPF unit: a C function per hook and source, which fetches the parameters, raises the hook.
 
-A kretprobe has two: at the function's entry the parameters are fetched and kept (probes/returns.h), at its return they
-are taken from there.
+A kretprobe has two: when the function is entered, the parameters are fetched and saved (probes/lib/returns.h); when it
+returns, they are taken from there.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from chainbench_agent.catalog import RESULT, Hook, Kind, Source
 
-PARAMETERS_KEPT = 2
-"""How many of a hook's parameters a kretprobe may need besides the result."""
+SAVED_PARAMETERS = 2
+"""How many of a hook's parameters a kretprobe may need in addition to the result."""
 
 _CONTEXT = {
     "raw_tracepoint": ("struct bpf_raw_tracepoint_args *ctx", "ctx->args[{}]"),
@@ -32,7 +32,7 @@ _NAME = {"fentry": "kfunc__{}", "fexit": "kretfunc__{}"}
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """An entry of the unit: the C function that feeds `hook` from `source`."""
+    """A C function of the unit, which feeds `hook` from `source`."""
 
     name: str
     hook: str
@@ -44,7 +44,7 @@ class Program:
 
     @property
     def parts(self) -> tuple[Program, ...]:
-        """What is loaded and attached together: a kretprobe, and before it the kprobe that keeps what it needs."""
+        """The programs that are loaded and attached together: a kretprobe, and the kprobe that saves what it needs."""
         places = {place for place in self.source.args if isinstance(place, int)} - {RESULT}
         if self.kind != "kretprobe" or not (places or self.source.own):
             return (self,)
@@ -66,7 +66,7 @@ def program_name(hook: Hook, source: Source, index: int) -> str:
 
 
 def entry(program: Program, hook: Hook, follows: frozenset[str], number: int = 0) -> str:
-    """`follows`: the hooks of follow.h, which is told of them first.  `number`: the program's own in its unit."""
+    """The C text.  `follows`: the hooks that follow.h handles first.  `number`: the program's own in its unit."""
     argument = _CONTEXT[program.kind][1]
     own, params = _params(program.source, hook)
     returns = program.kind in ("kretprobe", "uretprobe")
@@ -79,21 +79,21 @@ def entry(program: Program, hook: Hook, follows: frozenset[str], number: int = 0
     result = [param.is_("PT_REGS_RC(ctx)") for param in at_return]
     if program.parts == (program,):
         return _function(program, _phase(hook, follows), [*fetched, *result, *_raising(program, hook, params, follows)])
-    kept = [param for param in params if param not in at_return]
+    saved = [param for param in params if param not in at_return]
     take = [
         "\tstruct cb_entered entered;",
         f"\tif (!cb_return({number}, &entered))",
         "\t\treturn 0;",
-        *(param.is_(f"entered.with[{index}]") for index, param in enumerate(kept)),
+        *(param.is_(f"entered.with[{index}]") for index, param in enumerate(saved)),
     ]
-    keep = [
-        f"\tstruct cb_entered entered = {{ .with = {{ {', '.join(f'(u64){param.name}' for param in kept)} }} }};",
+    save = [
+        f"\tstruct cb_entered entered = {{ .with = {{ {', '.join(f'(u64){param.name}' for param in saved)} }} }};",
         "\tstruct cb_event event = { .ctx = ctx, .config = config };",
         f"\tcb_enter(&event, {number}, &entered);",
     ]
     return "\n".join(
         [
-            _function(program.parts[0], "", [*fetched, *keep]),
+            _function(program.parts[0], "", [*fetched, *save]),
             _function(program, _phase(hook, follows), [*take, *result, *_raising(program, hook, params, follows)]),
         ]
     )
@@ -102,14 +102,14 @@ def entry(program: Program, hook: Hook, follows: frozenset[str], number: int = 0
 def typed_last(programs: Iterable[Program]) -> list[tuple[int, Program]]:
     """The programs by number, in the order of their text.
 
-    BCC reads the kernel's memory by itself behind a pointer that comes from a raw tracepoint, in a function that is
-    first called with one.  It takes those of a tp_btf for its own, so that is never the first caller.
+    BCC reads kernel memory by itself through a pointer from a raw tracepoint, in a function whose first caller passes
+    one.  It does not do so for pointers from a tp_btf, so a tp_btf must never be the first caller.
     """
     return sorted(enumerate(programs), key=lambda numbered: numbered[1].kind == "tp_btf")
 
 
 def _params(source: Source, hook: Hook) -> tuple[list[_Param], list[_Param]]:
-    """The place's own arguments that expressions use, and the hook's parameters."""
+    """The arguments of the source that expressions use, and the hook's parameters."""
     places = (*range(len(source.own)), *(source.args or range(len(hook.params))))
     found = []
     for param, place in zip((*source.own, *hook.params), places, strict=True):
@@ -141,7 +141,7 @@ def _phase(hook: Hook, follows: frozenset[str]) -> str:
 
 
 def _raising(program: Program, hook: Hook, params: Iterable[_Param], follows: frozenset[str]) -> list[str]:
-    """The target is followed before anything is counted, and before counting begins."""
+    """The target is followed before anything is counted, and also before the run begins."""
     arguments = ", ".join(("&event", *(param.name for param in params)))
     clock = "bpf_ktime_get_ns()" if hook.timed else "0"
     typed = ", .typed = true" if program.kind == "tp_btf" else ""

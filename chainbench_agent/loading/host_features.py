@@ -1,4 +1,4 @@
-"""Facts of the host without which a zero would be a guess.  A metric names the one it needs (`Metric.needs`)."""
+"""Features of the host without which a zero would be a guess.  A metric names the one it needs (`Metric.needs`)."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ def _counter(name: str, _btf: Btf) -> str:
     return pmu_events.lacking(name)
 
 
-FACTS: dict[str, Callable[[Btf], str]] = {
+FEATURES: dict[str, Callable[[Btf], str]] = {
     "cfs_bandwidth": _cfs_bandwidth,
     "cpufreq_governor": _cpufreq_governor,
     "interrupt_context": preempt_count.lacking,
     **{f"counter:{name}": partial(_counter, name) for name in (*PMU_EVENTS, "cache_hits", "any")},
     "lock_kinds": _lock_kinds,
 }
-"""Name → a check that answers, from the kernel's BTF or from this host, why it is not so; empty: it is."""
+"""Name → a check, by the kernel's BTF or this host, that returns why the feature is missing; empty: it is there."""

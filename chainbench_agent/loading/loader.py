@@ -1,4 +1,4 @@
-"""From an object to descriptors: its maps are created, its programs are loaded, and the verifier's words are kept."""
+"""Loads an object into the kernel: creates its maps, loads its programs, and returns the verifier's messages."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ _TYPES: dict[Kind, tuple[int, int]] = {
 }
 
 
-class Wanted(NamedTuple):
-    """A program to be loaded.  `attach_type_id`: what fentry, fexit and tp_btf attach to, by its number in the BTF."""
+class LoadRequest(NamedTuple):
+    """A program to load.  `attach_type_id`: the BTF id of what fentry, fexit and tp_btf attach to."""
 
     name: str
     kind: Kind
@@ -47,7 +47,7 @@ class MapFd:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Descriptors by name; `failed` says for each program that did not load what the kernel said."""
+    """Descriptors by name; `failed`: program that did not load → the kernel's message."""
 
     programs: dict[str, int]
     maps: dict[str, MapFd]
@@ -55,14 +55,14 @@ class Loaded:
     bcc_version: str
 
     def take_programs(self) -> dict[str, int]:
-        """Those that nobody has taken yet; who takes them closes them."""
+        """The programs that have not been taken yet; the caller closes them."""
         taken = dict(self.programs)
         self.programs.clear()
         return taken
 
 
-def load(found: Object, wanted: Iterable[Wanted]) -> Loaded:
-    """Raises LoaderError if the kernel refuses a map; a program that it refuses is among `failed`."""
+def load(found: Object, requests: Iterable[LoadRequest]) -> Loaded:
+    """Load `requests`.  Raises LoaderError if the kernel refuses a map; a refused program is among `failed`."""
     maps: dict[str, MapFd] = {}
     try:
         for shape in found.maps:
@@ -74,7 +74,7 @@ def load(found: Object, wanted: Iterable[Wanted]) -> Loaded:
     descriptors = {number: maps[shape.name].fd for number, shape in enumerate(found.maps)}
     programs: dict[str, int] = {}
     failed: dict[str, str] = {}
-    for program in wanted:
+    for program in requests:
         code = with_maps(found.programs[program.name], descriptors)
         try:
             programs[program.name] = _load(program, code)
@@ -89,8 +89,8 @@ def _create(shape: MapShape) -> MapFd:
     return MapFd(fd, shape.key_size, shape.value_size, shape.entries)
 
 
-def _load(program: Wanted, code: bytes) -> int:
-    """Raises OSError whose words are the verifier's, or else the kernel's."""
+def _load(program: LoadRequest, code: bytes) -> int:
+    """Raises OSError with the verifier's message, or else the kernel's."""
     kind = (*_TYPES[program.kind], program.attach_type_id)
     try:
         return libbpf.load_program(program.name, code, kind)
@@ -104,6 +104,6 @@ def _load(program: Wanted, code: bytes) -> int:
 
 
 def verdict(log: str) -> str:
-    """The verifier's last words before its statistics: the ones that say why."""
+    """The verifier's last line before its statistics, which has the reason."""
     lines = [line for line in log.splitlines() if line and not line.startswith("processed ")]
     return lines[-1] if lines else ""

@@ -1,6 +1,6 @@
-"""What the compiler makes of a unit, as plain data: the code of its programs, the shapes of its maps.
+"""The object that the compiler makes of a unit, as plain data: the code of its programs, the shapes of its maps.
 
-An object can be kept in a file: what the same compiler made of the same text for the same kernel needs no LLVM again.
+Objects are cached in files: the same text, for the same kernel and with the same compiler, is not compiled again.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
-FORMAT = 1  # raise it when the same request shall give another object
-KEPT = 8
-"""Objects that stay beside a header tree: an agent needs one for each choice of modules and options."""
+FORMAT = 1  # raise it when the same request must give another object
+CACHED_OBJECTS = 8
+"""Objects that are cached for a header tree: an agent needs one for each choice of modules and options."""
 
 _INSTRUCTION = struct.Struct("=BBhi")  # struct bpf_insn
 _LOAD_64 = 0x18  # a constant of two instructions; a map, if a source is named
@@ -28,7 +28,7 @@ _MAP_FD = 1 << 4
 
 
 class MapShape(NamedTuple):
-    """What BPF_MAP_CREATE is told.  `value_size` is that of one CPU's value."""
+    """The arguments of BPF_MAP_CREATE.  `value_size` is that of one CPU's value."""
 
     name: str
     type: int
@@ -66,9 +66,9 @@ def with_maps(code: bytes, of: Mapping[int, int]) -> bytes:
 
 
 def place_of(header_tree: Path, *made_of: object) -> Path | None:
-    """Where the object is kept that is made of this; None without BCC, whose version is a part of that.
+    """The file that caches the object made of this; None without BCC, whose version is part of the name.
 
-    The tree's name tells the kernel, by the digest of its BTF and its release.
+    The tree's name identifies the kernel, by the digest of its BTF and its release.
     """
     spec = find_spec("bcc")
     if spec is None or spec.origin is None:
@@ -82,7 +82,7 @@ def place_of(header_tree: Path, *made_of: object) -> Path | None:
 
 
 def read(place: Path) -> Object | None:
-    """What is kept there; None if nothing is, or not what was written, or by somebody else."""
+    """The object in a file; None if there is none, if it is damaged, or if another user wrote it."""
     try:
         with place.open("rb") as file:
             if os.fstat(file.fileno()).st_uid not in (0, os.geteuid()):
@@ -90,20 +90,20 @@ def read(place: Path) -> Object | None:
             digest, _, data = file.read().partition(b"\n")
         if hashlib.sha256(data).hexdigest().encode() != digest:
             return None
-        os.utime(place)  # the ones that nobody wants make room
+        os.utime(place)  # the least recently used ones are removed
         return Object.from_json(json.loads(data))
     except (OSError, ValueError, KeyError, TypeError):
         return None
 
 
-def keep(place: Path, found: Object) -> None:
-    """Whole or not at all, and without a word where that cannot be: then LLVM works again the next time."""
+def store(place: Path, found: Object) -> None:
+    """Write the object, whole or not at all; if that fails, it is compiled again the next time."""
     data = json.dumps(found.as_json()).encode()
     with suppress(OSError):
         place.parent.mkdir(exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=place.parent, prefix=".", delete=False) as file:
             file.write(hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
         Path(file.name).replace(place)
-        kept = sorted(place.parent.iterdir(), key=lambda path: path.stat().st_mtime)
-        for old in kept[:-KEPT]:
+        cached = sorted(place.parent.iterdir(), key=lambda path: path.stat().st_mtime)
+        for old in cached[:-CACHED_OBJECTS]:
             old.unlink(missing_ok=True)

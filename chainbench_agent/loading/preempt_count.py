@@ -1,4 +1,4 @@
-"""Where the kernel keeps the preemption count, which says that an interrupt is being served (probes/compat.h)."""
+"""Finds the kernel's preemption count, which shows whether an interrupt is being served (probes/lib/compat.h)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _QUEUE = "runqueues"
 
 
 def preempt_count(btf: Btf) -> int | None:
-    """How far behind the run queue of a CPU (or, negative, before it) that CPU's preemption count lies."""
+    """The distance from a CPU's run queue to its preemption count, in bytes; None: not known."""
     places = _in_btf(btf) or _in_kallsyms()
     if _QUEUE not in places or btf.member_offset("cfs_rq", "rq") is None:
         return None
@@ -29,7 +29,7 @@ def preempt_count(btf: Btf) -> int | None:
 
 
 def lacking(btf: Btf) -> str:
-    """Why it is not known whether an interrupt is being served; empty: it is."""
+    """Why it cannot be known whether an interrupt is being served; empty: it can."""
     if btf.member_offset("thread_info", "preempt_count") is not None or preempt_count(btf) is not None:
         return ""
     return (
@@ -39,7 +39,7 @@ def lacking(btf: Btf) -> str:
 
 
 def _in_btf(btf: Btf) -> dict[str, int]:
-    """Per-CPU variable → where it lies in the memory of its CPU; a kernel built with pahole 1.18 to 1.21 tells none."""
+    """Per-CPU variable → its offset in its CPU's memory; the BTF that pahole 1.18 to 1.21 wrote has none."""
     section = btf.find(".data..percpu", Kind.DATASEC)
     offsets = dict(section.variables) if isinstance(section, Section) else {}
     found = {name: btf.find(name, Kind.VAR) for name in (_QUEUE, *(name for name, _ in _COUNTS))}
@@ -47,7 +47,7 @@ def _in_btf(btf: Btf) -> dict[str, int]:
 
 
 def _in_kallsyms() -> dict[str, int]:
-    """The same; nothing if the addresses are hidden, which makes them all zero."""
+    """The same by kallsyms; empty if addresses are hidden, which makes them all zero."""
     names = "|".join((_QUEUE, *(name for name, _ in _COUNTS)))
     lines = re.findall(rf"^(\w+) \w ({names})$", KALLSYMS.read_text(), re.MULTILINE)
     places = {name: int(address, 16) for address, name in lines}

@@ -1,7 +1,7 @@
-"""The record of a process: its C struct, written from the declarations, and what is read from it.
+"""The record of a process: writes its C struct from the declarations, and decodes it.
 
-What finds the record and what the hottest hooks add to it fill its first 64 bytes: a switch touches one line of the
-cache of each process, and so does a system call.
+The members that find the record, and those that the hottest hooks add to, are in its first 64 bytes: a switch touches
+one cache line of each process, and so does a system call.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ RUN_WORD = 1  # of 32 bits
 WORD = 8
 
 
-def c_struct(modules: Iterable[Module]) -> str:
-    """`struct cb_process`, whose size is a multiple of a line's."""
+def process_h(modules: Iterable[Module]) -> str:
+    """`generated/process.h` of a BPF unit: struct cb_process, whose size is a multiple of a cache line."""
     hot, others = _counters(modules)
     used = HEAD.size + command_name.BYTES + WORD * (len(hot) + len(others))
     fields = (
@@ -37,7 +37,7 @@ def c_struct(modules: Iterable[Module]) -> str:
 
 
 def processes(memory: memoryview, modules: Sequence[Module], run: int) -> Iterator[Process]:
-    """The processes that `run` has a record of.  `memory`: the map `cb_processes`."""
+    """The processes that have a record of `run`.  `memory`: the map `cb_processes`."""
     hot, others = _counters(modules)
     places = {(module.name, counter.name): place for place, (module, counter) in enumerate((*hot, *others))}
     of_module: dict[str, list[tuple[str, int]]] = {}
@@ -58,7 +58,7 @@ def processes(memory: memoryview, modules: Sequence[Module], run: int) -> Iterat
 
 
 def _counters(modules: Iterable[Module]) -> tuple[list[tuple[Module, Counter]], list[tuple[Module, Counter]]]:
-    """Those of the hottest hooks, and the others."""
+    """The counters of the hottest hooks, and the others."""
     counters = [(module, counter) for module in modules for counter in module.per_process]
     hot = [(module, counter) for module, counter in counters if HOTTEST.intersection(counter.hooks)]
     return hot, [pair for pair in counters if pair not in hot]

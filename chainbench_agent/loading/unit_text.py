@@ -1,96 +1,67 @@
-"""One program per hook: writes the C unit that BCC compiles.
+"""Writes the BPF unit: the C text of the enabled modules, with one program for each hook and source.
 
-Several modules want the same hot hooks.  Each hook gets one generated entry per source, which fetches the hook's
+Several modules handle the same hot hooks.  Each source of a hook gets one generated program, which fetches the hook's
 parameters the way that source passes them, checks that a run is on, takes the time once, and calls the inlined
-handlers of the enabled modules.  The unit reads, in order: sizes, shared headers, the per-CPU struct and the C file of
-each module, `cb_raise_<hook>` for what the state machines raise, these, the same for all other hooks, the entries.
+handlers of the enabled modules.
 
-A state machine is a support file NAME.h that handles hooks, as `NAME_on_HOOK`, and raises others for the modules.
+The files of probes/ include what they need.  Some of that is written for each unit:
+
+    generated/sizes.h      sizes of maps, and what this kernel and this host have      unit_sizes.py
+    generated/process.h    struct cb_process                                           process_records.py
+    generated/event_kinds.h, events.h    the kinds of events, and cb_emit()            event_records.py
+    generated/MODULE.h     a module's per-CPU struct, and the sizes of its maps        module_values.py
+    generated/raised.h     cb_raise_HOOK() for what the state machines raise           here
+    generated/hooks.h      cb_raise_HOOK() for what the programs raise                 here
+    generated/programs.c   the programs; includes all of the above                     entry_functions.py
+
+A state machine is a file machines/NAME.h that handles hooks, as `NAME_on_HOOK`, and raises others for the modules.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from chainbench_agent.catalog import (
-    DISKS,
-    HISTOGRAM_SLOTS,
-    SLOTS_PER_OCTAVE_BITS,
-    Counter,
-    Distribution,
-    Hook,
-    Keyed,
-    Module,
-    Scratch,
-    Source,
-    Table,
-)
-from chainbench_agent.host.syscall_names import syscalls
+from chainbench_agent.catalog import Hook, Module, Source
 from chainbench_agent.loading import event_records, process_records
-from chainbench_agent.loading.entry_functions import PARAMETERS_KEPT, Program, entry, program_name, typed_last
-from chainbench_agent.probes import CALLS, DIRECTORY, FIELDS
+from chainbench_agent.loading.entry_functions import Program, entry, program_name, typed_last
+from chainbench_agent.loading.includes import joined
+from chainbench_agent.loading.module_values import module_h
+from chainbench_agent.loading.unit_sizes import sizes_h
+from chainbench_agent.probes import DIRECTORY
 
-TASK_RECORDS = 65536
-"""Threads alive at once that can be told apart, 192 bytes each; fewer where the kernel numbers fewer (bpf_unit.py)."""
-
-MEMBERS = 16384
-"""Processes alive at once that a target may have; what is above is counted as lost."""
-
-PROCESSES = 4096
-"""Processes that can be told apart, a power of two; what others did is in the sums."""
-
-ENDED_THREADS = 2048
-"""Ended threads of a target that are kept singly; the others are in the sum."""
-
-CALL_NUMBERS = 512
-"""System call numbers that may be followed; Linux 7.2 ends at 471."""
-
-REQUESTS = 16384
-"""Block requests at once, a power of two: 16 devices with 1,024 tags each; one without room is counted as lost."""
-
-BIO_SETS = 2048
-"""A power of two; each holds 7 bios, and an old one goes when a new one comes (see request.h)."""
-
-CALLS_UNDER_WAY = 16384
-"""Calls of kernel functions at once whose returns are waited for (see returns.h); one above is counted as lost."""
-
-INTERRUPTED = 16384
-"""Threads at once whose wait was interrupted, and whose next call tells whether it goes on (see calls.h)."""
-
-LOCK_WAITS = 16384
-"""Threads that wait for a lock of the kernel at once, a power of two; what is above is counted as lost."""
-
-STATE_MACHINES = {"sched": "task.h", "calls": "task.h", "block": "request.h", "contention": "lock_wait.h"}
-"""Name of the support file → the header with its records, which modules read.
-
-One is in the unit when a module handles what it raises; sched always, because every target has a ledger.
-"""
+STATE_MACHINES = ("sched", "calls", "block", "contention")
+"""One is in the unit when a module handles what it raises; sched always, because every target has a ledger."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What goes to the compiler, and what is expected of it."""
+    """What is compiled, and what is expected of it."""
 
     text: str
     programs: tuple[Program, ...]
     maps: tuple[str, ...]
     follows: frozenset[str] = frozenset()
-    """The hooks by which the target is followed (probes/follow.h)."""
+    """The hooks by which the target is followed (probes/machines/follow.h)."""
 
 
 def handlers(text: str, owner: str) -> frozenset[str]:
-    """The hooks for which a C file defines handlers: `OWNER_on_HOOK(`."""
+    """The handlers that a C file defines: `OWNER_on_HANDLER(`."""
     return frozenset(re.findall(rf"^static __always_inline void\s{owner}_on_(\w+)\(", text, re.MULTILINE))
 
 
+def _handled(text: str, owner: str, hooks: Iterable[Hook]) -> frozenset[str]:
+    """The hooks that a C file handles; one handler may handle several."""
+    defined = handlers(text, owner)
+    return frozenset(hook.name for hook in hooks if hook.handled_as in defined)
+
+
 def module_text(name: str) -> str:
-    """A module's C: NAME.h, where there is one, stands before NAME.c.  What is for plain BCC is left out."""
+    """The C of a module itself: NAME.h, where there is one, and NAME.c."""
     files = (DIRECTORY / f"{name}.{suffix}" for suffix in "hc")
-    text = "".join(file.read_text() for file in files if file.exists())
-    return text.split("#else // CB_FUSED")[0].replace("#ifdef CB_FUSED", "", 1)
+    return "".join(file.read_text() for file in files if file.exists())
 
 
 def fuse(
@@ -100,129 +71,66 @@ def fuse(
     has_field: Callable[[str], bool],
     host: Mapping[str, int] = MappingProxyType({}),
 ) -> Unit:
-    """`sources(hook)`: the places to try; `has_field("struct.member")` asks the BTF; `host`: further CB_<key>."""
+    """`sources(hook)`: those to try; `has_field("struct.member")` asks the BTF; `host`: further CB_<key>."""
     modules, hooks = tuple(modules), tuple(hooks)
-    texts = {module.name: module_text(module.name) for module in modules}
-    handled = {name: handlers(text, name) for name, text in texts.items()}
+    handled = {module.name: _handled(module_text(module.name), module.name, hooks) for module in modules}
     machines = _machines(frozenset().union(*handled.values()))
-    handled = {name: handlers(text, name) for name, text in machines.items()} | handled
-    follows = handlers(_read("follow.h"), "follow")
     raised = frozenset().union(*map(_raised_in, machines.values()))
+    handled = {name: _handled(text, name, hooks) for name, text in machines.items()} | handled
+    follows = _handled(_read("machines/follow.h"), "follow", hooks)
+    needed = [hook for hook in hooks if hook.name in follows or any(hook.name in on for on in handled.values())]
+    programs = tuple(program for hook in needed for program in _programs(hook, sources(hook)))
     bits = {module.name: 1 << place for place, module in enumerate(modules)}
     options = {hook.option for hook in hooks if hook.option and any(sources(hook))}
-    wanted = [hook for hook in hooks if hook.name in follows or any(hook.name in on for on in handled.values())]
-    programs = [program for hook in wanted for program in _programs(hook, sources(hook))]
-    placed = {hook.name: hook for hook in hooks}
-    records = dict.fromkeys(STATE_MACHINES[name] for name in machines)
-    headers = ("process.h", "target.h", "call_kinds.h", *records, "quota.h", "follow.h")
-    parts = [
-        _defines(has_field, {"COUNTERS": 0, "TASKS": TASK_RECORDS, "SLOW_IO_NS": 0} | dict(host)),
-        *map(_read, ("common.h", "compat.h")),
-        process_records.c_struct(modules),
-        *map(_read, headers),
-        event_records.text(modules, (DIRECTORY / "events.h").read_text() if "EVENTS" in host else ""),
-        *(_values(module, options) + texts[module.name] for module in modules),
-        *(_raise(hook, handled, bits) for hook in hooks if hook.name in raised),
-        *machines.values(),
-        *(_raise(hook, handled, bits) for hook in wanted if not hook.raised_on),
-        _read("identify.h"),
-        _read("returns.h") if any(len(program.parts) > 1 for program in programs) else "",
-        *(entry(program, placed[program.hook], follows, number) for number, program in typed_last(programs)),
-    ]
-    text = re.sub(r"^#pragma once\n", "", "\n".join(parts), flags=re.MULTILINE)
-    return Unit(text, tuple(programs), _maps(text), follows)
-
-
-def _programs(hook: Hook, sources: Iterable[Source]) -> list[Program]:
-    return [Program(program_name(hook, source, index), hook.name, source) for index, source in enumerate(sources)]
+    files = {
+        "sizes.h": sizes_h(has_field, host),
+        "process.h": process_records.process_h(modules),
+        "event_kinds.h": event_records.event_kinds_h(modules),
+        "events.h": event_records.events_h(emitted="EVENTS" in host),
+        **{f"{module.name}.h": module_h(module, options) for module in modules},
+        "raised.h": _including(f"{module.name}.c" for module in modules)
+        + "\n".join(_raise(hook, handled, bits) for hook in hooks if hook.name in raised),
+        "hooks.h": _including(f"machines/{name}.h" for name in machines)
+        + "\n".join(_raise(hook, handled, bits) for hook in needed if not hook.raised_on),
+        "programs.c": _programs_c(programs, {hook.name: hook for hook in hooks}, follows),
+    }
+    generated = {f"generated/{name}": text for name, text in files.items()}
+    text = joined("generated/programs.c", lambda name: generated[name] if name in generated else _read(name))
+    return Unit(text, programs, maps_of(text), follows)
 
 
 def _read(name: str) -> str:
     return (DIRECTORY / name).read_text()
 
 
-def _machines(wanted: frozenset[str]) -> dict[str, str]:
-    """The state machines, with their text, that raise one of the hooks which modules want."""
-    texts = {name: _read(f"{name}.h") for name in STATE_MACHINES}
-    return {name: text for name, text in texts.items() if name == "sched" or wanted & _raised_in(text)}
+def _including(files: Iterable[str]) -> str:
+    return "".join(f'#include "{file}"\n' for file in files) + "\n"
+
+
+def _machines(handled: frozenset[str]) -> dict[str, str]:
+    """Name → text of the state machines that raise one of the hooks which modules handle."""
+    texts = {name: _read(f"machines/{name}.h") for name in STATE_MACHINES}
+    return {name: text for name, text in texts.items() if name == "sched" or handled & _raised_in(text)}
 
 
 def _raised_in(text: str) -> frozenset[str]:
     return frozenset(re.findall(r"\bcb_raise_(\w+)\(", text))
 
 
-def _defines(has_field: Callable[[str], bool], host: Mapping[str, int]) -> str:
-    lines = [
-        f"#define CB_SLOTS {HISTOGRAM_SLOTS}",
-        f"#define CB_SLOT_BITS {SLOTS_PER_OCTAVE_BITS}",
-        f"#define CB_MEMBERS {MEMBERS}",
-        f"#define CB_ENDED_THREADS {ENDED_THREADS}",
-        f"#define CB_PROCESSES {PROCESSES}",
-        f"#define CB_CALL_NUMBERS {CALL_NUMBERS}",
-        f"enum cb_call {{ {', '.join(f'CB_CALL_{kind}' for kind in call_kinds())} }};",
-        f"#define CB_REQUESTS {REQUESTS}",
-        f"#define CB_DISKS {DISKS}",
-        f"#define CB_BIO_SETS {BIO_SETS}",
-        f"#define CB_LOCK_WAITS {LOCK_WAITS}",
-        f"#define CB_INTERRUPTED {INTERRUPTED}",
-        f"#define CB_ENTERED_ENTRIES {CALLS_UNDER_WAY}",
-        f"#define CB_ENTERED_WITH {PARAMETERS_KEPT}",
-        *(f"#define CB_{name} {value}" for name, value in host.items()),
-        *(f"#define CB_HAS_{name}" for name, field in FIELDS.items() if has_field(field)),
-    ]
-    return "\n".join(lines) + "\n"
+def _programs(hook: Hook, sources: Iterable[Source]) -> list[Program]:
+    return [Program(program_name(hook, source, index), hook.name, source) for index, source in enumerate(sources)]
 
 
-def followed_calls(machine: str) -> Iterator[tuple[int, int, int]]:
-    """What goes into cb_call_kinds: number, its kind in 64-bit programs of `machine`, its kind in 32-bit ones."""
-    kinds = {name: kind for kind, group in enumerate(call_kinds()) for name in CALLS.get(group, ())}
-    wide, narrow = syscalls(machine), syscalls("i386")
-    for number in range(CALL_NUMBERS):
-        in_wide, in_narrow = (kinds.get(table.get(number, ""), 0) for table in (wide, narrow))
-        if in_wide or in_narrow:
-            yield number, in_wide, in_narrow
-
-
-def call_kinds() -> tuple[str, ...]:
-    """What C calls CB_CALL_<name>, by its number."""
-    return ("NONE", *CALLS, "UNSEEN", "INTERRUPTED")
-
-
-def _values(module: Module, options: Collection[str]) -> str:
-    """The sizes of a module's maps, its per-CPU struct and the map of that."""
-    sized = [m for m in (*module.metrics, *module.scratch) if isinstance(m, Table | Keyed | Scratch)]
-    prefix = module.name
-    return "\n".join(
-        [
-            f"/* ---- {prefix}: {module.question} */",
-            *(f"#define {prefix.upper()}_{m.name.upper()}_ENTRIES {_entries(m, options)}" for m in sized),
-            f"struct cb_{prefix} {{",
-            *(f"\t{_field(m)};" for m in module.per_cpu),
-            *(f"\tu64 {s.name}[{s.entries}];" for s in module.scratch if s.field),
-            "};",
-            f"BPF_PERCPU_ARRAY(cb_{prefix}, struct cb_{prefix}, 1);",
-            "",
-        ]
-    )
-
-
-def _entries(sized: Table | Keyed | Scratch, options: Collection[str]) -> int:
-    option = "" if isinstance(sized, Table) else sized.option
-    return sized.entries if not option or option in options else 1
-
-
-def _field(metric: object) -> str:
-    match metric:
-        case Distribution(name=name):
-            return f"struct cb_histogram {name}"
-        case Table(name=name, entries=entries):
-            return f"u64 {name}[{entries}]"
-        case Counter(name=name):
-            return f"u64 {name}"
-    raise TypeError(f"{metric!r} has no field in the per-CPU struct")
+def _programs_c(programs: tuple[Program, ...], hooks: Mapping[str, Hook], follows: frozenset[str]) -> str:
+    """The target is followed before anything is counted, so what follows it is included first."""
+    saves = any(len(program.parts) > 1 for program in programs)
+    files = ("machines/follow.h", "generated/hooks.h", "lib/identify.h", *(["lib/returns.h"] if saves else []))
+    entries = (entry(program, hooks[program.hook], follows, number) for number, program in typed_last(programs))
+    return _including(files) + "\n".join(entries)
 
 
 def _raise(hook: Hook, handled: Mapping[str, frozenset[str]], bits: Mapping[str, int]) -> str:
+    """cb_raise_HOOK(): calls each state machine that handles the hook, and each module that does and collects."""
     names = [re.sub(r".*\W", "", param) for param in hook.params]
     lines = [
         f"static __always_inline void cb_raise_{hook.name}({', '.join(('struct cb_event *ev', *hook.params))})",
@@ -233,16 +141,16 @@ def _raise(hook: Hook, handled: Mapping[str, frozenset[str]], bits: Mapping[str,
         if hook.name not in on:
             continue
         if owner in STATE_MACHINES:
-            lines.append(f"\t{owner}_on_{hook.name}({', '.join(('ev', *names))});")
+            lines.append(f"\t{owner}_on_{hook.handled_as}({', '.join(('ev', *names))});")
             continue
         collects = f"cb_collects(ev, {bits[owner]:#x})"
         lines.append(f"\tstruct cb_{owner} *for_{owner} = {collects} ? cb_{owner}.lookup(&zero) : NULL;")
         lines.append(f"\tif (for_{owner})")
-        lines.append(f"\t\t{owner}_on_{hook.name}({', '.join(('ev', f'for_{owner}', *names))});")
+        lines.append(f"\t\t{owner}_on_{hook.handled_as}({', '.join(('ev', f'for_{owner}', *names))});")
     return "\n".join([*lines, "}", ""])
 
 
-def _maps(text: str) -> tuple[str, ...]:
+def maps_of(text: str) -> tuple[str, ...]:
     """Every map of the unit, in order: `BPF_TABLE("hash", key, leaf, NAME, …)`, `BPF_ARRAY(NAME, …)`."""
     tables = re.findall(r"^BPF_(?:F_)?TABLE\([^,]+,[^,]+,[^,]+, (\w+),", text, re.MULTILINE)
     simple = re.findall(r"^BPF_(?:(?:PERCPU_|PERF_)?ARRAY|RINGBUF_OUTPUT)\((\w+),", text, re.MULTILINE)

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from chainbench_agent.errors import AgentError
-from chainbench_agent.loading.event_records import Told
+from chainbench_agent.loading.event_records import EventRecord
 
 MOST_LISTENERS = 4
 """Each takes a thread of the web server."""
@@ -37,7 +37,7 @@ class Source(Protocol):
 
     def listen(self, *, on: bool) -> None: ...
 
-    def poll(self, timeout_ms: int) -> list[Told]: ...
+    def poll(self, timeout_ms: int) -> list[EventRecord]: ...
 
     def dropped(self) -> dict[str, int]: ...
 
@@ -126,7 +126,7 @@ class Events:
             return self._busy
 
 
-def _as_json(event: Told) -> dict[str, Any]:
+def _as_json(event: EventRecord) -> dict[str, Any]:
     at = (time.time_ns() - time.monotonic_ns() + event.at_ns) / 1e9
     moment = datetime.fromtimestamp(at, UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
     who = {"name": event.name, "pid": event.pid, "command": event.command}

@@ -81,8 +81,8 @@ def test_falls_back(code, expected):
 def test_no_program_falls_back(tmp_path, monkeypatch):
     """In no program of any unit, one of the combined modules included."""
     compiled = []
-    kept = objects.keep
-    monkeypatch.setattr(objects, "keep", lambda place, found: (compiled.append(found), kept(place, found)))
+    store = objects.store
+    monkeypatch.setattr(objects, "store", lambda place, found: (compiled.append(found), store(place, found)))
     check(CATALOG, tmp_path)
 
     found = [(name, falls_back(code)) for unit in compiled for name, code in unit.programs.items()]

@@ -20,7 +20,7 @@ from chainbench_agent.evidence.sample import ProgramRun, Sample
 from chainbench_agent.kernel.agent_pids import Identity
 from chainbench_agent.kernel.targets.kernel_target import INITIAL_PID_NAMESPACE, KernelTarget, TargetKind
 from chainbench_agent.loading.entry_functions import Program
-from chainbench_agent.loading.event_records import Telling
+from chainbench_agent.loading.event_records import EventOptions
 from chainbench_agent.model.run_request import RunRequest
 from chainbench_agent.settings import load_settings
 
@@ -580,7 +580,7 @@ def test_a_figure_of_processes_that_cannot_be_measured(opened):
     assert found["unavailable"] == {"wait_ms": "no such tracepoint"}
 
 
-@pytest.mark.parametrize(("events", "ring"), [(None, None), (Telling(), "a ring")])
+@pytest.mark.parametrize(("events", "ring"), [(None, None), (EventOptions(), "a ring")])
 def test_events_where_they_were_asked_for(monkeypatch, tmp_path, events, ring):
     """The machine emits them, and the collector has their ring."""
     monkeypatch.setattr("chainbench_agent.collector.ebpf.Machine", FakeMachine())
@@ -593,7 +593,7 @@ def test_events_learn_the_run_before_there_are_any(monkeypatch, tmp_path):
     machine = FakeMachine()
     machine.run = 7
     monkeypatch.setattr("chainbench_agent.collector.ebpf.Machine", machine)
-    collector = EbpfCollector([EXEC], HOOKS, tmp_path, events=Telling())
+    collector = EbpfCollector([EXEC], HOOKS, tmp_path, events=EventOptions())
     collector.ring = SimpleNamespace(know=lambda *known: machine.calls.append(known))
     collector.start(RunRequest(), run_id="20260101T000000000Z-7")
 
@@ -604,8 +604,8 @@ def test_events_learn_the_run_before_there_are_any(monkeypatch, tmp_path):
     ("settings", "telling"),
     [
         ({"slow_io_ms": "7"}, None),
-        ({"events": True}, Telling(100_000_000)),
-        ({"events": True, "slow_io_ms": "7"}, Telling(7_000_000)),
+        ({"events": True}, EventOptions(100_000_000)),
+        ({"events": True, "slow_io_ms": "7"}, EventOptions(7_000_000)),
     ],
 )
 def test_what_the_settings_say_of_events(monkeypatch, settings, telling):

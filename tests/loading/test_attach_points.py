@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from chainbench_agent.catalog import RESULT, Hook, fentry, fexit, kprobe, kretprobe, raw_tracepoint, tp_btf
-from chainbench_agent.loading.attach_points import eligible, wanted
+from chainbench_agent.loading.attach_points import eligible, is_needed
 from chainbench_agent.probes import HOOKS
 
 TASK = "struct task_struct *"
@@ -190,6 +190,6 @@ def test_a_hook_whose_events_come_by_another():
         (fexit("f"), FakeBtf(functions={"f": (TASK,)})),
     ):
         found = Hook("ran", (f"{TASK}task",), (fentry("g"),), unless=place)
-        assert not wanted(found, btf)
-        assert wanted(found, FakeBtf())
-    assert wanted(hook(fentry("g")), FakeBtf({"t": (TASK,)}))
+        assert not is_needed(found, btf)
+        assert is_needed(found, FakeBtf())
+    assert is_needed(hook(fentry("g")), FakeBtf({"t": (TASK,)}))

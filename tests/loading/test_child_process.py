@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from chainbench_agent.errors import LayoutError, SetupError
-from chainbench_agent.loading.child_process import apart, run_in_parallel
+from chainbench_agent.loading.child_process import run_in_child, run_in_parallel
 
 
 def descriptors():
@@ -17,14 +17,17 @@ def descriptors():
 
 def test_the_answer_comes_back():
     """However large it is."""
-    assert apart(lambda: {"text": "x" * 1_000_003, "numbers": (2, 3)}) == {"text": "x" * 1_000_003, "numbers": (2, 3)}
+    assert run_in_child(lambda: {"text": "x" * 1_000_003, "numbers": (2, 3)}) == {
+        "text": "x" * 1_000_003,
+        "numbers": (2, 3),
+    }
 
 
 def test_it_is_done_in_another_process():
     """What the work changes here stays unchanged."""
     changed = []
 
-    pid = apart(lambda: changed.append("in the child") or os.getpid())
+    pid = run_in_child(lambda: changed.append("in the child") or os.getpid())
 
     assert pid != os.getpid()
     assert changed == []
@@ -37,7 +40,7 @@ def test_its_error_is_raised_here():
         raise LayoutError("a member lies elsewhere")
 
     with pytest.raises(LayoutError, match="a member lies elsewhere"):
-        apart(fail)
+        run_in_child(fail)
 
 
 def test_a_child_that_dies_is_a_reason():
@@ -45,7 +48,7 @@ def test_a_child_that_dies_is_a_reason():
     before = descriptors()
 
     with pytest.raises(SetupError, match="died"):
-        apart(lambda: os.kill(os.getpid(), 9))
+        run_in_child(lambda: os.kill(os.getpid(), 9))
 
     assert descriptors() == before
     with pytest.raises(ChildProcessError):
@@ -58,7 +61,7 @@ def test_a_child_whose_parent_is_killed_ends():
     waits, go_on = os.pipe()
     parent = os.fork()
     if not parent:
-        apart(lambda: os.write(begun, str(os.getpid()).encode()) and os.read(waits, 1) and "x" * 1_000_003)
+        run_in_child(lambda: os.write(begun, str(os.getpid()).encode()) and os.read(waits, 1) and "x" * 1_000_003)
     child = os.pidfd_open(int(os.read(begins, 10)))
     os.kill(parent, 9)
     os.waitpid(parent, 0)

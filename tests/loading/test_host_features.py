@@ -9,7 +9,7 @@ from chainbench_agent.probes import CATALOG
 
 def test_every_need_is_a_known_fact():
     """And every fact is needed."""
-    assert {metric.needs for module in CATALOG for metric in module.metrics} - {""} == host_features.FACTS.keys()
+    assert {metric.needs for module in CATALOG for metric in module.metrics} - {""} == host_features.FEATURES.keys()
 
 
 @pytest.mark.parametrize(("member", "reason"), [("cfs_bandwidth", ""), ("shares", "without CONFIG_CFS_BANDWIDTH")])
@@ -18,7 +18,7 @@ def test_cfs_bandwidth(member, reason):
     blob = Blob()
     blob.struct("task_group", 4, (member, blob.int("int", 4), 0))
 
-    found = host_features.FACTS["cfs_bandwidth"](blob.btf())
+    found = host_features.FEATURES["cfs_bandwidth"](blob.btf())
 
     assert found.endswith(reason)
     assert bool(found) == bool(reason)
@@ -41,7 +41,7 @@ def test_cpufreq_governor(monkeypatch, tmp_path, drivers, reason):
         (tmp_path / f"policy{number}" / "scaling_driver").write_text(f"{driver}\n")
     monkeypatch.setattr(host_features, "CPUFREQ", tmp_path)
 
-    found = host_features.FACTS["cpufreq_governor"](Blob().btf())
+    found = host_features.FEATURES["cpufreq_governor"](Blob().btf())
 
     assert reason in found
     assert bool(found) == bool(reason)

@@ -8,7 +8,7 @@ import pytest
 from chainbench_agent.bpf import libbpf
 from chainbench_agent.errors import LoaderError
 from chainbench_agent.loading import loader
-from chainbench_agent.loading.loader import MapFd, Wanted, load
+from chainbench_agent.loading.loader import LoadRequest, MapFd, load
 from chainbench_agent.loading.objects import MapShape, Object
 from tests.loading.test_compiler import loads
 
@@ -58,7 +58,7 @@ def kernel(monkeypatch):
 
 def test_descriptors_by_name(kernel):
     """Maps as they were shaped; programs of their kinds, with the descriptors of the maps in their code."""
-    loaded = load(FOUND, [Wanted("cb_a_0", "raw_tracepoint"), Wanted("kfunc__f", "fentry", 4711)])
+    loaded = load(FOUND, [LoadRequest("cb_a_0", "raw_tracepoint"), LoadRequest("kfunc__f", "fentry", 4711)])
     first, second, *programs = kernel.fds
 
     assert kernel.maps == {"first": (1, (8, 24, 77), 0), "second": (6, (4, 8, 1), 0x400)}
@@ -70,14 +70,14 @@ def test_descriptors_by_name(kernel):
 
 def test_a_typed_raw_tracepoint(kernel):
     """A tracing program (26) that is attached as a raw tracepoint (23), to a type of the BTF."""
-    load(FOUND, [Wanted("kfunc__f", "tp_btf", 4712)])
+    load(FOUND, [LoadRequest("kfunc__f", "tp_btf", 4712)])
 
     assert kernel.programs == {"kfunc__f": (b"", (26, 23, 4712))}
 
 
 def test_a_program_that_does_not_load(kernel):
     """The verifier's last words, or the kernel's own; the others load."""
-    loaded = load(FOUND, [Wanted(name, "raw_tracepoint") for name in ("cb_silent_0", "cb_bad_0", "cb_a_0")])
+    loaded = load(FOUND, [LoadRequest(name, "raw_tracepoint") for name in ("cb_silent_0", "cb_bad_0", "cb_a_0")])
 
     assert list(loaded.programs) == ["cb_a_0"]
     assert loaded.failed == {"cb_bad_0": "R1 invalid mem access 'scalar'", "cb_silent_0": "Operation not permitted"}

@@ -6,7 +6,7 @@ import struct
 import pytest
 
 from chainbench_agent.loading import objects
-from chainbench_agent.loading.objects import KEPT, MapShape, Object, place_of, with_maps
+from chainbench_agent.loading.objects import CACHED_OBJECTS, MapShape, Object, place_of, with_maps
 
 FOUND = Object({"cb_a_0": bytes(range(256)), "cb_b_0": b""}, (MapShape("first", 1, 8, 24, 77, 0x400),), "0.99")
 
@@ -18,7 +18,7 @@ def place(tmp_path):
 
 def test_there_and_back(place):
     """What is read is what was kept, and no temporary file stays."""
-    objects.keep(place, FOUND)
+    objects.store(place, FOUND)
 
     assert objects.read(place) == FOUND
     assert [path.name for path in place.parent.iterdir()] == ["0123"]
@@ -31,7 +31,7 @@ def test_nothing_is_kept(place):
 @pytest.mark.parametrize("change", [b"", b"{}", b"no digest\n{}", b"\n"])
 def test_what_was_not_written_like_that(place, change):
     """Empty, cut, or without a right digest: the compiler works again."""
-    objects.keep(place, FOUND)
+    objects.store(place, FOUND)
     place.write_bytes(change)
 
     assert objects.read(place) is None
@@ -39,7 +39,7 @@ def test_what_was_not_written_like_that(place, change):
 
 def test_a_bit_that_flipped(place):
     """It could have been one of an instruction."""
-    objects.keep(place, FOUND)
+    objects.store(place, FOUND)
     data = bytearray(place.read_bytes())
     data[-100] ^= 1
     place.write_bytes(data)
@@ -50,7 +50,7 @@ def test_a_bit_that_flipped(place):
 @pytest.mark.skipif(os.geteuid() != 0, reason="Only root can give files away: run `make test` as root.")
 def test_somebody_elses(place):
     """Programs that another user put there are not loaded into the kernel."""
-    objects.keep(place, FOUND)
+    objects.store(place, FOUND)
     os.chown(place, 65534, -1)
 
     assert objects.read(place) is None
@@ -59,19 +59,19 @@ def test_somebody_elses(place):
 def test_where_nothing_can_be_written(tmp_path):
     """Without a word: nothing is lost but time."""
     (tmp_path / "objects").write_text("a file")
-    objects.keep(tmp_path / "objects" / "0123", FOUND)
+    objects.store(tmp_path / "objects" / "0123", FOUND)
 
     assert (tmp_path / "objects").read_text() == "a file"
 
 
 def test_few_stay(place):
     """The ones that were asked for last."""
-    places = [place.with_name(f"{number}") for number in range(KEPT + 3)]
+    places = [place.with_name(f"{number}") for number in range(CACHED_OBJECTS + 3)]
     for age, path in enumerate(places):
-        objects.keep(path, FOUND)
+        objects.store(path, FOUND)
         os.utime(path, (1e9 + age, 1e9 + age))
     objects.read(places[3])
-    objects.keep(place, FOUND)
+    objects.store(place, FOUND)
 
     assert {path.name for path in place.parent.iterdir()} == {"3", "0123", *(p.name for p in places[5:])}
 

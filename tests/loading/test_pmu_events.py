@@ -6,7 +6,7 @@ import pytest
 
 from chainbench_agent.bpf.perf_events import HARDWARE, RAW, SOFTWARE
 from chainbench_agent.loading import pmu_events
-from chainbench_agent.loading.host_features import FACTS
+from chainbench_agent.loading.host_features import FEATURES
 from chainbench_agent.probes.memory import COUNTERS, MODULE
 
 
@@ -89,6 +89,6 @@ def test_every_need_is_a_fact():
     """A metric that needs a counter names one that is looked for."""
     needs = {metric.needs for metric in MODULE.metrics if metric.needs}
 
-    assert needs <= FACTS.keys()
+    assert needs <= FEATURES.keys()
     assert pmu_events.source_of("counter:cache_hits") != ()
     assert pmu_events.source_of("cfs_bandwidth") == ()

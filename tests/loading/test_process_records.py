@@ -3,7 +3,7 @@
 import struct
 
 from chainbench_agent.catalog import Counter, Module
-from chainbench_agent.loading.process_records import HOTTEST, c_struct, processes
+from chainbench_agent.loading.process_records import HOTTEST, process_h, processes
 
 RUN = 7
 HOT = Counter(name="hot", help="", hooks=(min(HOTTEST),), per_process=True)
@@ -24,9 +24,9 @@ def test_the_struct():
     """The hottest counters stand beside what finds the record; the end is padded to whole lines of the cache."""
     head = "struct cb_process {\n\tu32 tgid;\n\tu32 run;\n\tu64 begin_ns;\n\tu64 end_ns;\n"
 
-    assert c_struct(MODULES) == (f"{head}\tu64 c_hot;\n\tchar comm[16];\n\tu64 a_x_ns;\n\tu64 c_y;\n}};\n")
-    assert c_struct(MODULES[:2]) == f"{head}\tchar comm[16];\n\tu64 a_x_ns;\n\tu8 pad[16];\n}};\n"
-    assert c_struct(()) == f"{head}\tchar comm[16];\n\tu8 pad[24];\n}};\n"
+    assert process_h(MODULES) == (f"{head}\tu64 c_hot;\n\tchar comm[16];\n\tu64 a_x_ns;\n\tu64 c_y;\n}};\n")
+    assert process_h(MODULES[:2]) == f"{head}\tchar comm[16];\n\tu64 a_x_ns;\n\tu8 pad[16];\n}};\n"
+    assert process_h(()) == f"{head}\tchar comm[16];\n\tu8 pad[24];\n}};\n"
 
 
 def test_processes():

@@ -1,6 +1,7 @@
 """The unit that is written for a tiny catalogue: one program per hook and source, each handler called from there."""
 
 import re
+import shutil
 from dataclasses import replace
 
 import pytest
@@ -24,7 +25,7 @@ from chainbench_agent.catalog import (
     uprobe,
     uretprobe,
 )
-from chainbench_agent.loading import process_records
+from chainbench_agent.loading import module_values, process_records
 from chainbench_agent.loading import unit_text as fuse_module
 from chainbench_agent.loading.entry_functions import Program, entry
 from chainbench_agent.loading.unit_text import fuse, handlers
@@ -58,6 +59,8 @@ FILES = Module(
     ),
 )
 FILES_C = """
+#include "generated/files.h"
+
 BPF_TABLE("hash", u64, u64, files_by_task, FILES_BY_TASK_ENTRIES);
 BPF_TABLE("lru_hash", struct file *, u64, files_pending, FILES_PENDING_ENTRIES);
 
@@ -71,11 +74,27 @@ static __always_inline void files_on_fork(struct cb_event *ev, struct cb_files *
 }
 """
 TASKS = Module(name="tasks", question="Who was born?", metrics=(Counter(name="forks", help="", hooks=("fork",)),))
-TASKS_C = "static __always_inline void tasks_on_fork(struct cb_event *ev, struct cb_tasks_ *tasks)\n{\n}\n"
+TASKS_C = """
+#include "generated/tasks.h"
+
+static __always_inline void tasks_on_fork(struct cb_event *ev, struct cb_tasks_ *tasks)
+{
+}
+"""
 TIMES = Module(name="times", question="Who ran?", metrics=(Counter(name="ran", help="", hooks=("ran",)),))
-TIMES_C = "static __always_inline void times_on_ran(struct cb_event *ev, struct cb_times *times, u64 ns)\n{\n}\n"
+TIMES_C = """
+#include "generated/times.h"
+
+static __always_inline void times_on_ran(struct cb_event *ev, struct cb_times *times, u64 ns)
+{
+}
+"""
 SCHED_H = """
 #pragma once
+
+#include "machines/quota.h"
+#include "generated/raised.h"
+
 static __always_inline void sched_on_switch(struct cb_event *ev, u32 state)
 {
 \tcb_raise_ran(ev, 0);
@@ -83,6 +102,9 @@ static __always_inline void sched_on_switch(struct cb_event *ev, u32 state)
 """
 DISK = Module(name="disk", question="What ended?", metrics=(Counter(name="ends", help="", hooks=("done",)),))
 DISK_C = """
+#include "machines/request.h"
+#include "generated/disk.h"
+
 static __always_inline void disk_on_done(struct cb_event *ev, struct cb_disk *disk, struct cb_request *request)
 {
 }
@@ -94,6 +116,10 @@ BPF_TABLE("hash", u32, struct cb_request, cb_requests, CB_REQUESTS);
 """
 BLOCK_H = """
 #pragma once
+
+#include "machines/request.h"
+#include "generated/raised.h"
+
 static __always_inline void block_on_issue(struct cb_event *ev, int rq)
 {
 \tcb_raise_done(ev, 0);
@@ -105,6 +131,9 @@ static __always_inline bool cb_is_member(void);
 """
 FOLLOW_H = """
 #pragma once
+
+#include "lib/task.h"
+
 static __always_inline void follow_on_born(struct cb_event *ev, struct task_struct *parent)
 {
 }
@@ -114,15 +143,16 @@ static __always_inline void follow_on_born(struct cb_event *ev, struct task_stru
 @pytest.fixture(autouse=True)
 def directory(tmp_path, monkeypatch):
     """A directory of probes with the real headers, another state machine, another target, and these modules."""
-    for header in ("common.h", "compat.h", "process.h", "call_kinds.h", "task.h", "quota.h", "identify.h", "returns.h"):
-        (tmp_path / header).write_text((DIRECTORY / header).read_text())
+    shutil.copytree(DIRECTORY / "lib", tmp_path / "lib")
+    (tmp_path / "machines").mkdir()
     for name, text in {"files.c": FILES_C, "tasks.c": TASKS_C, "times.c": TIMES_C, "disk.c": DISK_C}.items():
         (tmp_path / name).write_text(text)
-    others = {f"{name}.h": "" for pair in fuse_module.STATE_MACHINES.items() for name in (pair[0], pair[1][:-2])}
-    own = {"sched.h": SCHED_H, "block.h": BLOCK_H, "request.h": REQUEST_H, "target.h": TARGET_H, "follow.h": FOLLOW_H}
-    supports = others | own | {"task.h": (DIRECTORY / "task.h").read_text()}
-    for name, text in supports.items():
-        (tmp_path / name).write_text(text)
+    (tmp_path / "lib/target.h").write_text(TARGET_H)
+    own = {"sched.h": SCHED_H, "block.h": BLOCK_H, "request.h": REQUEST_H, "follow.h": FOLLOW_H}
+    own["quota.h"] = (DIRECTORY / "machines/quota.h").read_text()
+    others = dict.fromkeys(("calls.h", "contention.h", "lock_wait.h"), "")
+    for name, text in (own | others).items():
+        (tmp_path / "machines" / name).write_text(text)
     monkeypatch.setattr(fuse_module, "DIRECTORY", tmp_path)
 
 
@@ -333,6 +363,16 @@ def test_a_hook_calls_every_module_that_handles_it():
     assert "tasks" not in function(fused(FILES), "cb_raise_fork")
 
 
+def test_a_handler_of_several_hooks():
+    """It is called for each of them; who handles it handles them all."""
+    clone = replace(FORK, name="clone", sources=(raw_tracepoint("sched_clone"),), handler="fork")
+    unit = fused(FILES, hooks=(*HOOKS, clone))
+
+    assert [program.source.target for program in unit.programs if program.hook == "clone"] == ["sched_clone"]
+    assert "\t\tfiles_on_fork(ev, for_files, parent, flags);\n" in function(unit, "cb_raise_clone")
+    assert "\tcb_raise_clone(&event, parent, flags);\n" in function(unit, "cb_clone_0")
+
+
 @pytest.mark.parametrize("modules", [(), (FILES,), (TIMES,)], ids=["none", "another", "its own"])
 def test_the_state_machine_and_the_target_are_always_there(modules):
     """Every run may have a target, and a ledger; who is off hears nothing of it."""
@@ -367,9 +407,9 @@ def test_everything_is_defined_before_it_is_used():
     """Headers, records, the following, modules, what state machines raise, these, what raises them, the entries."""
     text = fused(TIMES, FILES, DISK).text
     order = (
-        "struct cb_config {", "struct cb_process {", "cb_meet_process(",
-        "bool cb_is_member(", "struct cb_task {", "struct cb_request {", "follow_on_born(",
-        "struct cb_times {", "times_on_ran(", "struct cb_files {", "disk_on_done(",
+        "struct cb_config {", "struct cb_process {", "cb_get_or_add_process(",
+        "bool cb_is_member(", "struct cb_task {", "follow_on_born(",
+        "struct cb_times {", "times_on_ran(", "struct cb_files {", "struct cb_request {", "disk_on_done(",
         "cb_raise_ran(", "cb_raise_done(", "sched_on_switch(", "block_on_issue(",
         "cb_raise_switch(", "cb_raise_issue(", "cb_identify(", "int cb_switch_0(",
     )  # fmt: skip
@@ -382,7 +422,7 @@ def test_everything_is_defined_before_it_is_used():
 def test_the_values_of_a_module():
     """Sizes come from the declaration: for C as macros, and as the struct's fields, scratch behind the metrics."""
     assert (
-        "/* ---- files: What was read? */\n"
+        "// What was read?\n"
         "#define FILES_BY_SIZE_ENTRIES 12\n"
         "#define FILES_BY_TASK_ENTRIES 77\n"
         "#define FILES_PENDING_ENTRIES 5\n"
@@ -414,7 +454,7 @@ def test_the_maps_of_an_option(sources, entries):
 
 def test_the_record_of_a_process():
     """As it is written for these modules (test_process_records.py)."""
-    assert process_records.c_struct([TASKS, FILES]) in fused(TASKS, FILES).text
+    assert process_records.process_h([TASKS, FILES]) in fused(TASKS, FILES).text
 
 
 def test_what_follows_the_target():
@@ -426,7 +466,7 @@ def test_maps_are_found():
     """Every one, once: those of the headers, the modules' own and their values."""
     assert set(fused(FILES).maps) == {
         *("cb_config", "cb_loss", "cb_tasks", "cb_on_cpu", "cb_identity", "cb_processes", "cb_process_claims"),
-        *("cb_ended", "cb_ended_threads", "cb_kept", "cb_preempt_count", "cb_call_kinds", "cb_quota_waits", "cb_cuts"),
+        *("cb_ended", "cb_ended_threads", "cb_recorded_ended", "cb_preempt_count", "cb_quota_waits", "cb_cuts"),
         *("cb_files", "files_by_task", "files_pending"),
     }
 
@@ -457,7 +497,7 @@ def test_an_unknown_kind_of_metric():
     """Nothing is left out of the struct silently."""
     keyed = FILES.keyed[0]
     with pytest.raises(TypeError, match=r"by_task.*has no field in the per-CPU struct"):
-        fuse_module._field(keyed)
+        module_values._field(keyed)
 
 
 def test_a_source_that_gives_too_little():

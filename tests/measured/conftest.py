@@ -11,7 +11,7 @@ from chainbench_agent.catalog.selection import EVERYTHING
 from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.evidence.model import Run, Target
 from chainbench_agent.kernel.targets.cgroups import cgroup2_mount
-from chainbench_agent.loading.event_records import Telling
+from chainbench_agent.loading.event_records import EventOptions
 from chainbench_agent.model.run_request import RunRequest
 from chainbench_agent.probes import CATALOG, HOOKS
 
@@ -53,7 +53,7 @@ def collector(cache_dir):
 @pytest.fixture(scope="session")
 def telling(cache_dir):
     """All modules and locks:order, with what tells events."""
-    telling = SelfChecked(CATALOG, HOOKS, cache_dir, ["locks:order"], events=Telling())
+    telling = SelfChecked(CATALOG, HOOKS, cache_dir, ["locks:order"], events=EventOptions())
     yield telling
     telling.close()
 

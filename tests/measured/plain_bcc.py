@@ -1,4 +1,4 @@
-"""Loads a file of probes/ as BCC users do, without the agent; prints a JSON object of what was found.
+"""Loads a file of probes/plain as BCC users do, without the agent; prints a JSON object of what was found.
 
     BCC_KERNEL_SOURCE=HEADERS python3 plain_bcc.py FILE [kprobe|kretprobe:EVENT=FUNCTION …]
 

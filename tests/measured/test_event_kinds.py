@@ -26,7 +26,7 @@ pytestmark = pytest.mark.bpf
 
 OWN = Path(__file__).with_name("own_network.py").read_text()
 ORDER = "locks:order"
-EACH = event_records.Telling(slow_io_ns=0)
+EACH = event_records.EventOptions(slow_io_ns=0)
 """However fast a request or an fsync was."""
 
 

@@ -76,7 +76,7 @@ def test_events_without_room_in_the_ring_are_counted(cache_dir, monkeypatch, run
     """
     monkeypatch.setattr(event_records, "PAGES", 1)
     modules = [module for module in CATALOG if module.name == "exec"]
-    collector = EbpfCollector(modules, HOOKS, cache_dir, events=event_records.Telling())
+    collector = EbpfCollector(modules, HOOKS, cache_dir, events=event_records.EventOptions())
     try:
         _, events = shell(collector, "for i in $(seq 83); do /bin/true; done")
         lost = collector.ring.dropped()
@@ -120,7 +120,7 @@ def test_an_event_has_its_own_run_whenever_it_is_read(collector):
 def test_without_events_their_programs_are_not_loaded(cache_dir):
     modules = [module for module in CATALOG if module.name == "exec"]
     collector = EbpfCollector(modules, HOOKS, cache_dir)
-    found = collector.ring, {"cb_told", "cb_telling", "cb_listening"} & collector._machine._maps.keys()
+    found = collector.ring, {"cb_event_records", "cb_event_counts", "cb_listening"} & collector._machine._maps.keys()
     collector.close()
 
     assert found == (None, set())

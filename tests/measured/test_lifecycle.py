@@ -20,7 +20,7 @@ from chainbench_agent.headers.btf import Btf
 from chainbench_agent.kernel.machine import Machine
 from chainbench_agent.kernel.targets.kernel_target import KernelTarget
 from chainbench_agent.loading import compiler, unit_text
-from chainbench_agent.loading.event_records import Telling
+from chainbench_agent.loading.event_records import EventOptions
 from chainbench_agent.model.run_request import RunRequest
 from chainbench_agent.probes import CATALOG, DIRECTORY, HOOKS
 
@@ -108,7 +108,7 @@ def test_a_load_that_fails_late_gives_everything_back(cache_dir, monkeypatch, fa
     monkeypatch.setattr(f"chainbench_agent.{fails}", out_of_memory)
 
     with pytest.raises(OSError, match="Cannot allocate memory"):
-        EbpfCollector([*TWO, *WITH_PROCFS], HOOKS, cache_dir, events=Telling())
+        EbpfCollector([*TWO, *WITH_PROCFS], HOOKS, cache_dir, events=EventOptions())
 
     assert open_descriptors() == descriptors
     assert gone("prog", programs)
@@ -221,6 +221,7 @@ def test_the_first_source_that_loads_and_attaches_is_used(tmp_path, cache_dir, m
     """An fentry where the kernel allows it, else the tracepoint, and both count."""
     probes = shutil.copytree(DIRECTORY, tmp_path / "probes")
     (probes / "wakes.c").write_text(
+        '#include "generated/wakes.h"\n\n'
         "static __always_inline void wakes_on_waking(struct cb_event *ev, struct cb_wakes *wakes,\n"
         "struct task_struct *task)\n{\n\twakes->wakes++;\n}\n"
     )

@@ -156,7 +156,7 @@ def test_the_map_of_the_disks_is_gone_when_the_next_run_starts(collector, read, 
     assert reads_of(again, disks) == [31, 31]
 
 
-@pytest.mark.parametrize("name", ["cb_members", "cb_kept", "cb_requests"])
+@pytest.mark.parametrize("name", ["cb_members", "cb_recorded_ended", "cb_requests"])
 def test_a_map_of_all_is_gone_when_the_next_run_starts(collector, measured, name):
     """No run begins, and nothing stays of the attempt; the error names the map.  The next one is as ever."""
     before = set(Path("/proc/self/fd").iterdir())

@@ -1,4 +1,4 @@
-"""The five probe files are BCC programs of their own as well, to be loaded and attached by hand."""
+"""The files of probes/plain are BCC programs of their own, to be loaded and attached by hand."""
 
 import json
 import os
@@ -47,7 +47,12 @@ def plain(tmp_path_factory):
 @pytest.mark.parametrize("module", FUNCTIONS)
 def test_each_file_loads(plain, module):
     """By `BPF(src_file=…)`, from the directory above probes/: every function passes the verifier."""
-    assert plain(f"probes/{module}.c")["functions"] == FUNCTIONS[module].split()
+    assert plain(f"probes/plain/{module}.c")["functions"] == FUNCTIONS[module].split()
+
+
+def test_every_file_is_tested():
+    """A file of probes/plain that is not in the table above would not be loaded by any test."""
+    assert {path.stem for path in (REPO / "probes/plain").iterdir()} == FUNCTIONS.keys()
 
 
 if KPROBES:  # elsewhere there is nothing to attach to
@@ -55,7 +60,9 @@ if KPROBES:  # elsewhere there is nothing to attach to
     def test_attached_by_hand(plain):
         """As in the file's own example: 53 times 101 bytes, by process."""
         found = plain(
-            "probes/network.c", "kprobe:tcp_sendmsg=trace_tcp_sendmsg", "kprobe:tcp_cleanup_rbuf=trace_tcp_recvmsg"
+            "probes/plain/network.c",
+            "kprobe:tcp_sendmsg=trace_tcp_sendmsg",
+            "kprobe:tcp_cleanup_rbuf=trace_tcp_recvmsg",
         )
 
         ((_pid, traffic),) = [(pid, t) for pid, t in found["traffic"].items() if t["sends"] == 53]

@@ -129,6 +129,7 @@ def wakes(tmp_path, monkeypatch):
     """A module with an option: it counts forks, and, where that is asked for, wake-ups."""
     probes = shutil.copytree(DIRECTORY, tmp_path / "probes")
     (probes / "wakes.c").write_text(
+        '#include "generated/wakes.h"\n\n'
         "static __always_inline void wakes_on_sched_process_fork(struct cb_event *ev, struct cb_wakes *wakes,\n"
         "struct task_struct *parent, struct task_struct *child)\n{\n\twakes->forks++;\n}\n"
         "static __always_inline void wakes_on_waking(struct cb_event *ev, struct cb_wakes *wakes,\n"

@@ -1,4 +1,4 @@
-"""The life of a block request (probes/block.h), and what biolatency.c and io.c make of it.
+"""The life of a block request (probes/machines/block.h), and what biolatency.c and io.c make of it.
 
 A request is of who submitted its bio, not of who issues it.
 """

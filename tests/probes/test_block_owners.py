@@ -1,4 +1,4 @@
-"""Whose a bio is that a kernel thread submits (probes/block.h), and what there is on a disk that takes bios."""
+"""The owner of a bio that a kernel thread submits (probes/machines/block.h), and disks that take bios."""
 
 import ctypes
 

@@ -1,4 +1,4 @@
-"""System calls from entry to exit (probes/calls.h), as the io module sees them and as they are open in the sample."""
+"""System calls from entry to exit (probes/machines/calls.h), in the module io and open in a sample."""
 
 import ctypes
 
@@ -6,7 +6,7 @@ import pytest
 from user_space import AGENT, FUTEX, INTERRUPTIBLE, NO_SYSCALL, UserSpace, fused
 
 from chainbench_agent.host.syscall_names import syscalls
-from chainbench_agent.loading.unit_text import call_kinds, followed_calls
+from chainbench_agent.loading.unit_sizes import call_kinds, followed_calls
 from chainbench_agent.probes import CALLS
 
 READ, FSYNC, GETPPID = 0, 74, 110

@@ -1,4 +1,4 @@
-"""probes/common.h and abi/histogram.py are two halves of one convention."""
+"""probes/lib/common.h and abi/histogram.py are two halves of one convention."""
 
 import ctypes
 from random import Random

@@ -1,4 +1,4 @@
-"""Waits for locks, of the kernel (probes/contention.h, lock_wait.h) and on futexes (calls.h, locks.c)."""
+"""Waits for locks, of the kernel (probes/machines/contention.h, lock_wait.h) and on futexes (calls.h, locks.c)."""
 
 import ctypes
 from itertools import count
@@ -7,7 +7,7 @@ import pytest
 from user_space import AGENT, FUTEX, INTERRUPTIBLE
 
 from chainbench_agent.evidence.open_intervals import FUTEX_LOCK, FUTEX_WAIT
-from chainbench_agent.loading.unit_text import LOCK_WAITS, call_kinds
+from chainbench_agent.loading.unit_sizes import LOCK_WAITS, call_kinds
 from chainbench_agent.probes import CALLS
 from chainbench_agent.probes.lock_hooks import SLOW_PATHS
 

@@ -10,11 +10,14 @@ from chainbench_agent.catalog import PERCPU_VALUE_LIMIT, Counter, Derived, Fixed
 from chainbench_agent.kernel import call_tables
 from chainbench_agent.kernel.reading import index_names, map_decoding
 from chainbench_agent.loading import process_records
-from chainbench_agent.loading.unit_text import STATE_MACHINES, handlers, module_text
+from chainbench_agent.loading.event_records import events_h
+from chainbench_agent.loading.includes import includes
+from chainbench_agent.loading.unit_text import STATE_MACHINES, handlers, maps_of, module_text
 from chainbench_agent.probes import CATALOG, DIRECTORY, FIELDS, HOOKS, blocked_time, cpu
+from chainbench_agent.probes.hooks import VECTORS
 
 WAITS = ("blocked_time", "wait_categories", "wait_functions", "wait_key", "wait_reasons")
-SUPPORT = ("hooks", "lock_hooks", "lock_order", *WAITS, "__init__")
+SUPPORT = ("c_names", "hooks", "lock_hooks", "lock_order", *WAITS, "__init__")
 """Files of the package probes that are no module."""
 
 HOOK = {hook.name: hook for hook in HOOKS}
@@ -38,8 +41,8 @@ def test_handlers_are_the_hooks_that_metrics_name(module):
     """
     handled = handlers(module_text(module.name), module.name)
 
-    assert handled == module.hooks
-    assert handled <= HOOK.keys()
+    assert module.hooks <= HOOK.keys()
+    assert handled == {HOOK[name].handled_as for name in module.hooks}
 
 
 @each_module
@@ -49,14 +52,14 @@ def test_no_handler_of_another_name(module):
 
     assert {name for name in defined if not name.startswith(f"{module.name}_")} == set()
     on = {name for name in defined if "_on_" in name}
-    assert on == {f"{module.name}_on_{hook}" for hook in module.hooks}
+    assert on == {f"{module.name}_on_{HOOK[name].handled_as}" for name in module.hooks}
 
 
 @each_module
 def test_handlers_take_what_their_hook_offers(module):
     """The same number of parameters, with the same types, behind the event and the module's own values."""
     for hook in module.hooks:
-        declared = re.search(rf"\b{module.name}_on_{hook}\(([^)]*)\)", c_of(module))[1]
+        declared = re.search(rf"\b{module.name}_on_{HOOK[hook].handled_as}\(([^)]*)\)", c_of(module))[1]
         types = [re.sub(r"\s*\w+$", "", " ".join(param.split())) for param in declared.split(",")]
         expected = [re.sub(r"\s*\w+$", "", param) for param in HOOK[hook].params]
         same = {"u32": "unsigned int"}
@@ -98,8 +101,11 @@ def test_sizes_stand_in_the_declaration_alone(module):
         elif name in scratch:  # indexed as another field, by what was clamped to that one's size
             assert sized[name] in {sized[known] for known in macros}
         else:
-            assert indexes
-            assert all(int(index) < sized[name] for index in indexes)
+            places = [arg for hook in module.hooks for source in HOOK[hook].sources for arg in source.args]
+            constants = [arg for arg in places if isinstance(arg, str) and arg.isdigit()]  # hooks pass `place` by these
+            numbers = [number for index in indexes for number in (constants if index == "place" else [index])]
+            assert numbers
+            assert all(int(number) < sized[name] for number in numbers)
 
 
 @each_module
@@ -177,13 +183,12 @@ def entries(module, name):
 
 
 def test_tables_have_a_name_for_every_index():
-    """As many as there are counters; vectors in the order in which C counts them."""
+    """As many as there are counters; vectors in the order in which the hooks count them."""
     for table in (metric for module in CATALOG for metric in module.metrics if isinstance(metric, Table)):
         assert not isinstance(table.names, FixedNames) or len(table.names.names) == table.entries
     assert entries(cpu.MODULE, "softirqs") == len(index_names.SOFTIRQS)
-    for index, vector in enumerate(cpu.VECTORS):
-        body = functions(c_of(cpu.MODULE))[f"cpu_on_{vector}_entry"]
-        assert f"vector_interrupts[{index}]++" in body
+    for index, vector in enumerate(VECTORS):
+        assert HOOK[f"{vector}_entry"].sources[0].args == (str(index),)
 
 
 def test_every_table_of_names_is_known():
@@ -236,15 +241,17 @@ def test_raw_material_is_used(module):
 
 @pytest.mark.parametrize("owner", [*STATE_MACHINES, "follow"])
 def test_support_files_take_what_their_hook_offers(owner):
-    """As modules do, but they have no values of their own."""
-    text = re.sub(r"//.*", "", (DIRECTORY / f"{owner}.h").read_text())
+    """As modules do, but they have no values of their own; each handler is some hook's."""
+    text = re.sub(r"//.*", "", (DIRECTORY / "machines" / f"{owner}.h").read_text())
     found = handlers(text, owner)
+    handled = [hook for hook in HOOKS if hook.handled_as in found]
 
     assert found
-    for hook in found:
-        declared = re.search(rf"\b{owner}_on_{hook}\(([^)]*)\)", text)[1]
+    assert found == {hook.handled_as for hook in handled}
+    for hook in handled:
+        declared = re.search(rf"\b{owner}_on_{hook.handled_as}\(([^)]*)\)", text)[1]
         types = [re.sub(r"\s*\w+$", "", " ".join(param.split())) for param in declared.split(",")]
-        expected = [re.sub(r"\s*\w+$", "", param) for param in HOOK[hook].params]
+        expected = [re.sub(r"\s*\w+$", "", param) for param in hook.params]
         same = {"u32": "unsigned int"}
         assert types[0] == "struct cb_event *"
         assert [same.get(kind, kind) for kind in types[1:]] == [same.get(kind, kind) for kind in expected]
@@ -288,8 +295,11 @@ def test_raised_hooks_are_raised_and_need_what_raises_them():
     It may need more: a block request's end is worth nothing without its issue.  Those by which the target is followed
     are there in each run.
     """
-    always = handlers((DIRECTORY / "follow.h").read_text(), "follow")
-    machines = {name: functions(re.sub(r"//.*", "", (DIRECTORY / f"{name}.h").read_text())) for name in STATE_MACHINES}
+    always = handlers((DIRECTORY / "machines/follow.h").read_text(), "follow")
+    machines = {
+        name: functions(re.sub(r"//.*", "", (DIRECTORY / "machines" / f"{name}.h").read_text()))
+        for name in STATE_MACHINES
+    }
     for hook in HOOKS:
         assert bool(hook.sources) != bool(hook.raised_on)
         raisers = {name: callers(bodies, f"cb_raise_{hook.name}") for name, bodies in machines.items()}
@@ -299,16 +309,75 @@ def test_raised_hooks_are_raised_and_need_what_raises_them():
             for caller in found
             if caller.startswith(f"{machine}_on_")
         }
-        assert {on for _, on in directly} <= set(hook.raised_on) | always
+        raised_on = {HOOK[name].handled_as for name in hook.raised_on}
+        assert {on for _, on in directly} <= raised_on | always
         assert len({machine for machine, _ in directly}) == bool(hook.raised_on)
-        directly = {(machine, on) for machine, on in directly if on in hook.raised_on or on not in always}
+        directly = {(machine, on) for machine, on in directly if on in raised_on or on not in always}
         for machine, _ in directly:
-            assert set(hook.raised_on) <= handlers((DIRECTORY / f"{machine}.h").read_text(), machine)
+            assert raised_on <= handlers((DIRECTORY / "machines" / f"{machine}.h").read_text(), machine)
+
+
+AGENTS_C = {
+    path.relative_to(DIRECTORY).as_posix(): path.read_text()
+    for path in sorted(DIRECTORY.rglob("*.[ch]"))
+    if path.parent.name != "plain"
+}
+"""File → text, of all files that the agent compiles."""
+WRITTEN = {"generated/events.h": events_h(emitted=True)}
+"""The one file that is written for a unit and includes another."""
+
+
+def defined_in(text):
+    """The functions, macros, types and maps of a C file."""
+    text = re.sub(r"//.*", "", text)
+    return (
+        {*functions(text), *maps_of(text)}
+        | set(re.findall(r"^#define (\w+)", text, re.MULTILINE))
+        | {f"{kind} {name}" for kind, name in re.findall(r"^(struct|enum) (\w+) \{", text, re.MULTILINE)}
+    )
+
+
+def all_included(name):
+    """The files of probes/ that a file includes, itself or through others."""
+    found, left = set(), [name]
+    while left:
+        for included in includes((AGENTS_C | WRITTEN).get(left.pop(), "")):
+            if included not in found:
+                found.add(included)
+                left.append(included)
+    return found
+
+
+@pytest.mark.parametrize("name", AGENTS_C)
+def test_a_file_includes_what_it_uses(name):
+    """Whoever reads a file finds everything else that it uses in the files that it includes."""
+    text = re.sub(r"//.*", "", AGENTS_C[name])
+    used = set(re.findall(r"\b(?:struct |enum )?\w+", text))
+    reachable = all_included(name) | {name}
+    own = defined_in(AGENTS_C[name])
+
+    missing = {
+        (other, word) for other, found in DEFINED.items() if other not in reachable for word in found & used - own
+    }
+    assert missing == set()
+
+
+DEFINED = {name: defined_in(text) for name, text in AGENTS_C.items()}
+
+
+@pytest.mark.parametrize("name", AGENTS_C)
+def test_includes_come_first(name):
+    """Before them stand comments only, and `#pragma once` in a header: the unit has them whole before this file."""
+    begin = AGENTS_C[name].rpartition('#include "')[0]
+
+    left = re.sub(r'//.*|#pragma once|#include "[^"]*"', "", begin)
+    assert left.split() == []
+    assert ("#pragma once" in begin) == name.endswith(".h")
 
 
 def test_members_of_some_kernels_are_declared():
     """CB_HAS_<NAME> in C is a key of FIELDS, and each is asked for."""
-    asked = {name for path in DIRECTORY.glob("*.[ch]") for name in re.findall(r"\bCB_HAS_(\w+)", path.read_text())}
+    asked = {name for path in DIRECTORY.rglob("*.[ch]") for name in re.findall(r"\bCB_HAS_(\w+)", path.read_text())}
     assert asked == FIELDS.keys()
 
 
@@ -321,7 +390,7 @@ def test_names_are_unique():
         assert len(own) == len(set(own))
 
 
-@pytest.mark.parametrize("path", sorted(DIRECTORY.glob("*.[ch]")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted(DIRECTORY.rglob("*.[ch]")), ids=lambda path: path.name)
 def test_the_licence_is_the_kernels(path):
     """Some BPF helpers are for GPL programs only."""
     assert path.read_text().splitlines()[0] == "// SPDX-License-Identifier: GPL-2.0-only"

@@ -1,4 +1,4 @@
-"""What handlers tell (probes/events.h), into a ring that nobody empties but the test.
+"""What handlers tell (probes/lib/events.h), into a ring that nobody empties but the test.
 
 Two kinds are told here alone, for no measured test provokes them: an RCU stall would hold up the machine for 21
 seconds, and two orders of the kernel's own mutexes would be a mistake in the kernel.  It is played as it would call.
@@ -29,7 +29,7 @@ def telling_unit(compile_unit):
         return compile_unit(fused(EVENTS=1).text, "telling")
 
 
-class Telling(UserSpace):
+class EmittingKernel(UserSpace):
     """A kernel of which somebody reads what it tells."""
 
     def listen(self, *, on):
@@ -39,8 +39,8 @@ class Telling(UserSpace):
     def heard(self):
         """Everything that was told; the ring is empty then."""
         stride = 8 + event_records._RECORD.size
-        records = self.raw("cb_told")[: self.get("cb_told_filled")]
-        self.set("cb_told_filled", ctypes.c_uint64, 0)
+        records = self.raw("cb_event_records")[: self.get("cb_event_records_filled")]
+        self.set("cb_event_records_filled", ctypes.c_uint64, 0)
         runs, kinds = {self.run: f"run-{self.run}"}, event_records.kinds(CATALOG)
         return [
             event_records.decode(records[at + 8 : at + stride], kinds, runs) for at in range(0, len(records), stride)
@@ -48,7 +48,7 @@ class Telling(UserSpace):
 
     def dropped(self):
         """Cause → how many, of all kinds and CPUs."""
-        _, _, *sums = map(sum, zip(*ring_buffer._TELLING.iter_unpack(self.raw("cb_telling")), strict=True))
+        _, _, *sums = map(sum, zip(*ring_buffer._COUNTS.iter_unpack(self.raw("cb_event_counts")), strict=True))
         return dict(zip(ring_buffer.CAUSES, sums, strict=True))
 
     def exec(self, task, times=1, *, cpu=0):
@@ -58,7 +58,7 @@ class Telling(UserSpace):
 
 @pytest.fixture
 def kernel(telling_unit, tmp_path):
-    return Telling(ctypes.CDLL(str(shutil.copy(telling_unit, tmp_path)))).at(SECOND).listen(on=True)
+    return EmittingKernel(ctypes.CDLL(str(shutil.copy(telling_unit, tmp_path)))).at(SECOND).listen(on=True)
 
 
 @pytest.fixture
@@ -71,7 +71,7 @@ def test_an_event(kernel, one):
     kernel.begin().at(SECOND + 7).exec(one)
 
     (event,) = kernel.heard()
-    assert event == event_records.Told(SECOND + 7, "exec.exec", 10, "one", {"pid_before": 10}, "run-1")
+    assert event == event_records.EventRecord(SECOND + 7, "exec.exec", 10, "one", {"pid_before": 10}, "run-1")
     assert kernel.dropped() == {"held_back": 0, "without_room": 0}
 
 
@@ -120,7 +120,7 @@ def test_an_rcu_stall(kernel):
     """Of no process: whoever the warning interrupted has nothing to do with it."""
     kernel.begin().fire("rcu_stall_warning_0", 0, current=kernel.task(30, comm="other"))
 
-    assert kernel.heard() == [event_records.Told(SECOND, "locks.rcu_stall", 0, "", {}, "run-1")]
+    assert kernel.heard() == [event_records.EventRecord(SECOND, "locks.rcu_stall", 0, "", {}, "run-1")]
     assert kernel.counted()["locks"]["rcu_stalls"] == 1
 
 
@@ -135,7 +135,9 @@ def test_a_slow_request_of_the_target(kernel):
         kernel.fire("block_rq_issue_0", request, current=submitter)
         kernel.at(kernel.now_ns + took_ns).fire("block_rq_complete_0", request, 0, 4096, current=threads[1])
 
-    assert kernel.heard() == [event_records.Told(SECOND + 53, "io.slow_request", 0, "", {"latency_ns": 53}, "run-1")]
+    assert kernel.heard() == [
+        event_records.EventRecord(SECOND + 53, "io.slow_request", 0, "", {"latency_ns": 53}, "run-1")
+    ]
 
 
 def test_segments_of_the_target_that_are_sent_again(kernel):

@@ -1,4 +1,4 @@
-"""A thread that executes a program exchanges numbers with its leader (cb_exchange() in probes/sched.h)."""
+"""A thread that executes a program exchanges numbers with its leader (cb_exchange() in probes/machines/sched.h)."""
 
 from itertools import permutations
 

@@ -8,7 +8,8 @@ from user_space import AGENT, EXECVE, EXECVEAT, FUTEX, INTERRUPTIBLE, NO_SYSCALL
 
 from chainbench_agent.catalog import Names
 from chainbench_agent.kernel.reading.index_names import UNKNOWN_STATE
-from chainbench_agent.probes.cpu import VECTORS, derive
+from chainbench_agent.probes.cpu import derive
+from chainbench_agent.probes.hooks import VECTORS
 
 NOT_IDLE = 0xFFFFFFFF
 

@@ -1,13 +1,13 @@
-"""Ended threads are all in the sum; which are kept singly as well depends on how long they lived (probes/task.h)."""
+"""All ended threads are in the sum; those that lived longest have a record as well (probes/lib/task.h)."""
 
 import pytest
 from user_space import DEAD
 
-from chainbench_agent.loading.unit_text import ENDED_THREADS
+from chainbench_agent.loading.unit_sizes import ENDED_THREADS
 
 ROOT = 10
 OCTAVE = ENDED_THREADS // 32
-"""When so many more are kept, a thread must have lived twice as long: CB_KEPT_PER_OCTAVE."""
+"""When so many more are kept, a thread must have lived twice as long: CB_ENDED_PER_OCTAVE."""
 
 LONG_NS = 10**13
 """Longer than any threshold: 1 µs doubled 31 times is 36 minutes."""

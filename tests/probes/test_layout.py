@@ -16,7 +16,7 @@ from chainbench_agent.kernel.reading import disk_records, index_names, map_decod
 from chainbench_agent.kernel.targets import cgroup_moves
 from chainbench_agent.kernel.targets.kernel_target import TargetKind
 from chainbench_agent.loading import process_records
-from chainbench_agent.loading.unit_text import ENDED_THREADS, MEMBERS, PROCESSES, TASK_RECORDS
+from chainbench_agent.loading.unit_sizes import ENDED_THREADS, MEMBERS, PROCESSES, TASK_RECORDS
 from chainbench_agent.probes import CATALOG, biolatency, blocked_time, cpu, io, lock_order, wait_key
 
 each_module = pytest.mark.parametrize("module", CATALOG, ids=lambda module: module.name)

@@ -1,4 +1,4 @@
-"""A thread that is moved between cgroups by somebody else: its open interval is cut (probes/sched.h)."""
+"""A thread that is moved between cgroups by somebody else: its open interval is cut (probes/machines/sched.h)."""
 
 import ctypes
 from dataclasses import replace

@@ -1,11 +1,11 @@
-"""One record per process (probes/process.h): whose it is, what is added to it, and who goes without."""
+"""One record per process (probes/lib/process.h): whose it is, what is added to it, and who goes without."""
 
 import ctypes
 
 import pytest
 from user_space import AGENT, DEAD, EXECVE, FUTEX, INTERRUPTIBLE, READ, UNINTERRUPTIBLE
 
-from chainbench_agent.loading.unit_text import PROCESSES
+from chainbench_agent.loading.unit_sizes import PROCESSES
 from chainbench_agent.probes import CATALOG
 
 SETS = PROCESSES // 4

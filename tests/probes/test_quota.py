@@ -1,4 +1,4 @@
-"""What a CPU quota keeps off the CPUs (probes/quota.h), in each way in which a kernel tells it."""
+"""What a CPU quota keeps off the CPUs (probes/machines/quota.h), in each way in which a kernel tells it."""
 
 import ctypes
 import shutil

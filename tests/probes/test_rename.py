@@ -1,4 +1,4 @@
-"""Threads and processes that call themselves otherwise: the last name is told (probes/follow.h)."""
+"""Threads and processes that call themselves otherwise: the last name is told (probes/machines/follow.h)."""
 
 import ctypes
 

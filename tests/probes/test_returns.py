@@ -1,4 +1,4 @@
-"""What a function was called with is there when it returns (probes/returns.h), fired as the kernel fires kretprobes."""
+"""The arguments of a function are known when it returns (probes/lib/returns.h); fired as by kretprobes."""
 
 import ctypes
 
@@ -6,8 +6,8 @@ import pytest
 from user_space import fused
 
 from chainbench_agent.catalog import RESULT
-from chainbench_agent.loading.entry_functions import PARAMETERS_KEPT, Program
-from chainbench_agent.loading.unit_text import CALLS_UNDER_WAY
+from chainbench_agent.loading.entry_functions import SAVED_PARAMETERS, Program
+from chainbench_agent.loading.unit_sizes import CALLS_UNDER_WAY
 from chainbench_agent.probes import HOOKS
 from chainbench_agent.probes.lock_hooks import SLOW_PATHS
 
@@ -102,6 +102,6 @@ def test_what_kretprobes_may_ask():
     for hook in HOOKS:
         for source in hook.sources:
             if source.kind == "kretprobe":
-                assert len(hook.params) - source.args.count(RESULT) <= PARAMETERS_KEPT
+                assert len(hook.params) - source.args.count(RESULT) <= SAVED_PARAMETERS
             if source.kind == "kretprobe" and source.target in slow_paths:
                 assert Program("cb", hook.name, source).parts == (Program("cb", hook.name, source),)

@@ -1,4 +1,4 @@
-"""The state machine of a thread (probes/sched.h), run with a clock that the test holds."""
+"""The state machine of a thread (probes/machines/sched.h), run with a clock that the test holds."""
 
 import pytest
 from user_space import DEAD, FUTEX, INTERRUPTIBLE, READ, UNINTERRUPTIBLE, blocked

@@ -1,4 +1,4 @@
-"""Whose events count (probes/target.h, follow.h): a process tree, a cgroup, or the whole machine."""
+"""Whose events count (probes/lib/target.h, follow.h): a process tree, a cgroup, or the whole machine."""
 
 import ctypes
 
@@ -6,7 +6,7 @@ import pytest
 from user_space import AGENT, DEAD, FUTEX, INTERRUPTIBLE, READ, UserSpace, blocked, fused
 
 from chainbench_agent.evidence.sample import Account
-from chainbench_agent.loading.unit_text import MEMBERS, TASK_RECORDS
+from chainbench_agent.loading.unit_sizes import MEMBERS, TASK_RECORDS
 
 ROOT, OTHER = 10, 20
 OURS = (5, 6)

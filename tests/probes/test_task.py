@@ -1,10 +1,10 @@
-"""One record per thread (probes/task.h): whose it is, and which run's."""
+"""One record per thread (probes/lib/task.h): whose it is, and which run's."""
 
 import ctypes
 
 from user_space import AGENT, DEAD, FUTEX, INTERRUPTIBLE, READ, UNINTERRUPTIBLE, UserSpace, blocked, fused
 
-from chainbench_agent.loading.unit_text import TASK_RECORDS
+from chainbench_agent.loading.unit_sizes import TASK_RECORDS
 from chainbench_agent.probes.wait_key import UNINTERRUPTIBLE as NO_SIGNAL
 
 

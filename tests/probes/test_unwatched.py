@@ -2,7 +2,7 @@
 
 from user_space import INTERRUPTIBLE, READ
 
-from chainbench_agent.loading.unit_text import TASK_RECORDS
+from chainbench_agent.loading.unit_sizes import TASK_RECORDS
 from chainbench_agent.probes import CATALOG
 
 

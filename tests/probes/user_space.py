@@ -15,7 +15,8 @@ from chainbench_agent.kernel.reading import disk_records, map_decoding, module_m
 from chainbench_agent.kernel.targets.cgroup_moves import decode
 from chainbench_agent.kernel.targets.kernel_target import KernelTarget, TargetKind
 from chainbench_agent.loading.process_records import processes
-from chainbench_agent.loading.unit_text import followed_calls, fuse
+from chainbench_agent.loading.unit_sizes import followed_calls
+from chainbench_agent.loading.unit_text import fuse
 from chainbench_agent.probes import CATALOG, HOOKS
 from chainbench_agent.probes.blocked_time import blocked_ns
 
@@ -241,7 +242,7 @@ class UserSpace:
         for name in (*(f"{m.name}_{key.name}" for m in CATALOG for key in m.keyed), *shared, *own):
             entries = self.get(f"{name}_entries")
             ctypes.memset((ctypes.c_uint8 * entries).in_dll(self.library, f"{name}_used"), 0, entries)
-        (ctypes.c_uint64 * 1).in_dll(self.library, "cb_kept_cells")[0] = 0
+        (ctypes.c_uint64 * 1).in_dll(self.library, "cb_recorded_ended_cells")[0] = 0
         for name in ("cb_requests", "cb_disks", *(f"{m.name}_{kept.name}" for m in CATALOG for kept in m.per_disk)):
             self.fill(name, 0)
         self._configure(Phase.SEEDING if target.kind == TargetKind.TREE else Phase.OFF)

@@ -7,7 +7,7 @@ from datetime import datetime
 import pytest
 
 from chainbench_agent.errors import AgentError
-from chainbench_agent.loading.event_records import Told
+from chainbench_agent.loading.event_records import EventRecord
 from chainbench_agent.runs.event_listeners import MOST_LISTENERS, MOST_WAITING, Events
 
 LONG_S = 30
@@ -51,7 +51,7 @@ def events(source):
 
 
 def exec_of(pid, run_id="run-1"):
-    return Told(time.monotonic_ns(), "exec.exec", pid, "true", {"pid_before": pid}, run_id)
+    return EventRecord(time.monotonic_ns(), "exec.exec", pid, "true", {"pid_before": pid}, run_id)
 
 
 def test_everybody_hears_everything(source, events):

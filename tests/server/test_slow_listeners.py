@@ -15,7 +15,7 @@ TOLD = 10007
 
 OPENING = """
     import time
-    from chainbench_agent.loading.event_records import Told
+    from chainbench_agent.loading.event_records import EventRecord
     from chainbench_agent.server import worker
     worker.SEND_S = SEND_SECONDS
     class Burst:
@@ -27,7 +27,7 @@ OPENING = """
             time.sleep(0.001)
             some = min(101, TOLD - self.told) if collector.collecting and self.joined >= PLACES else 0
             self.told += some
-            return [Told(0, 'exec.exec', pid, 'x' * 1000, {}, 'run-1') for pid in range(some)]
+            return [EventRecord(0, 'exec.exec', pid, 'x' * 1000, {}, 'run-1') for pid in range(some)]
         def dropped(self):
             return {'held_back': 0, 'without_room': 0}
     collector = FakeCollector(ring=Burst())

@@ -189,7 +189,8 @@ def test_install_uses_the_prefix_and_uninstall_leaves_the_settings(stage, tmp_pa
         "chainbench-agent"
     )
     probes = venv / "lib" / next((venv / "lib").iterdir()).name / "site-packages/chainbench_agent/probes"
-    assert {path.name for path in probes.glob("*.c")} == {path.name for path in (REPO / "probes").glob("*.c")}
+    installed, ours = ({path.relative_to(top) for path in top.rglob("*.[ch]")} for top in (probes, REPO / "probes"))
+    assert installed == ours
 
     settings = tmp_path / "etc/opt/chainbench-agent.env"
     assert stat.S_IMODE(settings.stat().st_mode) == 0o640  # it may hold the password of a data base

@@ -3,7 +3,7 @@
 import json
 import time
 
-from chainbench_agent.loading.event_records import Told
+from chainbench_agent.loading.event_records import EventRecord
 from chainbench_agent.runs.event_listeners import MOST_LISTENERS
 from chainbench_agent.web.app import create_app
 from chainbench_agent.web.problems import LISTENERS_REMEDY
@@ -18,7 +18,7 @@ class Often:
     def poll(self, timeout_ms):
         del timeout_ms
         time.sleep(0.01)
-        return [Told(time.monotonic_ns(), "io.slow_fsync", 7, "a\nb", {"latency_ns": 1009}, "run-1")]
+        return [EventRecord(time.monotonic_ns(), "io.slow_fsync", 7, "a\nb", {"latency_ns": 1009}, "run-1")]
 
     def dropped(self):
         return {"held_back": 0, "without_room": 0}

@@ -1,6 +1,6 @@
 """Reads and clears what is counted by disk: records in arrays, at an index that a disk gets when a run first sees it.
 
-probes/request.h gives the indexes; here they are read, and given back between two runs.
+probes/machines/request.h gives the indexes; here they are read, and given back between two runs.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from chainbench_agent.bpf import libbpf
 from chainbench_agent.catalog import Module, PerDisk
 from chainbench_agent.loading.loader import MapFd
 
-DISK = CStruct(device="Q", depth="Q")  # struct cb_disk of probes/request.h
+DISK = CStruct(device="Q", depth="Q")  # struct cb_disk of probes/machines/request.h
 TAKEN = 1 << 32  # CB_DISK_TAKEN
 DISKSTATS = Path("/proc/diskstats")
 BLOCK_DEVICES = Path("/sys/dev/block")

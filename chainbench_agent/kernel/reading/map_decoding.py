@@ -21,7 +21,7 @@ from chainbench_agent.evidence.sample import (
 
 _HISTOGRAM_HEAD = 4  # sum, min, max, run; behind them the slots
 _HISTOGRAM_WORDS = _HISTOGRAM_HEAD + HISTOGRAM_SLOTS
-_TASK = CStruct(  # struct cb_task of probes/task.h; what is skipped is the kernel side's own
+_TASK = CStruct(  # struct cb_task of probes/lib/task.h; what is skipped is the kernel side's own
     since_ns="Q", on_cpu_ns="Q", runnable_ns="Q", blocked_ns="Q", regs="8x",
     tid="I", run="I", tgid="I", wait="I", moves="4x", state="B", counted="B", kthread="B", ended="x",
     begin_ns="Q", throttled_ns="Q", css_set="8x", call_ns="Q", noted="8x", born="I", file="2x", call="B", pages="x",
@@ -32,7 +32,7 @@ _TASK_RUN_WORD = 11  # of 32 bits
 _TASK_STATE_BYTE = 60
 _THREAD_KEY = CStruct(begin_ns="Q", tid="I", tgid="I")  # struct cb_thread_key
 _THREAD = CStruct(**dict.fromkeys(Account.__slots__, "Q"), comm="16s")  # struct cb_thread
-ON_CPU = CStruct(thread="Q", tid="I", run="I")  # struct cb_on_cpu of probes/task.h
+ON_CPU = CStruct(thread="Q", tid="I", run="I")  # struct cb_on_cpu of probes/lib/task.h
 
 
 def words(metric: Metric) -> int:

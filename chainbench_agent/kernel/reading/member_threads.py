@@ -23,7 +23,7 @@ _ACCOUNT = len(fields(Account))
 
 
 def enrolled(maps: Mapping[str, MapFd]) -> frozenset[int]:
-    """The living processes that the kernel side has in its set (probes/target.h)."""
+    """The living processes that the kernel side has in its set (probes/lib/target.h)."""
     members = maps["cb_members"]
     return frozenset(int.from_bytes(key, "little") for key in libbpf.keys(members.fd, members.key_size))
 

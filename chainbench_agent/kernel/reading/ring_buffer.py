@@ -11,13 +11,15 @@ from chainbench_agent.catalog import Module
 from chainbench_agent.loading import event_records
 from chainbench_agent.loading.loader import MapFd
 
-MAP = "cb_told"
+MAP = "cb_event_records"
 KNOWN_RUNS = 64
 """Records are read in moments while anybody listens, so they are of the last run or the one before."""
 
 CAUSES = ("held_back", "without_room")
 
-_TELLING = CStruct(second="Q", told="Q", held_back="Q", without_room="Q")  # struct cb_telling of probes/events.h
+_COUNTS = CStruct(
+    second="Q", emitted="Q", held_back="Q", without_room="Q"
+)  # struct cb_event_count of probes/lib/events.h
 _Callback = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t)
 
 
@@ -42,7 +44,7 @@ class Ring:
         """Set whether handlers emit events."""
         libbpf.update(self._maps["cb_listening"].fd, 0, int(on).to_bytes(4, "little"))
 
-    def poll(self, timeout_ms: int) -> list[event_records.Told]:
+    def poll(self, timeout_ms: int) -> list[event_records.EventRecord]:
         """The events that were emitted, as soon as there are any."""
         libbpf.poll_ring(self._ring, timeout_ms)
         records, self._records = self._records, []
@@ -50,9 +52,9 @@ class Ring:
 
     def dropped(self) -> dict[str, int]:
         """Events that were not emitted since the unit was loaded, by cause."""
-        fd = self._maps["cb_telling"].fd
-        raw = b"".join(libbpf.lookup_all_cpus(fd, _TELLING.size, kind) for kind in range(len(self._kinds) or 1))
-        _, _, *sums = map(sum, zip(*_TELLING.iter_unpack(raw), strict=True))
+        fd = self._maps["cb_event_counts"].fd
+        raw = b"".join(libbpf.lookup_all_cpus(fd, _COUNTS.size, kind) for kind in range(len(self._kinds) or 1))
+        _, _, *sums = map(sum, zip(*_COUNTS.iter_unpack(raw), strict=True))
         return dict(zip(CAUSES, sums, strict=True))
 
     def close(self) -> None:

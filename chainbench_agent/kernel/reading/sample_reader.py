@@ -39,7 +39,7 @@ LOSS_CAUSES = (
     "unseen_ends",
     "moves_unseen",
 )
-_LOSS = CStruct(**dict.fromkeys(LOSS_CAUSES, "Q"))  # struct cb_loss of probes/common.h
+_LOSS = CStruct(**dict.fromkeys(LOSS_CAUSES, "Q"))  # struct cb_loss of probes/lib/common.h
 
 
 class Reader:

@@ -1,6 +1,6 @@
 """Cuts the threads of processes that were moved into or out of the target's cgroup, at the time of the move.
 
-The kernel side cuts the leader immediately, and another thread when it next does something (probes/task.h,
+The kernel side cuts the leader immediately, and another thread when it next does something (probes/lib/task.h,
 cb_follow()).  Threads that did nothing until the run ended are cut here.
 """
 
@@ -19,8 +19,8 @@ from chainbench_agent.host import procfs
 from chainbench_agent.kernel.targets import members
 from chainbench_agent.loading.loader import MapFd
 
-_MOVE = CStruct(last_ns="Q", before_ns="Q")  # struct cb_move of probes/target.h
-_CUT = CStruct(begin_ns="Q", since_ns="Q", tid="I", tgid="I", wait="I", state="I")  # struct cb_cut of probes/task.h
+_MOVE = CStruct(last_ns="Q", before_ns="Q")  # struct cb_move of probes/lib/target.h
+_CUT = CStruct(begin_ns="Q", since_ns="Q", tid="I", tgid="I", wait="I", state="I")  # struct cb_cut of probes/lib/task.h
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ INITIAL_PID_NAMESPACE = "pid:[4026531836]"
 
 
 class TargetKind(IntEnum):
-    """`enum cb_target_kind` of probes/target.h."""
+    """`enum cb_target_kind` of probes/lib/target.h."""
 
     MACHINE = 0
     TREE = 1

@@ -1,6 +1,7 @@
 """Reads which processes and threads are in a cgroup, and whether a process has ended.
 
-A run needs this when it begins and when it ends.  In between the kernel side follows the target (probes/follow.h).
+A run needs this when it begins and when it ends.  In between the kernel side follows the target:
+probes/machines/follow.h.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ EXEC = [module for module in CATALOG if module.name == "exec"]
 
 
 def record(run, pid=53):
-    """As `struct cb_told` of probes/events.h."""
+    """As `struct cb_event_record` of probes/lib/events.h."""
     return struct.pack("=QQIIII16s", 1000, 7, 0, pid, run, 0, b"true")
 
 
@@ -30,7 +30,7 @@ def ring(monkeypatch):
 
     monkeypatch.setattr(libbpf, "open_ring", lambda _fd, callback: callback)
     monkeypatch.setattr(libbpf, "poll_ring", poll)
-    ring = Ring({"cb_told": MapFd(0, 0, 0, 0)}, EXEC)
+    ring = Ring({"cb_event_records": MapFd(0, 0, 0, 0)}, EXEC)
     ring.waiting = waiting
     return ring
 

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// call_kinds.h - which system calls are told apart: those that CALLS in probes/hooks.py names, by their kind.
+// call_kinds.h - the kinds of the system calls that modules distinguish: CALLS in probes/c_names.py.
 
 #pragma once
 
-// What a system call number stands for, as enum cb_call; written by the agent only.
+#include "lib/compat.h"
+
+// The kind of each system call number (enum cb_call); written by the agent only.
 struct cb_call_kinds {
 	u32 of_64bit;
 	u32 of_32bit;

@@ -1,22 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // process.h - the main figures of single processes.
 //
-// The records lie in sets of four, so that finding one is an addition; processes that are born one after the other are
-// in different sets.  A process that finds no record is in the modules' own counters only: what these are more than all
-// records is what the agent reports as other processes'.
+// The records lie in sets of four, so that finding one is an addition; processes that are born one after the other are in
+// different sets.  A process without a record is counted in the modules' sums only: the difference between these and all
+// records is reported as that of other processes.
 
 #pragma once
 
+#include "lib/common.h"
+#include "generated/process.h"
+
 #define CB_PROCESS_SETS (CB_PROCESSES / 4)
 
-// struct cb_process is generated from the declarations (loading/process_records.py): tgid, run, begin_ns, end_ns, comm, and
-// a u64 MODULE_COUNTER for each Counter that is kept per process.
+// struct cb_process is written from the declarations (loading/process_records.py): tgid, run, begin_ns, end_ns, comm, and a
+// u64 MODULE_COUNTER for each Counter that is per process.
 BPF_F_TABLE("array", u32, struct cb_process, cb_processes, CB_PROCESSES, BPF_F_MMAPABLE);
 
 // How many CPUs are about to claim a record of a set.
 BPF_ARRAY(cb_process_claims, u32, CB_PROCESS_SETS);
 
-// So long after its end nothing that a process did is still being added to its record on another CPU.
+// After this time no other CPU still adds anything to the record of an ended process.
 #define CB_PROCESS_GRACE_NS 1000000
 
 static __always_inline struct cb_process *cb_process_at(u32 tgid, u32 way)
@@ -26,7 +29,7 @@ static __always_inline struct cb_process *cb_process_at(u32 tgid, u32 way)
 	return cb_processes.lookup(&index);
 }
 
-// The record of a process in which a counted thread was seen; NULL if there is none.
+// The record of a process of which a counted thread was seen; NULL if it has none.
 static __always_inline struct cb_process *cb_process_of(struct cb_event *ev, u32 tgid)
 {
 #pragma clang loop unroll(disable)
@@ -39,8 +42,8 @@ static __always_inline struct cb_process *cb_process_of(struct cb_event *ev, u32
 	return NULL;
 }
 
-// Which of the set's records a new process gets: its number's former owner's, one that this run has not used, or that
-// of the ended process which lived shortest; 4 if all are in use.
+// The record of the set that a new process gets: that of the former owner of its number, one that this run has not used,
+// or that of the ended process with the shortest life; 4 if all are in use.
 static __always_inline u32 cb_process_way(struct cb_event *ev, u32 tgid)
 {
 	u64 now_ns = cb_now(ev), shortest_ns = ~0ULL;
@@ -67,7 +70,7 @@ static __always_inline u32 cb_process_way(struct cb_event *ev, u32 tgid)
 	return chosen;
 }
 
-// Only for who is alone in the set: see cb_process_claims.
+// Only for the CPU that has claimed the set: see cb_process_claims.
 static __always_inline struct cb_process *cb_claim_process(struct cb_event *ev, u32 tgid,
 							   struct task_struct *leader)
 {
@@ -78,7 +81,7 @@ static __always_inline struct cb_process *cb_claim_process(struct cb_event *ev, 
 	if (!process ||
 	    (process->tgid == tgid && process->run == ev->config->run && !process->end_ns))
 		return process;
-	process->tgid = 0; // its former owner finds it no more
+	process->tgid = 0; // from now on its former owner does not find it
 	asm volatile("" ::: "memory");
 	__builtin_memset(process, 0, sizeof(*process));
 	bpf_probe_read_kernel_str(&process->comm, sizeof(process->comm), leader->comm);
@@ -89,9 +92,9 @@ static __always_inline struct cb_process *cb_claim_process(struct cb_event *ev, 
 	return process;
 }
 
-// The record of the process of a thread, from now on if there was none; NULL if its set has no room.
-static __always_inline struct cb_process *cb_meet_process(struct cb_event *ev,
-							  struct task_struct *thread)
+// The record of the process of a thread, a new one if it had none; NULL if its set has no room.
+static __always_inline struct cb_process *cb_get_or_add_process(struct cb_event *ev,
+								struct task_struct *thread)
 {
 	u32 tgid = thread->tgid;
 	int set = tgid & (CB_PROCESS_SETS - 1);
@@ -100,27 +103,27 @@ static __always_inline struct cb_process *cb_meet_process(struct cb_event *ev,
 	struct cb_process *process = cb_process_of(ev, tgid);
 	u32 *claims;
 
-	// a record that has ended is its own if it is just dying; otherwise the number has a new owner
+	// a record that has ended is its own while its last thread ends; otherwise the number has a new owner
 	if (process && (!process->end_ns || signal->live.counter == 0))
 		return process;
 	claims = cb_process_claims.lookup(&set);
 	if (!claims ||
-	    !cb_alone(
+	    !cb_try_claim(
 		    claims)) // this event is in the others' part; at the next one it is tried again
 		return NULL;
 	process = cb_claim_process(ev, tgid, leader);
-	cb_leave(claims);
+	cb_release(claims);
 	return process;
 }
 
-// The record of the process that makes a system call: it may have been at work since before the run.
+// The record of the process that makes a system call, a new one if it had none: it may run since before the run began.
 static __always_inline struct cb_process *cb_current_process(struct cb_event *ev)
 {
 	struct cb_process *process = cb_process_of(ev, bpf_get_current_pid_tgid() >> 32);
 
 	if (process && !process->end_ns)
 		return process;
-	return cb_meet_process(ev, (struct task_struct *)bpf_get_current_task());
+	return cb_get_or_add_process(ev, (struct task_struct *)bpf_get_current_task());
 }
 
 static __always_inline void cb_rename_process(struct cb_event *ev, struct task_struct *thread,
@@ -132,7 +135,7 @@ static __always_inline void cb_rename_process(struct cb_event *ev, struct task_s
 		bpf_probe_read_kernel_str(&process->comm, sizeof(process->comm), comm);
 }
 
-// Its last thread ends.  What it still does on the way is its own.
+// Its last thread ends.  What that thread still does counts for this process.
 static __always_inline void cb_process_ends(struct cb_event *ev, u32 tgid)
 {
 	struct cb_process *process = cb_process_of(ev, tgid);

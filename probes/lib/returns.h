@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// returns.h - what a function of the kernel was called with, kept until a kretprobe sees it return.
+// returns.h - saves the arguments of a kernel function until a kretprobe sees it return.
 //
-// The agent empties the hash before a run, so what is found belongs to a call of this run.  For functions only that may
-// sleep: they are never called inside of a lock of the hash.
+// The agent empties the hash before a run, so that every entry belongs to a call of this run.  Only for functions that may
+// sleep: those are never called inside of a lock of the hash.
 
 #pragma once
+
+#include "lib/task.h"
 
 struct cb_entered_key {
 	u32 tid;
@@ -12,12 +14,12 @@ struct cb_entered_key {
 };
 
 struct cb_entered {
-	u64 with[CB_ENTERED_WITH]; // the hook's parameters, as far as they were known
+	u64 with[CB_ENTERED_WITH]; // the hook's parameters that are known at the entry
 };
 BPF_TABLE("hash", struct cb_entered_key, struct cb_entered, cb_entered, CB_ENTERED_ENTRIES);
 
-// Also before the run: a call may begin then, and return in it.  The kernel follows only so many calls of a function at
-// once (Debian's 5.10 as many as there are CPUs), and does not see the others return.
+// Runs before the run too: a call may begin then, and return in the run.  The kernel follows a limited number of calls of a
+// function at once (Debian's 5.10 as many as there are CPUs); the returns of others are not seen.
 static __always_inline void cb_enter(struct cb_event *ev, u32 function, struct cb_entered *entered)
 {
 	struct cb_entered_key key = { .tid = bpf_get_current_pid_tgid(), .function = function };
@@ -34,7 +36,7 @@ static __always_inline void cb_enter(struct cb_event *ev, u32 function, struct c
 	}
 }
 
-// Whether the call that returns was seen to begin; then with what.
+// Whether the entry of the call that returns was seen; if so, with its parameters.
 static __always_inline bool cb_return(u32 function, struct cb_entered *entered)
 {
 	struct cb_entered_key key = { .tid = bpf_get_current_pid_tgid(), .function = function };

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 // compat.h - every difference between kernels, in one place.
 //
-// CB_HAS_<NAME> is defined when this kernel's BTF has the member that FIELDS in probes/hooks.py names.
+// CB_HAS_<NAME> is defined when this kernel's BTF has the member that FIELDS in probes/c_names.py names.
 
 #pragma once
+
+#include "lib/common.h"
 
 // Linux 2f064a59a11f ("sched: Change task_struct::state") (in v5.14) renamed `state` and made it 32 bits wide.
 static __always_inline u32 cb_task_state(struct task_struct *task)
@@ -15,7 +17,7 @@ static __always_inline u32 cb_task_state(struct task_struct *task)
 #endif
 }
 
-// What is wanted of a request: most of it lies close together, and is read at once.
+// The members of a request that are needed: most of them lie close together, and are read at once.
 struct cb_request_head {
 	struct bio *bio;
 	u32 bytes;
@@ -89,7 +91,7 @@ static __always_inline u32 cb_disk_number(struct gendisk *disk)
 }
 
 // The disk's driver takes bios as they are submitted, and makes no requests of them: zram, md, most of device mapper.
-// Not told by its submit_bio(): before v5.11 a device mapper that makes requests has one as well.
+// That it has a submit_bio() does not decide it: before v5.11 a device mapper that makes requests has one too.
 static __always_inline bool cb_goes_as_bio(struct bio *bio)
 {
 	struct request_queue *queue = NULL;
@@ -124,7 +126,7 @@ static __always_inline bool cb_disk_is_stacked(struct gendisk *disk)
 	return entries != NULL;
 }
 
-// The cgroup that a bio is accounted to; NULL if there is none.
+// The cgroup that a bio is accounted to; NULL if it has none.
 static __always_inline struct cgroup *cb_bio_cgroup(struct bio *bio)
 {
 	struct cgroup *group = NULL;
@@ -139,8 +141,8 @@ static __always_inline struct cgroup *cb_bio_cgroup(struct bio *bio)
 	return group;
 }
 
-// What a kernel thread is at: a worker tells by its description, which is its workqueue's name unless the work has set
-// another; any other has its own name.
+// Reads what a kernel thread works on: the description of a worker, which is its workqueue's name unless the work has set
+// another one; the name of any other thread.
 #define CB_ERRAND_BYTES 16
 #define CB_PF_WQ_WORKER 0x00000020 // include/linux/sched.h
 static __always_inline void cb_read_errand(char *errand, struct task_struct *thread)
@@ -258,7 +260,7 @@ static __always_inline bool cb_task_is_in_32bit_call(struct task_struct *task)
 #endif
 }
 
-// x86-64: arch/x86/include/uapi/asm/unistd.h; the bit that a call of the x32 ABI has beside its number.
+// x86-64: arch/x86/include/uapi/asm/unistd.h; the bit that a call of the x32 ABI has in addition to its number.
 #define CB_X32_CALL 0x40000000
 
 // Two neighbours in the registers that a thread entered the kernel with.
@@ -314,15 +316,15 @@ static __always_inline u64 cb_call_argument(struct pt_regs *regs, u32 index)
 	return value;
 }
 
-// What sys_exit sees a call return: -4095 to -1 is an error.  Restart codes (include/linux/errno.h) are none yet: a signal
-// came, and whether the call is made again or answers EINTR is decided after that.
+// The result of a call at sys_exit: -4095 to -1 is an error.  Restart codes (include/linux/errno.h) are not errors yet: a
+// signal came, and the kernel decides later whether the call is made again or returns EINTR.
 #define CB_MAX_ERRNO 4095
 #define CB_ERESTARTSYS 512
 #define CB_ERESTARTNOINTR 513
 #define CB_ERESTARTNOHAND 514
 #define CB_ERESTART_RESTARTBLOCK 516
 
-// The error's number; 0 for what is none.
+// The number of the error; 0: the call succeeded.
 static __always_inline u32 cb_call_error(long ret)
 {
 	return (u64)ret >= (u64)-CB_MAX_ERRNO ? -ret : 0;
@@ -334,12 +336,12 @@ static __always_inline bool cb_is_restart(u32 error)
 	       error == CB_ERESTARTNOHAND || error == CB_ERESTART_RESTARTBLOCK;
 }
 
-// Whether an interrupt stopped the present thread and is at work now.  arm64 keeps the preemption count in the thread;
-// elsewhere it is a per-CPU variable, at the distance CB_PREEMPT_COUNT from the CPU's run queue (loading/preempt_count.py).
+// Whether an interrupt has stopped the current thread and is being served.  On arm64 the preemption count is in the thread;
+// elsewhere it is a per-CPU variable, CB_PREEMPT_COUNT bytes from the CPU's run queue (loading/preempt_count.py).
 // The bits are those of include/linux/preempt.h: NMI, hard interrupt, serving a soft one.
 #define CB_INTERRUPT_BITS 0x00ff0100
 
-// Where this CPU's lies; 0 until it was looked for.
+// The address of this CPU's count; 0 until it was looked for.
 BPF_PERCPU_ARRAY(cb_preempt_count, u64, 1);
 
 static __always_inline bool cb_in_interrupt(void)
@@ -424,7 +426,7 @@ static __always_inline u64 cb_called_at(struct pt_regs *entered)
 #endif
 }
 
-// Of what a function of the kernel was called with, which BCC does not read by itself.
+// Members of the arguments of kernel functions, which BCC does not read by itself.
 static __always_inline struct sock *cb_sock_of(struct socket *socket)
 {
 	struct sock *sk = NULL;
@@ -433,7 +435,7 @@ static __always_inline struct sock *cb_sock_of(struct socket *socket)
 	return sk;
 }
 
-// What a buffered read asks for: pages of a file from the first to the last.
+// The pages of a file that a buffered read asks for, from the first to the last.
 static __always_inline struct address_space *cb_read_mapping(struct kiocb *iocb)
 {
 	struct address_space *mapping = NULL;

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// lock_wait.h - who waits for which lock of the kernel, since when.
+// lock_wait.h - the waits for locks of the kernel that are under way: by which thread, for which lock, since when.
 //
 // A thread waits for a mutex, an rwsem or a semaphore wherever it is; meanwhile it may spin.  A spin lock is waited for
 // on one CPU, and an interrupt may come and wait there for another.
 
 #pragma once
+
+#include "lib/task.h"
 
 enum cb_lock_kind {
 	CB_LOCK_UNKNOWN,
@@ -36,7 +38,7 @@ static __always_inline bool cb_lock_is_on(struct cb_event *ev, struct cb_lock_wa
 	return wait->lock && wait->run == ev->config->run;
 }
 
-// Whether what the current thread waits for counts.  Its record says so where it has one; it must not be made here.
+// Whether a wait of the current thread counts.  Its record says so, if it has one; none may be made here.
 static __always_inline bool cb_lock_counts(struct cb_event *ev)
 {
 	u64 id = bpf_get_current_pid_tgid();
@@ -60,7 +62,7 @@ static __always_inline struct cb_lock_wait *cb_lock_spin_slot(struct cb_event *e
 
 	if (!spins)
 		return NULL;
-	if (!interrupt) { // what an interrupt still seems to wait for was not seen to end
+	if (!interrupt) { // waits of interrupts that seem to go on have ended unseen
 		spins->of[1].lock = spins->of[2].lock = spins->of[3].lock = 0;
 		return &spins->of[0];
 	}
@@ -71,7 +73,7 @@ static __always_inline struct cb_lock_wait *cb_lock_spin_slot(struct cb_event *e
 	return NULL;
 }
 
-// The thread's slot: the one that it has, or, where there is none, a free one.
+// The slot of the thread; a free one if it has none.
 static __always_inline struct cb_lock_wait *cb_lock_slot(struct cb_event *ev, u32 tid, bool or_free)
 {
 	struct cb_lock_wait *wait, *free = NULL;
@@ -123,7 +125,7 @@ static __always_inline void cb_lock_begins(struct cb_event *ev, u64 lock, u32 ki
 	wait->kind = kind;
 }
 
-// The same, by a function that waits once: whoever still seems to be in it was not seen to leave.
+// The same, for a function that waits only once: a thread that seems to wait in it already was not seen to leave.
 static __always_inline void cb_lock_enters(struct cb_event *ev, u64 lock, u32 kind)
 {
 	struct cb_lock_wait *wait = NULL;

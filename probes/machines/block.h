@@ -8,7 +8,7 @@
 //                           v                         v
 //                      (forgotten)               (forgotten)
 //
-// It begins with its issue where no scheduler or software queue held it.  Raised, for modules to handle:
+// Where no scheduler or software queue held it, it begins with its issue.  Raised, for modules to handle:
 //   request_queued (issued, after it was held), request_issued, request_requeued (the device gave it back),
 //   request_done, request_unmatched (completed, but not issued in this run), request_passed_through (no I/O).
 //
@@ -16,16 +16,20 @@
 
 #pragma once
 
-// ---- whose it is
+#include "lib/task.h"
+#include "machines/request.h"
+#include "generated/raised.h"
 
-// A cgroup's threads, and sets of these, that are looked at.  Where there are more, "all" would be a guess.  The verifier
-// follows each step; one so old that it has no thread to load from is slow at it, and takes longer with each.
+// ---- the owner
+
+// How many threads of a cgroup, and sets of threads, are looked at.  If there are more, the owner is unknown.  The verifier
+// follows each step; verifiers that are too old to load a thread's members directly take longer with each.
 #ifdef CB_HAS_CURRENT_TASK_BTF
 #define BLOCK_STEPS 128
 #else
 #define BLOCK_STEPS 32
 #endif
-// For so long the answer is good: a busy disk would have them looked at thousands of times a second.
+// How long the answer is used again: for a busy disk the threads would be looked at thousands of times a second.
 #define BLOCK_CGROUP_NS 10000000
 
 struct block_cgroup {
@@ -34,8 +38,8 @@ struct block_cgroup {
 };
 BPF_TABLE("lru_hash", u64, struct block_cgroup, cb_block_cgroups, 256);
 
-// How far the walk over a cgroup's threads is.  In a map, because the verifier follows all values that it knows: of what
-// it knows nothing, it looks at one step only.
+// The position of the walk over a cgroup's threads.  It is in a map because the verifier follows every value that it knows:
+// with values that it does not know, it looks at one step only.
 struct block_walk {
 	struct list_head *sets; // of the threads that are in the same cgroups
 	struct list_head *place;
@@ -44,8 +48,8 @@ struct block_walk {
 	struct css_set *set;
 	u64 ours;
 	u64 others;
-	u32 only;   // of our processes; 0: none yet
-	u32 shared; // there are several
+	u32 only;   // the target's process that was seen; 0: none yet
+	u32 shared; // several of the target's processes were seen
 };
 BPF_PERCPU_ARRAY(cb_block_walk, struct block_walk, 1);
 
@@ -102,8 +106,8 @@ static __always_inline bool block_step(struct cb_event *ev, struct block_walk *w
 	return true;
 }
 
-// Whose threads those are that do their I/O as this cgroup: the target's, other people's, or both.  The kernel may move
-// them meanwhile: whatever comes of that is read safely, and the walk ends after so many steps.
+// The owner of the threads that do their I/O as this cgroup: the target, others, or both.  The kernel may move the threads
+// meanwhile: every read is safe, and the walk ends after BLOCK_STEPS.
 static __always_inline u64 block_note_of_threads(struct cb_event *ev, struct cgroup *group)
 {
 	enum cgroup_subsys_id controller = io_cgrp_id;
@@ -118,7 +122,7 @@ static __always_inline u64 block_note_of_threads(struct cb_event *ev, struct cgr
 				   controller * sizeof(struct list_head);
 #pragma clang loop unroll(disable)
 	for (u32 step = 0; step < BLOCK_STEPS && more; step++) {
-		// or clang lets the loop run into its beginning, which v5.10 refuses
+		// without this, clang merges the loop with the code before it, which v5.10 refuses
 		asm volatile("" ::: "memory");
 		more = block_step(ev, walk);
 	}
@@ -129,7 +133,7 @@ static __always_inline u64 block_note_of_threads(struct cb_event *ev, struct cgr
 	return cb_note(CB_OWNER_UNKNOWN, CB_UNATTRIBUTED_SHARED_CGROUP);
 }
 
-// Whether a cgroup is of the hierarchy that targets are in: the ids of cgroups are unique in one only.
+// Whether a cgroup is of the hierarchy that targets are in: ids of cgroups are unique only within a hierarchy.
 static __always_inline bool block_may_be_target(struct cgroup *group)
 {
 	struct task_struct *current_task = (struct task_struct *)bpf_get_current_task();
@@ -142,7 +146,7 @@ static __always_inline bool block_may_be_target(struct cgroup *group)
 	return root == targets;
 }
 
-// Of a bio that is accounted to a cgroup below the root.
+// The note on a bio that is accounted to a cgroup below the root.
 static __always_inline u64 block_note_of_cgroup(struct cb_event *ev, struct cgroup *group)
 {
 	struct block_cgroup *known, answer = {};
@@ -161,7 +165,7 @@ static __always_inline u64 block_note_of_cgroup(struct cb_event *ev, struct cgro
 	return answer.note;
 }
 
-// What a kernel thread is at that submits on behalf of somebody unknown.
+// The reason why the owner is unknown of a bio that a kernel thread submits.
 static __always_inline u32 block_cause(char *errand, u32 flags)
 {
 	enum req_flag_bits meta = __REQ_META;
@@ -183,7 +187,7 @@ static __always_inline bool block_is_loop(char *errand)
 	       errand[4] >= '0' && errand[4] <= '9';
 }
 
-// A bio that a kernel thread submits: it may be of another one, whose owner is known.  0: it is not.
+// A bio that a kernel thread submits may be made of another one whose owner is known: the note on that; 0: it is not.
 static __always_inline u64 block_inherited(struct cb_event *ev, struct bio *bio)
 {
 	struct bio_vec *pages = NULL;
@@ -218,7 +222,7 @@ static __always_inline u64 block_note_of_worker(struct cb_event *ev, struct bio 
 	return cb_note(CB_OWNER_UNKNOWN, block_cause(errand, flags));
 }
 
-// What is noted of a bio that the present thread submits.
+// The note on a bio that the current thread submits.
 static __always_inline u64 block_note(struct cb_event *ev, struct bio *bio)
 {
 	struct task_struct *current_task = (struct task_struct *)CB_CURRENT_TASK();
@@ -234,8 +238,8 @@ static __always_inline u64 block_note(struct cb_event *ev, struct bio *bio)
 	return worker ? block_note_of_worker(ev, bio, current_task) : cb_note(CB_OWNER_OTHER, 0);
 }
 
-// A bio that is too large for one request: the part that is cut off is a bio which nobody submits.  A disk that takes
-// bios may go on with what is left of the same bio instead.
+// A bio is too large for one request: the part that is cut off is a bio that no thread submits.  A disk that takes bios may
+// continue with the rest of the same bio instead.
 static __always_inline void block_on_block_split(struct cb_event *ev, struct bio *bio)
 {
 	struct bio *whole = bio->bi_private; // bio_chain() made it the parent
@@ -243,18 +247,19 @@ static __always_inline void block_on_block_split(struct cb_event *ev, struct bio
 	u64 sector = 0;
 
 	if (by) {
-		cb_keep_note(ev, (u64)bio, by & ~CB_BIO_RECORD);
+		cb_store_note(ev, (u64)bio, by & ~CB_BIO_RECORD);
 		return;
 	}
 	by = cb_find_note(ev, (u64)bio);
 	if (!(by & CB_BIO_RECORD))
 		return;
 	bpf_probe_read_kernel(&sector, sizeof(sector), &bio->bi_iter.bi_sector);
-	cb_keep_note(ev, cb_sector_key(cb_disk_number(cb_bio_disk(bio)), sector),
-		     by & ~CB_BIO_RECORD);
+	cb_store_note(ev, cb_sector_key(cb_disk_number(cb_bio_disk(bio)), sector),
+		      by & ~CB_BIO_RECORD);
 }
 
-// A request may hold bios of several submitters: the first one's it is.  All are the machine's but the agent's own.
+// A request may hold bios of several submitters: the first one is its owner.  With the machine as target, all requests count
+// but the agent's own.
 static __always_inline void block_attribute(struct cb_event *ev, struct cb_request *request,
 					    struct bio *bio)
 {
@@ -290,7 +295,7 @@ static __always_inline bool block_is_command(u32 flags)
 	return (flags & CB_REQ_OP_MASK) >= CB_REQ_OP_COMMANDS;
 }
 
-// What became of it was not shown: it is in flight no more.
+// The end of a request was missed: it is not in flight any more.
 static __always_inline void block_lose_end(struct cb_event *ev, struct cb_request *request)
 {
 	cb_lose_end();
@@ -387,10 +392,10 @@ static __always_inline void block_bio_begins(struct cb_event *ev, struct bio *bi
 	bpf_probe_read_kernel(&iter, sizeof(iter), &bio->bi_iter);
 	bpf_probe_read_kernel(&pages, sizeof(pages), &bio->bi_io_vec);
 	if (pages)
-		cb_keep_note(ev, (u64)pages, note);
+		cb_store_note(ev, (u64)pages, note);
 	request->disk = cb_disk_index(device);
 	if (iter.bi_size && request->disk < CB_DISKS)
-		cb_keep_note(ev, cb_sector_key(device, iter.bi_sector), note);
+		cb_store_note(ev, cb_sector_key(device, iter.bi_sector), note);
 	request->issued_ns = ev->now_ns;
 	request->bytes = iter.bi_size;
 	request->takes_bios = 1;
@@ -409,15 +414,15 @@ static __always_inline void block_on_block_bio_queue(struct cb_event *ev, struct
 	u64 note = block_note(ev, bio);
 
 	if (!cb_goes_as_bio(bio)) {
-		cb_keep_note(ev, (u64)bio, note);
+		cb_store_note(ev, (u64)bio, note);
 		return;
 	}
 	cb_set_time(ev);
-	cb_keep_note(ev, (u64)bio, note | CB_BIO_RECORD);
+	cb_store_note(ev, (u64)bio, note | CB_BIO_RECORD);
 	block_bio_begins(ev, bio, cb_bio_disk(bio), note);
 }
 
-// It has come to its end on this disk.
+// The bio has ended on this disk.
 static __always_inline void block_forget_bio(struct cb_event *ev, struct cb_request *request)
 {
 	int index = request->disk;
@@ -446,12 +451,12 @@ static __always_inline void block_on_block_bio_complete(struct cb_event *ev, str
 	block_forget_bio(ev, request);
 }
 
-// The disk hands the very bio on: where it ends nobody tells this disk any more.
+// The disk hands on the same bio: this disk does not see where it ends.
 static __always_inline void block_hand_on(struct cb_event *ev, struct bio *bio, u64 note)
 {
 	struct cb_request *request = cb_find_request(bio);
 
-	cb_keep_note(ev, (u64)bio, note & ~CB_BIO_RECORD);
+	cb_store_note(ev, (u64)bio, note & ~CB_BIO_RECORD);
 	if (!request)
 		return;
 	cb_set_time(ev);
@@ -460,7 +465,7 @@ static __always_inline void block_hand_on(struct cb_event *ev, struct bio *bio, 
 	block_forget_bio(ev, request);
 }
 
-// What was submitted to one disk is on its way to another, or a part of it: maybe as another bio, by another thread.
+// A bio that was submitted to one disk, or a part of it, is handed to another: maybe as another bio, by another thread.
 static __always_inline void block_on_block_bio_remap(struct cb_event *ev, struct bio *bio,
 						     u32 device, u64 sector)
 {
@@ -478,5 +483,5 @@ static __always_inline void block_on_block_bio_remap(struct cb_event *ev, struct
 		return;
 	note = cb_find_note(ev, cb_sector_key(device, sector));
 	if (note) // until the thread submits it, which comes next
-		cb_keep_note(ev, cb_remapped_key(bio), note);
+		cb_store_note(ev, cb_remapped_key(bio), note);
 }

@@ -4,17 +4,21 @@
 //            sys_enter                      sys_exit
 //   NONE ----------------> READ, FUTEX, … ----------> NONE
 //
-// Only the calls that CALLS in probes/hooks.py names are followed; their numbers are the agent's business.  Raised, for
+// Only the calls of CALLS in probes/c_names.py are followed; the agent writes their numbers into cb_call_kinds.  Raised, for
 // modules to handle: call_begins, then call_done.  A call that was under way when the run began is cut there; it is seen
 // when it returns, and both are raised then.
 //
 // A futex wait that a stop interrupts (SIGSTOP, the freezer, a debugger) returns to the kernel at once, as the same call or,
-// if it has a timeout, as restart_syscall(2): to who waits it is one wait.  It is INTERRUPTED until the thread's next call
-// tells: that goes on with it, or it was over when it was interrupted.
+// if it has a timeout, as restart_syscall(2): for the thread it is one wait.  It is INTERRUPTED until the next call of the
+// thread, which either continues it, or shows that it was over when it was interrupted.
 
 #pragma once
 
-// include/uapi/linux/futex.h: futex(2) is many calls in one, told apart by its second argument.
+#include "lib/call_kinds.h"
+#include "lib/task.h"
+#include "generated/raised.h"
+
+// include/uapi/linux/futex.h: futex(2) is many calls in one, distinguished by its second argument.
 #define CALLS_FUTEX_COMMAND 0x7f
 #define CALLS_FUTEX_WAIT (1U << 0)
 #define CALLS_FUTEX_WAKE (1U << 1)
@@ -64,11 +68,11 @@ static __always_inline void calls_interrupt(struct cb_event *ev, struct cb_task 
 		task->call = CB_CALL_INTERRUPTED;
 		return;
 	}
-	cb_lose_key(); // it may go on, and that is not seen then
+	cb_lose_key(); // whether it continues will not be seen
 	cb_raise_call_done(ev, task, regs, CB_CALL_FUTEX_WAIT, ret, now_ns - task->call_ns);
 }
 
-// It did not go on.
+// It did not continue.
 static __always_inline void calls_is_over(struct cb_event *ev, struct cb_task *task,
 					  struct pt_regs *regs)
 {
@@ -113,7 +117,7 @@ static __always_inline void calls_on_sys_exit(struct cb_event *ev, struct pt_reg
 	if (kind == CB_CALL_UNSEEN) {
 		kind = calls_kind(regs, regs->CB_SYSCALL_NUMBER);
 		task->call_ns = task->begin_ns;
-		if (kind == CB_CALL_RESTART) // what it goes on with began before the run
+		if (kind == CB_CALL_RESTART) // it continues a call that began before the run
 			kind = CB_CALL_NONE;
 		if (kind != CB_CALL_NONE)
 			cb_raise_call_begins(ev, task, regs, kind);
@@ -125,7 +129,7 @@ static __always_inline void calls_on_sys_exit(struct cb_event *ev, struct pt_reg
 		cb_raise_call_done(ev, task, regs, kind, ret, cb_now(ev) - task->call_ns);
 }
 
-// Who is killed in a wait makes no further call.
+// A thread that is killed in a wait makes no further call.
 static __always_inline void calls_on_sched_process_exit(struct cb_event *ev,
 							struct task_struct *ends)
 {

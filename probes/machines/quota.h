@@ -1,18 +1,20 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// quota.h - how much of a thread's time off the CPUs its CPU quota is the reason for, and how much is a wait in the run queue.
+// quota.h - divides a thread's wait for a CPU into time throttled by a CPU quota and time in the run queue.
 //
-// A quota is a cgroup's, and holds for all cgroups below.  When it is used up, the kernel throttles the run queues that
-// these groups have on the CPU; when the next period begins, it unthrottles them, and no tracepoint says so.  But the
-// kernel keeps a stopwatch in each run queue: how long it was throttled so far, for whichever group above it.  It is
-// read when a thread begins to wait, and again when the thread enters a CPU: the difference is throttled time, and the
-// rest of the wait is the run queue's.
+// A cgroup's quota holds for all cgroups below it.  When it is used up, the kernel throttles the run queues that these groups
+// have on the CPU; when the next period begins, it unthrottles them.  No tracepoint shows either.  But the kernel has a
+// stopwatch in each run queue: how long it has been throttled so far, because of any group above it.  It is read when a
+// thread begins to wait, and again when the thread enters a CPU: the difference is throttled time, the rest of the wait is
+// time in the run queue.
 //
-// Two models, told apart by a member of task_struct:
-// - Linux before v6.18 takes the whole run queue away: whoever is in it waits, and who is woken into it as well.
+// There are two models, which differ in a member of task_struct:
+// - Linux before v6.18 takes the whole run queue away: all threads in it wait, and so do those that are woken into it.
 // - Linux e1fad12dcb66 ("sched/fair: Switch to task based throttle model") (in v6.18) takes threads away one by one, when
-//   they return to user space.  Until then they run on and wait for a CPU as all others do.
+//   they return to user space.  Until then they run, and wait for a CPU, as all others do.
 
 #pragma once
+
+#include "lib/task.h"
 
 #define CB_QUOTA_LEVELS 10 // cgroups above each other that are looked at
 #define CB_FIRST_FAIR_PRIORITY \
@@ -25,7 +27,7 @@ enum cb_quota {
 	CB_QUOTA_TIMED_WOKEN, // the same, and the wait began with a wake-up
 };
 
-// What the stopwatch showed when a thread began to wait, and when a thread, or its process, came into its present cgroup.
+// The stopwatch when a thread began to wait; and when a thread, or its process, came into its present cgroup.
 struct cb_quota_wait {
 	u64 queue; // the cfs_rq whose stopwatch it is
 	u64 throttled_ns;
@@ -68,8 +70,8 @@ static __always_inline u64 cb_queue_throttled_ns(u64 queue, bool under_way)
 	CB_READ_QUEUE(cpu, queue, rq);
 	CB_READ_CPU_QUEUE(now, cpu, clock);
 #elif defined(CB_HAS_CFS_RQ_THROTTLED_CLOCK_PELT_TIME)
-	// Linux 64eaf50731ac ("sched/fair: Decay task PELT values during wakeup migration") (in v6.0): of the clock that
-	// goes slower while the CPU runs something below its highest frequency
+	// Linux 64eaf50731ac ("sched/fair: Decay task PELT values during wakeup migration") (in v6.0): by the clock that
+	// goes slower while the CPU runs below its highest frequency
 	u64 idle = 0;
 
 	CB_READ_QUEUE(passed, queue, throttled_clock_pelt_time);
@@ -81,7 +83,7 @@ static __always_inline u64 cb_queue_throttled_ns(u64 queue, bool under_way)
 	CB_READ_CPU_QUEUE(idle, cpu, lost_idle_time);
 	now -= idle;
 #else
-	// of the clock that stands still while the CPU handles interrupts, or is another guest's
+	// by the clock that stands still while the CPU handles interrupts, or runs another guest
 	CB_READ_QUEUE(passed, queue, throttled_clock_task_time);
 	if (!under_way || !cb_queue_is_throttled(queue))
 		return passed;
@@ -126,7 +128,7 @@ static __always_inline bool cb_current_has_quota(void)
 }
 #endif
 
-// The current thread leaves its CPU although it could go on: what it waits for.
+// The state of the current thread, which leaves its CPU although it could run on.
 static __always_inline u8 cb_quota_left_runnable(struct cb_task *task)
 {
 	struct task_struct *prev = (struct task_struct *)CB_CURRENT_TASK();
@@ -147,7 +149,7 @@ static __always_inline u8 cb_quota_left_runnable(struct cb_task *task)
 #endif
 }
 
-// The current thread falls asleep: whether a quota may keep it off the CPUs when it is woken.
+// The current thread falls asleep: records whether a quota may throttle it when it is woken.
 static __always_inline void cb_quota_left_blocked(struct cb_task *task)
 {
 	task->quota = CB_QUOTA_NONE;
@@ -157,7 +159,7 @@ static __always_inline void cb_quota_left_blocked(struct cb_task *task)
 #endif
 }
 
-// A thread was woken: what it waits for.
+// The state of a thread that was woken.
 static __always_inline u8 cb_quota_woken(struct cb_task *task, struct task_struct *woken)
 {
 #ifndef CB_HAS_TASK_THROTTLED
@@ -185,7 +187,7 @@ static __always_inline void cb_quota_moved(struct cb_event *ev, u32 tid)
 	wait->moved = tid;
 }
 
-// When thread `tid`, which waits since then, was moved; 0 if it was not.
+// When thread `tid`, which has waited since `since_ns`, was moved; 0 if it was not.
 static __always_inline u64 cb_quota_moved_ns(u32 tid, u64 since_ns)
 {
 	u32 index = tid & (CB_TASKS - 1);
@@ -194,7 +196,7 @@ static __always_inline u64 cb_quota_moved_ns(u32 tid, u64 since_ns)
 	return wait && wait->moved == tid && wait->moved_ns >= since_ns ? wait->moved_ns : 0;
 }
 
-// Of the `ns` that thread `next` waited before it enters a CPU, those in which it was throttled.
+// How much of the `ns` that thread `next` waited before it enters a CPU it was throttled.
 static __always_inline u64 cb_quota_throttled_ns(struct cb_task *task, struct task_struct *next,
 						 u64 ns)
 {
@@ -226,7 +228,7 @@ static __always_inline u64 cb_quota_throttled_ns(struct cb_task *task, struct ta
 	return passed < ns ? passed : ns;
 }
 
-// Whether a thread that has not been seen before may have been throttled when the run began: until when, nobody knows.
+// Whether a thread that is seen for the first time may have been throttled when the run began; until when is unknown.
 static __always_inline bool cb_quota_unknown(struct task_struct *next)
 {
 	u64 queue = 0;

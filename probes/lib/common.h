@@ -1,11 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// common.h - what every handler may use: the run's configuration, the event at hand, histograms.
+// common.h - the configuration of the run, the event at hand, and histograms: what every handler uses.
 //
-// The generated unit (chainbench_agent/loading/unit_text.py) defines before this file:
-//   CB_SLOTS, CB_SLOT_BITS   the shape of a histogram, from chainbench_agent/catalog/metrics.py
-//   CB_TASKS, CB_MEMBERS     task records, a power of two; processes in a target
+// Files in generated/ are written for each unit (chainbench_agent/loading/unit_text.py); `chainbench-agent probes show` prints
+// them in their place.
 
 #pragma once
+
+#include "generated/sizes.h"
 
 // Macros, and an enum of its own name only: not in a tree that is pruned to what is named.
 #ifndef NULL
@@ -22,12 +23,13 @@ static __always_inline u64 cb_clamp(u64 index, u64 entries)
 	return index < entries ? index : entries - 1;
 }
 
-// Whether this CPU may change what the counter `claims` guards, until cb_leave(); others wait a moment and look again.
-// Linux before v5.12 has no compare-and-swap for BPF, but it can add and then look: two never both see one.
+// Whether this CPU may change what the counter `claims` guards, until cb_release().  While another CPU may, this one waits a
+// moment and looks again.  BPF has no compare-and-swap before Linux v5.12, but it can add and then look: of two CPUs that add,
+// never both see 1.
 #define CB_CLAIM_ATTEMPTS 2
 #define CB_CLAIM_LOOKS 8 // a claim is made in less than a microsecond
 
-static __always_inline bool cb_alone(u32 *claims)
+static __always_inline bool cb_try_claim(u32 *claims)
 {
 #pragma clang loop unroll(disable)
 	for (u32 attempt = 0; attempt < CB_CLAIM_ATTEMPTS; attempt++) {
@@ -41,7 +43,7 @@ static __always_inline bool cb_alone(u32 *claims)
 	return false;
 }
 
-static __always_inline void cb_leave(u32 *claims)
+static __always_inline void cb_release(u32 *claims)
 {
 	asm volatile("" ::: "memory");
 	__sync_fetch_and_add(claims, -1);
@@ -49,7 +51,7 @@ static __always_inline void cb_leave(u32 *claims)
 
 enum cb_phase {
 	CB_OFF,
-	CB_SEEDING, // the agent looks who is in the target; only follow.h listens
+	CB_SEEDING, // the agent finds out what is in the target; only follow.h handles events
 	CB_ON,
 };
 
@@ -62,14 +64,14 @@ struct cb_config {
 	u32 agent[2]; // thread groups whose own work is never counted
 	u32 target;   // enum cb_target_kind
 	u32 cgroup_level;
-	u32 sample_interval; // of the hottest events one in so many is recorded, at random; 1: each
+	u32 sample_interval; // one in so many of the hottest events is recorded, at random; 1: each
 	u32 idle_modules;    // a bit for each module that does not collect in this run
-	u32 moves;           // how many there are of cb_moves, which is the kernel side's own
+	u32 moves;           // entries of cb_moves; written by the programs
 	u32 unused;
 };
 BPF_ARRAY(cb_config, struct cb_config, 1);
 
-// What was lost, by cause; see LOSS_CAUSES in chainbench_agent/kernel/reading/sample_reader.py.
+// How many events were lost, by cause; see LOSS_CAUSES in chainbench_agent/kernel/reading/sample_reader.py.
 struct cb_loss {
 	u64 task_collisions; // no task record was free for a thread
 	u64 unseen_switches; // a thread entered or left a CPU, and what came before was not seen
@@ -88,7 +90,7 @@ struct cb_event {
 	struct cb_config *config;
 	u64 now_ns;
 	bool typed; // the verifier knows the types of the arguments: helpers take them (tp_btf)
-	bool wakes; // the thread that it tells of was asleep until now
+	bool wakes; // its thread was asleep until now
 };
 
 // Whether the module that has this bit collects.
@@ -97,20 +99,20 @@ static __always_inline bool cb_collects(struct cb_event *ev, u32 bit)
 	return !(ev->config->idle_modules & bit);
 }
 
-// The time of this event.  A hook that is untimed reads the clock only when it comes here.
+// The time of this event.  An untimed hook reads the clock here.
 static __always_inline u64 cb_now(struct cb_event *ev)
 {
 	return ev->now_ns ? ev->now_ns : bpf_ktime_get_ns();
 }
 
-// From here on this event has a time, as that of a timed hook has: for what it raises.
+// Gives the event of an untimed hook a time, for the hooks that it raises.
 static __always_inline void cb_set_time(struct cb_event *ev)
 {
 	ev->now_ns = cb_now(ev);
 }
 
-// How many events this one stands for: 0 for one that is not recorded.  At random, so that no rhythm of the workload
-// can hide from it.
+// How many events this one stands for; 0: it is not recorded.  Chosen at random, so that no rhythm of the workload can
+// bias the result.
 static __always_inline u64 cb_weight(struct cb_event *ev)
 {
 	u32 interval = ev->config->sample_interval;
@@ -189,8 +191,8 @@ static __always_inline void cb_lose_key(void)
 }
 
 // Values are nanoseconds.  Slot 0 holds 0 and 1; a slot's upper bound is inclusive, as Prometheus' `le` is.
-// chainbench_agent/abi/histogram.py is the other half of this convention.  What changes each time lies before the slots: most
-// values are in the first half of these, and then one page has it all.
+// chainbench_agent/abi/histogram.py is the other half of this convention.  Members that every value changes lie before the
+// slots: most values are in the first half of the slots, and then one page has all.
 struct cb_histogram {
 	u64 sum;
 	u64 min;
@@ -232,7 +234,7 @@ static __always_inline u32 cb_slot(u64 ns)
 	return (shift << CB_SLOT_BITS) + (value >> shift);
 }
 
-// `weight`: how many such events there were, as far as is known.
+// `weight`: how many events this one stands for (cb_weight()).
 static __always_inline void cb_observe_sampled(struct cb_event *ev, struct cb_histogram *histogram,
 					       u64 ns, u64 weight)
 {

@@ -1,10 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// task.h - one record per thread, shared by all scheduler consumers.
+// task.h - one record per thread, shared by all modules and state machines.
 //
 // The record is a slot of an array, not of a hash: a lookup is an addition.  The agent reads the records through mmap
 // at the end of the run, to cut the intervals that are still open.
 
 #pragma once
+
+#include "lib/compat.h"
+#include "lib/process.h"
+#include "lib/target.h"
 
 enum cb_task_state {
 	CB_FREE,
@@ -19,7 +23,7 @@ enum cb_task_state {
 #define CB_WAIT_UNKNOWN 0xffffffff
 #define CB_EXEC_UNKNOWN (~0ULL)
 
-// What a switch and a wake-up want is the first line of the cache.
+// Members that every switch and wake-up needs lie in the first cache line.
 struct cb_task {
 	u64 since_ns; // when the present state began
 	u64 on_cpu_ns;
@@ -30,35 +34,35 @@ struct cb_task {
 	u32 run;
 	u32 tgid;
 	u32 wait;  // what it is blocked in: see offcpu.h
-	u32 moves; // of the run's, when `counted` was decided
+	u32 moves; // cb_config.moves when `counted` was decided
 	u8 state;
 	u8 counted; // in the target
 	u8 kthread;
-	u8 ended : 1; // it is on its way out
+	u8 ended : 1; // it has begun to exit
 	u8 quota : 7; // enum cb_quota; see quota.h
 
 	u64 begin_ns; // when the thread was born, or the run began
 	u64 throttled_ns;
 	u64 css_set; // the cgroups it was in when `counted` was decided
 	u64 call_ns; // when the system call under way began; see calls.h
-	u64 noted; // what a module notes of the call under way; of a read, io.c, of a wait on a futex, locks.c
-	u32 born; // its first number: who executes a program takes the leader's
+	u64 noted; // a module's note on the call under way: io.c on a read, locks.c on a wait on a futex
+	u32 born; // its first number: a thread that executes a program takes the leader's
 	u16 file; // the type of the file that the call is made on; see io.c
 	u8 call;  // enum cb_call
 	u8 pages; // enum io_pages
 	u64 exec_ns; // se.sum_exec_runtime when it last left a CPU, or was off them; or CB_EXEC_UNKNOWN
-	u64 unseen_ns; // a switch was not shown: so long before `since_ns` it was last seen entering a CPU
+	u64 unseen_ns; // after a missed switch: how long before `since_ns` it was last seen entering a CPU
 
 	char comm[16];
-	u64 mapping;     // whose pages the read under way brings; see enum io_pages
-	u64 futex_waits; // of its calls that waited on a futex, those that are over
+	u64 mapping;     // the file whose pages the read under way brings; see enum io_pages
+	u64 futex_waits; // calls that waited on a futex and have returned
 	u64 futex_waited_ns;
-	u64 since_birth; // in the target, and in no other place before
+	u64 since_birth; // true: in the target since it was born
 	u8 pad[16];      // to whole lines of the cache
 };
 BPF_F_TABLE("array", u32, struct cb_task, cb_tasks, CB_TASKS, BPF_F_MMAPABLE);
 
-// What became of threads that ended.  The sum is complete; single threads are kept while there is room.
+// The sums over all ended threads.  Some of them have a record of their own as well (cb_ended_threads).
 struct cb_ended {
 	u64 threads;
 	u64 wall_ns;
@@ -68,7 +72,7 @@ struct cb_ended {
 	u64 throttled_ns;
 	u64 futex_waits;
 	u64 futex_waited_ns;
-	// our account and the kernel's own, of those that died: see cb_keep_last_word()
+	// our account and the kernel's own, of threads that died: see cb_store_last_word()
 	u64 checked_on_cpu_ns;
 	u64 checked_runnable_ns;
 	u64 kernel_on_cpu_ns;
@@ -94,13 +98,13 @@ struct cb_thread {
 };
 BPF_TABLE("hash", struct cb_thread_key, struct cb_thread, cb_ended_threads, CB_ENDED_THREADS);
 
-// How many are kept.  The more there are, the longer a thread must have lived to be kept as well: twice as long for
-// every CB_KEPT_PER_OCTAVE, so that the first thousand short ones leave room for the long ones that come later.
-BPF_ARRAY(cb_kept, u64, 1);
-#define CB_KEPT_PER_OCTAVE (CB_ENDED_THREADS / 32)
+// How many have a record.  The more there are, the longer a thread must have lived to get one: twice as long for every
+// CB_ENDED_PER_OCTAVE, so that thousands of short threads leave room for later ones that live long.
+BPF_ARRAY(cb_recorded_ended, u64, 1);
+#define CB_ENDED_PER_OCTAVE (CB_ENDED_THREADS / 32)
 
-// What threads were at when their process was moved out of the target's cgroup: until then that counts.  Their own
-// accounts have it already; the modules' figures get it from the agent.
+// The open intervals of threads whose process was moved out of the target's cgroup, cut at the move.  The accounts of the
+// threads have them already; the agent adds them to the modules' figures.
 struct cb_cut {
 	u64 begin_ns;
 	u64 since_ns;
@@ -111,10 +115,10 @@ struct cb_cut {
 };
 BPF_TABLE("hash", struct cb_cut, u64, cb_cuts, CB_MEMBERS);
 
-// The thread that each CPU entered last.  If another one leaves, a switch in between was not seen.
+// The thread that each CPU entered last.  If another one leaves, a switch in between was missed.
 struct cb_on_cpu {
 	u64 thread; // its task_struct, which it keeps when its number changes
-	u32 tid;    // the number that it has its record under
+	u32 tid;    // the number under which it has its record
 	u32 run;
 };
 BPF_PERCPU_ARRAY(cb_on_cpu, struct cb_on_cpu, 1);
@@ -139,12 +143,12 @@ static __always_inline void cb_join(struct cb_event *ev, struct cb_task *task,
 	population = cb_population.lookup(&zero);
 	if (population)
 		population->threads++;
-	cb_meet_process(ev, of);
+	cb_get_or_add_process(ev, of);
 	if (ev->config->target == CB_CGROUP)
-		cb_enrol(of->tgid);
+		cb_add_member(of->tgid);
 }
 
-// The thread's part in the target is over: what became of it is kept.
+// The thread ends or leaves the target: adds its times to the sums, and stores its record while there is room.
 static __always_inline void cb_end(struct cb_event *ev, struct cb_task *task, u64 until_ns)
 {
 	struct cb_thread_key key = { .begin_ns = task->begin_ns,
@@ -173,9 +177,9 @@ static __always_inline void cb_end(struct cb_event *ev, struct cb_task *task, u6
 	ended->throttled_ns += thread.throttled_ns;
 	ended->futex_waits += thread.futex_waits;
 	ended->futex_waited_ns += thread.futex_waited_ns;
-	kept = cb_kept.lookup(&zero);
+	kept = cb_recorded_ended.lookup(&zero);
 	if (ev->config->target == CB_MACHINE || !kept ||
-	    thread.wall_ns < 1000ULL << ((*kept / CB_KEPT_PER_OCTAVE) & 31))
+	    thread.wall_ns < 1000ULL << ((*kept / CB_ENDED_PER_OCTAVE) & 31))
 		return;
 	if (!cb_ended_threads.update(&key, &thread))
 		__sync_fetch_and_add(kept, 1);
@@ -184,7 +188,7 @@ static __always_inline void cb_end(struct cb_event *ev, struct cb_task *task, u6
 static __always_inline void cb_adopt(struct cb_event *ev, struct cb_task *task,
 				     struct task_struct *of, u32 tid, bool counted)
 {
-	// A record that had another owner in this run says nothing of the time before.
+	// a record that had another owner in this run says nothing about the time before
 	task->since_ns = task->run == ev->config->run ? cb_now(ev) : ev->config->started_ns;
 	task->kthread = !!(of->flags & CB_PF_KTHREAD);
 	task->regs = task->kthread ? 0 : (u64)of->stack + CB_REGS_OFFSET;
@@ -198,7 +202,7 @@ static __always_inline void cb_adopt(struct cb_event *ev, struct cb_task *task,
 	task->state = CB_UNSEEN;
 	task->ended = false;
 	task->quota = 0;
-	// of a running thread it is behind by a tick at most: then we do not know it
+	// for a running thread it is late by up to a tick, so it is not used
 	task->exec_ns = of == (struct task_struct *)bpf_get_current_task()
 				? CB_EXEC_UNKNOWN
 				: of->se.sum_exec_runtime;
@@ -208,7 +212,7 @@ static __always_inline void cb_adopt(struct cb_event *ev, struct cb_task *task,
 		cb_join(ev, task, of);
 }
 
-// What thread `of` is at, in which nobody looked at it since.
+// The state that thread `of` has been in since its time began.
 static __always_inline u32 cb_state_until_now(struct cb_event *ev, struct cb_task *task,
 					      struct task_struct *of)
 {
@@ -219,7 +223,7 @@ static __always_inline u32 cb_state_until_now(struct cb_event *ev, struct cb_tas
 	return ev->wakes ? CB_BLOCKED : CB_PREEMPTED;
 }
 
-// The thread has left the target at `until_ns`, amid what it was at.
+// The thread left the target at `until_ns`: closes its open interval there.
 static __always_inline void cb_cut_at(struct cb_event *ev, struct cb_task *task,
 				      struct task_struct *of, u64 until_ns)
 {
@@ -245,9 +249,9 @@ static __always_inline void cb_cut_at(struct cb_event *ev, struct cb_task *task,
 	task->since_ns = until_ns;
 }
 
-// A thread may have moved to another cgroup, and the kernel did not tell of it, but of its leader (sched.h).  The interval that
-// is open is cut then.  Between the move and the event lie some µs: who is running meanwhile is cut now.  What else
-// is not known belongs to where it ends.
+// A thread may have moved to another cgroup without an event, when its process was moved as a whole (sched.h).  Its open
+// interval is cut at the move.  Between the move and its event lie some µs: a thread that runs meanwhile is cut now.  Where
+// the moment is unknown, the whole interval belongs to the cgroup in which it ends.
 static __always_inline void cb_follow(struct cb_event *ev, struct cb_task *task,
 				      struct task_struct *of)
 {
@@ -279,7 +283,7 @@ static __always_inline void cb_follow(struct cb_event *ev, struct cb_task *task,
 	task->counted = counted;
 }
 
-// Whether a thread that has no record yet was in the target when its time began: now, or when the run began.
+// Whether a thread without a record was in the target when its time began: now, or when the run began.
 static __always_inline bool cb_counted_at_first(struct cb_event *ev, struct task_struct *of,
 						u32 tid, bool counts)
 {
@@ -323,7 +327,7 @@ static __always_inline struct cb_task *cb_find(struct cb_event *ev, u32 tid, u32
 	return NULL;
 }
 
-// The record of thread `of`, whose id is `tid`.  A thread that finds no slot goes without, and is counted as lost.
+// The record of thread `of`, whose id is `tid`.  A thread that finds no slot has no record, and is counted as lost.
 static __always_inline struct cb_task *cb_task_with(struct cb_event *ev, struct task_struct *of,
 						    u32 tid)
 {
@@ -359,7 +363,7 @@ static __always_inline struct cb_task *cb_task_of(struct cb_event *ev, struct ta
 	return cb_task_with(ev, of, of->pid);
 }
 
-// The record of the current thread; NULL if what it does does not count.
+// The record of the current thread; NULL if the thread does not count.
 static __always_inline struct cb_task *cb_current_task(struct cb_event *ev)
 {
 	u64 id = bpf_get_current_pid_tgid();
@@ -371,7 +375,7 @@ static __always_inline struct cb_task *cb_current_task(struct cb_event *ev)
 	return task && task->counted ? task : NULL;
 }
 
-// The same, for hooks that leave it to others to make records: small, because it is in most programs.
+// The same, for hooks that make no records: small, because it is in most programs.
 static __always_inline struct cb_task *cb_current_known(struct cb_event *ev)
 {
 	u32 unused;
@@ -380,7 +384,7 @@ static __always_inline struct cb_task *cb_current_known(struct cb_event *ev)
 	return task && task->counted ? task : NULL;
 }
 
-// Whether what the current thread does counts.  Its record knows, if it has one and has not moved to another cgroup.
+// Whether the current thread counts.  Its record says so, if it has one and has not moved to another cgroup.
 static __always_inline bool cb_current_counts(struct cb_event *ev)
 {
 	struct task_struct *current_task = (struct task_struct *)CB_CURRENT_TASK();
@@ -396,8 +400,8 @@ static __always_inline bool cb_current_counts(struct cb_event *ev)
 	return cb_is_member(ev, current_task);
 }
 
-// A thread is on its way out.  What it still does is its own, so it keeps its record: until it leaves its CPU for good, or,
-// in a run that watches no switches, until the record is wanted.
+// A thread has begun to exit.  What it still does counts for it, so its record stays: until it leaves its CPU for the last
+// time, or, in a run that attaches no switches, until another thread needs the record.
 static __always_inline void cb_thread_ends(struct cb_event *ev, struct task_struct *of)
 {
 	struct cb_task *task = cb_task_of(ev, of);
@@ -406,8 +410,8 @@ static __always_inline void cb_thread_ends(struct cb_event *ev, struct task_stru
 		task->ended = true;
 }
 
-// The number `tid` is given to a new thread.  Where no switch told that the last owner is gone, its record is taken back
-// now; so is that of another ended thread, if it is in the way.
+// The number `tid` is given to a new thread.  If the last switch of its former owner was not seen, the record of that is
+// freed now; so is the record of another ended thread, if no slot is free.
 static __always_inline void cb_thread_begins(struct cb_event *ev, u32 tid)
 {
 	struct cb_task *ended = NULL;

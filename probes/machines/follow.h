@@ -1,10 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// follow.h - what a fork, an end, an exec and a new name mean for the target's members and for the records; told before
-// anything else.
+// follow.h - follows the target: updates its members and the records at a fork, an exit, an exec and a new name.
+//
+// These handlers run before all others of a hook.
 
 #pragma once
 
-// Runs from the moment the agent begins to look around, before anything counts.
+#include "lib/task.h"
+
+// Runs from the moment when the agent begins to find out what is in the target, before anything counts.
 static __always_inline void follow_on_sched_process_fork(struct cb_event *ev,
 							 struct task_struct *parent,
 							 struct task_struct *child)
@@ -13,7 +16,7 @@ static __always_inline void follow_on_sched_process_fork(struct cb_event *ev,
 
 	cb_thread_begins(ev, child->pid);
 	if (ev->config->target == CB_TREE && from != to && cb_members.lookup(&from))
-		cb_enrol(to);
+		cb_add_member(to);
 }
 
 static __always_inline void follow_on_sched_process_exit(struct cb_event *ev,
@@ -22,10 +25,10 @@ static __always_inline void follow_on_sched_process_exit(struct cb_event *ev,
 	struct signal_struct *signal = task->signal;
 	u32 tgid = task->tgid;
 
-	// it still has to leave its CPU: whether that counts is decided while it is a member
+	// it still has to leave its CPU: decide while it is a member whether that counts
 	if (ev->config->phase == CB_ON)
 		cb_thread_ends(ev, task);
-	// the leader may end before its threads: what counts is that no thread lives
+	// the leader may end before its threads: the process has ended when no thread lives
 	if (signal->live.counter != 0)
 		return;
 	if (ev->config->phase == CB_ON)
@@ -40,21 +43,21 @@ static __always_inline void follow_on_sched_process_exec(struct cb_event *ev,
 	cb_rename_process(ev, execed, execed->comm);
 }
 
-// The last name is the one that is told: servers name their threads after they were born.  The kernel is about to copy it.
+// The last name is reported: servers name their threads after they were born.  The kernel is about to copy `comm`.
 static __always_inline void follow_on_task_rename(struct cb_event *ev, struct task_struct *task,
 						  char *comm)
 {
 	u32 unused;
 	struct cb_task *known = cb_find(ev, task->pid, &unused);
 
-	// who executes a program has its leader's number already, and not yet its record
+	// a thread that executes a program has its leader's number already, but not yet its record
 	if (known && (!known->regs || known->regs == (u64)task->stack + CB_REGS_OFFSET))
 		bpf_probe_read_kernel_str(&known->comm, sizeof(known->comm), comm);
 	if (task->pid == task->tgid)
 		cb_rename_process(ev, task, comm);
 }
 
-// What a move means for the records stands in sched.h; the hook is here because every run needs it.
+// sched.h updates the records; this handler makes the hook one that every run attaches.
 static __always_inline void follow_on_cgroup_attach_task(struct cb_event *ev, struct cgroup *into,
 							 char *path, struct task_struct *leader,
 							 bool whole)

@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// identify.h - run by the agent on itself (BPF_PROG_RUN): who am I, in the kernel's own numbering?
+// identify.h - how the kernel numbers the agent: the agent runs this program on itself (BPF_PROG_RUN).
 //
-// In a PID namespace getpid() is not the number that the other programs see.  The same run proves CB_REGS_OFFSET:
-// `syscall` must be the number of bpf(2).
+// In a PID namespace getpid() is not the number that the other programs see.  The same run checks CB_REGS_OFFSET: `syscall`
+// must be the number of bpf(2), or else the agent reports no system calls of waits (kernel/call_tables.py).
 
 #pragma once
+
+#include "lib/compat.h"
 
 struct cb_identity {
 	u32 tgid;

@@ -14,14 +14,18 @@
 
 #pragma once
 
+#include "lib/task.h"
+#include "machines/quota.h"
+#include "generated/raised.h"
+
 // The numbers of a switch, each read once: a read is a call of a helper.
 struct cb_switch {
 	u32 from;
 	u32 to;
-	u32 entered; // what `from` was when this CPU was last seen entering the thread
+	u32 entered; // the number that thread `from` had when this CPU was last seen entering it
 };
 
-// Notes that this CPU goes from `prev` to `next`; false if it was last seen entering another thread than `prev`.
+// Records that this CPU goes from `prev` to `next`; false if it was last seen entering another thread than `prev`.
 static __always_inline bool cb_continuous(struct cb_event *ev, struct task_struct *prev,
 					  struct task_struct *next, struct cb_switch *at)
 {
@@ -64,12 +68,12 @@ static __always_inline void cb_exchange(struct cb_event *ev, u32 from, u32 to)
 	}
 	task->tid = from;
 	leader->tid = to;
-	// under its new number it did something before we noticed, and was taken for another thread
+	// under its new number it was seen before the exchange was, and was taken for another thread
 	if (task->state == CB_UNSEEN)
 		task->state = CB_FREE;
 }
 
-// The record of a thread that leaves its CPU, which it `entered` under a number that it may have no more.
+// The record of a thread that leaves its CPU.  It may have another number now than when it `entered` the CPU.
 static __always_inline struct cb_task *cb_leaving(struct cb_event *ev, struct task_struct *prev,
 						  struct cb_switch *at, bool dead)
 {
@@ -77,7 +81,7 @@ static __always_inline struct cb_task *cb_leaving(struct cb_event *ev, struct ta
 	struct cb_task *task;
 
 	if (at->entered != at->from && dead) {
-		// a leader whose number was taken: whether its record followed yet depends on who was seen first
+		// a leader whose number was taken: its record has followed if the other thread was seen first
 		task = cb_find(ev, at->from, &unused);
 		return task && task->born == at->entered ? task : cb_find(ev, at->entered, &unused);
 	}
@@ -86,9 +90,9 @@ static __always_inline struct cb_task *cb_leaving(struct cb_event *ev, struct ta
 	return cb_task_with(ev, prev, at->from);
 }
 
-// How long the current thread, which leaves its CPU, was on one since it last left one.  `ns`: what we saw of that.
-// Where a switch was not shown, the kernel's own account tells how much of the time in between was spent on a CPU; the
-// rest is nobody's.  docs/decisions/0003
+// How long the current thread, which leaves its CPU, was on a CPU since it last left one.  `ns`: as much of that as was seen.
+// Where a switch was missed, the kernel's own account says how much of the time in between was spent on a CPU; the rest is
+// attributed to nothing.  docs/decisions/0003
 static __always_inline u64 cb_ran(struct cb_event *ev, struct cb_task *task, bool seen, u64 exec_ns)
 {
 	u64 ns = seen ? ev->now_ns - task->since_ns : 0, all_ns;
@@ -102,11 +106,10 @@ static __always_inline u64 cb_ran(struct cb_event *ev, struct cb_task *task, boo
 	return exec_ns - task->exec_ns < all_ns ? exec_ns - task->exec_ns : all_ns;
 }
 
-// A thread that dies leaves its last CPU: how the kernel's own account of it compares with ours.  Threads that were
-// there before the run have more in theirs, which the agent knows of a tree; of a cgroup's it does not, they may have
-// joined.
-static __always_inline void cb_keep_last_word(struct cb_event *ev, struct cb_task *task,
-					      u64 exec_ns)
+// A dying thread leaves its last CPU: records the kernel's own account of it next to ours.  The kernel's has the time before
+// the run as well.  The agent knows that of the threads of a tree, but not of a cgroup's, which may have joined.
+static __always_inline void cb_store_last_word(struct cb_event *ev, struct cb_task *task,
+					       u64 exec_ns)
 {
 #ifdef CB_HAS_SCHED_INFO
 	struct task_struct *dead = (struct task_struct *)CB_CURRENT_TASK();
@@ -122,7 +125,7 @@ static __always_inline void cb_keep_last_word(struct cb_event *ev, struct cb_tas
 #endif
 }
 
-// Of the current thread; a switch brings it up to date before it is told of.
+// The kernel's account of the current thread, which is up to date when a switch raises its event.
 static __always_inline u64 cb_exec_ns(void)
 {
 	struct task_struct *leaving = (struct task_struct *)CB_CURRENT_TASK();
@@ -155,7 +158,7 @@ static __always_inline void cb_leave_cpu(struct cb_event *ev, struct task_struct
 	if (prev_state & CB_TASK_DEAD) {
 		if (task->counted) {
 			cb_end(ev, task, ev->now_ns);
-			cb_keep_last_word(ev, task, exec_ns);
+			cb_store_last_word(ev, task, exec_ns);
 		}
 		task->state = CB_FREE;
 	} else if (!voluntary) {
@@ -168,7 +171,7 @@ static __always_inline void cb_leave_cpu(struct cb_event *ev, struct task_struct
 	}
 }
 
-// Thread `next`, which enters a CPU, waited for that: first because its quota was used up, if it was, then in the run queue.
+// Thread `next` enters a CPU after a wait: first throttled, if its quota was used up, then in the run queue.
 static __always_inline void cb_waited(struct cb_event *ev, struct cb_task *task,
 				      struct task_struct *next)
 {
@@ -208,7 +211,7 @@ static __always_inline void sched_on_sched_switch(struct cb_event *ev, bool pree
 						  struct task_struct *prev,
 						  struct task_struct *next, u32 prev_state)
 {
-	// who leaves is the current thread still: that needs no read
+	// the thread that leaves is still the current one: that needs no read
 	struct cb_switch at = { .from = bpf_get_current_pid_tgid(), .to = next->pid };
 	bool continuous = cb_continuous(ev, prev, next, &at);
 
@@ -225,7 +228,7 @@ static __always_inline void sched_on_sched_wakeup(struct cb_event *ev, struct ta
 	if (!task)
 		return;
 	if (task->state == CB_UNSEEN && woken->on_cpu) {
-		task->state = CB_RUNNING; // woken before it got to sleep
+		task->state = CB_RUNNING; // woken before it fell asleep
 		return;
 	}
 	if (task->state != CB_BLOCKED && task->state != CB_UNSEEN)
@@ -243,7 +246,7 @@ static __always_inline void sched_on_sched_wakeup_new(struct cb_event *ev, struc
 
 	if (!task)
 		return;
-	task->quota = CB_QUOTA_ABOVE; // or not: it is cheaper to look later
+	task->quota = CB_QUOTA_ABOVE; // perhaps: to look later is cheaper
 	task->state = cb_quota_woken(task, born);
 	task->since_ns = ev->now_ns;
 	task->begin_ns = ev->now_ns;
@@ -251,7 +254,7 @@ static __always_inline void sched_on_sched_wakeup_new(struct cb_event *ev, struc
 	task->exec_ns = 0;
 }
 
-// The thread carries another name from now on, and if it was not the leader, the leader's number.
+// The thread has executed a program: it has another name now, and, if it was not the leader, the leader's number.
 static __always_inline void sched_on_sched_process_exec(struct cb_event *ev,
 							struct task_struct *execed, int old_pid,
 							struct linux_binprm *bprm)
@@ -270,7 +273,7 @@ static __always_inline void sched_on_sched_process_exec(struct cb_event *ev,
 		bpf_probe_read_kernel_str(&task->comm, sizeof(task->comm), execed->comm);
 }
 
-// What the thread did until now, it did in the target that it leaves.
+// The thread leaves the target: its open interval counts until now.
 static __always_inline void cb_cut(struct cb_event *ev, struct cb_task *task,
 				   struct task_struct *of)
 {
@@ -282,7 +285,7 @@ static __always_inline void cb_cut(struct cb_event *ev, struct cb_task *task,
 	} else if (task->state == CB_THROTTLED || task->state == CB_PREEMPTED ||
 		   task->state == CB_RUNNABLE) {
 		cb_waited(ev, task, of);
-		task->quota = CB_QUOTA_NONE; // what its present cgroup has used up is not known
+		task->quota = CB_QUOTA_NONE; // how much its new cgroup has used up is not known
 		if (task->state == CB_THROTTLED)
 			task->state = CB_PREEMPTED;
 	} else {
@@ -291,7 +294,7 @@ static __always_inline void cb_cut(struct cb_event *ev, struct cb_task *task,
 	}
 }
 
-// The record of a thread that made no move yet, if it is in the target now or was; it has been doing the same all the time.
+// The record of a thread that has none yet and is in the target, or was before the move; its state is as when the run began.
 static __always_inline struct cb_task *cb_unseen(struct cb_event *ev, struct task_struct *of,
 						 u32 tid, u32 free, bool counts)
 {
@@ -311,7 +314,7 @@ static __always_inline struct cb_task *cb_unseen(struct cb_event *ev, struct tas
 	return NULL;
 }
 
-// Whether thread `of` went into the target by that, or out of it.
+// Moves the record of thread `of`; true if the thread came into the target or left it.
 static __always_inline bool cb_move_thread(struct cb_event *ev, struct task_struct *of)
 {
 	bool counts = cb_is_member(ev, of);
@@ -338,7 +341,7 @@ static __always_inline bool cb_move_thread(struct cb_event *ev, struct task_stru
 	return true;
 }
 
-// Remembers that a process was moved as a whole, for the sake of its other threads.
+// Records that a process was moved as a whole, so that its other threads are cut at this moment later.
 static __always_inline void cb_move_process(struct cb_event *ev, struct task_struct *leader)
 {
 	struct signal_struct *signal = leader->signal;
@@ -355,9 +358,9 @@ static __always_inline void cb_move_process(struct cb_event *ev, struct task_str
 	__sync_fetch_and_add(&ev->config->moves, 1);
 }
 
-// A thread was moved to another cgroup, or a process, whose leader this is: its open interval is cut at this moment.  What is
-// done here for one thread costs the verifier 50,000 steps, so that of the other threads of a process is cut at this
-// moment too, but later: when they next do something (cb_follow()), or by the agent at the end.
+// A thread, or a process whose leader this is, was moved to another cgroup: its open interval is cut at this moment.  To do
+// this for one thread takes the verifier 50,000 steps.  So the other threads of a process are cut at this moment too, but
+// later: when they are seen next (cb_follow()), or by the agent at the end.
 static __always_inline void sched_on_cgroup_attach_task(struct cb_event *ev, struct cgroup *into,
 							char *path, struct task_struct *leader,
 							bool whole)

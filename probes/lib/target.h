@@ -1,11 +1,13 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// target.h - whose events count: a process with all its descendants, a cgroup with all below it, or the whole machine.
+// target.h - the target of a run: a process with all its descendants, a cgroup with all below it, or the whole machine.
 //
-// Membership of a process tree is a set of thread groups.  The agent fills in those that are there when the run begins;
-// every later one is added when it is forked, before it runs, so a child that lives for a millisecond is not missed.
-// A cgroup needs no such set; there it only tells which processes have been counted.
+// The members of a process tree are a set of thread groups.  The agent adds those that exist when the run begins; later ones
+// are added when they are forked, before they run, so that a child that lives for a millisecond is not missed.  A cgroup does
+// not need the set; there it only records which processes have been counted.
 
 #pragma once
+
+#include "lib/common.h"
 
 #define CB_EXISTS (-17) // -EEXIST
 
@@ -17,19 +19,19 @@ enum cb_target_kind {
 
 BPF_TABLE("hash", u32, u64, cb_members, CB_MEMBERS);
 
-// The threads that are in the cgroup when the run begins, written by the agent only: where one is moved away that made no
-// move before, this tells that it was there.
+// The threads that are in the cgroup when the run begins, written by the agent only: where a thread is moved away before it
+// has a record, this shows that it was in the target.
 BPF_TABLE("hash", u32, u8, cb_seeded, CB_MEMBERS);
 
-// When a process with several threads was last moved into the target's cgroup, or out of it, as a whole.  The kernel tells of
-// its leader only: its other threads are cut at that moment when they are next looked at (cb_follow()).
+// When a process with several threads was last moved as a whole into the target's cgroup or out of it.  The kernel's event
+// names only the leader: the other threads are cut at that moment when they are seen next (cb_follow()).
 struct cb_move {
 	u64 last_ns;
 	u64 before_ns; // the move before that
 };
 BPF_TABLE("hash", u32, struct cb_move, cb_moves, CB_MEMBERS);
 
-// Whether and when a process was moved after `since_ns`; 0: not that we know.
+// When a process was moved after `since_ns`; 0: no move is known.
 static __always_inline u64 cb_moved_after(u32 tgid, u64 since_ns)
 {
 	struct cb_move *move = cb_moves.lookup(&tgid);
@@ -41,15 +43,15 @@ static __always_inline u64 cb_moved_after(u32 tgid, u64 since_ns)
 	return move->last_ns;
 }
 
-// What was in the target, ever.
+// How many processes and threads have been in the target.
 struct cb_population {
 	u64 processes; // of a tree, forked into it; of a cgroup, seen at work
 	u64 threads;   // seen at work
 };
 BPF_PERCPU_ARRAY(cb_population, struct cb_population, 1);
 
-// A process is in the target from now on; it is counted once, however often it is said.
-static __always_inline void cb_enrol(u32 tgid)
+// Adds a process to the target; a process that is added again is not counted again.
+static __always_inline void cb_add_member(u32 tgid)
 {
 	struct cb_population *population;
 	u64 one = 1;

@@ -33,11 +33,12 @@ def added(accounts):
     return lines
 
 
-def measured(number, lines, *, threads=(), idle=(), sections=None, environment=None, reported_ms=None, **run):
+def measured(number, lines, *, threads=(), idle=(), sections=None, **run):
     """A run that started `number` seconds after the first; `lines` are the main thread's.
 
     `threads`: (pid, lines) of the others; `idle`: lines of threads that only waited.
     """
+    environment, reported_ms = run.pop("environment", {"kernel": "6.1", "cpus": 2}), run.pop("reported_ms", None)
     labels = {"scenario": "s", "impl": "python", "variant": "v", "commit": "abc", "dataset": "d"}
     everything = [lines, *(of for _, of in threads), *idle]
     shown = [(MAIN, MAIN, lines), *((MAIN + i, pid, of) for i, (pid, of) in enumerate(threads, 1))]
@@ -67,7 +68,7 @@ def measured(number, lines, *, threads=(), idle=(), sections=None, environment=N
         **(sections or {}),
         **whole,
     }
-    return MeasuredRun(Evidence.from_json(document), environment or {"kernel": "6.1", "cpus": 2}, reported_ms)
+    return MeasuredRun(Evidence.from_json(document), environment, reported_ms)
 
 
 def distribution(count, mean_us):

@@ -26,8 +26,9 @@ def _document(comparison: Comparison) -> Iterator[str]:
     yield f"- {runs_order(comparison)}"
     for finding in comparison.reasons:
         yield f"- {finding.sentence} (`{finding.reason}`)"
-    yield from (f"- what is certain: {comparison.certain}" for _ in [0] if comparison.certain)
-    yield from (f"- what would tell: {comparison.would_tell}" for _ in [0] if comparison.would_tell)
+    if comparison.would_tell:  # nothing is claimed
+        yield f"- what is certain: {comparison.certain or 'nothing'}"
+        yield f"- what would tell: {comparison.would_tell}"
     if comparison.environment.differences:
         yield from _differences(comparison)
     if comparison.waterfall:

@@ -14,10 +14,10 @@ from chainbench_agent.compare.phrases import (
     conditions_text,
     durations,
     folded,
+    method_text,
     runs_order,
     side_name,
     signed,
-    method_text,
 )
 from chainbench_agent.compare.rendering import Format
 from chainbench_agent.compare.verdict import Verdict

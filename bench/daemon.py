@@ -23,7 +23,7 @@ from bench.accounts import descriptors, map_bytes_of, tree
 from bench.numbers import Figure, Row, percentile, shown
 from bench.subjects import LABELS, Agent, Peers, Tool, agent, left_out
 from chainbench_agent.kernel.machine import Machine
-from chainbench_agent.kernel.targets.members import KernelTarget
+from chainbench_agent.kernel.targets.kernel_target import KernelTarget
 from chainbench_agent.probes import CATALOG, HOOKS
 
 SECTION = "The daemon"

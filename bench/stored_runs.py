@@ -27,11 +27,12 @@ from sqlalchemy import insert
 
 from chainbench_agent.collector.mock import MockCollector
 from chainbench_agent.evidence.model import Labels
+from chainbench_agent.model.run_request import RunRequest
+from chainbench_agent.model.stored_run import StoredRun, Summary
 from chainbench_agent.probes import CATALOG
-from chainbench_agent.runs.running import Active, new_id
+from chainbench_agent.runs.running import CurrentRun, new_id
 from chainbench_agent.settings import load_settings
 from chainbench_agent.store import open_store
-from chainbench_agent.store.base import StoredRun, Summary
 from chainbench_agent.store.queries import columns
 from chainbench_agent.store.schema import RUNS
 
@@ -83,13 +84,13 @@ def run(number: int) -> StoredRun:
     labels = Labels(
         scenario=scenario, impl=impl, variant="numpy", commit=str(number // 2 % (LABEL_SETS // 2)), dataset="d"
     )
-    active = Active(new_id(began), labels, began, 0)
+    active = CurrentRun(new_id(began), RunRequest(labels=labels), began, 0)
     evidence = EVIDENCE | {"run": active.run(MACHINE, 10**9, "stop").model_dump(mode="json", exclude_none=True)}
     return StoredRun(Summary.of(active.run(MACHINE, 10**9, "stop"), "finished", "mock"), {"cpus": 2}, evidence)
 
 
 def made_up() -> dict[str, object]:
-    active = Active("x", Labels(), BEGAN, 0)
+    active = CurrentRun("x", RunRequest(), BEGAN, 0)
     return MockCollector("bench", "", CATALOG).evidence(active.run(MACHINE, 10**9, "stop")).as_json()
 
 

@@ -6,9 +6,9 @@
     │ commands        the command line: one file for each command                        │
     ├────────────────────────────────────────────────────────────────────────────────────┤
     │ server          gunicorn, its socket and its worker; systemd                       │
-    ├────────────────────────────────────────────────────────────────────────────────────┤
-    │ web             Flask: one route is one call into runs                             │
-    ├────────────────────────────────────────────────────────────────────────────────────┤
+    ├──────────────────────────────────────────┬─────────────────────────────────────────┤
+    │ web     Flask: a route is a call to runs │ agent  build_agent(settings) → Agent    │
+    ├──────────────────────────────────────────┴─────────────────────────────────────────┤
     │ runs            one run at a time: idle → starting → running → stopping → idle     │
     ├────────────────────────────────────────────────────────────────────────────────────┤
     │ collector       two samples make a run: measured (ebpf) or made up (mock)          │
@@ -16,17 +16,20 @@
     │ kernel     attach, read maps and procfs  │ export             │ store              │
     ├─────────────────────┬────────────────────┤ Prometheus,        │ runs, in SQLite or │
     │ loading: C text,    │ symbols: functions │ Markdown           │ PostgreSQL         │
-    │ compile (BCC), load │ by address         │                    │                    │
-    ├─────────────────────┼────────────────────┤                    │                    │
-    │ headers, from BTF   │ bpf: system calls  │                    │                    │
-    ├─────────────────────┴─────────┬──────────┴────────────────────┴────────────────────┤
+    │ compile (BCC), load │ by address         ├────────────────────┤                    │
+    ├─────────────────────┼────────────────────┤ compare: run sets  │                    │
+    │ headers, from BTF   │ bpf: system calls  │ → Comparison (pure)│                    │
+    ├─────────────────────┴────────────────────┴────────────────────┴────────────────────┤
+    │ model           a run's request, a stored run, statuses: handed between rows (pure)│
+    ├───────────────────────────────┬────────────────────────────────────────────────────┤
     │ host     procfs, this machine │ evidence  Sample + Sample → Evidence  (pure)       │
     ├───────────────────────────────┴────────────────────────────────────────────────────┤
     │ probes          runqlat.c + runqlat.py, …: handlers next to their declarations     │
     ├────────────────────────────────────────────────────────────────────────────────────┤
     │ catalog: how to declare   abi: shared with C   settings   logs   errors            │
     └────────────────────────────────────────────────────────────────────────────────────┘
-        a module imports only from rows below its own; rows side by side do not know each other
+        a module imports only from rows below its own; packages side by side do not know each other;
+        some skip rows that are below them too (NEVER in tests/test_layers.py)
 
 One run, in the order in which to read: web.routes → runs.lifecycle → collector.ebpf → kernel.machine → evidence.build,
 and then runs.archive → store.sql.

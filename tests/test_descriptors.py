@@ -89,12 +89,12 @@ def test_a_start_without_descriptors(daemon):
         """
     import os
     class Needy(FakeCollector):
-        def start(self, target, peer=None, plan=None, *, run_id=""):
+        def start(self, request, run_id=""):
             fds = []
             try:
                 for _ in range(101):
                     fds.append(os.open("/dev/null", os.O_RDONLY))
-                super().start(target, peer)
+                super().start(request, run_id)
             finally:
                 for fd in fds:
                     os.close(fd)

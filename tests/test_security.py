@@ -331,15 +331,15 @@ def test_what_a_dead_agent_left(tmp_path):
 
 
 def test_the_pid_of_who_asks_by_a_unix_socket(daemon, tmp_path):
-    """The process that connected is the peer: what it calls a pid is looked for in its namespace."""
+    """The process that connected is the caller: what it calls a pid is looked for in its namespace."""
     path = tmp_path / "agent.sock"
     agent = daemon(
         """
-    class Told(FakeCollector):
-        def start(self, target, peer=None, plan=None, *, run_id=""):
-            super().start(target, peer, run_id=run_id)
-            self.sections = {"exec": {"peer": peer}}
-    return Told()
+    class Caller(FakeCollector):
+        def start(self, request, run_id=""):
+            super().start(request, run_id)
+            self.sections = {"exec": {"caller": request.caller}}
+    return Caller()
 """,
         host=f"unix:{path}",
     )
@@ -352,7 +352,7 @@ def test_the_pid_of_who_asks_by_a_unix_socket(daemon, tmp_path):
             client.sendall(call)
             evidence = client.makefile().read().partition("\n\n")[2]
 
-    assert json.loads(evidence)["exec"]["peer"] == os.getpid()
+    assert json.loads(evidence)["exec"]["caller"] == os.getpid()
 
 
 def healthy(agent, **settings):

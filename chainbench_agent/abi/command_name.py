@@ -1,4 +1,4 @@
-"""The name of a thread, as the kernel keeps it."""
+"""The command name of a thread, which the kernel calls `comm`: 16 bytes, ended by a zero."""
 
 from chainbench_agent.abi.kernel_text import text_of
 
@@ -6,5 +6,6 @@ BYTES = 16
 """TASK_COMM_LEN."""
 
 
-def command(comm: bytes) -> str:
-    return text_of(comm.split(b"\0")[0])
+def decode(raw: bytes) -> str:
+    """The name as text, without the zero and what follows it."""
+    return text_of(raw.split(b"\0")[0])

@@ -52,7 +52,7 @@ class _LoadOptions(ctypes.Structure):
     )
 
 
-class Log:
+class VerifierLog:
     """Room for what the verifier says; the kernel wants room for all of it, and it tells every step."""
 
     def __init__(self) -> None:
@@ -72,7 +72,7 @@ def _library() -> ctypes.CDLL:
     raise OSError(errno.ENOENT, "libbpf is not installed; it comes with: apt install python3-bpfcc")
 
 
-def name() -> str:
+def library_name() -> str:
     """The library in use; raises OSError if there is none."""
     return str(_library()._name)  # noqa: SLF001 - ctypes has no public name for it
 
@@ -92,7 +92,7 @@ def create_map(name: str, kind: int, sizes: tuple[int, int, int], flags: int) ->
     return _checked(result, f"create map {name}")
 
 
-def load_program(name: str, code: bytes, kind: tuple[int, int, int], log: Log | None = None) -> int:
+def load_program(name: str, code: bytes, kind: tuple[int, int, int], log: VerifierLog | None = None) -> int:
     """A program under the licence of our probes.
 
     `kind`: `enum bpf_prog_type`, `enum bpf_attach_type`, and the function by its number in the BTF; 0 where
@@ -194,20 +194,20 @@ def update(map_fd: int, index: int, value: bytes) -> None:
     _checked(_library().bpf_map_update_elem(map_fd, ctypes.byref(key), value, 0), "map update")
 
 
-def mapped(map_fd: int, size: int, protection: int = mmap.PROT_READ) -> mmap.mmap:
+def mmap_array(map_fd: int, size: int, protection: int = mmap.PROT_READ) -> mmap.mmap:
     """The pages of an array of so many bytes that can be mapped (BPF_F_MMAPABLE; Linux 5.5)."""
     return mmap.mmap(map_fd, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE, mmap.MAP_SHARED, protection)
 
 
-def cells(map_fd: int, size: int) -> bytes:
+def read_array(map_fd: int, size: int) -> bytes:
     """Such an array."""
-    with mapped(map_fd, size) as memory:
+    with mmap_array(map_fd, size) as memory:
         return memory[:size]
 
 
-def clear(map_fd: int, size: int) -> None:
+def clear_array(map_fd: int, size: int) -> None:
     """Zero such an array."""
-    with mapped(map_fd, size, mmap.PROT_WRITE) as memory:
+    with mmap_array(map_fd, size, mmap.PROT_WRITE) as memory:
         memory.write(bytes(size))
 
 

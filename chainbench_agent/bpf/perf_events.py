@@ -98,7 +98,7 @@ def open_tracepoint(number: int, program: int) -> int:
     return _with_program(open_event(TRACEPOINT, number, cpu=0, period=1), program)
 
 
-def open_everywhere(name: str, program: int) -> list[int]:
+def open_on_each_cpu(name: str, program: int) -> list[int]:
     """Run `program` on every CPU at each event of EVENTS; closing the descriptors detaches."""
     kind, config = EVENTS[name]
     return all_or_none(_with_program(open_event(kind, config, cpu=cpu, period=1), program) for cpu in online_cpus())

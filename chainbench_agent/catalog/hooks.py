@@ -30,7 +30,7 @@ class Source:
     call that was under way when the two were attached is not seen to return.
 
     A `uprobe` or `uretprobe` is in user space: at the functions of these names, "lock/timedlock", that the programs and
-    libraries of the run's target define (symbols/user_functions.py).  The latter has the result alone.
+    libraries of the run's target define (symbols/libc_functions.py).  The latter has the result alone.
 
     `own` are the place's first arguments, with the types that they must have: for expressions to use.
     """

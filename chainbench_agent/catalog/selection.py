@@ -17,7 +17,7 @@ MAX_SAMPLE_INTERVAL = 10_000
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Selection:
     """`probes` empty: all modules that are loaded.  `sample_interval` 1: every event is counted."""
 
     probes: tuple[str, ...] = ()
@@ -31,7 +31,7 @@ class Plan:
         return not option or option in self.probes
 
 
-EVERYTHING = Plan()
+EVERYTHING = Selection()
 """All modules without their options, and every event."""
 
 

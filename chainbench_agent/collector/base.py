@@ -2,61 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from collections.abc import Collection, Mapping
+from typing import Protocol
 
 from chainbench_agent.catalog import Hook, Module
-from chainbench_agent.catalog.selection import EVERYTHING, Plan
 from chainbench_agent.evidence.metric_keys import reported_key
-from chainbench_agent.evidence.model import BackendName, Evidence, Run, Target
-from chainbench_agent.host.pid_namespaces import Peer
+from chainbench_agent.evidence.model import Evidence, Run
 from chainbench_agent.kernel.reading.ring_buffer import Ring
-
-State = Literal["up", "degraded", "down", "off"]
-
-
-@dataclass(frozen=True, slots=True)
-class HookStatus:
-    """One hook: the source it is attached to, or why there is none."""
-
-    name: str
-    source: str = ""
-    reason: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class ModuleStatus:
-    """`degraded`: some metrics are missing; `off`: not asked for.  `unavailable`: metric → reason."""
-
-    name: str
-    state: State
-    reason: str = ""
-    sources: dict[str, str] = field(default_factory=dict)
-    unavailable: dict[str, str] = field(default_factory=dict)
-    options: dict[str, State] = field(default_factory=dict)
-    """`off` as well: these have to be asked for by name."""
-
-    @property
-    def loaded(self) -> tuple[str, ...]:
-        """What a run can ask for: the module, and its options that were loaded."""
-        options = (f"{self.name}:{option}" for option, state in self.options.items() if state != "off")
-        return () if self.state == "off" else (self.name, *options)
-
-
-@dataclass(frozen=True, slots=True)
-class CollectorStatus:
-    """What /status shows.  `reason` and `remedy` say why the backend is not `ebpf`; empty when it is."""
-
-    backend: BackendName
-    modules: Sequence[ModuleStatus]
-    hooks: Sequence[HookStatus] = ()
-    reason: str = ""
-    remedy: str = ""
-    details: dict[str, str] = field(default_factory=dict)
-    """Kernel, BCC version, where the headers come from."""
-    loss_causes: Sequence[str] = ()
-    """All that `loss.causes` of the evidence may name."""
+from chainbench_agent.model.run_request import RunRequest
+from chainbench_agent.model.status import CollectorStatus, State
 
 
 def option_states(module: Module, loaded: Collection[str], state: State) -> dict[str, State]:
@@ -78,17 +32,16 @@ class Collector(Protocol):
     def ring(self) -> Ring | None:
         """Where events are told; None where none are."""
 
-    def start(self, target: Target, peer: Peer | None = None, plan: Plan = EVERYTHING, *, run_id: str = "") -> None:
-        """Begin collecting for `target` what `plan` names: attach, take the first sample.
+    def start(self, request: RunRequest, run_id: str = "") -> None:
+        """Begin to collect what is asked for: attach, take the first sample.  `run_id`: for the run's events.
 
-        `peer` is the connection that the request came by: a pid means what it means there.  `run_id`: of the events.
         Raises InputError if there is no such target.
         """
 
     def evidence(self, run: Run) -> Evidence:
         """What has been collected so far; collection goes on."""
 
-    def gone(self) -> bool:
+    def target_has_ended(self) -> bool:
         """Whether nothing is left of the target, so that nothing more can happen."""
 
     def stop(self) -> None:

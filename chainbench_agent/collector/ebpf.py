@@ -9,29 +9,23 @@ from dataclasses import replace
 from pathlib import Path
 
 from chainbench_agent.catalog import Hook, Metric, Module, Procfs
-from chainbench_agent.catalog.selection import EVERYTHING, Plan
-from chainbench_agent.collector.base import (
-    CollectorStatus,
-    HookStatus,
-    ModuleStatus,
-    State,
-    not_asked_for,
-    option_states,
-)
+from chainbench_agent.catalog.selection import EVERYTHING, Selection
+from chainbench_agent.collector.base import not_asked_for, option_states
 from chainbench_agent.evidence.build import Method, build
 from chainbench_agent.evidence.loss import PROGRAMS_SKIPPED
 from chainbench_agent.evidence.metric_keys import reported_key
 from chainbench_agent.evidence.model import Evidence, Run, Target
 from chainbench_agent.evidence.sample import Sample
-from chainbench_agent.host.pid_namespaces import Peer
-from chainbench_agent.kernel.entry_cost import calibrate
+from chainbench_agent.kernel.entry_calibration import calibrate
 from chainbench_agent.kernel.machine import Machine
 from chainbench_agent.kernel.reading.disk_records import finished_ios
 from chainbench_agent.kernel.reading.proc_counters import proc_counters
 from chainbench_agent.kernel.reading.sample_reader import LOSS_CAUSES
-from chainbench_agent.kernel.targets.members import resolve
+from chainbench_agent.kernel.targets.kernel_target import resolve
 from chainbench_agent.loading.event_records import Telling
 from chainbench_agent.loading.pmu_events import source_of
+from chainbench_agent.model.run_request import RunRequest
+from chainbench_agent.model.status import CollectorStatus, HookStatus, ModuleStatus, State
 
 log = logging.getLogger(__name__)
 
@@ -65,26 +59,25 @@ class EbpfCollector:
         self._first: Sample | None = None
         self._last: Sample | None = None
 
-    def start(self, target: Target, peer: Peer | None = None, plan: Plan = EVERYTHING, *, run_id: str = "") -> None:
-        self._machine.identity.must_see(target)
-        resolved = resolve(target, peer)
+    def start(self, request: RunRequest, run_id: str = "") -> None:
+        self._machine.identity.must_see(request.target)
+        target = resolve(request.target, request.caller)
         self._last = None
-        self._machine.locate(resolved, plan)
-        method = self._describe(target, plan, self._machine.wanted(plan))
-        self._machine.attach(resolved, plan)
-        told = resolved.told(target, self._machine.identity.processes)
-        self._method = replace(method, no_cost=self._machine.no_cost, target=told)
-        if self.ring:
-            self.ring.know(self._machine.run, run_id)
+        self._machine.attach(target, request.selection)
         try:
+            method = self._describe(request.target, request.selection, self._machine.selected_hooks)
+            described = target.as_evidence(request.target, self._machine.identity.processes)
+            self._method = replace(method, no_cost=self._machine.no_cost, target=described)
+            if self.ring:
+                self.ring.know(self._machine.run, run_id)
             first = self._machine.sample()  # nothing counts yet, so this is how things stand when the run begins
-            ios = finished_ios()  # as near to the edge as may be: nobody else tells of a disk that no hook sees
+            ios = finished_ios()  # last, because nothing else counts the I/O of a disk that no hook sees
             self._first = replace(first, at_ns=self._machine.begin(), read_by_ns=0, disk_ios=ios)
         except BaseException:
             self._machine.detach()
             raise
 
-    def gone(self) -> bool:
+    def target_has_ended(self) -> bool:
         return self._method.targeted and not self._machine.target_processes()
 
     def stop(self) -> None:
@@ -159,19 +152,23 @@ class EbpfCollector:
         facts = [m.needs for m in (metric, *module.sources_of(metric)) if m.needs]
         return "; ".join(dict.fromkeys(filter(None, (*missing, *map(self._machine.lacks, facts)))))
 
-    def _nowhere(self, module: Module) -> dict[str, str]:
+    def _unavailable_in_target(self, module: Module) -> dict[str, str]:
         """Reported key → why, of the metrics that the programs and libraries of the run's target do not allow."""
-        nowhere = self._machine.nowhere
-        lacking = {m: [nowhere[hook] for hook in module.hooks_of(m) if hook in nowhere] for m in module.reported}
+        unavailable = self._machine.unavailable_in_target
+        lacking = {
+            m: [unavailable[hook] for hook in module.hooks_of(m) if hook in unavailable] for m in module.reported
+        }
         return {reported_key(metric): reasons[0] for metric, reasons in lacking.items() if reasons}
 
-    def _describe(self, target: Target, plan: Plan, attached: Collection[str]) -> Method:
-        """How a run is measured that collects what `plan` names, with programs at the hooks `attached`."""
+    def _describe(self, target: Target, selection: Selection, attached: Collection[str]) -> Method:
+        """How a run is measured that collects what `selection` names, with programs at the hooks `attached`."""
         statuses = self._statuses[target.kind != "machine"]
-        asked = {name: status for name, status in statuses.items() if plan.collects(name)}
+        asked = {name: status for name, status in statuses.items() if selection.collects(name)}
         modules = tuple(m for m in self._machine.modules if m.name in asked and asked[m.name].state != "down")
         optional = {
-            m.name: not_asked_for(m, self._hooks, plan.probes) | self._nowhere(m) | _needs_target(m, target, modules)
+            m.name: not_asked_for(m, self._hooks, selection.probes)
+            | self._unavailable_in_target(m)
+            | _needs_target(m, target, modules)
             for m in modules
         }
         chosen = self._machine.programs.chosen
@@ -186,7 +183,7 @@ class EbpfCollector:
             program_sources={hook: str(chosen[hook].source) for hook in attached},
             cpus=os.cpu_count() or 1,
             entry=self._entry,
-            sample_interval=plan.sample_interval,
+            sample_interval=selection.sample_interval,
             raised_on={hook.name: hook.raised_on for hook in self._hooks.values() if hook.raised_on},
             target=target,
         )

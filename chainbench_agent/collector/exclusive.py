@@ -7,10 +7,10 @@ import logging
 import threading
 from collections.abc import Callable
 
-from chainbench_agent.catalog.selection import Plan
-from chainbench_agent.collector.base import Collector, CollectorStatus
-from chainbench_agent.evidence.model import Evidence, Run, Target
-from chainbench_agent.host.pid_namespaces import Peer
+from chainbench_agent.collector.base import Collector
+from chainbench_agent.evidence.model import Evidence, Run
+from chainbench_agent.model.run_request import RunRequest
+from chainbench_agent.model.status import CollectorStatus
 
 FRESH_MS = 1000.0
 """A run is sampled anew when it has lasted so much longer: however many scrape, it costs one sample a second."""
@@ -25,26 +25,26 @@ class SharedCollector:
         self._collector = collector
         self._turn = threading.Lock()
         self._status = collector.status()
-        self._so_far: Evidence | None = None
+        self._latest: Evidence | None = None
 
-    def start(self, target: Target, peer: Peer | None, plan: Plan, run_id: str) -> None:
+    def start(self, request: RunRequest, run_id: str) -> None:
         with self._turn:
-            self._so_far = None
-            self._collector.start(target, peer, plan, run_id=run_id)
+            self._latest = None
+            self._collector.start(request, run_id)
 
-    def gone(self) -> bool:
+    def target_has_ended(self) -> bool:
         """False as well while the collector is at work."""
         if not self._turn.acquire(blocking=False):
             return False
         try:
-            return self._collector.gone()
+            return self._collector.target_has_ended()
         finally:
             self._turn.release()
 
     def stop(self, run: Callable[[], Run]) -> Evidence:
         """The evidence of the whole run.  `run` is asked when the turn has come: the run lasts until then."""
         with self._turn:
-            self._so_far = None
+            self._latest = None
             run_until_now = run()
             self._collector.stop()
             return self._collector.evidence(run_until_now)
@@ -60,19 +60,19 @@ class SharedCollector:
         log.error("run %s could not stop; its evidence: %s", run.id, json.dumps(evidence.as_json()))
         return evidence
 
-    def so_far(self, run: Callable[[], Run | None]) -> Evidence | None:
+    def evidence_until_now(self, run: Callable[[], Run | None]) -> Evidence | None:
         """The evidence of a run that goes on, or None when `run` answers that there is none.
 
         However many ask, a stop waits for one of them at most, and who asks again at once gets the same.
         """
         if not self._turn.acquire(blocking=False):
-            return self._so_far
+            return self._latest
         try:
-            running, before = run(), self._so_far
+            running, before = run(), self._latest
             if running and before and 0 <= running.duration_ms - before.run.duration_ms < FRESH_MS:
                 return before
-            self._so_far = self._collector.evidence(running) if running else None
-            return self._so_far
+            self._latest = self._collector.evidence(running) if running else None
+            return self._latest
         finally:
             self._turn.release()
 

@@ -11,11 +11,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from chainbench_agent.catalog.selection import EVERYTHING, Plan
-from chainbench_agent.collector.base import CollectorStatus, HookStatus, ModuleStatus
 from chainbench_agent.evidence.model import Evidence, Run, Section, Target
-from chainbench_agent.host.pid_namespaces import Peer
 from chainbench_agent.kernel.reading.ring_buffer import Ring
+from chainbench_agent.model.run_request import RunRequest
+from chainbench_agent.model.status import CollectorStatus, HookStatus, ModuleStatus
 
 STATUS = CollectorStatus(
     backend="ebpf",
@@ -45,9 +44,9 @@ class FakeCollector:
     sections: Mapping[str, Section] = field(default_factory=lambda: {"exec": {"exec_count": 53}})
     fails: dict[str, Exception] = field(default_factory=dict)
     holds: dict[str, threading.Event] = field(default_factory=dict)
-    target_gone: bool = False
-    started_for: tuple[Target, Peer | None] = (Target(), None)
-    planned: Plan = EVERYTHING
+    target_ended: bool = False
+    request: RunRequest = field(default_factory=RunRequest)
+    """What the run that was started last was asked to be."""
     run_id: str = ""
     calls: list[str] = field(default_factory=list)
     collecting: bool = False
@@ -57,12 +56,11 @@ class FakeCollector:
 
     ring: Ring | None = None
 
-    def gone(self) -> bool:
-        return self.target_gone
+    def target_has_ended(self) -> bool:
+        return self.target_ended
 
-    def start(self, target: Target, peer: Peer | None = None, plan: Plan = EVERYTHING, *, run_id: str = "") -> None:
-        self.started_for, self.planned = (target, peer), plan
-        self.run_id = run_id
+    def start(self, request: RunRequest, run_id: str = "") -> None:
+        self.request, self.run_id = request, run_id
         with self._call("start"):
             if self.collecting:
                 raise RuntimeError("start: is already collecting")

@@ -15,13 +15,14 @@ from typing import Final
 
 from chainbench_agent.abi.histogram import lower_bound_ns, slot_of, upper_bound_ns
 from chainbench_agent.catalog import HISTOGRAM_SLOTS, Counter, Distribution, Keyed, Metric, Module, Names, Procfs, Table
-from chainbench_agent.catalog.selection import EVERYTHING, Plan
-from chainbench_agent.collector.base import CollectorStatus, ModuleStatus, not_asked_for, option_states
+from chainbench_agent.catalog.selection import EVERYTHING, Selection
+from chainbench_agent.collector.base import not_asked_for, option_states
 from chainbench_agent.evidence.build import section
 from chainbench_agent.evidence.metric_keys import reported_key
 from chainbench_agent.evidence.model import Evidence, Labels, Run, Section, Target
 from chainbench_agent.evidence.sample import HistogramCounts, Value
-from chainbench_agent.host.pid_namespaces import Peer
+from chainbench_agent.model.run_request import RunRequest
+from chainbench_agent.model.status import CollectorStatus, ModuleStatus
 from chainbench_agent.probes import HOOKS
 
 MOCK: Final = "mock"
@@ -49,7 +50,7 @@ class MockCollector:
     ) -> None:
         self._reason = reason
         self._target = Target()
-        self._plan = EVERYTHING
+        self._selection = EVERYTHING
         self._remedy = remedy
         self._catalog = tuple(catalog)
         self._details = dict(details or {})
@@ -57,12 +58,12 @@ class MockCollector:
 
     ring = None  # nothing happens
 
-    def start(self, target: Target, peer: Peer | None = None, plan: Plan = EVERYTHING, *, run_id: str = "") -> None:
-        """Nothing to begin: the numbers depend on the run alone."""
-        del peer, run_id
-        self._target, self._plan = target, plan
+    def start(self, request: RunRequest, run_id: str = "") -> None:
+        """Nothing to begin: the numbers depend only on the run."""
+        del run_id
+        self._target, self._selection = request.target, request.selection
 
-    def gone(self) -> bool:
+    def target_has_ended(self) -> bool:
         return False
 
     def stop(self) -> None:
@@ -76,7 +77,9 @@ class MockCollector:
             run=run,
             target=self._target,
             sections={
-                m.section_key: _section(m, run, self._plan) for m in self._catalog if self._plan.collects(m.name)
+                m.section_key: _section(m, run, self._selection)
+                for m in self._catalog
+                if self._selection.collects(m.name)
             },
         )
 
@@ -91,13 +94,13 @@ class MockCollector:
         """Nothing is held."""
 
 
-def _section(module: Module, run: Run, plan: Plan) -> Section:
+def _section(module: Module, run: Run, selection: Selection) -> Section:
     labels = [str(getattr(run, name)) for name in Labels.model_fields]
     counts = {
         metric.name: _made_up(metric, _random(*labels, module.name, metric.name), run.duration_ms / 1e3)
         for metric in (*module.per_cpu, *module.keyed, *module.per_disk, *module.procfs)
     }
-    absent = not_asked_for(module, {hook.name: hook for hook in HOOKS}, plan.probes)
+    absent = not_asked_for(module, {hook.name: hook for hook in HOOKS}, selection.probes)
     sources = {key: MOCK for metric in module.reported if (key := reported_key(metric)) not in absent}
     return section(module, counts, _names(module), absent, sources)
 

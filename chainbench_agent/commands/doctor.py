@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from chainbench_agent.catalog import Module
-from chainbench_agent.collector.base import ModuleStatus
 from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.errors import SetupError
 from chainbench_agent.kernel.preflight import Check, all_checks
+from chainbench_agent.model.status import ModuleStatus
 from chainbench_agent.probes import HOOKS
 
 _MARKS = {True: "ok", False: "--"}

@@ -58,10 +58,9 @@ def _header_cache(given: Path | None) -> Path:
 @settings_options
 def serve(config: str | None, **given: str | bool | None) -> None:
     """Serve the HTTP API until SIGTERM or Ctrl-C."""
-    from chainbench_agent.collector import open_collector
     from chainbench_agent.server import gunicorn_server
 
-    gunicorn_server.serve(load_settings(config, **given), open_collector, lambda: load_settings(config, **given))
+    gunicorn_server.serve(load_settings(config, **given), reload=lambda: load_settings(config, **given))
 
 
 @main.command()

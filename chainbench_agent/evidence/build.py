@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from chainbench_agent.abi.process import Process
 from chainbench_agent.catalog import Counter, Derived, Distribution, Metric, Module, Names, Procfs, Table
 from chainbench_agent.evidence.cost import cost
 from chainbench_agent.evidence.cross_check import counters_check, schedstat_check, throttled_check
@@ -21,7 +22,7 @@ from chainbench_agent.evidence.loss import loss
 from chainbench_agent.evidence.metric_keys import reported_key
 from chainbench_agent.evidence.model import CrossCheck, Evidence, Run, Section, Target
 from chainbench_agent.evidence.open_intervals import close_intervals, close_processes
-from chainbench_agent.evidence.sample import HistogramCounts, Process, Sample, Value
+from chainbench_agent.evidence.sample import HistogramCounts, Sample, Value
 from chainbench_agent.evidence.sampling_error import sampling
 from chainbench_agent.evidence.self_check import Circumstances, self_check
 from chainbench_agent.evidence.sleepers import uncounted_processes, with_accounts

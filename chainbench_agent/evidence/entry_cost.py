@@ -33,7 +33,7 @@ NO_CPU_TIME = "the target's CPU time is told by the modules cpu and offcpu, neit
 
 @dataclass(frozen=True, slots=True)
 class EntryCost:
-    """What entering one program costs beyond its own account, in ns: see kernel/entry_cost.py."""
+    """What entering one program costs beyond its own account, in ns: see kernel/entry_calibration.py."""
 
     call_ns: float
     """At the beginning or the end of a system call."""

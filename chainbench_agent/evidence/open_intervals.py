@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import Any
 
 from chainbench_agent.abi.histogram import slot_of
+from chainbench_agent.abi.process import Process
 from chainbench_agent.catalog import Module
-from chainbench_agent.evidence.sample import Account, HistogramCounts, OpenInterval, Process, Sample, Sleeper, TaskState
+from chainbench_agent.evidence.sample import Account, HistogramCounts, OpenInterval, Sample, Sleeper, TaskState
 from chainbench_agent.probes import CALLS
 from chainbench_agent.probes.offcpu import NO_SYSCALL
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
+from chainbench_agent.abi.process import Process
+
 
 @dataclass(frozen=True, slots=True)
 class HistogramCounts:
@@ -98,15 +100,6 @@ class OpenInterval:
     @property
     def tid(self) -> int:
         return self.number or self.thread.tid
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Process:
-    """What a process did in the present run: module → metric → value, of the metrics that are kept per process."""
-
-    pid: int
-    command: str
-    figures: Mapping[str, Mapping[str, int]]
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,9 +11,9 @@ from collections.abc import Mapping, Sequence
 from heapq import nlargest
 from typing import Any
 
+from chainbench_agent.abi.process import Process
 from chainbench_agent.catalog import Counter, Module
 from chainbench_agent.evidence.metric_keys import reported_key
-from chainbench_agent.evidence.sample import Process
 
 TOP = 10
 

@@ -75,7 +75,7 @@ Points = Iterable[tuple[Sequence[str], float]]
 
 
 class Module(Protocol):
-    """A module's state (collector.base.ModuleStatus); one that was not asked for is `off`."""
+    """A module's state (model.status.ModuleStatus); one that was not asked for is `off`."""
 
     @property
     def name(self) -> str: ...
@@ -88,7 +88,7 @@ class Module(Protocol):
 
 
 class Collector(Protocol):
-    """What collects (collector.base.CollectorStatus)."""
+    """What collects (model.status.CollectorStatus)."""
 
     @property
     def backend(self) -> str: ...
@@ -101,7 +101,7 @@ class Collector(Protocol):
 
 
 class Store(Protocol):
-    """How large it is (store.base.StoreStatus); None where there is none, or it cannot be told."""
+    """How large it is (model.status.StoreStatus); None where there is none, or it cannot be told."""
 
     @property
     def runs(self) -> int | None: ...
@@ -110,7 +110,7 @@ class Store(Protocol):
 
 
 class Status(Protocol):
-    """Whether a run is on, what collects, and where runs are kept (active.RunsStatus)."""
+    """Whether a run is on, what collects, and where runs are kept (runs.running.RunsStatus)."""
 
     @property
     def phase(self) -> str: ...

@@ -1,4 +1,4 @@
-"""/metrics: the kept runs and the running one, in Prometheus' text format or in OpenMetrics.
+"""/metrics: the remembered runs and the running one, in Prometheus' text format or in OpenMetrics.
 
 Finished evidence never changes, so prometheus_client turns each run into text once, and a scrape is little
 more than a join.  The lines of a family are the same in both formats; only its head differs.
@@ -42,7 +42,7 @@ Lines = Mapping[str, bytes]
 """Family → its sample lines."""
 
 
-class KeptRuns(Protocol):
+class RememberedLabels(Protocol):
     """One label set: its latest evidence, and how often its runs ended how."""
 
     @property
@@ -65,7 +65,7 @@ class View(Protocol):
     def totals(self) -> Totals:
         """What the runs that ended add up to."""
 
-    def kept(self) -> Sequence[KeptRuns]:
+    def remembered(self) -> Sequence[RememberedLabels]:
         """Each label set that is remembered."""
 
     def reports(self) -> Sequence[Report]:
@@ -121,11 +121,11 @@ class Exporter:
 
     def _render(self, view: View, form: Format) -> list[bytes]:
         ended = view.totals()  # before the run that is on: one that ends meanwhile must not count twice
-        kept, running = view.kept(), view.current()
-        results = result_samples(((runs.labels, runs.results) for runs in kept), view.machine)
+        remembered, running = view.remembered(), view.current()
+        results = result_samples(((runs.labels, runs.results) for runs in remembered), view.machine)
         finished: dict[str, list[bytes]] = {RUNS.name: [_lines(results)]}
         unfinished: Lines = {}
-        for lines in self._current(view, kept, running):
+        for lines in self._current(view, remembered, running):
             if self._running and lines is self._running[1]:
                 unfinished = lines
                 continue
@@ -156,11 +156,11 @@ class Exporter:
             self._totals = totals.at_least(self._totals)
             return self._totals
 
-    def _current(self, view: View, kept: Iterable[KeptRuns], running: Evidence | None) -> Iterable[Lines]:
+    def _current(self, view: View, remembered: Iterable[RememberedLabels], running: Evidence | None) -> Iterable[Lines]:
         """The lines of each run and report, one per label set; what is finished is turned into text once."""
         current: dict[Hashable, Lines] = {}
         finished: dict[Hashable, Lines] = {}
-        for evidence in (runs.evidence for runs in kept):
+        for evidence in (runs.evidence for runs in remembered):
             if evidence:
                 run_id = evidence.run.id
                 finished[run_id] = self._finished.get(run_id) or self._run(evidence)

@@ -18,7 +18,7 @@ from pathlib import Path
 from chainbench_agent.headers.btf import Btf
 from chainbench_agent.headers.btf_types import ENUMS, RECORDS, Kind
 from chainbench_agent.headers.c_writer import CWriter
-from chainbench_agent.headers.header_text import fixed_files, macros, page_h, version_h
+from chainbench_agent.headers.fixed_headers import fixed_files, macros, page_h, version_h
 
 FORMAT = 2  # raise it when the same BTF shall give another tree
 _STRUCTS = "structs.txt"
@@ -120,7 +120,7 @@ def cached_tree(cache_dir: Path, btf: Btf, roots: Iterable[str] | None, release:
     return tree
 
 
-def structs_of(tree: Path) -> tuple[str, ...]:
+def structs_in_tree(tree: Path) -> tuple[str, ...]:
     """What `write_header_tree` returned when it wrote this tree."""
     return tuple((tree / _STRUCTS).read_text().split())
 

@@ -26,16 +26,13 @@ RELAYS = frozenset({"docker-proxy", "rootlessport", "slirp4netns", "pasta", "pas
 _ESTABLISHED = "01"
 
 
-def pid_here(pid: int, peer: Peer | None) -> int:
-    """The number, in our own namespace, of the process that the peer calls `pid`.
+def local_pid(pid: int, caller: int | None) -> int:
+    """The number, in our own namespace, of the process that the process `caller` calls `pid`.
 
-    Raises InputError if there is none, or if the number is ambiguous.
+    Raises InputError if there is no such process, or if the number is ambiguous.
     """
-    client = client_of(peer)
-    ours, theirs = namespace("self"), namespace(client) if client is not None else ""
-    if not theirs:  # gone already, or not ours to look at: as good as unknown
-        client = None
-    if client is not None and theirs != ours:
+    ours, theirs = namespace("self"), namespace(caller) if caller is not None else ""
+    if theirs and theirs != ours:  # empty: the caller has ended, or may not be looked at
         found = [number for number, space in _called(pid) if space == theirs]
         if not found:
             raise InputError(
@@ -45,7 +42,7 @@ def pid_here(pid: int, peer: Peer | None) -> int:
             )
         return found[0]
     here = (PROC / str(pid)).exists()
-    elsewhere = [number for number, space in _called(pid) if space != ours] if client is None else []
+    elsewhere = [] if theirs else [number for number, space in _called(pid) if space != ours]
     if len(elsewhere) + here > 1:
         raise InputError(
             "pid",
@@ -58,13 +55,13 @@ def pid_here(pid: int, peer: Peer | None) -> int:
     return pid if here else elsewhere[0]
 
 
-def client_of(peer: Peer | None) -> int | None:
+def client_process(peer: Peer | None) -> int | None:
     """The process whose words a request has; None if it cannot be told, as behind a relay."""
-    client = owner_of(peer) if peer else None
+    client = connection_owner(peer) if peer else None
     return None if client is None or _command(client) in RELAYS else client
 
 
-def owner_of(peer: Peer) -> int | None:
+def connection_owner(peer: Peer) -> int | None:
     """The process at the other end of a connection on this machine; None if it cannot be told."""
     if isinstance(peer, int):
         return peer
@@ -124,6 +121,6 @@ def namespace(process: int | str, kind: str = "pid") -> str:
 
 def _command(pid: int) -> str:
     try:
-        return procfs.command(PROC / str(pid))
+        return procfs.command_name(PROC / str(pid))
     except OSError:
         return ""

@@ -49,7 +49,7 @@ class Stat(NamedTuple):
         return int(self.fields[6])
 
     @property
-    def of_kernel(self) -> bool:
+    def is_kernel_thread(self) -> bool:
         """Whether it is a kernel thread.  Such a one makes no calls; its registers, empty, look like call 0."""
         return bool(self.flags & _KERNEL_THREAD)
 
@@ -98,7 +98,7 @@ def stat(directory: str | Path) -> Stat:
     return Stat(text_of(name), fields.decode("ascii").split())
 
 
-def command(directory: str | Path) -> str:
+def command_name(directory: str | Path) -> str:
     return text_of(read_page(f"{directory}/comm").removesuffix(b"\n"))
 
 
@@ -135,7 +135,7 @@ def mapped_path(written: bytes) -> str:
     return os.fsdecode(written.replace(b"\\012", b"\n"))
 
 
-def word(path: str | Path) -> str:
+def first_word(path: str | Path) -> str:
     """The first word of a file; empty if it is not to be read."""
     try:
         return (read_page(path).decode("ascii", "replace").split() or [""])[0]

@@ -16,9 +16,9 @@ from enum import IntEnum
 from pathlib import Path
 
 from chainbench_agent.abi.c_struct import CStruct
-from chainbench_agent.bpf import libbpf, probe_events
+from chainbench_agent.bpf import kretprobes, libbpf
 from chainbench_agent.catalog import Hook, Module, Names
-from chainbench_agent.catalog.selection import EVERYTHING, Plan
+from chainbench_agent.catalog.selection import EVERYTHING, Selection
 from chainbench_agent.errors import SetupError
 from chainbench_agent.evidence.sample import Sample
 from chainbench_agent.kernel import call_tables
@@ -28,16 +28,17 @@ from chainbench_agent.kernel.pmu_counters import Counters
 from chainbench_agent.kernel.programs import Programs
 from chainbench_agent.kernel.reading.ring_buffer import Ring
 from chainbench_agent.kernel.reading.sample_reader import Current, Reader
-from chainbench_agent.kernel.selected_hooks import idle_modules, wanted_hooks
-from chainbench_agent.kernel.targets.members import KernelTarget, Kind, all_processes
+from chainbench_agent.kernel.selected_hooks import idle_modules, selected_hooks
+from chainbench_agent.kernel.targets.kernel_target import KernelTarget, TargetKind
+from chainbench_agent.kernel.targets.process_tree import all_processes
 from chainbench_agent.kernel.targets.seeding import seed_maps
 from chainbench_agent.loading.bpf_unit import LoadedUnit, load_unit
-from chainbench_agent.loading.child_process import beside
+from chainbench_agent.loading.child_process import run_in_parallel
 from chainbench_agent.loading.event_records import Telling
-from chainbench_agent.symbols.kernel_symbols import Symbols
-from chainbench_agent.symbols.mapping_events import History, MappingEvents
-from chainbench_agent.symbols.user_functions import UserFunctions
-from chainbench_agent.symbols.user_stacks import UserStacks
+from chainbench_agent.symbols.kernel_symbols import KernelSymbols
+from chainbench_agent.symbols.libc_functions import LibcFunctions
+from chainbench_agent.symbols.mapping_events import MappingEvents, MappingHistory
+from chainbench_agent.symbols.user_symbols import UserSymbols
 
 _CONFIG = CStruct(  # struct cb_config of probes/common.h
     started_ns="Q", cgroup_id="Q", run="I", phase="I", agent="2I", target="I", cgroup_level="I",
@@ -69,8 +70,8 @@ class Machine:
     ) -> None:
         """Compile, load and try to attach.  Raises SetupError, saying what is missing, if that cannot be done."""
         self._hooks = {hook.name: hook for hook in hooks}
-        symbols, self.unit = beside(
-            Symbols.load,
+        symbols, self.unit = run_in_parallel(
+            KernelSymbols.load,
             lambda: load_unit(modules, self._hooks.values(), cache_dir, options, events=events),
             undo=LoadedUnit.close,
         )
@@ -79,18 +80,18 @@ class Machine:
         self.run = 0
         """The number of the present run, or the last one; the kernel has it in all that it tells."""
         self._target = KernelTarget()
-        self._plan = EVERYTHING
-        self._seeds = 0
+        self._selection = EVERYTHING
         self._not_emptied: Mapping[str, OSError] = {}
-        self._began_ns = 0
+        self._began_ns = self._seeds = 0
         self._stats_fd = -1
-        self.no_cost = ""
-        """Why the kernel does not count what the programs of this run cost; empty if it does."""
-        self._user = UserFunctions(())
+        self.no_cost = ""  # or why the kernel does not count what the programs of this run cost
+        self._user = LibcFunctions(())
         self._mapping_events = MappingEvents()
-        self._history = History()
-        self.nowhere: Mapping[str, str] = {}
-        """Hooks that have no place in what the target of the present run runs → why."""
+        self._history = MappingHistory()
+        self.unavailable_in_target: Mapping[str, str] = {}
+        """Hook → why the programs and libraries of the present run's target have no place for it."""
+        self.selected_hooks: frozenset[str] = frozenset()
+        """The hooks at which the present run has programs."""
         self.programs = Programs()
         self.ring: Ring | None = None
         try:
@@ -99,12 +100,12 @@ class Machine:
             self.close()
             raise
 
-    def _make_ready(self, symbols: Symbols, *, tells: bool) -> None:
+    def _make_ready(self, symbols: KernelSymbols, *, tells: bool) -> None:
         loaded = self.unit.loaded
         identify = loaded.programs.pop("cb_identify", None)
         if identify is not None:
             self.identity = identity_of(identify, self._maps)
-        probe_events.remove_leftovers()
+        kretprobes.remove_leftovers()
         self.programs = Programs.choose(self.unit.unit.programs, loaded.take_programs(), loaded.failed)
         if identify is None or not self.programs.chosen:
             reasons = {**loaded.failed, **self.programs.absent}
@@ -142,36 +143,35 @@ class Machine:
         """Why a fact that a metric needs does not hold here; empty if it does."""
         return self.unit.facts[fact]
 
-    def wanted(self, plan: Plan = EVERYTHING) -> frozenset[str]:
-        """The hooks that a run has programs of; `locate` comes first."""
-        hooks = wanted_hooks(self.modules, self._hooks, self.unit.unit.follows, plan)
-        return hooks & self.programs.chosen.keys() - self.nowhere.keys()
-
-    def locate(self, target: KernelTarget, plan: Plan = EVERYTHING) -> None:
-        """Find the functions of user space that a run of `target` is to watch; those that it lacks are `nowhere`."""
+    def _locate(self, target: KernelTarget, selection: Selection) -> None:
+        """Find the user-space functions that a run of `target` needs; hooks without any are `unavailable_in_target`."""
         self._user.close()
         self._mapping_events.close()
-        self.nowhere = {}
-        self._history = History()
-        hooks = self.wanted(plan)
+        self.unavailable_in_target = {}
+        self._history = MappingHistory()
+        hooks = (
+            selected_hooks(self.modules, self._hooks, self.unit.unit.follows, selection) & self.programs.chosen.keys()
+        )
         if self.programs.in_user_space(hooks):
-            everyone = target.kind == Kind.MACHINE
-            self._user = UserFunctions(all_processes() if everyone else target.processes())
-            self.nowhere = self.programs.nowhere(hooks, self._user)
+            everyone = target.kind == TargetKind.MACHINE
+            self._user = LibcFunctions(all_processes() if everyone else target.processes())
+            self.unavailable_in_target = self.programs.unavailable_in_target(hooks, self._user)
             with suppress(OSError):  # without it there are addresses instead of names
                 self._mapping_events.open()
+        self.selected_hooks = hooks - self.unavailable_in_target.keys()
 
-    def attach(self, target: KernelTarget, plan: Plan = EVERYTHING) -> None:
-        """Make ready for a run: empty what must not stay, attach what `plan` needs, find out who is in the target."""
+    def attach(self, target: KernelTarget, selection: Selection = EVERYTHING) -> None:
+        """Make ready for a run: empty the maps, attach what `selection` needs, find who is in the target."""
         try:
+            self._locate(target, selection)
             self._not_emptied = empty(self._maps, self.modules)
             call_tables.fill(self._maps)
             self.run += 1
             self._target = target
-            self._plan = plan
-            self._configure(Phase.SEEDING if target.kind == Kind.TREE else Phase.OFF)
+            self._selection = selection
+            self._configure(Phase.SEEDING if target.kind == TargetKind.TREE else Phase.OFF)
             self._count_cost()
-            self.programs.attach(self.wanted(plan), self._user)
+            self.programs.attach(self.selected_hooks, self._user)
             self._counters.open()
             self._seeds = seed_maps(target, self._maps)
         except OSError:
@@ -201,17 +201,17 @@ class Machine:
 
     def sample(self) -> Sample:
         """Everything that was counted.  While a run is on, what happens during the reading may be in or out."""
-        present: AbstractSet[int] = self.target_processes() if self._target.kind != Kind.MACHINE else set()
+        present: AbstractSet[int] = self.target_processes() if self._target.kind != TargetKind.MACHINE else set()
         current = Current(self.run, self._target, self._began_ns, present, self._seeds, self._not_emptied)
         sample = self._reader.sample(current)
         sample = replace(sample, programs=self.programs.runs())
-        targeted = self._target.kind != Kind.MACHINE
+        targeted = self._target.kind != TargetKind.MACHINE
         return self._counters.complete(sample, self.run, self._began_ns, targeted=targeted)
 
     def names(self, first: Sample, last: Sample) -> Names:
         """What the numbers in a run are called."""
         since = self._mapping_events.read() if self._mapping_events else self._history
-        return self._reader.names(first, last, UserStacks(self._user.mapped, since))
+        return self._reader.names(first, last, UserSymbols(self._user.mapped, since))
 
     def close(self) -> None:
         self.detach()
@@ -227,7 +227,7 @@ class Machine:
         now_ns, target = time.monotonic_ns(), self._target
         level = self.identity.cgroup_level + target.cgroup_level
         head = (now_ns, target.cgroup_id, self.run, phase, *self.identity.processes, target.kind, level)
-        config = _CONFIG.pack(*head, self._plan.sample_interval, idle_modules(self.modules, self._plan))
+        config = _CONFIG.pack(*head, self._selection.sample_interval, idle_modules(self.modules, self._selection))
         libbpf.update(self._maps["cb_config"].fd, 0, config)
         return now_ns
 
@@ -239,4 +239,4 @@ class Machine:
 
     def target_processes(self) -> AbstractSet[int]:
         """The processes that are in the target now; of a tree, as the kernel followed them."""
-        return self._reader.enrolled() if self._target.kind == Kind.TREE else self._target.processes()
+        return self._reader.enrolled() if self._target.kind == TargetKind.TREE else self._target.processes()

@@ -74,4 +74,4 @@ def _delete_all(table: MapFd) -> None:
 
 
 def _zero(table: MapFd) -> None:
-    libbpf.clear(table.fd, table.entries * table.value_size)
+    libbpf.clear_array(table.fd, table.entries * table.value_size)

@@ -20,7 +20,7 @@ from chainbench_agent.headers.btf_types import Kind as BtfKind
 from chainbench_agent.host import procfs
 from chainbench_agent.loading.loader import Wanted, load
 from chainbench_agent.loading.objects import Object
-from chainbench_agent.symbols.kernel_symbols import Symbols
+from chainbench_agent.symbols.kernel_symbols import KernelSymbols
 
 CAPABILITIES = {"CAP_SYS_ADMIN": 21, "CAP_SYSLOG": 34, "CAP_PERFMON": 38, "CAP_BPF": 39}
 _PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
@@ -126,7 +126,7 @@ def _bcc() -> Check:
 
 def _libbpf() -> Check:
     try:
-        found = libbpf.name()
+        found = libbpf.library_name()
     except OSError as error:
         return Check("libbpf", ok=False, found=str(error), needed=True)
     return Check("libbpf", ok=True, found=found, needed=True)
@@ -181,6 +181,6 @@ def _pmu() -> Check:
 
 
 def _symbols() -> Check:
-    if not Symbols.load().hidden:
+    if not KernelSymbols.load().hidden:
         return Check("kernel symbols", ok=True, found="/proc/kallsyms shows addresses")
     return Check("kernel symbols", ok=False, found="/proc/kallsyms hides addresses")

@@ -8,14 +8,14 @@ from collections.abc import Collection, Iterable, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 
-from chainbench_agent.bpf import libbpf, perf_events, probe_events
+from chainbench_agent.bpf import kretprobes, libbpf, perf_events
 from chainbench_agent.bpf.footprint import fdinfo
 from chainbench_agent.catalog import ANY_OF
 from chainbench_agent.evidence.sample import ProgramRun
 from chainbench_agent.loading.entry_functions import Program
-from chainbench_agent.symbols.user_functions import UserFunctions
+from chainbench_agent.symbols.libc_functions import LibcFunctions
 
-NOBODY = UserFunctions(())
+NOBODY = LibcFunctions(())
 
 
 @dataclass(slots=True)
@@ -50,7 +50,7 @@ class Programs:
         A tracepoint that is attached after another was detached waits until no CPU can be in the latter, which took
         0.4 s in all.
         """
-        own = UserFunctions([os.getpid()] if any(_is_in_user_space(program) for program in candidates) else [])
+        own = LibcFunctions([os.getpid()] if any(_is_in_user_space(program) for program in candidates) else [])
         reasons: dict[str, list[str]] = {}
         with closing(own):
             for program in candidates:
@@ -75,16 +75,16 @@ class Programs:
         """Whether one of `hooks` wants functions of the target's."""
         return any(_is_in_user_space(program) for hook, program in self.chosen.items() if hook in hooks)
 
-    def nowhere(self, hooks: Collection[str], user: UserFunctions) -> dict[str, str]:
-        """Those of `hooks` that have no place in the target's programs and libraries → why."""
+    def unavailable_in_target(self, hooks: Collection[str], user: LibcFunctions) -> dict[str, str]:
+        """Those of `hooks` that have no location in the target's programs and libraries → why."""
         programs = {hook: self.chosen[hook] for hook in hooks if hook in self.chosen}
         return {
             hook: f"no C library that the target had mapped when the run began has {program.source.target}"
             for hook, program in programs.items()
-            if _is_in_user_space(program) and not any(map(user.places, program.source.target.split(ANY_OF)))
+            if _is_in_user_space(program) and not any(map(user.locations, program.source.target.split(ANY_OF)))
         }
 
-    def attach(self, hooks: Collection[str], user: UserFunctions = NOBODY) -> None:
+    def attach(self, hooks: Collection[str], user: LibcFunctions = NOBODY) -> None:
         """Attach those of `hooks`, uprobes in what `user` knows; after a failure nothing is left.  Raises OSError."""
         try:
             for hook, program in self.chosen.items():
@@ -112,23 +112,23 @@ def _is_in_user_space(program: Program) -> bool:
     return program.kind in ("uprobe", "uretprobe")
 
 
-def _attach(program: Program, fds: Iterable[int], user: UserFunctions) -> list[int]:
+def _attach(program: Program, fds: Iterable[int], user: LibcFunctions) -> list[int]:
     """The descriptors that hold the program's parts where they are, all or none; raises OSError."""
     parts = zip(program.parts, fds, strict=True)
     return perf_events.all_or_none(
-        (link for part, fd in parts for link in _attach_part(part, fd, user)), probe_events.close
+        (link for part, fd in parts for link in _attach_part(part, fd, user)), kretprobes.close
     )
 
 
-def _attach_part(program: Program, fd: int, user: UserFunctions) -> list[int]:
+def _attach_part(program: Program, fd: int, user: LibcFunctions) -> list[int]:
     target = program.source.target
     match program.kind:
         case "perf":
-            return perf_events.open_everywhere(target, fd)
+            return perf_events.open_on_each_cpu(target, fd)
         case "kprobe":
             return [perf_events.open_kprobe(target, fd, at_return=False)]
         case "kretprobe":
-            return [probe_events.open_kretprobe(target, fd)]
+            return [kretprobes.open_kretprobe(target, fd)]
         case "uprobe" | "uretprobe" as kind:
             return _attach_in_user_space(target, fd, user, at_return=kind == "uretprobe")
         case "raw_tracepoint":
@@ -136,22 +136,22 @@ def _attach_part(program: Program, fd: int, user: UserFunctions) -> list[int]:
     return [libbpf.open_raw_tracepoint(None, fd)]
 
 
-def _attach_in_user_space(functions: str, fd: int, user: UserFunctions, *, at_return: bool) -> list[int]:
+def _attach_in_user_space(functions: str, fd: int, user: LibcFunctions, *, at_return: bool) -> list[int]:
     """At every one of the `functions` that the target has; raises OSError if there is none."""
-    places = [place for function in functions.split(ANY_OF) for place in user.places(function)]
-    if not places:
+    locations = [location for function in functions.split(ANY_OF) for location in user.locations(function)]
+    if not locations:
         raise OSError(errno.ENOENT, "no C library has such a function")
     return perf_events.all_or_none(
-        perf_events.open_uprobe(place.file, place.offset, fd, at_return=at_return) for place in places
+        perf_events.open_uprobe(location.file, location.offset, fd, at_return=at_return) for location in locations
     )
 
 
 def _close(descriptors: Iterable[int]) -> None:
     for fd in descriptors:
-        probe_events.close(fd)
+        kretprobes.close(fd)
 
 
-def _try(program: Program, fds: Collection[int], own: UserFunctions) -> list[int]:
+def _try(program: Program, fds: Collection[int], own: LibcFunctions) -> list[int]:
     """Attach.  A tracing program twice, because there will be many runs and it was not always possible.
 
     Linux f3a95075549e ("bpf: Allow trampoline re-attach for tracing and lsm programs") (in v5.13)

@@ -14,7 +14,7 @@ from chainbench_agent.catalog import Hook, Module, Source
 from chainbench_agent.errors import LoaderError
 from chainbench_agent.headers.btf import Btf
 from chainbench_agent.headers.btf_types import Kind
-from chainbench_agent.headers.header_tree import cached_tree, structs_of
+from chainbench_agent.headers.header_tree import cached_tree, structs_in_tree
 from chainbench_agent.headers.offset_checks import check_function, check_source, offset_checks
 from chainbench_agent.loading.attach_points import eligible, wanted
 from chainbench_agent.loading.child_process import apart
@@ -195,7 +195,7 @@ def _attach_type_id(source: Source, btf: Btf) -> int:
 def _text(unit: Unit, tree: Path, btf: Btf, functions: list[str]) -> UnitText:
     """Every member that the text could mean is checked: the superset needs no list to be kept."""
     used = set(re.findall(r"(?:->|\.)(\w+)", unit.text))
-    checks = offset_checks(btf, structs_of(tree), used)
+    checks = offset_checks(btf, structs_in_tree(tree), used)
     return UnitText(
         c_text=unit.text + check_source(checks),
         header_tree=str(tree),

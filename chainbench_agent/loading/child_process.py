@@ -25,7 +25,7 @@ def apart(work: Callable[[], Answer]) -> Answer:
     return _begin(work).answer()
 
 
-def beside(
+def run_in_parallel(
     work: Callable[[], Answer], meanwhile: Callable[[], Own], *, undo: Callable[[Own], object] = lambda _own: None
 ) -> tuple[Answer, Own]:
     """The answers of `work`, done apart, and of what is done here `meanwhile`; an error of the latter goes first.

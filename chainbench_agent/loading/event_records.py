@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
+from chainbench_agent.abi import command_name
 from chainbench_agent.abi.c_struct import CStruct
-from chainbench_agent.abi.command_name import command
 from chainbench_agent.catalog import Event, Module
 
 PAGES = 64
@@ -65,4 +65,4 @@ def decode(record: bytes, known: tuple[tuple[Module, Event], ...], runs: Mapping
     at_ns, value, kind, pid, run, comm = _RECORD.unpack(record[: _RECORD.size])
     module, event = known[kind]
     details = {event.value: value} if event.value else {}
-    return Told(at_ns, f"{module.name}.{event.name}", pid, command(comm), details, runs.get(run))
+    return Told(at_ns, f"{module.name}.{event.name}", pid, command_name.decode(comm), details, runs.get(run))

@@ -95,7 +95,7 @@ def _load(program: Wanted, code: bytes) -> int:
     try:
         return libbpf.load_program(program.name, code, kind)
     except OSError:
-        log = libbpf.Log()
+        log = libbpf.VerifierLog()
     try:
         return libbpf.load_program(program.name, code, kind, log)
     except OSError as error:

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from chainbench_agent.abi import command_name
 from chainbench_agent.abi.c_struct import CStruct
+from chainbench_agent.abi.process import Process
 from chainbench_agent.catalog import Counter, Module
-from chainbench_agent.evidence.sample import Process
 
 HOTTEST = frozenset({"task_ran", "task_waited", "task_blocked", "sys_enter"})
 LINE = 64
@@ -51,7 +51,7 @@ def processes(memory: memoryview, modules: Sequence[Module], run: int) -> Iterat
         if of_run == run:
             tgid, _run, _begin, _end = HEAD.unpack_from(memory, index * size)
             numbers = list(record.unpack_from(memory, index * size + HEAD.size))
-            name = command_name.command(numbers.pop(len(hot)))
+            name = command_name.decode(numbers.pop(len(hot)))
             yield Process(
                 tgid, name, {module: {key: numbers[place] for key, place in keys} for module, keys in of_module.items()}
             )

@@ -1,4 +1,4 @@
-"""Which run is on, in memory that outlives the process which collects it: the next one says what became of it."""
+"""The active-run record: which run is on, in memory that outlives a process that is killed in it."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ _LENGTH = struct.Struct("=H")
 log = logging.getLogger(__name__)
 
 
-class Slate:
-    """One line.  Made before the processes part; whoever is killed at whatever moment leaves it whole, or empty."""
+class ActiveRunRecord:
+    """One line in shared memory, made before the worker is forked.  It is whole or empty whenever the worker dies."""
 
     def __init__(self) -> None:
         self._page = mmap.mmap(-1, mmap.PAGESIZE)
@@ -27,7 +27,7 @@ class Slate:
         self._page[: _LENGTH.size] = _LENGTH.pack(0)
 
     def take(self) -> str:
-        """What became of the run that stands here; empty if none does, as then."""
+        """Wipe the record and say what happened to its run; empty if it has none."""
         (length,) = _LENGTH.unpack(self._page[: _LENGTH.size])
         if not length:
             return ""

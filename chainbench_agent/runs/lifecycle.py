@@ -15,18 +15,18 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 
-from chainbench_agent.catalog.selection import EVERYTHING, Plan
 from chainbench_agent.collector.base import Collector
 from chainbench_agent.collector.exclusive import SharedCollector
 from chainbench_agent.errors import AgentError, InputError, NoRun, RunActive
-from chainbench_agent.evidence.model import Evidence, Labels, Run, Target
+from chainbench_agent.evidence.model import Evidence, Run
 from chainbench_agent.evidence.report import Report
 from chainbench_agent.evidence.totals import Totals
-from chainbench_agent.host.pid_namespaces import Peer
+from chainbench_agent.model.run_request import RunRequest
+from chainbench_agent.model.stored_run import Query, StoredRun, Summary
 from chainbench_agent.runs import running
 from chainbench_agent.runs.archive import Archive
-from chainbench_agent.runs.remembered import Kept, Result
-from chainbench_agent.runs.running import MAX_DURATION_S, Active, EndedBy, Phase, RunsStatus, Watch
+from chainbench_agent.runs.remembered import RememberedLabels
+from chainbench_agent.runs.running import CurrentRun, EndedBy, Phase, RunsStatus, Watch
 
 SETTLE_S = 4.0
 """How long a shutdown waits for a start under way, and then for a stop; gunicorn_server.py allows more than both."""
@@ -47,36 +47,28 @@ class Runs:
         now: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.machine = machine
-        self.archive = archive or Archive()
+        self._archive = archive or Archive()
         self._collector = SharedCollector(collector)
         self._clock = clock
         self._now = now
 
         self._changed = threading.Condition()  # guards all that follows
         self._phase: Phase = "idle"
-        self._active: Active | None = None
-        self._memory = self.archive.memory
-        self._failure = self._memory.lost
+        self._active: CurrentRun | None = None
+        self._failure = self._archive.lost
         self._closing = False
 
     # --- A run ------------------------------------------------------------------------------------
 
-    def start(
-        self,
-        labels: Labels,
-        target: Target | None = None,
-        peer: Peer | None = None,
-        max_duration_s: float = MAX_DURATION_S,
-        plan: Plan = EVERYTHING,
-    ) -> Active:
-        """Begin a run; it ends with `stop`, after `max_duration_s`, or when the target has been gone for a while.
+    def start(self, request: RunRequest) -> CurrentRun:
+        """Begin a run; it ends with `stop`, after `longest_s`, or when the target has been gone for a while.
 
         RunActive if one is on.  InputError if there is no such target, AgentError if the collector fails; then none is.
         """
-        claimed = self._claim(labels, plan)
-        self.archive.begin(self._run_until_now(claimed, "running"))  # first, so that nothing delays the answer later
+        claimed = self._claim(request)
+        self._archive.begin(self._run_until_now(claimed, "running"))  # first, so that nothing delays the answer later
         try:
-            self._collector.start(target or Target(), peer, plan, claimed.id)
+            self._collector.start(request, claimed.id)
         except InputError:
             self._give_up(claimed)
             raise
@@ -86,12 +78,12 @@ class Runs:
         active = replace(claimed, started_at=self._now(), started_ns=self._clock())
         with self._changed:
             self._phase, self._active, self._failure = "running", active, ""
-            self._memory.begun(f"{active.id} ({active.words})")
+            self._archive.started(f"{active.id} ({active.words})")
             self._changed.notify_all()
         log.info("run %s started: %s", active.id, active.words)
-        watch = Watch(active, max_duration_s, self._collector.gone)
+        watch = Watch(active, self._collector.target_has_ended)
         threading.Thread(target=self._watch, args=(active, watch), daemon=True).start()
-        if self.archive.keeps_runs:
+        if self._archive.stores_runs:
             threading.Thread(target=self._checkpoint, args=(active,), daemon=True).start()
         return active
 
@@ -109,9 +101,8 @@ class Runs:
             left = "what it had collected is in the agent's log" if salvaged else "it has no evidence any more"
             sentence = f"the collector could not stop: {error}; {left}"
             raise self._failed(active, ended_by, sentence, salvaged) from error
-        result: Result = "interrupted" if ended_by == "shutdown" else "finished"
-        self.archive.end(evidence.run, result, evidence)
-        self._end(active, result, evidence)
+        self._archive.end(evidence.run, "interrupted" if ended_by == "shutdown" else "finished", evidence)
+        self._end()
         log.info("run %s ended by %s after %.0f ms", active.id, ended_by, evidence.run.duration_ms)
         running.log_violations(evidence)
         return evidence
@@ -135,7 +126,7 @@ class Runs:
 
     def status(self) -> RunsStatus:
         collector = self._collector.status()
-        store = self.archive.store.status()
+        store = self._archive.store_status()
         with self._changed:
             begun = self._phase in {"running", "stopping"}
             elapsed_ms = self._active.elapsed_ms(self._clock()) if self._active and begun else 0.0
@@ -144,58 +135,64 @@ class Runs:
     def current(self) -> Evidence | None:
         """The evidence so far of the run that is on; None when there is none, or it cannot be had."""
         try:
-            return self._collector.so_far(self._running)
+            return self._collector.evidence_until_now(self._running)
         except Exception:
             log.exception("the run in progress gives no evidence")
             return None
 
     def latest(self) -> Evidence | None:
         """The evidence of the run that finished last."""
-        with self._changed:
-            return self._memory.latest
+        return self._archive.latest()
 
     def totals(self) -> Totals:
         """What all runs that ended add up to."""
-        with self._changed:
-            return self._memory.totals
+        return self._archive.totals()
 
     def report(self, report: Report) -> None:
-        """Keep what the runner measured; it need not belong to a run."""
-        with self._changed:
-            self._memory.reported(report)
+        """Remember what the runner measured; it need not belong to a run."""
+        self._archive.report(report)
 
     def reports(self) -> tuple[Report, ...]:
-        """The latest report of each label set, the last one at the end."""
-        with self._changed:
-            return self._memory.reports()
+        """The latest report of each label set; the last one is at the end."""
+        return self._archive.reports()
 
-    def kept(self) -> tuple[Kept, ...]:
-        """What is remembered of each label set, the one touched last at the end."""
-        with self._changed:
-            return self._memory.kept()
+    def remembered(self) -> tuple[RememberedLabels, ...]:
+        """What is remembered of each label set; the one used last is at the end."""
+        return self._archive.remembered()
+
+    def find(self, query: Query) -> list[Summary]:
+        """Stored runs, the newest first.  StoreError."""
+        return self._archive.find(query)
+
+    def get(self, run_id: str) -> StoredRun:
+        """A stored run.  UnknownRun if none has that id, or StoreError."""
+        return self._archive.get(run_id)
+
+    def why_not_stored(self, run_id: str) -> str:
+        """Why the run that ended last is not in the store; empty if it is, or is not meant to be."""
+        return self._archive.why_not_stored(run_id)
 
     def delete(self, run_id: str) -> None:
-        """Forget a run that is kept, everywhere.  UnknownRun if there is none, RunActive if it is on, StoreError."""
+        """Delete a stored run everywhere.  UnknownRun if none has that id, RunActive if it is on, StoreError."""
         with self._changed:
             if self._active and self._active.id == run_id:
                 raise RunActive(self._active.now(self._phase, self._clock()))
-        self.archive.delete(run_id)
-        with self._changed:
-            self._memory.forget(run_id)
+        self._archive.delete(run_id)
 
     # --- The steps --------------------------------------------------------------------------------
 
-    def _claim(self, labels: Labels, plan: Plan) -> Active:
+    def _claim(self, request: RunRequest) -> CurrentRun:
         with self._changed:
             if self._closing:
                 raise AgentError("the agent is shutting down; start the run when it is up again")
             if self._active:
                 raise RunActive(self._active.now(self._phase, self._clock()))
             now = self._now()
-            self._phase, self._active = "starting", Active(running.new_id(now), labels, now, self._clock(), plan)
+            self._phase = "starting"
+            self._active = CurrentRun(running.new_id(now), request, now, self._clock())
             return self._active
 
-    def _watch(self, active: Active, watch: Watch) -> None:
+    def _watch(self, active: CurrentRun, watch: Watch) -> None:
         """End the run when it is due, if nobody else does."""
         reason = watch.why_ended(self._clock, lambda pause_s: self._is_over(active, pause_s))
         if not reason:
@@ -203,41 +200,40 @@ class Runs:
         with suppress(AgentError):  # a `/stop` came first, or stop has logged what went wrong
             self.stop(reason, only=active.id)
 
-    def _checkpoint(self, active: Active) -> None:
+    def _checkpoint(self, active: CurrentRun) -> None:
         """Keep what the run has so far, now and then, for an agent that dies in it."""
-        while not self._is_over(active, self.archive.checkpoint_s):
+        while not self._is_over(active, self._archive.checkpoint_s):
             if evidence := self.current():
-                self.archive.checkpoint(evidence)
+                self._archive.checkpoint(evidence)
 
-    def _is_over(self, active: Active, within_s: float) -> bool:
+    def _is_over(self, active: CurrentRun, within_s: float) -> bool:
         with self._changed:
             return self._changed.wait_for(lambda: self._active is not active, within_s)
 
-    def _begin_stopping(self, only: str) -> Active:
+    def _begin_stopping(self, only: str) -> CurrentRun:
         with self._changed:
             if self._active is None or (only and self._active.id != only):
-                raise NoRun(f"no run is on{self._memory.how_the_last_ended()}")
+                raise NoRun(f"no run is on{self._archive.how_the_last_ended()}")
             if self._phase != "running":
                 raise NoRun(f"run {self._active.id} is {self._phase}")
             self._phase = "stopping"
             return self._active
 
-    def _give_up(self, active: Active) -> None:
+    def _give_up(self, active: CurrentRun) -> None:
         """The run never was."""
-        self.archive.drop(active.id)
+        self._archive.drop(active.id)
         with self._changed:
             self._phase, self._active = "idle", None
             self._changed.notify_all()
         log.info("run %s was refused", active.id)
 
-    def _failed(self, active: Active, by: EndedBy, sentence: str, salvaged: Evidence | None = None) -> AgentError:
-        self.archive.end(self._run_until_now(active, by), "failed", salvaged, sentence)
-        self._end(active, "failed", failure=sentence)
+    def _failed(self, active: CurrentRun, by: EndedBy, sentence: str, salvaged: Evidence | None = None) -> AgentError:
+        self._archive.end(self._run_until_now(active, by), "failed", salvaged, sentence)
+        self._end(failure=sentence)
         return AgentError(sentence)
 
-    def _end(self, active: Active, result: Result, evidence: Evidence | None = None, failure: str = "") -> None:
+    def _end(self, failure: str = "") -> None:
         with self._changed:
-            self._memory.ended(active.labels, result, evidence)
             self._phase, self._active, self._failure = "idle", None, failure
             self._changed.notify_all()
 
@@ -246,5 +242,5 @@ class Runs:
             active = self._active if self._phase == "running" else None
         return self._run_until_now(active, "running") if active else None
 
-    def _run_until_now(self, active: Active, ended_by: EndedBy) -> Run:
+    def _run_until_now(self, active: CurrentRun, ended_by: EndedBy) -> Run:
         return active.run(self.machine, self._clock(), ended_by)

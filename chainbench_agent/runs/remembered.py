@@ -1,7 +1,8 @@
-"""What is remembered of runs that ended: bounded, because labels like `commit` grow without end."""
+"""Remembers ended runs and reports in memory; bounded, because labels such as `commit` take ever new values."""
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeVar
@@ -9,16 +10,15 @@ from typing import Literal, TypeVar
 from chainbench_agent.evidence.model import Evidence, Labels
 from chainbench_agent.evidence.report import Report
 from chainbench_agent.evidence.totals import Totals
-from chainbench_agent.runs.active_run_record import Slate
 
-Result = Literal["finished", "failed", "interrupted"]
+Ending = Literal["finished", "failed", "interrupted"]
 
 _T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """One label set: its latest evidence, if a run of it ever gave one, and how often its runs ended how."""
+class RememberedLabels:
+    """One label set: its latest evidence, if a run of it gave any, and how often its runs ended in which way."""
 
     labels: Labels
     evidence: Evidence | None = None
@@ -26,77 +26,71 @@ class Kept:
 
 
 class Memory:
-    """The `most` label sets touched last, and as many reports.  The caller sees to the locking."""
+    """The `most` label sets used last, and as many reports.  Thread-safe."""
 
     def __init__(self, most: int) -> None:
         self._most = most
-        self._kept: dict[Labels, Kept] = {}
+        self._lock = threading.Lock()  # guards the rest
+        self._label_sets: dict[Labels, RememberedLabels] = {}
         self._reports: dict[Labels, Report] = {}
-        self.latest: Evidence | None = None
-        """The evidence that came last."""
-        self.totals = Totals()
-        """Of all runs, also those that are not remembered any more."""
-        self._slate = Slate()
-        self.lost = ""
-        """What became of a run whose process was killed, until the next one begins."""
+        self._latest: Evidence | None = None
+        self._totals = Totals()
 
-    def take_over(self, slate: Slate, where: str) -> None:
-        """Note on this `slate` which run is on; if one stood there, it is `lost`.  `where`: what is left of it."""
-        self._slate, lost = slate, slate.take()
-        self.lost = lost and lost + where
-
-    def begun(self, run: str) -> None:
-        self._slate.write(run)
-        self.lost = ""
-
-    def ended(self, labels: Labels, result: Result, evidence: Evidence | None) -> None:
-        """Count a run.  One without evidence leaves that of the run before."""
-        self._slate.wipe()
-        before = self._kept.get(labels, Kept(labels))
-        kept = Kept(labels, evidence or before.evidence, before.results + Counter[str]([result]))
-        self._put(self._kept, labels, kept)
-        self.latest = evidence or self.latest
-        self.totals = self.totals.plus(evidence)
+    def ended(self, labels: Labels, result: Ending, evidence: Evidence | None) -> None:
+        """Count a run.  A run without evidence leaves the evidence of the run before."""
+        with self._lock:
+            before = self._label_sets.get(labels, RememberedLabels(labels))
+            results = before.results + Counter[str]([result])
+            self._put(self._label_sets, labels, RememberedLabels(labels, evidence or before.evidence, results))
+            self._latest = evidence or self._latest
+            self._totals = self._totals.plus(evidence)
 
     def restored(self, evidence: Evidence) -> None:
-        """What a run measured before this process began; the newest comes last.  It is not counted."""
+        """Remember what a run before this process measured, without counting the run.  The newest run comes last."""
         labels = Labels.of(evidence.run)
-        self._put(self._kept, labels, Kept(labels, evidence))
-        self.latest = evidence
+        with self._lock:
+            self._put(self._label_sets, labels, RememberedLabels(labels, evidence))
+            self._latest = evidence
 
     def forget(self, run_id: str) -> None:
-        """Drop the evidence of a run that was deleted; if it was the latest, that is now the newest one left."""
-        for labels, kept in self._kept.items():
-            if kept.evidence and kept.evidence.run.id == run_id:
-                self._kept[labels] = replace(kept, evidence=None)
-        if self.latest and self.latest.run.id == run_id:
-            left = [kept.evidence for kept in self._kept.values() if kept.evidence]
-            self.latest = max(left, key=lambda evidence: evidence.run.id, default=None)
-
-    def how_the_last_ended(self) -> str:
-        """For a `/stop` that comes too late; empty if the last run was stopped, or there was none."""
-        if self.lost:
-            return f": {self.lost}"
-        run = self.latest.run if self.latest else None
-        if run is None or run.ended_by in ("stop", "shutdown"):
-            return ""
-        return f": run {run.id} ended by itself ({run.ended_by}); GET /report has its evidence"
+        """Drop the evidence of a run that was deleted; if it was the latest, the newest one left becomes the latest."""
+        with self._lock:
+            for labels, one in self._label_sets.items():
+                if one.evidence and one.evidence.run.id == run_id:
+                    self._label_sets[labels] = replace(one, evidence=None)
+            if self._latest and self._latest.run.id == run_id:
+                left = [one.evidence for one in self._label_sets.values() if one.evidence]
+                self._latest = max(left, key=lambda evidence: evidence.run.id, default=None)
 
     def reported(self, report: Report) -> None:
-        """Keep a report under its own labels: it tells of a pair of runs, often without a scenario."""
-        labels = Labels.of(report)
-        self._put(self._reports, labels, report)
+        """Remember a report under its own labels: it compares two runs, and often names no scenario."""
+        with self._lock:
+            self._put(self._reports, Labels.of(report), report)
 
-    def kept(self) -> tuple[Kept, ...]:
-        """The label set touched last at the end."""
-        return tuple(self._kept.values())
+    @property
+    def latest(self) -> Evidence | None:
+        """The evidence that came last."""
+        with self._lock:
+            return self._latest
+
+    @property
+    def totals(self) -> Totals:
+        """What all ended runs add up to, including runs that are no longer remembered."""
+        with self._lock:
+            return self._totals
+
+    def remembered(self) -> tuple[RememberedLabels, ...]:
+        """Every label set; the one used last is at the end."""
+        with self._lock:
+            return tuple(self._label_sets.values())
 
     def reports(self) -> tuple[Report, ...]:
-        """The last one at the end."""
-        return tuple(self._reports.values())
+        """The latest report of each label set; the last one is at the end."""
+        with self._lock:
+            return tuple(self._reports.values())
 
     def _put(self, memory: dict[Labels, _T], labels: Labels, value: _T) -> None:
-        memory.pop(labels, None)  # a dict keeps its order, so this moves it to the end
+        memory.pop(labels, None)  # a dict keeps its order, so this moves the label set to the end
         memory[labels] = value
         if len(memory) > self._most:
             del memory[next(iter(memory))]

@@ -9,16 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
-from chainbench_agent.catalog.selection import EVERYTHING, Plan
-from chainbench_agent.collector.base import CollectorStatus
-from chainbench_agent.evidence.model import Evidence, Labels, Run
-from chainbench_agent.store.base import StoreStatus
+from chainbench_agent.evidence.model import Evidence, Run
+from chainbench_agent.model.run_request import RunRequest
+from chainbench_agent.model.status import CollectorStatus, StoreStatus
 
 Phase = Literal["idle", "starting", "running", "stopping"]
 EndedBy = Literal["stop", "shutdown", "max_duration", "target_gone", "start_failed", "running"]
-
-MAX_DURATION_S = 3600.0
-"""How long a run lasts at most, unless its start says otherwise."""
 
 GONE_S = 5.0
 """How long a target must be gone before its run ends; a runner may be between two processes."""
@@ -30,18 +26,17 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Active:
-    """The run that is on.  The times are those of the request until collecting has begun."""
+class CurrentRun:
+    """The run that is starting, running or stopping.  Its times are those of the request until collecting has begun."""
 
     id: str
-    labels: Labels
+    request: RunRequest
     started_at: datetime
     started_ns: int
-    plan: Plan = EVERYTHING
 
     @property
     def words(self) -> str:
-        return " ".join(f"{name}={value}" for name, value in self.labels)
+        return " ".join(f"{name}={value}" for name, value in self.request.labels)
 
     def now(self, phase: Phase, now_ns: int) -> str:
         """For who is in its way."""
@@ -53,14 +48,14 @@ class Active:
     def run(self, machine: str, now_ns: int, ended_by: EndedBy) -> Run:
         """What the evidence says of it, if it ends now."""
         return Run(
-            **self.labels.model_dump(),
+            **self.request.labels.model_dump(),
             id=self.id,
             machine=machine,
             started_at=self.started_at,
             duration_ms=self.elapsed_ms(now_ns),
             ended_by=ended_by,
-            probes=self.plan.probes or None,
-            sample_interval=self.plan.sample_interval,
+            probes=self.request.selection.probes or None,
+            sample_interval=self.request.selection.sample_interval,
         )
 
 
@@ -77,7 +72,7 @@ class RunsStatus:
     """
 
     phase: Phase
-    active: Active | None
+    active: CurrentRun | None
     elapsed_ms: float
     failure: str
     collector: CollectorStatus
@@ -87,11 +82,11 @@ class RunsStatus:
 class Watch:
     """Whether a run's time is over, or its target has been gone for a while."""
 
-    def __init__(self, active: Active, max_duration_s: float, gone: Callable[[], bool]) -> None:
+    def __init__(self, active: CurrentRun, target_has_ended: Callable[[], bool]) -> None:
         self._active = active
-        self._max_duration_s = max_duration_s
-        self._gone = gone
-        self._gone_since_ns: int | None = None
+        self._longest_s = active.request.longest_s
+        self._target_has_ended = target_has_ended
+        self._ended_since_ns: int | None = None
 
     def why_ended(self, clock: Callable[[], int], is_over: Callable[[float], bool]) -> EndedBy | None:
         """Look until there is a reason to end the run; None if it `is_over` (asked with a time to wait) before."""
@@ -102,24 +97,24 @@ class Watch:
 
     def pause_s(self, now_ns: int) -> float:
         """How long to wait before looking again."""
-        left_s = self._max_duration_s - self._active.elapsed_ms(now_ns) / 1e3
+        left_s = self._longest_s - self._active.elapsed_ms(now_ns) / 1e3
         return min(WATCH_S, max(left_s, 0.0))
 
     def why_end(self, now_ns: int) -> EndedBy | None:
         """What ends the run now; None if it goes on."""
-        if self._active.elapsed_ms(now_ns) / 1e3 >= self._max_duration_s:
+        if self._active.elapsed_ms(now_ns) / 1e3 >= self._longest_s:
             return "max_duration"
-        if not self._is_gone():
-            self._gone_since_ns = None
+        if not self._has_target_ended():
+            self._ended_since_ns = None
             return None
-        if self._gone_since_ns is None:
-            self._gone_since_ns = now_ns
-        return "target_gone" if (now_ns - self._gone_since_ns) / 1e9 >= GONE_S else None
+        if self._ended_since_ns is None:
+            self._ended_since_ns = now_ns
+        return "target_gone" if (now_ns - self._ended_since_ns) / 1e9 >= GONE_S else None
 
-    def _is_gone(self) -> bool:
+    def _has_target_ended(self) -> bool:
         """A collector that fails at this does not keep the run from ending in time."""
         try:
-            return self._gone()
+            return self._target_has_ended()
         except Exception:
             log.exception("run %s: whether its target is gone cannot be told", self._active.id)
             return False

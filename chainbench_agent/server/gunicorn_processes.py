@@ -17,7 +17,7 @@ from gunicorn.arbiter import Arbiter
 from gunicorn.errors import HaltServer
 
 from chainbench_agent.server.listener import url
-from chainbench_agent.server.worker import IntakeWorker
+from chainbench_agent.server.worker import GuardedWorker
 
 GRACE_S = 1
 """How long a worker that ends waits for requests under way."""
@@ -25,7 +25,7 @@ GRACE_S = 1
 log = logging.getLogger(__name__)
 
 
-class Worker(IntakeWorker):
+class Worker(GuardedWorker):
     """Ends in one way, whatever the signal: requests under way are answered, the run is finished."""
 
     _builds = False

@@ -14,35 +14,26 @@ import ssl
 import sys
 import time
 from collections.abc import Callable, Mapping
-from functools import partial
 
 from flask import Flask
 from gunicorn.app.base import BaseApplication
 from gunicorn.arbiter import Arbiter
 
-from chainbench_agent.collector.base import Collector
+from chainbench_agent.agent import Agent, OpenCollector, build_agent
+from chainbench_agent.collector import open_collector
 from chainbench_agent.errors import AgentError
-from chainbench_agent.export.health import LOG_DROPPED, RESPONSES_CUT, AgentRegistry, Points
-from chainbench_agent.export.prometheus import Exporter
+from chainbench_agent.export.health import RESPONSES_CUT, Points
 from chainbench_agent.export.series import Family
-from chainbench_agent.host.environment import VERSION, environment
-from chainbench_agent.logs.entries import GunicornLog, log_to_stderr
-from chainbench_agent.logs.writer import log_status
-from chainbench_agent.probes import CATALOG
-from chainbench_agent.runs.active_run_record import Slate
-from chainbench_agent.runs.archive import Archive
-from chainbench_agent.runs.lifecycle import Runs
+from chainbench_agent.logs.entries import log_to_stderr
+from chainbench_agent.runs.active_run_record import ActiveRunRecord
+from chainbench_agent.server.gunicorn_log import GunicornLog
 from chainbench_agent.server.gunicorn_processes import Master, Worker
-from chainbench_agent.server.listener import Entrance, entrance_for
+from chainbench_agent.server.listener import Listener, listener_for
 from chainbench_agent.server.response_sender import CutAnswers
 from chainbench_agent.server.systemd_notify import Supervisor
 from chainbench_agent.settings import Settings
-from chainbench_agent.store import open_store
-from chainbench_agent.store.base import Store
 from chainbench_agent.web.app import create_app
 from chainbench_agent.web.http_framing import LONGEST_HEAD
-
-OpenCollector = Callable[[Settings], Collector]
 
 KILL_AFTER_S = 15
 """How long the master waits for it: GRACE_S, twice runs.SETTLE_S, the collector's last words, and the store's."""
@@ -59,7 +50,11 @@ MEMORY = "/dev/shm"  # noqa: S108
 log = logging.getLogger(__name__)
 
 
-def serve(settings: Settings, open_collector: OpenCollector, reload: Callable[[], Settings] | None = None) -> None:
+def serve(
+    settings: Settings,
+    open_collector: OpenCollector = open_collector,
+    reload: Callable[[], Settings] | None = None,
+) -> None:
     """Serve until SIGTERM or SIGINT, then exit with 0; with 3 if the agent cannot be built.
 
     `reload`: the settings anew, when a service manager asks for it.
@@ -67,9 +62,9 @@ def serve(settings: Settings, open_collector: OpenCollector, reload: Callable[[]
     Raises InputError when the address cannot be listened on, or a token or a certificate cannot be used.
     """
     log_to_stderr(settings.log_level)
-    entrance = entrance_for(settings)
-    with entrance.open() as listener:
-        master = Master(Server(settings, open_collector, entrance, reload), listener)
+    listener = listener_for(settings)
+    with listener.open() as sock:
+        master = Master(Server(settings, open_collector, listener, reload), sock)
         gc.freeze()  # what the worker inherits is not collected there, which would write to, and so copy, every page
         master.run()
 
@@ -81,21 +76,19 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
         self,
         settings: Settings,
         open_collector: OpenCollector,
-        entrance: Entrance,
+        listener: Listener,
         reload: Callable[[], Settings] | None = None,
     ) -> None:
         self.supervisor = Supervisor()
         self.cut_answers = CutAnswers()
-        self._entrance = entrance
-        self._slate = Slate()
+        self._listener = listener
+        self._active_run_record = ActiveRunRecord()
         self._reload = reload
         self.turned_s = 0.0
         """When the worker's loop last turned, or the worker began to build the agent."""
         self._settings = settings
         self._open_collector = open_collector
-        self._collector: Collector | None = None
-        self._store: Store | None = None
-        self._runs: Runs | None = None
+        self._agent: Agent | None = None
         super().__init__()
 
     def load_config(self) -> None:
@@ -124,72 +117,62 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
 
     def load(self) -> Flask:
         """Build the agent.  Called in the worker, which ends if this fails, and the master with it."""
-        settings, self.turned_s = self._settings, time.monotonic()
+        self.turned_s = time.monotonic()
         self.supervisor.watch(self.lives)
         try:
-            self._store = open_store(settings)
-            self._collector = self._open_collector(settings)
+            self._agent = agent = build_agent(
+                self._settings,
+                self._open_collector,
+                record=self._active_run_record,
+                processes=_processes,
+                counts=self._counts,
+            )
         except AgentError as error:
             log.error("%s", error)  # noqa: TRY400 - a sentence for people
             sys.exit(Arbiter.WORKER_BOOT_ERROR)
         self.turned_s = time.monotonic()
-        found = self._collector.status()
-        of_a_run = partial(environment, found.details)
-        archive = Archive(self._store, of_a_run, settings.checkpoint_s, settings.max_kept_label_sets)
-        archive.take_over(self._slate)
-        self._runs = runs = Runs(self._collector, settings.machine, archive=archive)
-        registry = AgentRegistry(VERSION, found.backend, found.details, _processes, self._counts)
-        exporter = Exporter(CATALOG, registry)
         return create_app(
-            runs,
-            partial(exporter.render_parts, runs),
-            settings.sample_interval,
-            settings.run_probes,
-            access=self._entrance.access,
-            ring=self._collector.ring,
+            agent.runs,
+            agent.metrics,
+            agent.default_selection,
+            access=self._listener.access,
+            ring=agent.collector.ring,
         )
 
     def _counts(self) -> Mapping[Family, Points]:
         """What the worker counts of itself, for /metrics."""
-        return {
-            LOG_DROPPED: [((), log_status().dropped)],
-            RESPONSES_CUT: [((cause,), count) for cause, count in self.cut_answers.counts().items()],
-        }
+        return {RESPONSES_CUT: [((cause,), count) for cause, count in self.cut_answers.counts().items()]}
 
     @property
     def tls(self) -> ssl.SSLContext | None:
-        return self._entrance.tls
+        return self._listener.tls
 
     def read_settings_again(self) -> None:
         """For the next worker; those that are wrong change nothing.  The socket stays the one that listens."""
         try:
             new = self._reload() if self._reload else self._settings
-            entrance = entrance_for(new)
+            listener = listener_for(new)
         except AgentError as error:
             log.error("the settings stay as they were: %s", error)  # noqa: TRY400 - a sentence for people
             return
-        if self._entrance.protected and not entrance.protected:
+        if self._listener.protected and not listener.protected:
             log.error("the settings stay as they were: to take away the token needs a restart")
             return
-        if entrance.place != self._entrance.place:
+        if listener.place != self._listener.place:
             log.warning("another host, port or socket group needs a restart")
-        self._settings, self._entrance = new, entrance
+        self._settings, self._listener = new, listener
         self.load_config()
 
     def lives(self) -> bool:
         """Whether the worker builds the agent, or its loop turns and no thread holds the lock of the runs for ever."""
-        if self._runs is None:
+        if self._agent is None:
             return time.monotonic() - self.turned_s < BUILD_S
-        return time.monotonic() - self.turned_s < LOOP_S and bool(self._runs.status())
+        return time.monotonic() - self.turned_s < LOOP_S and bool(self._agent.runs.status())
 
     def unload(self) -> None:
         """Finish the run that is on, and give everything back."""
-        if self._runs:
-            self._runs.shutdown()
-        if self._collector:
-            self._collector.close()
-        if self._store:
-            self._store.close()
+        if self._agent:
+            self._agent.close()
 
 
 def _processes() -> dict[str, int]:

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Entrance:
+class Listener:
     """Where clients call, who may, and with which certificate.
 
     `place`: host, port and the group of a unix socket.  `protected`: others than the users of this machine may call.
@@ -46,11 +46,11 @@ class Entrance:
         return listener
 
 
-def entrance_for(settings: Settings) -> Entrance:
+def listener_for(settings: Settings) -> Listener:
     """InputError if a token or a certificate cannot be used."""
     access, tls = access_for(settings), tls_for(settings.tls_cert, settings.tls_key)
     place = settings.host, settings.port, settings.socket_group
-    return Entrance(place, access, tls, protected=bool(access.token) or settings.insecure)
+    return Listener(place, access, tls, protected=bool(access.token) or settings.insecure)
 
 
 def listen(host: str, port: int, *, protected: bool = False, group: int | None = None) -> socket.socket:

@@ -39,20 +39,20 @@ log = logging.getLogger(__name__)
 class Client:
     """A connection whose request is being read."""
 
-    __slots__ = ("address", "due_s", "request", "shaken", "sock")
+    __slots__ = ("address", "due_s", "request", "sock", "tls_established")
 
     def __init__(self, sock: socket.socket, address: Any) -> None:
         self.sock = sock
         self.address = address
         self.request = http_framing.Incoming()
         self.due_s = time.monotonic() + READ_S
-        self.shaken = not isinstance(sock, ssl.SSLSocket)
+        self.tls_established = not isinstance(sock, ssl.SSLSocket)
 
     def read(self) -> None:
         """Take what is there, until the request is whole.  OSError when it is not yet, or never will be."""
-        if not self.shaken:
+        if not self.tls_established:
             self.sock.do_handshake()  # type: ignore[attr-defined]  # an SSLSocket
-            self.shaken = True
+            self.tls_established = True
         while not self.request.is_whole:
             piece = self.sock.recv(_PIECE)
             if not piece:
@@ -82,7 +82,7 @@ class Client:
             self.sock.send(answer)
 
 
-class Intake:
+class SlowClientGuard:
     """All clients whose requests are being read, oldest first.  Used by one thread."""
 
     def __init__(self, poller: selectors.BaseSelector, serve: Callable[[Client], None]) -> None:

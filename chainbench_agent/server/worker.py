@@ -1,4 +1,4 @@
-"""gunicorn's worker of threads, with an intake before them (server/slow_client_guard.py).
+"""gunicorn's worker of threads, with a guard against slow clients before them (server/slow_client_guard.py).
 
 Calls that act (`/stop`) have threads of their own, so that nothing which is merely asked for can be in their way; so
 has `/status`.  A thread collects its answer, and the loop sends what the client does not take at once
@@ -22,7 +22,7 @@ from gunicorn.http import get_parser, wsgi
 from gunicorn.workers.gthread import TConn, ThreadWorker
 
 from chainbench_agent.server.response_sender import SEND_S, AnswerSender, Outlet
-from chainbench_agent.server.slow_client_guard import Client, Intake
+from chainbench_agent.server.slow_client_guard import Client, SlowClientGuard
 from chainbench_agent.web import http_framing
 from chainbench_agent.web.parser_errors import REFUSED, explained
 from chainbench_agent.web.problems import NO_DESCRIPTOR_REMEDY
@@ -64,7 +64,7 @@ class Response(wsgi.Response):  # type: ignore[misc]
             self.sock.stream(SEND_S)
 
 
-class IntakeWorker(ThreadWorker):  # type: ignore[misc]
+class GuardedWorker(ThreadWorker):  # type: ignore[misc]
     """`tls` of the application is the context for its clients, or None."""
 
     def init_process(self) -> None:
@@ -75,8 +75,8 @@ class IntakeWorker(ThreadWorker):  # type: ignore[misc]
         super().init_process()
 
     def run(self) -> None:
-        self._intake = Intake(self.poller, self._serve)
-        self._sender = AnswerSender(self.poller, self._intake.leave, self.app.cut_answers)
+        self._guard = SlowClientGuard(self.poller, self._serve)
+        self._sender = AnswerSender(self.poller, self._guard.leave, self.app.cut_answers)
         super().run()
         self._sender.abandon()
 
@@ -106,11 +106,11 @@ class IntakeWorker(ThreadWorker):  # type: ignore[misc]
         except OSError:  # gone already
             sock.close()
         else:
-            self._intake.admit(Client(sock, address))
+            self._guard.admit(Client(sock, address))
 
     def _make_room(self) -> bool:
         """Slow clients go first, and several: who is served needs descriptors as well."""
-        gone = [self._intake.evict("the agent has no descriptor left") for _ in range(NEEDED_TO_ANSWER)]
+        gone = [self._guard.evict("the agent has no descriptor left") for _ in range(NEEDED_TO_ANSWER)]
         return any(gone)
 
     def _accept_without_descriptors(self, listener: socket.socket, error: OSError) -> None:
@@ -194,7 +194,7 @@ class IntakeWorker(ThreadWorker):  # type: ignore[misc]
         self._sender.take(conn.sock)
 
     def murder_pending(self) -> None:
-        self._intake.expire()
+        self._guard.expire()
         self._sender.expire()
 
 

@@ -2,74 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
-from datetime import datetime
-from typing import Any, Literal, Protocol
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 from chainbench_agent.errors import StoreError
-from chainbench_agent.evidence.model import Evidence, Labels, Run
-
-Result = Literal["running", "finished", "failed", "interrupted"]
-"""`interrupted`: the agent was shut down in it, or died."""
+from chainbench_agent.evidence.model import Evidence
+from chainbench_agent.model.status import StoreStatus
+from chainbench_agent.model.stored_run import Query, StoredRun, Summary
 
 FROM_CHECKPOINT = "what is here is from its last checkpoint"
-
-LABELS = (*Labels.model_fields, "machine")
-"""What runs can be looked for by."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Summary:
-    """A run without its evidence.  `source` is empty while there is none; `failure` says what went wrong."""
-
-    id: str
-    labels: Labels
-    machine: str
-    started_at: datetime
-    duration_ms: float
-    ended_by: str
-    result: Result
-    source: str = ""
-    failure: str = ""
-
-    @classmethod
-    def of(cls, run: Run, result: Result, source: str = "", failure: str = "") -> Summary:
-        return cls(
-            id=run.id,
-            labels=Labels.of(run),
-            machine=run.machine,
-            started_at=run.started_at,
-            duration_ms=run.duration_ms,
-            ended_by=run.ended_by,
-            result=result,
-            source=source,
-            failure=failure,
-        )
-
-    def flat(self) -> dict[str, Any]:
-        """Each field, and each label beside them."""
-        values = {one.name: getattr(self, one.name) for one in fields(self)}  # asdict would copy all of it
-        return {**values.pop("labels").model_dump(), **values}
-
-
-@dataclass(frozen=True, slots=True)
-class StoredRun:
-    """`evidence` is JSON as `/stop` answers it; None where there was none yet.  `environment`: see environment.py."""
-
-    summary: Summary
-    environment: Mapping[str, Any]
-    evidence: Mapping[str, Any] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Query:
-    """Which runs.  `labels`: of LABELS, name → value.  `before`: only those whose id sorts before this one."""
-
-    labels: Mapping[str, str] = field(default_factory=dict)
-    result: Result | None = None
-    before: str = ""
-    limit: int = 50
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,25 +20,6 @@ class Retention:
 
     runs: int
     days: float = 0
-
-
-@dataclass(frozen=True, slots=True)
-class StoreStatus:
-    """`off`: nothing is to be kept; `down`: it cannot be, and `reason` says why and what would help.
-
-    `moved_aside`: where the database lies that was found corrupt, since a new one was begun.
-    `notice`: what became of the database under this agent, since another was begun.
-    `runs`: how many that ended it had when one last ended or was deleted.  `bytes`: of SQLite's files.
-    """
-
-    kind: Literal["none", "sqlite", "postgresql"]
-    state: Literal["up", "down", "off"]
-    location: str = ""
-    reason: str = ""
-    moved_aside: str = ""
-    notice: str = ""
-    runs: int | None = None
-    bytes: int | None = None
 
 
 class Store(Protocol):

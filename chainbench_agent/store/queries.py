@@ -11,7 +11,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, Delete, Executable, Insert, Row, Select, case, delete, func, select
 
 from chainbench_agent.evidence.model import Labels
-from chainbench_agent.store.base import Query, Retention, StoredRun, Summary
+from chainbench_agent.model.stored_run import Query, StoredRun, Summary
+from chainbench_agent.store.base import Retention
 from chainbench_agent.store.schema import RUNS
 
 MakeInsert = Callable[..., Any]

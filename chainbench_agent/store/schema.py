@@ -27,7 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.types import TypeDecorator
 
 from chainbench_agent.errors import StoreError
-from chainbench_agent.store.base import LABELS
+from chainbench_agent.model.stored_run import LABELS
 
 FOUND_BY = (*LABELS, "result")
 """The columns that `GET /runs` filters by.  Each has an index that goes on with the id, which sorts by time, and then

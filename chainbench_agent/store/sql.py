@@ -16,7 +16,9 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from chainbench_agent.errors import StoreError
 from chainbench_agent.evidence.model import Evidence
-from chainbench_agent.store.base import FROM_CHECKPOINT, Query, Retention, StoredRun, StoreStatus, Summary
+from chainbench_agent.model.status import StoreStatus
+from chainbench_agent.model.stored_run import Query, StoredRun, Summary
+from chainbench_agent.store.base import FROM_CHECKPOINT, Retention
 from chainbench_agent.store.database import CorruptError, Database, Write
 from chainbench_agent.store.queries import beyond, how_many, newest, page, summary, upsert
 from chainbench_agent.store.schema import RUNS, migrate

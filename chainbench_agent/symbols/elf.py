@@ -1,4 +1,4 @@
-"""Functions of a program or library, from the symbols of its ELF file."""
+"""FunctionTable of a program or library, from the symbols of its ELF file."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _FUNCTIONS = (2, 10)  # STT_FUNC, STT_GNU_IFUNC
 _NOWHERE = 0  # SHN_UNDEF
 
 
-class Functions:
+class FunctionTable:
     """By their offset in the file, where a mapping of it and a uprobe want it; several names may share one."""
 
     def __init__(self, found: Iterable[tuple[int, int, str]] = ()) -> None:
@@ -40,13 +40,13 @@ class Functions:
         return f"{self._names[index]}+{offset - self._offsets[index]:#x}"
 
 
-def functions_of(file: BinaryIO) -> Functions:
+def read_functions(file: BinaryIO) -> FunctionTable:
     """All functions, or, of a stripped file, those that others may call; none if it is no 64-bit ELF file."""
     elf = _open(file)
-    return Functions(_functions(elf) if elf and elf.elfclass == 64 and elf.little_endian else ())
+    return FunctionTable(_functions(elf) if elf and elf.elfclass == 64 and elf.little_endian else ())
 
 
-def stands_alone(file: BinaryIO) -> bool:
+def is_statically_linked(file: BinaryIO) -> bool:
     """Whether it is a program that is linked statically, and so brings its own libc."""
     elf = _open(file)
     return bool(elf) and not any(segment["p_type"] == "PT_INTERP" for segment in elf.iter_segments())

@@ -15,7 +15,7 @@ from chainbench_agent.loading.loader import MapFd
 KALLSYMS = Path("/proc/kallsyms")
 
 
-class Symbols:
+class KernelSymbols:
     """`name_of(address)`; an empty string when the address lies below all functions or addresses are hidden."""
 
     def __init__(self, kallsyms: bytes) -> None:
@@ -34,7 +34,7 @@ class Symbols:
         self._scheduler = sections.get(b"__sched_text_start", 0), sections.get(b"__sched_text_end", 0)
 
     @classmethod
-    def load(cls) -> Symbols:
+    def load(cls) -> KernelSymbols:
         return cls(KALLSYMS.read_bytes())
 
     @property
@@ -68,7 +68,7 @@ class Symbols:
         return tuple(self.name_of(address).removeprefix("__pfx_") for address in (*innermost, *frames) if address)
 
 
-def addresses_of(stacks: MapFd, stack_id: int) -> tuple[int, ...]:
+def stack_addresses(stacks: MapFd, stack_id: int) -> tuple[int, ...]:
     """A stack in that map, innermost first; none if there is none of that number."""
     try:
         raw = libbpf.lookup(stacks.fd, stack_id, stacks.value_size) if stack_id >= 0 else b""

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from chainbench_agent.bpf import perf_events
-from chainbench_agent.symbols.user_functions import Mapping as Mapped
+from chainbench_agent.symbols.file_mappings import FileMapping
 
 PAGES = 64
 """Of one CPU's ring, a power of two: some 2,000 mappings, as 200 programs have that are started."""
@@ -28,15 +28,15 @@ _HEAD = 1024  # of data_head in struct perf_event_mmap_page: how many bytes were
 
 
 @dataclass(frozen=True, slots=True)
-class History:
+class MappingHistory:
     """`mapped`: process → what it mapped, the last first; `parents`: process → who forked it."""
 
-    mapped: Mapping[int, tuple[Mapped, ...]] = field(default_factory=dict)
+    mapped: Mapping[int, tuple[FileMapping, ...]] = field(default_factory=dict)
     parents: Mapping[int, int] = field(default_factory=dict)
 
-    def of(self, pid: int, known: Mapping[int, tuple[Mapped, ...]]) -> tuple[Mapped, ...]:
+    def of(self, pid: int, known: Mapping[int, tuple[FileMapping, ...]]) -> tuple[FileMapping, ...]:
         """All that may be in a process: its own, what it had before the run (`known`), and what it was forked with."""
-        found: list[Mapped] = []
+        found: list[FileMapping] = []
         seen: set[int] = set()
         while pid and pid not in seen:
             seen.add(pid)
@@ -69,9 +69,9 @@ class MappingEvents:
             self.close()
             raise
 
-    def read(self) -> History:
+    def read(self) -> MappingHistory:
         """What was recorded so far."""
-        return history(ring[: mmap.PAGESIZE * (1 + PAGES)] for ring in self._rings.values())
+        return mapping_history(ring[: mmap.PAGESIZE * (1 + PAGES)] for ring in self._rings.values())
 
     def close(self) -> None:
         while self._rings:
@@ -80,9 +80,9 @@ class MappingEvents:
             os.close(fd)
 
 
-def history(rings: Iterable[bytes]) -> History:
+def mapping_history(rings: Iterable[bytes]) -> MappingHistory:
     """`rings`: their memory, the first page too."""
-    mapped: dict[int, list[Mapped]] = {}
+    mapped: dict[int, list[FileMapping]] = {}
     parents: dict[int, int] = {}
     for kind, body in (record for ring in rings for record in _records(ring)):
         if kind == _FORK:
@@ -93,9 +93,9 @@ def history(rings: Iterable[bytes]) -> History:
             pid, _, start, size, offset, major, minor, inode, *_ = _MAPPED_BODY.unpack_from(body)
             path = body[_MAPPED_BODY.size :].split(b"\0")[0]
             if path.startswith(b"/") and not path.startswith(b"//"):  # "//anon" is none
-                found = Mapped(start, start + size, offset, os.makedev(major, minor), inode, os.fsdecode(path))
+                found = FileMapping(start, start + size, offset, os.makedev(major, minor), inode, os.fsdecode(path))
                 mapped.setdefault(pid, []).insert(0, found)
-    return History({pid: tuple(found) for pid, found in mapped.items()}, parents)
+    return MappingHistory({pid: tuple(found) for pid, found in mapped.items()}, parents)
 
 
 def _records(ring: bytes) -> Iterator[tuple[int, bytes]]:

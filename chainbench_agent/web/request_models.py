@@ -23,11 +23,11 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from chainbench_agent.catalog.selection import MAX_SAMPLE_INTERVAL, unknown
+from chainbench_agent.catalog.selection import MAX_SAMPLE_INTERVAL, Selection, choose, unknown
 from chainbench_agent.evidence.model import Labels, Target
 from chainbench_agent.evidence.report import Report
-from chainbench_agent.runs.running import MAX_DURATION_S
-from chainbench_agent.store.base import LABELS, Query, Result, StoredRun, Summary
+from chainbench_agent.model.run_request import MAX_DURATION_S, RunRequest
+from chainbench_agent.model.stored_run import LABELS, Query, Result, StoredRun, Summary
 
 
 def _in_print(text: str) -> str:
@@ -109,13 +109,16 @@ class StartRequest(Labels):
     sample_interval: _Interval = None
     max_duration_s: _Duration = None
 
-    @property
-    def labels(self) -> Labels:
-        return Labels.of(self)
-
-    @property
-    def longest_s(self) -> float:
-        return MAX_DURATION_S if self.max_duration_s is None else self.max_duration_s
+    def run_request(self, loaded: Sequence[str], default: Selection, caller: int | None) -> RunRequest:
+        """What `caller` asks for.  `default`: what a run selects that names no probes, or no interval."""
+        probes, interval = self.probes or default.probes, self.sample_interval or default.sample_interval
+        return RunRequest(
+            labels=Labels.of(self),
+            target=self.target,
+            caller=caller,
+            selection=Selection(choose(probes, loaded), interval),
+            longest_s=MAX_DURATION_S if self.max_duration_s is None else self.max_duration_s,
+        )
 
     @property
     def target(self) -> Target:

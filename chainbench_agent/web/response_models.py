@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
-from chainbench_agent.collector.base import State
 from chainbench_agent.evidence.model import BackendName, Evidence, Labels, Target
+from chainbench_agent.model.status import State
 from chainbench_agent.web.ignored_fields import MayIgnore
 
 

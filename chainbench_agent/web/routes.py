@@ -10,10 +10,9 @@ from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
-from chainbench_agent.catalog.selection import Plan, choose
-from chainbench_agent.host.pid_namespaces import Peer
+from chainbench_agent.catalog.selection import Selection
 from chainbench_agent.runs.lifecycle import Runs
-from chainbench_agent.web.access import credentials
+from chainbench_agent.web.caller import caller
 from chainbench_agent.web.ignored_fields import note_body, note_fields
 from chainbench_agent.web.operation import operation
 from chainbench_agent.web.problems import JSON_REMEDY, BadBody, problem
@@ -32,11 +31,10 @@ Body = TypeVar("Body", bound=BaseModel)
 class Api:
     """Answers requests, from any number of threads."""
 
-    def __init__(self, runs: Runs, metrics: Metrics, sample_interval: int, probes: Sequence[str]) -> None:
+    def __init__(self, runs: Runs, metrics: Metrics, default: Selection) -> None:
         self._runs = runs
         self._metrics = metrics
-        self._sample_interval = sample_interval
-        self._probes = probes
+        self._default = default
 
     def add_to(self, app: Flask) -> None:
         app.add_url_rule("/start", "start", self.start, methods=["POST"])
@@ -50,19 +48,19 @@ class Api:
     def start(self) -> ResponseReturnValue:
         """Of the whole machine, of a process with all its descendants (`pid`), or of a `cgroup`."""
         collector = self._runs.status().collector
-        loaded = [name for module in collector.modules for name in module.loaded]
-        asked = _body(StartRequest, loaded)
-        plan = Plan(choose(asked.probes or self._probes, loaded), asked.sample_interval or self._sample_interval)
-        active = self._runs.start(asked.labels, asked.target, _peer(), asked.longest_s, plan)
+        body = _body(StartRequest, collector.loaded)
+        asked_by = None if body.target.kind == "machine" else caller()  # looks through /proc
+        wanted = body.run_request(collector.loaded, self._default, asked_by)
+        active = self._runs.start(wanted)
         return {
             "status": "started",
             "run_id": active.id,
-            **active.labels.model_dump(),
+            **wanted.labels.model_dump(),
             "machine": self._runs.machine,
             "started_at": timestamp(active.started_at),
-            "target": asked.target.model_dump(exclude_none=True),
-            "probes": plan.probes,
-            "sample_interval": plan.sample_interval,
+            "target": wanted.target.model_dump(exclude_none=True),
+            "probes": wanted.selection.probes,
+            "sample_interval": wanted.selection.sample_interval,
             **backend_json(collector),
         }
 
@@ -71,7 +69,7 @@ class Api:
         """The answer is its evidence; `not_kept` says why it is not in the store, where it is meant to be."""
         note_body()
         evidence = self._runs.stop()
-        why_not = self._runs.archive.why_not_kept(evidence.run.id)
+        why_not = self._runs.why_not_stored(evidence.run.id)
         return {**evidence.as_json(), **({"not_kept": why_not} if why_not else {})}
 
     @operation("Whether a run is on, and what can be measured", answer=Status)
@@ -100,14 +98,6 @@ class Api:
         answer = Response(exposition, content_type=content_type)
         answer.vary.add("Accept")
         return answer
-
-
-def _peer() -> Peer | None:
-    """The client's end of the connection; that of a unix socket is a process."""
-    if process := credentials(request.environ.get("gunicorn.socket")):
-        return process.pid or None
-    address, port = request.remote_addr, request.environ.get("REMOTE_PORT")
-    return (address, int(port)) if address and port else None
 
 
 def _body(model: type[Body], context: Any = None) -> Body:

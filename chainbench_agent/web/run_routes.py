@@ -33,7 +33,7 @@ class RunRoutes:
         """The newest first, without their evidence.  Filters choose among them; `next` is the path of the next page."""
         given = _filters()
         query = given.query
-        found = self._runs.archive.store.find(replace(query, limit=query.limit + 1))  # is there one more?
+        found = self._runs.find(replace(query, limit=query.limit + 1))  # is there one more?
         runs, more = found[: query.limit], found[query.limit :]
         following = _path({**given.model_dump(exclude_none=True), "before": runs[-1].id}) if more else None
         return RunPage(runs=[RunSummary.of(run) for run in runs], next=following).model_dump(mode="json")
@@ -41,10 +41,7 @@ class RunRoutes:
     @operation("One of the runs that are kept", answer=KeptRun, problems=(404, 503))
     def get(self, run_id: str) -> ResponseReturnValue:
         """How it ended, its environment and its evidence."""
-        run = self._runs.archive.store.get(_id(run_id))
-        if run is None:
-            raise UnknownRun(f"no run {run_id} is kept")
-        return KeptRun.of_stored(run).model_dump(mode="json")
+        return KeptRun.of_stored(self._runs.get(_id(run_id))).model_dump(mode="json")
 
     @operation("Forget a run that is kept", status=204, problems=(404, 409, 503))
     def delete(self, run_id: str) -> ResponseReturnValue:

@@ -10,11 +10,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from chainbench_agent.collector.base import CollectorStatus, HookStatus, ModuleStatus
 from chainbench_agent.host.environment import VERSION
 from chainbench_agent.logs.writer import REMEDY, log_status
+from chainbench_agent.model.status import CollectorStatus, HookStatus, ModuleStatus, StoreStatus
 from chainbench_agent.runs.running import RunsStatus
-from chainbench_agent.store.base import StoreStatus
 
 
 def status_json(status: RunsStatus, machine: str) -> dict[str, Any]:
@@ -27,11 +26,11 @@ def status_json(status: RunsStatus, machine: str) -> dict[str, Any]:
         "status": status.phase,
         "running": status.phase == "running",
         "run_id": active.id if active else None,
-        "labels": active.labels.model_dump() if active else None,
+        "labels": active.request.labels.model_dump() if active else None,
         "started_at": timestamp(active.started_at) if active else None,
         "elapsed_ms": round(status.elapsed_ms, 3) if active else None,
-        "probes": active.plan.probes if active else None,
-        "sample_interval": active.plan.sample_interval if active else None,
+        "probes": active.request.selection.probes if active else None,
+        "sample_interval": active.request.selection.sample_interval if active else None,
         **({"failure": status.failure} if status.failure else {}),
         "machine": machine,
         **backend_json(status.collector),

@@ -2,7 +2,7 @@
 
 import pytest
 
-from chainbench_agent.catalog.selection import EVERYTHING, Plan, choose, unknown
+from chainbench_agent.catalog.selection import EVERYTHING, Selection, choose, unknown
 
 KNOWN = ("cpu", "locks", "locks:order", "locks:holders")
 
@@ -37,9 +37,13 @@ def test_unknown(asked, strangers):
 
 def test_a_plan():
     """Nothing named is every module, but no option; an option named is its module as well."""
-    order = Plan(("locks:order",))
+    order = Selection(("locks:order",))
 
     assert [EVERYTHING.collects(name) for name in ("cpu", "locks")] == [True, True]
     assert [order.collects(name) for name in ("cpu", "locks", "lock")] == [False, True, False]
-    assert [plan.includes("locks:order") for plan in (EVERYTHING, Plan(("locks",)), order)] == [False, False, True]
-    assert all(plan.includes("") for plan in (EVERYTHING, order))
+    assert [selection.includes("locks:order") for selection in (EVERYTHING, Selection(("locks",)), order)] == [
+        False,
+        False,
+        True,
+    ]
+    assert all(selection.includes("") for selection in (EVERYTHING, order))

@@ -10,7 +10,7 @@ import pytest
 
 from chainbench_agent import collector as collectors
 from chainbench_agent.catalog import Counter, Derived, Hook, Module, Names, raw_tracepoint
-from chainbench_agent.catalog.selection import EVERYTHING, Plan
+from chainbench_agent.catalog.selection import EVERYTHING, Selection
 from chainbench_agent.collector import ebpf
 from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.errors import InputError
@@ -18,9 +18,10 @@ from chainbench_agent.evidence.build import NO_LEDGER
 from chainbench_agent.evidence.model import Run, Target
 from chainbench_agent.evidence.sample import ProgramRun, Sample
 from chainbench_agent.kernel.agent_pids import Identity
-from chainbench_agent.kernel.targets.members import INITIAL_PID_NAMESPACE, KernelTarget, Kind
+from chainbench_agent.kernel.targets.kernel_target import INITIAL_PID_NAMESPACE, KernelTarget, TargetKind
 from chainbench_agent.loading.entry_functions import Program
 from chainbench_agent.loading.event_records import Telling
+from chainbench_agent.model.run_request import RunRequest
 from chainbench_agent.settings import load_settings
 
 RUN = Run(id="1", machine="host", started_at=datetime(2026, 1, 1, tzinfo=UTC), duration_ms=1, ended_by="stop")
@@ -73,7 +74,7 @@ class FakeMachine:
         self.no_cost = ""
         self.unknown_of_waits = {}
         self.identity = Identity((os.getpid(), os.getpid()), 0, called_bpf=True)
-        self.nowhere, self.nowhere_then = {}, {}
+        self.unavailable_in_target, self.unavailable_then = {}, {}
         self.unit = SimpleNamespace(
             absent_modules=absent_modules or {},
             loaded=SimpleNamespace(bcc_version="0.26"),
@@ -112,17 +113,12 @@ class FakeMachine:
         if name in self.fails:
             raise self.fails[name]
 
-    def wanted(self, plan):
-        self.wanted_for = plan
-        named = [self.hooks[name] for m in self.modules if plan.collects(m.name) for name in m.hooks]
-        return {on for hook in named for on in hook.raised_on or (hook.name,)} & self.programs.chosen.keys()
-
-    def locate(self, target, plan):
-        del target, plan
-        self.nowhere = self.nowhere_then
-
-    def attach(self, target, plan):
-        self.target, self.plan = target, plan
+    def attach(self, target, selection):
+        self.target, self.selection = target, selection
+        self.unavailable_in_target = self.unavailable_then
+        named = [self.hooks[name] for m in self.modules if selection.collects(m.name) for name in m.hooks]
+        on = {on for hook in named for on in hook.raised_on or (hook.name,)}
+        self.selected_hooks = on & self.programs.chosen.keys()
         self.call("attach")
 
     def begin(self):
@@ -171,7 +167,7 @@ def machine():
 def test_a_run(opened, machine):
     """Attach and read before the run begins, read after it has ended, then detach; the difference is the evidence."""
     collector = opened(machine)
-    collector.start(Target())
+    collector.start(RunRequest())
     assert machine.calls == ["attach", "sample", "begin"]
     machine.counts["exec"] = {"forks": 123, "threads": 17}
     machine.now_ns = 5000
@@ -193,7 +189,7 @@ def test_the_run_lasts_from_begin_to_end(opened, machine, monkeypatch):
 
     monkeypatch.setattr(ebpf, "build", build)
     collector = opened(machine)
-    collector.start(Target())
+    collector.start(RunRequest())
     machine.now_ns = 5000
     collector.stop()
     machine.now_ns = 9000
@@ -206,7 +202,7 @@ def test_the_run_lasts_from_begin_to_end(opened, machine, monkeypatch):
 def test_evidence_of_a_run_that_goes_on(opened, machine):
     """A sample of now, again and again; nothing is stopped by it."""
     collector = opened(machine)
-    collector.start(Target())
+    collector.start(RunRequest())
     for forks in (101, 105):
         machine.counts["exec"]["forks"] = forks
         assert collector.evidence(RUN).sections["exec"]["forks"] == forks - 100
@@ -218,40 +214,40 @@ def test_evidence_of_a_run_that_goes_on(opened, machine):
 def test_evidence_of_a_run_that_has_ended_stays(opened, machine):
     """Until the next one starts; that one begins from its own first sample."""
     collector = opened(machine)
-    collector.start(Target())
+    collector.start(RunRequest())
     machine.counts["exec"]["forks"] = 107
     collector.stop()
     machine.counts["exec"]["forks"] = 150
     assert collector.evidence(RUN).sections["exec"]["forks"] == 7
 
-    collector.start(Target())
+    collector.start(RunRequest())
     machine.counts["exec"]["forks"] = 153
     assert collector.evidence(RUN).sections["exec"]["forks"] == 3
 
 
 PROCESS = Target(kind="pid", pid=7)
-TREE = KernelTarget(Kind.TREE, root=70)
+TREE = KernelTarget(TargetKind.TREE, root=70)
 
 
 @pytest.fixture
 def resolved(monkeypatch):
-    """What was asked to be looked up; process 7 of the peer is 70 here."""
+    """What was asked to be looked up; process 7 of the caller is 70 here."""
     asked = []
 
-    def resolve(target, peer):
-        asked.append((target, peer))
+    def resolve(target, caller):
+        asked.append((target, caller))
         return TREE if target.pid == 7 else KernelTarget()
 
     monkeypatch.setattr(ebpf, "resolve", resolve)
     return asked
 
 
-def test_a_target_is_looked_up_as_its_peer_means_it(opened, machine, resolved):
+def test_a_target_is_looked_up_as_the_caller_means_it(opened, machine, resolved):
     """The kernel side gets the process here; the evidence has that number, and the one that was sent."""
     collector = opened(machine)
-    collector.start(PROCESS, ("10.0.0.2", 40000))
+    collector.start(RunRequest(target=PROCESS, caller=90))
 
-    assert resolved == [(PROCESS, ("10.0.0.2", 40000))]
+    assert resolved == [(PROCESS, 90)]
     assert machine.target == TREE
     told = collector.evidence(RUN).target
     assert (told.kind, told.pid, told.pid_as_sent) == ("pid", 70, 7)
@@ -260,29 +256,29 @@ def test_a_target_is_looked_up_as_its_peer_means_it(opened, machine, resolved):
 def test_the_next_run_has_a_target_of_its_own(opened, machine, resolved):
     collector = opened(machine)
     for target in (PROCESS, Target()):
-        collector.start(target)
+        collector.start(RunRequest(target=target))
         collector.stop()
 
     assert machine.target == KernelTarget()
     assert collector.evidence(RUN).target == Target(pid_namespace=INITIAL_PID_NAMESPACE)
-    assert [peer for _, peer in resolved] == [None, None]
+    assert [caller for _, caller in resolved] == [None, None]
 
 
 def test_there_is_no_such_target(opened, machine, monkeypatch):
     """Nothing is attached, and the evidence of the run before stays."""
 
-    def refuse(target, peer):
-        raise InputError("pid", f"there is no process {target.pid} {peer}")
+    def refuse(target, caller):
+        raise InputError("pid", f"there is no process {target.pid} {caller}")
 
     collector = opened(machine)
-    collector.start(Target())
+    collector.start(RunRequest())
     machine.counts["exec"]["forks"] = 107
     collector.stop()
     machine.calls.clear()
     monkeypatch.setattr(ebpf, "resolve", refuse)
 
     with pytest.raises(InputError, match="no process 7"):
-        collector.start(PROCESS)
+        collector.start(RunRequest(target=PROCESS))
 
     assert machine.calls == []
     assert collector.evidence(RUN).sections["exec"]["forks"] == 7
@@ -296,10 +292,10 @@ def test_an_agent_in_a_pid_namespace(opened, machine, resolved):
 
     for target in (PROCESS, Target(kind="cgroup", cgroup="/a")):
         with pytest.raises(InputError, match=f"{target.kind}: the agent runs in a PID namespace") as caught:
-            collector.start(target)
+            collector.start(RunRequest(target=target))
         assert "--pid host" in caught.value.remedy
     assert resolved == []
-    collector.start(Target())
+    collector.start(RunRequest())
     assert machine.target == KernelTarget()
 
 
@@ -310,10 +306,10 @@ def test_an_agent_in_a_pid_namespace(opened, machine, resolved):
 def test_gone(opened, machine, target, present, gone):
     """Nobody is left; a machine always is."""
     collector = opened(machine)
-    collector.start(target)
+    collector.start(RunRequest(target=target))
     machine.present = present
 
-    assert collector.gone() is gone
+    assert collector.target_has_ended() is gone
 
 
 def test_no_evidence_without_a_run(opened, machine):
@@ -324,7 +320,7 @@ def test_no_evidence_without_a_run(opened, machine):
 def test_a_stop_that_fails_detaches_all_the_same(opened, machine):
     """The kernel is left as it was, and the caller is told."""
     collector = opened(machine)
-    collector.start(Target())
+    collector.start(RunRequest())
     machine.fails["sample"] = OSError(errno.EIO, "map lookup")
 
     with pytest.raises(OSError, match="map lookup"):
@@ -336,7 +332,7 @@ def test_a_stop_that_fails_detaches_all_the_same(opened, machine):
 def test_a_module_that_could_not_be_read(opened, machine, monkeypatch, caplog):
     """The stop succeeds; the evidence says what is missing, and so does the log."""
     collector, sample = opened(machine), machine.sample
-    collector.start(Target())
+    collector.start(RunRequest())
     monkeypatch.setattr(machine, "sample", lambda: sample().without("exec", OSError(errno.EIO, "map lookup")))
     collector.stop()
     evidence = collector.evidence(RUN)
@@ -351,12 +347,12 @@ def test_a_start_that_fails_detaches(opened, machine, call):
     """Nobody stops a run that has not started."""
     machine.fails[call] = OSError(errno.EIO, "map lookup")
     with pytest.raises(OSError, match="map lookup"):
-        opened(machine).start(Target())
+        opened(machine).start(RunRequest())
 
     assert machine.calls[-1] == "detach"
 
 
-EXEC_ONLY = Plan(("exec",), 10)
+EXEC_ONLY = Selection(("exec",), 10)
 
 
 def test_some_of_the_modules(opened, machine, monkeypatch):
@@ -364,9 +360,9 @@ def test_some_of_the_modules(opened, machine, monkeypatch):
     methods = []
     monkeypatch.setattr(ebpf, "build", lambda _run, method, *_: methods.append(method))
     collector = opened(machine)
-    for plan in (EXEC_ONLY, EVERYTHING):
-        collector.start(Target(), None, plan)
-        assert (machine.plan, machine.wanted_for) == (plan, plan)
+    for selection in (EXEC_ONLY, EVERYTHING):
+        collector.start(RunRequest(selection=selection))
+        assert machine.selection == selection
         collector.stop()
         collector.evidence(RUN)
     some, all_ = methods
@@ -384,7 +380,7 @@ def test_a_module_that_was_not_chosen_is_not_absent(opened):
     collector = opened(machine)
     found = []
     for name in ("sched", "exec"):
-        collector.start(Target(), None, Plan((name,)))
+        collector.start(RunRequest(selection=Selection((name,))))
         found.append(collector.evidence(RUN))
         collector.stop()
 
@@ -412,8 +408,8 @@ def test_functions_that_the_target_does_not_have(monkeypatch, tmp_path):
     monkeypatch.setattr(ebpf, "Machine", machine)
     collector = EbpfCollector((EXEC, SCHED), HOOKS, tmp_path)
     found = []
-    for machine.nowhere_then in ({"fork": "no C library has it"}, {}):
-        collector.start(Target())
+    for machine.unavailable_then in ({"fork": "no C library has it"}, {}):
+        collector.start(RunRequest())
         collector.stop()
         found.append(collector.evidence(RUN).sections["exec"])
 
@@ -423,15 +419,15 @@ def test_functions_that_the_target_does_not_have(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("loaded", "plan", "reason"),
+    ("loaded", "selection", "reason"),
     [
         ((), EVERYTHING, NOT_LOADED),
         (("locks:order",), EVERYTHING, NOT_IN_RUN),
-        (("locks:order",), Plan(("locks",)), NOT_IN_RUN),
-        (("locks:order",), Plan(("locks", "locks:order")), None),
+        (("locks:order",), Selection(("locks",)), NOT_IN_RUN),
+        (("locks:order",), Selection(("locks", "locks:order")), None),
     ],
 )
-def test_an_option(monkeypatch, tmp_path, loaded, plan, reason):
+def test_an_option(monkeypatch, tmp_path, loaded, selection, reason):
     """Its metrics are measured where it was asked for twice; elsewhere they are absent, and no zero.
 
     Not asking for it takes nothing from the module's state.
@@ -440,7 +436,7 @@ def test_an_option(monkeypatch, tmp_path, loaded, plan, reason):
     machine.counts["locks"] = {"waits": 0, "cycles": 0}
     monkeypatch.setattr(ebpf, "Machine", machine)
     collector = EbpfCollector([LOCKS], [*HOOKS, ACQUIRED], tmp_path, loaded)
-    collector.start(Target(), None, plan)
+    collector.start(RunRequest(selection=selection))
     section = collector.evidence(RUN).sections["locks"]
     (status,) = collector.status().modules
 
@@ -497,7 +493,7 @@ def test_a_hook_is_missing(opened):
     assert (sched.state, sched.reason) == ("degraded", "")
     assert sched.unavailable == {"wait_ms": "no such tracepoint"}
     assert "wait_ms" not in sched.sources
-    collector.start(Target())
+    collector.start(RunRequest())
     found = collector.evidence(RUN)
     assert found.sections["sched"]["unavailable"] == {"wait_ms": "no such tracepoint"}
     assert "wait_ms" not in found.sections["sched"]
@@ -516,7 +512,7 @@ def test_a_hook_that_only_a_target_needs_is_missing(opened):
     (disk,) = collector.status().modules
     found = []
     for target in (Target(), Target(kind="pid", pid=1), Target()):
-        collector.start(target)
+        collector.start(RunRequest(target=target))
         collector.stop()
         found.append(collector.evidence(RUN))
 
@@ -528,7 +524,7 @@ def test_a_hook_that_only_a_target_needs_is_missing(opened):
 def test_what_a_target_is_known_by_is_a_source(opened):
     """Named only where it is used."""
     collector = opened(FakeMachine(), DISK)
-    collector.start(Target(kind="pid", pid=1))
+    collector.start(RunRequest(target=Target(kind="pid", pid=1)))
 
     sources = collector.evidence(RUN).sections["disk"]["sources"]
 
@@ -540,7 +536,7 @@ def test_nothing_of_a_module_works(opened):
     machine = FakeMachine(absent={"fork": "no such tracepoint"})
     collector = opened(machine)
     (exec_, _) = collector.status().modules
-    collector.start(Target())
+    collector.start(RunRequest())
 
     found = collector.evidence(RUN)
 
@@ -553,7 +549,7 @@ def test_a_module_that_does_not_compile(opened):
     """Down with clang's words; the others measure."""
     machine = FakeMachine(absent_modules={"exec": "exec.c:3: error"})
     collector = opened(machine)
-    collector.start(Target())
+    collector.start(RunRequest())
 
     assert replace(collector.status().modules[0]).reason == "exec.c:3: error"
     assert collector.evidence(RUN).unavailable == {"exec": "exec.c:3: error"}
@@ -570,7 +566,7 @@ def test_a_figure_of_processes_that_cannot_be_measured(opened):
         ),
     )
     collector = opened(FakeMachine(absent={"wakeup": "no such tracepoint"}), module)
-    collector.start(Target())
+    collector.start(RunRequest())
     collector.stop()
 
     (status,) = collector.status().modules
@@ -595,7 +591,7 @@ def test_events_learn_the_run_before_there_are_any(monkeypatch, tmp_path):
     monkeypatch.setattr("chainbench_agent.collector.ebpf.Machine", machine)
     collector = EbpfCollector([EXEC], HOOKS, tmp_path, events=Telling())
     collector.ring = SimpleNamespace(know=lambda *known: machine.calls.append(known))
-    collector.start(Target(), run_id="20260101T000000000Z-7")
+    collector.start(RunRequest(), run_id="20260101T000000000Z-7")
 
     assert machine.calls == ["attach", (7, "20260101T000000000Z-7"), "sample", "begin"]
 

@@ -6,12 +6,13 @@ import pytest
 
 from chainbench_agent import collector as collectors
 from chainbench_agent.catalog import Counter, Distribution, Hook, Keyed, Module, Table
-from chainbench_agent.catalog.selection import Plan
+from chainbench_agent.catalog.selection import Selection
 from chainbench_agent.collector import mock
 from chainbench_agent.collector.mock import MockCollector
 from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.metric_keys import reported_key
 from chainbench_agent.evidence.model import Run, Target
+from chainbench_agent.model.run_request import RunRequest
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.settings import load_settings
 
@@ -40,7 +41,7 @@ def collector():
 
 
 def test_marked_as_mock_everywhere(collector):
-    collector.start(Target(), None, Plan(NAMES))
+    collector.start(RunRequest(selection=Selection(NAMES)))
     evidence = collector.evidence(run()).as_json()
     assert (evidence["available"], evidence["source"], evidence["reason"]) == (False, "mock", REASON)
     for module in CATALOG:
@@ -58,23 +59,23 @@ def test_nothing_is_claimed_that_only_a_measurement_can_know(collector):
 
 def test_the_target_is_named_and_nothing_is_claimed_of_it(collector):
     """It is never looked up, so it is never gone either, and how many it has nobody knows."""
-    collector.start(Target(kind="pid", pid=7), ("127.0.0.1", 1))
+    collector.start(RunRequest(target=Target(kind="pid", pid=7), caller=70))
     evidence = collector.evidence(run()).as_json()
 
     assert evidence["target"] == {"kind": "pid", "pid": 7}
     assert "ledger" not in evidence
-    assert collector.gone() is False
-    collector.start(Target())
+    assert collector.target_has_ended() is False
+    collector.start(RunRequest())
     assert collector.evidence(run()).target == Target()
 
 
 def test_only_what_was_chosen(collector):
     """As in a measured run; made-up numbers have no standard error."""
-    collector.start(Target(), None, Plan(("exec", "syscalls"), 10))
+    collector.start(RunRequest(selection=Selection(("exec", "syscalls"), 10)))
     evidence = collector.evidence(run())
     assert evidence.sections.keys() == {"exec", "syscall_counts"}
     assert "sampling" not in evidence.sections["syscall_counts"]
-    collector.start(Target())
+    collector.start(RunRequest())
     assert len(collector.evidence(run()).sections) == len(CATALOG)
 
 
@@ -90,7 +91,7 @@ def test_has_the_keys_that_consumers_rely_on(collector, duration_ms):
 
 def test_every_reported_metric_of_the_catalogue_is_there(collector):
     """Also of modules that this test does not know; what belongs to an option, where that is asked for."""
-    collector.start(Target(), None, Plan(NAMES))
+    collector.start(RunRequest(selection=Selection(NAMES)))
     evidence = collector.evidence(run())
     assert evidence.sections.keys() == {module.section_key for module in CATALOG}
     for module in CATALOG:
@@ -154,7 +155,7 @@ def test_an_option(monkeypatch):
     (status,) = collector.status().modules
     found = []
     for probes in ((), ("locks", "locks:order")):
-        collector.start(Target(), None, Plan(probes))
+        collector.start(RunRequest(selection=Selection(probes)))
         found.append(collector.evidence(run()).sections["locks"])
 
     assert status.options == {"order": "down", "holders": "off"}

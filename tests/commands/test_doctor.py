@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from chainbench_agent.collector.base import CollectorStatus, ModuleStatus
 from chainbench_agent.commands import doctor
 from chainbench_agent.commands.doctor import Examination, examine, render
 from chainbench_agent.errors import SetupError
 from chainbench_agent.kernel import preflight
 from chainbench_agent.kernel.preflight import REMEDIES, Check
+from chainbench_agent.model.status import CollectorStatus, ModuleStatus
 
 KERNEL = Check("kernel", ok=True, found="Linux 6.1")
 BTF = Check("btf", ok=True, found="10 types", needed=True)

@@ -7,7 +7,6 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from chainbench_agent.collector import open_collector
 from chainbench_agent.commands.doctor import Examination
 from chainbench_agent.commands.main import main
 from chainbench_agent.commands.probes_check import ProbesCheck
@@ -28,23 +27,22 @@ def run():
 def served(monkeypatch):
     """What `serve` would have been called with."""
     calls = []
-    monkeypatch.setattr(gunicorn_server, "serve", lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(gunicorn_server, "serve", lambda settings, reload: calls.append((settings, reload)))
     return calls
 
 
 def test_serve_takes_every_setting(run, served, tmp_path):
-    """From options and from the file that --config names; what opens the collector comes along."""
+    """From options and from the file that --config names; they can be read again."""
     config = tmp_path / "agent.toml"
     config.write_text('machine = "from the file"\nport = 1\n')
     result = run("serve", "--config", str(config), "--port", "9191", "--probes", "cpu,exec", "--backend", "mock",
                  "--sample-interval", "10")  # fmt: skip
 
     assert result.exit_code == 0, result.output
-    ((settings, opener, again),) = served
+    ((settings, again),) = served
     assert again().model_dump() == settings.model_dump()
     assert (settings.port, settings.probes, settings.backend) == (9191, ("cpu", "exec"), "mock")
     assert (settings.machine, settings.sample_interval) == ("from the file", 10)
-    assert opener is open_collector
 
 
 @pytest.mark.parametrize(

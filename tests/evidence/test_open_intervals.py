@@ -2,8 +2,9 @@
 
 import pytest
 
+from chainbench_agent.abi.process import Process
 from chainbench_agent.evidence.open_intervals import NO_SYSCALL, close_intervals, close_processes
-from chainbench_agent.evidence.sample import IdleSpan, OpenInterval, Process, TaskState, Thread
+from chainbench_agent.evidence.sample import IdleSpan, OpenInterval, TaskState, Thread
 
 BEGIN, END = 1_000, 5_000
 FUTEX = 202

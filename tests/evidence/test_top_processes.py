@@ -2,8 +2,8 @@
 
 import pytest
 
+from chainbench_agent.abi.process import Process
 from chainbench_agent.catalog import Counter, Module
-from chainbench_agent.evidence.sample import Process
 from chainbench_agent.evidence.top_processes import TOP, top_processes
 from chainbench_agent.probes import CATALOG
 

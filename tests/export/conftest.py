@@ -6,10 +6,9 @@ from types import SimpleNamespace
 import pytest
 
 from chainbench_agent.catalog import Counter, Derived, Distribution, Module, Table
-from chainbench_agent.collector.base import ModuleStatus
 from chainbench_agent.evidence.model import Evidence, Labels, Run, Target
 from chainbench_agent.evidence.totals import Totals
-from chainbench_agent.store.base import StoreStatus
+from chainbench_agent.model.status import ModuleStatus, StoreStatus
 
 LABELS = {"scenario": "baseline", "impl": "python", "variant": "numpy", "commit": "abc123", "dataset": "d1"}
 
@@ -134,7 +133,7 @@ def make_view():
     """What `Runs` shows of itself; `finished`: evidence."""
 
     def make(*finished, current=None, reports=(), results=None, status=STATUS, totals=None):
-        kept = [
+        remembered = [
             SimpleNamespace(
                 labels=Labels(**{name: getattr(evidence.run, name) for name in LABELS}),
                 evidence=evidence,
@@ -144,7 +143,7 @@ def make_view():
         ]
         return SimpleNamespace(
             machine="host",
-            kept=lambda: kept,
+            remembered=lambda: remembered,
             reports=lambda: reports,
             current=lambda: current,
             status=lambda: status,

@@ -10,13 +10,13 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
 
-from chainbench_agent.collector.base import ModuleStatus
 from chainbench_agent.evidence.model import Cost, Loss, ProgramCost, SelfCheck, Violation
 from chainbench_agent.evidence.self_check import INVARIANTS
 from chainbench_agent.evidence.totals import Program, Totals
 from chainbench_agent.export.health import HEALTH, LOG_DROPPED, LONGEST_REASON, RESPONSES_CUT, AgentRegistry
 from chainbench_agent.export.prometheus import Exporter
-from chainbench_agent.store.base import NoStore, StoreStatus
+from chainbench_agent.model.status import ModuleStatus, StoreStatus
+from chainbench_agent.store.base import NoStore
 
 SWITCH = Program("sched_switch", "raw_tracepoint:sched_switch")
 COUNTS = {LOG_DROPPED: [((), 3)], RESPONSES_CUT: [(("too_slow",), 2), (("client_left",), 0)]}

@@ -141,7 +141,7 @@ def test_finished_runs_are_turned_into_text_once_and_forgotten_with_the_view(exp
 
 def test_a_failed_run_is_counted_though_it_has_no_evidence(scrape, make_evidence, make_view):
     view = make_view(make_evidence(small()), results={"failed": 2})
-    view.kept()[0].evidence = None
+    view.remembered()[0].evidence = None
     assert values(scrape(view), "chainbench_runs_total", result="fail") == [2]
     assert values(scrape(view), "chainbench_queue_pushes_total") == []
 

@@ -10,7 +10,7 @@ from btf_blob import Blob
 
 from chainbench_agent.headers import header_tree
 from chainbench_agent.headers.btf import Btf
-from chainbench_agent.headers.header_tree import cached_tree, kernel_config, structs_of, write_header_tree
+from chainbench_agent.headers.header_tree import cached_tree, kernel_config, structs_in_tree, write_header_tree
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_tree(small, tmp_path):
     structs = write_header_tree(tmp_path, small, config, ["task_struct", "no_such"], "5.10.0-46-amd64")
 
     include = tmp_path / "include"
-    assert structs == structs_of(tmp_path) == ("task_struct",)
+    assert structs == structs_in_tree(tmp_path) == ("task_struct",)
     assert (include / "linux/autoconf.h").read_text() == (
         "#define CONFIG_BPF_SYSCALL 1\n#define CONFIG_HZ 250\n#define CONFIG_SMP 1\n#define CONFIG_EXT4_FS_MODULE 1\n"
     )
@@ -63,7 +63,7 @@ def test_a_tree_is_whole_or_absent(small, tmp_path, monkeypatch):
         with pytest.raises(ZeroDivisionError):
             cached_tree(tmp_path, small, None, "6.1.0")
     assert list(tmp_path.iterdir()) == []
-    assert structs_of(cached_tree(tmp_path, small, None, "6.1.0")) == ("task_struct",)
+    assert structs_in_tree(cached_tree(tmp_path, small, None, "6.1.0")) == ("task_struct",)
 
 
 def test_concurrent_builders_agree(small, tmp_path):
@@ -88,7 +88,7 @@ def test_an_unwritable_cache_is_no_obstacle(small, tmp_path):
     tree = cached_tree(tmp_path / "file" / "cache", small, None, "6.1.0")
 
     assert tmp_path not in tree.parents
-    assert structs_of(tree) == ("task_struct",)
+    assert structs_in_tree(tree) == ("task_struct",)
 
 
 def test_a_cache_of_somebody_else_is_no_obstacle(small, tmp_path, monkeypatch):
@@ -103,7 +103,7 @@ def test_a_cache_of_somebody_else_is_no_obstacle(small, tmp_path, monkeypatch):
         tree = cached_tree(tmp_path / "cache", small, None, "6.1.0")
 
     assert tmp_path not in tree.parents
-    assert structs_of(tree) == ("task_struct",)
+    assert structs_in_tree(tree) == ("task_struct",)
 
 
 def refuse_in(directory, mkdir):

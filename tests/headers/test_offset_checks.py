@@ -12,7 +12,7 @@ from btf_blob import Blob
 
 from chainbench_agent.headers.btf import Btf
 from chainbench_agent.headers.c_writer import CWriter
-from chainbench_agent.headers.header_tree import kernel_config, structs_of, write_header_tree
+from chainbench_agent.headers.header_tree import kernel_config, structs_in_tree, write_header_tree
 from chainbench_agent.headers.offset_checks import check_function, check_source, offset_checks, read_offset
 
 ROOTS = (
@@ -36,7 +36,7 @@ def wrong_offsets(tree, checks, more=""):
 
 def ends(kernel, tree):
     """The last four members of every struct in the tree."""
-    return [check for struct in structs_of(tree) for check in offset_checks(kernel, [struct])[-4:]]
+    return [check for struct in structs_in_tree(tree) for check in offset_checks(kernel, [struct])[-4:]]
 
 
 def test_offset_checks():
@@ -125,7 +125,7 @@ def test_generated_code_agrees_with_btf(kernel, pruned):
     """The end of every struct in the pruned tree, in the code that would run: an error shifts all that follows it."""
     checks = ends(kernel, pruned)
 
-    assert len(checks) > 2 * len(structs_of(pruned)) > 400
+    assert len(checks) > 2 * len(structs_in_tree(pruned)) > 400
     assert wrong_offsets(pruned, checks) == []
 
 

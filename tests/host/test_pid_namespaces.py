@@ -4,7 +4,7 @@ import pytest
 
 from chainbench_agent.errors import InputError
 from chainbench_agent.host import pid_namespaces
-from chainbench_agent.host.pid_namespaces import RELAYS, owner_of, pid_here
+from chainbench_agent.host.pid_namespaces import RELAYS, client_process, connection_owner, local_pid
 
 HERE, THERE, ELSEWHERE = "pid:[1]", "pid:[2]", "pid:[3]"
 PEER = ("127.0.0.1", 40000)
@@ -55,7 +55,7 @@ def test_a_runner_beside_the_agent(proc):
     proc.add(900, THERE, (7,))
     proc.connect(100)
 
-    assert pid_here(7, PEER) == 7
+    assert local_pid(7, client_process(PEER)) == 7
 
 
 def test_a_runner_in_a_container(proc):
@@ -66,7 +66,7 @@ def test_a_runner_in_a_container(proc):
     proc.add(901, THERE, (8,))
     proc.connect(901)
 
-    assert pid_here(7, PEER) == 900
+    assert local_pid(7, client_process(PEER)) == 900
 
 
 def test_a_container_in_a_container(proc):
@@ -76,7 +76,7 @@ def test_a_container_in_a_container(proc):
     proc.add(951, ELSEWHERE, (71, 1))
     proc.connect(951)
 
-    assert pid_here(7, PEER) == 950
+    assert local_pid(7, client_process(PEER)) == 950
 
 
 def test_a_runner_in_a_container_names_a_process_of_the_host(proc):
@@ -86,7 +86,7 @@ def test_a_runner_in_a_container_names_a_process_of_the_host(proc):
     proc.connect(901)
 
     with pytest.raises(InputError, match="pid: there is no process 7 in the PID namespace of the runner") as caught:
-        pid_here(7, PEER)
+        local_pid(7, client_process(PEER))
     assert (caught.value.field, caught.value.remedy) == ("pid", "send the number that it has there, or a cgroup")
 
 
@@ -100,8 +100,8 @@ def test_a_runner_behind_a_relay(proc, relay):
     proc.connect(100)
 
     with pytest.raises(InputError, match="7 is the number of 2 processes"):
-        pid_here(7, PEER)
-    assert pid_here(8, PEER) == 901
+        local_pid(7, client_process(PEER))
+    assert local_pid(8, client_process(PEER)) == 901
     assert all(len(command) <= 15 for command in RELAYS)  # as the kernel cuts them
 
 
@@ -112,8 +112,8 @@ class TestAPeerThatIsUnknown:
         proc.add(7)
         proc.add(900, THERE, (8,))
 
-        assert pid_here(7, peer) == 7
-        assert pid_here(8, peer) == 900
+        assert local_pid(7, client_process(peer)) == 7
+        assert local_pid(8, client_process(peer)) == 900
 
     @pytest.mark.parametrize("others", [1, 2])
     def test_a_number_that_is_several(self, proc, peer, others):
@@ -123,7 +123,7 @@ class TestAPeerThatIsUnknown:
             proc.add(900 + number, f"pid:[{2 + number}]", (7,))
 
         with pytest.raises(InputError, match=f"{1 + others} processes") as caught:
-            pid_here(7, peer)
+            local_pid(7, client_process(peer))
         assert caught.value.remedy == "send the number that the host uses, or a cgroup"
 
     def test_a_number_in_two_containers(self, proc, peer):
@@ -131,13 +131,13 @@ class TestAPeerThatIsUnknown:
         proc.add(901, ELSEWHERE, (7,))
 
         with pytest.raises(InputError, match="7 is the number of 2 processes"):
-            pid_here(7, peer)
+            local_pid(7, client_process(peer))
 
     def test_no_process(self, proc, peer):
         proc.add(8)
 
         with pytest.raises(InputError, match="there is no process 7") as caught:
-            pid_here(7, peer)
+            local_pid(7, client_process(peer))
         assert caught.value.remedy == "start it first, or name the runner's own pid"
 
 
@@ -149,10 +149,10 @@ def test_the_owner_of_a_connection(proc, table):
     proc.connect(100, inode=554, port=40001, table=table)
     proc.connect(101, inode=555, port=40000, table=table)
 
-    assert owner_of(("127.0.0.1", 40000)) == 101
-    assert owner_of(("127.0.0.1", 40001)) == 100
-    assert owner_of(("127.0.0.1", 40002)) is None
-    assert owner_of(("10.9.9.9", 40000)) is None  # the same port, on another machine
+    assert connection_owner(("127.0.0.1", 40000)) == 101
+    assert connection_owner(("127.0.0.1", 40001)) == 100
+    assert connection_owner(("127.0.0.1", 40002)) is None
+    assert connection_owner(("10.9.9.9", 40000)) is None  # the same port, on another machine
 
 
 def test_a_connection_that_nobody_holds_any_more(proc):
@@ -161,7 +161,7 @@ def test_a_connection_that_nobody_holds_any_more(proc):
     proc.connect(100)
     (proc.path / "100/fd/3").unlink()
 
-    assert owner_of(PEER) is None
+    assert connection_owner(PEER) is None
 
 
 def test_processes_that_end_while_they_are_looked_at(proc):
@@ -173,9 +173,9 @@ def test_processes_that_end_while_they_are_looked_at(proc):
     (proc.path / "20/ns/pid").unlink()
 
     with pytest.raises(InputError, match="7 is the number of 2 processes"):
-        pid_here(7, None)
+        local_pid(7, None)
     (proc.path / "21/status").unlink()
-    assert pid_here(7, None) == 7
+    assert local_pid(7, None) == 7
 
 
 def test_a_runner_at_a_unix_socket(proc):
@@ -184,7 +184,7 @@ def test_a_runner_at_a_unix_socket(proc):
     proc.add(7)
     proc.add(900, THERE, (7,))
 
-    assert pid_here(7, 100) == 900
+    assert local_pid(7, 100) == 900
 
 
 @pytest.mark.parametrize("peer", [PEER, 100])
@@ -197,4 +197,4 @@ def test_a_runner_that_is_gone_tells_nothing(proc, peer):
     (proc.path / "100/ns/pid").unlink()
 
     with pytest.raises(InputError, match="7 is the number of 2 processes"):
-        pid_here(7, peer)
+        local_pid(7, client_process(peer))

@@ -10,9 +10,9 @@ import pytest
 
 from chainbench_agent.abi.kernel_text import text_of
 from chainbench_agent.host import procfs
-from chainbench_agent.host.pid_namespaces import pid_here
-from chainbench_agent.kernel.targets.members import all_processes, process_tree
-from chainbench_agent.symbols.user_functions import mappings
+from chainbench_agent.host.pid_namespaces import local_pid
+from chainbench_agent.kernel.targets.process_tree import all_processes, processes_of_tree
+from chainbench_agent.symbols.file_mappings import read_mappings
 
 NAMES = (
     b"a\nb",
@@ -51,15 +51,15 @@ def test_a_process_of_any_name(named):
     directory = f"/proc/{pid}"
 
     assert procfs.stat(directory).command == text_of(name)
-    assert procfs.command(directory) == text_of(name)
+    assert procfs.command_name(directory) == text_of(name)
     assert procfs.stat(directory).parent == os.getpid()
     assert procfs.stat(directory).session == os.getsid(pid)
     assert procfs.stat(directory).process_group == os.getpgid(pid)
     status = procfs.status(directory)
     assert (status["Tgid"], status["NSpid"].split()[0], status["PPid"]) == (str(pid), str(pid), str(os.getpid()))
-    assert process_tree(pid) == {pid}
+    assert processes_of_tree(pid) == {pid}
     assert pid in all_processes()
-    assert pid_here(pid, None) == pid
+    assert local_pid(pid, None) == pid
 
 
 def test_a_thread_of_any_name():
@@ -95,7 +95,7 @@ def test_a_mapped_file_of_any_name(tmp_path):
         process.stdin.write(b"x")
         process.stdin.flush()
         process.stdout.read(1)
-        paths = {mapped.path for mapped in mappings(process.pid)}
+        paths = {mapped.path for mapped in read_mappings(process.pid)}
         process.stdin.close()
 
     assert os.fsdecode(program) in paths
@@ -110,7 +110,7 @@ def test_the_cgroup_of_a_process(tmp_path):
 
 
 def test_a_process_that_is_gone():
-    for read in (procfs.stat, procfs.status, procfs.command, procfs.cgroup):
+    for read in (procfs.stat, procfs.status, procfs.command_name, procfs.cgroup):
         with pytest.raises(OSError, match="No such file"):
             read("/proc/0")
-    assert procfs.word("/proc/0/wchan") == ""
+    assert procfs.first_word("/proc/0/wchan") == ""

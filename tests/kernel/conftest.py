@@ -1,11 +1,19 @@
-"""A /proc of our own making."""
+"""A /proc that tests fill."""
+
+import shutil
 
 import pytest
 
-from chainbench_agent.kernel.targets import lineage, members
+from chainbench_agent.kernel.targets import members, process_tree
 
-REST = "0 " * 44
-"""Of a line of `stat`."""
+RANDOMIZED = 0x400000
+"""PF_RANDOMIZE: the kernel draws the addresses of a program at random."""
+
+
+def stat_line(pid, command, state, parent, session, flags, start_ticks=0, stack=0, heap=0):  # noqa: PLR0913, PLR0917
+    """A line of `stat`, with the fields that the agent reads."""
+    fields = [state, parent, pid, session, 0, -1, flags, *[0] * 12, start_ticks, *[0] * 5, stack, *[0] * 18, heap]
+    return f"{pid} ({command}) {' '.join(map(str, fields))}\n"
 
 
 class Proc:
@@ -16,22 +24,23 @@ class Proc:
         (path / "self").mkdir()
         (path / "stat").write_text("cpu 1 2 3\n")
 
-    def add(self, pid, parent, command="sh"):
-        (self.path / str(pid) / "task").mkdir(parents=True)
-        (self.path / str(pid) / "stat").write_text(f"{pid} ({command}) S {parent} {pid} {pid} 0 -1 4194304 {REST}\n")
+    def add(self, pid, parent, command="sh", **more):
+        defaults = {"state": "S", "session": pid, "flags": RANDOMIZED, "start_ticks": 100, "stack": 0, "heap": 5}
+        cgroup = more.pop("cgroup", b"0::/\n")
+        directory = self.path / str(pid)
+        (directory / "task").mkdir(parents=True)
+        (directory / "stat").write_text(stat_line(pid, command, parent=parent, **defaults | more))
+        (directory / "cgroup").write_bytes(cgroup)
 
     def remove(self, pid):
-        (self.path / str(pid) / "stat").unlink()
-        (self.path / str(pid) / "task").rmdir()
-        (self.path / str(pid)).rmdir()
+        shutil.rmtree(self.path / str(pid))
 
     def thread(self, pid, tid, command="worker", **files):
+        """`files`: names and contents of the others in its directory."""
         task = self.path / str(pid) / "task" / str(tid)
         task.mkdir()
-        state, flags = files.pop("state", "S"), files.pop("flags", "4194304")
-        start = files.pop("start_ticks", 1)
-        others = " ".join(["0"] * 12)
-        (task / "stat").write_text(f"{tid} ({command}) {state} 1 {pid} {pid} 0 -1 {flags} {others} {start} {REST}\n")
+        state, flags = files.pop("state", "S"), files.pop("flags", RANDOMIZED)
+        (task / "stat").write_text(stat_line(tid, command, state, 1, pid, flags, files.pop("start_ticks", 1)))
         for name, text in files.items():
             (task / name).write_text(text)
 
@@ -39,6 +48,6 @@ class Proc:
 @pytest.fixture
 def proc(tmp_path, monkeypatch):
     (tmp_path / "proc").mkdir()
-    for module in (members, lineage):
+    for module in (members, process_tree):
         monkeypatch.setattr(module, "PROC", tmp_path / "proc")
     return Proc(tmp_path / "proc")

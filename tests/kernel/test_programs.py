@@ -5,13 +5,13 @@ import os
 
 import pytest
 
-from chainbench_agent.bpf import footprint, libbpf, perf_events, probe_events
+from chainbench_agent.bpf import footprint, kretprobes, libbpf, perf_events
 from chainbench_agent.catalog import RESULT, fentry, kretprobe, raw_tracepoint, uprobe, uretprobe
 from chainbench_agent.evidence.sample import ProgramRun
 from chainbench_agent.kernel import programs
 from chainbench_agent.kernel.programs import Programs
 from chainbench_agent.loading.entry_functions import Program
-from chainbench_agent.symbols.user_functions import Place, UserFunctions
+from chainbench_agent.symbols.libc_functions import FunctionLocation, LibcFunctions
 
 
 @pytest.fixture
@@ -37,7 +37,7 @@ def kernel(monkeypatch):
     kernel = Kernel()
     monkeypatch.setattr(libbpf, "open_raw_tracepoint", kernel.attach)
     monkeypatch.setattr(perf_events, "open_kprobe", lambda name, fd, *, at_return: kernel.attach((name, at_return), fd))
-    monkeypatch.setattr(probe_events, "open_kretprobe", lambda name, fd: kernel.attach((name, True), fd))
+    monkeypatch.setattr(kretprobes, "open_kretprobe", lambda name, fd: kernel.attach((name, True), fd))
     monkeypatch.setattr(
         perf_events, "open_uprobe", lambda *place, at_return: kernel.attach((*place[:2], at_return), place[2])
     )
@@ -200,12 +200,12 @@ def test_what_a_pair_cost(pair, monkeypatch):
 
 
 class Libraries:
-    """Function → places."""
+    """Function → locations."""
 
-    def __init__(self, **places):
-        self.known = places
+    def __init__(self, **locations):
+        self.known = locations
 
-    def places(self, name):
+    def locations(self, name):
         return self.known.get(name, [])
 
     def close(self):
@@ -214,8 +214,8 @@ class Libraries:
 
 def test_a_function_of_user_space(kernel, descriptor, monkeypatch):
     """Tried in our own library, then at every place that the target has, of each function that it has."""
-    ours = Libraries(lock=[Place("ours", 1)])
-    monkeypatch.setattr(programs, "UserFunctions", lambda pids: ours if pids == [os.getpid()] else None)
+    ours = Libraries(lock=[FunctionLocation("ours", 1)])
+    monkeypatch.setattr(programs, "LibcFunctions", lambda pids: ours if pids == [os.getpid()] else None)
     sources = {"wants": uprobe("lock/timedlock", 0), "answers": uretprobe("lock/trylock")}
     loaded = {f"cb_{hook}_0": descriptor() for hook in sources}
     wants, answers = loaded.values()
@@ -224,8 +224,8 @@ def test_a_function_of_user_space(kernel, descriptor, monkeypatch):
     assert found.in_user_space({"wants"})
 
     kernel.asked.clear()
-    two = Libraries(lock=[Place("a", 8), Place("b", 9)], timedlock=[Place("a", 7)])
-    assert found.nowhere({"wants", "answers"}, two) == {}
+    two = Libraries(lock=[FunctionLocation("a", 8), FunctionLocation("b", 9)], timedlock=[FunctionLocation("a", 7)])
+    assert found.unavailable_in_target({"wants", "answers"}, two) == {}
     found.attach({"wants", "answers"}, two)
     assert kernel.asked == [
         *((place, wants) for place in (("a", 8, False), ("b", 9, False), ("a", 7, False))),
@@ -237,23 +237,25 @@ def test_a_function_of_user_space(kernel, descriptor, monkeypatch):
 
 def test_a_function_that_the_target_does_not_have(kernel, descriptor, monkeypatch):
     """Then its hook is nowhere; others are not concerned, and a place that is refused leaves nothing behind."""
-    monkeypatch.setattr(programs, "UserFunctions", lambda _pids: Libraries(lock=[Place("ours", 1)]))
+    monkeypatch.setattr(programs, "LibcFunctions", lambda _pids: Libraries(lock=[FunctionLocation("ours", 1)]))
     loaded = {"cb_wants_0": descriptor(), "cb_b_0": descriptor()}
     found = Programs.choose([program("wants", source=uprobe("lock/timedlock", 0)), program("b")], loaded, {})
     reason = "no C library that the target had mapped when the run began has lock/timedlock"
-    assert found.nowhere({"wants", "b"}, Libraries(unlock=[Place("a", 8)])) == {"wants": reason}
-    assert found.nowhere({"b"}, Libraries()) == {}
+    assert found.unavailable_in_target({"wants", "b"}, Libraries(unlock=[FunctionLocation("a", 8)])) == {
+        "wants": reason
+    }
+    assert found.unavailable_in_target({"b"}, Libraries()) == {}
 
     kernel.refuses[loaded["cb_wants_0"]] = errno.EINVAL
     with pytest.raises(OSError, match="Invalid argument"):
-        found.attach({"wants"}, Libraries(lock=[Place("a", 8), Place("b", 9)]))
+        found.attach({"wants"}, Libraries(lock=[FunctionLocation("a", 8), FunctionLocation("b", 9)]))
     assert not any(map(is_open, kernel.links))
 
 
 @pytest.mark.usefixtures("kernel")
 def test_we_have_no_such_function_ourselves(descriptor, monkeypatch):
     """Then nothing is known of how it would attach, and it is not taken."""
-    monkeypatch.setattr(programs, "UserFunctions", lambda _pids: UserFunctions(()))
+    monkeypatch.setattr(programs, "LibcFunctions", lambda _pids: LibcFunctions(()))
     found = Programs.choose([program("wants", source=uprobe("lock", 0))], {"cb_wants_0": descriptor()}, {})
 
     assert found.absent == {"wants": "uprobe:lock does not attach: no C library has such a function"}

@@ -3,8 +3,8 @@
 import pytest
 
 from chainbench_agent.catalog import Counter, Hook, Module
-from chainbench_agent.catalog.selection import EVERYTHING, Plan
-from chainbench_agent.kernel.selected_hooks import idle_modules, wanted_hooks
+from chainbench_agent.catalog.selection import EVERYTHING, Selection
+from chainbench_agent.kernel.selected_hooks import idle_modules, selected_hooks
 
 FOLLOWS = frozenset({"fork", "exit"})
 
@@ -41,11 +41,11 @@ HOOK = {
 )
 def test_wanted(probes, hooks):
     """A raised hook by what it is raised on; the target is followed, and processes are named, whatever is chosen."""
-    assert wanted_hooks(MODULES, HOOK, FOLLOWS, Plan(probes)) == FOLLOWS | hooks
+    assert selected_hooks(MODULES, HOOK, FOLLOWS, Selection(probes)) == FOLLOWS | hooks
 
 
 def test_idle_modules():
     """The bits of those that are not chosen, in the order of the unit."""
     assert idle_modules(MODULES, EVERYTHING) == 0
-    assert idle_modules(MODULES, Plan(("times",))) == 0b101
-    assert idle_modules(MODULES, Plan(("locks:order",))) == 0b011
+    assert idle_modules(MODULES, Selection(("times",))) == 0b101
+    assert idle_modules(MODULES, Selection(("locks:order",))) == 0b011

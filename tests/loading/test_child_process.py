@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from chainbench_agent.errors import LayoutError, SetupError
-from chainbench_agent.loading.child_process import apart, beside
+from chainbench_agent.loading.child_process import apart, run_in_parallel
 
 
 def descriptors():
@@ -76,7 +76,7 @@ def test_beside_what_is_done_here():
     """Both answers come back, and the work was done meanwhile: here, its end is waited for."""
     reading, writing = os.pipe()
 
-    answers = beside(lambda: os.write(writing, b"x") and os.getpid(), lambda: os.read(reading, 1))
+    answers = run_in_parallel(lambda: os.write(writing, b"x") and os.getpid(), lambda: os.read(reading, 1))
 
     assert answers[0] != os.getpid()
     assert answers[1] == b"x"
@@ -89,7 +89,7 @@ def test_an_error_here_goes_first():
         raise LayoutError("a member lies elsewhere")
 
     with pytest.raises(LayoutError, match="a member lies elsewhere"):
-        beside(lambda: os.kill(os.getpid(), 9), fail)
+        run_in_parallel(lambda: os.kill(os.getpid(), 9), fail)
 
     with pytest.raises(ChildProcessError):
         os.waitpid(-1, os.WNOHANG)
@@ -100,7 +100,7 @@ def test_what_was_done_here_for_nothing_is_undone():
     undone = []
 
     with pytest.raises(SetupError, match="died"):
-        beside(lambda: os.kill(os.getpid(), 9), lambda: "a unit", undo=undone.append)
-    beside(lambda: 1, lambda: "another", undo=undone.append)
+        run_in_parallel(lambda: os.kill(os.getpid(), 9), lambda: "a unit", undo=undone.append)
+    run_in_parallel(lambda: 1, lambda: "another", undo=undone.append)
 
     assert undone == ["a unit"]

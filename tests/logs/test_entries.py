@@ -4,13 +4,15 @@ import logging
 
 import pytest
 
-from chainbench_agent.logs.entries import OneEntry
+from chainbench_agent.logs.entries import EntryFormatter
 
 FORGED = "2026-01-01 00:00:00,000 INFO    run x started"
 
 
-def entry(message, **kept):
-    return OneEntry("%(asctime)s %(levelname)-7s %(message)s").format(logging.makeLogRecord({"msg": message, **kept}))
+def entry(message, **fields):
+    return EntryFormatter("%(asctime)s %(levelname)-7s %(message)s").format(
+        logging.makeLogRecord({"msg": message, **fields})
+    )
 
 
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n", "\v", "\f", "\x1c", "\x85", "\u2028", "\u2029"])

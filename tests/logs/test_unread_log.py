@@ -17,9 +17,9 @@ LOUD = """
     import logging
     class Loud(FakeCollector):
         'Logs 16 KiB in each run, so that fewer runs fill the pipe and the queue.'
-        def start(self, target, peer=None, plan=None, *, run_id=""):
+        def start(self, request, run_id=""):
             logging.getLogger("loud").warning("x" * 16384)
-            super().start(target, peer, plan, run_id=run_id)
+            super().start(request, run_id)
     return Loud()
 """
 

@@ -12,6 +12,7 @@ from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.evidence.model import Run, Target
 from chainbench_agent.kernel.targets.cgroups import cgroup2_mount
 from chainbench_agent.loading.event_records import Telling
+from chainbench_agent.model.run_request import RunRequest
 from chainbench_agent.probes import CATALOG, HOOKS
 
 HERE = Path(__file__).parent
@@ -67,7 +68,7 @@ def measure(collector):
     """`measure(workload)` → the evidence, as JSON, of a run in which the workload ran once."""
 
     def during(workload):
-        collector.start(Target())
+        collector.start(RunRequest())
         try:
             workload()
         finally:
@@ -91,10 +92,10 @@ class Targeted:
         self.output = ""
         self._start()
 
-    def run(self, target=None, plan=EVERYTHING):
+    def run(self, target=None, selection=EVERYTHING):
         """The evidence, as JSON, of a run from before the first line of the code until the process has ended."""
         target = target or Target(kind="pid", pid=self.process.pid)
-        self.collector.start(target, None, plan)
+        self.collector.start(RunRequest(target=target, selection=selection))
         try:
             self.output, _ = self.process.communicate("\n")
         finally:

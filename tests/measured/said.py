@@ -13,11 +13,11 @@ def heard(collector):
 class Said:
     """The process that did something as the target, the evidence, and what was told and held back meanwhile."""
 
-    def __init__(self, collector, one, plan=EVERYTHING):
+    def __init__(self, collector, one, selection=EVERYTHING):
         one.collector = collector
         before = collector.ring.dropped()
         collector.ring.listen(on=True)
-        self.evidence = one.run(plan=plan)
+        self.evidence = one.run(selection=selection)
         self.all = heard(collector)
         self.held_back, self.without_room = (n - before[cause] for cause, n in collector.ring.dropped().items())
         self.pid, self.output = one.process.pid, one.output

@@ -17,6 +17,7 @@ from chainbench_agent.evidence import sleepers
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.evidence.sample import Account
 from chainbench_agent.kernel.targets.cgroups import cgroup2_mount
+from chainbench_agent.model.run_request import RunRequest
 
 pytestmark = pytest.mark.bpf
 
@@ -55,7 +56,7 @@ def crowd(collector, program):
     def measured():
         with running("taskset", "-c", "0", "nice", program("pool"), "60") as process:
             time.sleep(0.3)
-            collector.start(Target(kind="pid", pid=process.pid))
+            collector.start(RunRequest(target=Target(kind="pid", pid=process.pid)))
             time.sleep(0.1)
             collector.stop()
         return collector
@@ -87,7 +88,7 @@ def test_starved_by_a_real_time_thread(collector, run):
     spin = (sys.executable, "-c", "print(flush=True)\nwhile True: pass")
     with running("taskset", "-c", "1", *spin) as process, running("chrt", "-f", "10", "taskset", "-c", "1", *spin):
         before = schedstat(process.pid)
-        collector.start(Target(kind="pid", pid=process.pid))
+        collector.start(RunRequest(target=Target(kind="pid", pid=process.pid)))
         time.sleep(0.4)
         collector.stop()
         after = schedstat(process.pid)
@@ -128,8 +129,12 @@ def test_threads_that_are_born_after_the_end(collector, run, program, kind, what
         group.mkdir()
         (group / "cgroup.procs").write_text(str(process.pid))
         collector.start(
-            Target(
-                kind=kind, pid=process.pid if kind == "pid" else None, cgroup=str(group) if kind == "cgroup" else None
+            RunRequest(
+                target=Target(
+                    kind=kind,
+                    pid=process.pid if kind == "pid" else None,
+                    cgroup=str(group) if kind == "cgroup" else None,
+                )
             )
         )
         time.sleep(1)
@@ -153,7 +158,7 @@ ctypes.CDLL(None).pthread_exit(None)
 """
     with running(sys.executable, "-c", code) as process:
         time.sleep(0.2)
-        collector.start(Target(kind="pid", pid=process.pid))
+        collector.start(RunRequest(target=Target(kind="pid", pid=process.pid)))
         time.sleep(0.3)
         collector.stop()
 
@@ -169,17 +174,17 @@ def test_a_zombie_is_no_target(collector):
     zombie = subprocess.Popen(["/bin/true"])
     time.sleep(0.2)
     with pytest.raises(InputError, match=f"process {zombie.pid} has ended"):
-        collector.start(Target(kind="pid", pid=zombie.pid))
+        collector.start(RunRequest(target=Target(kind="pid", pid=zombie.pid)))
     code = """
 import subprocess, time
 child = subprocess.Popen(["/bin/true"])
 time.sleep(0.3); print(flush=True); input()
 """
     with running(sys.executable, "-c", code) as process:
-        collector.start(Target(kind="pid", pid=process.pid))
+        collector.start(RunRequest(target=Target(kind="pid", pid=process.pid)))
         process.stdin.close()
         time.sleep(0.5)
-        gone = collector.gone()
+        gone = collector.target_has_ended()
         collector.stop()
 
     assert zombie.wait() == 0
@@ -204,7 +209,7 @@ def test_waking_an_idle_thread_once(collector, run):
     for wake in ("n", "w"):
         with running(sys.executable, "-c", IDLE) as process:
             until_asleep(process.pid)
-            collector.start(Target(kind="pid", pid=process.pid))
+            collector.start(RunRequest(target=Target(kind="pid", pid=process.pid)))
             time.sleep(0.5)
             process.stdin.write(wake)
             process.stdin.flush()

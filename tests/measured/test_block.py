@@ -6,7 +6,7 @@ import pytest
 from disks import MIB, Disk
 
 from chainbench_agent.bpf import libbpf
-from chainbench_agent.evidence.model import Target
+from chainbench_agent.model.run_request import RunRequest
 
 pytestmark = pytest.mark.bpf
 
@@ -208,14 +208,14 @@ for t in threads: t.join()
 
 def test_the_disks_are_looked_up_once(collector, monkeypatch):
     """In a sample, though two modules count by disk: both mean the same disks."""
-    cells, looked_up = libbpf.cells, []
+    cells, looked_up = libbpf.read_array, []
 
     def look_up(fd, size):
         looked_up.append(fd)
         return cells(fd, size)
 
-    monkeypatch.setattr(libbpf, "cells", look_up)
-    collector.start(Target())
+    monkeypatch.setattr(libbpf, "read_array", look_up)
+    collector.start(RunRequest())
     before = len(looked_up)
     collector.stop()
 

@@ -11,6 +11,7 @@ from asleep import until_asleep
 
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.kernel.targets.cgroups import cgroup2_mount
+from chainbench_agent.model.run_request import RunRequest
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("noise")]
 
@@ -64,7 +65,7 @@ def test_processes_of_a_cgroup(collector, run, group):
     for process in (asleep, at_work):
         (group / "cgroup.procs").write_text(str(process.pid))
         until_asleep(process.pid)
-    collector.start(Target(kind="cgroup", cgroup=str(group)))
+    collector.start(RunRequest(target=Target(kind="cgroup", cgroup=str(group))))
     for process in (at_work, beside):
         process.communicate(b"\n")
     collector.stop()
@@ -85,7 +86,7 @@ def test_moved_while_asleep(collector, run, targeted, group, how):
     (before / "cgroup.procs").write_text(str(process.pid))
     until_asleep(process.pid)
     began = time.monotonic()
-    collector.start(Target(kind="cgroup", cgroup=str(group)))
+    collector.start(RunRequest(target=Target(kind="cgroup", cgroup=str(group))))
     process.stdin.write("\n")
     process.stdin.flush()
     waited_ms = (time.monotonic() - began) * 1000
@@ -134,7 +135,7 @@ def test_moved_with_all_threads(collector, run, group, how):
         process.stdout.readline()
         (before / "cgroup.procs").write_text(str(process.pid))
         earliest = time.monotonic()
-        collector.start(Target(kind="cgroup", cgroup=str(group)))
+        collector.start(RunRequest(target=Target(kind="cgroup", cgroup=str(group))))
         latest = time.monotonic()
         time.sleep(0.3)
         moving = time.monotonic()
@@ -161,7 +162,7 @@ def test_the_cross_check_without_who_joined(collector, run, targeted, group):
     code = "sum(range(1_000_003))\nprint(flush=True)\nsys.stdin.readline()"
     joins = targeted(code, "import sys, time\nwhile time.process_time() < 0.5: pass").process
     until_asleep(joins.pid)
-    collector.start(Target(kind="cgroup", cgroup=str(group)))
+    collector.start(RunRequest(target=Target(kind="cgroup", cgroup=str(group))))
     (group / "cgroup.procs").write_text(str(joins.pid))
     joins.stdin.write("\n")
     joins.stdin.flush()
@@ -176,14 +177,14 @@ def test_the_cross_check_without_who_joined(collector, run, targeted, group):
 
 def test_a_cgroup_that_is_made_again(collector, run, group):
     """It is another one by that name: the target is gone, and who sleeps in the other has no place in the ledger."""
-    collector.start(Target(kind="cgroup", cgroup=str(group)))
+    collector.start(RunRequest(target=Target(kind="cgroup", cgroup=str(group))))
     (group / "below").rmdir()
     group.rmdir()
     (group / "below").mkdir(parents=True)
     with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as other:
         (group / "cgroup.procs").write_text(str(other.pid))
         until_asleep(other.pid)
-        gone = collector.gone()
+        gone = collector.target_has_ended()
         collector.stop()
         other.stdin.close()
 
@@ -204,7 +205,7 @@ def test_moved_while_it_runs(collector, run, group, way):
         while Path(f"/proc/{process.pid}/comm").read_text() in {"chrt\n", "taskset\n"}:
             time.sleep(0.01)
         (group if way == "out" else group.parent).joinpath("cgroup.procs").write_text(str(process.pid))
-        collector.start(Target(kind="cgroup", cgroup=str(group)))
+        collector.start(RunRequest(target=Target(kind="cgroup", cgroup=str(group))))
         times = [int(schedstat.read_text().split()[0])]
         for into in {"in": (group,), "out": (group.parent,), "in and out": (group, group.parent)}[way]:
             time.sleep(0.3)

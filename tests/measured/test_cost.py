@@ -7,8 +7,8 @@ import sys
 
 import pytest
 
-from chainbench_agent.evidence.model import Target
-from chainbench_agent.kernel.targets.members import KernelTarget
+from chainbench_agent.kernel.targets.kernel_target import KernelTarget
+from chainbench_agent.model.run_request import RunRequest
 
 pytestmark = pytest.mark.bpf
 
@@ -129,7 +129,7 @@ def refused(collector, worker):
 
 def counted(collector, run, worker):
     """A run is on; the account is the evidence's."""
-    collector.start(Target())
+    collector.start(RunRequest())
     ns = worker.round()
     collector.stop()
     cost = collector.evidence(run).as_json()["cost"]

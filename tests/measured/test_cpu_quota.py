@@ -13,6 +13,7 @@ import pytest
 
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.kernel.targets.cpu_quotas import cpu_mount
+from chainbench_agent.model.run_request import RunRequest
 
 pytestmark = pytest.mark.bpf
 
@@ -269,7 +270,7 @@ def test_a_thread_that_is_moved_out_while_throttled(collector, run, quotas):
     code = f"{READ}\nprint(flush=True)\nsys.stdin.readline()\njoin({str(group)!r})\nspin(0.1)"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
-        collector.start(Target(kind="pid", pid=process.pid))
+        collector.start(RunRequest(target=Target(kind="pid", pid=process.pid)))
         began = time.monotonic()
         process.stdin.write(b"\n")
         process.stdin.flush()
@@ -292,7 +293,7 @@ def test_the_kernels_own_run_queue_time(collector, run, quotas):
     with subprocess.Popen([sys.executable, "-c", code]) as process:
         while stat(group)[0] < 2:
             time.sleep(0.05)
-        collector.start(Target(kind="pid", pid=process.pid))
+        collector.start(RunRequest(target=Target(kind="pid", pid=process.pid)))
         time.sleep(0.5)
         collector.stop()
         evidence = collector.evidence(run).as_json()
@@ -313,7 +314,7 @@ def test_throttled_for_all_of_the_run(collector, run, quotas):
         for _ in range(20):  # a run that lies between two turns
             time.sleep(0.1)
             before = schedstat(process.pid)
-            collector.start(Target(kind="pid", pid=process.pid))
+            collector.start(RunRequest(target=Target(kind="pid", pid=process.pid)))
             time.sleep(0.2)
             collector.stop()
             if schedstat(process.pid) == before:

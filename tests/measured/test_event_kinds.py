@@ -15,10 +15,11 @@ from daemon import LONG_S
 from said import Said, heard
 from workloads import eater
 
-from chainbench_agent.catalog.selection import Plan
+from chainbench_agent.catalog.selection import Selection
 from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.loading import event_records
+from chainbench_agent.model.run_request import RunRequest
 from chainbench_agent.probes import CATALOG, HOOKS
 
 pytestmark = pytest.mark.bpf
@@ -188,7 +189,9 @@ def ordered(collector, lock_order, run):
             [lock_order(), *orders], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         ) as process:
             process.stdout.readline()
-            collector.start(Target(kind="pid", pid=process.pid), None, Plan(("locks", ORDER)))
+            collector.start(
+                RunRequest(target=Target(kind="pid", pid=process.pid), selection=Selection(("locks", ORDER)))
+            )
             try:
                 process.communicate("\n")
             finally:

@@ -15,6 +15,7 @@ from said import heard
 from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.loading import event_records
+from chainbench_agent.model.run_request import RunRequest
 from chainbench_agent.probes import CATALOG, HOOKS
 
 pytestmark = pytest.mark.bpf
@@ -34,7 +35,7 @@ def shell(collector, script, *, listens=True):
     waiting = ["sh", "-c", f"read go; {script}"]
     with subprocess.Popen(waiting, stdin=subprocess.PIPE) as process:
         collector.ring.listen(on=listens)
-        collector.start(Target(kind="pid", pid=process.pid))
+        collector.start(RunRequest(target=Target(kind="pid", pid=process.pid)))
         try:
             process.communicate(b"\n")
         finally:
@@ -108,7 +109,7 @@ def test_whenever_it_is_read_an_event_bears_its_own_run(collector):
     for run_id, count in (("run-a", 23), ("run-b", 31)):
         script = f"read go; for i in $(seq {count}); do /bin/true; done"
         with subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE) as process:
-            collector.start(Target(kind="pid", pid=process.pid), run_id=run_id)
+            collector.start(RunRequest(target=Target(kind="pid", pid=process.pid)), run_id=run_id)
             process.communicate(b"\n")
             collector.stop()
     runs = [event.run_id for event in heard(collector) if event.command == "true"]

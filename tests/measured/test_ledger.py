@@ -10,6 +10,7 @@ import pytest
 from emulation import EMULATED
 
 from chainbench_agent.evidence.model import Target
+from chainbench_agent.model.run_request import RunRequest
 
 pytestmark = pytest.mark.bpf
 
@@ -216,7 +217,7 @@ def test_a_thread_that_sleeps_through_the_run(collector, run):
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         subprocess.run(["sleep", "0.2"], check=True)
-        collector.start(Target(kind="pid", pid=process.pid))
+        collector.start(RunRequest(target=Target(kind="pid", pid=process.pid)))
         subprocess.run(["sleep", "0.3"], check=True)
         collector.stop()
         process.kill()

@@ -18,9 +18,10 @@ from chainbench_agent.errors import LayoutError, SetupError
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.headers.btf import Btf
 from chainbench_agent.kernel.machine import Machine
-from chainbench_agent.kernel.targets.members import KernelTarget
+from chainbench_agent.kernel.targets.kernel_target import KernelTarget
 from chainbench_agent.loading import compiler, unit_text
 from chainbench_agent.loading.event_records import Telling
+from chainbench_agent.model.run_request import RunRequest
 from chainbench_agent.probes import CATALOG, DIRECTORY, HOOKS
 
 pytestmark = pytest.mark.bpf
@@ -53,12 +54,12 @@ def open_descriptors():
 def test_attached_only_during_a_run(collector):
     """Links exist from start to stop; before and after, our programs do not run at all."""
     before = links()
-    collector.start(Target())
+    collector.start(RunRequest())
     during = links()
     collector.stop()
 
     machine = collector._machine
-    kinds = [machine.programs.chosen[hook].kind for hook in machine.wanted()]
+    kinds = [machine.programs.chosen[hook].kind for hook in machine.selected_hooks]
     linked = [kind for kind in kinds if kind in ("raw_tracepoint", "tp_btf", "fentry", "fexit")]
     assert during - before == len(linked)
     assert links() == before
@@ -97,7 +98,7 @@ def out_of_memory(*_args, **_how):
         "bpf.probe_events.remove_leftovers",
         "kernel.machine.Reader",
         "kernel.machine.Ring",
-        "symbols.kernel_symbols.Symbols.load",
+        "symbols.kernel_symbols.KernelSymbols.load",
         "collector.ebpf.proc_counters",
     ],
 )
@@ -154,7 +155,7 @@ def test_the_second_start_needs_no_compiler(tmp_path, monkeypatch, run):
 
     second = EbpfCollector(TWO, HOOKS, tmp_path)
     with subprocess.Popen(["sh", "-c", "read go; for i in $(seq 53); do /bin/true; done"], stdin=subprocess.PIPE) as sh:
-        second.start(Target(kind="pid", pid=sh.pid))
+        second.start(RunRequest(target=Target(kind="pid", pid=sh.pid)))
         sh.communicate(b"\n")
     second.stop()
     evidence = second.evidence(run).as_json()
@@ -204,7 +205,7 @@ def test_without_what_tells_the_submitter(cache_dir, tmp_path, run):
     collector = EbpfCollector(CATALOG, without("block_bio_queue"), cache_dir)
     found = []
     for target in (Target(), Target(kind="pid", pid=os.getpid())):
-        collector.start(target)
+        collector.start(RunRequest(target=target))
         subprocess.run(["dd", "if=/dev/zero", f"of={tmp_path}/x", "bs=4k", "count=7", "oflag=direct"], check=True)
         collector.stop()
         found.append(collector.evidence(run).as_json())

@@ -2,7 +2,7 @@
 
 import pytest
 
-from chainbench_agent.catalog.selection import Plan
+from chainbench_agent.catalog.selection import Selection
 
 pytestmark = pytest.mark.bpf
 
@@ -23,7 +23,7 @@ def held(collector, targeted):
 
     def measured(times, interval=1):
         target = targeted(WRITES.replace("TIMES", str(times)))
-        evidence = target.run(plan=Plan(("locks", OPTION), interval))
+        evidence = target.run(selection=Selection(("locks", OPTION), interval))
         return evidence["locks"], int(target.output), evidence["loss"]["total"]
 
     measured.absent = "spin_hold_us" in status.unavailable

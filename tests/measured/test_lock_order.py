@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 from packages import require
 
-from chainbench_agent.catalog.selection import Plan
+from chainbench_agent.catalog.selection import Selection
 from chainbench_agent.evidence.model import Target
+from chainbench_agent.model.run_request import RunRequest
 from chainbench_agent.probes.lock_order import edges_of, violations
 
 pytestmark = pytest.mark.bpf
 
 OPTION = "locks:order"
-PLAN = Plan(("locks", OPTION))
+SELECTION = Selection(("locks", OPTION))
 VIOLATIONS = "lock_order_violations"
 
 
@@ -26,7 +27,7 @@ def locks(collector, lock_order, run):
         command = [program or lock_order(), *orders]
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
             process.stdout.readline()
-            collector.start(target or Target(kind="pid", pid=process.pid), None, PLAN)
+            collector.start(RunRequest(target=target or Target(kind="pid", pid=process.pid), selection=SELECTION))
             try:
                 process.communicate("\n")
             finally:
@@ -114,7 +115,7 @@ def test_a_child_that_began_after_the_run(collector, lock_order, run):
     code = f"import subprocess; print(flush=True); input(); subprocess.run({command}, input=b'-', stdout=-3)"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
         parent.stdout.readline()
-        collector.start(Target(kind="pid", pid=parent.pid), None, PLAN)
+        collector.start(RunRequest(target=Target(kind="pid", pid=parent.pid), selection=SELECTION))
         parent.communicate(b"\n")
         collector.stop()
     found = collector.evidence(run).as_json()["locks"]
@@ -153,7 +154,7 @@ def test_a_target_without_a_c_library(locks, tmp_path, lock_order):
 
 def test_only_where_it_was_asked_for(collector, run, lock_order):
     """A run that does not name it has no uprobes, and says why it has no order."""
-    collector.start(Target(), None, Plan(("locks",)))
+    collector.start(RunRequest(selection=Selection(("locks",))))
     subprocess.run([lock_order(), "ab", "ba"], input=b"-", check=True, stdout=subprocess.DEVNULL)
     collector.stop()
     evidence = collector.evidence(run).as_json()
@@ -187,7 +188,7 @@ def test_the_kernel_nests_its_mutexes(collector, targeted, absent):
     if absent:
         return
     code = "import os\nfd = os.open('/proc/self/maps', 0)\npid = os.fork()\nos.read(fd, 4096)\nif pid: os.wait()"
-    targeted(code).run(plan=PLAN)
+    targeted(code).run(selection=SELECTION)
     edges = edges_of(collector._last.modules["locks"]["edges"])
 
     assert [edge for edge in edges if edge.of_kernel]

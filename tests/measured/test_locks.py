@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from chainbench_agent.evidence.model import Target
+from chainbench_agent.model.run_request import RunRequest
 
 pytestmark = pytest.mark.bpf
 
@@ -181,7 +182,7 @@ def test_locks_with_priority_inheritance(targeted):
 def test_a_futex_wait_beyond_the_end(collector, targeted, run):
     """A wait under way when the run ends counts, until then."""
     target = targeted(f"{FUTEX}\nprint(flush=True)\nfutex(WAIT, 0)")
-    collector.start(Target(kind="pid", pid=target.process.pid))
+    collector.start(RunRequest(target=Target(kind="pid", pid=target.process.pid)))
     target.process.stdin.write("\n")
     target.process.stdin.flush()
     target.process.stdout.readline()
@@ -224,7 +225,7 @@ print((time.monotonic() - began) * 1000, flush=True)
 sys.stdin.readline()
 """
     process = targeted(code, "import threading, time\nlock = threading.Lock()\nlock.acquire()").process
-    collector.start(Target(kind="pid", pid=process.pid))
+    collector.start(RunRequest(target=Target(kind="pid", pid=process.pid)))
     process.stdin.write("\n")
     process.stdin.flush()
     for _ in range(2):

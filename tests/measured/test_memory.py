@@ -12,8 +12,8 @@ from workloads import TOUCH, eater
 
 from chainbench_agent.bpf.perf_events import HARDWARE, SOFTWARE, online_cpus
 from chainbench_agent.collector.ebpf import EbpfCollector
-from chainbench_agent.evidence.model import Target
 from chainbench_agent.loading import pmu_events
+from chainbench_agent.model.run_request import RunRequest
 from chainbench_agent.probes import HOOKS, cpu, memory
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("noise")]
@@ -215,7 +215,7 @@ def test_the_counters_of_a_target(counting):
 
 def test_the_counters_of_the_machine(standing_in, python, run):
     """All CPUs: their clocks say as much as the time that they were read over, which is within the run."""
-    standing_in.start(Target())
+    standing_in.start(RunRequest())
     python(TOUCH + "touch(1009)")
     standing_in.stop()
 

@@ -11,6 +11,7 @@ from asleep import until_asleep
 
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.kernel.targets.cgroups import cgroup2_mount
+from chainbench_agent.model.run_request import RunRequest
 
 pytestmark = pytest.mark.bpf
 
@@ -66,7 +67,7 @@ def test_a_runner_in_a_cgroup_namespace(collector, run, started, group, path):
     runner = started(code)
     beside = started(SAYS + "call(1009)")
     sent = path.format(group=group)
-    collector.start(Target(kind="cgroup", cgroup=sent), runner.pid)
+    collector.start(RunRequest(target=Target(kind="cgroup", cgroup=sent), caller=runner.pid))
     beside.communicate("\n")
     goes_on(runner)
     collector.stop()
@@ -84,7 +85,7 @@ def test_a_runner_in_a_pid_namespace(collector, run, started):
     runner = started("print(os.getpid(), flush=True); sys.stdin.readline()\ncall(401)\n" + SAYS, *space)
     here = int(Path(f"/proc/{runner.pid}/task/{runner.pid}/children").read_text())
     assert runner.said == "1"
-    collector.start(Target(kind="pid", pid=1), here)
+    collector.start(RunRequest(target=Target(kind="pid", pid=1), caller=here))
     goes_on(runner)
     collector.stop()
 
@@ -99,7 +100,7 @@ def test_a_runner_in_a_pid_namespace(collector, run, started):
 def test_a_runner_that_sends_the_agents_number(collector, run, started):
     """Then there is no other number to tell."""
     runner = started(SAYS)
-    collector.start(Target(kind="pid", pid=runner.pid), runner.pid)
+    collector.start(RunRequest(target=Target(kind="pid", pid=runner.pid), caller=runner.pid))
     collector.stop()
 
     assert "pid_as_sent" not in collector.evidence(run).as_json()["target"]
@@ -129,9 +130,9 @@ def test_a_threaded_cgroup(collector, run, started, group, nested):
     for tid in tids:
         (vcpu / "cgroup.threads").write_text(str(tid))
     time.sleep(0.2)
-    collector.start(Target(kind="cgroup", cgroup=str(group if nested else vcpu)))
+    collector.start(RunRequest(target=Target(kind="cgroup", cgroup=str(group if nested else vcpu))))
     goes_on(process)
-    gone = collector.gone()
+    gone = collector.target_has_ended()
     collector.stop()
 
     evidence = collector.evidence(run).as_json()
@@ -167,7 +168,7 @@ def test_a_daemon_that_lost_its_parents_before_the_run(collector, run, started):
     process = started(DAEMON + "daemon(lambda: (call(503), os._exit(0)))\nsys.stdin.readline()\nos.write(write, b'x')\n"
                       "import time; time.sleep(0.3)\n" + SAYS)  # fmt: skip
     until_asleep(int(process.said))
-    collector.start(Target(kind="pid", pid=process.pid))
+    collector.start(RunRequest(target=Target(kind="pid", pid=process.pid)))
     goes_on(process)
     collector.stop()
 
@@ -184,7 +185,7 @@ def test_a_daemon_that_executed_another_program(collector, run, started):
     daemon = int(process.stdout.readline())
     while Path(f"/proc/{daemon}/comm").read_text() != "sleep\n":
         time.sleep(0.01)
-    collector.start(Target(kind="pid", pid=process.pid))
+    collector.start(RunRequest(target=Target(kind="pid", pid=process.pid)))
     collector.stop()
     os.kill(daemon, 9)
 

@@ -9,6 +9,7 @@ import pytest
 from disks import Disk
 
 from chainbench_agent.evidence.model import Target
+from chainbench_agent.model.run_request import RunRequest
 from chainbench_agent.probes import CATALOG
 
 pytestmark = pytest.mark.bpf
@@ -44,7 +45,7 @@ def measured(collector, run):
     def measure(without):
         script = "read go; for i in $(seq 53); do /bin/true; done"
         with subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE) as process:
-            collector.start(Target(kind="pid", pid=process.pid))
+            collector.start(RunRequest(target=Target(kind="pid", pid=process.pid)))
             with without:
                 course = collector.evidence(run)
                 process.communicate(b"\n")
@@ -97,7 +98,7 @@ def read(collector, run):
 
     def measure(pages, *disks):
         read = "; ".join(f"dd if={disk.path} of=/dev/null bs=4096 count={pages} iflag=direct" for disk in disks)
-        collector.start(Target())
+        collector.start(RunRequest())
         try:
             subprocess.run(["sh", "-ec", read], check=True, capture_output=True)
         finally:
@@ -161,7 +162,7 @@ def test_a_map_of_all_is_gone_when_the_next_run_starts(collector, measured, name
     """No run begins, and nothing stays of the attempt; the error names the map.  The next one is as ever."""
     before = set(Path("/proc/self/fd").iterdir())
     with gone(collector, name), pytest.raises(OSError, match=f"{name}: "):
-        collector.start(Target(kind="pid", pid=os.getppid()))
+        collector.start(RunRequest(target=Target(kind="pid", pid=os.getppid())))
 
     assert set(Path("/proc/self/fd").iterdir()) == before
     assert measured(nullcontext())[1]["exec"]["exec_count"] == PROGRAMS

@@ -8,6 +8,7 @@ from asleep import until_asleep
 from emulation import EMULATED
 
 from chainbench_agent.evidence.model import Target
+from chainbench_agent.model.run_request import RunRequest
 
 pytestmark = pytest.mark.bpf
 
@@ -22,7 +23,7 @@ def test_living_threads_against_schedstat(collector, run):
     processes = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(2)]
     for process in processes:
         process.stdout.readline()
-    collector.start(Target(kind="pid", pid=processes[0].pid))
+    collector.start(RunRequest(target=Target(kind="pid", pid=processes[0].pid)))
     subprocess.run(["sleep", "5" if EMULATED else "1"], check=True)
     collector.stop()
     for process in processes:
@@ -42,7 +43,7 @@ def test_short_sleeps_against_schedstat(collector, run):
     code = "import time\ninput()\nfor _ in range(2003): time.sleep(0.00005)\nprint(flush=True)\ninput()"
     with subprocess.Popen([sys.executable, "-uc", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         until_asleep(process.pid)
-        collector.start(Target(kind="pid", pid=process.pid))
+        collector.start(RunRequest(target=Target(kind="pid", pid=process.pid)))
         process.stdin.write(b"\n")
         process.stdin.flush()
         process.stdout.readline()

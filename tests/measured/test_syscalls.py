@@ -6,7 +6,7 @@ from textwrap import indent
 
 import pytest
 
-from chainbench_agent.catalog.selection import Plan
+from chainbench_agent.catalog.selection import Selection
 from chainbench_agent.host.syscall_names import syscalls
 
 pytestmark = pytest.mark.bpf
@@ -91,7 +91,7 @@ def test_errors_exactly(targeted):
         + " os._exit(0)\nos.wait()"
     )
     one = targeted(code, "import os")
-    evidence = one.run(plan=Plan(("syscalls:errors",)))
+    evidence = one.run(selection=Selection(("syscalls:errors",)))
 
     found, section = pairs(evidence), evidence["syscall_counts"]
     assert found["kill", "ESRCH"] == 53
@@ -110,7 +110,9 @@ def test_interrupted_calls(targeted):
     """19 calls that a signal's handler interrupts answer EINTR, but that is not seen: they are told as interrupted."""
     code = "signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)\nfor _ in range(19): signal.pause()\n"
     setup = "import signal; signal.signal(signal.SIGALRM, lambda *_: None)"
-    evidence = targeted(f"{code}signal.setitimer(signal.ITIMER_REAL, 0)", setup).run(plan=Plan(("syscalls:errors",)))
+    evidence = targeted(f"{code}signal.setitimer(signal.ITIMER_REAL, 0)", setup).run(
+        selection=Selection(("syscalls:errors",))
+    )
 
     assert evidence["syscall_counts"]["pause"] == evidence["syscall_counts"]["interrupted"] == 19
     assert not [call for call, _ in pairs(evidence) if call == "pause"]
@@ -133,7 +135,7 @@ def test_calls_that_seccomp_refuses(targeted):
     """They are never entered, so they are no calls; their 13 errors are seen all the same."""
     (number,) = (n for n, name in syscalls(platform.machine()).items() if name == "personality")
     code = "for _ in range(17): libc.personality(-1)\nrefuse()\nfor _ in range(13): libc.personality(-1)"
-    evidence = targeted(code, SECCOMP.format(personality=number)).run(plan=Plan(("syscalls:errors",)))
+    evidence = targeted(code, SECCOMP.format(personality=number)).run(selection=Selection(("syscalls:errors",)))
 
     assert evidence["syscall_counts"]["personality"] == 17
     assert pairs(evidence)["personality", "EPERM"] == 13
@@ -141,7 +143,7 @@ def test_calls_that_seccomp_refuses(targeted):
 
 def test_errors_have_to_be_asked_for(targeted):
     """Without, there is the reason, and no zero."""
-    section = targeted("").run(plan=Plan(("syscalls",)))["syscall_counts"]
+    section = targeted("").run(selection=Selection(("syscalls",)))["syscall_counts"]
 
     assert section.keys() & {"errors", "failed", "interrupted"} == set()
     assert section["unavailable"].keys() == {"errors", "failed", "interrupted"}

@@ -10,6 +10,7 @@ from asleep import until_asleep
 
 from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.model import Target
+from chainbench_agent.model.run_request import RunRequest
 from chainbench_agent.probes import CATALOG
 
 pytestmark = [pytest.mark.bpf, pytest.mark.usefixtures("noise")]
@@ -69,7 +70,7 @@ for t in threads: t.join()
 """
     process = targeted(code).process
     before = until_asleep(process.pid)
-    collector.start(Target(kind="pid", pid=process.pid))
+    collector.start(RunRequest(target=Target(kind="pid", pid=process.pid)))
     process.stdin.write("\n")
     process.stdin.flush()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
@@ -140,7 +141,7 @@ def test_what_is_not_the_targets_is_said_to_be_the_machines(collector, run):
     """A target sleeps on a busy machine: all else that is more than zero has the scope that says whose it is."""
     with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE) as idle:
         until_asleep(idle.pid)
-        collector.start(Target(kind="pid", pid=idle.pid))
+        collector.start(RunRequest(target=Target(kind="pid", pid=idle.pid)))
         time.sleep(0.5)
         collector.stop()
         idle.stdin.close()
@@ -168,7 +169,7 @@ def test_descendants_that_were_there_before(collector, run):
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         time.sleep(0.2)
-        collector.start(Target(kind="pid", pid=process.pid))
+        collector.start(RunRequest(target=Target(kind="pid", pid=process.pid)))
         process.communicate(b"\n")
         collector.stop()
 
@@ -179,7 +180,7 @@ def test_descendants_that_were_there_before(collector, run):
 
 def test_kernel_threads(collector, run):
     """With what they sleep in, and in no system call: they make none, though /proc shows their registers as one."""
-    collector.start(Target(kind="pid", pid=2))
+    collector.start(RunRequest(target=Target(kind="pid", pid=2)))
     collector.stop()
 
     blocked = collector.evidence(run).as_json()["ledger"]["blocked"]
@@ -190,9 +191,9 @@ def test_kernel_threads(collector, run):
 def test_no_such_target(collector):
     """The field and the remedy are named, and no run is on."""
     with pytest.raises(InputError, match="pid: there is no process 4194303"):
-        collector.start(Target(kind="pid", pid=4194303))
+        collector.start(RunRequest(target=Target(kind="pid", pid=4194303)))
     with pytest.raises(InputError, match="cgroup: there is no cgroup /no/such"):
-        collector.start(Target(kind="cgroup", cgroup="/no/such"))
+        collector.start(RunRequest(target=Target(kind="cgroup", cgroup="/no/such")))
 
 
 def test_names_that_are_given_later(targeted):

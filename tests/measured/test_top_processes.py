@@ -12,6 +12,7 @@ from emulation import SCALE
 
 from chainbench_agent.evidence.metric_keys import reported_key
 from chainbench_agent.evidence.model import Target
+from chainbench_agent.model.run_request import RunRequest
 from chainbench_agent.probes import CATALOG, HOOKS
 
 pytestmark = pytest.mark.bpf
@@ -171,7 +172,7 @@ def test_processes_from_before_the_run(collector, run, machine):
         pids = [int(pid) for pid in process.stdout.readline().split()]
         for pid in pids:
             until_asleep(pid)
-        collector.start(Target() if machine else Target(kind="pid", pid=process.pid))
+        collector.start(RunRequest(target=Target() if machine else Target(kind="pid", pid=process.pid)))
         process.communicate("\n")
         collector.stop()
     evidence = collector.evidence(run).as_json()
@@ -188,7 +189,7 @@ def test_a_process_in_the_midst_of_its_calls(collector, run):
     code = "import ctypes\ncall = ctypes.CDLL(None).personality\nprint(flush=True)\nwhile True: call(0xffffffff)"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
         process.stdout.readline()
-        collector.start(Target())
+        collector.start(RunRequest())
         time.sleep(0.3)
         collector.stop()
         process.kill()

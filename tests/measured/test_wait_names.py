@@ -11,6 +11,7 @@ from emulation import EMULATED
 from packages import require
 
 from chainbench_agent.evidence.model import Target
+from chainbench_agent.model.run_request import RunRequest
 
 pytestmark = pytest.mark.bpf
 
@@ -84,7 +85,7 @@ SLEEPS = f"end = time.monotonic() + {0.5 + WAIT_MS / 1000}\nwhile time.monotonic
 
 def held(one, collector, run, hold, release):
     """The main thread's categories, of a run in which the target was held for WAIT_MS."""
-    collector.start(Target(kind="pid", pid=one.process.pid))
+    collector.start(RunRequest(target=Target(kind="pid", pid=one.process.pid)))
     one.process.stdin.write("\n")
     one.process.stdin.flush()
     time.sleep(0.1)
@@ -152,7 +153,7 @@ for _ in range(300): os.fsync(fd)
     command = ["strace", "-f", "-o", "/dev/null", sys.executable, "-c", code]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
-        collector.start(Target(kind="pid", pid=process.pid))
+        collector.start(RunRequest(target=Target(kind="pid", pid=process.pid)))
         process.communicate(b"x")
         collector.stop()
 
@@ -184,7 +185,7 @@ def test_io_uring(collector, run, io_uring, tmp_path, what):
     command = [io_uring, what, tmp_path / "file"]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
-        collector.start(Target(kind="pid", pid=process.pid))
+        collector.start(RunRequest(target=Target(kind="pid", pid=process.pid)))
         process.communicate(b"x")
         collector.stop()
 

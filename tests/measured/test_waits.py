@@ -12,6 +12,7 @@ from emulation import SCALE
 from packages import require
 
 from chainbench_agent.evidence.model import Target
+from chainbench_agent.model.run_request import RunRequest
 
 pytestmark = pytest.mark.bpf
 
@@ -127,7 +128,7 @@ def test_the_wait_under_way_at_the_start(collector, run):
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         time.sleep(0.2)
-        collector.start(Target(kind="pid", pid=process.pid))
+        collector.start(RunRequest(target=Target(kind="pid", pid=process.pid)))
         process.wait()
         collector.stop()
 
@@ -151,7 +152,7 @@ wait(signal.SIGUSR2)
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
         process.stdout.readline()
         time.sleep(0.2)
-        collector.start(Target(kind="pid", pid=process.pid))
+        collector.start(RunRequest(target=Target(kind="pid", pid=process.pid)))
         time.sleep(0.2)
         process.send_signal(signal.SIGUSR2)
         time.sleep(0.2)
@@ -207,7 +208,7 @@ def test_the_kind_of_the_file(targeted, collector, run, kind, asleep):
         with subprocess.Popen([sys.executable, "-c", code.format("print(flush=True)")], stdout=subprocess.PIPE) as one:
             one.stdout.readline()
             time.sleep(0.1)
-            collector.start(Target(kind="pid", pid=one.pid))
+            collector.start(RunRequest(target=Target(kind="pid", pid=one.pid)))
             one.wait()
             collector.stop()
         ledger = collector.evidence(run).as_json()["ledger"]

@@ -13,7 +13,7 @@ from chainbench_agent.evidence.sample import Account, HistogramCounts, LastWords
 from chainbench_agent.kernel import agent_pids, call_tables, machine
 from chainbench_agent.kernel.reading import disk_records, index_names, map_decoding, sample_reader
 from chainbench_agent.kernel.targets import cgroup_moves
-from chainbench_agent.kernel.targets.members import Kind
+from chainbench_agent.kernel.targets.kernel_target import TargetKind
 from chainbench_agent.loading import process_records
 from chainbench_agent.loading.unit_text import ENDED_THREADS, MEMBERS, PROCESSES, TASK_RECORDS
 from chainbench_agent.probes import CATALOG, biolatency, cpu, io, lock_order, wait_key
@@ -186,7 +186,7 @@ def test_states_are_those_of_c():
 
 @pytest.mark.parametrize(
     ("c_enum", "prefix", "python"),
-    [("cb_phase", "CB_", machine.Phase), ("cb_target_kind", "CB_", Kind)],
+    [("cb_phase", "CB_", machine.Phase), ("cb_target_kind", "CB_", TargetKind)],
 )
 def test_enums_are_those_of_c(c_enum, prefix, python):
     """The same names and numbers."""

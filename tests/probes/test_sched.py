@@ -4,7 +4,7 @@ import pytest
 from user_space import DEAD, FUTEX, INTERRUPTIBLE, READ, UNINTERRUPTIBLE, blocked
 
 from chainbench_agent.evidence.sample import Account, LastWords
-from chainbench_agent.kernel.targets.members import Kind
+from chainbench_agent.kernel.targets.kernel_target import TargetKind
 
 
 def test_time_on_a_cpu(kernel, thread):
@@ -212,13 +212,18 @@ def test_the_kernels_account_of_a_thread_that_was_not_seen_before(kernel):
 
 @pytest.mark.parametrize(
     ("kind", "born", "checked"),
-    [(Kind.TREE, True, 1), (Kind.TREE, False, 1), (Kind.CGROUP, True, 1), (Kind.CGROUP, False, 0)],
+    [
+        (TargetKind.TREE, True, 1),
+        (TargetKind.TREE, False, 1),
+        (TargetKind.CGROUP, True, 1),
+        (TargetKind.CGROUP, False, 0),
+    ],
 )
 def test_the_last_word_on_a_thread_that_dies(kernel, kind, born, checked):
     """Our account beside the kernel's; of a cgroup's threads that were there before it, they may have joined."""
     task = kernel.task(10)
     kernel.move(task, 7)
-    if kind == Kind.TREE:
+    if kind == TargetKind.TREE:
         kernel.tree(10)
     else:
         kernel.cgroup(7, 1)

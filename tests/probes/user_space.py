@@ -13,7 +13,7 @@ from chainbench_agent.kernel import call_tables, machine
 from chainbench_agent.kernel.machine import Phase
 from chainbench_agent.kernel.reading import disk_records, map_decoding, sample_reader
 from chainbench_agent.kernel.targets.cgroup_moves import decode
-from chainbench_agent.kernel.targets.members import KernelTarget, Kind
+from chainbench_agent.kernel.targets.kernel_target import KernelTarget, TargetKind
 from chainbench_agent.loading.process_records import processes
 from chainbench_agent.loading.unit_text import followed_calls, fuse
 from chainbench_agent.probes import CATALOG, HOOKS
@@ -243,17 +243,17 @@ class UserSpace:
         (ctypes.c_uint64 * 1).in_dll(self.library, "cb_kept_cells")[0] = 0
         for name in ("cb_requests", "cb_disks", *(f"{m.name}_{kept.name}" for m in CATALOG for kept in m.per_disk)):
             self.fill(name, 0)
-        self._configure(Phase.SEEDING if target.kind == Kind.TREE else Phase.OFF)
+        self._configure(Phase.SEEDING if target.kind == TargetKind.TREE else Phase.OFF)
         for index, pid in enumerate(members):
             (ctypes.c_uint32 * len(members)).in_dll(self.library, "cb_members_keys")[index] = pid
             (ctypes.c_uint8 * len(members)).in_dll(self.library, "cb_members_used")[index] = 1
         return self
 
     def tree(self, *members):
-        return self.attach(KernelTarget(Kind.TREE), *members)
+        return self.attach(KernelTarget(TargetKind.TREE), *members)
 
     def cgroup(self, number, level):
-        return self.attach(KernelTarget(Kind.CGROUP, cgroup_id=number, cgroup_level=level))
+        return self.attach(KernelTarget(TargetKind.CGROUP, cgroup_id=number, cgroup_level=level))
 
     def begin(self):
         """As kernel/machine.py: the first sample is taken before the switch is flipped."""

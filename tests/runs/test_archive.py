@@ -11,14 +11,16 @@ import pytest
 from chainbench_agent.collector.fake import FakeCollector
 from chainbench_agent.errors import AgentError, InputError, RunActive, StoreError, UnknownRun
 from chainbench_agent.evidence.model import Evidence, Labels
-from chainbench_agent.runs.active_run_record import Slate
+from chainbench_agent.model.run_request import RunRequest
+from chainbench_agent.model.stored_run import Query
+from chainbench_agent.runs.active_run_record import ActiveRunRecord
 from chainbench_agent.runs.archive import MOST_WAITING, Archive
 from chainbench_agent.runs.lifecycle import Runs
 from chainbench_agent.settings import load_settings
 from chainbench_agent.store import open_store
-from chainbench_agent.store.base import Query
 
 LABELS = Labels(scenario="baseline", impl="python", variant="numpy", commit="abc123", dataset="sha256hash")
+REQUEST = RunRequest(labels=LABELS)
 WAIT_S = 60
 NEVER_S = 3600
 
@@ -26,17 +28,17 @@ NEVER_S = 3600
 class Agent:
     """Runs, their collector and their store, as the agent puts them together."""
 
-    def __init__(self, state_dir, checkpoint_s=NEVER_S, slate=None, **settings):
+    def __init__(self, state_dir, checkpoint_s=NEVER_S, record=None, **settings):
         self.step = timedelta(0)  # by how much the clock is wrong
         settings = load_settings(store="sqlite", state_dir=str(state_dir), machine="m", **settings)
         self.store = open_store(settings)
         self.collector = FakeCollector()
-        self.archive = Archive(self.store, lambda: {"kernel": "6.1.0"}, checkpoint_s, max_kept=3)
-        self.archive.take_over(slate or Slate())
+        self.archive = Archive(self.store, lambda: {"kernel": "6.1.0"}, checkpoint_s, most_remembered=3)
+        self.archive.take_over(record or ActiveRunRecord())
         self.runs = Runs(self.collector, "m", archive=self.archive, now=lambda: datetime.now(UTC) + self.step)
 
     def run(self, **labels):
-        self.runs.start(LABELS.model_copy(update=labels))
+        self.runs.start(RunRequest(labels=LABELS.model_copy(update=labels)))
         return self.runs.stop()
 
     def die(self):
@@ -84,9 +86,10 @@ class Failing:
 
 
 @pytest.fixture
-def failing(agent):
-    agent.archive.store = Failing(agent.store)
-    return agent.archive.store
+def failing(agent, monkeypatch):
+    failing = Failing(agent.store)
+    monkeypatch.setattr(agent.archive, "_store", failing)
+    return failing
 
 
 # --- What is kept ---------------------------------------------------------------------------------
@@ -96,19 +99,19 @@ def test_a_run_is_kept_when_stop_answers(agent):
     """With its labels, its evidence as it was answered, and the environment."""
     evidence = agent.run()
 
-    kept = agent.store.get(evidence.run.id)
-    assert (kept.summary.result, kept.summary.ended_by, kept.summary.source) == ("finished", "stop", "ebpf")
-    assert kept.summary.labels == LABELS
-    assert kept.evidence == evidence.as_json()
-    assert kept.environment == {"kernel": "6.1.0"}
-    assert agent.archive.why_not_kept(evidence.run.id) == ""
+    stored = agent.store.get(evidence.run.id)
+    assert (stored.summary.result, stored.summary.ended_by, stored.summary.source) == ("finished", "stop", "ebpf")
+    assert stored.summary.labels == LABELS
+    assert stored.evidence == evidence.as_json()
+    assert stored.environment == {"kernel": "6.1.0"}
+    assert agent.archive.why_not_stored(evidence.run.id) == ""
 
 
 def test_a_run_is_kept_from_its_start(agent):
     """Before the collector begins, so that no agent can die in a run that nobody knows of."""
     agent.collector.holds["start"] = threading.Event()
     with ThreadPoolExecutor(1) as pool:
-        starting = pool.submit(agent.runs.start, LABELS)
+        starting = pool.submit(agent.runs.start, REQUEST)
         agent.collector.entered["start"].wait(WAIT_S)
         (run,) = agent.store.find(Query())
         agent.collector.holds["start"].set()
@@ -118,7 +121,7 @@ def test_a_run_is_kept_from_its_start(agent):
 def test_a_run_that_failed_to_start(agent):
     agent.collector.fails["start"] = OSError("no such tracepoint")
     with pytest.raises(AgentError):
-        agent.runs.start(LABELS)
+        agent.runs.start(REQUEST)
 
     (run,) = agent.store.find(Query())
     assert (run.result, run.ended_by) == ("failed", "start_failed")
@@ -127,21 +130,21 @@ def test_a_run_that_failed_to_start(agent):
 
 def test_a_run_that_failed_to_stop(agent):
     """With what could be salvaged."""
-    active = agent.runs.start(LABELS)
+    active = agent.runs.start(REQUEST)
     agent.collector.fails["stop"] = OSError("cannot detach")
     with pytest.raises(AgentError):
         agent.runs.stop()
 
-    kept = agent.store.get(active.id)
-    assert (kept.summary.result, kept.evidence["exec"]) == ("failed", {"exec_count": 53})
-    assert "cannot detach" in kept.summary.failure
+    stored = agent.store.get(active.id)
+    assert (stored.summary.result, stored.evidence["exec"]) == ("failed", {"exec_count": 53})
+    assert "cannot detach" in stored.summary.failure
 
 
 @pytest.fixture
 def broken(agent):
     """A run of 54 programs at its checkpoint, whose collector then neither stops nor says any more."""
     agent.collector.sections = {"exec": {"exec_count": 54}}
-    active = agent.runs.start(LABELS)
+    active = agent.runs.start(REQUEST)
     agent.archive.checkpoint(agent.runs.current())
     agent.collector.fails = {"stop": OSError("cannot detach"), "evidence": OSError("no such map")}
     return active
@@ -153,12 +156,12 @@ def test_a_run_that_failed_to_stop_keeps_its_last_checkpoint(agent, broken):
     with pytest.raises(AgentError, match="could not stop: cannot detach; it has no evidence any more"):
         agent.runs.stop()
 
-    kept = agent.store.get(broken.id)
-    assert (kept.summary.result, kept.summary.ended_by, kept.summary.source) == ("failed", "stop", "ebpf")
-    assert kept.evidence == {**before.evidence, "run": {**before.evidence["run"], "ended_by": "stop"}}
-    assert kept.evidence["exec"] == {"exec_count": 54}
-    assert kept.summary.duration_ms == before.summary.duration_ms == kept.evidence["run"]["duration_ms"]
-    assert kept.summary.failure.endswith("no evidence any more; what is here is from its last checkpoint")
+    stored = agent.store.get(broken.id)
+    assert (stored.summary.result, stored.summary.ended_by, stored.summary.source) == ("failed", "stop", "ebpf")
+    assert stored.evidence == {**before.evidence, "run": {**before.evidence["run"], "ended_by": "stop"}}
+    assert stored.evidence["exec"] == {"exec_count": 54}
+    assert stored.summary.duration_ms == before.summary.duration_ms == stored.evidence["run"]["duration_ms"]
+    assert stored.summary.failure.endswith("no evidence any more; what is here is from its last checkpoint")
     assert agent.runs.status().phase == "idle"
 
 
@@ -167,26 +170,26 @@ def test_a_checkpoint_is_of_one_run_alone(agent, broken):
     with pytest.raises(AgentError):
         agent.runs.stop()
     agent.collector.collecting = False
-    active = agent.runs.start(LABELS)
+    active = agent.runs.start(REQUEST)
     with pytest.raises(AgentError):
         agent.runs.stop()
 
-    kept = agent.store.get(active.id)
-    assert (kept.summary.result, kept.summary.source, kept.evidence) == ("failed", "", None)
-    assert "checkpoint" not in kept.summary.failure
+    stored = agent.store.get(active.id)
+    assert (stored.summary.result, stored.summary.source, stored.evidence) == ("failed", "", None)
+    assert "checkpoint" not in stored.summary.failure
     assert broken.id != active.id
 
 
 def test_a_run_that_was_refused_never_was(agent):
     agent.collector.fails["start"] = InputError("pid", "there is no process 7")
     with pytest.raises(InputError):
-        agent.runs.start(LABELS)
+        agent.runs.start(REQUEST)
 
     assert agent.store.find(Query()) == []
 
 
 def test_a_run_that_a_shutdown_ended(agent):
-    active = agent.runs.start(LABELS)
+    active = agent.runs.start(REQUEST)
     agent.runs.shutdown()
 
     run = agent.store.get(active.id).summary
@@ -216,7 +219,7 @@ def test_a_clock_that_is_set_forward_in_a_run_costs_it_not(agents):
     """It began long ago then; the next run's end deletes it."""
     agent = agents(keep_days=7)
     agent.step = timedelta(days=-8)
-    active = agent.runs.start(LABELS)
+    active = agent.runs.start(REQUEST)
     agent.step = timedelta(0)
     evidence = agent.runs.stop()
     assert agent.store.get(active.id).evidence == evidence.as_json()
@@ -232,7 +235,7 @@ def test_a_running_run_is_written_as_it_goes_on(agents):
     """Again and again, by a thread of its own, which ends with the run."""
     agent = agents(checkpoint_s=0.01)
     before = set(threading.enumerate())
-    active = agent.runs.start(LABELS)
+    active = agent.runs.start(REQUEST)
     for count in (54, 55):
         agent.collector.sections = {"exec": {"exec_count": count}}
         wait_for(lambda count=count: (agent.store.get(active.id).evidence or {}).get("exec") == {"exec_count": count})
@@ -255,7 +258,7 @@ def wait_for(condition):
 
 def test_a_checkpoint_that_comes_late_changes_nothing(agent):
     """Its evidence was taken before the end, and is written after it."""
-    agent.runs.start(LABELS)
+    agent.runs.start(REQUEST)
     late = agent.runs.current()
     evidence = agent.runs.stop()
     agent.archive.checkpoint(late)
@@ -265,7 +268,7 @@ def test_a_checkpoint_that_comes_late_changes_nothing(agent):
 
 def test_a_slow_store_does_not_hold_up_the_collector(agent, failing, monkeypatch):
     """While a checkpoint hangs in the store, the run is stopped in the kernel; only the answer waits."""
-    agent.runs.start(LABELS)
+    agent.runs.start(REQUEST)
     hangs, hanging = threading.Event(), threading.Event()
     monkeypatch.setattr(failing, "save", lambda _: (hanging.set(), hangs.wait(WAIT_S)))
     with ThreadPoolExecutor(2) as pool:
@@ -291,34 +294,34 @@ def test_what_is_known_after_a_restart(agents):
     runs = agents().runs
 
     assert runs.latest() == evidences[-1]
-    assert [kept.evidence for kept in runs.kept()] == [evidences[2], evidences[3], evidences[4]]
-    assert all(not kept.results for kept in runs.kept())
+    assert [remembered.evidence for remembered in runs.remembered()] == [evidences[2], evidences[3], evidences[4]]
+    assert all(not remembered.results for remembered in runs.remembered())
 
 
 def test_after_an_agent_died_in_a_run(agents):
     """The run is interrupted, with its last checkpoint; it is the latest, and it counts."""
     first = agents()
     first.run(commit="a")
-    active = first.runs.start(LABELS)
+    active = first.runs.start(REQUEST)
     first.archive.checkpoint(first.runs.current())
     first.die()
 
     second = agents()
 
     assert (second.runs.latest().run.id, second.runs.latest().run.ended_by) == (active.id, "agent_died")
-    assert [kept.results for kept in second.runs.kept()] == [{}, {"interrupted": 1}]
+    assert [remembered.results for remembered in second.runs.remembered()] == [{}, {"interrupted": 1}]
     with pytest.raises(AgentError, match=r"ended by itself \(agent_died\); GET /report has its evidence"):
         second.runs.stop()
 
 
 def test_a_run_whose_process_was_killed_is_told_of_with_what_is_left(agents):
-    """The process that comes after it knows from the slate, which it inherits, and says where the rest is."""
-    slate, first = Slate(), agents()
-    first.archive.take_over(slate)
-    active = first.runs.start(LABELS)
+    """The process that comes after it knows from the record, which it inherits, and says where the rest is."""
+    record, first = ActiveRunRecord(), agents()
+    first.archive.take_over(record)
+    active = first.runs.start(REQUEST)
     first.die()
 
-    second = agents(slate=slate)
+    second = agents(record=record)
 
     lost = f"run {active.id} ({active.words}) was lost: the process that collected it died"
     assert second.runs.status().failure == f"{lost}; GET /runs has what was kept of it"
@@ -340,7 +343,7 @@ def test_a_store_that_fails_at_the_end(agent, failing, caplog):
     failing.refuses = {"finished"}
     evidence = agent.run()
 
-    assert agent.archive.why_not_kept(evidence.run.id) == "disk full"
+    assert agent.archive.why_not_stored(evidence.run.id) == "disk full"
     assert agent.runs.latest() is evidence
     (line,) = [
         record.message for record in caplog.records if "is not kept: disk full; its evidence: " in record.message
@@ -350,7 +353,7 @@ def test_a_store_that_fails_at_the_end(agent, failing, caplog):
     failing.refuses = set()
     later = agent.run(commit="b")
 
-    assert agent.archive.why_not_kept(later.run.id) == ""
+    assert agent.archive.why_not_stored(later.run.id) == ""
     assert agent.store.get(evidence.run.id).evidence == evidence.as_json()
     assert f"run {evidence.run.id} is kept now" in caplog.text
 
@@ -369,7 +372,7 @@ def test_what_waits_for_the_store_is_bounded(agent, failing):
 def test_a_store_that_fails_throughout_says_so_once_for_a_run(agent, failing, caplog):
     """Not with every checkpoint."""
     failing.refuses = {"running"}
-    agent.runs.start(LABELS)
+    agent.runs.start(REQUEST)
     for _ in range(3):
         agent.archive.checkpoint(agent.runs.current())
 
@@ -381,7 +384,7 @@ def test_a_bug_in_the_store_costs_no_run(agent, failing, monkeypatch):
     evidence = agent.run()
 
     assert evidence.sections == {"exec": {"exec_count": 53}}
-    assert "division by zero" in agent.archive.why_not_kept(evidence.run.id)
+    assert "division by zero" in agent.archive.why_not_stored(evidence.run.id)
 
 
 # --- Deleting -------------------------------------------------------------------------------------
@@ -394,7 +397,7 @@ def test_a_deleted_run_is_forgotten_everywhere(agent):
 
     assert [run.id for run in agent.store.find(Query())] == [first.run.id]
     assert agent.runs.latest() is first
-    assert [(kept.evidence, kept.results) for kept in agent.runs.kept()] == [
+    assert [(remembered.evidence, remembered.results) for remembered in agent.runs.remembered()] == [
         (first, {"finished": 1}),
         (None, {"finished": 1}),
     ]
@@ -403,7 +406,7 @@ def test_a_deleted_run_is_forgotten_everywhere(agent):
 
 
 def test_the_run_that_is_on_is_not_deleted(agent):
-    active = agent.runs.start(LABELS)
+    active = agent.runs.start(REQUEST)
     with pytest.raises(RunActive, match=active.id):
         agent.runs.delete(active.id)
 

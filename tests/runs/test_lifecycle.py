@@ -9,17 +9,19 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from chainbench_agent.catalog.selection import EVERYTHING, Plan
+from chainbench_agent.catalog.selection import EVERYTHING, Selection
 from chainbench_agent.collector.fake import FakeCollector
 from chainbench_agent.errors import AgentError, InputError, NoRun, RunActive
 from chainbench_agent.evidence.model import Labels, Target
 from chainbench_agent.evidence.report import Report
+from chainbench_agent.model.run_request import MAX_DURATION_S, RunRequest
 from chainbench_agent.runs import running as active_runs
 from chainbench_agent.runs.archive import Archive
 from chainbench_agent.runs.lifecycle import Runs
-from chainbench_agent.runs.running import GONE_S, MAX_DURATION_S
+from chainbench_agent.runs.running import GONE_S
 
 LABELS = Labels(scenario="baseline", impl="python", variant="numpy", commit="abc123", dataset="sha256hash")
+REQUEST = RunRequest(labels=LABELS)
 BEGAN = datetime(2026, 1, 2, 3, 4, 5, 678900, UTC)
 WAIT_S = 60
 
@@ -49,7 +51,7 @@ def collector():
 
 @pytest.fixture
 def runs(collector, clock):
-    runs = Runs(collector, "m", archive=Archive(max_kept=3), clock=clock, now=clock.now)
+    runs = Runs(collector, "m", archive=Archive(most_remembered=3), clock=clock, now=clock.now)
     yield runs
     with suppress(AgentError):  # nobody watches a run of a test that is over
         runs.stop()
@@ -76,7 +78,7 @@ def report(**changes):
 
 def test_a_run(runs, collector, clock):
     """The evidence carries the run's labels, its beginning in UTC and its duration by the monotonic clock."""
-    active = runs.start(LABELS)
+    active = runs.start(REQUEST)
     clock.ns = 1_500_000
     assert collector.run_id == active.id
     evidence = runs.stop()
@@ -99,7 +101,7 @@ def test_a_clock_that_is_set_is_not_what_a_run_is_measured_by():
     """An agent takes the kernel's monotonic one, unless a test holds another."""
     before = time.monotonic_ns()
     runs = Runs(FakeCollector(), "m")
-    active = runs.start(LABELS)
+    active = runs.start(REQUEST)
     runs.stop()
 
     assert before <= active.started_ns <= time.monotonic_ns()
@@ -107,20 +109,21 @@ def test_a_clock_that_is_set_is_not_what_a_run_is_measured_by():
 
 def test_a_run_of_some_modules(runs, collector):
     """The collector hears what to collect, and the evidence says it; the next run is not bound by it."""
-    plan = Plan(("exec",), 10)
-    assert runs.start(LABELS, plan=plan).plan == collector.planned == plan
-    assert runs.status().active.plan == plan
+    selection = Selection(("exec",), 10)
+    request = RunRequest(labels=LABELS, selection=selection)
+    assert runs.start(request).request == collector.request == request
+    assert runs.status().active.request.selection == selection
     run = runs.stop().run
     assert (run.probes, run.sample_interval) == (("exec",), 10)
 
-    runs.start(LABELS)
-    assert collector.planned == EVERYTHING
+    runs.start(REQUEST)
+    assert collector.request.selection == EVERYTHING
 
 
 def test_a_run_begins_when_the_collector_has_started(runs, collector, clock, aside):
     """Attaching takes time that is not the benchmark's."""
     collector.holds["start"] = threading.Event()
-    starting = aside(runs.start, LABELS)
+    starting = aside(runs.start, REQUEST)
     collector.entered["start"].wait(WAIT_S)
     clock.ns = 5_000_000
     collector.holds["start"].set()
@@ -134,7 +137,7 @@ def test_a_run_begins_when_the_collector_has_started(runs, collector, clock, asi
 def test_ids_sort_by_time(runs, clock):
     ids = []
     for _ in range(3):
-        ids.append(runs.start(LABELS).id)
+        ids.append(runs.start(REQUEST).id)
         runs.stop()
         clock.ns += 1_000_000
 
@@ -150,7 +153,7 @@ def test_of_100_simultaneous_starts_one_wins(runs, collector):
     def start(number):
         together.wait(WAIT_S)
         try:
-            return runs.start(commit(number))
+            return runs.start(RunRequest(labels=commit(number)))
         except RunActive as error:
             return error
 
@@ -161,11 +164,11 @@ def test_of_100_simultaneous_starts_one_wins(runs, collector):
     assert len(winners) == 1
     assert collector.calls.count("start") == 1
     losers = [str(answer) for answer in answers if isinstance(answer, RunActive)]
-    assert all(f"commit={winners[0].labels.commit} " in text for text in losers)
+    assert all(f"commit={winners[0].request.labels.commit} " in text for text in losers)
 
 
 def test_of_100_simultaneous_stops_one_gets_the_evidence(runs, collector):
-    runs.start(LABELS)
+    runs.start(REQUEST)
     together = threading.Barrier(100)
 
     def stop(_):
@@ -183,11 +186,11 @@ def test_of_100_simultaneous_stops_one_gets_the_evidence(runs, collector):
 
 
 def test_a_second_start_hears_which_run_is_on_and_for_how_long(runs, clock):
-    active = runs.start(LABELS)
+    active = runs.start(REQUEST)
     clock.ns = 12_340_000_000
 
     with pytest.raises(RunActive, match=rf"run {active.id} \(scenario=baseline .*\) is running, 12\.3 s old"):
-        runs.start(LABELS)
+        runs.start(REQUEST)
 
 
 def test_nothing_to_stop(runs):
@@ -199,16 +202,16 @@ def test_nothing_to_stop(runs):
 def test_while_the_collector_works(runs, collector, aside, call, phase):
     """Other callers are answered at once, not when the collector has done."""
     if call == "stop":
-        runs.start(LABELS)
+        runs.start(REQUEST)
     collector.holds[call] = threading.Event()
-    working = aside(getattr(runs, call), *([LABELS] if call == "start" else []))
+    working = aside(getattr(runs, call), *([REQUEST] if call == "start" else []))
     collector.entered[call].wait(WAIT_S)
 
     assert runs.status().phase == phase
     assert runs.status().collector.backend == "ebpf"
     assert runs.current() is None
     with pytest.raises(RunActive, match=f"is {phase}"):
-        runs.start(LABELS)
+        runs.start(REQUEST)
     with pytest.raises(NoRun, match=f"is {phase}"):
         runs.stop()
 
@@ -223,36 +226,36 @@ PROCESS = Target(kind="pid", pid=7)
 
 def test_a_run_of_a_target(runs, collector):
     """The collector hears whose it is, and by which connection it was asked for."""
-    runs.start(LABELS, PROCESS, ("10.0.0.2", 40000))
-    assert collector.started_for == (PROCESS, ("10.0.0.2", 40000))
+    runs.start(RunRequest(labels=LABELS, target=PROCESS, caller=70))
+    assert (collector.request.target, collector.request.caller) == (PROCESS, 70)
     runs.stop()
 
-    runs.start(LABELS)
-    assert collector.started_for == (Target(), None)
+    runs.start(REQUEST)
+    assert (collector.request.target, collector.request.caller) == (Target(), None)
 
 
 def test_there_is_no_such_target(runs, collector):
     """It was asked wrongly: nothing failed, nothing is counted, and the next run can start."""
-    runs.start(LABELS)
+    runs.start(REQUEST)
     evidence = runs.stop()
     collector.fails["start"] = InputError("pid", "there is no process 7")
 
     with pytest.raises(InputError, match="pid: there is no process 7"):
-        runs.start(LABELS, PROCESS)
+        runs.start(RunRequest(labels=LABELS, target=PROCESS))
 
     assert (runs.status().phase, runs.status().active, runs.status().failure) == ("idle", None, "")
-    assert (runs.kept()[0].results, runs.latest()) == ({"finished": 1}, evidence)
+    assert (runs.remembered()[0].results, runs.latest()) == ({"finished": 1}, evidence)
     with pytest.raises(NoRun):
         runs.stop()
     del collector.fails["start"]
-    runs.start(LABELS, PROCESS)
+    runs.start(RunRequest(labels=LABELS, target=PROCESS))
     assert runs.status().phase == "running"
 
 
 def test_a_shutdown_does_not_wait_for_a_target_that_is_refused(runs, collector, aside):
     collector.holds["start"] = threading.Event()
     collector.fails["start"] = InputError("pid", "there is no process 7")
-    starting = aside(runs.start, LABELS, PROCESS)
+    starting = aside(runs.start, RunRequest(labels=LABELS, target=PROCESS))
     collector.entered["start"].wait(WAIT_S)
     closing = aside(runs.shutdown)
     collector.holds["start"].set()
@@ -277,7 +280,7 @@ class Endings:
         self._runs = runs
         self.looks = threading.Semaphore(0)
         self.gone = False
-        collector.gone = self._look
+        collector.target_has_ended = self._look
 
     def _look(self):
         self.looks.release()
@@ -304,7 +307,7 @@ def endings(runs, collector, watched_often):
 
 def test_a_run_ends_when_its_time_is_over(runs, collector, clock, endings):
     """Not before; its evidence is kept, and it counts as finished."""
-    active = runs.start(LABELS, max_duration_s=60)
+    active = runs.start(RunRequest(labels=LABELS, longest_s=60))
     clock.ns = 60 * 10**9 - 10**6
     endings.looked_at()
     assert runs.status().phase == "running"
@@ -315,11 +318,11 @@ def test_a_run_ends_when_its_time_is_over(runs, collector, clock, endings):
     assert (evidence.run.id, evidence.run.ended_by) == (active.id, "max_duration")
     assert evidence.run.duration_ms == 60_000
     assert not collector.collecting
-    assert runs.kept()[0].results == {"finished": 1}
+    assert runs.remembered()[0].results == {"finished": 1}
 
 
 def test_a_run_has_an_end_though_nobody_asked_for_one(runs, clock, endings):
-    runs.start(LABELS)
+    runs.start(REQUEST)
     clock.ns = int(MAX_DURATION_S - 1) * 10**9
     endings.looked_at()
     assert runs.status().phase == "running"
@@ -330,7 +333,7 @@ def test_a_run_has_an_end_though_nobody_asked_for_one(runs, clock, endings):
 
 def test_a_run_ends_when_its_target_is_gone_for_good(runs, clock, endings):
     """Not while it may be coming back."""
-    active = runs.start(LABELS, PROCESS)
+    active = runs.start(RunRequest(labels=LABELS, target=PROCESS))
     endings.gone = True
     endings.looked_at()
     clock.ns = int(GONE_S * 10**9) - 1
@@ -341,11 +344,11 @@ def test_a_run_ends_when_its_target_is_gone_for_good(runs, clock, endings):
     evidence = endings.ended()
 
     assert (evidence.run.id, evidence.run.ended_by) == (active.id, "target_gone")
-    assert runs.kept()[0].results == {"finished": 1}
+    assert runs.remembered()[0].results == {"finished": 1}
 
 
 def test_a_target_that_comes_back_in_time(runs, clock, endings):
-    runs.start(LABELS, PROCESS)
+    runs.start(RunRequest(labels=LABELS, target=PROCESS))
     for second in range(30):
         endings.gone = bool(second % 4)
         clock.ns = second * 10**9
@@ -356,22 +359,22 @@ def test_a_target_that_comes_back_in_time(runs, clock, endings):
 
 def test_nobody_waits_for_a_collector_at_work(runs, collector, endings, aside):
     """While evidence is read, the target is not asked about; whether it is gone is seen afterwards."""
-    runs.start(LABELS, PROCESS)
+    runs.start(RunRequest(labels=LABELS, target=PROCESS))
     collector.holds["evidence"] = threading.Event()
     looking = aside(runs.current)
     collector.entered["evidence"].wait(WAIT_S)
     endings.gone = True
 
-    assert runs._collector.gone() is False
+    assert runs._collector.target_has_ended() is False
     collector.holds["evidence"].set()
     looking.result(WAIT_S)
-    assert runs._collector.gone() is True
+    assert runs._collector.target_has_ended() is True
 
 
 @pytest.mark.parametrize("reason", ["max_duration", "target_gone"])
 def test_a_stop_that_comes_too_late(runs, clock, endings, reason):
     """It hears how the run ended and where the evidence is; after the next run that is forgotten."""
-    active = runs.start(LABELS, max_duration_s=60)
+    active = runs.start(RunRequest(labels=LABELS, longest_s=60))
     endings.gone = reason == "target_gone"
     endings.looked_at()
     clock.ns = (60 if reason == "max_duration" else 6) * 10**9
@@ -381,7 +384,7 @@ def test_a_stop_that_comes_too_late(runs, clock, endings, reason):
         runs.stop()
 
     endings.gone = False
-    runs.start(LABELS)
+    runs.start(REQUEST)
     runs.stop()
     with pytest.raises(NoRun, match=r"no run is on$"):
         runs.stop()
@@ -389,9 +392,9 @@ def test_a_stop_that_comes_too_late(runs, clock, endings, reason):
 
 def test_only_its_own_run_is_ended(runs, clock, endings):
     """The watch of a run that was stopped leaves the next one alone."""
-    runs.start(LABELS, max_duration_s=60)
+    runs.start(RunRequest(labels=LABELS, longest_s=60))
     runs.stop()
-    runs.start(commit(2), max_duration_s=600)
+    runs.start(RunRequest(labels=commit(2), longest_s=600))
     clock.ns = 61 * 10**9
     endings.looked_at()
 
@@ -404,12 +407,12 @@ def test_only_its_own_run_is_ended(runs, clock, endings):
 def test_an_ending_that_fails_is_known(runs, collector, clock, endings):
     """As a stop that fails: no run is on, and why is in the status."""
     collector.fails["stop"] = OSError("cannot detach")
-    runs.start(LABELS, max_duration_s=60)
+    runs.start(RunRequest(labels=LABELS, longest_s=60))
     clock.ns = 60 * 10**9
     endings.ended()
 
     assert "cannot detach" in runs.status().failure
-    assert runs.kept()[0].results == {"failed": 1}
+    assert runs.remembered()[0].results == {"failed": 1}
 
 
 @pytest.mark.usefixtures("watched_often")
@@ -422,7 +425,7 @@ def test_no_watch_is_left(runs, collector, clock):
             ending, {}
         )
         with suppress(AgentError):
-            runs.start(LABELS, max_duration_s=60)
+            runs.start(RunRequest(labels=LABELS, longest_s=60))
         clock.ns = 60 * 10**9 * (ending == "max_duration")
         with suppress(NoRun):
             runs.stop()
@@ -439,19 +442,19 @@ def test_a_start_that_fails_leaves_no_run(runs, collector):
     collector.fails["start"] = OSError("no such tracepoint")
 
     with pytest.raises(AgentError, match="the collector could not start: no such tracepoint"):
-        runs.start(LABELS)
+        runs.start(REQUEST)
 
     assert runs.status().phase == "idle"
     assert "no such tracepoint" in runs.status().failure
-    assert runs.kept()[0].results == {"failed": 1}
+    assert runs.remembered()[0].results == {"failed": 1}
     del collector.fails["start"]
-    runs.start(LABELS)
+    runs.start(REQUEST)
     assert runs.status().failure == ""
 
 
 def test_a_stop_that_fails_leaves_no_run_and_loses_nothing(runs, collector, caplog):
     """What was collected can still be read in the log, as JSON."""
-    active = runs.start(LABELS)
+    active = runs.start(REQUEST)
     collector.fails["stop"] = OSError("cannot detach")
 
     with pytest.raises(AgentError, match="the collector could not stop: cannot detach"):
@@ -465,7 +468,7 @@ def test_a_stop_that_fails_leaves_no_run_and_loses_nothing(runs, collector, capl
 
 
 def test_a_collector_that_fails_at_everything(runs, collector, caplog):
-    runs.start(LABELS)
+    runs.start(REQUEST)
     collector.fails |= {"stop": OSError("cannot detach"), "evidence": OSError("cannot read")}
 
     with pytest.raises(AgentError, match="cannot detach"):
@@ -476,15 +479,15 @@ def test_a_collector_that_fails_at_everything(runs, collector, caplog):
 
 
 def test_a_failed_run_leaves_the_evidence_of_the_one_before(runs, collector):
-    runs.start(LABELS)
+    runs.start(REQUEST)
     evidence = runs.stop()
     collector.fails["start"] = OSError("no")
     with pytest.raises(AgentError):
-        runs.start(LABELS)
+        runs.start(REQUEST)
 
-    (kept,) = runs.kept()
-    assert kept.evidence is evidence
-    assert kept.results == {"finished": 1, "failed": 1}
+    (remembered,) = runs.remembered()
+    assert remembered.evidence is evidence
+    assert remembered.results == {"finished": 1, "failed": 1}
 
 
 # --- What is known --------------------------------------------------------------------------------
@@ -492,7 +495,7 @@ def test_a_failed_run_leaves_the_evidence_of_the_one_before(runs, collector):
 
 def test_status_of_a_run(runs, clock):
     assert (runs.status().phase, runs.status().active, runs.status().elapsed_ms) == ("idle", None, 0.0)
-    active = runs.start(LABELS)
+    active = runs.start(REQUEST)
     clock.ns = 2_000_000
 
     status = runs.status()
@@ -502,7 +505,7 @@ def test_status_of_a_run(runs, clock):
 
 def test_the_running_run_shows_its_evidence_so_far(runs, clock):
     assert runs.current() is None
-    active = runs.start(LABELS)
+    active = runs.start(REQUEST)
     clock.ns = 1_000_000
 
     run = runs.current().run
@@ -514,7 +517,7 @@ def test_the_running_run_shows_its_evidence_so_far(runs, clock):
 
 def test_however_many_look_there_is_one_sample_a_second(runs, collector, clock):
     """A sample costs twenty times what it costs to send one: who asks again within the second gets the same."""
-    runs.start(LABELS)
+    runs.start(REQUEST)
     seen = []
     for at_ms in (0, 1, 999, 1000, 1999, 2000):
         clock.ns = at_ms * 1_000_000
@@ -526,14 +529,14 @@ def test_however_many_look_there_is_one_sample_a_second(runs, collector, clock):
 
 def test_the_next_run_is_not_taken_for_the_last(runs):
     for _ in range(2):
-        active = runs.start(LABELS)
+        active = runs.start(REQUEST)
         assert runs.current().run.id == active.id
         runs.stop()
 
 
 def test_however_many_look_a_stop_waits_for_one(runs, collector, clock, aside):
     """Who looks while another does gets the answer before, and does not stand in the way."""
-    runs.start(LABELS)
+    runs.start(REQUEST)
     before = runs.current()
     clock.ns = 1_000_000_000
     collector.holds["evidence"] = threading.Event()
@@ -550,7 +553,7 @@ def test_however_many_look_a_stop_waits_for_one(runs, collector, clock, aside):
 
 
 def test_evidence_that_fails_midway_does_not_end_the_run(runs, collector):
-    runs.start(LABELS)
+    runs.start(REQUEST)
     collector.fails["evidence"] = OSError("busy")
     assert runs.current() is None
     del collector.fails["evidence"]
@@ -561,11 +564,11 @@ def test_evidence_that_fails_midway_does_not_end_the_run(runs, collector):
 def test_the_label_sets_kept_are_bounded(runs):
     """The one that was not touched for longest goes first."""
     for number in (1, 2, 3, 1, 4):
-        runs.start(commit(number))
+        runs.start(RunRequest(labels=commit(number)))
         runs.stop()
 
-    assert [kept.labels.commit for kept in runs.kept()] == ["3", "1", "4"]
-    assert runs.kept()[1].results == {"finished": 2}
+    assert [remembered.labels.commit for remembered in runs.remembered()] == ["3", "1", "4"]
+    assert runs.remembered()[1].results == {"finished": 2}
 
 
 def test_reports_are_bounded_and_the_latest_counts(runs):
@@ -573,7 +576,7 @@ def test_reports_are_bounded_and_the_latest_counts(runs):
         runs.report(report(commit=str(number), gain_pct=1))
     runs.report(report(commit="3", gain_pct=2))
 
-    assert [(kept.commit, kept.gain_pct) for kept in runs.reports()] == [("2", 1), ("4", 1), ("3", 2)]
+    assert [(remembered.commit, remembered.gain_pct) for remembered in runs.reports()] == [("2", 1), ("4", 1), ("3", 2)]
 
 
 # --- Shutdown -------------------------------------------------------------------------------------
@@ -585,15 +588,15 @@ def logged_evidence(caplog):
 
 
 def test_shutdown_finishes_the_run_and_logs_its_evidence(runs, collector, caplog):
-    active = runs.start(LABELS)
+    active = runs.start(REQUEST)
     runs.shutdown()
 
     (evidence,) = logged_evidence(caplog)
     assert (evidence["run"]["id"], evidence["run"]["ended_by"]) == (active.id, "shutdown")
     assert not collector.collecting
-    assert runs.kept()[0].results == {"interrupted": 1}
+    assert runs.remembered()[0].results == {"interrupted": 1}
     with pytest.raises(AgentError, match="shutting down"):
-        runs.start(LABELS)
+        runs.start(REQUEST)
 
 
 def test_shutdown_without_a_run(runs, caplog):
@@ -604,7 +607,7 @@ def test_shutdown_without_a_run(runs, caplog):
 
 def test_shutdown_waits_for_a_start_and_then_ends_the_run(runs, collector, aside, caplog):
     collector.holds["start"] = threading.Event()
-    starting = aside(runs.start, LABELS)
+    starting = aside(runs.start, REQUEST)
     collector.entered["start"].wait(WAIT_S)
     closing = aside(runs.shutdown)
     collector.holds["start"].set()
@@ -615,7 +618,7 @@ def test_shutdown_waits_for_a_start_and_then_ends_the_run(runs, collector, aside
 
 def test_shutdown_waits_for_a_stop_under_way(runs, collector, aside, caplog):
     """Its client gets the evidence; nothing is left for the log."""
-    runs.start(LABELS)
+    runs.start(REQUEST)
     collector.holds["stop"] = threading.Event()
     stopping = aside(runs.stop)
     collector.entered["stop"].wait(WAIT_S)
@@ -629,7 +632,7 @@ def test_shutdown_waits_for_a_stop_under_way(runs, collector, aside, caplog):
 
 
 def test_shutdown_survives_a_collector_that_fails(runs, collector, caplog):
-    runs.start(LABELS)
+    runs.start(REQUEST)
     collector.fails["stop"] = OSError("cannot detach")
     runs.shutdown()
 

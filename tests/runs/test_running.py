@@ -1,20 +1,23 @@
 """What would end a run: the clock, and a target that stays away."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
 from chainbench_agent.evidence.model import Labels
+from chainbench_agent.model.run_request import RunRequest
 from chainbench_agent.runs import running
-from chainbench_agent.runs.running import GONE_S, WATCH_S, Active, Watch, new_id
+from chainbench_agent.runs.running import GONE_S, WATCH_S, CurrentRun, Watch, new_id
 
 S = 10**9
 BEGAN = datetime(2026, 1, 2, 3, 4, 5, 678900, UTC)
-RUN = Active("r1", Labels(scenario="kv", impl="python"), BEGAN, 0)
+REQUEST = RunRequest(labels=Labels(scenario="kv", impl="python"))
+RUN = CurrentRun("r1", REQUEST, BEGAN, 0)
 
 
-def watched(gone=lambda: False, max_duration_s=3600):
-    return Watch(RUN, max_duration_s, gone)
+def watched(has_ended=lambda: False, longest_s=3600):
+    return Watch(replace(RUN, request=replace(REQUEST, longest_s=longest_s)), has_ended)
 
 
 def test_it_goes_on():
@@ -24,12 +27,12 @@ def test_it_goes_on():
     assert [watch.why_end(second * S) for second in (0, 1, 3599)] == [None] * 3
 
 
-@pytest.mark.parametrize(("max_duration_s", "now_ns"), [(3600, 3600 * S), (3600, 9999 * S), (0.25, S // 4)])
-def test_its_time_is_over(max_duration_s, now_ns):
+@pytest.mark.parametrize(("longest_s", "now_ns"), [(3600, 3600 * S), (3600, 9999 * S), (0.25, S // 4)])
+def test_its_time_is_over(longest_s, now_ns):
     """To the moment, and long after."""
-    watch = watched(max_duration_s=max_duration_s)
+    watch = watched(longest_s=longest_s)
 
-    assert watch.why_end(now_ns - 1 if now_ns <= max_duration_s * S else 0) is None
+    assert watch.why_end(now_ns - 1 if now_ns <= longest_s * S else 0) is None
     assert watch.why_end(now_ns) == "max_duration"
 
 
@@ -51,7 +54,7 @@ def test_a_target_that_comes_back():
 
 def test_both_at_once():
     """The time it was given comes first."""
-    watch = watched(lambda: True, max_duration_s=5)
+    watch = watched(lambda: True, longest_s=5)
     watch.why_end(0)
 
     assert watch.why_end(5 * S) == "max_duration"
@@ -63,17 +66,17 @@ def test_a_collector_that_cannot_tell(caplog):
     def fail():
         raise OSError("map lookup")
 
-    watch = watched(fail, max_duration_s=60)
+    watch = watched(fail, longest_s=60)
 
     assert [watch.why_end(at * S) for at in (0, 30, 60)] == [None, None, "max_duration"]
     assert "run r1: whether its target is gone cannot be told" in caplog.text
 
 
 @pytest.mark.parametrize(
-    ("max_duration_s", "now_s", "pause_s"), [(3600, 0, WATCH_S), (3600, 3599.75, 0.25), (0.5, 0, 0.5), (1, 7, 0)]
+    ("longest_s", "now_s", "pause_s"), [(3600, 0, WATCH_S), (3600, 3599.75, 0.25), (0.5, 0, 0.5), (1, 7, 0)]
 )
-def test_it_is_looked_at_often_and_in_time(max_duration_s, now_s, pause_s):
-    assert watched(max_duration_s=max_duration_s).pause_s(int(now_s * S)) == pytest.approx(pause_s)
+def test_it_is_looked_at_often_and_in_time(longest_s, now_s, pause_s):
+    assert watched(longest_s=longest_s).pause_s(int(now_s * S)) == pytest.approx(pause_s)
 
 
 def test_how_often_can_be_set(monkeypatch):

@@ -12,12 +12,8 @@ import pytest
 import requests
 from daemon import LABELS, LONG_S
 
-from chainbench_agent.collector.fake import FakeCollector
 from chainbench_agent.errors import InputError
-from chainbench_agent.evidence.model import Labels
-from chainbench_agent.server.gunicorn_server import Server
-from chainbench_agent.server.listener import entrance_for, listen
-from chainbench_agent.settings import load_settings
+from chainbench_agent.server.listener import listen
 
 PROMPTLY_S = 3
 
@@ -208,19 +204,6 @@ def test_debugging_shows_what_gunicorn_does(daemon):
     agent.get("/status")
 
     assert "Booting worker" in agent.log
-
-
-def test_it_keeps_runs_as_it_was_told(tmp_path):
-    """How often, and how many label sets it remembers."""
-    settings = load_settings(store="none", checkpoint_s=53, max_kept_label_sets=7, host=f"unix:{tmp_path}/s")
-    agent = Server(settings, lambda _: FakeCollector(), entrance_for(settings))
-    agent.load()
-    memory = agent._runs.archive.memory
-    for number in range(11):
-        memory.ended(Labels(**LABELS | {"commit": str(number)}), "finished", None)
-
-    assert agent._runs.archive.checkpoint_s == 53
-    assert [kept.labels.commit for kept in memory.kept()] == list(map(str, range(4, 11)))
 
 
 def test_runs_sample_as_the_agent_was_told(daemon, monkeypatch):

@@ -44,7 +44,8 @@ gunicorn_server.Worker = Worker
 """
 HOLDS = """
 import threading
-class Runs(gunicorn_server.Runs):
+from chainbench_agent import agent
+class Runs(agent.Runs):
     def __init__(self, *arguments, **others):
         super().__init__(*arguments, **others)
         threading.Thread(target=self._hold, daemon=True).start()
@@ -55,7 +56,7 @@ class Runs(gunicorn_server.Runs):
                 with self._changed:
                     while os.path.exists(sys.argv[1] + ".hang"):
                         time.sleep(0.1)
-gunicorn_server.Runs = Runs
+agent.Runs = Runs
 """
 
 

@@ -9,9 +9,9 @@ from cluster import running
 from packages import require
 
 from chainbench_agent.evidence.model import Evidence, Run, Target
+from chainbench_agent.model.stored_run import StoredRun, Summary
 from chainbench_agent.settings import load_settings
 from chainbench_agent.store import open_store
-from chainbench_agent.store.base import StoredRun, Summary
 
 BEGAN = datetime(2026, 1, 2, 3, 4, 5, 678900, UTC)
 LABELS = {"scenario": "baseline", "impl": "python", "variant": "numpy", "commit": "c1", "dataset": "d"}

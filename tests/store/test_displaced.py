@@ -12,7 +12,7 @@ import pytest
 from packages import require
 
 from chainbench_agent.errors import StoreError
-from chainbench_agent.store.base import Query
+from chainbench_agent.model.stored_run import Query
 
 
 @pytest.fixture

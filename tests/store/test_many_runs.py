@@ -14,12 +14,13 @@ from chainbench_agent.collector.fake import FakeCollector
 from chainbench_agent.evidence.model import Evidence, Labels, Run, Target
 from chainbench_agent.export.health import AgentRegistry
 from chainbench_agent.export.prometheus import Exporter
+from chainbench_agent.model.stored_run import LABELS, Query, StoredRun, Summary
 from chainbench_agent.probes import CATALOG
 from chainbench_agent.runs.archive import Archive
 from chainbench_agent.runs.lifecycle import Runs
 from chainbench_agent.settings import load_settings
 from chainbench_agent.store import open_store, queries
-from chainbench_agent.store.base import LABELS, Query, Retention, StoredRun, Summary
+from chainbench_agent.store.base import Retention
 from chainbench_agent.store.schema import RUNS
 from chainbench_agent.store.sql import MOST_LOOKED_AT
 from chainbench_agent.web.app import create_app

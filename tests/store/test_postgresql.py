@@ -8,9 +8,9 @@ import pytest
 from sqlalchemy import text
 
 from chainbench_agent.errors import InputError, StoreError
+from chainbench_agent.model.stored_run import Query
 from chainbench_agent.settings import load_settings
 from chainbench_agent.store import open_store
-from chainbench_agent.store.base import Query
 from chainbench_agent.store.postgresql import Postgresql
 from chainbench_agent.store.schema import migrate
 

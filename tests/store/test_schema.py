@@ -4,8 +4,8 @@ import pytest
 from sqlalchemy import create_engine, inspect, text
 
 from chainbench_agent.errors import StoreError
+from chainbench_agent.model.stored_run import LABELS, Query
 from chainbench_agent.store import schema
-from chainbench_agent.store.base import LABELS, Query
 from chainbench_agent.store.schema import FOUND_BY, RUNS, SCHEMA, STEPS, migrate
 
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from chainbench_agent.evidence.model import Evidence, Labels
-from chainbench_agent.store.base import LABELS, Query
+from chainbench_agent.model.stored_run import LABELS, Query
 
 WAIT_S = 60
 

@@ -15,10 +15,10 @@ from sqlalchemy import create_engine
 from sqlalchemy.dialects import sqlite
 
 from chainbench_agent.errors import InputError, StoreError
+from chainbench_agent.model.stored_run import LABELS, Query
 from chainbench_agent.settings import load_settings
 from chainbench_agent.store import open_store, queries, schema
 from chainbench_agent.store import sqlite as sqlite_store
-from chainbench_agent.store.base import LABELS, Query
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ sys.path[:0] = [{str(Path(__file__).parent)!r}, {str(Path(__file__).parents[1])!
 from conftest import evidence_of, run_of
 from chainbench_agent.settings import load_settings
 from chainbench_agent.store import open_store
-from chainbench_agent.store.base import StoredRun, Summary
+from chainbench_agent.model.stored_run import StoredRun, Summary
 
 def stored(result):
     run = run_of(1, "running")

@@ -1,4 +1,4 @@
-"""Functions by name and by place, in files that a compiler made."""
+"""FunctionTable by name and by place, in files that a compiler made."""
 
 import io
 import re
@@ -7,7 +7,7 @@ import subprocess
 import pytest
 from packages import require
 
-from chainbench_agent.symbols.elf import Functions, functions_of, stands_alone
+from chainbench_agent.symbols.elf import FunctionTable, is_statically_linked, read_functions
 
 CODE = """
 __attribute__((noinline, used)) static int inner(int x) { return x * 7; }
@@ -32,20 +32,20 @@ def built(tmp_path):
 
 def functions(path):
     with path.open("rb") as file:
-        return functions_of(file)
+        return read_functions(file)
 
 
 def test_functions_are_where_the_compiler_put_them(built):
     """By the symbols as `nm` tells them; here they are offsets, as the code's segment begins with the file."""
     path = built("-shared", "-fPIC", "-Wl,-z,noseparate-code")
     told = subprocess.run(["nm", path], capture_output=True, text=True, check=True).stdout
-    places = {name: int(address, 16) for address, name in re.findall(r"^(\w+) [tT] (\w+)$", told, re.MULTILINE)}
+    locations = {name: int(address, 16) for address, name in re.findall(r"^(\w+) [tT] (\w+)$", told, re.MULTILINE)}
     found = functions(path)
 
     for name in ("inner", "outer", "main"):
-        assert found.offsets(name) == {places[name]}
-        assert found.name_at(places[name]) == f"{name}+0x0"
-        assert found.name_at(places[name] + 1) == f"{name}+0x1"
+        assert found.offsets(name) == {locations[name]}
+        assert found.name_at(locations[name]) == f"{name}+0x0"
+        assert found.name_at(locations[name] + 1) == f"{name}+0x1"
 
 
 def test_a_stripped_library(built):
@@ -67,19 +67,19 @@ def test_what_stands_alone(built):
     """A static program brings its C library; it may have a position of its own choice all the same."""
     for options, alone in ((("-static",), True), (("-static-pie",), True), ((), False)):
         with built(*options).open("rb") as file:
-            assert stands_alone(file) is alone
+            assert is_statically_linked(file) is alone
 
 
 @pytest.mark.parametrize("content", [b"", b"#!/bin/sh\n", b"\x7fELF", b"\x7fELF\x01\x01\x01" + bytes(100)])
 def test_what_is_no_elf_file_of_ours(content):
     """A script, the beginning of a file, a 32-bit program: none has functions, and none stands alone."""
-    assert not functions_of(io.BytesIO(content))
-    assert not stands_alone(io.BytesIO(content[:4]))
+    assert not read_functions(io.BytesIO(content))
+    assert not is_statically_linked(io.BytesIO(content[:4]))
 
 
 def test_versions_of_a_function():
     """Both are where it is."""
-    found = Functions([(0x200, 16, "wait"), (0x100, 16, "wait"), (0x100, 16, "__wait")])
+    found = FunctionTable([(0x200, 16, "wait"), (0x100, 16, "wait"), (0x100, 16, "__wait")])
 
     assert found.offsets("wait") == {0x100, 0x200}
     assert found.name_at(0x20F) == "wait+0xf"

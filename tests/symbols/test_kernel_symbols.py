@@ -6,7 +6,7 @@ import pytest
 
 from chainbench_agent.loading.loader import MapFd
 from chainbench_agent.symbols import kernel_symbols
-from chainbench_agent.symbols.kernel_symbols import Symbols
+from chainbench_agent.symbols.kernel_symbols import KernelSymbols
 
 KALLSYMS = b"""\
 0000000000000000 A fixed_percpu_data
@@ -29,7 +29,7 @@ ffffffffc0000000 t nf_hook\t[nf_tables]
 
 @pytest.fixture
 def kernel():
-    return Symbols(KALLSYMS)
+    return KernelSymbols(KALLSYMS)
 
 
 @pytest.mark.parametrize(
@@ -66,7 +66,7 @@ def test_addresses_are_shown(kernel):
 )
 def test_addresses_are_hidden(kallsyms):
     """Then no address has a name: not all of them the last function's."""
-    kernel = Symbols(kallsyms)
+    kernel = KernelSymbols(kallsyms)
 
     assert kernel.hidden
     assert kernel.name_of(0xFFFFFFFF81000200) == ""
@@ -77,7 +77,7 @@ def test_load(tmp_path, monkeypatch):
     (tmp_path / "kallsyms").write_bytes(KALLSYMS)
     monkeypatch.setattr(kernel_symbols, "KALLSYMS", tmp_path / "kallsyms")
 
-    assert Symbols.load().name_of(0xFFFFFFFF81000000) == "_stext"
+    assert KernelSymbols.load().name_of(0xFFFFFFFF81000000) == "_stext"
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from chainbench_agent.symbols import mapping_events
-from chainbench_agent.symbols.mapping_events import History, MappingEvents, history
-from chainbench_agent.symbols.user_functions import Mapping
+from chainbench_agent.symbols.file_mappings import FileMapping
+from chainbench_agent.symbols.mapping_events import MappingEvents, MappingHistory, mapping_history
 
 LOST = struct.pack("=IHHQQ", 2, 0, 24, 0, 7)
 
@@ -34,7 +34,7 @@ def ring(*records):
 
 def test_records():
     """Of all rings; others are skipped, and what has no file as well."""
-    found = history(
+    found = mapping_history(
         [
             ring(fork(20, 10), LOST, mapped(20, 0x1000, "/bin/a"), mapped(20, 0x9000, "[vdso]")),
             ring(mapped(20, 0x5000, "//anon"), mapped(20, 0x2000, "/lib/b", offset=0x800), fork(20, 20, 21)),
@@ -45,20 +45,20 @@ def test_records():
     device = os.makedev(8, 1)
     assert found.mapped == {
         20: (
-            Mapping(0x2000, 0x3000, 0x800, device, 5, "/lib/b"),
-            Mapping(0x1000, 0x2000, 0, device, 5, "/bin/a"),
+            FileMapping(0x2000, 0x3000, 0x800, device, 5, "/lib/b"),
+            FileMapping(0x1000, 0x2000, 0, device, 5, "/bin/a"),
         )
     }
 
 
 def test_nothing_was_written():
-    assert history([ring(), ring()]) == History()
+    assert mapping_history([ring(), ring()]) == MappingHistory()
 
 
 def test_what_may_be_in_a_process():
     """The newest first: what it mapped, what it had before, what it was forked with; a circle ends."""
-    own, before, inherited = (Mapping(n, n + 1, 0, 0, 0, "") for n in range(3))
-    found = History({20: (own,), 10: (inherited,)}, {20: 10, 10: 20})
+    own, before, inherited = (FileMapping(n, n + 1, 0, 0, 0, "") for n in range(3))
+    found = MappingHistory({20: (own,), 10: (inherited,)}, {20: 10, 10: 20})
 
     assert found.of(20, {20: (before,)}) == (own, before, inherited)
     assert found.of(99, {}) == ()

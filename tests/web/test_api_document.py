@@ -5,7 +5,7 @@ import subprocess
 import sys
 from urllib.parse import quote
 
-from chainbench_agent.store.base import LABELS
+from chainbench_agent.model.stored_run import LABELS
 
 CHECKS = (
     "not_a_server_error",

@@ -120,7 +120,7 @@ def test_a_target_that_is_not_there(client, labels, collector, runs):
     assert document["errors"] == [{"field": "pid", "message": sentence, "remedy": remedy}]
     assert client.get("/status").json["status"] == "idle"
     assert "failure" not in client.get("/status").json
-    assert runs.kept() == ()
+    assert runs.remembered() == ()
 
 
 LOADED = "is not loaded; loaded is runqlat, runqlat:by_cpu, exec"

@@ -5,11 +5,12 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from chainbench_agent.catalog.selection import MAX_SAMPLE_INTERVAL, Plan
-from chainbench_agent.collector.base import CollectorStatus
+from chainbench_agent.catalog.selection import MAX_SAMPLE_INTERVAL, Selection
 from chainbench_agent.collector.fake import FakeCollector
+from chainbench_agent.model.run_request import MAX_DURATION_S
+from chainbench_agent.model.status import CollectorStatus
 from chainbench_agent.runs.lifecycle import Runs
-from chainbench_agent.runs.running import MAX_DURATION_S
+from chainbench_agent.web import caller
 from chainbench_agent.web.app import create_app
 
 REPORT = {
@@ -21,6 +22,12 @@ REPORT = {
     "optimized_ms": 60,
     "gain_pct": 50.2,
 }
+
+
+@pytest.fixture
+def connected(monkeypatch):
+    """Process 70 is at the other end of a connection from 10.0.0.2."""
+    monkeypatch.setattr(caller, "client_process", lambda peer: {("10.0.0.2", 40000): 70}[peer])
 
 
 def test_start(client, labels, runs):
@@ -45,23 +52,23 @@ def test_start(client, labels, runs):
         ({"pid": None, "cgroup": "/"}, {"kind": "cgroup", "cgroup": "/"}),
     ],
 )
+@pytest.mark.usefixtures("connected")
 def test_start_for_a_target(client, labels, collector, extra, target):
-    """The answer says whose events will count; the collector hears who asked, for a pid means what it means there."""
+    """The answer says whose events will count; a pid means what it means to the process that asks."""
     connection = {"REMOTE_ADDR": "10.0.0.2", "REMOTE_PORT": "40000"}
     answer = client.post("/start", json=labels | extra, environ_overrides=connection)
 
     assert (answer.status_code, answer.json["target"]) == (200, target)
-    asked, peer = collector.started_for
-    assert asked.model_dump(exclude_none=True) == target
-    assert peer == ("10.0.0.2", 40000)
+    assert collector.request.target.model_dump(exclude_none=True) == target
+    assert collector.request.caller == (None if target["kind"] == "machine" else 70)
 
 
 @pytest.mark.parametrize("connection", [{"REMOTE_ADDR": "", "REMOTE_PORT": ""}, {"REMOTE_ADDR": "10.0.0.2"}])
 def test_start_over_a_connection_without_a_port(client, labels, collector, connection):
-    """A unix socket: nobody is told as the one who asks."""
-    client.post("/start", json=labels, environ_overrides=connection)
+    """A unix socket: it is not known which process asks."""
+    client.post("/start", json=labels | {"pid": 1}, environ_overrides=connection)
 
-    assert collector.started_for[1] is None
+    assert collector.request.caller is None
 
 
 @pytest.mark.parametrize(
@@ -72,7 +79,7 @@ def test_start_for_at_most_so_long(client, labels, monkeypatch, extra, longest_s
     """An hour, unless the request says otherwise."""
     asked = []
     start = Runs.start
-    monkeypatch.setattr(Runs, "start", lambda *how: asked.append(how[4]) or start(*how))
+    monkeypatch.setattr(Runs, "start", lambda *how: asked.append(how[1].longest_s) or start(*how))
 
     assert client.post("/start", json=labels | extra).status_code == 200
     assert asked == [longest_s]
@@ -99,7 +106,7 @@ def test_start_with_some_of_the_modules(client, labels, collector, probes, chose
     answer = client.post("/start", json=labels | {"probes": probes})
 
     assert (answer.status_code, answer.json["probes"]) == (200, list(chosen))
-    assert collector.planned == Plan(chosen, 1)
+    assert collector.request.selection == Selection(chosen, 1)
     assert client.get("/status").json["probes"] == list(chosen)
     assert client.post("/stop").json["run"]["probes"] == list(chosen)
 
@@ -110,25 +117,25 @@ def test_start_with_some_of_the_modules(client, labels, collector, probes, chose
 )
 def test_start_with_sampling(runs, labels, collector, sent, interval):
     """What the request says, else what the agent was started with."""
-    client = create_app(runs, lambda _: (b"", ""), sample_interval=7).test_client()
+    client = create_app(runs, lambda _: (b"", ""), Selection(("all",), 7)).test_client()
     answer = client.post("/start", json=labels | sent)
 
     assert (answer.status_code, answer.json["sample_interval"]) == (200, interval)
-    assert collector.planned.sample_interval == interval
+    assert collector.request.selection.sample_interval == interval
     assert client.get("/status").json["sample_interval"] == interval
     assert client.post("/stop").json["run"]["sample_interval"] == interval
 
 
 def test_runs_that_name_no_probes(runs, labels, collector):
     """They collect what the agent was told; one that names some collects these alone."""
-    client = create_app(runs, lambda _: (b"", ""), probes=("all", "runqlat:by_cpu")).test_client()
-    planned = []
+    client = create_app(runs, lambda _: (b"", ""), Selection(("all", "runqlat:by_cpu"))).test_client()
+    selected = []
     for sent in ({}, {"probes": None}, {"probes": ["all"]}, {"probes": ["exec"]}):
         client.post("/start", json=labels | sent)
         client.post("/stop")
-        planned.append(collector.planned.probes)
+        selected.append(collector.request.selection.probes)
 
-    assert planned == [LOADED, LOADED, ("runqlat", "exec"), ("exec",)]
+    assert selected == [LOADED, LOADED, ("runqlat", "exec"), ("exec",)]
 
 
 def test_a_run_that_ended_by_itself(client, labels, runs):

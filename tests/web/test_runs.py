@@ -5,11 +5,11 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 
 from chainbench_agent.errors import StoreError
+from chainbench_agent.model.stored_run import LABELS
 from chainbench_agent.runs.archive import Archive
 from chainbench_agent.runs.lifecycle import Runs
 from chainbench_agent.settings import load_settings
 from chainbench_agent.store import open_store
-from chainbench_agent.store.base import LABELS
 from chainbench_agent.web.app import create_app
 
 

@@ -49,7 +49,7 @@ class Disks:
     @cached_property
     def _seen(self) -> dict[int, int]:
         table = self._maps["cb_disks"]
-        return numbers(libbpf.cells(table.fd, table.entries * table.value_size))
+        return numbers(libbpf.read_array(table.fd, table.entries * table.value_size))
 
     def read(self, module: Module) -> dict[str, dict[bytes, bytes]]:
         """Metric → disk → its records."""

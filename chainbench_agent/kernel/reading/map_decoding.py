@@ -6,8 +6,8 @@ from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+from chainbench_agent.abi import command_name
 from chainbench_agent.abi.c_struct import CStruct
-from chainbench_agent.abi.command_name import command
 from chainbench_agent.bpf.libbpf import possible_cpus
 from chainbench_agent.catalog import HISTOGRAM_SLOTS, Distribution, Metric, Module, Table
 from chainbench_agent.evidence.sample import (
@@ -128,7 +128,7 @@ def _open_task(memory: memoryview, index: int) -> tuple[OpenInterval, int]:
         since,
         wait,
         bool(kthread),
-        Thread(born, tgid, command(comm), begin),
+        Thread(born, tgid, command_name.decode(comm), begin),
         Account(0, on_cpu, runnable, blocked, throttled, futex_waits, futex_waited),
         call,
         call_ns,
@@ -142,7 +142,7 @@ def ended_threads(entries: Mapping[bytes, bytes]) -> dict[Thread, Account]:
     for key, value in entries.items():
         begin_ns, tid, tgid = _THREAD_KEY.unpack(key)
         *account, comm = _THREAD.unpack(value)
-        found[Thread(tid, tgid, command(comm), begin_ns)] = Account(*account)
+        found[Thread(tid, tgid, command_name.decode(comm), begin_ns)] = Account(*account)
     return found
 
 

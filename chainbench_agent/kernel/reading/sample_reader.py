@@ -27,16 +27,16 @@ from chainbench_agent.evidence.sample import (
 from chainbench_agent.kernel.reading import index_names, map_decoding
 from chainbench_agent.kernel.reading.disk_records import Disks, finished_ios
 from chainbench_agent.kernel.reading.proc_counters import kernel_counters, proc_counters
-from chainbench_agent.kernel.targets import cpu_quotas
+from chainbench_agent.kernel.targets import cgroup_moves, cpu_quotas
 from chainbench_agent.kernel.targets.blocked_threads import with_functions, with_waits
-from chainbench_agent.kernel.targets.cgroup_moves import Moves, began, leave, moves, seeded_and_gone, unseen
-from chainbench_agent.kernel.targets.members import KernelTarget, Kind
+from chainbench_agent.kernel.targets.cgroup_moves import Moves
+from chainbench_agent.kernel.targets.kernel_target import KernelTarget, TargetKind
 from chainbench_agent.kernel.targets.threads import proc_threads, sleepers
 from chainbench_agent.loading.loader import MapFd
 from chainbench_agent.loading.process_records import processes
 from chainbench_agent.probes.lock_order import edges_of, listed
-from chainbench_agent.symbols.kernel_symbols import Symbols, addresses_of
-from chainbench_agent.symbols.user_stacks import UserStacks
+from chainbench_agent.symbols.kernel_symbols import KernelSymbols, stack_addresses
+from chainbench_agent.symbols.user_symbols import UserSymbols
 
 LOSS_CAUSES = (
     "task_collisions",
@@ -72,7 +72,7 @@ class Reader:
     """Every call raises OSError with what the kernel said, unless that concerns one module alone: see Sample.unread."""
 
     def __init__(
-        self, maps: Mapping[str, MapFd], modules: tuple[Module, ...], symbols: Symbols, no_calls: str = ""
+        self, maps: Mapping[str, MapFd], modules: tuple[Module, ...], symbols: KernelSymbols, no_calls: str = ""
     ) -> None:
         """`symbols` are kept only if a module keeps stacks.  `no_calls`: see Names."""
         self._maps = maps
@@ -97,7 +97,8 @@ class Reader:
             except OSError as error:  # the others are none the worse
                 unread.append((module.name, error))
         loss = dict(zip(LOSS_CAUSES, map_decoding.sums(self._per_cpu("cb_loss")), strict=True))
-        loss["moves_unseen"] += unseen(moved, *map_decoding.off_cpu_since(threads, run)) if moved.before_ns else 0
+        if moved.before_ns:
+            loss["moves_unseen"] += cgroup_moves.count_unseen_threads(moved, *map_decoding.off_cpu_since(threads, run))
         sample = Sample(
             at_ns=at_ns,
             modules=modules,
@@ -106,7 +107,7 @@ class Reader:
             members=self._members(tasks, threads, current, moved),
             processes=tuple(processes(records, self._modules, run)),
             throttled=cpu_quotas.throttled_groups(),
-            quota_groups=cpu_quotas.groups_above(current.present) if target.kind != Kind.MACHINE else None,
+            quota_groups=cpu_quotas.groups_above(current.present) if target.kind != TargetKind.MACHINE else None,
             kernel=kernel_counters(),
             procfs=proc_counters(m.field for module in self._modules for m in module.procfs),
             disk_ios=finished_ios(),
@@ -124,17 +125,17 @@ class Reader:
     def _tasks(self, threads: memoryview, current: Current) -> tuple[tuple[OpenInterval, ...], Moves]:
         """What the target's threads are at, and what is known of moves between cgroups."""
         tasks = tuple(map_decoding.open_tasks(threads, self._per_cpu("cb_on_cpu"), current.run))
-        if current.target.kind != Kind.CGROUP:
+        if current.target.kind != TargetKind.CGROUP:
             return tuple(with_functions(tasks)), Moves()
-        moved = moves(self._maps)
-        remaining, cuts = leave(tasks, current.target.threads(), moved)
+        moved = cgroup_moves.read_moves(self._maps)
+        remaining, cuts = cgroup_moves.cut_left_threads(tasks, current.target.threads(), moved)
         return tuple(with_functions(remaining)), replace(moved, cuts=(*moved.cuts, *with_functions(cuts)))
 
     def _values(self, module: Module, run: int) -> dict[str, Value]:
         counted = map_decoding.decode(module, self._per_cpu(f"cb_{module.name}"), libbpf.possible_cpus(), run)
         return counted | self._hashes(module)
 
-    def names(self, first: Sample, last: Sample, user: UserStacks) -> Names:
+    def names(self, first: Sample, last: Sample, user: UserSymbols) -> Names:
         """What the numbers in a run are called."""
         look, stacks = self._symbols, self._maps.get("offcpu_stacks")
         known = look.stacks(stacks) if look and stacks else {}
@@ -143,14 +144,14 @@ class Reader:
         return Names(index_names.tables(), known, *span, self._lock_stacks(last, user), ios, self._no_calls)
 
     def _lock_stacks(
-        self, last: Sample, user: UserStacks
+        self, last: Sample, user: UserSymbols
     ) -> dict[tuple[int, int, int, int], tuple[str, tuple[str, ...]]]:
         """See Names.lock_stacks: of the edges that will be told of."""
         entries = last.modules.get("locks", {}).get("edges", {})
         edges = listed(edges_of(entries)) if isinstance(entries, Mapping) and entries else []
         found = {}
         for edge in edges:
-            pid, addresses = edge.wanted.tgid, addresses_of(self._maps["locks_stacks"], edge.stack)
+            pid, addresses = edge.wanted.tgid, stack_addresses(self._maps["locks_stacks"], edge.stack)
             if not edge.of_kernel:
                 held_at = user.name_of(pid, edge.held_at) if edge.held_at else ""
                 found[edge.place] = held_at, user.stack(pid, edge.wanted_at, addresses)
@@ -167,17 +168,17 @@ class Reader:
         """The target beyond the threads that were seen; nothing for the whole machine."""
         target, present = current.target, current.present
         processes, seen = map_decoding.sums(self._per_cpu("cb_population"))
-        if target.kind == Kind.MACHINE:
+        if target.kind == TargetKind.MACHINE:
             return Members(processes=processes, threads=seen)
         now = proc_threads(present)
         gone: tuple[Sleeper, ...] = ()
         outside: Mapping[int, int] = {}
-        if target.kind == Kind.CGROUP:  # a threaded one has some threads of a process only
+        if target.kind == TargetKind.CGROUP:  # a threaded one has some threads of a process only
             inside = target.threads()
             now = {tid: thread for tid, thread in now.items() if tid in inside}
             outside = map_decoding.strangers(threads, current.run)
-            gone = self._gone(inside, outside, tasks, moved, current)
-            outside = began(now, outside, current.began_ns, moved)
+            gone = self._gone(inside, {*outside, *(task.tid for task in tasks)}, moved, current)
+            outside = cgroup_moves.member_since(now, outside, current.began_ns, moved)
         ended = self._maps["cb_ended_threads"]
         count, *sums = map_decoding.sums(self._per_cpu("cb_ended"))
         return Members(
@@ -188,7 +189,7 @@ class Reader:
             processes,
             seen,
             current.seeds,
-            self.enrolled() if target.kind == Kind.CGROUP else frozenset(),
+            self.enrolled() if target.kind == TargetKind.CGROUP else frozenset(),
             LastWords(*sums[_ACCOUNT:]),
             target.root,
             moved.cuts,
@@ -196,17 +197,11 @@ class Reader:
         )
 
     def _gone(
-        self,
-        inside: AbstractSet[int],
-        outside: Mapping[int, int],
-        tasks: Iterable[OpenInterval],
-        moved: Moves,
-        current: Current,
+        self, inside: Collection[int], seen: Collection[int], moved: Moves, current: Current
     ) -> tuple[Sleeper, ...]:
         """Threads that were in the cgroup when the run began, and of which no hook saw a move, until they left it."""
-        gone = seeded_and_gone(self._maps, inside, moved)
+        gone = cgroup_moves.seeded_threads_moved_out(self._maps, inside, moved)
         threads = {tid: thread for tid, thread in proc_threads({*gone.values()}).items() if tid in gone}
-        seen = {*outside, *(task.tid for task in tasks)}
         found = unseen_threads(threads, seen, current.began_ns, {})
         return tuple(replace(one, until_ns=moved.last_ns[one.thread.pid]) for one in found)
 
@@ -214,7 +209,7 @@ class Reader:
     def _memory(self, name: str) -> Iterator[memoryview]:
         """An array, read where it lies.  Only meanwhile is it mapped, and then part of the agent's own memory."""
         table = self._maps[name]
-        with libbpf.mapped(table.fd, table.entries * table.value_size) as cells, memoryview(cells) as memory:
+        with libbpf.mmap_array(table.fd, table.entries * table.value_size) as cells, memoryview(cells) as memory:
             yield memory
 
     def _hashes(self, module: Module) -> dict[str, dict[bytes, bytes]]:

@@ -45,8 +45,8 @@ _PROTOCOLS = {b"UNIX": 1, b"NETLINK": 16, b"PACKET": 17, b"AF_VSOCK": 40}
 
 def wait_key(directory: str) -> int:
     """Of the thread that has this directory in /proc."""
-    state, of_kernel = _state(directory)
-    fields = ["-1"] if of_kernel else _words(f"{directory}/syscall")
+    state, is_kernel_thread = _state(directory)
+    fields = ["-1"] if is_kernel_thread else _words(f"{directory}/syscall")
     key = _STATES.get(state, 0)
     if not fields:  # not for this user to read
         return key | UNKNOWN_CALL
@@ -93,7 +93,7 @@ def _state(directory: str) -> tuple[str, bool]:
     """The state of a thread, and whether it is the kernel's."""
     with suppress(OSError, IndexError, ValueError):
         found = procfs.stat(directory)
-        return found.state, found.of_kernel
+        return found.state, found.is_kernel_thread
     return "", False
 
 

@@ -39,7 +39,7 @@ class Moves:
         return max(self.last_ns.get(process, 0), since_ns)
 
 
-def moves(maps: Mapping[str, MapFd]) -> Moves:
+def read_moves(maps: Mapping[str, MapFd]) -> Moves:
     return decode(*(_items(maps[name]) for name in ("cb_moves", "cb_cuts")))
 
 
@@ -58,7 +58,7 @@ def _cut(key: bytes, until_ns: int) -> OpenInterval:
     return OpenInterval(TaskState(state), since_ns, wait, kernel_thread=False, thread=thread, until_ns=until_ns)
 
 
-def leave(
+def cut_left_threads(
     tasks: Iterable[OpenInterval], inside: Collection[int], moved: Moves
 ) -> tuple[list[OpenInterval], list[OpenInterval]]:
     """`tasks`, of which some were moved out of the cgroup: they are not `inside`, and live; and what they are cut to.
@@ -85,7 +85,7 @@ def _ended(task: OpenInterval, until_ns: int) -> OpenInterval:
     return replace(task, state=TaskState.FREE, since_ns=until_ns, account=account)
 
 
-def unseen(moved: Moves, off_cpu_since: Mapping[int, int], seen: Collection[int]) -> int:
+def count_unseen_threads(moved: Moves, off_cpu_since: Mapping[int, int], seen: Collection[int]) -> int:
     """How many threads nobody looked at between two moves: the kernel side counts those that it looked at later.
 
     `off_cpu_since`: of the threads that were `seen`, those that are off the CPUs, and since when.
@@ -98,7 +98,7 @@ def unseen(moved: Moves, off_cpu_since: Mapping[int, int], seen: Collection[int]
     return count
 
 
-def seeded_and_gone(maps: Mapping[str, MapFd], inside: Collection[int], moved: Moves) -> dict[int, int]:
+def seeded_threads_moved_out(maps: Mapping[str, MapFd], inside: Collection[int], moved: Moves) -> dict[int, int]:
     """The threads that were in the cgroup when the run began and were moved out with their processes: → when."""
     if not moved.last_ns:
         return {}
@@ -112,7 +112,9 @@ def seeded_and_gone(maps: Mapping[str, MapFd], inside: Collection[int], moved: M
     return found
 
 
-def began(threads: Mapping[int, ProcThread], outside: Mapping[int, int], run_ns: int, moved: Moves) -> dict[int, int]:
+def member_since(
+    threads: Mapping[int, ProcThread], outside: Mapping[int, int], run_ns: int, moved: Moves
+) -> dict[int, int]:
     """Thread → since when it is in the target, of threads that no hook has seen in it."""
     return {tid: moved.after(thread.pid, outside.get(tid, run_ns)) for tid, thread in threads.items()}
 

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from chainbench_agent.abi.kernel_text import bytes_of, text_of_path
 from chainbench_agent.errors import InputError
 from chainbench_agent.host import procfs
-from chainbench_agent.host.pid_namespaces import Peer, client_of, namespace
+from chainbench_agent.host.pid_namespaces import namespace
 
 PROC = Path("/proc")
 _CLONE_NEWCGROUP = 0x02000000
@@ -44,13 +44,13 @@ def cgroup2_mount() -> Path | None:
     return mount.where if mount else None
 
 
-def find(path: str, peer: Peer | None) -> Cgroup:
-    """The cgroup that the peer calls `path`.  Raises InputError, saying what to do."""
+def find_cgroup(path: str, caller: int | None) -> Cgroup:
+    """The cgroup that the process `caller` calls `path`.  Raises InputError, saying what to do."""
     mount = _mount()
     if mount is None:
         raise InputError("cgroup", "no cgroup v2 hierarchy is mounted here", "name a pid instead")
     spellings = {path, os.fsdecode(bytes_of(path))}
-    meant = {names for spelling in spellings for names in _meanings(spelling, peer, mount)}
+    meant = {names for spelling in spellings for names in _meanings(spelling, caller, mount)}
     found = {names: place for names in meant if (place := _place(mount, names))}
     if not found:
         raise InputError(
@@ -69,21 +69,20 @@ def find(path: str, peer: Peer | None) -> Cgroup:
     return Cgroup(directory, _level(names), text_of_path("/" + "/".join(names)), translated)
 
 
-def _meanings(path: str, peer: Peer | None, ours: procfs.Mount) -> set[Names]:
+def _meanings(path: str, caller: int | None, ours: procfs.Mount) -> set[Names]:
     """Every cgroup that `path` may be, whether or not there is one."""
-    client = client_of(peer)
-    space = namespace(client, "cgroup") if client is not None else ""
-    if client is None or not space:
+    space = namespace(caller, "cgroup") if caller is not None else ""
+    if caller is None or not space:
         inside = _below((ours,), path)
         asked = _names(path) if inside is None else inside
         return {_walk(root, asked) for root in {(), *_possible_roots(None)}}
-    inside = _below(_mounts(client) or (ours,), path)
+    inside = _below(_mounts(caller) or (ours,), path)
     if inside is not None:
         return {inside}
     if space == namespace("self", "cgroup"):
         return {_walk((), _names(path))}
-    root = _root_of(client, space)
-    roots = [root] if root is not None else _possible_roots(client)
+    root = _root_of(caller, space)
+    roots = [root] if root is not None else _possible_roots(caller)
     return {_walk(root, _names(path)) for root in roots}
 
 

@@ -76,7 +76,7 @@ def _above(paths: Collection[str]) -> Iterator[Path]:
 
 def _quota(group: Path) -> bool:
     """Of cgroup v2 in `cpu.max`, of v1 in `cpu.cfs_quota_us`, where -1 is none."""
-    limits = [procfs.word(group / name) for name in ("cpu.max", "cpu.cfs_quota_us")]
+    limits = [procfs.first_word(group / name) for name in ("cpu.max", "cpu.cfs_quota_us")]
     return any(limit.isdigit() for limit in limits)
 
 

@@ -31,7 +31,9 @@ def proc_threads(processes: Iterable[int]) -> dict[int, ProcThread]:
                 ticks * 1_000_000_000 // ticks_per_s - suspended_ns for ticks in (stat.born_ticks, stat.born_ticks + 1)
             )
             at_ns = time.monotonic_ns()
-            found[tid] = ProcThread(pid, stat.command, at_ns, stat.state, born_ns, born_by_ns, *account, stat.of_kernel)
+            found[tid] = ProcThread(
+                pid, stat.command, at_ns, stat.state, born_ns, born_by_ns, *account, stat.is_kernel_thread
+            )
     return found
 
 
@@ -51,10 +53,10 @@ def sleepers(
 
 def _sleeper(thread: Thread, proc: ProcThread) -> Sleeper:
     directory = f"{members.PROC}/{thread.pid}/task/{thread.tid}"
-    number = "" if proc.kernel_thread else procfs.word(f"{directory}/syscall")
+    number = "" if proc.kernel_thread else procfs.first_word(f"{directory}/syscall")
     names = syscalls(os.uname().machine)
     call = int(number) if number.isdigit() and int(number) in names else NO_SYSCALL
-    function = procfs.word(f"{directory}/wchan")
+    function = procfs.first_word(f"{directory}/wchan")
     in_futex = names.get(call) in FUTEX_WAITS
     return Sleeper(thread, call, "" if function == "0" else function, proc, in_futex=in_futex)
 

@@ -4,7 +4,6 @@ import struct
 
 import pytest
 
-from chainbench_agent.abi.command_name import command
 from chainbench_agent.catalog import HISTOGRAM_SLOTS, Counter, Distribution, Module, Scratch, Table
 from chainbench_agent.evidence.sample import Account, IdleSpan, OpenInterval, TaskState, Thread
 from chainbench_agent.kernel.reading import map_decoding
@@ -191,14 +190,6 @@ def test_ended_threads():
     value = struct.pack("=QQQQQQQ16s", 100, 40, 10, 30, 20, 2, 25, b"worker\0rest")
 
     assert ended_threads({key: value}) == {Thread(10, 9, "worker", 1000): Account(100, 40, 10, 30, 20, 2, 25)}
-
-
-@pytest.mark.parametrize(
-    ("comm", "name"),
-    [(b"a\0garbage", "a"), (b"fifteen letters", "fifteen letters"), (b"caf\xe9\0", r"caf\xe9")],
-)
-def test_command(comm, name):
-    assert command(comm) == name
 
 
 def test_sums(monkeypatch):

@@ -3,7 +3,13 @@
 from dataclasses import replace
 
 from chainbench_agent.evidence.sample import Account, OpenInterval, ProcThread, TaskState, Thread
-from chainbench_agent.kernel.targets.cgroup_moves import Moves, began, decode, leave, unseen
+from chainbench_agent.kernel.targets.cgroup_moves import (
+    Moves,
+    count_unseen_threads,
+    cut_left_threads,
+    decode,
+    member_since,
+)
 
 BEGAN_NS = 5
 INSIDE = {10, 20}
@@ -23,18 +29,18 @@ def test_threads_that_left_a_cgroup_off_the_cpus(proc):
     """Their part is over.  Who is at work tells it himself, and who ended has not left."""
     tasks = tasks_in(proc, TaskState.BLOCKED, TaskState.BLOCKED, TaskState.PREEMPTED, TaskState.RUNNING)
     tasks.append(replace(tasks[0], thread=Thread(14, 10, "sh", BEGAN_NS), number=20))
-    found, cuts = leave(tasks, INSIDE, Moves())
+    found, cuts = cut_left_threads(tasks, INSIDE, Moves())
 
     assert found == [tasks[0], *(replace(task, state=TaskState.FREE) for task in tasks[1:3]), *tasks[3:]]
     assert cuts == []
     proc.remove(11)
-    assert leave(tasks, INSIDE, Moves())[0][1] == tasks[1]
+    assert cut_left_threads(tasks, INSIDE, Moves())[0][1] == tasks[1]
 
 
 def test_threads_that_left_with_their_process(proc):
     """It is known when: what they were at counts until then, on a CPU and off it."""
     tasks = tasks_in(proc, TaskState.RUNNING, TaskState.RUNNING, TaskState.BLOCKED, TaskState.THROTTLED)
-    found, cuts = leave(tasks, INSIDE, Moves({10: 80}))
+    found, cuts = cut_left_threads(tasks, INSIDE, Moves({10: 80}))
 
     assert found[0] == tasks[0]
     assert [(task.state, task.since_ns, task.account) for task in found[1:]] == [
@@ -49,14 +55,14 @@ def test_a_move_from_before_its_present_state(proc):
     """The kernel side has cut it already."""
     tasks = tasks_in(proc, TaskState.RUNNING, TaskState.RUNNING)
 
-    assert leave(tasks, {10}, Moves({10: 40})) == (tasks, [])
+    assert cut_left_threads(tasks, {10}, Moves({10: 40})) == (tasks, [])
 
 
 def test_since_when_a_thread_is_in_the_target():
     """From the run's begin, from when it was last seen outside, or from the move of its process."""
     threads = {tid: ProcThread(pid, "sh", 0, "S", 0, 0, None) for tid, pid in ((10, 10), (11, 10), (20, 20), (21, 20))}
 
-    assert began(threads, {11: 90, 21: 30}, 7, Moves({10: 80})) == {10: 80, 11: 90, 20: 7, 21: 30}
+    assert member_since(threads, {11: 90, 21: 30}, 7, Moves({10: 80})) == {10: 80, 11: 90, 20: 7, 21: 30}
 
 
 def test_threads_between_two_moves(proc):
@@ -66,8 +72,8 @@ def test_threads_between_two_moves(proc):
         proc.thread(10, tid)
     moved = Moves({10: 80}, {10: 60})
 
-    assert unseen(moved, {10: 50, 11: 70}, {10, 11, 12}) == 2
-    assert unseen(Moves({10: 80}), {}, set()) == 0
+    assert count_unseen_threads(moved, {10: 50, 11: 70}, {10, 11, 12}) == 2
+    assert count_unseen_threads(Moves({10: 80}), {}, set()) == 0
 
 
 def test_as_the_kernel_side_writes_it():

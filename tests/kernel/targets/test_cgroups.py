@@ -7,11 +7,12 @@ import pytest
 from chainbench_agent.errors import InputError
 from chainbench_agent.evidence.model import Target
 from chainbench_agent.host import pid_namespaces
+from chainbench_agent.host.pid_namespaces import client_process
 from chainbench_agent.kernel.targets import cgroups, members
-from chainbench_agent.kernel.targets.members import processes_of_cgroup, resolve
+from chainbench_agent.kernel.targets.kernel_target import resolve
 
 OURS, THEIRS, OTHERS = "cgroup:[1]", "cgroup:[2]", "cgroup:[3]"
-PEER = 100
+CALLER = 100
 """A runner at a unix socket: its pid is known."""
 
 
@@ -41,8 +42,8 @@ class Machine:
         del client
         return [(pid, self.inside[pid]) for pid in processes if pid in self.inside]
 
-    def asked(self, path, peer=PEER):
-        found = resolve(Target(kind="cgroup", cgroup=path), peer)
+    def asked(self, path, caller=CALLER):
+        found = resolve(Target(kind="cgroup", cgroup=path), client_process(caller))
         return found.directory.relative_to(self.mount).as_posix(), found.path
 
 
@@ -57,7 +58,7 @@ def machine(tmp_path, monkeypatch):
 
 def test_a_runner_beside_the_agent(machine):
     """Its paths are ours, also where a container has the same one."""
-    machine.add(PEER, "/user")
+    machine.add(CALLER, "/user")
     machine.add(200, "/docker/a", THEIRS)
 
     assert machine.asked("/svc") == ("svc", "")
@@ -71,25 +72,25 @@ def test_a_runner_beside_the_agent(machine):
 )
 def test_a_runner_in_a_container(machine, path, directory):
     """Its root is its own; the evidence has the path as it is here."""
-    machine.add(PEER, "/docker/a/svc", THEIRS)
-    machine.inside[PEER] = ("svc",)
+    machine.add(CALLER, "/docker/a/svc", THEIRS)
+    machine.inside[CALLER] = ("svc",)
 
     assert machine.asked(path) == (directory, f"/{directory}")
 
 
 def test_a_runner_that_was_moved_out_of_its_namespace(machine):
     """Another process of it tells where it begins; a third namespace does not."""
-    machine.add(PEER, "/svc", THEIRS)
+    machine.add(CALLER, "/svc", THEIRS)
     machine.add(200, "/docker/b/svc", OTHERS)
     machine.add(201, "/docker/a", THEIRS)
-    machine.inside = {PEER: ("..", "..", "svc"), 201: ()}
+    machine.inside = {CALLER: ("..", "..", "svc"), 201: ()}
 
     assert machine.asked("/svc") == ("docker/a/svc", "/docker/a/svc")
 
 
 def test_a_runner_that_has_the_hierarchy_mounted_elsewhere(machine):
     """Below its mount point a path of the file system says all, whatever namespace it has."""
-    machine.add(PEER, "/docker/a", THEIRS, root="/docker/a", where="/mnt/cgroup")
+    machine.add(CALLER, "/docker/a", THEIRS, root="/docker/a", where="/mnt/cgroup")
 
     assert machine.asked("/mnt/cgroup/svc") == ("docker/a/svc", "/docker/a/svc")
     assert machine.asked("/mnt/cgroup") == ("docker/a", "/docker/a")
@@ -97,7 +98,7 @@ def test_a_runner_that_has_the_hierarchy_mounted_elsewhere(machine):
 
 def test_a_namespace_that_may_not_be_entered(machine):
     """What only one cgroup above the runner's can mean is that; else it is refused, with what to do."""
-    machine.add(PEER, "/docker/a", THEIRS)
+    machine.add(CALLER, "/docker/a", THEIRS)
 
     assert machine.asked("/only") == ("only", "")
     for path, count in (("/", 3), ("/svc", 2)):
@@ -106,24 +107,24 @@ def test_a_namespace_that_may_not_be_entered(machine):
         assert caught.value.remedy.startswith("send a pid")
 
 
-@pytest.mark.parametrize("peer", [None, 101], ids=["unknown", "a relay"])
-def test_a_runner_that_is_unknown(machine, peer):
+@pytest.mark.parametrize("caller", [None, 101], ids=["unknown", "a relay"])
+def test_a_runner_that_is_unknown(machine, caller):
     """A path is taken as ours unless a container could mean another by it."""
     machine.add(101, "/", command="docker-proxy")
-    assert machine.asked("/svc", peer) == ("svc", "")
-    assert machine.asked("/", peer) == (".", "")
+    assert machine.asked("/svc", caller) == ("svc", "")
+    assert machine.asked("/", caller) == (".", "")
     machine.add(200, "/docker/b", THEIRS)
 
-    assert machine.asked("/only", peer) == ("only", "")
+    assert machine.asked("/only", caller) == ("only", "")
     for path in ("/", "/svc", f"{machine.mount}/svc"):
         with pytest.raises(InputError, match="in different cgroup namespaces"):
-            machine.asked(path, peer)
+            machine.asked(path, caller)
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/../..", "/../../../x"])
 def test_a_runner_in_a_container_names_nothing(machine, path):
-    machine.add(PEER, "/docker/a", THEIRS)
-    machine.inside[PEER] = ()
+    machine.add(CALLER, "/docker/a", THEIRS)
+    machine.inside[CALLER] = ()
     if path == "/../..":
         assert machine.asked(path) == (".", "/")
         return
@@ -137,7 +138,7 @@ def test_a_cgroup_of_any_name(machine):
     for group in (odd, machine.mount / r"dev\x2ddisk"):
         group.mkdir()
         (group / "cgroup.procs").touch()
-    machine.add(PEER, "/")
+    machine.add(CALLER, "/")
 
     assert machine.asked(r"/caf\xe9")[0] == os.fsdecode(b"caf\xe9")
     assert machine.asked(r"/dev\x2ddisk")[0] == r"dev\x2ddisk"
@@ -145,8 +146,8 @@ def test_a_cgroup_of_any_name(machine):
 
 def test_an_agent_in_a_cgroup_namespace(machine):
     """Levels are below its own root, also where its mount shows more, or less."""
-    machine.add(PEER, "/")
-    assert resolve(Target(kind="cgroup", cgroup="/docker/a"), PEER).cgroup_level == 2
+    machine.add(CALLER, "/")
+    assert resolve(Target(kind="cgroup", cgroup="/docker/a"), CALLER).cgroup_level == 2
     own = machine.proc / "self/mountinfo"
     own.write_text(f"6 1 0:6 /docker {machine.mount}/docker rw - cgroup2 cgroup2 rw\n")
     found = resolve(Target(kind="cgroup", cgroup=f"{machine.mount}/docker/a"), None)
@@ -158,23 +159,3 @@ def test_an_agent_in_a_cgroup_namespace(machine):
     assert cgroups.own_level() == 2
     (machine.proc / "self/cgroup").write_text("0::/../c\n")
     assert cgroups.own_level() == 0
-
-
-def test_a_threaded_cgroup(machine, monkeypatch):
-    """The kernel lists no processes there: they are those whose threads are in it, or below."""
-
-    def refuse(path):
-        if path == machine.mount / "svc/cgroup.procs":
-            raise OSError(95, "Operation not supported")
-        return path.read_bytes()
-
-    (machine.mount / "svc/below").mkdir()
-    (machine.mount / "svc/below/cgroup.procs").write_text("40\n")
-    for name, threads in (("svc", "11\n12\n31\n99\n"), ("svc/below", "")):
-        (machine.mount / name / "cgroup.threads").write_text(threads)
-    for thread, process in ((11, 10), (12, 10), (31, 30)):
-        (machine.proc / str(thread)).mkdir()
-        (machine.proc / str(thread) / "status").write_text(f"Name:\tx\nTgid:\t{process}\n")
-    monkeypatch.setattr(members, "_numbers", lambda path: set(map(int, refuse(path).split())))
-
-    assert processes_of_cgroup(machine.mount / "svc") == {10, 30, 40}

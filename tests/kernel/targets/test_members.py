@@ -1,242 +1,59 @@
-"""Who is in a target: processes and cgroups of our own making, and then this machine's."""
+"""The processes and threads in a cgroup, and whether a process has ended."""
 
-import os
-import subprocess
+import errno
 
-import pytest
-
-from chainbench_agent.errors import InputError
-from chainbench_agent.evidence.model import Target
-from chainbench_agent.kernel.targets import cgroups as cgroups_module
 from chainbench_agent.kernel.targets import members
-from chainbench_agent.kernel.targets.lineage import process_tree
-from chainbench_agent.kernel.targets.members import KernelTarget, Kind, has_ended, in_cgroup, resolve, seed
-
-BEGAN_NS = 5
+from chainbench_agent.kernel.targets.members import born_ticks, has_ended, ids_in_cgroup, processes_of_cgroup
 
 
-@pytest.fixture
-def cgroups(tmp_path, monkeypatch):
-    """A hierarchy with /a, /a/b and /c; the answer is where it is mounted."""
-    mount = tmp_path / "cgroup"
-    for group, processes in (("", "1\n"), ("a", "10\n11\n"), ("a/b", "12\n"), ("c", "")):
-        (mount / group).mkdir(exist_ok=True)
-        (mount / group / "cgroup.procs").write_text(processes)
-    proc = tmp_path / "cgroup-proc"
-    (proc / "self").mkdir(parents=True)
-    lines = ("4 1 0:4 / /proc rw - proc proc rw", "5 1 0:5 / /sys/x rw - cgroup cgroup rw,cpu")
-    (proc / "self/mountinfo").write_text("\n".join((*lines, f"6 1 0:6 / {mount} rw - cgroup2 cgroup2 rw", "")))
-    monkeypatch.setattr(cgroups_module, "PROC", proc)
-    return mount
+def group(directory, **files):
+    """A cgroup with these files."""
+    directory.mkdir(parents=True)
+    for name, text in files.items():
+        (directory / f"cgroup.{name}").write_text(text)
+    return directory
 
 
-# --- Trees ----------------------------------------------------------------------------------------
+def test_the_ids_in_a_cgroup_are_those_of_all_below_as_well(tmp_path):
+    top = group(tmp_path / "a", procs="10\n11\n", threads="10\n11\n13\n")
+    group(top / "b", procs="12\n", threads="12\n")
+    group(tmp_path / "other", procs="20\n", threads="20\n")
+
+    assert ids_in_cgroup(top, "cgroup.procs") == {10, 11, 12}
+    assert ids_in_cgroup(top, "cgroup.threads") == {10, 11, 12, 13}
+    assert ids_in_cgroup(tmp_path / "removed", "cgroup.procs") == set()
 
 
-def test_a_process_tree(proc):
-    """All generations, nobody beside; a command may look like anything."""
-    for pid, parent in ((1, 0), (10, 1), (11, 10), (12, 11), (13, 11), (20, 1), (21, 20)):
-        proc.add(pid, parent, command=f") R {20} (")
+def test_the_processes_of_a_threaded_cgroup_are_those_of_its_threads(tmp_path, proc, monkeypatch):
+    """The kernel lists no processes there."""
+    top = group(tmp_path / "svc", procs="", threads="11\n12\n31\n99\n")
+    group(top / "below", procs="40\n", threads="")
+    for thread, process in ((11, 10), (12, 10), (31, 30)):
+        (proc.path / str(thread)).mkdir()
+        (proc.path / str(thread) / "status").write_text(f"Name:\tx\nTgid:\t{process}\n")
 
-    assert process_tree(10) == {10, 11, 12, 13}
-    assert process_tree(21) == {21}
-    assert process_tree(99) == set()
+    def refuse(path):
+        if path == top / "cgroup.procs":
+            raise OSError(errno.EOPNOTSUPP, "Operation not supported")
+        return set(map(int, path.read_bytes().split()))
 
+    monkeypatch.setattr(members, "_numbers", refuse)
 
-def test_a_process_that_ends_while_it_is_looked_at(proc):
-    """Its children are somebody else's then, and it has none."""
-    for pid, parent in ((10, 1), (11, 10), (12, 10)):
-        proc.add(pid, parent)
-    (proc.path / "11/stat").unlink()
-
-    assert process_tree(10) == {10, 12}
-
-
-def test_the_whole_machine_is_nobody_in_particular():
-    assert resolve(Target()) == KernelTarget(Kind.MACHINE)
-    assert KernelTarget().processes() == set()
+    assert processes_of_cgroup(top) == {10, 30, 40}
 
 
-def test_a_pid_is_what_the_peer_means(monkeypatch, proc):
-    asked = []
-    monkeypatch.setattr(members, "pid_here", lambda pid, peer: asked.append((pid, peer)) or 70)
-    proc.add(70, 1)
-    proc.add(71, 70)
-    (members.PROC / "70/status").write_text("Name:\tsh\nTgid:\t70\n")
-    (members.PROC / "71/status").write_text("Name:\tsh\nTgid:\t70\n")
-
-    found = resolve(Target(kind="pid", pid=7), ("127.0.0.1", 4))
-
-    assert asked == [(7, ("127.0.0.1", 4))]
-    assert (found.kind, found.root, found.processes()) == (Kind.TREE, 70, {70, 71})
-    monkeypatch.setattr(members, "pid_here", lambda _pid, _peer: 71)
-    with pytest.raises(InputError, match="pid: 71 is a thread") as caught:
-        resolve(Target(kind="pid", pid=7))
-    assert caught.value.remedy == "send the number of its process, 70"
-
-
-TREE = KernelTarget(Kind.TREE, root=10, born_ticks=0)
-
-
-def seeded(begin=TREE, on_add=lambda _pid: None):
-    """(how many, who is a member in the end, who ever was)."""
-    members, ever = set(), []
-
-    def add(pid):
-        members.add(pid)
-        ever.append(pid)
-        on_add(pid)
-
-    return seed(begin, add, members.discard), members, ever
-
-
-def test_the_tree_is_seeded(proc):
-    """Each once."""
-    for pid, parent in ((10, 1), (11, 10), (12, 11), (20, 1)):
-        proc.add(pid, parent)
-
-    count, members, ever = seeded()
-
-    assert (count, members, sorted(ever)) == (3, {10, 11, 12}, [10, 11, 12])
-
-
-def test_what_is_forked_meanwhile_is_found(proc):
-    """By those that were not members yet: a generation with each pass."""
-    proc.add(10, 1)
-
-    def fork(pid):
-        if pid < 15:
-            proc.add(pid + 1, pid)
-
-    count, members, ever = seeded(on_add=fork)
-
-    assert (count, members, ever) == (6, {*range(10, 16)}, [*range(10, 16)])
-
-
-def test_who_ends_meanwhile_is_removed_again(proc):
-    """The kernel did not see it leave: it was no member, or not yet."""
-    for pid in (11, 12, 13):
-        proc.add(pid, 10)
-    proc.add(10, 1)
-    ended = {12, 13}
-
-    def end(pid):
-        if pid in ended:
-            proc.remove(pid)
-
-    count, members, ever = seeded(on_add=end)
-
-    assert (count, members, sorted(ever)) == (2, {10, 11}, [10, 11, 12, 13])
-
-
-def test_zombies_are_no_members(proc):
-    """Nobody tells when they leave, so a run would wait for them; a dead leader with live threads is a member."""
+def test_a_process_has_ended_when_none_of_its_threads_lives(proc):
+    """12 is a leader that ended before its thread 13; 99 was never there."""
     proc.add(10, 1)
     for pid in (11, 12):
-        proc.add(pid, 10)
-        (proc.path / f"{pid}/stat").write_text(f"{pid} (sh) Z 10 {pid} {pid} 0 -1 4194304{' 0' * 45}\n")
+        proc.add(pid, 10, state="Z")
         proc.thread(pid, pid, state="Z")
     proc.thread(12, 13)
 
-    count, members, _ = seeded()
-
-    assert (count, members) == (2, {10, 12})
     assert [has_ended(pid) for pid in (10, 11, 12, 99)] == [False, True, False, True]
 
 
-def test_a_tree_that_has_ended(proc):
-    """Nothing to add, and it comes to an end."""
-    del proc
+def test_a_process_that_is_gone_was_born_at_no_time(proc):
+    proc.add(10, 1, start_ticks=77)
 
-    assert seeded() == (0, set(), [])
-
-
-# --- Cgroups --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("path", "group", "level"), [("/a", "a", 1), ("a", "a", 1), ("/a/b/", "a/b", 2), ("/a/../c", "c", 1), ("/", "", 0)]
-)
-def test_a_cgroup(cgroups, path, group, level):
-    """By its path in the hierarchy, or in the file system; its id is its inode, its level its depth."""
-    found = resolve(Target(kind="cgroup", cgroup=path))
-
-    directory = cgroups / group
-    number = directory.stat().st_ino
-    assert found == KernelTarget(Kind.CGROUP, directory=directory, cgroup_id=number, cgroup_level=level)
-    assert resolve(Target(kind="cgroup", cgroup=str(directory))) == found
-
-
-@pytest.mark.parametrize("path", ["/x", "/a/x", "/..", "/../etc", "/a/../../proc", "/a/cgroup.procs", "/nothing"])
-def test_there_is_no_such_cgroup(cgroups, path):
-    """Nor anything outside of the hierarchy; where to look is said."""
-    (cgroups / "nothing").mkdir()
-
-    with pytest.raises(InputError, match=r"there is no cgroup .* below .*") as caught:
-        resolve(Target(kind="cgroup", cgroup=path))
-    assert (caught.value.field, caught.value.remedy) == ("cgroup", "see /proc/PID/cgroup for a process's own")
-    assert path in str(caught.value)
-    assert str(cgroups) in str(caught.value)
-
-
-@pytest.mark.usefixtures("cgroups")
-def test_a_machine_without_cgroup_v2():
-    """Something else that works is named."""
-    (cgroups_module.PROC / "self/mountinfo").write_text("5 1 0:5 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n")
-
-    with pytest.raises(InputError, match="cgroup: no cgroup v2 hierarchy is mounted here") as caught:
-        resolve(Target(kind="cgroup", cgroup="/a"))
-    assert caught.value.remedy == "name a pid instead"
-
-
-def test_the_processes_of_a_cgroup(cgroups):
-    """With all below; none once it is removed."""
-    found = resolve(Target(kind="cgroup", cgroup="/a"))
-    assert found.processes() == {10, 11, 12}
-    assert in_cgroup(cgroups / "c", "cgroup.procs") == set()
-    (cgroups / "a/cgroup.threads").write_text("10\n11\n13\n")
-    (cgroups / "a/b/cgroup.threads").write_text("12\n")
-    assert found.threads() == {10, 11, 12, 13}
-    for file in ("a/b/cgroup.threads", "a/cgroup.threads"):
-        (cgroups / file).unlink()
-
-    for file in ("a/b/cgroup.procs", "a/cgroup.procs"):
-        (cgroups / file).unlink()
-    (cgroups / "a/b").rmdir()
-    (cgroups / "a").rmdir()
-    assert found.processes() == found.threads() == set()
-
-
-def test_a_cgroup_that_is_made_again(cgroups):
-    """It is another one, though it has the name: what is in it does not count, so the target is gone."""
-    found = resolve(Target(kind="cgroup", cgroup="/a"))
-    (cgroups / "a").rename(cgroups / "before")
-    (cgroups / "a").mkdir()
-    (cgroups / "a/cgroup.procs").write_text("20\n")
-    (cgroups / "a/cgroup.threads").write_text("20\n")
-
-    assert found.processes() == found.threads() == set()
-    assert resolve(Target(kind="cgroup", cgroup="/a")).processes() == {20}
-
-
-# --- This machine ---------------------------------------------------------------------------------
-
-
-def test_this_kernel():
-    """A child of ours is in our tree, and a zombie that nobody waited for is none."""
-    with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as child:
-        child.stdin.write(b"x")
-        child.stdin.flush()
-        tree = resolve(Target(kind="pid", pid=os.getpid()))
-        assert {os.getpid(), child.pid} <= tree.processes()
-        assert resolve(Target(kind="pid", pid=child.pid)).processes() == {child.pid}
-        child.stdin.close()
-
-    assert not KernelTarget(Kind.TREE, root=child.pid).processes()
-    zombie = subprocess.Popen(["/bin/true"])
-    os.waitid(os.P_PID, zombie.pid, os.WEXITED | os.WNOWAIT)
-    with pytest.raises(InputError, match=f"pid: process {zombie.pid} has ended, and is a zombie"):
-        resolve(Target(kind="pid", pid=zombie.pid))
-    assert has_ended(zombie.pid)
-    zombie.wait()
-    assert has_ended(zombie.pid)
+    assert (born_ticks(10), born_ticks(99)) == (77, 0)

@@ -23,17 +23,17 @@ SHOWN = 10
 _FORKED_NO_EXEC = 0x00000040  # PF_FORKNOEXEC
 _RANDOMIZED = 0x00400000  # PF_RANDOMIZE
 
-Everyone = Mapping[int, procfs.Stat]
+ProcessStats = Mapping[int, procfs.Stat]
 
 
-class Outside(NamedTuple):
+class NearbyProcesses(NamedTuple):
     """The processes near a tree that are not in it."""
 
     shown: tuple[Outsider, ...] = ()
     not_shown: int = 0
 
 
-def everyone() -> dict[int, procfs.Stat]:
+def all_processes() -> dict[int, procfs.Stat]:
     """All processes, in one pass over /proc."""
     found = {}
     for entry in os.listdir(PROC):  # noqa: PTH208 - Path objects cost more than the rest together
@@ -43,12 +43,12 @@ def everyone() -> dict[int, procfs.Stat]:
     return found
 
 
-def process_tree(root: int) -> set[int]:
+def processes_of_tree(root: int) -> set[int]:
     """`root` and its descendants."""
-    return _tree(root, everyone())
+    return _tree(root, all_processes())
 
 
-def _tree(root: int, processes: Everyone) -> set[int]:
+def _tree(root: int, processes: ProcessStats) -> set[int]:
     children: dict[int, list[int]] = {}
     forked: dict[tuple[int, ...], list[int]] = {}
     for pid, stat in processes.items():
@@ -71,31 +71,31 @@ def _executed_its_program(process: procfs.Stat) -> bool:
     return process.flags & (_FORKED_NO_EXEC | _RANDOMIZED) == _RANDOMIZED and process.stack > 1
 
 
-def outside(root: int, agent: Collection[int]) -> Outside:
+def nearby_processes(root: int, agent: Collection[int]) -> NearbyProcesses:
     """Who is near `root`, in its session or cgroup, and is none of its descendants, nor of its ancestors.
 
     Those come first that may have lost their parents: they are younger than `root`, and a process that adopts others
     has them.
     """
-    processes = everyone()
+    processes = all_processes()
     if root not in processes:
-        return Outside()
+        return NearbyProcesses()
     ancestors = list(_ancestors(root, processes))
     inside = {*_tree(root, processes), *ancestors, *agent}
     others = {pid: stat for pid, stat in processes.items() if pid not in inside}
     near = _near(root, processes[root], others, {1, *ancestors})
     found = sorted(near, key=lambda line: (line[0], -line[1]))
     shown = tuple(Outsider(pid=pid, command=processes[pid].command, shares=shares) for _, pid, shares in found[:SHOWN])
-    return Outside(shown, len(found) - len(shown))
+    return NearbyProcesses(shown, len(found) - len(shown))
 
 
 def _near(
-    root: int, own: procfs.Stat, others: Everyone, adopters: Collection[int]
+    root: int, own: procfs.Stat, others: ProcessStats, adopters: Collection[int]
 ) -> Iterator[tuple[int, int, Shares]]:
     """(rank, process, what it shares with `root`)."""
     group = _cgroup(root)
     for pid, stat in others.items():
-        if stat.of_kernel or stat.state in "ZX":
+        if stat.is_kernel_thread or stat.state in "ZX":
             continue
         adopted = stat.parent in adopters and stat.born_ticks >= own.born_ticks
         if stat.session == own.session:
@@ -112,7 +112,7 @@ def _cgroup(pid: int) -> bytes | None:
     return None
 
 
-def _ancestors(pid: int, processes: Everyone) -> Iterator[int]:
+def _ancestors(pid: int, processes: ProcessStats) -> Iterator[int]:
     while (stat := processes.get(pid)) and stat.parent in processes:
         pid = stat.parent
         yield pid

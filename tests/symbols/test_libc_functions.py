@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from packages import require
 
-from chainbench_agent.symbols import user_functions
-from chainbench_agent.symbols.elf import functions_of
-from chainbench_agent.symbols.user_functions import C_LIBRARY, UserFunctions, mappings
+from chainbench_agent.symbols import file_mappings
+from chainbench_agent.symbols.elf import read_functions
+from chainbench_agent.symbols.file_mappings import read_mappings
+from chainbench_agent.symbols.libc_functions import C_LIBRARY, LibcFunctions
 
 
 def descriptors():
@@ -19,7 +20,7 @@ def descriptors():
 
 @pytest.fixture
 def own():
-    found = UserFunctions([os.getpid()])
+    found = LibcFunctions([os.getpid()])
     yield found
     found.close()
 
@@ -29,8 +30,8 @@ def test_our_own_library(own):
     import ctypes
 
     lock = ctypes.cast(ctypes.CDLL(None).pthread_mutex_lock, ctypes.c_void_p).value
-    (mapping,) = (m for m in mappings(os.getpid()) if m.start <= lock < m.end)
-    (place,) = own.places("pthread_mutex_lock")
+    (mapping,) = (m for m in read_mappings(os.getpid()) if m.start <= lock < m.end)
+    (place,) = own.locations("pthread_mutex_lock")
 
     assert place.offset == lock - mapping.start + mapping.offset
     assert Path(place.file).samefile(mapping.path)
@@ -39,19 +40,19 @@ def test_our_own_library(own):
 
 
 def test_what_no_library_has(own):
-    assert own.places("pthread_mutex_lick") == []
+    assert own.locations("pthread_mutex_lick") == []
 
 
 def test_a_library_of_many_processes_is_one():
     """Probed once, because a probe is in the file, not in the process."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
-        found = UserFunctions([os.getpid(), other.pid, os.getpid()])
-        places = found.places("pthread_mutex_lock")
+        found = LibcFunctions([os.getpid(), other.pid, os.getpid()])
+        locations = found.locations("pthread_mutex_lock")
         assert found.mapped.keys() == {os.getpid(), other.pid}
         found.close()
         other.communicate(b"\n")
 
-    assert len(places) == 1
+    assert len(locations) == 1
 
 
 def test_a_process_that_is_gone():
@@ -59,19 +60,19 @@ def test_a_process_that_is_gone():
     with subprocess.Popen(["true"]) as other:
         other.wait()
     before = descriptors()
-    found = UserFunctions([other.pid, 1 << 22])
+    found = LibcFunctions([other.pid, 1 << 22])
 
-    assert found.places("pthread_mutex_lock") == []
+    assert found.locations("pthread_mutex_lock") == []
     assert descriptors() == before
 
 
 def test_all_is_given_back():
     before = descriptors()
-    found = UserFunctions([os.getpid()])
+    found = LibcFunctions([os.getpid()])
     assert len(descriptors()) > len(before)
     found.close()
     assert descriptors() == before
-    assert found.places("pthread_mutex_lock") == []
+    assert found.locations("pthread_mutex_lock") == []
 
 
 def test_a_static_program(tmp_path):
@@ -85,12 +86,12 @@ def test_a_static_program(tmp_path):
         subprocess.run([require("cc"), options, "-pthread", code, "-o", tmp_path / options], check=True)
         with subprocess.Popen([tmp_path / options], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
             process.stdout.readline()
-            found = UserFunctions([process.pid])
-            places = found.places("pthread_mutex_lock")
+            found = LibcFunctions([process.pid])
+            locations = found.locations("pthread_mutex_lock")
             with (tmp_path / options).open("rb") as file:
-                inside = functions_of(file).offsets("pthread_mutex_lock")
-            assert [Path(place.file).samefile(tmp_path / options) for place in places] == [alone]
-            assert ({place.offset for place in places} == inside) is alone
+                inside = read_functions(file).offsets("pthread_mutex_lock")
+            assert [Path(place.file).samefile(tmp_path / options) for place in locations] == [alone]
+            assert ({place.offset for place in locations} == inside) is alone
             found.close()
             process.communicate(b"\n")
 
@@ -99,7 +100,7 @@ def test_a_static_program(tmp_path):
 def test_a_file_that_was_replaced(tmp_path, monkeypatch):
     """It is no longer what is at its path, and still what runs."""
     library = tmp_path / "libc.so.6"
-    (ours,) = {m.path for m in mappings(os.getpid()) if Path(m.path).name.startswith("libc.so")}
+    (ours,) = {m.path for m in read_mappings(os.getpid()) if Path(m.path).name.startswith("libc.so")}
     library.write_bytes(Path(ours).read_bytes())
     code = f"import ctypes; ctypes.CDLL({str(library)!r}); print(flush=True); input()"
     command = [sys.executable, "-c", code]
@@ -107,11 +108,11 @@ def test_a_file_that_was_replaced(tmp_path, monkeypatch):
         process.stdout.readline()
         library.unlink()
         library.write_bytes(b"another")
-        found = UserFunctions([process.pid])
-        assert len(found.places("pthread_mutex_lock")) == 2
+        found = LibcFunctions([process.pid])
+        assert len(found.locations("pthread_mutex_lock")) == 2
         found.close()
-        monkeypatch.setattr(user_functions, "_paths", lambda _pid, _mapping: [library])
-        assert UserFunctions([process.pid]).places("pthread_mutex_lock") == []
+        monkeypatch.setattr(file_mappings, "_paths", lambda _pid, _mapping: [library])
+        assert LibcFunctions([process.pid]).locations("pthread_mutex_lock") == []
         process.communicate(b"\n")
 
 

@@ -7,8 +7,8 @@ import pytest
 
 from chainbench_agent.bpf import libbpf
 from chainbench_agent.evidence.entry_cost import EntryCost
-from chainbench_agent.kernel import entry_cost
-from chainbench_agent.kernel.entry_cost import _difference, _Look, calibrate
+from chainbench_agent.kernel import entry_calibration
+from chainbench_agent.kernel.entry_calibration import _difference, _Look, calibrate
 
 
 def test_what_the_programs_account_for_is_taken_off():
@@ -38,7 +38,7 @@ def test_no_privileges(monkeypatch):
     monkeypatch.setattr(libbpf, "enable_stats", load)
     monkeypatch.setattr(libbpf, "load_program", load)
     monkeypatch.setattr(libbpf, "open_raw_tracepoint", refuse)
-    monkeypatch.setattr(entry_cost, "_account", lambda _fd: (0, 0))
+    monkeypatch.setattr(entry_calibration, "_account", lambda _fd: (0, 0))
 
     assert calibrate() == "it could not be calibrated: not allowed"
     assert len(opened) == 3

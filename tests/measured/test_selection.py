@@ -7,10 +7,11 @@ from pathlib import Path
 import pytest
 
 from chainbench_agent.catalog import Counter, Hook, Module, raw_tracepoint
-from chainbench_agent.catalog.selection import EVERYTHING, Plan
+from chainbench_agent.catalog.selection import EVERYTHING, Selection
 from chainbench_agent.collector.ebpf import EbpfCollector
 from chainbench_agent.evidence.model import Evidence, Target
 from chainbench_agent.loading import unit_text
+from chainbench_agent.model.run_request import RunRequest
 from chainbench_agent.probes import DIRECTORY, HOOKS
 
 pytestmark = pytest.mark.bpf
@@ -41,7 +42,7 @@ def attached():
 def test_only_what_was_chosen_is_attached(collector, probes, tracepoints):
     """The tracepoints of that module, and those by which processes are followed; nothing once the run has ended."""
     for target in (Target(), Target(kind="pid", pid=1)):
-        collector.start(target, None, Plan((probes,)))
+        collector.start(RunRequest(target=target, selection=Selection((probes,))))
         try:
             assert attached() == tracepoints
         finally:
@@ -51,7 +52,7 @@ def test_only_what_was_chosen_is_attached(collector, probes, tracepoints):
 
 def test_the_evidence_has_one_section(collector, run, python):
     """Exact, although the other modules are loaded; what it cost is told of the programs that were attached."""
-    collector.start(Target(), None, Plan(("exec",)))
+    collector.start(RunRequest(selection=Selection(("exec",))))
     python("import subprocess\nfor _ in range(53): subprocess.run(['/bin/true'])")
     collector.stop()
     evidence = collector.evidence(run).as_json()
@@ -65,7 +66,7 @@ def test_the_evidence_has_one_section(collector, run, python):
 
 def test_idle_modules_count_nothing_in_programs_that_they_share(collector, python):
     """Runqlat needs the switches; cpu and offcpu, which look at them too, stay as they were."""
-    collector.start(Target(), None, Plan(("runqlat",)))
+    collector.start(RunRequest(selection=Selection(("runqlat",))))
     python("import time\nfor _ in range(101): time.sleep(0.001)")
     collector.stop()
     first, last = collector._first.modules, collector._last.modules
@@ -83,7 +84,7 @@ def test_a_target_without_its_switches(targeted, noise):
         "for _ in range(19): t = threading.Thread(target=int); t.start(); t.join()"
     )
     one = targeted(code)
-    evidence = one.run(plan=Plan(("exec", "syscalls")))
+    evidence = one.run(selection=Selection(("exec", "syscalls")))
 
     assert evidence["syscall_counts"]["getppid"] == 1009
     assert evidence["exec"]["exec_count"] == evidence["exec"]["forks"] == 53
@@ -98,8 +99,8 @@ def test_a_target_without_its_switches(targeted, noise):
 def test_one_in_ten(targeted):
     """100,000 calls, estimated to within five of the errors that are told; nothing is lost, not each is recorded."""
     code = f"import os\nfor _ in range({CALLS}): os.getppid()"
-    every = targeted(code).run(plan=Plan(("syscalls",)))
-    tenth = targeted(code).run(plan=Plan(("syscalls",), 10))
+    every = targeted(code).run(selection=Selection(("syscalls",)))
+    tenth = targeted(code).run(selection=Selection(("syscalls",), 10))
 
     sampling = tenth["syscall_counts"]["sampling"]
     assert every["syscall_counts"]["getppid"] == CALLS
@@ -115,9 +116,9 @@ def test_one_in_ten(targeted):
 
 def test_the_next_run_counts_every_event_again(collector, targeted):
     """What one run was asked for binds no other."""
-    collector.start(Target(), None, Plan(("exec",), 10_000))
+    collector.start(RunRequest(selection=Selection(("exec",), 10_000)))
     collector.stop()
-    evidence = targeted("import os\nfor _ in range(1009): os.getppid()").run(plan=EVERYTHING)
+    evidence = targeted("import os\nfor _ in range(1009): os.getppid()").run(selection=EVERYTHING)
 
     assert evidence["syscall_counts"]["getppid"] == 1009
     assert {"ledger", "cpu", "runqlat", "biolatency"} <= evidence.keys()
@@ -151,7 +152,7 @@ def test_an_option(wakes, cache_dir, run, loaded):
     assert ("waking" in collector._machine.programs.chosen) == bool(loaded)
     found = {}
     for probes in (("wakes",), ("wakes", "wakes:all")):
-        collector.start(Target(), None, Plan(probes))
+        collector.start(RunRequest(selection=Selection(probes)))
         assert ("sched_waking" in attached()) == (probes[1:] == loaded != ())
         subprocess.run(["sleep", "0.05"], check=True)
         collector.stop()

@@ -8,44 +8,13 @@ import time
 import pytest
 
 from chainbench_agent.evidence.model import Outsider
-from chainbench_agent.host.procfs import command
-from chainbench_agent.kernel.targets import lineage
-from chainbench_agent.kernel.targets.lineage import Outside, outside, process_tree
+from chainbench_agent.host.procfs import command_name
+from chainbench_agent.kernel.targets import process_tree
+from chainbench_agent.kernel.targets.process_tree import NearbyProcesses, nearby_processes, processes_of_tree
 
 FORKED = 0x40
 RANDOMIZED = 0x400000
 KERNEL = 0x200000
-NOBODY = b"0::/\n"
-
-
-class Proc:
-    """`add(pid, parent)` makes a process."""
-
-    def __init__(self, path):
-        self.path = path
-
-    def add(self, pid, parent, **more):
-        defaults = {
-            "flags": 0,
-            "stack": 0,
-            "heap": 5,
-            "session": pid,
-            "born": 100,
-            "cgroup": NOBODY,
-            "command": "sh",
-        }
-        flags, stack, heap, session, born, cgroup, command = (defaults | more).values()
-        directory = self.path / str(pid)
-        directory.mkdir()
-        fields = ["S", parent, pid, session, 0, -1, flags, *[0] * 12, born, *[0] * 5, stack, *[0] * 18, heap, *[0] * 5]
-        (directory / "stat").write_text(f"{pid} ({command}) {' '.join(map(str, fields))}\n")
-        (directory / "cgroup").write_bytes(cgroup)
-
-
-@pytest.fixture
-def proc(tmp_path, monkeypatch):
-    monkeypatch.setattr(lineage, "PROC", tmp_path)
-    return Proc(tmp_path)
 
 
 @pytest.fixture
@@ -62,9 +31,28 @@ def test_descendants(service):
     service.add(12, 11)
     service.add(20, 1)
 
-    assert process_tree(10) == {10, 11, 12}
-    assert process_tree(11) == {11, 12}
-    assert process_tree(99) == set()
+    assert processes_of_tree(10) == {10, 11, 12}
+    assert processes_of_tree(11) == {11, 12}
+    assert processes_of_tree(99) == set()
+
+
+def test_a_command_may_look_like_anything(proc):
+    """A command that looks like the fields of `stat` misleads nobody: all generations, and no other process."""
+    for pid, parent in ((1, 0), (10, 1), (11, 10), (12, 11), (13, 11), (20, 1), (21, 20)):
+        proc.add(pid, parent, command=f") R {20} (")
+
+    assert processes_of_tree(10) == {10, 11, 12, 13}
+    assert processes_of_tree(21) == {21}
+    assert processes_of_tree(99) == set()
+
+
+def test_a_process_that_ends_while_it_is_looked_at(proc):
+    """Its children have another parent then, and it has none."""
+    for pid, parent in ((10, 1), (11, 10), (12, 10)):
+        proc.add(pid, parent)
+    (proc.path / "11/stat").unlink()
+
+    assert processes_of_tree(10) == {10, 12}
 
 
 def test_a_daemon_that_lost_its_parents(service):
@@ -73,8 +61,8 @@ def test_a_daemon_that_lost_its_parents(service):
     service.add(21, 20, flags=RANDOMIZED, stack=701)
     service.add(22, 1, flags=RANDOMIZED | FORKED, stack=701)
 
-    assert process_tree(10) == {10, 11, 20, 21, 22}
-    assert outside(10, ()) == Outside()
+    assert processes_of_tree(10) == {10, 11, 20, 21, 22}
+    assert nearby_processes(10, ()) == NearbyProcesses()
 
 
 @pytest.mark.parametrize(
@@ -88,31 +76,31 @@ def test_a_daemon_that_lost_its_parents(service):
 def test_a_daemon_whose_descent_is_not_sure(service, daemon):
     service.add(20, 1, **daemon)
 
-    assert process_tree(10) == {10, 11}
+    assert processes_of_tree(10) == {10, 11}
 
 
 def test_of_a_process_that_was_forked_itself(service):
     """Another one of that program may have left the orphan behind: it is named as one that is outside."""
     service.add(20, 1, flags=RANDOMIZED | FORKED, stack=700)
 
-    assert process_tree(11) == {11}
-    assert outside(11, ()).shown == (Outsider(pid=20, command="sh", shares="program image"),)
+    assert processes_of_tree(11) == {11}
+    assert nearby_processes(11, ()).shown == (Outsider(pid=20, command="sh", shares="program image"),)
 
 
 def test_without_random_places(proc):
     """Every process of a program has the same ones: they prove nothing."""
     proc.add(1, 0)
-    proc.add(10, 1, stack=700)
+    proc.add(10, 1, flags=0, stack=700)
     proc.add(20, 1, flags=FORKED, stack=700)
 
-    assert process_tree(10) == {10}
+    assert processes_of_tree(10) == {10}
 
 
 def test_who_is_near_and_outside(service):
     """By session, and by cgroup where that is not everybody's; first who may have lost its parents."""
     group = b"0::/run-1\n"
     (service.path / "10/cgroup").write_bytes(group)
-    service.add(30, 1, born=50, session=10, command="older")
+    service.add(30, 1, start_ticks=50, session=10, command="older")
     service.add(31, 30, session=10, command="sibling")
     service.add(32, 1, cgroup=group, command="daemon")
     service.add(33, 30, cgroup=group, command="beside")
@@ -121,7 +109,7 @@ def test_who_is_near_and_outside(service):
     service.add(36, 1, session=10, command="orphan")
     service.add(37, 1, session=10, command="agent")
 
-    assert outside(10, {37}) == Outside(
+    assert nearby_processes(10, {37}) == NearbyProcesses(
         (
             Outsider(pid=36, command="orphan", shares="session"),
             Outsider(pid=32, command="daemon", shares="cgroup"),
@@ -138,8 +126,8 @@ def test_ancestors_are_not_told_of(proc):
     for pid, parent in ((1, 0), (5, 1), (6, 5), (7, 6)):
         proc.add(pid, parent, session=5)
 
-    assert outside(7, ()) == Outside()
-    assert outside(99, ()) == Outside()
+    assert nearby_processes(7, ()) == NearbyProcesses()
+    assert nearby_processes(99, ()) == NearbyProcesses()
 
 
 def test_forked_beside_the_target(proc):
@@ -148,16 +136,16 @@ def test_forked_beside_the_target(proc):
     for pid in (10, 20):
         proc.add(pid, 1, flags=FORKED, stack=700)
 
-    assert outside(10, ()).shown == (Outsider(pid=20, command="sh", shares="program image"),)
+    assert nearby_processes(10, ()).shown == (Outsider(pid=20, command="sh", shares="program image"),)
 
 
 def test_many_are_counted(proc):
     proc.add(10, 1, session=10)
-    for pid in range(20, 20 + lineage.SHOWN + 3):
+    for pid in range(20, 20 + process_tree.SHOWN + 3):
         proc.add(pid, 1, session=10)
 
-    found = outside(10, ())
-    assert len(found.shown) == lineage.SHOWN
+    found = nearby_processes(10, ())
+    assert len(found.shown) == process_tree.SHOWN
     assert found.not_shown == 3
 
 
@@ -185,10 +173,10 @@ def test_this_kernel():
         own, executed = daemons = [int(process.stdout.readline()) for _ in range(2)]
         process.stdout.readline()
         try:
-            while command(f"/proc/{executed}") != "sleep":  # until then it is in the tree
+            while command_name(f"/proc/{executed}") != "sleep":  # until then it is in the tree
                 time.sleep(0.01)
-            assert process_tree(process.pid) == {process.pid, own}
-            assert executed in {line.pid for line in outside(process.pid, ()).shown}
+            assert processes_of_tree(process.pid) == {process.pid, own}
+            assert executed in {line.pid for line in nearby_processes(process.pid, ()).shown}
         finally:
             for pid in daemons:
                 os.kill(pid, 9)

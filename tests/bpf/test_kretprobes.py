@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from chainbench_agent.bpf import perf_events, probe_events
+from chainbench_agent.bpf import kretprobes, perf_events
 
 OURS = f"chainbench_{os.getpid()}"
 
@@ -41,30 +41,30 @@ def tracefs(tmp_path, monkeypatch):
             (event / "id").write_text("1009\n")
 
     tracefs = Tracefs()
-    monkeypatch.setattr(probe_events, "TRACEFS", (tmp_path / "none", tmp_path))
-    monkeypatch.setattr(probe_events, "_write", tracefs.write)
+    monkeypatch.setattr(kretprobes, "TRACEFS", (tmp_path / "none", tmp_path))
+    monkeypatch.setattr(kretprobes, "_write", tracefs.write)
     monkeypatch.setattr(perf_events, "open_tracepoint", lambda _number, _program: os.open(os.devnull, os.O_RDONLY))
     return tracefs
 
 
 def test_a_probe_and_its_end(tracefs):
     """Named for this process, with room for many calls; gone when it is closed.  Others' stay."""
-    fd = probe_events.open_kretprobe("down", 7)
+    fd = kretprobes.open_kretprobe("down", 7)
     (line,) = tracefs.file.read_text().splitlines()[1:]
-    assert line.startswith(f"r{probe_events.CALLS_AT_ONCE}:{OURS}/down_")
+    assert line.startswith(f"r{kretprobes.CALLS_AT_ONCE}:{OURS}/down_")
     assert line.endswith(" down")
 
-    probe_events.close(fd)
+    kretprobes.close(fd)
     assert tracefs.names == ["somebody/else"]
 
 
 def test_two_of_one_function(tracefs):
     """Each has a name of its own."""
-    fds = [probe_events.open_kretprobe("down", program) for program in (7, 8)]
+    fds = [kretprobes.open_kretprobe("down", program) for program in (7, 8)]
     assert len(set(tracefs.names)) == 3
-    probe_events.close(fds[0])
+    kretprobes.close(fds[0])
     assert len(tracefs.names) == 2
-    probe_events.close(fds[1])
+    kretprobes.close(fds[1])
 
 
 def test_an_event_that_cannot_be_attached_to(tracefs, monkeypatch):
@@ -75,34 +75,34 @@ def test_an_event_that_cannot_be_attached_to(tracefs, monkeypatch):
 
     monkeypatch.setattr(perf_events, "open_tracepoint", refuse)
     with pytest.raises(OSError, match="not permitted"):
-        probe_events.open_kretprobe("down", 7)
+        kretprobes.open_kretprobe("down", 7)
     assert tracefs.names == ["somebody/else"]
 
 
 def test_what_is_no_such_probe(tracefs):
     """Any descriptor may be closed so."""
     read, write = os.pipe()
-    probe_events.close(read)
-    probe_events.close(write)
+    kretprobes.close(read)
+    kretprobes.close(write)
     assert tracefs.names == ["somebody/else"]
 
 
 def test_without_tracefs(tmp_path, monkeypatch):
     """The kernel says how many calls it follows."""
-    monkeypatch.setattr(probe_events, "TRACEFS", (tmp_path,))
+    monkeypatch.setattr(kretprobes, "TRACEFS", (tmp_path,))
     asked = []
     monkeypatch.setattr(perf_events, "open_kprobe", lambda *what, at_return: asked.append((*what, at_return)) or 99)
-    assert probe_events.open_kretprobe("down", 7) == 99
+    assert kretprobes.open_kretprobe("down", 7) == 99
     assert asked == [("down", 7, True)]
-    probe_events.remove_leftovers()
+    kretprobes.remove_leftovers()
 
 
 def test_a_tracefs_that_is_not_ours(tracefs, monkeypatch):
     """An agent with the capabilities for perf alone, and a directory for root: as if there were none."""
-    monkeypatch.setattr(probe_events.os, "access", lambda _path, _mode: False)
+    monkeypatch.setattr(kretprobes.os, "access", lambda _path, _mode: False)
     monkeypatch.setattr(perf_events, "open_kprobe", lambda *_what, at_return: 99 + at_return)
-    assert probe_events.open_kretprobe("down", 7) == 100
-    probe_events.remove_leftovers()
+    assert kretprobes.open_kretprobe("down", 7) == 100
+    kretprobes.remove_leftovers()
     assert tracefs.names == ["somebody/else"]
 
 
@@ -111,15 +111,15 @@ def test_leftovers(tracefs):
     with subprocess.Popen(["true"]) as dead:
         dead.wait()
     left = (f"chainbench_{dead.pid}/down_1", f"{OURS}/up_2", f"chainbench_{os.getppid()}/up_3", "chainbench_bench/x")
-    fd = probe_events.open_kretprobe("down", 7)
+    fd = kretprobes.open_kretprobe("down", 7)
     with tracefs.file.open("a") as file:
         file.writelines(f"r64:{event} down\n" for event in left)
-    probe_events.remove_leftovers()
+    kretprobes.remove_leftovers()
     (ours,) = {name for name in tracefs.names if name.startswith(OURS)}
 
     assert tracefs.names == ["somebody/else", ours, *left[2:]]
     assert ours.startswith(f"{OURS}/down_")
-    probe_events.close(fd)
+    kretprobes.close(fd)
 
 
 def test_a_leftover_that_is_in_use(tracefs):
@@ -130,7 +130,7 @@ def test_a_leftover_that_is_in_use(tracefs):
     with tracefs.file.open("a") as file:
         file.writelines(f"r64:{event} down\n" for event in left)
     tracefs.busy = {left[0]}
-    probe_events.remove_leftovers()
+    kretprobes.remove_leftovers()
 
     assert tracefs.names == ["somebody/else", left[0]]
 
@@ -139,7 +139,7 @@ def test_the_file_is_not_truncated(tmp_path):
     """That would remove the probes of everybody."""
     names = tmp_path / "kprobe_events"
     names.write_text("p:somebody/else vfs_read\n")
-    probe_events._write(names, "r64:a/b down")
+    kretprobes._write(names, "r64:a/b down")
 
     assert names.read_text() == "p:somebody/else vfs_read\nr64:a/b down\n"
 
@@ -149,7 +149,7 @@ def test_a_file_that_cannot_be_sought_in(tmp_path):
     pipe = tmp_path / "kprobe_events"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    probe_events._write(pipe, "r64:a/b down")
+    kretprobes._write(pipe, "r64:a/b down")
 
     assert os.read(reader, 100) == b"r64:a/b down\n"
     os.close(reader)

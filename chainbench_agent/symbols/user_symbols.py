@@ -11,19 +11,18 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from chainbench_agent.abi.kernel_text import text_of_path
-from chainbench_agent.symbols.elf import Functions, functions_of
-from chainbench_agent.symbols.mapping_events import History
-from chainbench_agent.symbols.user_functions import Mapping as Mapped
-from chainbench_agent.symbols.user_functions import mappings, open_mapped
+from chainbench_agent.symbols.elf import FunctionTable, read_functions
+from chainbench_agent.symbols.file_mappings import FileMapping, open_mapped_file, read_mappings
+from chainbench_agent.symbols.mapping_events import MappingHistory
 
 
-class UserStacks:
+class UserSymbols:
     """`known`: process → what it had mapped when the run began; `since`: what happened then."""
 
-    def __init__(self, known: Mapping[int, tuple[Mapped, ...]], since: History) -> None:
+    def __init__(self, known: Mapping[int, tuple[FileMapping, ...]], since: MappingHistory) -> None:
         self._known, self._since = known, since
-        self._found: dict[int, tuple[Mapped, ...]] = {}
-        self._functions: dict[tuple[int, int], Functions] = {}
+        self._found: dict[int, tuple[FileMapping, ...]] = {}
+        self._functions: dict[tuple[int, int], FunctionTable] = {}
 
     def name_of(self, pid: int, address: int) -> str:
         """`function+0x1f [object]`, `object+0x1234` by offset in the file, or the address."""
@@ -45,23 +44,23 @@ class UserStacks:
         missing = [called_at] if called_at and callers[:1] != [called_at] else []
         return tuple(self.name_of(pid, address) for address in (*missing, *callers))
 
-    def _mapped(self, pid: int) -> tuple[Mapped, ...]:
+    def _mapped(self, pid: int) -> tuple[FileMapping, ...]:
         if pid not in self._found:
-            self._found[pid] = mappings(pid) or self._since.of(pid, self._known)
+            self._found[pid] = read_mappings(pid) or self._since.of(pid, self._known)
         return self._found[pid]
 
-    def _of(self, pid: int, mapped: Mapped) -> Functions:
+    def _of(self, pid: int, mapped: FileMapping) -> FunctionTable:
         key = mapped.device, mapped.inode
         if key not in self._functions:
             self._functions[key] = self._read(pid, mapped)
         return self._functions[key]
 
-    def _read(self, pid: int, mapped: Mapped) -> Functions:
+    def _read(self, pid: int, mapped: FileMapping) -> FunctionTable:
         """From the process, or, if that is gone, from the same path, if the same file is there."""
-        fd = open_mapped(pid, mapped)
+        fd = open_mapped_file(pid, mapped)
         try:
             fd = fd if fd >= 0 else os.open(mapped.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
-            return Functions()
+            return FunctionTable()
         with open(fd, "rb") as file:  # noqa: PTH123 - it has no path
-            return functions_of(file) if os.fstat(fd).st_ino == mapped.inode else Functions()
+            return read_functions(file) if os.fstat(fd).st_ino == mapped.inode else FunctionTable()

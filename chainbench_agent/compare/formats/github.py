@@ -17,7 +17,9 @@ LEVELS = {
 def render(compared: Compared) -> str:
     comparison = compared.comparison
     title = f"chainbench: {comparison.verdict.replace('_', ' ')}"
-    message = " ".join(part for part in (comparison.sentence, comparison.certain) if part)
+    message = comparison.sentence
+    if comparison.certain and comparison.verdict is Verdict.INCONCLUSIVE:
+        message += f" What is certain: {comparison.certain}."
     return f"::{LEVELS[comparison.verdict]} title={_property(title)}::{_message(message)}\n"
 
 

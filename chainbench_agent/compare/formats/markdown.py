@@ -65,13 +65,14 @@ def _waterfall(waterfall: Waterfall) -> Iterator[str]:
 
 def _metrics(metrics: tuple[Metric, ...]) -> Iterator[str]:
     yield from _table("metric", "baseline", "optimized", "change", "tier")
-    for metric in metrics[:MOST_METRICS]:
+    by_name = {metric.name: metric for metric in metrics}  # one may support several lines
+    for metric in list(by_name.values())[:MOST_METRICS]:
         change = "" if metric.change_pct is None else f"{signed(metric.change_pct)} %"
         values = f"{number(metric.baseline)} | {number(metric.optimized)}"
         yield f"| `{metric.name}` | {values} | {change} | {metric.tier} |"
-    if len(metrics) > MOST_METRICS:
+    if len(by_name) > MOST_METRICS:
         yield ""
-        yield f"{len(metrics) - MOST_METRICS} more metrics changed."
+        yield f"{len(by_name) - MOST_METRICS} more metrics changed."
 
 
 def _table(first: str, *columns: str) -> Iterator[str]:

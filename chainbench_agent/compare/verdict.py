@@ -58,7 +58,7 @@ _SENTENCES = {
     Reason.COST_OF_WATCHING: (
         "more than half of the change may be the cost of watching; add control runs, which are not watched"
     ),
-    Reason.LOSS: "the ledger does not explain more than 20 % of the change, or of some runs more than 2 %",
+    Reason.LOSS: "the ledger does not explain more than 20 % of the change",
     Reason.BUSY_MACHINE: "the main thread waited for a CPU in more than 20 % of the time: something else was running",
     Reason.NOT_COMPARABLE: "the runs were not measured under the same conditions, or not completely",
 }

@@ -3,7 +3,6 @@ import random
 import pytest
 
 from chainbench_agent.compare.explain import explain
-from chainbench_agent.compare.support import SUPPORT
 
 
 def fsyncs(made, count, mean_us, seed, **more):
@@ -97,8 +96,3 @@ def test_two_runs_have_nothing_that_is_so_in_every_run(made):
     left, right = made.sides(fsyncs(made, 120, 600, 1), fsyncs(made, 1, 1000, 2))
 
     assert line(explain(left[:1], right[:1]), "disk").because == ()
-
-
-def test_at_most_six_metrics_support_a_line():
-    """More would need more than 5 + 5 runs, with Holm's adjustment."""
-    assert all(1 <= len(metrics) <= 6 for metrics in SUPPORT.values())

@@ -31,7 +31,7 @@ STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """What the command line asks for.  `since` and `limit` choose among the runs that a side's labels select."""
+    """The arguments of the command.  `since` and `limit` choose among the runs that a side's labels select."""
 
     baseline: str
     optimized: str

@@ -8,7 +8,7 @@ from chainbench_agent.compare.model import Difference, Environment
 from chainbench_agent.compare.run_set import MeasuredRun
 
 STORED = ("kernel", "architecture", "cpus", "cpu_model", "governor", "agent", "bcc")
-"""Of what is stored as the environment of a run."""
+"""The conditions that are stored as the environment of a run."""
 
 UNKNOWN = "unknown"
 
@@ -32,7 +32,7 @@ def compare_conditions(
 
 
 def conditions(run: MeasuredRun) -> dict[str, str]:
-    """What must be the same in all runs, as texts."""
+    """The conditions that must be the same in all runs, as texts."""
     evidence, environment = run.evidence, run.environment
     probes = evidence.run.probes
     return {

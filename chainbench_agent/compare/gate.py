@@ -1,4 +1,4 @@
-"""What a comparison means for a build: the exit code.  It rests on the bound of the change, not on the estimate."""
+"""Decides the exit code for a build, by the bound of the change and not by the estimate."""
 
 from __future__ import annotations
 

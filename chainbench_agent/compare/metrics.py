@@ -1,4 +1,4 @@
-"""What else changed: metrics assigned to a line of the ledger beforehand, and all others as hints to explore.
+"""Tests which metrics changed: those assigned to a line of the ledger beforehand, and all others as hints to explore.
 
 The supporting metrics of a line are tested together (Holm); the others are many, so that of what is listed one in
 twenty is expected to be chance (Benjamini-Hochberg).
@@ -57,7 +57,7 @@ def supporting(lines: Iterable[str], sides: Sides) -> list[Metric]:
 
 
 def exploratory(sides: Sides, supported: set[str]) -> list[Metric]:
-    """Of the other metrics those that changed, the most certain first; none with fewer than 8 runs a side."""
+    """The other metrics that changed, the most certain first; none with fewer than 8 runs a side."""
     paths = [path for path in sides.baseline if path not in supported and sides.changed(path)]
     if not paths or min(len(side[paths[0]]) for side in (sides.baseline, sides.optimized)) < FEWEST_RUNS_TO_EXPLORE:
         return []

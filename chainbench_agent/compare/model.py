@@ -86,9 +86,9 @@ class Because(_Model):
     baseline: float
     optimized: float
     fewer_ms: float | None = None
-    """What the change of the count contributes: fewer (negative) or more."""
+    """The part of the change that comes from the count: fewer (negative) or more."""
     slower_ms: float | None = None
-    """What the change of the mean time contributes: slower (positive) or faster."""
+    """The part of the change that comes from the mean time: slower (positive) or faster."""
     in_every_run: bool
     """Each side had one value only, so there is nothing to test."""
     p_adjusted: float | None = None
@@ -187,7 +187,7 @@ class Comparison(_Model):
     reasons: tuple[Finding, ...]
     sentence: str
     certain: str = ""
-    """What can be said even without a claim."""
+    """The bounds of the change in words, also without a claim."""
     would_tell: str = ""
     """How many runs it would take to say more."""
     change: Change | None = None

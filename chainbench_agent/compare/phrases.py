@@ -72,7 +72,7 @@ def folded(waterfall: Waterfall) -> tuple[list[Line], float]:
 
 
 def because_text(because: Because) -> str:
-    """What changed, and how much of it was fewer things and how much slower ones."""
+    """Says what changed, and how much of it came from fewer events and how much from slower ones."""
     counts = f"{because.text} {number(because.baseline)} → {number(because.optimized)}"
     every = " in every run" if because.in_every_run else ""
     if because.fewer_ms is None or because.slower_ms is None:

@@ -1,4 +1,4 @@
-"""What a format of a comparison is."""
+"""A format of a comparison: its name, and the function that renders it."""
 
 from __future__ import annotations
 

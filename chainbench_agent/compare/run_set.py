@@ -56,12 +56,12 @@ class MeasuredRun:
 
     @cached_property
     def lines(self) -> Lines | None:
-        """Those of the main thread, in ns."""
+        """The main thread's lines, in ns."""
         return ledger_lines(self.main_thread) if self.main_thread else None
 
     @cached_property
     def working_lines(self) -> Lines:
-        """Those of all threads together, without the threads that only waited."""
+        """The lines of all threads together, without the threads that only waited."""
         ledger = self.evidence.ledger or {}
         return subtract(ledger_lines(ledger), ledger_lines(ledger["idle_threads"])) if ledger else {}
 

@@ -14,7 +14,7 @@ BAND_BLOCKS_PERCENT = 5.0
 
 
 class Verdict(StrEnum):
-    """What is claimed about the optimized side."""
+    """The claim about the optimized side."""
 
     FASTER = "faster"
     SLOWER = "slower"
@@ -51,7 +51,7 @@ _SENTENCES = {
     ),
     Reason.INTERVAL_INCLUDES_ZERO: "the interval includes no change",
     Reason.BELOW_RESOLUTION: (
-        f"the change is smaller than what can be told apart: {BAND_ALTERNATED_PERCENT:g} % when the runs alternate, "
+        f"the change is below the resolution: {BAND_ALTERNATED_PERCENT:g} % when the runs alternate, "
         f"{BAND_BLOCKS_PERCENT:g} % when they do not"
     ),
     Reason.NOT_ALTERNATED: "the runs did not alternate: a drift of the machine would look the same",

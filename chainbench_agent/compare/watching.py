@@ -1,4 +1,4 @@
-"""What the agent itself took from a target in a run, which makes differences look larger than they are."""
+"""The CPU time that the agent took from a target, which makes differences look larger than they are."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from chainbench_agent.compare.model import Change, WatchingCost
 from chainbench_agent.compare.run_set import MeasuredRun, middle_half
 
 DOUBTFUL_SHARE = 0.5
-"""Of the change: if watching is more than this, nothing is claimed without control runs."""
+"""If watching is a larger part of the change, nothing is claimed without control runs."""
 
 MENTIONED_SHARE = 0.01
 
@@ -46,7 +46,7 @@ def is_doubtful(cost: WatchingCost | None, change: Change) -> bool:
 
 
 def cost_sentence(cost: WatchingCost | None) -> str:
-    """What part of the change is the watching; empty if it is not known, or works against the change."""
+    """Says which part of the change is the watching; empty if that is not known, or works against the change."""
     if cost is None or not cost.share or cost.share < MENTIONED_SHARE:
         return ""
     return f"About {abs(cost.delta_ms):.1f} ms of it ({100 * cost.share:.0f} %) is the watching."

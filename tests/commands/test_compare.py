@@ -101,7 +101,7 @@ def test_every_format_can_be_asked_for_and_is_in_the_help(compare, name):
 
 
 def test_the_newest_runs_are_compared(compare):
-    """`--limit` of each side, and none that started before `--since`."""
+    """`--limit` of each side, and no run that started before `--since`."""
     limited = json.loads(compare("variant:slow", "variant:fast", "--format", "json", "--limit", "3").stdout)
     since = json.loads(
         compare("variant:slow", "variant:fast", "--format", "json", "--since", "2026-01-01T00:00:12+00:00").stdout

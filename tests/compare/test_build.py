@@ -73,7 +73,7 @@ def test_the_order_of_the_runs_decides_how_small_a_change_is_claimed(made, after
 
 
 def cost(ms):
-    """Of one program; without a target's share, the time of all programs counts."""
+    """A cost without a target's share: the time of all programs counts."""
     numbers = {"cpu_percent": 1.0, "events": 1, "ns_per_event": 1.0, "programs": [], "modules": {}}
     return {"cost": {**numbers, "bpf_ns": int(ms * 1e6)}}
 

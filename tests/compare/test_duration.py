@@ -46,7 +46,7 @@ def test_pairs_are_found_by_the_start_and_not_by_the_position():
 
 
 def test_eight_pairs_are_compared_within_the_pairs():
-    """What both runs of a pair share, such as a slow phase of the machine, is no noise then."""
+    """A slow phase of the machine that both runs of a pair share is no noise then."""
     noise = [random.Random(1).uniform(1, 3) for _ in range(8)]
     change = measure_change(*timed("ABBA" * 4, lambda letter, k: noise[k] * (100 if letter == "A" else 98)))
 
@@ -105,8 +105,8 @@ def test_the_suggested_number_of_runs_shows_the_change():
     def noisy(factor):
         return lambda letter, _: (factor if letter == "B" else 1) * rng.lognormvariate(4, 0.05)
 
-    told = [what_would_tell(measure_change(*timed("ABBA" * 10, noisy(1))), 20) for _ in range(21)]
-    suggested = sorted(int(text.split("about ")[1].split()[0]) for text in told)[10]
+    suggestions = [what_would_tell(measure_change(*timed("ABBA" * 10, noisy(1))), 20) for _ in range(21)]
+    suggested = sorted(int(text.split("about ")[1].split()[0]) for text in suggestions)[10]
     found = 0
     for _ in range(200):
         change = measure_change(*timed(("ABBA" * suggested)[: 2 * suggested], noisy(1.05)))

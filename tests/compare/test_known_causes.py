@@ -1,23 +1,15 @@
 """Simulated programs of which the cause of a change is known: is it named first, and with the right amount?"""
 
-import importlib.util
-from pathlib import Path
+import random
 
 import pytest
+from simulated_machine import Machine
+from simulated_programs import CASES
 
+from chainbench_agent.compare.build import compare
 from chainbench_agent.compare.ledger_lines import CHILDREN
 from chainbench_agent.compare.waterfall import waterfall
 
-
-def beside(name):
-    """A file of this directory, which is no package."""
-    spec = importlib.util.spec_from_file_location(name, Path(__file__).with_name(f"{name}.py"))
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-CASES, Machine = beside("programs").CASES, beside("machine").Machine
 EXPLAINED = [case for case in CASES if not case.needs_wakers]
 WAITS_FOR_ITS_THREADS = [case for case in CASES if case.needs_wakers]
 
@@ -62,3 +54,31 @@ def test_a_wait_for_its_own_threads_is_named_as_that(made, case):
 
     assert found.lines[0].line == "futex/lock"
     assert found.lines[0].delta_ms == pytest.approx(change, rel=0.1)
+
+
+def scaled(lines, factor):
+    return {line: ms * factor for line, ms in lines.items()}
+
+
+@parts([case for case in EXPLAINED if case.cause])
+def test_noise_hides_no_cause(made, case):
+    """20 of 20 tries with 10 + 10 runs, each up to some percent slower or faster: verdict, first line and its size."""
+    before, after = (Machine().run(case.program(size)) for size in (case.before, case.after))
+    true_ms = sum(after[0].values()) - sum(before[0].values())
+
+    def noisy(simulated, rng):
+        def run(number):
+            factor = rng.lognormvariate(0, 0.02)
+            threads = [(pid, scaled(lines, factor)) for pid, lines in simulated[1]]
+            return made.run(number, scaled(simulated[0], factor), threads=threads)
+
+        return run
+
+    for seed in range(20):
+        rng = random.Random(seed)
+        found = compare(*made.sides(noisy(before, rng), noisy(after, rng))).comparison
+        blamed = [line.delta_ms for line in found.waterfall.lines if line.line.removeprefix(CHILDREN) in case.cause]
+
+        assert found.verdict == ("faster" if true_ms < 0 else "slower")
+        assert found.waterfall.lines[0].line.removeprefix(CHILDREN) in case.cause
+        assert 0.9 <= sum(blamed) / true_ms <= 1.1

@@ -11,7 +11,7 @@ def noisy(made, seed=1, **means):
 
 
 def test_the_lines_add_up_to_the_change_exactly(made):
-    """Of the runs that are named, in nanoseconds."""
+    """Over the runs that are named, in nanoseconds."""
     left, right = made.sides(noisy(made, disk=50, on_cpu=20, pipe=1), noisy(made, 2, disk=5, on_cpu=25, runnable=9))
     found = waterfall(left, right)
     durations = {run.id: run.duration_ms for run in (*left, *right)}

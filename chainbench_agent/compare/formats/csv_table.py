@@ -14,7 +14,7 @@ Row = tuple[str | float | None, ...]
 
 
 class _Text:
-    """What csv writes to."""
+    """A file-like object in memory, for the csv module."""
 
     def __init__(self) -> None:
         self.written: list[str] = []

@@ -1,4 +1,4 @@
-"""Exact null distributions: in how many equally likely ways chance alone produces each value of a rank statistic.
+"""Exact null distributions: in how many equally likely ways chance produces each value of a rank statistic.
 
 One big integer holds a whole distribution, with a fixed number of bits for each value, so that adding an item is one
 shift and one addition.  Values that are tied have equal scores, and the counts are right with them as well.

@@ -12,7 +12,7 @@ def test_midranks_are_doubled_and_shared():
 
 
 def test_subset_sums_are_those_of_all_subsets():
-    """Of scores some of which are equal."""
+    """Also where some scores are equal."""
     scores = [1, 1, 3, 4, 4, 4, 9]
     for size in range(8):
         sums = Counter(map(sum, combinations(scores, size)))

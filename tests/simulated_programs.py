@@ -82,7 +82,7 @@ def holder_sleeps(ms):
     yield "join", thread
 
 
-def pollers_beside(reads):
+def with_pollers(reads):
     def poller():
         while True:
             yield "wait", "sleep", 10.0
@@ -135,7 +135,7 @@ def make_two_jobs(ms):
         yield "join", job
 
 
-def helper_beside(ms):
+def with_helper(ms):
     def helper():
         yield "run", ms
 
@@ -202,11 +202,11 @@ CASES = (
     case("main computes less while a pool is idle", idle_pool, 300.0, 200.0, "on_cpu"),
     case("four threads, a lock held shorter", lock_held_long, 2.0, 1.0, "on_cpu", needs_wakers=True),
     case("a lock held by a thread that sleeps longer", holder_sleeps, 50.0, 250.0, "futex/lock", "sleep"),
-    case("pollers beside, 400 reads become 100", pollers_beside, 400, 100, "disk", "on_cpu"),
+    case("pollers next to it, 400 reads become 100", with_pollers, 400, 100, "disk", "on_cpu"),
     case("a pipeline whose consumer writes faster", pipeline, 3.0, 1.0, "disk", needs_wakers=True),
     case("a shell with fewer children", shell, 50, 10, "on_cpu"),
     case("two jobs at a time that compute less", make_two_jobs, 30.0, 20.0, "on_cpu"),
-    case("a helper that nobody waits for", helper_beside, 150.0, 50.0),
+    case("a helper that nobody waits for", with_helper, 150.0, 50.0),
     case("reads that are hidden behind computation", prefetching, 2.0, 1.0),
     case("a reader gets faster while a helper computes", reader_and_busy_helper, 4.0, 2.0, "disk", needs_wakers=True),
     case("three threads that fight for a lock less often", lock_fight, 300, 150, "on_cpu", needs_wakers=True),

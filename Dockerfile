@@ -1,5 +1,5 @@
-# The agent on Debian's Python and BCC.  As it is, it runs without privileges and serves mock data, marked as such;
-# docs/operations.md ("In a container") has the line that gives it what it needs to measure.
+# The agent on Debian's Python and BCC.  By default it runs without privileges and serves mock data, marked as such;
+# docs/operations.md ("In a container") has the command that gives it the rights to measure.
 ARG BASE=docker.io/library/debian:bookworm-slim
 
 FROM ${BASE} AS runtime
@@ -20,15 +20,15 @@ COPY --from=build /usr/local/lib/chainbench-agent /usr/local/lib/chainbench-agen
 COPY scripts/healthy.py /usr/local/lib/chainbench-agent/healthy.py
 RUN ln -s ../lib/chainbench-agent/bin/chainbench-agent /usr/local/bin/ \
     && install -d -o 65532 -g 0 -m 0770 /var/cache/chainbench-agent /var/lib/chainbench-agent
-# The group is root's, because root without capabilities may write where its group may, and nowhere else.
+# The directories belong to root's group, because root without capabilities may write only where its group may.
 ENV CHAINBENCH_PORT=9090 \
     CHAINBENCH_HEADER_CACHE=/var/cache/chainbench-agent \
     CHAINBENCH_STATE_DIR=/var/lib/chainbench-agent
-# It listens on 127.0.0.1, which is the host's with `--network host`.  On another address (CHAINBENCH_HOST) it wants a
-# token: mount one, and name it with CHAINBENCH_TOKEN_FILE.
+# The agent listens on 127.0.0.1, which is the host's with `--network host`.  Any other address (CHAINBENCH_HOST) requires
+# a token: mount a file with one, and name it in CHAINBENCH_TOKEN_FILE.
 EXPOSE 9090
 USER 65532:65532
-# Compiling takes seconds, and minutes on a machine that is emulated; nothing is asked of it before.
+# Compiling takes seconds, and minutes on an emulated machine; failed checks during the start period do not count.
 HEALTHCHECK --interval=30s --timeout=10s --start-period=120s --retries=3 \
     CMD ["/usr/local/lib/chainbench-agent/bin/python", "-P", "/usr/local/lib/chainbench-agent/healthy.py"]
 ENTRYPOINT ["/usr/local/bin/chainbench-agent"]

@@ -13,7 +13,6 @@ from itertools import chain
 from pathlib import Path
 from urllib.parse import urlsplit
 
-import requests
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import Metric
 from prometheus_client.parser import text_string_to_metric_families
@@ -97,7 +96,7 @@ def _memory(ours: Agent, peers: Peers, when: str, reach: float, *, with_peers: b
             with left_out(tool, absent), tool.running() as pids:
                 sizes.append(_pss_mb(pids))
         theirs[f"{name}: {len(sizes)}, one at a time"] = Figure.of([sum(sizes)])
-    note = "libbpf-tools are C programs that keep neither histograms by name nor an HTTP API" if with_peers else ""
+    note = "libbpf-tools are C programs without histograms by name and without an HTTP API" if with_peers else ""
     return Row(SECTION, f"PSS of all its processes, {when}", "MB", Figure.of([_pss_mb([ours.process.pid])]), reach,
                theirs, note=note)  # fmt: skip
 
@@ -118,24 +117,24 @@ def _between_runs(ours: Agent) -> Row:
 
 
 def _answers(ours: Agent, times: int) -> Iterator[Row]:
-    """The last 100 label sets are kept: every run has one of its own."""
+    """Each run has a label set of its own; the agent remembers the last 100."""
     starts, stops = [], []
     for number in range(times):
-        starts.append(_ms(lambda: ours.post("/start", **LABELS | {"commit": f"{number}"})))  # noqa: B023 - called at once
-        stops.append(_ms(lambda: ours.post("/stop")))
+        starts.append(_ms(lambda: ours.client.start(LABELS | {"commit": f"{number}"})))  # noqa: B023 - called at once
+        stops.append(_ms(ours.client.stop))
     for path, found in (("/start", starts), ("/stop", stops)):
         yield Row(SECTION, f"{path} of all modules, p99 of {times}", "ms", _tail(found), 100, note=_median(found))
 
 
 def _scrapes(ours: Agent, times: int) -> Row:
-    text = requests.get(f"{ours.url}/metrics", timeout=60).text
-    took = [_ms(lambda: _scrape(ours.url)) for _ in range(times)]
+    text = ours.client.metrics()
+    took = [_ms(lambda: _scrape(ours.client.url)) for _ in range(times)]
     plain = CollectorRegistry()
     plain.register(_Families(list(text_string_to_metric_families(text))))
     theirs = [_ms(lambda: generate_latest(plain)) for _ in range(max(3, times // 10))]
-    note = f"{text.count(chr(10)):,} lines of {min(times, 100)} kept runs; {_median(took)}; theirs without HTTP"
+    note = f"{text.count(chr(10)):,} lines of {min(times, 100)} stored runs; {_median(took)}; theirs without HTTP"
     return Row(SECTION, f"/metrics, p99 of {times}", "ms", _tail(took), 15,
-               {"prometheus_client alone": _tail(theirs)}, below_peers=True, note=note)  # fmt: skip
+               {"only prometheus_client": _tail(theirs)}, below_peers=True, note=note)  # fmt: skip
 
 
 def _scrape(url: str) -> None:

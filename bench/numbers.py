@@ -61,7 +61,7 @@ class Row:
         """What is missed and by how much, in words; nothing where all is reached."""
         found = []
         if self.reach is not None and self.ours.median > self.reach:
-            found.append(f"{shown(self.ours.median)} {self.unit} where {shown(self.reach)} was to be reached")
+            found.append(f"{shown(self.ours.median)} {self.unit}, where the goal was {shown(self.reach)}")
         if self.below_peers:
             found += [
                 f"not below {name}: {shown(self.ours.median)} against {shown(peer.median)} {self.unit}"

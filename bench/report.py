@@ -16,25 +16,28 @@ from bench.scale import Series
 
 HEAD = """# Performance
 
-Written by `make bench`, which measures everything in one run, the agent and others in turns; a later run overwrites it.
+`make bench` writes this page: it measures the agent and other tools alternately, in one session. Each run of it
+overwrites the page.
 
 - Machine: {machine}
 - Kernel: Linux {kernel}
-- Beside it: {versions}
-- {rounds} rounds. A number is their median, with the spread in brackets: of times the lowest and the highest, of
-  slowdowns a 95 % interval of the median. Of tails it is the 99th percentile, with the median and the worst.
+- Compared with: {versions}
+- {rounds} rounds. A number is the median of the rounds, with the spread in brackets: for times the lowest and the
+  highest, for slowdowns a 95 % interval of the median. For tails it is the 99th percentile, with the median
+  and the worst.
 """
 METHOD = """## How it is measured
 
-- **BPF time of an event**: the kernel's own accounts of all programs of a subject (`run_time_ns` and `run_cnt`), less
-  as many runs of an empty program that is attached to the same hooks at the same time, by the number of events, which
-  is how often that empty program ran. What entering a program costs is not in it, for nobody.
-- **Slowdown**: rounds without and with a subject take turns; each time is compared to its two neighbours without.
-  The kernel's accounting of BPF programs is off, for the agent too, which runs without CAP_SYS_ADMIN as its systemd
-  unit has it; a row of its own tells what it adds where an agent may count its cost.
-- **Others**: BCC's tools compile against `chainbench-agent header-tree`; where one of them wants a kprobe that a kernel
-  may not have, a bpftrace script on the tracepoint at the same place stands in (`bench/peers/`).
-- **Scale**: see the charts; what is on paper says so.
+- **BPF time of an event**: the kernel's run-time statistics of all programs of a subject (`run_time_ns` and
+  `run_cnt`), minus the time of an empty program that is attached to the same hooks at the same time, divided by the
+  number of events, which is the number of runs of the empty program. The cost of entering a program is not included,
+  for any subject.
+- **Slowdown**: rounds without and with a subject alternate; each time is compared with its two neighbours without it.
+  The kernel's statistics of BPF programs are off, also for the agent, which runs without CAP_SYS_ADMIN as in its
+  systemd unit; a separate row shows the additional time where an agent may count its cost.
+- **Others**: BCC's tools compile against `chainbench-agent header-tree`. If a tool requires a kprobe that a kernel
+  may not have, a bpftrace script on the tracepoint at the same place replaces it (`bench/peers/`).
+- **Scale**: see the charts; one "on paper" was computed, not measured.
 """
 
 
@@ -53,11 +56,11 @@ def _missed(rows: Iterable[Row]) -> str:
         for row in rows
         for miss in row.misses
     ]
-    return "\n".join(["## What is missed", "", *(lines or ["Nothing."]), ""])
+    return "\n".join(["## Missed goals", "", *(lines or ["Nothing."]), ""])
 
 
 def _table(section: str, rows: Iterable[Row]) -> str:
-    lines = [f"## {section}", "", "| what | asked | chainbench-agent | others | |", "| --- | --- | --- | --- | --- |"]
+    lines = [f"## {section}", "", "| what | goal | chainbench-agent | others | |", "| --- | --- | --- | --- | --- |"]
     for row in rows:
         asked = [f"≤ {shown(row.reach)} {row.unit}"] if row.reach is not None else []
         asked += ["less than the others"] if row.below_peers and row.peers else []

@@ -1,4 +1,4 @@
-"""How the cost grows: with the rate of events, live threads, the length of a run, CPUs.  A series each."""
+"""One series each for how the cost grows with the rate of events, live threads, the length of a run and CPUs."""
 
 from __future__ import annotations
 
@@ -70,11 +70,11 @@ def _by_threads(agent: Agent, seconds: float) -> Iterator[Series]:
     with Floor(("sched_switch",)) as floor:
         for threads in THREADS:
             load = _load("threads", threads)
-            agent.post("/start", **LABELS, pid=load.pid, probes=["runqlat", "offcpu", "cpu"])
+            agent.client.start(LABELS, pid=load.pid, probes=["runqlat", "offcpu", "cpu"])
             meter = Meter(floor, [agent.process.pid])
             time.sleep(seconds)
             interval, began = meter.interval(), time.perf_counter()
-            agent.post("/stop")
+            agent.client.stop()
             stops.append((threads, 1000 * (time.perf_counter() - began)))
             costs.append((threads, interval.net_ns("sched_") / interval.events("sched_switch")))
             load.communicate()
@@ -87,13 +87,13 @@ def _by_length(agent: Agent, seconds: float) -> Series:
     """Every second of a run starts up to 100 programs, each of which has a record, while there are records."""
     points = []
     for length in (length * seconds for length in LENGTHS_S):
-        agent.post("/start", **LABELS)
+        agent.client.start(LABELS)
         end = time.monotonic() + length
         while time.monotonic() < end:
             subprocess.run(["true"], check=True)
             time.sleep(0.01)
         began = time.perf_counter()
-        agent.post("/stop")
+        agent.client.stop()
         points.append((length, 1000 * (time.perf_counter() - began)))
     return Series("length", "/stop by the length of the run", "s", "ms",
                   "it rises with the processes of the run until all 4,096 records are taken, and is flat from there",

@@ -10,22 +10,18 @@ one run of each label set and with all of them: by the wall, and of the agent's 
 from __future__ import annotations
 
 import argparse
-import os
-import socket
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import requests
 from sqlalchemy import insert
 
+from chainbench_agent.client import Agent
 from chainbench_agent.collector.mock import MockCollector
+from chainbench_agent.commands.own_agent import own_agent
 from chainbench_agent.evidence.model import Labels
 from chainbench_agent.model.run_request import RunRequest
 from chainbench_agent.model.stored_run import StoredRun, Summary
@@ -41,6 +37,7 @@ TIMES = 53
 BATCH = 500
 LABEL_SETS = 400
 BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+OPTIONS = ("--backend", "mock", "--machine", MACHINE, "--keep-runs", "10000000", "--log-level", "error")
 
 
 def main(runs: int, directory: Path) -> None:
@@ -98,59 +95,27 @@ EVIDENCE = made_up()
 
 
 def measured(directory: Path, questions: dict[str, str]) -> dict[str, str]:
-    with agent(directory) as (url, session):
-        return {name: milliseconds(session, url, path) for name, path in questions.items()}
+    state = {"CHAINBENCH_STORE": "sqlite", "CHAINBENCH_STATE_DIR": str(directory)}
+    with own_agent(*OPTIONS, environment=state) as (agent, _), requests.Session() as session:
+        session.trust_env = False
+        return {name: milliseconds(agent, session, path) for name, path in questions.items()}
 
 
-def milliseconds(session: requests.Session, url: str, path: str) -> str:
+def milliseconds(agent: Agent, session: requests.Session, path: str) -> str:
+    """Over one connection that stays open, and as bytes: the work of the client is not what is measured."""
     took = []
-    session.get(url + path, timeout=60).raise_for_status()  # what is only done once is not counted
-    cpu_before_s = cpu_s(session, url)
+    session.get(agent.url + path, timeout=60).raise_for_status()  # what is only done once is not counted
+    cpu_before_s = cpu_s(agent)
     for _ in range(TIMES):
         began = time.perf_counter()
-        session.get(url + path, timeout=60).raise_for_status()
+        session.get(agent.url + path, timeout=60).raise_for_status()
         took.append((time.perf_counter() - began) * 1e3)
-    cpu_ms = (cpu_s(session, url) - cpu_before_s) * 1e3 / TIMES
+    cpu_ms = (cpu_s(agent) - cpu_before_s) * 1e3 / TIMES
     return f"median {statistics.median(took):6.1f} ms, longest {max(took):6.1f} ms, CPU {cpu_ms:5.1f} ms"
 
 
-def cpu_s(session: requests.Session, url: str) -> float:
-    seconds: float = session.get(f"{url}/status", timeout=60).json()["agent"]["cpu_seconds"]
-    return seconds
-
-
-@contextmanager
-def agent(directory: Path) -> Iterator[tuple[str, requests.Session]]:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    options = [
-        "--port",
-        str(port),
-        "--backend",
-        "mock",
-        "--machine",
-        MACHINE,
-        "--keep-runs",
-        "10000000",
-        "--log-level",
-        "error",
-    ]
-    environment = os.environ | {"CHAINBENCH_STORE": "sqlite", "CHAINBENCH_STATE_DIR": str(directory)}
-    command = [sys.executable, "-m", "chainbench_agent", "serve", *options]
-    process = subprocess.Popen(command, env=environment)
-    session = requests.Session()
-    session.trust_env = False
-    try:
-        for _ in range(600):
-            try:
-                session.get(f"http://127.0.0.1:{port}/status", timeout=60)
-                break
-            except requests.ConnectionError:
-                time.sleep(0.1)
-        yield f"http://127.0.0.1:{port}", session
-    finally:
-        process.terminate()
-        process.wait()
+def cpu_s(agent: Agent) -> float:
+    return float(agent.status()["agent"]["cpu_seconds"])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What is measured: the agent, and the programs that people would pick instead, each in processes of its own."""
+"""The subjects of the benchmarks: the agent and programs of other projects, each in processes of its own."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import os
 import pty
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 import time
@@ -14,17 +13,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
-
-import requests
 
 from bench.accounts import programs_of, tree
-from chainbench_agent.commands.demo import free_port
+from chainbench_agent import client
+from chainbench_agent.commands.own_agent import READY_WITHIN_S, own_agent
 from chainbench_agent.headers.btf import Btf
 from chainbench_agent.headers.header_tree import cached_tree
 
 LABELS = {"scenario": "bench", "impl": "python", "variant": "none", "commit": "bench", "dataset": "none"}
-READY_WITHIN_S = 300
 SILENT_S = 1.0
 AS_A_SERVICE = ("setpriv", "--bounding-set=-sys_admin")
 """As under its systemd unit: the kernel then counts no cost of programs, which doubles what short ones take."""
@@ -33,69 +29,36 @@ SCRIPTS = Path(__file__).with_name("peers")
 
 @dataclass(slots=True)
 class Agent:
-    """A daemon of ours, with all modules loaded.  While it is measured, a run of `probes` is on; none: of all."""
+    """A daemon of this project.  While it is measured, a run of `probes` is on; none: of all modules."""
 
-    url: str
+    client: client.Agent
     process: subprocess.Popen[bytes]
     probes: tuple[str, ...] = ()
     name: str = "chainbench-agent"
 
     @contextmanager
     def running(self) -> Iterator[list[int]]:
-        """A run that is on; the answer, here and below, is whose programs to look at."""
-        self.post("/start", **LABELS, **({"probes": list(self.probes)} if self.probes else {}))
-        try:
+        """A run that is on; here and below, this yields the processes whose programs are looked at."""
+        with self.client.collect(LABELS, probes=self.probes or None):
             yield [self.process.pid]
-        finally:
-            self.post("/stop")
 
     def collecting(self, *probes: str, name: str = "") -> Agent:
         """The same daemon, where runs are of these modules."""
-        return Agent(self.url, self.process, probes, name or self.name)
-
-    def post(self, path: str, **body: Any) -> dict[str, Any]:
-        answer = requests.post(f"{self.url}{path}", json=body or None, timeout=READY_WITHIN_S)
-        answer.raise_for_status()
-        document: dict[str, Any] = answer.json()
-        return document
+        return Agent(self.client, self.process, probes, name or self.name)
 
 
 @contextmanager
 def agent(cache: Path, *options: str, before: Sequence[str] = ()) -> Iterator[Agent]:
-    """An agent on a free port, ready, with a new store; `cache`: for its header trees; `before`: what executes it."""
-    port = free_port()
+    """An agent that is ready, with a new store; `cache`: for its header trees; `before`: what executes it."""
     state = tempfile.mkdtemp(dir=cache)
-    serve = ("serve", "--port", str(port), "--backend", "ebpf", "--state-dir", state, *options)
-    command = [*before, sys.executable, "-m", "chainbench_agent", *serve]
-    environment = os.environ | {"CHAINBENCH_HEADER_CACHE": str(cache)}
-    with tempfile.TemporaryFile() as log:
-        process = subprocess.Popen(command, env=environment, stderr=log)
-        try:
-            url = f"http://127.0.0.1:{port}"
-            if not _answers(f"{url}/status", process):
-                log.seek(0)
-                raise RuntimeError(f"the agent did not start: {log.read().decode()}")
-            yield Agent(url, process)
-        finally:
-            process.send_signal(signal.SIGTERM)
-            process.wait()
-
-
-def _answers(url: str, process: subprocess.Popen[bytes]) -> bool:
-    deadline = time.monotonic() + READY_WITHIN_S
-    while process.poll() is None and time.monotonic() < deadline:
-        try:
-            requests.get(url, timeout=READY_WITHIN_S)
-        except requests.ConnectionError:
-            time.sleep(0.005)
-        else:
-            return True
-    return False
+    serve = ("--backend", "ebpf", "--state-dir", state, *options)
+    with own_agent(*serve, environment={"CHAINBENCH_HEADER_CACHE": str(cache)}, before=before) as (found, process):
+        yield Agent(found, process)
 
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A program of somebody else's.  It is ready when it has printed a line, and `settle_s` have gone by.
+    """Another project's program.  It is ready when it has printed a line, and `settle_s` have gone by.
 
     Or, because some print nothing before their end, when for SILENT_S it has held the same BPF programs.
     """
@@ -186,7 +149,7 @@ def left_out(subject: Subject, absent: dict[str, str]) -> Iterator[None]:
 
 
 class Peers:
-    """The programs of others.  `cache`: where the header tree for BCC's lies."""
+    """The programs of other projects.  `cache`: where the header tree for BCC's lies."""
 
     def __init__(self, cache: Path) -> None:
         self._tree = str(cached_tree(cache, Btf.load(), None, os.uname().release))

@@ -27,6 +27,8 @@
     │ probes          runqlat.c + runqlat.py, …: handlers next to their declarations     │
     ├────────────────────────────────────────────────────────────────────────────────────┤
     │ catalog: how to declare   abi: shared with C   settings   logs   errors            │
+    ├────────────────────────────────────────────────────────────────────────────────────┤
+    │ client          the HTTP API for Python programs: imports nothing of this package  │
     └────────────────────────────────────────────────────────────────────────────────────┘
         a module imports only from rows below its own; packages side by side do not know each other;
         some skip rows that are below them too (NEVER in tests/test_layers.py)

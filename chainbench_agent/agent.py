@@ -36,7 +36,7 @@ class Agent:
     runs: Runs
     exporter: Exporter
     default_selection: Selection
-    """What a run selects whose request names nothing."""
+    """The selection of a run whose request names nothing."""
 
     def metrics(self, accept: str) -> tuple[Sequence[bytes], str]:
         """The exposition for an Accept header, in parts, and its content type."""

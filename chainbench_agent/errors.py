@@ -1,25 +1,25 @@
-"""Every way the agent can fail, as a tree; each message says what to do.
+"""The agent's exceptions, as a tree; each message says what to do.
 
 AgentError
 ├── SetupError           this host cannot run eBPF collection; the mock backend takes over
-│   ├── LoaderError      the unit did not compile or load
+│   ├── LoaderError      the BPF unit did not compile or load
 │   ├── LayoutError      the header tree disagrees with the kernel's BTF, so it is not used
 │   └── BtfError         the kernel's BTF cannot be read (headers/btf.py)
-├── StoreError           runs cannot be stored, or read: why, and what would help
+├── StoreError           runs cannot be stored or read: why, and what would help
 │   └── CorruptError     the store's file is damaged (store/database.py)
 ├── RunError             a request does not fit the state of the runs
-│   ├── RunActive        /start while a run is on
-│   ├── NoRun            /stop or /report without one
-│   └── UnknownRun       no such run is stored
-├── NoEvents, NoPlace    /events is not offered, or has no place for one more listener (events.py)
-└── InputError           a request that cannot be understood; names the field
+│   ├── RunActive        /start while another run is active
+│   ├── NoRun            /stop or /report without a run
+│   └── UnknownRun       no run with this id is stored
+├── NoEvents, NoPlace    /events is off, or has no place for one more listener (runs/event_listeners.py)
+└── InputError           a request or setting is wrong; names the field
 """
 
 from __future__ import annotations
 
 
 class AgentError(Exception):
-    """The root; `str()` is a sentence for people."""
+    """The root of the tree; `str()` is a sentence for people."""
 
 
 class SetupError(AgentError):
@@ -27,7 +27,7 @@ class SetupError(AgentError):
 
 
 class LoaderError(SetupError):
-    """The C unit did not compile, or nothing of it loads."""
+    """The BPF unit did not compile, or none of its programs loads."""
 
 
 class LayoutError(SetupError):
@@ -35,15 +35,15 @@ class LayoutError(SetupError):
 
 
 class StoreError(AgentError):
-    """The store cannot be used.  No run ends of this: it goes on, and says that it is not kept."""
+    """The store cannot be used.  The active run continues, and its answer says that it was not stored."""
 
 
 class RunError(AgentError):
-    """The request is understood, but does not fit what is going on."""
+    """The request is valid, but does not fit the state of the runs."""
 
 
 class RunActive(RunError):  # noqa: N818 - reads as a state, as the HTTP answer does
-    """A run is on; stop it first."""
+    """Another run is active; stop it first."""
 
 
 class NoRun(RunError):  # noqa: N818 - see RunActive
@@ -51,11 +51,11 @@ class NoRun(RunError):  # noqa: N818 - see RunActive
 
 
 class UnknownRun(RunError):  # noqa: N818 - see RunActive
-    """No run of that id is kept: there never was one, or it has been deleted."""
+    """No run with this id is stored: there never was one, or it was deleted."""
 
 
 class InputError(AgentError):
-    """A request that cannot be understood.  `field` is where, `sentence` what, `remedy` what to do."""
+    """A request or setting is wrong: `field` says where, `sentence` what is wrong, `remedy` what to do."""
 
     def __init__(self, field: str, sentence: str, remedy: str = "") -> None:
         super().__init__(f"{field}: {sentence}" + (f"; {remedy}" if remedy else ""))

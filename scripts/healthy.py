@@ -1,7 +1,7 @@
 # ruff: noqa: INP001 - a script by itself
-"""Exits with 0 when the agent of this container answers: for health checks, which see the agent's environment.
+"""Exits with 0 if the agent of this container answers; for health checks, which have the agent's environment.
 
-Not a command of the agent: it starts every few seconds, beside a benchmark, so it imports hardly anything.
+It is not a command of the agent, because it starts every few seconds during a benchmark and must import very little.
 """
 
 import http.client
@@ -15,7 +15,7 @@ ANY = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104 - what listens on all 
 
 
 def main() -> None:
-    headers = {"Host": "localhost"}  # one that the agent takes for its own, wherever it listens
+    headers = {"Host": "localhost"}  # the agent accepts this name wherever it listens
     if path := os.environ.get("CHAINBENCH_READ_TOKEN_FILE") or os.environ.get("CHAINBENCH_TOKEN_FILE"):
         with open(path, encoding="ascii") as file:  # noqa: PTH123 - pathlib is a slow import
             headers["Authorization"] = f"Bearer {file.read().strip()}"
@@ -31,7 +31,7 @@ def main() -> None:
 
 
 def connected() -> socket.socket:
-    """To where the agent listens, by its own settings."""
+    """Connects to the address that the agent's settings name."""
     host = os.environ.get("CHAINBENCH_HOST") or "127.0.0.1"
     if host.startswith("unix:"):
         sock = socket.socket(socket.AF_UNIX)
@@ -42,7 +42,7 @@ def connected() -> socket.socket:
         sock = socket.create_connection((ANY.get(host, host), port), PATIENCE_S)
     if not os.environ.get("CHAINBENCH_TLS_CERT"):
         return sock
-    # not verified: the certificate has the names by which others call the agent
+    # not verified, because the certificate has the names by which other machines call the agent
     return ssl._create_unverified_context().wrap_socket(sock)  # noqa: S323, SLF001
 
 

@@ -1,20 +1,17 @@
-"""The whole agent as an operator meets it: a process, a port, a signal."""
+"""The whole agent as an operator uses it: a process, a port, a signal."""
 
 import json
 import os
 import re
-import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
-import requests
+from daemon import LABELS, Served
 from prometheus_client.parser import text_string_to_metric_families
 
-LABELS = {"scenario": "baseline", "impl": "python", "variant": "numpy", "commit": "abc123", "dataset": "sha256hash"}
 NOBODY = 65534
 UNIT = Path(__file__).parents[1] / "systemd/chainbench-agent.service"
 UNPRIVILEGED = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all"]
@@ -27,51 +24,14 @@ for _ in range(23):
 """
 
 
-class Agent:
-    """An agent on a free port, as a subprocess; `prefix` is what starts it."""
-
-    def __init__(self, tmp_path, prefix=()):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.url = f"http://127.0.0.1:{free.getsockname()[1]}"
-        self.log = tmp_path / "agent.log"
-        command = [*prefix, sys.executable, "-m", "chainbench_agent", "serve", "--port", self.url.rpartition(":")[2]]
-        environment = os.environ | {"CHAINBENCH_HEADER_CACHE": str(tmp_path / "headers")}
-        with self.log.open("w") as log:
-            self.process = subprocess.Popen(command, stderr=log, env=environment, cwd="/")
-        self._wait_until_ready()
-
-    def _wait_until_ready(self):
-        for _ in range(600):
-            try:
-                requests.get(f"{self.url}/status", timeout=300)  # it compiles and loads first
-            except requests.ConnectionError:
-                assert self.process.poll() is None, self.log.read_text()
-                time.sleep(0.1)
-            else:
-                return
-        pytest.fail(f"the agent does not answer: {self.log.read_text()}")
-
-    def post(self, path, **body):
-        return requests.post(f"{self.url}{path}", json=body or None, timeout=60)
-
-    def get(self, path):
-        return requests.get(f"{self.url}{path}", timeout=60)
-
-    def processes(self):
-        """The agent's process and those below it."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [self.process.pid, *map(int, children)]
-
-    def end(self):
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(30)
+def serve(directory, prefix=()):
+    return Served(directory, prefix=prefix, header_cache=directory / "headers").start()
 
 
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory):
     """One agent for all tests that leave it as they found it."""
-    agent = Agent(tmp_path_factory.mktemp("agent"))
+    agent = serve(tmp_path_factory.mktemp("agent"))
     yield agent
     assert agent.end() == 0
 
@@ -83,7 +43,7 @@ def mocking(tmp_path):
     for directory in tmp_path.parents:
         if directory.stat().st_uid == os.geteuid() and str(directory) != "/":
             directory.chmod(directory.stat().st_mode | 0o755)
-    agent = Agent(tmp_path, UNPRIVILEGED if os.geteuid() == 0 else ())
+    agent = serve(tmp_path, UNPRIVILEGED if os.geteuid() == 0 else ())
     yield agent
     agent.process.kill()
     agent.process.wait()
@@ -91,16 +51,13 @@ def mocking(tmp_path):
 
 def round_trip(agent, tmp_path):
     """What a benchmark runner does: start, a known workload, stop."""
-    started = agent.post("/start", **LABELS)
-    assert started.status_code == 200, started.text
+    started = agent.client.start(**LABELS)
     dd = ["dd", "if=/dev/zero", f"of={tmp_path}/dd", "bs=1M", "count=8", "conv=fsync", "status=none"]
     subprocess.run(dd, check=True)
     subprocess.run([sys.executable, "-c", FSYNCS, tmp_path / "fsyncs"], check=True)
     for _ in range(53):
         subprocess.run(["/bin/true"], check=True)
-    stopped = agent.post("/stop")
-    assert stopped.status_code == 200, stopped.text
-    return started.json(), stopped.json()
+    return started, agent.client.stop()
 
 
 @pytest.mark.portable
@@ -138,7 +95,7 @@ def test_what_prometheus_sees_is_the_same_run(agent, tmp_path):
     """The counters and buckets of /metrics are those of the evidence."""
     _, evidence = round_trip(agent, tmp_path)
 
-    text = agent.get("/metrics").text
+    text = agent.client.metrics()
     labels = ",".join(
         f'{k}="{v}"' for k, v in sorted({**LABELS, "machine": socket.gethostname(), "source": "ebpf"}.items())
     )
@@ -154,7 +111,7 @@ def health(agent):
     """(name without prefix, its labels) → value, of chainbench_agent_*."""
     return {
         (sample.name.removeprefix("chainbench_agent_"), frozenset(sample.labels.values())): sample.value
-        for family in text_string_to_metric_families(agent.get("/metrics").text)
+        for family in text_string_to_metric_families(agent.client.metrics())
         for sample in family.samples
         if sample.name.startswith("chainbench_agent_")
     }
@@ -165,10 +122,10 @@ def health(agent):
 def test_the_agents_own_account_grows_by_each_run(agent):
     """By the evidence's cost and loss, and not only when the run is over; both processes are measured."""
     before = health(agent)
-    agent.post("/start", **LABELS)
+    agent.client.start(**LABELS)
     subprocess.run(["/bin/true"], check=True)
     during = health(agent)
-    evidence = agent.post("/stop").json()
+    evidence = agent.client.stop()
     after = health(agent)
 
     assert [found["run_active", frozenset()] for found in (before, during, after)] == [0, 1, 0]
@@ -200,14 +157,14 @@ def test_no_compiler_stays_in_memory(agent):
 @pytest.mark.bpf
 def test_a_signal_in_the_middle_of_a_run(tmp_path):
     """The run is finished and its evidence logged; the process exits with 0, and no program of ours remains."""
-    agent = Agent(tmp_path)
-    assert agent.post("/start", **LABELS).status_code == 200
+    agent = serve(tmp_path)
+    agent.client.start(**LABELS)
     subprocess.run(["/bin/true"], check=True)
     pids = agent.processes()
 
     assert agent.end() == 0
 
-    logged = agent.log.read_text()
+    logged = agent.log
     evidence = json.loads(logged[logged.index('{"schema_version"') :].splitlines()[0])
     assert evidence["run"]["ended_by"] == "shutdown"
     assert evidence["exec"]["exec_count"] >= 1
@@ -219,10 +176,10 @@ def test_a_signal_in_the_middle_of_a_run(tmp_path):
 def test_one_run_after_another(agent):
     """Ten runs in a row on one agent, each with its own numbers."""
     for number in range(1, 11):
-        assert agent.post("/start", **LABELS).status_code == 200
+        agent.client.start(**LABELS)
         for _ in range(number):
             subprocess.run(["/bin/true"], check=True)
-        evidence = agent.post("/stop").json()
+        evidence = agent.client.stop()
         assert evidence["exec"]["top_commands"][0]["count"] in range(number, number + 3)
 
 
@@ -236,7 +193,7 @@ def of_the_unit(tmp_path):
             directory.chmod(directory.stat().st_mode | 0o755)
     tmp_path.chmod(0o777)
     user = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--no-new-privs"]
-    agent = Agent(tmp_path, [*user, f"--bounding-set={some}", f"--inh-caps={some}", f"--ambient-caps={some}"])
+    agent = serve(tmp_path, [*user, f"--bounding-set={some}", f"--inh-caps={some}", f"--ambient-caps={some}"])
     yield agent
     assert agent.end() == 0
 
@@ -245,11 +202,11 @@ def of_the_unit(tmp_path):
 @pytest.mark.bpf
 def test_the_units_capabilities_are_enough(of_the_unit, tmp_path):
     """All that root measures, exactly, and functions by name; but for the cost, which says why it is not there."""
-    of_the_unit.post("/start", **LABELS, pid=os.getpid()).raise_for_status()
+    of_the_unit.client.start(**LABELS, pid=os.getpid())
     subprocess.run([sys.executable, "-c", FSYNCS, tmp_path / "fsyncs"], check=True)
     for _ in range(53):
         subprocess.run(["/bin/true"], check=True)
-    evidence = of_the_unit.post("/stop").json()
+    evidence = of_the_unit.client.stop()
 
     assert evidence["source"] == "ebpf"
     assert evidence["exec"]["exec_count"] == 54
@@ -258,7 +215,7 @@ def test_the_units_capabilities_are_enough(of_the_unit, tmp_path):
     assert any(
         re.fullmatch(r"do_wait|pipe_read|anon_pipe_read|do_nanosleep|futex_do_wait|io_schedule", f) for f in functions
     )
-    states = {name: module["state"] for name, module in of_the_unit.get("/status").json()["modules"].items()}
+    states = {name: module["state"] for name, module in of_the_unit.client.status()["modules"].items()}
     assert "down" not in states.values()
     assert "cost" not in evidence
     assert "bpf_stats_enabled=1" in evidence["unavailable"]["cost"]
@@ -274,10 +231,10 @@ def test_without_privileges_it_says_so(mocking, tmp_path):
     assert "capabilities" in evidence["reason"]
     for name in ("runqlat", "biolatency", "offcpu", "exec", "syscall_counts", "cpu"):
         assert set(evidence[name]["sources"].values()) == {"mock"}
-    status = mocking.get("/status").json()
+    status = mocking.client.status()
     assert status["backend"] == "mock"
     assert "CAP_BPF" in status["remedy"]
-    assert 'source="ebpf"' not in mocking.get("/metrics").text
+    assert 'source="ebpf"' not in mocking.client.metrics()
 
 
 @pytest.mark.other_user

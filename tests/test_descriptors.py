@@ -20,7 +20,7 @@ def slow_clients(agent):
         slow = [clients.enter_context(socket.create_connection(agent.address, timeout=60)) for _ in range(11)]
         for client in slow:
             client.sendall(HEAD)
-        assert agent.get("/status").ok
+        agent.client.status()
         yield slow
 
 
@@ -55,23 +55,23 @@ def descriptors_limited(agent, more=0):
 
 def test_out_of_descriptors(agent):
     """Slow clients go first, the slowest of them; a run that is on goes on, and is kept."""
-    assert agent.post("/start", **LABELS).status_code == 200
+    agent.client.start(**LABELS)
     with slow_clients(agent) as slow:
         with descriptors_limited(agent):
             beside = agent.get("/status")
         told = slow[0].makefile("rb").readline()
-    evidence = agent.post("/stop").json()
+    evidence = agent.client.stop()
 
     assert beside.ok
     assert told == b"HTTP/1.1 503 Service Unavailable\r\n"
     assert agent.log.count("no descriptor for a client: Too many open files") == 1
-    assert agent.get(f"/runs/{evidence['run']['id']}").json()["evidence"] == evidence
+    assert agent.client.run(evidence["run"]["id"])["evidence"] == evidence
 
 
 def test_out_of_descriptors_without_slow_clients(agent):
     """Who comes is told so, and it is over when it is over."""
     worker = agent.worker()
-    assert agent.post("/start", **LABELS).status_code == 200
+    agent.client.start(**LABELS)
     with descriptors_limited(agent):
         told = agent.get("/status")
 
@@ -79,7 +79,7 @@ def test_out_of_descriptors_without_slow_clients(agent):
     assert "descriptors open" in told.json()["detail"]
     assert "LimitNOFILE" in told.json()["remedy"]
     assert "no descriptor for a client: Too many open files" in agent.log
-    assert agent.post("/stop").json()["run"]["ended_by"] == "stop"
+    assert agent.client.stop()["run"]["ended_by"] == "stop"
     assert agent.worker() == worker
 
 
@@ -101,23 +101,23 @@ def test_a_start_without_descriptors(daemon):
     return Needy()
 """
     )
-    assert agent.get("/status").ok
+    agent.client.status()
     with descriptors_limited(agent, more=50):
         refused = agent.post("/start", **LABELS)
 
     assert refused.status_code == 503
     assert "Too many open files" in refused.json()["detail"]
-    assert agent.post("/start", **LABELS).status_code == 200
+    agent.client.start(**LABELS)
 
 
 def test_a_stop_without_descriptors_is_kept(agent):
     """The store holds what it writes with: that was opened when the agent came up."""
-    run_id = agent.post("/start", **LABELS).json()["run_id"]
+    run_id = agent.client.start(**LABELS)["run_id"]
     with slow_clients(agent), descriptors_limited(agent):
-        evidence = agent.post("/stop").json()
+        evidence = agent.client.stop()
 
     assert "not_kept" not in evidence
-    assert agent.get(f"/runs/{run_id}").json()["evidence"] == evidence
+    assert agent.client.run(run_id)["evidence"] == evidence
 
 
 GREEDY = """
@@ -145,25 +145,25 @@ GREEDY = """
 def test_a_stop_without_descriptors_beside_a_reader_is_kept_later(daemon, tmp_path):
     """The reader has the store's one open connection: /stop answers all the same, and why; the next run makes good."""
     agent = daemon(GREEDY.format(place=str(tmp_path)), store="sqlite", state_dir=tmp_path / "state", checkpoint_s=3600)
-    run_id = agent.post("/start", **LABELS).json()["run_id"]
+    run_id = agent.client.start(**LABELS)["run_id"]
     limits = resource.prlimit(agent.worker(), resource.RLIMIT_NOFILE)
     (tmp_path / "hold").touch()
     with ThreadPoolExecutor(1) as reader:
         read = reader.submit(agent.get, "/runs")
         try:
             agent.until((tmp_path / "reading").exists)
-            evidence = agent.post("/stop").json()
+            evidence = agent.client.stop()
         finally:
             resource.prlimit(agent.worker(), resource.RLIMIT_NOFILE, limits)
             (tmp_path / "hold").unlink()
         assert read.result().json()["runs"][0]["result"] == "running"
     not_kept = evidence.pop("not_kept")
-    agent.post("/start", **LABELS)
-    later = agent.post("/stop").json()
+    agent.client.start(**LABELS)
+    later = agent.client.stop()
 
     assert "unable to open database file; the agent has no descriptor left;" in not_kept
     assert "LimitNOFILE" in not_kept
     assert evidence["exec"] == {"exec_count": 53}
     assert "not_kept" not in later
-    assert agent.get(f"/runs/{run_id}").json()["evidence"] == evidence
-    assert f"run {run_id} is kept now" in agent.log
+    assert agent.client.run(run_id)["evidence"] == evidence
+    assert f"run {run_id} is stored now" in agent.log

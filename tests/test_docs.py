@@ -134,7 +134,7 @@ def test_every_remedy_is_on_the_page(text):
 def test_the_remedies_of_problems_are_found():
     """The test above sees those that it is about."""
     some = {"POST /stop ends it", "send fewer headers", "call the agent from a program", "send one of the two"}
-    some |= {"send each filter once", "name a pid instead"}
+    some |= {"send each filter once", "send a pid instead"}
     assert some <= set(problem_remedies())
 
 

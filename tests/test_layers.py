@@ -12,7 +12,7 @@ import chainbench_agent
 PACKAGE = Path(chainbench_agent.__file__).parent
 
 ROWS = (
-    ({"abi", "catalog", "errors", "settings", "logs"},),
+    ({"client"}, {"abi", "catalog", "errors", "settings", "logs"}),
     ({"probes"},),
     ({"evidence"}, {"host"}),
     ({"model"},),
@@ -131,6 +131,7 @@ def test_imports_point_down():
         ("evidence/build.py", "from chainbench_agent.kernel import libbpf", "imports kernel from above"),
         ("catalog/x.py", "import chainbench_agent.runs.lifecycle", "imports runs from above"),
         ("errors.py", "from chainbench_agent import web", "imports web from above"),
+        ("client/x.py", "from chainbench_agent.errors import AgentError", "imports errors from beside"),
         ("runs/x.py", "def f():\n    from chainbench_agent.web.app import create_app", "imports web from above"),
         ("kernel/machine.py", "from chainbench_agent.export.series import x", "imports export from beside"),
         ("export/series.py", "from chainbench_agent.kernel import names", "imports kernel from beside"),

@@ -61,8 +61,8 @@ def test_slow_clients_do_not_hold_up_a_stop(agent, connect, beginning):
     """101 of each kind, more than there are threads: a run is started and stopped at once."""
     slow = [connect(beginning) for _ in range(101)]
     began = time.monotonic()
-    assert agent.post("/start", **LABELS).status_code == 200
-    evidence = agent.post("/stop").json()
+    agent.client.start(**LABELS)
+    evidence = agent.client.stop()
 
     assert time.monotonic() - began < PROMPTLY_S
     assert evidence["run"]["ended_by"] == "stop"
@@ -86,8 +86,8 @@ def test_dribbling_clients_do_not_hold_up_a_stop(agent, connect):
     dribbling.start()
     try:
         for _ in range(7):
-            assert agent.post("/start", **LABELS).status_code == 200
-            assert agent.post("/stop").status_code == 200
+            agent.client.start(**LABELS)
+            agent.client.stop()
         answers = [client.makefile("rb").readline() for client in slow]
     finally:
         done.set()
@@ -125,7 +125,7 @@ def test_more_slow_clients_than_are_waited_for(agent, connect):
     others = [connect(HEAD) for _ in range(MOST_READ)]
 
     assert first.makefile("rb").readline() == b"HTTP/1.1 503 Service Unavailable\r\n"
-    assert agent.get("/status").ok
+    agent.client.status()
     assert descriptors(agent.worker()) < len(others) + 50
 
 
@@ -135,8 +135,8 @@ def test_clients_that_do_not_take_their_answers(agent, connect):
     asking = [connect(ask) for _ in range(101)]
     began = time.monotonic()
 
-    assert agent.post("/start", **LABELS).status_code == 200
-    assert agent.post("/stop").status_code == 200
+    agent.client.start(**LABELS)
+    agent.client.stop()
     assert time.monotonic() - began < PROMPTLY_S
     assert len(asking) == 101
 
@@ -195,14 +195,14 @@ def test_10000_runs_leave_nothing_behind(daemon, tmp_path):
 
     cycles(500)
     worker = agent.worker()
-    before, stored = (descriptors(worker), memory_kib(worker)), agent.get("/status").json()["store"]
+    before, stored = (descriptors(worker), memory_kib(worker)), agent.client.status()["store"]
     cycles(10_000)
     agent.until(lambda: descriptors(worker) <= before[0])
 
     assert agent.worker() == worker
     assert threads(worker) <= 1 + ACTING_THREADS + STATUS_THREADS + 8 + 2  # loop, answers; the log, who watches a run
     assert memory_kib(worker) - before[1] < 4096  # 0.4 of each run; once, what was the master's as well becomes its own
-    kept = agent.get("/status").json()["store"]
+    kept = agent.client.status()["store"]
     assert (kept["runs"], kept["state"]) == (101, "up")
     assert kept["bytes"] - stored["bytes"] < 1 << 20
 
@@ -221,7 +221,7 @@ def ask(agent, path, body=b""):
 
 def test_a_worker_that_is_killed_in_a_run(agent):
     """The master starts another; the runner that comes to stop is told what happened and what is left, and goes on."""
-    run_id = agent.post("/start", **LABELS).json()["run_id"]
+    run_id = agent.client.start(**LABELS)["run_id"]
     dead = agent.worker()
     os.kill(dead, signal.SIGKILL)
     agent.until(lambda: agent.worker() not in {None, dead})
@@ -229,11 +229,11 @@ def test_a_worker_that_is_killed_in_a_run(agent):
 
     assert refused.status_code == 409
     lost = f"run {run_id} (scenario=baseline impl=python variant=numpy commit=abc123 dataset=sha256hash) was lost"
-    why = f"{lost}: the process that collected it died; GET /runs has what was kept of it"
-    assert refused.json()["detail"] == f"no run is on: {why}"
-    assert agent.get(f"/runs/{run_id}").json()["result"] == "interrupted"
-    assert agent.get("/status").json()["failure"].startswith(lost)
+    why = f"{lost}: the process that collected it died; GET /runs has what was stored of it"
+    assert refused.json()["detail"] == f"no run is active: {why}"
+    assert agent.client.run(run_id)["result"] == "interrupted"
+    assert agent.client.status()["failure"].startswith(lost)
     assert f"ERROR   {lost}" in agent.log
-    assert agent.post("/start", **LABELS).status_code == 200
-    assert "failure" not in agent.get("/status").json()
-    assert agent.post("/stop").status_code == 200
+    agent.client.start(**LABELS)
+    assert "failure" not in agent.client.status()
+    agent.client.stop()

@@ -222,8 +222,8 @@ def test_certificates_that_cannot_be_used(tmp_path, certificate):
         ((None, key), "tls_cert: is missing"),
         ((cert, tmp_path / "none"), "cannot read .*none: No such file"),
         ((tmp_path / "none", key), "No such file"),
-        ((cert, broken), "no certificate and its key"),
-        ((broken, key), "no certificate and its key"),
+        ((cert, broken), "a certificate and its key"),
+        ((broken, key), "a certificate and its key"),
         ((cert, shown), f"chmod o-rw {shown}"),
     ):
         with pytest.raises(InputError, match=says):
@@ -259,7 +259,7 @@ def test_a_unix_socket(daemon, tmp_path):
         ("POST /stop", READ_TOKEN, 403),
         ("GET /status", READ_TOKEN, 200),
         ("GET /status", TOKEN, 200),
-        ("POST /stop", TOKEN, 409),  # let in: no run is on
+        ("POST /stop", TOKEN, 409),  # let in: no run is active
     ],
 )
 def test_a_unix_socket_with_tokens(guarded_socket, call, token, status):

@@ -191,7 +191,7 @@ class EbpfCollector:
 
 def _needs_target(module: Module, target: Target, modules: Collection[Module]) -> dict[str, str]:
     """Reported key → why, of the metrics that this run does not have for its target, or for the `modules` it has."""
-    why = "" if any(m.name == "offcpu" for m in modules) else "which threads hardly ran is told by the module offcpu"
+    why = "" if any(m.name == "offcpu" for m in modules) else "idle threads are known only with the module offcpu"
     return {
         reported_key(metric): metric.needs_target if target.kind == "machine" else why
         for metric in module.reported

@@ -6,16 +6,14 @@ The agent is asked over HTTP: its store may be open for one process only.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
-from typing import Any
-from urllib.parse import quote
 
-import requests
 from pydantic import ValidationError
 
+from chainbench_agent.client import Agent
 from chainbench_agent.compare.build import Compared, compare
 from chainbench_agent.compare.formats import FORMATS
 from chainbench_agent.compare.gate import exit_code, slower_percent
@@ -25,7 +23,6 @@ from chainbench_agent.errors import AgentError, InputError
 from chainbench_agent.evidence.model import Evidence
 from chainbench_agent.model.stored_run import LABELS
 
-ANSWER_WITHIN_S = 60
 STEP_SUMMARY = "GITHUB_STEP_SUMMARY"
 
 
@@ -43,48 +40,14 @@ class Asked:
     since: str = ""
 
 
-class StoredRuns:
-    """The runs that an agent has stored.  AgentError if it does not answer, or refuses."""
+def run_compare(asked: Asked, agent: Agent) -> tuple[str, int]:
+    """The text in the format that was asked for, and the exit code.
 
-    def __init__(self, url: str, token: str = "") -> None:
-        self._url = url.rstrip("/")
-        self._http = requests.Session()
-        self._http.trust_env = False  # no proxy between us and our own agent
-        if token:
-            self._http.headers["Authorization"] = f"Bearer {token}"
-
-    def newest(self, labels: Mapping[str, str], limit: int, since: datetime | None) -> Iterator[str]:
-        """Ids of the finished runs with these labels."""
-        query = {**labels, "result": "finished", "limit": str(limit)}
-        for run in self._get("/runs", query)["runs"]:
-            if since is None or datetime.fromisoformat(run["started_at"]) >= since:
-                yield run["id"]
-
-    def get(self, side: str, run_id: str) -> MeasuredRun:
-        stored = self._get(f"/runs/{quote(run_id, safe='')}")
-        if not stored["evidence"]:
-            raise InputError(side, f"run {run_id} has no evidence: it is {stored['result']}")
-        try:
-            return MeasuredRun(Evidence.from_json(stored["evidence"]), stored["environment"])
-        except ValidationError:
-            raise InputError(side, f"the evidence of run {run_id} is of another version of the agent") from None
-
-    def _get(self, path: str, query: Mapping[str, str] | None = None) -> dict[str, Any]:
-        try:
-            answer = self._http.get(f"{self._url}{path}", params=query, timeout=ANSWER_WITHIN_S)
-            document: dict[str, Any] = answer.json()
-        except (requests.RequestException, ValueError) as error:
-            raise AgentError(f"no agent answers at {self._url}: {error}; name another with --url") from None
-        if not answer.ok:
-            raise AgentError(f"{self._url}{path}: {document.get('detail', answer.reason)}")
-        return document
-
-
-def run_compare(asked: Asked, runs: StoredRuns) -> tuple[str, int]:
-    """The text in the format that was asked for, and the exit code.  AgentError if nothing could be compared."""
+    AgentError or ClientError if nothing could be compared.
+    """
     shown, slower = _format(asked.format), slower_percent(asked.fail_if)
-    baseline = _side("baseline", asked.baseline, asked, runs)
-    optimized = _side("optimized", asked.optimized, asked, runs)
+    baseline = _side("baseline", asked.baseline, asked, agent)
+    optimized = _side("optimized", asked.optimized, asked, agent)
     compared = compare(baseline, optimized, allow_different=asked.allow_different)
     if shown.name == "github":
         _add_to_step_summary(compared)
@@ -98,14 +61,26 @@ def _format(name: str) -> Format:
     return FORMATS[name]
 
 
-def _side(name: str, text: str, asked: Asked, runs: StoredRuns) -> list[MeasuredRun]:
+def _side(name: str, text: str, asked: Asked, agent: Agent) -> list[MeasuredRun]:
     """The runs of a side: one by its id, or the newest that have all of its labels."""
     if ":" not in text:
-        return [runs.get(name, text)]
-    ids = list(runs.newest(parse_labels(name, text), asked.limit, _since(asked.since)))
+        return [_run(name, text, agent)]
+    labels, since = parse_labels(name, text), _since(asked.since)
+    newest = islice(agent.runs(**labels, result="finished", limit=str(asked.limit)), asked.limit)
+    ids = [run["id"] for run in newest if since is None or datetime.fromisoformat(run["started_at"]) >= since]
     if not ids:
         raise InputError(name, f"no finished run has the labels {text}", "GET /runs lists what is stored")
-    return [runs.get(name, run_id) for run_id in ids]
+    return [_run(name, run_id, agent) for run_id in ids]
+
+
+def _run(side: str, run_id: str, agent: Agent) -> MeasuredRun:
+    stored = agent.run(run_id)
+    if not stored["evidence"]:
+        raise InputError(side, f"run {run_id} has no evidence: it is {stored['result']}")
+    try:
+        return MeasuredRun(Evidence.from_json(stored["evidence"]), stored["environment"])
+    except ValidationError:
+        raise InputError(side, f"the evidence of run {run_id} is of another version of the agent") from None
 
 
 def parse_labels(name: str, text: str) -> dict[str, str]:

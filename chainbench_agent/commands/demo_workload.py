@@ -1,7 +1,7 @@
 """The workload of `chainbench-agent demo`: store records so that they survive a crash, check them, read them back.
 
-A script that imports nothing of the agent; `baseline` does naively what `optimized` does well.  Both end with the
-same file, and print its length.  They print a line when they are ready, and wait for one to begin.
+A script that imports nothing of the agent.  `baseline` does naively what `optimized` does well; both write the same
+file and print its length.  Each prints a line when it is ready, and begins when it reads one.
 
 python demo_workload.py baseline|optimized FILE
 """

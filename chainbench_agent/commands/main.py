@@ -81,7 +81,7 @@ def demo() -> None:
 @click.argument("baseline")
 @click.argument("optimized")
 @click.option(
-    "--url", default="http://127.0.0.1:9090", envvar="CHAINBENCH_URL", help="Of the agent.", show_default=True
+    "--url", default="http://127.0.0.1:9090", envvar="CHAINBENCH_URL", help="Address of the agent.", show_default=True
 )
 @click.option("--token-file", type=click.Path(path_type=Path), help="Has the agent's token.")
 @click.option("--format", default="text", metavar="NAME", help="One of the formats named below.  [default: text]")
@@ -100,22 +100,31 @@ def compare_(url: str, token_file: Path | None, **asked: Any) -> None:
     Exits with 0 when there is no regression, 1 when OPTIMIZED is certainly slower than --fail-if allows,
     2 when nothing could be compared, and 3 when --require-conclusive is given and nothing is claimed.
     """
-    from chainbench_agent.commands.compare import Asked, StoredRuns, run_compare
+    from chainbench_agent.client import Agent, ClientError
+    from chainbench_agent.commands.compare import Asked, run_compare
 
     try:
-        token = token_file.read_text(encoding="utf-8").strip() if token_file else ""
-        text, code = run_compare(Asked(**asked), StoredRuns(url, token))
+        token = token_file.read_text(encoding="utf-8").strip() if token_file else None
+        agent = Agent(url, token=token)
     except OSError as error:
         raise NotCompared(f"cannot read {token_file}: {error.strerror}") from None
-    except AgentError as error:
+    except ValueError as error:  # of the URL
+        raise NotCompared(str(error)) from None
+    try:
+        text, code = run_compare(Asked(**asked), agent)
+    except (AgentError, ClientError) as error:
         raise NotCompared(str(error)) from None
     click.echo(text, nl=False)
     raise SystemExit(code)
 
 
 @main.command()
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
-@click.option("--header-cache", type=click.Path(path_type=Path), help="Where header trees made from BTF are kept.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--header-cache",
+    type=click.Path(path_type=Path),
+    help="Directory of cached headers and objects.",
+)
 def doctor(*, as_json: bool, header_cache: Path | None) -> None:
     """Say what this machine offers, which modules work from which sources, and what to do about the rest.
 
@@ -136,8 +145,12 @@ def probes() -> None:
 
 @probes.command()
 @click.argument("modules", nargs=-1)
-@click.option("--json", "as_json", is_flag=True, help="For programs.")
-@click.option("--header-cache", type=click.Path(path_type=Path), help="Where header trees made from BTF are kept.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+@click.option(
+    "--header-cache",
+    type=click.Path(path_type=Path),
+    help="Directory of cached headers and objects.",
+)
 def check(modules: tuple[str, ...], *, as_json: bool, header_cache: Path | None) -> None:
     """Compile and load MODULES, by default all, and attach nothing; say how large each program is.
 

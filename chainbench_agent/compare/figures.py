@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from chainbench_agent.compare.run_set import MeasuredRun
+from chainbench_agent.evidence.distribution import section_to_json
 from chainbench_agent.evidence.model import Evidence
 
 _NO_FIGURES = {"histogram", "sources", "unavailable", "scope", "other_processes"}
@@ -16,7 +17,8 @@ Values = Mapping[str, Sequence[float]]
 
 
 def figures(evidence: Evidence) -> dict[str, float]:
-    return {path: value for name, section in evidence.sections.items() for path, value in _leaves(name, section)}
+    sections = {name: section_to_json(section) for name, section in evidence.sections.items()}
+    return {path: value for name, section in sections.items() for path, value in _leaves(name, section)}
 
 
 def _leaves(path: str, value: Any) -> Iterator[tuple[str, float]]:

@@ -14,7 +14,6 @@ from chainbench_agent.abi.process import Process
 from chainbench_agent.catalog import Counter, Derived, Distribution, Metric, Module, Names, Procfs, Table
 from chainbench_agent.evidence.cost import cost
 from chainbench_agent.evidence.cross_check import counters_check, schedstat_check, throttled_check
-from chainbench_agent.evidence.distribution import distribution
 from chainbench_agent.evidence.entry_cost import EntryCost, with_entries
 from chainbench_agent.evidence.isolate_failures import one_by_one
 from chainbench_agent.evidence.ledger import ledger
@@ -189,8 +188,6 @@ def section(
                 continue
             value = derived[metric.name]
             found |= value if metric.inline else {key: _rounded(value)}
-        elif isinstance(metric, Distribution) and metric.name == "latency_ns":
-            found |= distribution(counts[metric.name])
         else:
             found[key] = _reported(metric, counts[metric.name], names)
     found["sources"] = dict(sources)
@@ -203,7 +200,7 @@ def _reported(metric: Metric, value: Any, names: Names) -> Any:
     in_ms = metric.name.endswith("_ns")
     match metric:
         case Distribution():
-            return distribution(value)
+            return value
         case Counter() | Procfs():
             return _rounded(value / 1e6) if in_ms else value
         case Table(names=table):

@@ -1,6 +1,7 @@
-"""What a run answers: the shape of the evidence.
+"""The evidence: everything that a run answers.
 
-The fixed parts are models; a module's section is a mapping, because its keys come from the module's declaration.
+The fixed parts are models.  A module's section is a mapping, because its keys come from the module's declaration; its
+histograms stay HistogramCounts until `as_json`.  To read the numbers of an evidence, take evidence/figures.py.
 """
 
 from __future__ import annotations
@@ -11,9 +12,12 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
+from chainbench_agent.evidence.distribution import section_from_json, section_to_json
+
 SCHEMA_VERSION = 2
 
 Section = dict[str, Any]
+"""Key → number, HistogramCounts, or a mapping or list of numbers."""
 BackendName = Literal["ebpf", "mock"]
 
 
@@ -32,7 +36,7 @@ class Labels(_Model):
 
     @classmethod
     def of(cls, labelled: Any) -> Labels:
-        """Those of a run, a report or a request, which have them among other things."""
+        """The labels of a run, a report or a request."""
         return Labels(**{name: getattr(labelled, name) for name in Labels.model_fields})
 
 
@@ -45,9 +49,9 @@ class Run(Labels):
     duration_ms: float
     ended_by: Literal["stop", "shutdown", "max_duration", "target_gone", "start_failed", "agent_died", "running"]
     probes: tuple[str, ...] | None = None
-    """The modules and options that were to collect; None where nobody chose."""
+    """The modules and options that the run selected; None: all."""
     sample_interval: int = 1
-    """Of the hottest events one in so many was recorded (evidence/sampling_error.py)."""
+    """One in so many of the most frequent events was recorded (evidence/sampling_error.py)."""
 
 
 Shares = Literal["session", "program image", "cgroup"]
@@ -59,7 +63,7 @@ class Outsider(_Model):
     pid: int
     command: str
     shares: Shares
-    """With the target's first process."""
+    """The thing that it has in common with the target's first process."""
 
 
 class Target(_Model):
@@ -74,13 +78,13 @@ class Target(_Model):
     processes_seen: int | None = None
     threads_seen: int | None = None
     pid_namespace: str | None = None
-    """Whose numbers all pids and tids in the evidence are, as `readlink /proc/PID/ns/pid` names it."""
+    """The PID namespace of all pids and tids in the evidence, as `readlink /proc/PID/ns/pid` names it."""
     pid_as_sent: int | None = None
-    """The runner's own number, where that is another than `pid`."""
+    """The runner's own number, where it differs from `pid`."""
     cgroup_as_sent: str | None = None
-    """The runner's own path, where that is another than `cgroup`."""
+    """The runner's own path, where it differs from `cgroup`."""
     outside: tuple[Outsider, ...] | None = None
-    """When the run began: processes near the target's first that do not descend from it."""
+    """Processes near the target's first that did not descend from it when the run began."""
     outside_not_shown: int | None = None
 
 
@@ -97,7 +101,7 @@ class Loss(_Model):
     total: int = 0
     causes: dict[str, int] = Field(default_factory=dict)
     programs_skipped: dict[str, SkippedProgram] | None = None
-    """By hook; absent if every program ran each time."""
+    """Hook → its skipped program; absent if every program always ran."""
 
 
 class ProgramCost(_Model):
@@ -116,7 +120,7 @@ class ModuleCost(_Model):
     bpf_ns_shared: int
     ns_per_event_at_most: float
     cpu_percent_at_most: float
-    """As if all of the shared programs were its own, so these add up to more than the whole."""
+    """As if all of the shared programs were its own: over all modules this is more than the whole."""
 
 
 class Cost(_Model):
@@ -134,18 +138,18 @@ class Cost(_Model):
     entry_ns: int | None = None
     entry_ns_per_event: float | None = None
     entry_from: str | None = None
-    """How an entry's cost was measured."""
+    """The way in which the cost of an entry was measured."""
     entry_excludes: list[str] | None = None
-    """Hooks whose programs are fed from something else than a tracepoint: what entering these costs is not known."""
+    """Hooks whose programs are not fed from a tracepoint: the cost of entering these is not known."""
     target_cpu_percent: float | None = None
-    """What the target paid of `bpf_ns` and `entry_ns`, in percent of its CPU time; without a target: all threads."""
+    """The target's share of `bpf_ns` and `entry_ns`, in percent of its CPU time; without a target: of all threads."""
     target_cpu_percent_at_least: float | None = None
     target_cpu_percent_at_most: float | None = None
-    """The bounds: as if none, and as if all, of the events had been the target's at hooks not in `target_shares`."""
+    """The bounds: none, and all, of the events at hooks that are not in `target_shares` were the target's."""
     target_shares: dict[str, float] | None = None
-    """With a target: hook → its part of the events there, where its own figures tell."""
+    """With a target: hook → its share of the events there, where its own figures show that."""
     unavailable: dict[str, str] | None = None
-    """Which of these are not known, and why."""
+    """The fields that are not known → why."""
 
 
 class CrossCheck(_Model):
@@ -189,12 +193,12 @@ class Evidence(_Model):
     ledger: Section | None = None
     """With a target: where all the time of its threads went (evidence/ledger.py)."""
     unavailable: dict[str, str] = Field(default_factory=dict)
-    """Modules that are absent, and why; the `cost` as well, and with a target the `ledger`, if there is none."""
+    """Module → why it is absent; also `cost`, and with a target `ledger`, where they are absent."""
     loss: Loss | None = None
     cost: Cost | None = None
     cross_check: dict[str, CrossCheck] = Field(default_factory=dict)
     self_check: SelfCheck | None = None
-    """None for mock data, which is made up number by number."""
+    """None for mock data, whose numbers are made up one by one."""
 
     @model_serializer(mode="wrap")
     def _flat(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -205,11 +209,14 @@ class Evidence(_Model):
 
     def as_json(self) -> dict[str, Any]:
         """Plain types, ready for JSON; what has no value is left out."""
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True)
+        sections = {name: section_to_json(section) for name, section in self.sections.items()}
+        return self.model_copy(update={"sections": sections}).model_dump(mode="json", by_alias=True, exclude_none=True)
 
     @classmethod
     def from_json(cls, evidence: Mapping[str, Any]) -> Evidence:
-        """What `as_json` made, anew.  ValidationError if an agent with other fields made it."""
+        """Reverses `as_json`.  ValidationError if an agent with other fields made it."""
         fixed = {name: value for name, value in evidence.items() if name in cls.model_fields}
         sections = {name: value for name, value in evidence.items() if name not in cls.model_fields}
-        return cls.model_validate({**fixed, "sections": sections})
+        found = cls.model_validate({**fixed, "sections": sections})
+        typed = {name: section_from_json(section) for name, section in found.sections.items()}
+        return found.model_copy(update={"sections": typed})

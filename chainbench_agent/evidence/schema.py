@@ -1,6 +1,6 @@
 """The evidence as JSON Schema: the fixed parts from their models, each section from what its module declares.
 
-What it says of a version stays true while the version does: see docs/evidence.md.
+Within one version it only grows: see docs/evidence.md.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from chainbench_agent.abi.histogram import QUANTILES
 from chainbench_agent.catalog import Counter, Derived, Distribution, Metric, Module, Procfs, Table
+from chainbench_agent.evidence.distribution import IF_ANY, WHOLE_SECTION
 from chainbench_agent.evidence.metric_keys import reported_key
 from chainbench_agent.evidence.model import SCHEMA_VERSION, Evidence
 from chainbench_agent.probes import CATALOG
@@ -40,9 +40,8 @@ _ALWAYS: Json = {
     "count": INTEGER,
     "sum_us": NUMBER,
 }
-_IF_ANY = ("min_us", "max_us", "mean_us", *(f"p{q * 100:.0f}_us" for q in QUANTILES))
-DISTRIBUTION: Json = _object({**_ALWAYS, **dict.fromkeys(_IF_ANY, NUMBER)}, tuple(_ALWAYS))
-"""What build.distribution answers; without observations there are no extremes, mean and quantiles."""
+DISTRIBUTION: Json = _object({**_ALWAYS, **dict.fromkeys(IF_ANY, NUMBER)}, tuple(_ALWAYS))
+"""A histogram; without observations it has no extremes, mean and quantiles."""
 
 _LIST_VALUES: Json = {
     "count": {"description": "A count.", **INTEGER},
@@ -50,7 +49,7 @@ _LIST_VALUES: Json = {
     "ms": {"description": "Milliseconds.", **NUMBER},
     "edges": {"type": "array"},
 }
-"""By the name that a Derived list gives its value."""
+"""The schema of a Derived list's value, by its name."""
 
 _EXACTNESS: Json = {"sampled_percent": NUMBER, "standard_error_ms": NUMBER, "split_of": TEXT}
 _WAIT = _object(
@@ -69,13 +68,13 @@ _WHOLE: Json = {
     "idle_threads": _object(_IDLE, tuple(_IDLE)),
 }
 LEDGER = _object(_WHOLE, tuple(key for key in _WHOLE if key != "idle_threads"))
-"""What ledger.ledger answers; `idle_threads` came later."""
+"""The ledger; evidence of earlier agents has no `idle_threads`."""
 
 SAMPLING = _object({"interval": INTEGER, "zero_means_below": INTEGER, "standard_error": _mapping({})})
 
 
 def document() -> Json:
-    """The whole, for programs that read evidence: what is not named here they have to ignore."""
+    """The schema for programs that read evidence, which must ignore keys that it does not name."""
     schema = Evidence.model_json_schema() | {"description": "What was measured in a run."}
     definitions = {name: _as_written(one) for name, one in schema.pop("$defs").items()}
     complete(schema, {"$ref": "#/$defs/Distribution"})
@@ -90,9 +89,9 @@ def document() -> Json:
 
 
 def complete(schema: Json, distribution: Json) -> None:
-    """Put the sections into the schema of Evidence, where they stand: beside the fixed parts.
+    """Put the sections into the schema of Evidence, next to the fixed parts, as in the JSON.
 
-    `distribution` is what stands where one is a key of a section: DISTRIBUTION, or a reference to it.
+    `distribution`: the schema of a distribution that is a key of a section: DISTRIBUTION, or a reference to it.
     """
     properties = schema["properties"]
     del properties["sections"]
@@ -104,13 +103,13 @@ def complete(schema: Json, distribution: Json) -> None:
 
 
 def section(module: Module, distribution: Json = DISTRIBUTION) -> Json:
-    """Of a module; a metric that is unavailable is absent."""
+    """The schema of a module's section; a metric that is unavailable is absent from it."""
     properties: Json = {}
     inline: Json = {}
     for metric in module.reported:
         match metric:
-            case Distribution(name="latency_ns"):
-                properties |= {**_ALWAYS, **dict.fromkeys(_IF_ANY, NUMBER)}
+            case Distribution() if reported_key(metric) == WHOLE_SECTION:
+                properties |= DISTRIBUTION["properties"]
             case Derived(inline=True):
                 inline = {"additionalProperties": INTEGER}
             case _:
@@ -143,7 +142,7 @@ def _value(metric: Metric, distribution: Json) -> Json:
 
 
 def _models(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
-    """A model, and all that it consists of."""
+    """A model, and the models of its fields."""
     yield model
     for field in model.model_fields.values():
         inside = (field.annotation, *getattr(field.annotation, "__args__", ()))
@@ -154,19 +153,19 @@ def _models(model: type[BaseModel]) -> Iterator[type[BaseModel]]:
 
 
 def _always(model: type[BaseModel]) -> Iterator[str]:
-    """The keys that it always has: what is None is left out of the JSON."""
+    """The keys that a model always has in JSON; a value that is None is left out."""
     for name, field in model.model_fields.items():
         if name != "sections" and field.get_default(call_default_factory=True) is not None:
             yield field.alias or name
 
 
 def _as_written(schema: Any) -> Any:
-    """Without the titles that pydantic makes up, without null, which is left out, and open for what may yet come."""
+    """Drop the titles that pydantic makes up, null, which the JSON never has, and what forbids keys to come."""
     if isinstance(schema, list):
         return [_as_written(one) for one in schema if one != {"type": "null"}]
     if not isinstance(schema, dict):
         return schema
     dropped = {"title": str, "default": object, "additionalProperties": bool}
-    kept = {key: _as_written(one) for key, one in schema.items() if not isinstance(one, dropped.get(key, ()))}
-    (only,) = kept["anyOf"] if len(kept.get("anyOf", ())) == 1 else (None,)
-    return {**{key: one for key, one in kept.items() if key != "anyOf"}, **only} if only else kept
+    written = {key: _as_written(one) for key, one in schema.items() if not isinstance(one, dropped.get(key, ()))}
+    (only,) = written["anyOf"] if len(written.get("anyOf", ())) == 1 else (None,)
+    return {**{key: one for key, one in written.items() if key != "anyOf"}, **only} if only else written

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from chainbench_agent.evidence.distribution import section_to_json
 from chainbench_agent.evidence.model import Evidence, SelfCheck, Violation
 
 IN_FLIGHT_MS = 1.0
@@ -97,17 +98,18 @@ def self_check(evidence: Evidence, circumstances: Circumstances) -> SelfCheck:
 
 def _comparisons(evidence: Evidence, at: Circumstances) -> Iterator[Comparison]:
     lost = evidence.loss.total if evidence.loss else 0
-    cpu, offcpu = (evidence.sections.get(name, {}) for name in ("cpu", "offcpu"))
+    sections = {name: section_to_json(section) for name, section in evidence.sections.items()}
+    cpu, offcpu = (sections.get(name, {}) for name in ("cpu", "offcpu"))
     if evidence.ledger is not None:
         yield from _ledger(evidence.ledger, at)
         yield from _against_sections(evidence.ledger, cpu, offcpu, at)
         yield from _population(evidence, evidence.ledger, at, lost)
     yield from _scheduler(cpu, offcpu, at)
     yield from _throttled(evidence, cpu, offcpu, at)
-    for name, section in evidence.sections.items():
+    for name, section in sections.items():
         yield from _distributions(name, section)
         yield from _other_processes(name, section, at, lost)
-    yield from _pairs(evidence.sections, at, lost)
+    yield from _pairs(sections, at, lost)
 
 
 def _ledger(ledger: Mapping[str, Any], at: Circumstances) -> Iterator[Comparison]:

@@ -1,8 +1,8 @@
-"""The main figures of the processes that did most.  Pure.
+"""Selects the processes that did most, and adds up all others.  Pure.
 
-What a process without a record did is in the module's own counters only, so what these have more than the processes
-shown is the others': the parts always add up to the whole.  Figures of sampled events are estimates, as the whole is;
-how far off they may be is computed as in evidence/sampling_error.py.
+A process without a record is counted in the module's own counters only.  The others are therefore the module's counters
+less the processes shown, so that the parts always add up to the whole.  Figures of sampled events are estimates, as the
+whole is; their standard error follows from evidence/sampling_error.py.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ TOP = 10
 def top_processes(
     module: Module, counts: Mapping[str, Any], processes: Sequence[Process], unavailable: Mapping[str, str]
 ) -> dict[str, Any]:
-    """`{top_processes: [{pid, command, figure: …}], other_processes: {figure: …}}`, by the first figure.
+    """`{top_processes: [{pid, command, figure: …}], other_processes: {figure: …}}`, ordered by the first figure.
 
-    `counts`: metric → difference of the module, open intervals added; empty if no metric is kept per process.
+    Empty if no metric is counted per process.  `counts`: metric → difference, with open intervals added.
     """
     metrics = [metric for metric in module.per_process if reported_key(metric) not in unavailable]
     if not metrics:

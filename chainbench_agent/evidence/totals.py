@@ -1,4 +1,4 @@
-"""What all runs since the agent began add up to.  Pure."""
+"""The totals of all runs since the agent started.  Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Key = TypeVar("Key")
 
 
 class Program(NamedTuple):
-    """A hook, and what fed its program."""
+    """A hook's program, and the attach point that fed it."""
 
     hook: str
     source: str
@@ -21,16 +21,16 @@ class Program(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """Counters that only grow: events lost by cause, the kernel's account of our programs, failed self-checks."""
+    """Counters that only grow: lost events by cause, runs and time of our programs, failed self-checks."""
 
     lost: Mapping[str, int] = field(default_factory=dict)
     program_runs: Mapping[Program, int] = field(default_factory=dict)
     program_ns: Mapping[Program, int] = field(default_factory=dict)
     violations: Mapping[str, int] = field(default_factory=dict)
-    """Invariant → how often it did not hold."""
+    """Invariant → number of comparisons that did not hold."""
 
     def plus(self, evidence: Evidence | None) -> Totals:
-        """With one more run."""
+        """The totals with one more run."""
         if evidence is None:
             return self
         programs = evidence.cost.programs if evidence.cost else []
@@ -43,7 +43,7 @@ class Totals:
         )
 
     def at_least(self, shown: Totals) -> Totals:
-        """The larger of each two: a counter that was shown never falls."""
+        """The larger of each pair: a counter that was shown never falls."""
         return Totals(
             _largest(self.lost, shown.lost),
             _largest(self.program_runs, shown.program_runs),

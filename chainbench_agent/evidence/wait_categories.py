@@ -9,7 +9,7 @@ One function has one category, whatever the system call.  The rules, first that 
 5. the system call, if it waits for one thing only;
 6. the kernel's own mark that the thread waits for I/O: `disk`.
 
-What all that leaves open is `other`.  Decisions: docs/decisions/0018-names-of-waits.md.
+What all that leaves open is `other`.  Decisions: docs/decisions/0018-reasons-of-waits.md.
 """
 
 from __future__ import annotations

@@ -1,21 +1,24 @@
-"""What one run, one report, and the count of runs look like as Prometheus families.
+"""Turns a run, a report, and the counts of runs into Prometheus families.
 
-A metric that is absent from the evidence has no series: a zero is only ever a measured zero.
+An absent figure has no series: a zero is always a measured zero.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import accumulate
-from typing import Any
+from functools import cache
+from itertools import accumulate, pairwise
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.utils import floatToGoString
 
-from chainbench_agent.catalog import Derived, Distribution
-from chainbench_agent.evidence.metric_keys import reported_key
-from chainbench_agent.evidence.model import Evidence, Labels, Section
+from chainbench_agent.abi.histogram import UPPER_BOUNDS_NS
+from chainbench_agent.evidence.figure import Figure
+from chainbench_agent.evidence.model import Evidence, Labels
 from chainbench_agent.evidence.report import Report
+from chainbench_agent.evidence.sample import HistogramCounts
+from chainbench_agent.evidence.section_figures import metric_figures
 from chainbench_agent.export.series import Family, MetricFamily
 
 RUN_LABELS = ("scenario", "impl", "variant", "commit", "machine", "dataset")
@@ -34,16 +37,13 @@ RUN_FAMILIES = (RUN_DURATION,)
 REPORT_FAMILIES = (DURATION, GAIN)
 
 BUCKETS_NS = tuple(1 << power for power in range(10, 35))
-"""1.024 µs to 17.2 s by powers of two: each is the upper bound of a slot too, so that no slot is split."""
+"""1.024 µs to 17.2 s by powers of two: each is the upper bound of a slot as well, so that no slot is split."""
 
-_BUCKETS_US = tuple(ns / 1e3 for ns in BUCKETS_NS)
+_SLOTS_BELOW = (0, *(bisect_right(UPPER_BOUNDS_NS, ns) for ns in BUCKETS_NS), len(UPPER_BOUNDS_NS))
 _go_float: Callable[[float], str] = floatToGoString  # as the library writes the values
-_RESERVED = frozenset({"sources", "unavailable", "scope", "sampling", "top_processes", "other_processes"})
-"""Keys of a section that are no metric's."""
-
 
 RESULTS = {"finished": "success", "failed": "fail"}
-"""What outside dashboards call the ways a run ends; others keep their names."""
+"""The names that outside dashboards have for the ways a run ends; the other ways have our own."""
 
 
 def run_labels(labels: Labels, machine: str) -> tuple[str, ...]:
@@ -51,26 +51,35 @@ def run_labels(labels: Labels, machine: str) -> tuple[str, ...]:
     return (labels.scenario, labels.impl, labels.variant, labels.commit, machine, labels.dataset)
 
 
+def identity(evidence: Evidence) -> tuple[str, ...]:
+    """The values of KERNEL_LABELS, which all series of a run have."""
+    return (*run_labels(evidence.run, evidence.run.machine), evidence.source)
+
+
+class Families:
+    """As much of a registry as prometheus_client needs to write some families."""
+
+    def __init__(self, families: Iterable[Metric]) -> None:
+        self._families = families
+
+    def collect(self) -> Iterable[Metric]:
+        return self._families
+
+
 def run_samples(families: Iterable[MetricFamily], evidence: Evidence) -> Iterator[Metric]:
     """The families that have a value in `evidence`, RUN_DURATION first."""
-    labels = (*run_labels(evidence.run, evidence.run.machine), evidence.source)
+    labels = identity(evidence)
     duration = _gauge(RUN_DURATION, KERNEL_LABELS)
     duration.add_metric(labels, evidence.run.duration_ms / 1e3)
     yield duration
     for family in families:
-        section = evidence.sections.get(family.module.section_key)
-        if section is None:
-            continue
-        if isinstance(family.metric, Distribution):
-            found = _histogram(family, section, labels)
-        else:
-            found = _numbers(family, section, labels)
-        if found is not None:
-            yield found
+        figures = metric_figures(evidence, family.module, family.metric)
+        if figures and figures[0].how != "absent":
+            yield _samples(family, figures, labels)
 
 
 def report_samples(report: Report, machine: str) -> Iterator[Metric]:
-    """DURATION and GAIN.  A gain is of a pair of scenarios; its own is empty unless the runner names one."""
+    """DURATION and GAIN.  A gain is of two scenarios; its label `scenario` is empty unless the runner names one."""
     duration, gain = (_gauge(family, RUN_LABELS) for family in REPORT_FAMILIES)
     pair = (report.impl, report.variant, report.commit, machine, report.dataset)
     duration.add_metric(("baseline", *pair), report.baseline_ms)
@@ -81,7 +90,7 @@ def report_samples(report: Report, machine: str) -> Iterator[Metric]:
 
 
 def result_samples(results: Iterable[tuple[Labels, Mapping[str, int]]], machine: str) -> Metric:
-    """How often the runs of each label set ended how."""
+    """The number of runs of each label set by the way they ended."""
     family = CounterMetricFamily(RUNS.name, RUNS.help, labels=(*RUN_LABELS, "result"))
     for labels, counts in results:
         for result, count in counts.items():
@@ -90,7 +99,7 @@ def result_samples(results: Iterable[tuple[Labels, Mapping[str, int]]], machine:
 
 
 def without_samples(family: Family) -> Metric:
-    """Only the name, type and help of a family."""
+    """A family that has only its name, type and help."""
     match family.kind:
         case "counter":
             return CounterMetricFamily(family.name, family.help, labels=())
@@ -103,64 +112,29 @@ def _gauge(family: Family, labels: Sequence[str]) -> GaugeMetricFamily:
     return GaugeMetricFamily(family.name, family.help, labels=labels)
 
 
-def _histogram(family: MetricFamily, section: Section, labels: tuple[str, ...]) -> Metric | None:
-    """Cumulative buckets.  `count` and `sum_us` are exact; the +Inf bucket is the count."""
-    key = reported_key(family.metric)
-    distribution = section if family.metric.name == "latency_ns" else section.get(key, {})
-    if "histogram" not in distribution:
-        return None
-    counts = [0] * (len(_BUCKETS_US) + 1)
-    bucket = 0
-    for slot in distribution["histogram"]:  # in ascending order
-        while bucket < len(_BUCKETS_US) and slot["bucket_us"] > _BUCKETS_US[bucket]:
-            bucket += 1
-        counts[bucket] += slot["count"]
-    ns_per_unit = 1e3 * family.divisor  # the divisor is for microseconds
-    bounds = [*(_go_float(ns / ns_per_unit) for ns in BUCKETS_NS), "+Inf"]
-    histogram = HistogramMetricFamily(family.name, family.help, labels=KERNEL_LABELS)
-    cumulative = list(zip(bounds, accumulate(counts), strict=True))
-    histogram.add_metric(labels, cumulative, family.in_unit(distribution["sum_us"]))
-    return histogram
-
-
-def _numbers(family: MetricFamily, section: Section, labels: tuple[str, ...]) -> Metric | None:
-    points = _points(family, section)
-    if not points:
-        return None
+def _samples(family: MetricFamily, figures: Sequence[Figure], labels: tuple[str, ...]) -> Metric:
+    if histogram := figures[0].histogram:
+        return _histogram(family, histogram, labels)
     make = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
-    names = [name for name, _ in next(iter(points))]
+    names = [name for name, _ in figures[0].labels]
     metric = make(family.name, family.help, labels=(*KERNEL_LABELS, *names))
-    for own, value in points.items():
-        metric.add_metric((*labels, *(text for _, text in own)), family.in_unit(value))
+    for figure in figures:
+        if (number := figure.number) is not None:
+            metric.add_metric((*labels, *[text for _, text in figure.labels]), family.in_unit(number))
     return metric
 
 
-Own = tuple[tuple[str, str], ...]
-"""The labels that a metric has of its own: (name, value), …"""
+def _histogram(family: MetricFamily, histogram: HistogramCounts, labels: tuple[str, ...]) -> Metric:
+    """Cumulative buckets; the +Inf bucket is the count."""
+    counts = (sum(histogram.slots[first:last]) for first, last in pairwise(_SLOTS_BELOW))
+    metric = HistogramMetricFamily(family.name, family.help, labels=KERNEL_LABELS)
+    cumulative = list(zip(_bounds(family.divisor), accumulate(counts), strict=True))
+    metric.add_metric(labels, cumulative, family.in_unit(histogram.sum / 1e3))
+    return metric
 
 
-def _points(family: MetricFamily, section: Section) -> Mapping[Own, float]:
-    """The numbers of a metric by its own labels; empty where it has no value."""
-    metric, key = family.metric, reported_key(family.metric)
-    if isinstance(metric, Derived) and metric.inline:
-        others = {reported_key(other) for other in family.module.reported}
-        value: Any = {name: count for name, count in section.items() if name not in _RESERVED | others}
-    elif key in section:
-        value = section[key]
-    else:
-        return {}
-    match value:
-        case dict():
-            return {((family.label, name),): count for name, count in value.items()}
-        case list():
-            return _listed(value, metric.value if isinstance(metric, Derived) else "")
-    return {(): value}
-
-
-def _listed(items: Sequence[Mapping[str, Any]], value: str) -> Mapping[Own, float]:
-    """A list's texts are its labels.  What differs only in something else is one series, and is added up."""
-    points: dict[Own, float] = {}
-    for item in items:
-        own = tuple((name, text) for name, text in item.items() if isinstance(text, str))
-        points[own] = points.get(own, 0) + item[value]
-    return points
+@cache
+def _bounds(divisor: float) -> tuple[str, ...]:
+    """`le` of each bucket; the divisor is for microseconds."""
+    ns_per_unit = 1e3 * divisor
+    return (*(_go_float(ns / ns_per_unit) for ns in BUCKETS_NS), "+Inf")

@@ -1,5 +1,5 @@
-"""How the agent itself does, as `chainbench_agent_*`: what it is, what works and why the rest does not, what it
-costs, and its processes.  Bounded: by the modules, the hooks and the causes of loss that there are.
+"""The agent's own metrics, `chainbench_agent_*`: its version, its modules and why some do not collect, its cost, and
+its processes.  The number of series is limited by the number of modules, hooks and causes of loss.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MODULE_UP = Family(f"{PREFIX}_module_up", "gauge", "Whether a module collects; d
 UNAVAILABLE = Family(
     f"{PREFIX}_module_unavailable_metrics", "gauge", "How many metrics of a module this kernel does not offer."
 )
-RUN_ACTIVE = Family(f"{PREFIX}_run_active", "gauge", "Whether a run is on, from /start to the answer of /stop.")
+RUN_ACTIVE = Family(f"{PREFIX}_run_active", "gauge", "Whether a run is active, from /start to the answer of /stop.")
 LOST = Family(
     f"{PREFIX}_lost_events_total", "counter", "Events that happened but are not in the numbers, in all runs, by cause."
 )
@@ -42,7 +42,7 @@ VIOLATIONS = Family(
     "Comparisons within an evidence that did not hold, in all runs, by invariant; each is a fault of the agent.",
 )
 STORE_BYTES = Family(f"{PREFIX}_store_bytes", "gauge", "Size of the SQLite database of the runs, with its log.")
-STORE_RUNS = Family(f"{PREFIX}_store_runs", "gauge", "Runs that ended and are kept, as of the last that ended.")
+STORE_RUNS = Family(f"{PREFIX}_store_runs", "gauge", "Stored runs that have ended, counted when the last one ended.")
 SCRAPE = Family(f"{PREFIX}_scrape_duration_seconds", "summary", "Time to answer a scrape, of those before this one.")
 PROCESS = Family(f"{PREFIX}_process_*", "gauge", "Memory, CPU time and descriptors of each process of the agent.")
 LOG_DROPPED = Family(
@@ -75,7 +75,7 @@ Points = Iterable[tuple[Sequence[str], float]]
 
 
 class Module(Protocol):
-    """A module's state (model.status.ModuleStatus); one that was not asked for is `off`."""
+    """A module's state (model.status.ModuleStatus); `off`: it was not asked for."""
 
     @property
     def name(self) -> str: ...
@@ -88,7 +88,7 @@ class Module(Protocol):
 
 
 class Collector(Protocol):
-    """What collects (model.status.CollectorStatus)."""
+    """The collector's state (model.status.CollectorStatus)."""
 
     @property
     def backend(self) -> str: ...
@@ -101,7 +101,7 @@ class Collector(Protocol):
 
 
 class Store(Protocol):
-    """How large it is (model.status.StoreStatus); None where there is none, or it cannot be told."""
+    """The size of the store (model.status.StoreStatus); None without a store, or where it is not known."""
 
     @property
     def runs(self) -> int | None: ...
@@ -110,7 +110,7 @@ class Store(Protocol):
 
 
 class Status(Protocol):
-    """Whether a run is on, what collects, and where runs are kept (runs.running.RunsStatus)."""
+    """The state of the run, the collector and the store (runs.running.RunsStatus)."""
 
     @property
     def phase(self) -> str: ...
@@ -121,7 +121,7 @@ class Status(Protocol):
 
 
 class AgentRegistry(CollectorRegistry):
-    """What is not about a run: what the agent is, its processes, and how long scrapes take."""
+    """The families that are not about a run: the agent's version, its processes, and how long scrapes take."""
 
     def __init__(
         self,
@@ -131,9 +131,9 @@ class AgentRegistry(CollectorRegistry):
         processes: Callable[[], Mapping[str, int]],
         counts: Callable[[], Mapping[Family, Points]] = dict,
     ) -> None:
-        """`details`: of the collector's status.  `processes`: role → pid, of all that the agent consists of.
+        """`details`: of the collector's status.  `processes`: role → pid of each process of the agent.
 
-        `counts`: what the daemon counts of itself; families of HEALTH.
+        `counts`: the daemon's own counters, by families of HEALTH.
         """
         super().__init__()
         build = {name: details.get(name, "") for name in ("kernel", "bcc")}
@@ -149,7 +149,7 @@ class AgentRegistry(CollectorRegistry):
 
 
 class _Processes:
-    """Prometheus' own process metrics, of each of several processes: with the label `process`."""
+    """Prometheus' process metrics for each process of the agent, with the label `process`."""
 
     def __init__(self, processes: Callable[[], Mapping[str, int]]) -> None:
         self._processes = processes
@@ -165,7 +165,7 @@ class _Processes:
 
 
 class _Counts:
-    """What the daemon counts of itself."""
+    """The daemon's own counters."""
 
     def __init__(self, counts: Callable[[], Mapping[Family, Points]]) -> None:
         self._counts = counts
@@ -176,7 +176,7 @@ class _Counts:
 
 
 def health_families(status: Status, totals: Totals) -> Iterator[Metric]:
-    """What changes with the runs.  What cannot be seen here (a loss, a size) is absent, not zero."""
+    """The families that change with the runs.  What is not known (a loss, a size) is absent, not zero."""
     collector: Collector = status.collector
     asked = [module for module in collector.modules if module.state != "off"]
     causes = dict.fromkeys((*collector.loss_causes, *totals.lost))
@@ -210,5 +210,5 @@ def _filled(family: Family, labels: Sequence[str], points: Points) -> Metric:
 
 
 def _short(reason: str) -> str:
-    """Its first line: the reason why a module does not compile is what the compiler said, all of it."""
+    """The first line: the reason why a module does not compile is all of the compiler's output."""
     return reason.partition("\n")[0][:LONGEST_REASON]

@@ -1,19 +1,20 @@
-"""The metrics table of docs/metrics.md, generated from the catalogue."""
+"""The metrics table of docs/metrics.md, made from the catalogue: it describes figures, and has none."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from chainbench_agent.catalog import Derived, Distribution, Hook, Metric, Module, Table
-from chainbench_agent.evidence.metric_keys import reported_key
+from chainbench_agent.evidence.distribution import WHOLE_SECTION
+from chainbench_agent.evidence.metric_keys import Unit, reported_key, reported_unit
 from chainbench_agent.export.families import DURATION, GAIN, RUN_DURATION, RUNS
 from chainbench_agent.export.health import HEALTH
-from chainbench_agent.export.series import metric_family, split_unit
+from chainbench_agent.export.series import metric_family
 from chainbench_agent.probes import HOOKS
 
 HEAD = ("Module", "JSON", "Prometheus", "Unit of the JSON", "What it is", "Kernel hooks")
-UNITS = {"ms": "ms", "us": "µs", "bytes": "bytes", "percent": "%", "ratio": "%", "pages": "pages"}
-"""By a word of the key; everything else is counted."""
+SYMBOLS: dict[Unit, str] = {"us": "µs", "percent": "%"}
+"""The units that are not written by their name."""
 
 ABOUT_RUNS = (
     ("run", "run.duration_ms", RUN_DURATION, "ms"),
@@ -21,13 +22,13 @@ ABOUT_RUNS = (
     ("report", "baseline_ms, optimized_ms", DURATION, "ms"),
     ("", "gain_pct", GAIN, "%"),
 )
-"""What is not counted in the kernel: (section, key, family, unit)."""
+"""The families that are not counted in the kernel: (section, key, family, unit)."""
 
 NO_SERIES = "none: its labels have no bound"
 
 
 def metrics_table(catalog: Iterable[Module], hooks: Iterable[Hook] = HOOKS) -> str:
-    """A Markdown table, one row for each metric that is reported, and one for each series about runs or the agent."""
+    """A Markdown table with a row for each reported metric, and for each family about runs or the agent."""
     by_name = {hook.name: hook for hook in hooks}
     rows = [row for module in catalog for row in _module_rows(module, by_name)]
     rows += [(name, _code(key), _code(f.name), unit, f.help, "") for name, key, f, unit in ABOUT_RUNS]
@@ -38,7 +39,7 @@ def metrics_table(catalog: Iterable[Module], hooks: Iterable[Hook] = HOOKS) -> s
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """In Markdown, with a newline behind the last row."""
+    """A Markdown table, with a newline behind the last row."""
     lines = (head, ("---",) * len(head), *rows)
     return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
 
@@ -50,7 +51,7 @@ def _module_rows(module: Module, hooks: Mapping[str, Hook]) -> Iterator[tuple[st
             "" if first else module.name,
             _code(_path(module, metric)),
             _code(family.name + _labels(metric)) if family else NO_SERIES,
-            _unit(metric),
+            SYMBOLS.get(unit := reported_unit(metric), unit),
             metric.help,
             ", ".join(_code(name) for name in _kernel_hooks(module.hooks_of(metric), hooks)),
         )
@@ -60,7 +61,7 @@ def _path(module: Module, metric: Metric) -> str:
     """Where the number stands in the evidence."""
     key = f"{module.section_key}.{reported_key(metric)}"
     match metric:
-        case Distribution(name="latency_ns"):
+        case Distribution() if reported_key(metric) == WHOLE_SECTION:
             return f"{module.section_key}.*"
         case Distribution():
             return f"{key}.*"
@@ -74,7 +75,7 @@ def _path(module: Module, metric: Metric) -> str:
 
 
 def _labels(metric: Metric) -> str:
-    """The labels of its own; every series has those of the run.  A list's further texts are labels too."""
+    """The metric's own labels; every series has those of the run as well, and a list's further texts are labels."""
     match metric:
         case Derived(label=label, value=value) if value:
             return f"{{{label},…}}"
@@ -83,14 +84,8 @@ def _labels(metric: Metric) -> str:
     return ""
 
 
-def _unit(metric: Metric) -> str:
-    _, unit = split_unit(metric)
-    words = [unit, *reported_key(metric).split("_")]
-    return next((UNITS[word] for word in words if word in UNITS), "count")
-
-
 def _kernel_hooks(names: Iterable[str], hooks: Mapping[str, Hook]) -> list[str]:
-    """Those that a support file raises, by the hooks they are raised on."""
+    """The hooks that have sources: a hook that a state machine raises is replaced by those it is raised on."""
     found = (place for name in names for place in (hooks[name].raised_on or (name,)))
     return list(dict.fromkeys(found))
 

@@ -26,9 +26,10 @@ from chainbench_agent.export.families import (
     REPORT_FAMILIES,
     RUN_FAMILIES,
     RUNS,
+    Families,
+    identity,
     report_samples,
     result_samples,
-    run_labels,
     run_samples,
     without_samples,
 )
@@ -54,7 +55,7 @@ class RememberedLabels(Protocol):
 
 
 class View(Protocol):
-    """What the exporter asks of the runs (runs/lifecycle.py), which see to it that there are not too many."""
+    """The part of the runs (runs/lifecycle.py) that the exporter reads; they limit how many are remembered."""
 
     @property
     def machine(self) -> str: ...
@@ -63,29 +64,29 @@ class View(Protocol):
         """Whether a run is on, and what collects."""
 
     def totals(self) -> Totals:
-        """What the runs that ended add up to."""
+        """The totals of the runs that ended."""
 
     def remembered(self) -> Sequence[RememberedLabels]:
         """Each label set that is remembered."""
 
     def reports(self) -> Sequence[Report]:
-        """What runners reported, oldest first."""
+        """The reports of runners, oldest first."""
 
     def current(self) -> Evidence | None:
         """The evidence so far of the run that is on."""
 
 
 @dataclass(frozen=True, slots=True)
-class Format:
-    """An exposition format: what it is called in HTTP, and how a registry is written in it."""
+class Exposition:
+    """One of Prometheus' two text formats: its name in HTTP, and how a registry is written in it."""
 
     content_type: str
     encode: Callable[[Collector], bytes]
     end: bytes
 
 
-PLAIN = Format(CONTENT_TYPE_PLAIN_0_0_4, generate_latest, b"")
-OPENMETRICS = Format(openmetrics.CONTENT_TYPE_LATEST, openmetrics.generate_latest, EOF)
+PLAIN = Exposition(CONTENT_TYPE_PLAIN_0_0_4, generate_latest, b"")
+OPENMETRICS = Exposition(openmetrics.CONTENT_TYPE_LATEST, openmetrics.generate_latest, EOF)
 
 
 class Exporter:
@@ -96,7 +97,7 @@ class Exporter:
         self._agent = agent
         families: tuple[Family, ...] = (RUNS, *RUN_FAMILIES, *REPORT_FAMILIES, *self._metrics)
         self._heads = {
-            form: {f.name: form.encode(_Families([without_samples(f)])).removesuffix(form.end) for f in families}
+            form: {f.name: form.encode(Families([without_samples(f)])).removesuffix(form.end) for f in families}
             for form in (PLAIN, OPENMETRICS)
         }
         self._finished: Mapping[Hashable, Lines] = {}
@@ -106,21 +107,21 @@ class Exporter:
         self._blocks: dict[str, tuple[tuple[bytes, ...], bytes]] = {}
 
     def render(self, view: View, accept: str) -> tuple[bytes, str]:
-        """The exposition and its content type.  `accept`: the request's Accept header, or nothing."""
+        """The exposition and its content type.  `accept`: the request's Accept header, or empty."""
         parts, content_type = self.render_parts(view, accept)
         return b"".join(parts), content_type
 
     def render_parts(self, view: View, accept: str) -> tuple[list[bytes], str]:
         """The same in parts, of which those about finished runs are the same objects at each scrape.
 
-        Slow clients that are sent to at the same time share them: together they are megabytes.
+        Slow clients that are served at the same time share them: together they are megabytes.
         """
         with self._agent.scrape_duration.time():
             form = preferred_format(accept)
             return self._render(view, form), form.content_type
 
-    def _render(self, view: View, form: Format) -> list[bytes]:
-        ended = view.totals()  # before the run that is on: one that ends meanwhile must not count twice
+    def _render(self, view: View, form: Exposition) -> list[bytes]:
+        ended = view.totals()  # before current(): a run that ends in between must not count twice
         remembered, running = view.remembered(), view.current()
         results = result_samples(((runs.labels, runs.results) for runs in remembered), view.machine)
         finished: dict[str, list[bytes]] = {RUNS.name: [_lines(results)]}
@@ -131,7 +132,7 @@ class Exporter:
                 continue
             for name, text in lines.items():
                 finished.setdefault(name, []).append(text)
-        health = _Families(health_families(view.status(), self._never_less(ended.plus(running))))
+        health = Families(health_families(view.status(), self._never_less(ended.plus(running))))
         parts = [form.encode(registry).removesuffix(form.end) for registry in (self._agent, health)]
         blocks = self._joined(finished)
         for name, head in self._heads[form].items():
@@ -141,7 +142,7 @@ class Exporter:
         return parts
 
     def _joined(self, finished: Mapping[str, Sequence[bytes]]) -> dict[str, bytes]:
-        """The finished lines of each family in one piece; the piece of the scrape before, where nothing has changed."""
+        """The finished lines of each family in one piece, which is the previous scrape's where nothing has changed."""
         before, blocks = self._blocks, {}
         for name, texts in finished.items():
             known, block = before.get(name, ((), b""))
@@ -151,7 +152,7 @@ class Exporter:
         return {name: block for name, (_, block) in blocks.items()}
 
     def _never_less(self, totals: Totals) -> Totals:
-        """While a run stops, its part is not to be seen for a moment; counters must not fall for that."""
+        """While a run stops, its part is missing for a moment; a counter must not fall for that."""
         with self._totals_lock:
             self._totals = totals.at_least(self._totals)
             return self._totals
@@ -164,12 +165,12 @@ class Exporter:
             if evidence:
                 run_id = evidence.run.id
                 finished[run_id] = self._finished.get(run_id) or self._run(evidence)
-                current[_identity(evidence)] = finished[run_id]
+                current[identity(evidence)] = finished[run_id]
         if running:
             known = self._running
             lines = known[1] if known and known[0] is running else self._run(running)
             self._running = running, lines
-            current[_identity(running)] = lines
+            current[identity(running)] = lines
         else:
             self._running = None
         for report in view.reports():
@@ -183,21 +184,6 @@ class Exporter:
         return _by_family(run_samples(self._metrics, evidence))
 
 
-def _identity(evidence: Evidence) -> tuple[str, ...]:
-    """The labels that all its series have."""
-    return (*run_labels(evidence.run, evidence.run.machine), evidence.source)
-
-
-class _Families:
-    """Enough of a registry for some families."""
-
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = families
-
-    def collect(self) -> Iterable[Metric]:
-        return self._families
-
-
 def _by_family(families: Iterable[Metric]) -> Lines:
     return {_scraped_name(family): _lines(family) for family in families}
 
@@ -209,11 +195,11 @@ def _scraped_name(family: Metric) -> str:
 
 def _lines(family: Metric) -> bytes:
     """The sample lines of a family, which are the same in both formats."""
-    return generate_latest(_Families([family])).split(b"\n", _METADATA_LINES)[_METADATA_LINES]
+    return generate_latest(Families([family])).split(b"\n", _METADATA_LINES)[_METADATA_LINES]
 
 
-def preferred_format(accept: str) -> Format:
-    """OpenMetrics where `accept` names it and does not like plain text better."""
+def preferred_format(accept: str) -> Exposition:
+    """OpenMetrics where `accept` names it and does not prefer plain text."""
     openmetrics_quality = quality(accept, "application/openmetrics-text")
     if openmetrics_quality and openmetrics_quality >= quality(accept, "text/plain", "text/*", "*/*"):
         return OPENMETRICS
@@ -221,7 +207,7 @@ def preferred_format(accept: str) -> Format:
 
 
 def quality(accept: str, *names: str) -> float:
-    """The highest quality that an Accept header of any kind gives to one of these names; 0 where it has none."""
+    """The highest quality that an Accept header of any kind gives to one of these names; 0 without any."""
     best = 0.0
     for choice in accept.lower().split(","):
         name, *parameters = (part.strip() for part in choice.split(";"))

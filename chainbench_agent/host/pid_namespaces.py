@@ -37,8 +37,8 @@ def local_pid(pid: int, caller: int | None) -> int:
         if not found:
             raise InputError(
                 "pid",
-                f"there is no process {pid} in the PID namespace of the runner that asks",
-                "send the number that it has there, or a cgroup",
+                f"there is no process {pid} in the PID namespace of the runner",
+                "send the pid that the runner sees, or a cgroup",
             )
         return found[0]
     here = (PROC / str(pid)).exists()
@@ -48,10 +48,12 @@ def local_pid(pid: int, caller: int | None) -> int:
             "pid",
             f"{pid} is the number of {len(elsewhere) + here} processes, in different PID namespaces, and the runner's "
             "own could not be told from its connection",
-            "send the number that the host uses, or a cgroup",
+            "send the host's pid, or a cgroup",
         )
     if not here and not elsewhere:
-        raise InputError("pid", f"there is no process {pid}", "start it first, or name the runner's own pid")
+        raise InputError(
+            "pid", f"there is no process {pid}", "send the pid of a running process, as the runner sees it"
+        )
     return pid if here else elsewhere[0]
 
 

@@ -31,8 +31,8 @@ class Identity(NamedTuple):
         if target.kind != "machine" and self.processes[0] != os.getpid():
             raise InputError(
                 target.kind,
-                "the agent runs in a PID namespace, where processes have other numbers than the kernel side sees",
-                "start it in the host's: docker run --pid host, hostPID: true in Kubernetes; or measure the machine",
+                "the agent runs in a PID namespace in which processes have other numbers than for BPF programs",
+                "start the agent in the host's PID namespace (docker run --pid host), or measure the machine",
             )
 
 

@@ -29,16 +29,16 @@ _PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
 REMEDIES = {
     "capabilities": "run as root, or with CAP_BPF and CAP_PERFMON (systemd: AmbientCapabilities=)",
     "btf": "boot a kernel built with CONFIG_DEBUG_INFO_BTF (Debian's are, since 5.10)",
-    "bcc": "apt install python3-bpfcc, and make the virtual environment with --system-site-packages",
+    "bcc": "apt install python3-bpfcc, and create the virtual environment with --system-site-packages",
     "libbpf": "apt install libbpf1",
-    "kprobes": "boot a kernel with CONFIG_KPROBE_EVENTS; docs/support.md says what it feeds",
-    "fentry": "boot a kernel that allows BPF trampolines; docs/support.md says what it feeds",
+    "kprobes": "boot a kernel with CONFIG_KPROBE_EVENTS; docs/support.md lists the metrics that need it",
+    "fentry": "boot a kernel that allows BPF trampolines; docs/support.md lists the metrics that need it",
     "perf events": (
         "run with CAP_PERFMON, and give a virtual machine a virtual PMU; "
-        "until then memory has no misses of caches and TLBs"
+        "without PMU counters, memory has no cache and TLB misses"
     ),
     "kernel symbols": (
-        "run with CAP_SYSLOG and kernel.kptr_restrict below 2; until then reasons are system calls, not functions"
+        "run with CAP_SYSLOG and kernel.kptr_restrict below 2; until then waits have no kernel functions as reasons"
     ),
 }
 """Each check that can fail → what to do then."""
@@ -111,7 +111,7 @@ def _bcc_found() -> Check:
     """Whether there is one; the compiler imports it, and says what is wrong with it."""
     if spec := find_spec("bcc"):
         return Check("bcc", ok=True, found=spec.origin or "bcc", needed=True)
-    return Check("bcc", ok=False, found="there is no module bcc", needed=True)
+    return Check("bcc", ok=False, found="Python has no module bcc", needed=True)
 
 
 def _bcc() -> Check:
@@ -141,7 +141,7 @@ def _headers() -> Check:
 def _kprobes() -> Check:
     if Path("/sys/bus/event_source/devices/kprobe/type").exists():
         return Check("kprobes", ok=True, found="perf event source kprobe")
-    return Check("kprobes", ok=False, found="this kernel has none")
+    return Check("kprobes", ok=False, found="this kernel has no kprobes")
 
 
 def _fentry() -> Check:
@@ -174,9 +174,9 @@ def _pmu() -> Check:
     fd = libc.syscall(number, attributes, 0, -1, -1, 0)
     if fd >= 0:
         os.close(fd)
-        return Check("perf events", ok=True, found="hardware counters work")
+        return Check("perf events", ok=True, found="PMU counters work")
     code = ctypes.get_errno()
-    found = "this CPU offers no hardware counters" if code == errno.ENOENT else os.strerror(code)
+    found = "this CPU offers no PMU counters" if code == errno.ENOENT else os.strerror(code)
     return Check("perf events", ok=False, found=found)
 
 

@@ -68,7 +68,7 @@ class _Begun(Generic[Answer]):
             data = pipe.read()
         _, status = os.waitpid(self.child, 0)
         if not data:
-            raise SetupError(f"a process that was to find something out for the agent died (wait status {status})")
+            raise SetupError(f"a helper process of the agent died (wait status {status})")
         answered, found = pickle.loads(data)  # noqa: S301 - from our own child
         if not answered:
             raise found

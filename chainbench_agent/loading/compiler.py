@@ -69,10 +69,10 @@ def compile_unit(text: UnitText) -> Object:
             command, input=json.dumps(asdict(text)).encode(), capture_output=True, timeout=_TIMEOUT_S, check=False
         )
     except subprocess.TimeoutExpired:
-        raise LoaderError(f"the compiler gave no answer in {_TIMEOUT_S} s") from None
+        raise LoaderError(f"the compiler did not finish within {_TIMEOUT_S} s") from None
     words = done.stderr.decode(errors="replace").strip()
     if done.returncode or not done.stdout:
-        raise LoaderError(f"the compiler died without an answer: {words[-2000:] or done.returncode}")
+        raise LoaderError(f"the compiler died: {words[-2000:] or done.returncode}")
     answer = json.loads(done.stdout)
     if "no_bcc" in answer:
         raise SetupError(answer["no_bcc"])

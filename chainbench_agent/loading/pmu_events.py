@@ -103,7 +103,7 @@ def _lacking(counter: str) -> str:
 
 def _remedy(code: int) -> str:
     if code in (errno.EACCES, errno.EPERM):
-        return "it takes CAP_PERFMON, or a lower kernel.perf_event_paranoid"
+        return "it requires CAP_PERFMON, or a lower kernel.perf_event_paranoid"
     return "this CPU does not count it, or the hypervisor hides it: a virtual machine needs a virtual PMU"
 
 

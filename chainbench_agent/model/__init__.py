@@ -1,1 +1,1 @@
-"""What the layers hand to each other about runs: requests, stored runs and statuses.  Pure data."""
+"""Models of runs that layers hand to each other: requests, stored runs and statuses.  Pure data."""

@@ -18,6 +18,6 @@ class RunRequest:
     labels: Labels = field(default_factory=Labels)
     target: Target = field(default_factory=Target)
     caller: int | None = None
-    """The process that asks, in whose namespaces the target's pid or path is meant; None if it cannot be told."""
+    """The process that asks, in whose namespaces the target's pid or path is meant; None if it is unknown."""
     selection: Selection = EVERYTHING
     longest_s: float = MAX_DURATION_S

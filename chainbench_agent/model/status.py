@@ -1,4 +1,4 @@
-"""What works and what does not: the state of the collector, of its modules and hooks, and of the store."""
+"""The state of the collector, of its modules and hooks, and of the store: which of them work, and why others do not."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class ModuleStatus:
 
     @property
     def loaded(self) -> tuple[str, ...]:
-        """What a run can select: the module, and its options that were loaded."""
+        """The names that a run can select: the module, and its options that were loaded."""
         options = (f"{self.name}:{option}" for option, state in self.options.items() if state != "off")
         return () if self.state == "off" else (self.name, *options)
 

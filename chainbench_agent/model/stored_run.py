@@ -13,7 +13,7 @@ Result = Literal["running", "finished", "failed", "interrupted"]
 """`interrupted`: the agent was shut down in the run, or died."""
 
 LABELS = (*Labels.model_fields, "machine")
-"""What runs can be filtered by."""
+"""The labels that runs can be filtered by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -62,7 +62,7 @@ class Archive:
     def take_over(self, record: ActiveRunRecord) -> None:
         """Note the run that is on in `record` from now on.  A run that is noted there already is `lost`."""
         self._record, lost = record, record.take()
-        where = "; GET /runs has what was kept of it" if self._store.recovered else ""
+        where = "; GET /runs has what was stored of it" if self._store.recovered else ""
         self.lost = lost and lost + where
 
     # --- A run ------------------------------------------------------------------------------------
@@ -115,7 +115,7 @@ class Archive:
         with self._turn:
             waited = self._waiting.pop(run_id, None)
             if not self._store.delete(run_id) and not waited:
-                raise UnknownRun(f"no run {run_id} is kept")
+                raise UnknownRun(f"no run {run_id} is stored")
         self._memory.forget(run_id)
 
     def report(self, report: Report) -> None:
@@ -132,7 +132,7 @@ class Archive:
         """A stored run.  UnknownRun if none has that id, or StoreError."""
         if run := self._store.get(run_id):
             return run
-        raise UnknownRun(f"no run {run_id} is kept")
+        raise UnknownRun(f"no run {run_id} is stored")
 
     def store_status(self) -> StoreStatus:
         return self._store.status()
@@ -189,7 +189,7 @@ class Archive:
         why_not = self._try(entry)
         self._not_stored = (run.id, why_not)
         if why_not:
-            log.error("run %s is not kept: %s; its evidence: %s", run.id, why_not, json.dumps(entry.evidence))
+            log.error("run %s is not stored: %s; its evidence: %s", run.id, why_not, json.dumps(entry.evidence))
             self._wait(entry)
         else:
             self._store_waiting()
@@ -224,7 +224,7 @@ class Archive:
             if self._try(entry):
                 return
             del self._waiting[run_id]
-            log.warning("run %s is kept now", run_id)
+            log.warning("run %s is stored now", run_id)
 
     def _prune(self, just_ended: str) -> None:
         try:

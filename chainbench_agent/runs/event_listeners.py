@@ -84,10 +84,10 @@ class Events:
         Whatever is raised, no place is taken.
         """
         if self._source is None:
-            raise NoEvents("this agent tells no events")
+            raise NoEvents("this agent emits no events")
         with self._lock:
             if len(self._listeners) >= MOST_LISTENERS:
-                raise NoPlace(f"{MOST_LISTENERS} clients listen already, and more may not")
+                raise NoPlace(f"{MOST_LISTENERS} clients are listening already, and more are not possible")
             self._source.listen(on=True)
             if not self._busy:  # the thread then waits for the lock, and finds the listener
                 threading.Thread(target=self._pass_on, args=(self._source,), daemon=True).start()

@@ -213,7 +213,7 @@ class Runs:
     def _begin_stopping(self, only: str) -> CurrentRun:
         with self._changed:
             if self._active is None or (only and self._active.id != only):
-                raise NoRun(f"no run is on{self._archive.how_the_last_ended()}")
+                raise NoRun(f"no run is active{self._archive.how_the_last_ended()}")
             if self._phase != "running":
                 raise NoRun(f"run {self._active.id} is {self._phase}")
             self._phase = "stopping"

@@ -61,7 +61,7 @@ class Worker(GuardedWorker):
         self.cfg.set("graceful_timeout", GRACE_S)  # in this process; the master waits for longer
         self.app.supervisor.tell("READY=1", "STATUS=serving")
         super().run()
-        self.app.supervisor.tell("STATUS=finishing the run that is on")
+        self.app.supervisor.tell("STATUS=finishing the active run")
         self.app.unload()
         logging.shutdown()
         os._exit(0)  # Python would wait for the threads, and so for any client that sends nothing

@@ -74,7 +74,7 @@ def _tcp(host: str, port: int, *, protected: bool) -> socket.socket:
             raise InputError(
                 "host",
                 f"{host} can be reached from other machines, and nothing protects the agent there; give it a "
-                "--token-file (and --tls-cert, --tls-key), or say --insecure",
+                "--token-file (and --tls-cert, --tls-key), or set --insecure",
             )
         listener = socket.create_server((host, port), family=family, backlog=BACKLOG)
     except (OSError, UnicodeError) as error:  # not every text can be a host name
@@ -117,7 +117,7 @@ def _give_to(group: int, path: Path) -> None:
             os.chown(path, -1, group)
         except PermissionError:
             path.unlink()
-            remedy = "run it with that group (systemctl edit chainbench-agent: Group=)"
+            remedy = "run the agent with that group (systemctl edit chainbench-agent: Group=)"
             raise InputError("socket_group", f"the agent may not give its socket to group {group}; {remedy}") from None
     path.chmod(0o660)
 
@@ -157,6 +157,6 @@ def tls_for(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
         context.load_cert_chain(cert, key, password=lambda: b"")
     except (OSError, ValueError) as error:
         why = getattr(error, "reason", None) or getattr(error, "strerror", None) or error
-        reason = f"{cert} and {key} are no certificate and its key, in PEM and without a password: {why}"
+        reason = f"{cert} and {key} are not a certificate and its key in PEM without a password: {why}"
         raise InputError("tls_cert", reason) from None
     return context

@@ -166,7 +166,7 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
             log.debug("%s: the client of a stream has gone: %r", outlet.call, error)
         except Exception:
             log.exception("%s failed", outlet.call)
-            self._refuse(outlet, 500, "the agent made a mistake", "its log has the details")
+            self._refuse(outlet, 500, "the agent has a bug", "see the agent's log for the details")
         outlet.push()
 
     def handle_request(self, req: Any, conn: Connection) -> None:

@@ -1,4 +1,4 @@
-"""Every setting, once: its name, its default and a sentence.
+"""The settings: the name, default and description of each, declared once.
 
 The options of `serve`, the variables of the environment and the keys of the configuration file derive from these
 names.  The command line wins over the environment (`CHAINBENCH_PORT`), that over the file (`port = 9090`).
@@ -29,21 +29,22 @@ from chainbench_agent.settings.environment_variables import CONFIG, ENV_PREFIX, 
 
 SYSCALL_ERRORS = "syscalls:errors"
 NAME, FORMER_NAME = "chainbench-agent", "chainbench_agent"
-"""Of the directories for cache and state; the second is that of 0.1.0."""
+"""Names of the directories for cache and state; the second is the one that 0.1.0 used."""
 DEFAULT_CONFIG = Path("/etc/chainbench_agent.toml")
 
 
 def default_header_cache() -> Path:
-    """The cache directory that is customary for this user."""
+    """The usual cache directory of this user."""
     if xdg := os.environ.get("XDG_CACHE_HOME"):
         return Path(xdg) / NAME
     return Path.home() / ".cache" / NAME
 
 
 def default_state_dir() -> Path:
-    """The directory that systemd made for this service, or else the one that is customary for this user.
+    """The directory that systemd made for this service, or else the usual one of this user.
 
-    Root is a user like others: /var/lib/chainbench-agent is the service's.  Where 0.1.0 stored runs is used on.
+    Root is treated like any other user, because /var/lib/chainbench-agent belongs to the service.  A directory in
+    which 0.1.0 stored runs stays in use.
     """
     if systemd := os.environ.get("STATE_DIRECTORY"):
         return Path(systemd.partition(":")[0])
@@ -60,77 +61,81 @@ def _has_runs(directory: Path) -> bool:
 
 
 class Settings(BaseSettings):
-    """What the agent was told.  Made by `load_settings`."""
+    """All settings of an agent, validated; made by `load_settings`."""
 
     model_config = SettingsConfigDict(
         env_prefix=ENV_PREFIX, env_ignore_empty=True, extra="forbid", frozen=True, validate_default=False
     )
 
-    host: str = Field("127.0.0.1", min_length=1, description="The address to listen on, or unix:/path for a socket.")
-    port: int = Field(9090, ge=0, le=65535, description="The TCP port to listen on; 0 takes a free one.")
-    token_file: Path | None = Field(None, description="The file with the token that every call has to carry.")
+    host: str = Field("127.0.0.1", min_length=1, description="Address to listen on, or unix:/path for a Unix socket.")
+    port: int = Field(9090, ge=0, le=65535, description="TCP port to listen on; 0 chooses a free one.")
+    token_file: Path | None = Field(None, description="File with the token that every request must send.")
     read_token_file: Path | None = Field(
-        None, description="The file with another token, good for /metrics and every other GET."
+        None, description="File with a second token, which is valid for GET requests only, such as /metrics."
     )
-    tls_cert: Path | None = Field(None, description="The certificate in PEM; with it, the agent serves HTTPS alone.")
-    tls_key: Path | None = Field(None, description="The certificate's key in PEM.")
-    insecure: bool = Field(False, description="Listen where other machines can call, without a token.")  # noqa: FBT003
+    tls_cert: Path | None = Field(None, description="Certificate in PEM format; with it, the agent serves only HTTPS.")
+    tls_key: Path | None = Field(None, description="Private key of the certificate in PEM format.")
+    insecure: bool = Field(False, description="Allow an address that other machines can reach without a token.")  # noqa: FBT003
     allowed_hosts: Annotated[tuple[str, ...], NoDecode] = Field(
-        (), description="Names, beside localhost and this machine's, that the agent may be called by without a token."
+        (),
+        description="Host names that requests without a token may use, besides localhost and this machine's name.",
     )
-    socket_group: str = Field("", description="The group that may use the unix socket as well.")
+    socket_group: str = Field("", description="Group that may also connect to the Unix socket.")
     probes: Annotated[tuple[str, ...], NoDecode] = Field(
-        (ALL,), description="The modules and module:options to load: all, or names with commas between them."
+        (ALL,), description="Modules and module:options to load: all, or a comma-separated list."
     )
     sample_interval: int = Field(
-        1, ge=1, le=MAX_SAMPLE_INTERVAL, description="Of the hottest events, count one in so many; 1 counts each."
+        1,
+        ge=1,
+        le=MAX_SAMPLE_INTERVAL,
+        description="Record one in this many of the most frequent events; 1 records each of them.",
     )
     syscall_errors: bool = Field(
         default=False,
-        description=f"Load {SYSCALL_ERRORS}, and let runs that name no probes have it: failed calls by error.",
+        description=f"Load {SYSCALL_ERRORS} (failed calls by error) and select it in runs that name no probes.",
     )
-    events: bool = Field(False, description="Tell rare, notable events as they happen, by GET /events.")  # noqa: FBT003
+    events: bool = Field(False, description="Emit rare, notable events on GET /events as they happen.")  # noqa: FBT003
     slow_io_ms: int = Field(
-        100, ge=0, le=3_600_000, description="From how many milliseconds on a block request or an fsync is an event."
+        100, ge=0, le=3_600_000, description="Duration in milliseconds from which a block request or fsync is an event."
     )
     backend: Literal["auto", "ebpf", "mock"] = Field(
         "auto",
-        description="ebpf measures or refuses to start; mock makes numbers up; auto measures if it can, else makes up.",
+        description=(
+            "ebpf measures or refuses to start; mock makes data up; auto measures if possible, else makes data up."
+        ),
     )
     machine: str = Field(
-        default_factory=socket.gethostname, min_length=1, max_length=200, description="The label `machine`."
+        default_factory=socket.gethostname, min_length=1, max_length=200, description="Value of the label `machine`."
     )
     max_kept_label_sets: int = Field(
-        100, ge=1, le=10_000, description="How many label sets /metrics remembers; the oldest go first."
+        100, ge=1, le=10_000, description="Number of label sets that /metrics remembers; the oldest are dropped first."
     )
     store: str = Field(
         "sqlite",
         min_length=1,
         repr=False,  # it may hold a password
-        description="Where runs are kept: sqlite (in the state directory), sqlite:///FILE, postgresql://…, or none.",
+        description="Where runs are stored: sqlite (in the state directory), sqlite:///FILE, postgresql://…, or none.",
     )
     state_dir: Path = Field(
-        default_factory=default_state_dir, description="The directory of the SQLite store; made if it is missing."
+        default_factory=default_state_dir, description="Directory of the SQLite store; created if it is missing."
     )
-    keep_runs: int = Field(10_000, ge=1, description="How many runs are kept; the oldest go first.")
-    keep_days: float = Field(
-        0, ge=0, allow_inf_nan=False, description="How many days runs are kept; 0 asks for no age."
-    )
+    keep_runs: int = Field(10_000, ge=1, description="Number of runs to store; the oldest are deleted first.")
+    keep_days: float = Field(0, ge=0, allow_inf_nan=False, description="Number of days to store runs; 0 sets no limit.")
     checkpoint_s: float = Field(
-        5, ge=0.1, le=3600, description="How often, in seconds, the run that is on is written to the store."
+        5, ge=0.1, le=3600, description="Seconds between two checkpoints of the active run in the store."
     )
     header_cache: Path = Field(
         default_factory=default_header_cache,
-        description="Where header trees, and what was compiled with them, are kept.",
+        description="Directory in which kernel headers and compiled objects are cached.",
     )
     log_level: Literal["debug", "info", "warning", "error"] = Field(
-        "info", description="What is logged to stderr: debug, info, warning or error."
+        "info", description="Lowest level that is logged to stderr: debug, info, warning or error."
     )
 
     @field_validator("*", mode="before")
     @classmethod
     def _no_flag(cls, value: object, info: ValidationInfo) -> object:
-        """TOML has both, and to Python true is the number 1."""
+        """Rejects a flag where a number is expected: TOML has both, and in Python true is the number 1."""
         if isinstance(value, bool) and cls.model_fields[info.field_name or ""].annotation in (int, float):
             raise PydanticCustomError("no_flag", "input should be a number, and is a flag's value")
         return value
@@ -153,17 +158,17 @@ class Settings(BaseSettings):
         return tuple(dict.fromkeys(names))
 
     def choose(self, known: Sequence[str]) -> tuple[str, ...]:
-        """The names that `probes` stands for among the `known` ones (selection.py); InputError for any other."""
+        """Resolves `probes` to names in `known` (catalog/selection.py); raises InputError for an unknown one."""
         if strangers := unknown(self.probes, known):
             kind = "option" if all(":" in name for name in strangers) else "module"
             raise InputError(
-                "probes", f"there is no {kind} {', '.join(strangers)}; there is {', '.join(known)}, or {ALL}"
+                "probes", f"there is no {kind} {', '.join(strangers)}; choose from {', '.join(known)}, or {ALL}"
             )
         return choose((*self.probes, *self._options), known)
 
     @property
     def run_probes(self) -> tuple[str, ...]:
-        """What a run collects that names no probes."""
+        """The selection of a run that names no probes."""
         return (ALL, *self._options)
 
     @property
@@ -172,10 +177,10 @@ class Settings(BaseSettings):
 
 
 def load_settings(config: str | None = None, **given: object) -> Settings:
-    """The settings from the command line (`given`; None is not given), the environment and the file.
+    """Loads the settings from the command line (`given`, in which None means absent), the environment and the file.
 
-    `config` names the file; without it CHAINBENCH_CONFIG does, or /etc/chainbench_agent.toml if that exists.
-    Raises InputError, whose text names every setting that is wrong and says what it should be.
+    `config` names the file; without it CHAINBENCH_CONFIG does, or /etc/chainbench_agent.toml is read if it exists.
+    Raises InputError, whose text names every wrong setting and says what it should be.
     """
     path = _config_path(config)
     in_file = _read(path) if path else {}
@@ -221,7 +226,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _wrong_variables() -> list[tuple[str, str]]:
-    """Name and sentence of each that is no setting; one that is empty counts as not set, as a setting's does."""
+    """The name of, and a sentence about, each variable that is not a setting; an empty one counts as not set."""
     found = strangers((name for name, value in os.environ.items() if value), Settings.model_fields)
     return [(name, no_such_setting(name, "in the environment", Settings.model_fields, ENV_PREFIX)) for name in found]
 

@@ -1,4 +1,4 @@
-"""The variables of the environment that are called like settings: a misspelt one would be passed over in silence."""
+"""Finds environment variables that look like settings but are not, as a misspelt one would be ignored silently."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ OF_THE_CHECKOUT = frozenset(
         "CHAINBENCH_VM_SECONDS",
     }
 )
-"""What scripts/ and tests/ are told; the agents that they start inherit it."""
+"""Variables of scripts/ and tests/, which the agents that they start inherit."""
 
 OF_KUBERNETES = "CHAINBENCH_AGENT_"
-"""Kubernetes tells the pods of a namespace of its Services; of one called chainbench-agent, as in deploy/kubernetes, by
+"""Prefix of the variables that Kubernetes sets in each pod for a Service called chainbench-agent (deploy/kubernetes):
 CHAINBENCH_AGENT_SERVICE_HOST, CHAINBENCH_AGENT_PORT, CHAINBENCH_AGENT_PORT_9090_TCP and more."""
 
 
 def strangers(environment: Iterable[str], settings: Iterable[str]) -> tuple[str, ...]:
-    """The names in `environment` that begin like a setting's and are of none of `settings`, in their order.
+    """The names in `environment` that have the prefix of settings but belong to no setting, in their order.
 
-    In small letters as well, for in those a setting is taken too.
+    Case is ignored, because settings may be written in lower case as well.
     """
     known = {CONFIG, *OF_THE_CHECKOUT, *(f"{ENV_PREFIX}{name.upper()}" for name in settings)}
     return tuple(
@@ -43,9 +43,9 @@ def strangers(environment: Iterable[str], settings: Iterable[str]) -> tuple[str,
 
 
 def no_such_setting(name: str, where: object, settings: Iterable[str], prefix: str = "") -> str:
-    """The sentence about a name that is no setting: the one that may be meant, and all that there are.
+    """An error sentence for an unknown setting: which one may be meant, and the names of all settings.
 
-    `prefix`: ENV_PREFIX where names are those of variables; it counts for nothing in how near two are.
+    `prefix` is ENV_PREFIX where the names are variables; it is left out when names are compared.
     """
     known = [name.upper() if prefix else name for name in settings]
     meant = nearest(name.upper().removeprefix(prefix), known)

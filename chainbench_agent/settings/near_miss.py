@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name that is most like `name`, whatever the case of either; empty if none is near."""
+    """The known name that is most similar to `name`, ignoring case; empty if no name is similar."""
     by_capitals = {one.upper(): one for one in known}
     near = difflib.get_close_matches(name.upper(), list(by_capitals), 1)
     return by_capitals[near[0]] if near else ""

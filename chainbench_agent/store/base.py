@@ -94,4 +94,4 @@ class NoStore:
         """Nothing is held."""
 
     def _off(self) -> StoreError:
-        return StoreError("this agent keeps no runs; start it without --store none")
+        return StoreError("this agent stores no runs; start it without --store none")

@@ -31,7 +31,7 @@ class Postgresql:
         try:
             self._url = make_url(text)
         except (ArgumentError, ValueError):  # its own words would show a password
-            raise InputError("store", "is no URL; write it as postgresql://USER@HOST/DATABASE") from None
+            raise InputError("store", "is not a URL; write it as postgresql://USER@HOST/DATABASE") from None
         if self._url.drivername not in {"postgresql", "postgresql+psycopg"}:
             raise InputError("store", "PostgreSQL is reached with psycopg: write postgresql://…")
         if importlib.util.find_spec("psycopg") is None:

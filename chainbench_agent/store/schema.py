@@ -1,7 +1,7 @@
 """The table of the runs, and the steps by which a database of any age comes to it.
 
 A step is plain SQL that both databases take, and never changes once released: a new one is added at the end.
-docs/decisions/0012-runs-are-kept.md says why this is all.
+docs/decisions/0012-runs-are-stored.md says why this is all.
 """
 
 from __future__ import annotations

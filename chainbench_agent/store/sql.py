@@ -60,9 +60,9 @@ class SqlStore:
         try:
             self._do(lambda _: None, patience_s=OPEN_PATIENCE_S)
         except StoreError as error:
-            log.error("runs will not be kept: %s", error)  # noqa: TRY400 - a sentence for people
+            log.error("runs will not be stored: %s", error)  # noqa: TRY400 - a sentence for people
             return
-        log.info("runs are kept in %s", self._database.location)
+        log.info("runs are stored in %s", self._database.location)
         for run in self.recovered:
             log.warning("run %s was interrupted: the agent died after %.0f ms of it", run.id, run.duration_ms)
 

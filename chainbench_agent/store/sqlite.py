@@ -32,7 +32,7 @@ JOURNAL_BYTES = 4 << 20
 CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 HINTS = {
     sqlite3.SQLITE_FULL: "make room on that disk",
-    sqlite3.SQLITE_BUSY: "another program holds it; let that end",
+    sqlite3.SQLITE_BUSY: "another program uses it; end that program",
     sqlite3.SQLITE_READONLY: "make it writable, or choose another place with --state-dir",
     sqlite3.SQLITE_CANTOPEN: "make its directory writable, or choose another place with --state-dir",
     sqlite3.SQLITE_IOERR: "see the kernel's log for what is wrong with that disk",
@@ -174,7 +174,7 @@ class Sqlite:
                     holder = os.pread(lock, 20, 0).decode(errors="replace").strip() or "unknown"
                     os.close(lock)
                     raise StoreError(
-                        f"{self.path} is another agent's; end that one, or choose another place with --state-dir"
+                        f"{self.path} belongs to another agent; end that one, or choose another place with --state-dir"
                         f" (it is held by process {holder})"
                     ) from None
                 time.sleep(0.05)

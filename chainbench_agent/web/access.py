@@ -65,7 +65,9 @@ class Access:
         if peer is None or peer.uid in {0, os.geteuid()} or self.group in peer.groups:
             return None
         return problem(
-            403, f"user {peer.uid} may not use this socket", "root may, the agent's user, and --socket-group"
+            403,
+            f"user {peer.uid} may not use this socket",
+            "use root, the agent's user, or a member of --socket-group",
         )
 
     def _of_token(self) -> Response | None:
@@ -76,9 +78,9 @@ class Access:
         if acts or (reads and self.read_token and request.method in LOOKS):
             return None
         if reads and self.read_token:
-            return problem(403, f"this token is good for reading, not for {request.method}", "use the other one")
-        said = "the token is not one of this agent's" if given else "a token is needed"
-        answer = problem(401, said, "send it as Authorization: Bearer …; the agent has it from its --token-file")
+            return problem(403, f"this token is for reading, not for {request.method}", "use the token of --token-file")
+        said = "the token is not one of this agent's" if given else "a token is required"
+        answer = problem(401, said, "send the token of the agent's --token-file as Authorization: Bearer …")
         answer.headers["WWW-Authenticate"] = 'Bearer realm="chainbench-agent"'
         return answer
 
@@ -86,7 +88,7 @@ class Access:
         """A browser sends what any page tells it to, from where we are; but it says in whose name."""
         host = request.host
         if not self.token and not self._is_ours(host):
-            remedy = "call it by its address, or start the agent with --allowed-hosts"
+            remedy = "use the agent's address, or start the agent with --allowed-hosts"
             return problem(421, "the Host header does not name this agent", remedy)
         origin, site = request.headers.get("Origin"), request.headers.get("Sec-Fetch-Site", "none")
         navigates = request.method == "GET" and request.headers.get("Sec-Fetch-Mode") == "navigate"
@@ -117,11 +119,11 @@ OPEN = Access()
 def access_for(settings: Settings) -> Access:
     """InputError if a file of the settings holds no token, or others than its owner can have read it."""
     if settings.read_token_file and not settings.token_file:
-        raise InputError("read_token_file", "needs a --token-file as well: without it, every call is free")
+        raise InputError("read_token_file", "requires a --token-file as well: without it no call needs a token")
     token = read_token("token_file", settings.token_file) if settings.token_file else b""
     reading = read_token("read_token_file", settings.read_token_file) if settings.read_token_file else b""
     if token and token == reading:
-        raise InputError("read_token_file", "holds the same token as --token-file, so it would be good for every call")
+        raise InputError("read_token_file", "has the same token as --token-file, which is valid for every call")
     names = {settings.host.lower(), socket.gethostname().lower(), *map(str.lower, settings.allowed_hosts)}
     group = group_id(settings.socket_group) if settings.socket_group else None
     return Access(token, reading, frozenset(names), group)
@@ -152,7 +154,7 @@ def read_token(field: str, path: Path) -> bytes:
     text = path.read_bytes().strip()
     if not _TOKEN.fullmatch(text):
         remedy = f"make one with: (umask 077; openssl rand -hex 32 > {path})"
-        raise InputError(field, f"{path} holds no token of 16 or more letters, digits and -._~+/; {remedy}")
+        raise InputError(field, f"{path} has no token of 16 or more letters, digits and -._~+/; {remedy}")
     return text
 
 

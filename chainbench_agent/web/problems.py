@@ -24,8 +24,8 @@ from chainbench_agent.web.http_framing import MEDIA_TYPE, document
 from chainbench_agent.web.parser_errors import REFUSED, explained
 
 NO_DESCRIPTOR_REMEDY = "try again; if it lasts, raise the agent's limit (LimitNOFILE=)"
-EVENTS_REMEDY = "start it with --events, where it measures with eBPF"
-LISTENERS_REMEDY = "end one of them, or let one listen for all: each takes a thread of the agent"
+EVENTS_REMEDY = "start the agent with --events, on a machine where it measures with eBPF"
+LISTENERS_REMEDY = "end one of them, or share one listener: each occupies a thread of the agent"
 LONGEST_NAME = 100
 JSON_REMEDY = "send a JSON object with the header Content-Type: application/json"
 
@@ -52,8 +52,10 @@ def install(app: Flask) -> None:
     """Answer each kind of exception with its problem; Flask takes the most specific handler."""
     app.register_error_handler(RunActive, lambda error: problem(409, str(error), "POST /stop ends it"))
     app.register_error_handler(NoRun, lambda error: problem(409, str(error), "POST /start begins one"))
-    app.register_error_handler(UnknownRun, lambda error: problem(404, str(error), "GET /runs lists those that are"))
-    app.register_error_handler(StoreError, lambda error: problem(503, str(error), "GET /status says how the store is"))
+    app.register_error_handler(UnknownRun, lambda error: problem(404, str(error), "GET /runs lists the stored runs"))
+    app.register_error_handler(
+        StoreError, lambda error: problem(503, str(error), "GET /status shows the store's state")
+    )
     app.register_error_handler(NoEvents, lambda error: problem(404, str(error), EVENTS_REMEDY))
     app.register_error_handler(NoPlace, lambda error: problem(503, str(error), LISTENERS_REMEDY))
     app.register_error_handler(InputError, _bad_input)
@@ -78,7 +80,7 @@ def _bug(error: Exception) -> Response:
     if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
         return problem(503, f"the agent has no descriptor left: {error.strerror}", NO_DESCRIPTOR_REMEDY)
     log.error("%s %s failed", request.method, request.path, exc_info=error)
-    return problem(500, "the agent made a mistake", "its log has the details")
+    return problem(500, "the agent has a bug", "see the agent's log for the details")
 
 
 def _bad_body(error: BadBody) -> Response:

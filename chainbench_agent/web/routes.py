@@ -72,7 +72,7 @@ class Api:
         why_not = self._runs.why_not_stored(evidence.run.id)
         return {**evidence.as_json(), **({"not_kept": why_not} if why_not else {})}
 
-    @operation("Whether a run is on, and what can be measured", answer=Status)
+    @operation("Return whether a run is active, and what can be measured", answer=Status)
     def status(self) -> ResponseReturnValue:
         """With the reason for everything that cannot."""
         return status_json(self._runs.status(), self._runs.machine)
@@ -88,7 +88,7 @@ class Api:
         """Of the run that finished last."""
         latest = self._runs.latest()
         if latest is None:
-            return problem(404, "no run has finished yet", "POST /start and POST /stop make one")
+            return problem(404, "no run has finished yet", "finish a run first: POST /start, then POST /stop")
         return {"evidence": latest.as_json()}
 
     @operation("For Prometheus", media_types=EXPOSITIONS)

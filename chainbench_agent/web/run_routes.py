@@ -28,7 +28,7 @@ class RunRoutes:
         app.add_url_rule("/runs/<run_id>", "run", self.get)
         app.add_url_rule("/runs/<run_id>", "delete_run", self.delete, methods=["DELETE"])
 
-    @operation("The runs that are kept", answer=RunPage, query=RunsQuery, problems=(422, 503))
+    @operation("List the stored runs", answer=RunPage, query=RunsQuery, problems=(422, 503))
     def list(self) -> ResponseReturnValue:
         """The newest first, without their evidence.  Filters choose among them; `next` is the path of the next page."""
         given = _filters()
@@ -38,12 +38,12 @@ class RunRoutes:
         following = _path({**given.model_dump(exclude_none=True), "before": runs[-1].id}) if more else None
         return RunPage(runs=[RunSummary.of(run) for run in runs], next=following).model_dump(mode="json")
 
-    @operation("One of the runs that are kept", answer=KeptRun, problems=(404, 503))
+    @operation("Return a stored run", answer=KeptRun, problems=(404, 503))
     def get(self, run_id: str) -> ResponseReturnValue:
         """How it ended, its environment and its evidence."""
         return KeptRun.of_stored(self._runs.get(_id(run_id))).model_dump(mode="json")
 
-    @operation("Forget a run that is kept", status=204, problems=(404, 409, 503))
+    @operation("Delete a stored run", status=204, problems=(404, 409, 503))
     def delete(self, run_id: str) -> ResponseReturnValue:
         """In the store, in /report and in /metrics.  Not while it is on."""
         self._runs.delete(_id(run_id))
@@ -53,7 +53,7 @@ class RunRoutes:
 def _filters() -> RunsQuery:
     if strangers := [name for name in request.args if name not in RunsQuery.model_fields]:
         filters = ", ".join(RunsQuery.model_fields)
-        raise InputError(strangers[0], f"is no filter; there is {filters}", "choose among those")
+        raise InputError(strangers[0], f"is not a filter; the filters are {filters}", "choose one of those")
     if twice := [name for name, values in request.args.lists() if len(values) > 1]:
         raise InputError(twice[0], "is given more than once", "send each filter once")
     try:
@@ -65,7 +65,7 @@ def _filters() -> RunsQuery:
 def _id(run_id: str) -> str:
     """No database is asked for what no run can be called."""
     if not run_id.isprintable():
-        raise UnknownRun("no run has such a name")
+        raise UnknownRun("no run can have this id")
     return run_id
 
 

@@ -41,7 +41,7 @@ def test_missed():
     row = Row("s", "w", "ns", figure(31), 30, theirs, below_peers=True)
 
     assert row.misses == (
-        "31.0 ns where 30.0 was to be reached",
+        "31.0 ns, where the goal was 30.0",
         "not below fast: 31.0 against 25.0 ns",
         "not below as fast: 31.0 against 30.5 ns, within the spread",
     )

@@ -21,7 +21,7 @@ def test_a_row_and_its_miss():
     """By how much and why in words, the numbers in a table with their spread; a bar splits no cell."""
     page = report.render([ROW], [], rounds=3)
 
-    assert "- **an event**: 31.0 ns where 30.0 was to be reached. It waits for the clock." in page
+    assert "- **an event**: 31.0 ns, where the goal was 30.0. It waits for the clock." in page
     assert "| an event | ≤ 30.0 ns, less than the others | 31.0 ns (29.0 … 33.0) ✗ | other: 40.0 ns | n / m |" in page
 
 
@@ -29,7 +29,7 @@ def test_nothing_missed():
     """Is said too."""
     page = report.render([Row("A section", "an event", "ns", FOUND, 100)], [], rounds=3)
 
-    assert "## What is missed\n\nNothing.\n" in page
+    assert "## Missed goals\n\nNothing.\n" in page
     assert "**31.0 ns (29.0 … 33.0)**" in page
 
 

@@ -154,11 +154,12 @@ def test_what_cannot_be_compared_is_no_pass(compare, arguments, complaint):
     assert found.stdout == ""
 
 
-def test_no_agent_is_no_pass():
-    found = CliRunner().invoke(main, ["compare", "--url", "http://127.0.0.1:1", "a", "b"])
+@pytest.mark.parametrize("url", ["http://127.0.0.1:1", "unix:/nonexistent", "ftp://agent"])
+def test_no_agent_is_no_pass(url):
+    found = CliRunner().invoke(main, ["compare", "--url", url, "a", "b"])
 
     assert found.exit_code == 2
-    assert "no agent answers at http://127.0.0.1:1" in found.stderr
+    assert url in found.stderr
 
 
 def test_an_agent_with_a_token(serving, tmp_path):

@@ -3,19 +3,36 @@
 import re
 import subprocess
 import sys
+from datetime import UTC, datetime
 
 import pytest
 
+from chainbench_agent.collector.mock import MockCollector
 from chainbench_agent.commands import demo
 from chainbench_agent.commands.demo_table import side_by_side
 from chainbench_agent.errors import AgentError
+from chainbench_agent.evidence.model import Evidence, Run
+from chainbench_agent.probes import CATALOG
 
-BASELINE = {
-    "available": True,
-    "exec": {"exec_count": 13},
-    "runqlat": {"p50_us": 2.04, "p95_us": 50.0},
-    "ledger": {
-        "wall_ms": 180.0,
+RUN = Run(id="1", machine="host", started_at=datetime(2026, 1, 1, tzinfo=UTC), duration_ms=200, ended_by="stop")
+
+
+def evidence(ledger, **sections):
+    run, target = RUN.model_dump(mode="json"), {"kind": "pid", "pid": 7}
+    ledger = {"on_cpu_ms": 0.0, "runnable_ms": 0.0, "unexplained_ms": 0.0, "wall_ms": 180.0, "blocked_ms": 0.0} | ledger
+    head = {"available": True, "source": "ebpf", "run": run, "target": target, "ledger": ledger}
+    return Evidence.from_json(head | sections)
+
+
+def latency(median_us, longest_us):
+    """Nine short waits and a long one."""
+    histogram = [{"bucket_us": median_us, "count": 9}, {"bucket_us": longest_us, "count": 1}]
+    total = {"count": 10, "sum_us": 9 * median_us + longest_us}
+    return {"histogram": histogram, **total, "min_us": median_us, "max_us": longest_us}
+
+
+BASELINE = evidence(
+    {
         "on_cpu_ms": 90.0,
         "runnable_ms": 3.5,
         "unexplained_ms": 0.5,
@@ -31,22 +48,27 @@ BASELINE = {
             {"category": "wait_child", "ms": 15.0, "reasons": [{"reason": "do_wait", "ms": 15.0}]},
         ],
     },
-    "syscall_counts": {"total": 39301, "fsync": 600, "read": 38694, "futex": 7, "sources": {"read": "raw_tracepoint"}},
-}
-OPTIMIZED = {
-    "available": True,
-    "exec": {"exec_count": 2},
-    "runqlat": {"p50_us": 0.0, "p95_us": 25.0},
-    "ledger": {
-        "wall_ms": 45.0,
+    exec={"exec_count": 13},
+    runqlat=latency(2.04, 50.0),
+    syscall_counts={
+        "total": 39301,
+        "fsync": 600,
+        "read": 38694,
+        "futex": 7,
+        "sources": {"read": "raw_tracepoint"},
+    },
+)
+OPTIMIZED = evidence(
+    {
         "on_cpu_ms": 30.0,
         "runnable_ms": 0.5,
-        "unexplained_ms": 0.0,
         "blocked": [{"category": "disk", "ms": 10.0, "reasons": []}, {"category": "sleep", "ms": 4.5, "reasons": []}],
     },
-    "syscall_counts": {"total": 194, "fsync": 1, "read": 186, "futex": 7},
-}
-MOCK = {"available": False, "reason": "no BTF"}
+    exec={"exec_count": 2},
+    runqlat=latency(0.0, 0.0),
+    syscall_counts={"total": 194, "fsync": 1, "read": 186, "futex": 7},
+)
+MOCK = MockCollector("no BTF", "", CATALOG).evidence(RUN)
 
 
 def rows(text):

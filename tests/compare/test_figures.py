@@ -9,7 +9,7 @@ def test_numbers_are_found_by_their_path(made):
     """Not the slots of histograms, lists, texts, and what says how it was measured."""
     section = {
         "fsyncs": 3,
-        "fsync_latency_us": {"count": 3, "p50_us": 1.5, "histogram": [{"bucket_us": 2.0, "count": 3}]},
+        "fsync_latency_us": {"count": 3, "sum_us": 6.0, "histogram": [{"bucket_us": 2.048, "count": 3}]},
         "top_processes": [{"pid": 1, "fsyncs": 3}],
         "other_processes": {"fsyncs": 0},
         "scope": {"queue_depth": "machine"},
@@ -20,7 +20,7 @@ def test_numbers_are_found_by_their_path(made):
     assert figures(evidence(made, io=section)) == {
         "io.fsyncs": 3,
         "io.fsync_latency_us.count": 3,
-        "io.fsync_latency_us.p50_us": 1.5,
+        "io.fsync_latency_us.sum_us": 6.0,
     }
 
 

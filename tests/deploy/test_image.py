@@ -5,13 +5,14 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from pathlib import Path
 
 import pytest
-import requests
+
+from chainbench_agent.client import Agent, UnreachableError
+from chainbench_agent.commands.own_agent import free_port
 
 REPO = Path(__file__).parents[2]
 NEEDS = ("buildah", "mmdebstrap")
@@ -94,13 +95,12 @@ class Container:
     """The image's own command, with the network and the processes of this machine, at a free port."""
 
     def __init__(self, buildah, log, *options, security=()):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.url = f"http://127.0.0.1:{free.getsockname()[1]}"
+        port = free_port()
+        self.client = Agent(f"http://127.0.0.1:{port}", timeout=LONG_S)
         container = buildah("from", *security, IMAGE)
         image = parsed("Dockerfile")
         self.command = [*json.loads(image["ENTRYPOINT"]), *json.loads(image["CMD"])]
-        self.port = f"CHAINBENCH_PORT={self.url.rpartition(':')[2]}"
+        self.port = f"CHAINBENCH_PORT={port}"
         run = [*buildah.command, "run", "--isolation=chroot", f"--env={self.port}", *options, container, "--"]
         self.health = [*run, *json.loads(image["HEALTHCHECK"].partition("CMD ")[2])]
         with log.open("w") as output:
@@ -113,19 +113,17 @@ class Container:
 
     def answers(self):
         try:
-            return requests.get(f"{self.url}/status", timeout=LONG_S).ok
-        except requests.ConnectionError:
-            return False
+            return self.client.status()
+        except UnreachableError:
+            return None
 
     def evidence(self):
         """Of a run of this process and those below it, 53 programs."""
-        asked = {**LABELS, "pid": os.getpid()}
-        requests.post(f"{self.url}/start", json=asked, timeout=LONG_S).raise_for_status()
-        for _ in range(53):
-            subprocess.run(["/bin/true"], check=True)
-        answer = requests.post(f"{self.url}/stop", timeout=LONG_S).json()
-        assert "not_kept" not in answer
-        return answer
+        with self.client.collect(LABELS, pid=os.getpid()) as run:
+            for _ in range(53):
+                subprocess.run(["/bin/true"], check=True)
+        assert "not_kept" not in run.evidence
+        return run.evidence
 
     def healthy(self):
         return subprocess.run(self.health, capture_output=True, check=False, timeout=LONG_S).returncode == 0
@@ -156,7 +154,7 @@ def test_as_it_is_it_makes_numbers_up_without_being_root(start):
     evidence = container.evidence()
 
     assert (evidence["source"], evidence["available"]) == ("mock", False)
-    worker = requests.get(f"{container.url}/status", timeout=LONG_S).json()["agent"]["pid"]
+    worker = container.client.status()["agent"]["pid"]
     assert "Uid:\t65532\t" in Path(f"/proc/{worker}/status").read_text()
     assert container.healthy()
     container.end()
@@ -172,7 +170,7 @@ def test_with_three_capabilities_it_measures(start):
     dropped = [f"--cap-drop=CAP_{name}" for name in BUILDAHS_OWN]
     security = [f"--security-opt={option}" for option in re.findall(r"--security-opt (\S+)", line)]
     container = start("--user=0", *dropped, *(f"--cap-add=CAP_{name}" for name in added), security=security)
-    worker = requests.get(f"{container.url}/status", timeout=LONG_S).json()["agent"]["pid"]
+    worker = container.client.status()["agent"]["pid"]
     held = re.search(r"CapEff:\s+(\w+)", Path(f"/proc/{worker}/status").read_text())[1]
 
     evidence = container.evidence()

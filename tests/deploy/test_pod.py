@@ -91,7 +91,7 @@ def test_it_serves_who_has_a_token(daemon, settings, objects):
     scrapes = endpoint["authorization"]["credentials"]["key"]
     assert "chainbench_agent_info" in answer("GET", endpoint["path"], scrapes).text
     assert answer("POST", "/stop", scrapes).status_code == 403
-    assert answer("POST", "/stop", "token").status_code == 409  # let in: no run is on
+    assert answer("POST", "/stop", "token").status_code == 409  # let in: no run is active
     assert answer("GET", "/status", "no").status_code == 401
     assert agent.get("/status").status_code == 401
 

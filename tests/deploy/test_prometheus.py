@@ -4,7 +4,6 @@ import json
 import os
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -15,6 +14,7 @@ import pytest
 import requests
 import yaml
 
+from chainbench_agent.commands.own_agent import free_port, own_agent
 from chainbench_agent.export.families import REPORT_FAMILIES, RUN_FAMILIES, RUNS
 from chainbench_agent.export.health import HEALTH
 from chainbench_agent.export.series import catalog_families
@@ -117,12 +117,6 @@ def test_the_dashboard_is_one_that_grafana_can_lay_out():
     assert all(target["datasource"]["uid"] == "${datasource}" for p in panels for target in p.get("targets", ()))
 
 
-def free_port():
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
-
-
 @contextmanager
 def running(log, *command, **environment):
     with log.open("w") as output:
@@ -149,14 +143,15 @@ def until(condition, log):
 
 @pytest.fixture(scope="module")
 def agent(tmp_path_factory):
-    """The address of an agent that measures."""
+    """A client of an agent that measures."""
     directory = tmp_path_factory.mktemp("agent")
-    address = f"127.0.0.1:{free_port()}"
-    command = [sys.executable, "-m", "chainbench_agent", "serve", "--backend", "ebpf", "--port", address.split(":")[1]]
-    log = directory / "log"
-    with running(log, *command, CHAINBENCH_HEADER_CACHE=str(directory / "cache")):
-        until(lambda: requests.get(f"http://{address}/status", timeout=LONG_S).ok, log)
-        yield address
+    cache = {"CHAINBENCH_HEADER_CACHE": str(directory / "cache")}
+    with own_agent("--backend", "ebpf", environment=cache) as (agent, _):
+        yield agent
+
+
+def address_of(agent):
+    return agent.url.removeprefix("http://")
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +161,7 @@ def prometheus(agent, tmp_path_factory):
     for path in RULES.glob("*.yml"):
         shutil.copy(path, directory)
     config = directory / "prometheus.yml"
-    config.write_text(config.read_text().replace("127.0.0.1:9090", agent).replace(" 15s", " 1s"))
+    config.write_text(config.read_text().replace("127.0.0.1:9090", address_of(agent)).replace(" 15s", " 1s"))
     address, log = f"127.0.0.1:{free_port()}", directory / "log"
     files = [f"--config.file={config}", f"--storage.tsdb.path={directory / 'data'}"]
 
@@ -176,6 +171,7 @@ def prometheus(agent, tmp_path_factory):
         return answer["data"]["result"]
 
     with running(log, "prometheus", *files, f"--web.listen-address={address}"):
+        until(lambda: requests.get(f"http://{address}/-/ready", timeout=LONG_S).ok, log)
         until(lambda: query('up{job="chainbench"} == 1'), log)
         query.address, query.log = address, log
         yield query
@@ -184,18 +180,15 @@ def prometheus(agent, tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(agent, prometheus, tmp_path_factory):
     """The evidence of a run with all sorts of things in it, when Prometheus has seen it; and a report."""
-    url = f"http://{agent}"
-    requests.post(f"{url}/start", json=LABELS, timeout=LONG_S).raise_for_status()
-    until(lambda: prometheus("chainbench_agent_program_seconds_total"), prometheus.log)
-    subprocess.run([sys.executable, "-c", WORKLOAD, tmp_path_factory.mktemp("workload") / "file"], check=True)
-    time.sleep(3)  # some scrapes, so that there are rates
-    evidence = requests.post(f"{url}/stop", timeout=LONG_S).json()
+    with agent.collect(LABELS) as run:
+        until(lambda: prometheus("chainbench_agent_program_seconds_total"), prometheus.log)
+        subprocess.run([sys.executable, "-c", WORKLOAD, tmp_path_factory.mktemp("workload") / "file"], check=True)
+        time.sleep(3)  # some scrapes, so that there are rates
     pair = {name: LABELS[name] for name in ("impl", "variant", "commit", "dataset")}
-    report = {**pair, "baseline_ms": 1500, "optimized_ms": 1200, "gain_pct": 20}
-    requests.post(f"{url}/report", json=report, timeout=LONG_S).raise_for_status()
-    count = f"chainbench_syscalls_total == {evidence['syscall_counts']['total']}"
+    agent.report(**pair, baseline_ms=1500, optimized_ms=1200, gain_pct=20)
+    count = f"chainbench_syscalls_total == {run.evidence['syscall_counts']['total']}"
     until(lambda: prometheus(count) and prometheus("chainbench_gain_percent"), prometheus.log)
-    return evidence
+    return run.evidence
 
 
 def filled(expression, values=None):
@@ -206,7 +199,7 @@ def filled(expression, values=None):
 
 @pytest.fixture(params=["all", "of the run"])
 def variables_chosen(request, agent, run):
-    of_the_run = {**LABELS, "machine": run["run"]["machine"], "instance": agent}
+    of_the_run = {**LABELS, "machine": run["run"]["machine"], "instance": address_of(agent)}
     return None if request.param == "all" else of_the_run
 
 
@@ -248,7 +241,7 @@ def variables():
 @pytest.mark.parametrize(("series", "label"), variables())
 def test_every_variable_has_the_value_of_the_run(series, label, prometheus, agent, run):
     """As Grafana asks for them: without any, every panel would be empty."""
-    expected = {**LABELS, "machine": run["run"]["machine"], "instance": agent}
+    expected = {**LABELS, "machine": run["run"]["machine"], "instance": address_of(agent)}
     url = f"http://{prometheus.address}/api/v1/label/{label}/values"
 
     answer = requests.get(url, params={"match[]": series}, timeout=LONG_S).json()

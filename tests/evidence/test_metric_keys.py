@@ -23,7 +23,7 @@ def test_nanoseconds_become_what_people_read(metric, key):
 
 
 def test_no_key_says_nanoseconds():
-    """Of no metric of the catalogue; and no two metrics of a module share a key."""
+    """No metric of the catalogue does; and no two metrics of a module share a key."""
     for module in CATALOG:
         keys = [reported_key(metric) for metric in module.reported]
         assert not [key for key in keys if key.endswith("_ns")]

@@ -101,7 +101,7 @@ LISTS = [(module, m) for module in CATALOG for m in module.reported if isinstanc
 
 @pytest.mark.parametrize(("module", "metric"), LISTS, ids=lambda one: one.name)
 def test_a_list_says_what_its_entries_are_of(module, metric):
-    """What its label means, and of which type both are."""
+    """The meaning of its label, and the types of both."""
     entry = section(module)["properties"][metric.name]["items"]["properties"]
 
     assert entry[metric.label]["description"]

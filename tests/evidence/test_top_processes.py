@@ -22,15 +22,15 @@ def process(pid, busy_ns, turns, command="worker"):
     return Process(pid, command, {"work": {"busy_ns": busy_ns, "turns": turns}, "other": {"busy_ns": 10**9}})
 
 
-def told(*processes, busy_ns, turns, unavailable=()):
+def selected(*processes, busy_ns, turns, unavailable=()):
     return top_processes(
         MODULE, {"idle": 99, "busy_ns": busy_ns, "turns": turns}, processes, dict.fromkeys(unavailable)
     )
 
 
 def test_figures_and_units():
-    """Only the module's own, only those that are kept per process; nanoseconds become milliseconds."""
-    assert told(process(7, 1_500_001, 3), busy_ns=2_500_002, turns=5) == {
+    """Only the module's own, only those that are counted per process; nanoseconds become milliseconds."""
+    assert selected(process(7, 1_500_001, 3), busy_ns=2_500_002, turns=5) == {
         "top_processes": [{"pid": 7, "command": "worker", "busy_ms": 1.500001, "turns": 3}],
         "other_processes": {"busy_ms": 1.000001, "turns": 2},
     }
@@ -41,7 +41,7 @@ def test_order():
     processes = [process(5, 10, 9), process(4, 20, 1), process(3, 10, 9), process(2, 10, 11), process(1, 0, 0),
                  process(6, 0, 1)]  # fmt: skip
 
-    found = told(*processes, busy_ns=50, turns=31)
+    found = selected(*processes, busy_ns=50, turns=31)
 
     assert [one["pid"] for one in found["top_processes"]] == [4, 2, 3, 5, 6]
     assert found["other_processes"] == {"busy_ms": 0, "turns": 0}
@@ -54,7 +54,7 @@ def test_the_parts_are_the_whole(count):
     recorded = count * (count + 1) // 2
     busy_ns, turns = 1_000 * recorded + 77_000, recorded + 13
 
-    found = told(*reversed(processes), busy_ns=busy_ns, turns=turns)
+    found = selected(*reversed(processes), busy_ns=busy_ns, turns=turns)
 
     shown = found["top_processes"]
     assert [one["pid"] for one in shown] == list(range(count, max(count - TOP, 0), -1))
@@ -65,13 +65,13 @@ def test_the_parts_are_the_whole(count):
 
 def test_what_cannot_be_measured_is_left_out():
     """It is no zero, and it orders nothing."""
-    found = told(process(1, 0, 5), process(2, 0, 6), busy_ns=0, turns=11, unavailable=["busy_ms"])
+    found = selected(process(1, 0, 5), process(2, 0, 6), busy_ns=0, turns=11, unavailable=["busy_ms"])
 
     assert found == {
         "top_processes": [{"pid": pid, "command": "worker", "turns": turns} for pid, turns in ((2, 6), (1, 5))],
         "other_processes": {"turns": 0},
     }
-    assert told(process(1, 0, 0), busy_ns=0, turns=0, unavailable=["busy_ms", "turns"]) == {}
+    assert selected(process(1, 0, 0), busy_ns=0, turns=0, unavailable=["busy_ms", "turns"]) == {}
 
 
 def test_a_module_without_such_figures():
@@ -81,6 +81,6 @@ def test_a_module_without_such_figures():
 
 
 def test_its_keys_are_no_metrics():
-    """A section has them beside its own keys."""
+    """A section has them next to its own keys."""
     keys = {metric.name for module in CATALOG for metric in module.metrics}
     assert not keys & {"top_processes", "other_processes"}

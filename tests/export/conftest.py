@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from chainbench_agent.catalog import Counter, Derived, Distribution, Module, Table
+from chainbench_agent.evidence.distribution import section_from_json
 from chainbench_agent.evidence.model import Evidence, Labels, Run, Target
 from chainbench_agent.evidence.totals import Totals
 from chainbench_agent.model.status import ModuleStatus, StoreStatus
@@ -82,7 +83,10 @@ SECTION = {
     "unavailable": {"size": "no such hook"},
 }
 
-CALL_COUNTS = {"push": 3, "pop": 0, "sources": {"by_name": "raw_tracepoint:call"}}
+SECTIONS = {
+    "queues": SECTION,
+    "call_counts": {"push": 3, "pop": 0, "sources": {"by_name": "raw_tracepoint:call"}},
+}
 
 STATUS = SimpleNamespace(
     phase="idle",
@@ -107,7 +111,7 @@ def catalog():
 
 @pytest.fixture
 def make_evidence():
-    """Evidence with both modules in it, unless told otherwise; keyword arguments are labels."""
+    """Evidence with SECTIONS, or others as JSON has them; keyword arguments are labels."""
 
     def make(sections=None, run_id="1", source="ebpf", ended_by="stop", **labels):
         return Evidence(
@@ -122,7 +126,7 @@ def make_evidence():
                 **(LABELS | labels),
             ),
             target=Target(),
-            sections=sections or {"queues": SECTION, "call_counts": CALL_COUNTS},
+            sections={name: section_from_json(section) for name, section in (sections or SECTIONS).items()},
         )
 
     return make
@@ -130,7 +134,7 @@ def make_evidence():
 
 @pytest.fixture
 def make_view():
-    """What `Runs` shows of itself; `finished`: evidence."""
+    """A view of the runs as the exporter reads it; `finished`: evidence."""
 
     def make(*finished, current=None, reports=(), results=None, status=STATUS, totals=None):
         remembered = [

@@ -1,4 +1,4 @@
-"""What is in the evidence becomes samples; what is not does not."""
+"""Every figure of the evidence becomes a sample, and nothing else does."""
 
 import pytest
 
@@ -100,7 +100,7 @@ def test_a_module_without_a_section_has_no_series(samples):
     assert {name for name, _ in found} == {"chainbench_run_duration_seconds", "chainbench_call_count_total"}
 
 
-def test_report_tells_of_both_scenarios():
+def test_a_report_has_both_scenarios():
     report = Report(
         impl="python", variant="numpy", commit="abc123", dataset="d1", baseline_ms=1500, optimized_ms=1200, gain_pct=20
     )
@@ -123,9 +123,9 @@ def test_results_have_the_names_that_dashboards_know(make_evidence):
     }
 
 
-def test_what_stands_beside_the_metrics_is_no_series(samples):
-    """Of an inline mapping only its own entries are, whatever else the section tells."""
-    beside = {
+def test_other_keys_of_a_section_are_no_series(samples):
+    """An inline mapping has series for its own entries only, whatever else is in the section."""
+    others = {
         "sources": {"by_name": "raw_tracepoint:call"},
         "unavailable": {"x": "no hook"},
         "scope": {"x": "machine"},
@@ -134,6 +134,6 @@ def test_what_stands_beside_the_metrics_is_no_series(samples):
         "other_processes": {"total": 0},
     }
 
-    found = samples({"call_counts": {"push": 3} | beside})
+    found = samples({"call_counts": {"push": 3} | others})
 
     assert {key for key in found if "call" in key[0]} == {("chainbench_call_count_total", "call=push")}

@@ -1,4 +1,4 @@
-"""What the agent says of itself."""
+"""The agent's own metrics."""
 
 import os
 import subprocess

@@ -1,5 +1,7 @@
 """/metrics as Prometheus reads it."""
 
+from pathlib import Path
+
 import pytest
 from prometheus_client.openmetrics import parser as openmetrics
 from prometheus_client.parser import text_string_to_metric_families
@@ -82,6 +84,13 @@ def test_golden(exporter, make_evidence, make_view):
     assert content_type == "text/plain; version=0.0.4; charset=utf-8"
 
 
+def test_every_kind_of_metric_byte_by_byte(exporter, make_evidence, make_view):
+    """A change of this text changes what dashboards and databases already have."""
+    body, _ = exporter.render(make_view(make_evidence()), "")
+
+    assert about_runs(body) == Path(__file__).with_name("exposition.txt").read_text().splitlines()
+
+
 def test_openmetrics_differs_only_in_its_metadata(exporter, make_evidence, make_view):
     body, content_type = exporter.render(make_view(make_evidence(small())), "application/openmetrics-text")
     lines = about_runs(body)
@@ -120,7 +129,7 @@ def test_the_running_run_replaces_the_finished_one_of_its_labels(scrape, make_ev
     assert values(scrape(make_view(finished, current=running)), "chainbench_queue_pushes_total") == [2]
 
 
-def test_the_running_run_is_read_anew_each_time(scrape, make_evidence, make_view):
+def test_the_running_run_is_read_at_each_scrape(scrape, make_evidence, make_view):
     def pushes(count, ended_by):
         evidence = make_evidence(small(count), ended_by=ended_by)
         view = make_view(current=evidence) if ended_by == "running" else make_view(evidence)
@@ -130,7 +139,7 @@ def test_the_running_run_is_read_anew_each_time(scrape, make_evidence, make_view
 
 
 def test_finished_runs_are_turned_into_text_once_and_forgotten_with_the_view(exporter, make_evidence, make_view):
-    """The text that is held is bounded by what the view keeps."""
+    """The view bounds the text that is held in memory."""
     runs = [make_evidence(small(), run_id=str(i), commit=str(i)) for i in range(3)]
     exporter.render(make_view(*runs), "")
     held = dict(exporter._finished)
@@ -168,7 +177,7 @@ def test_the_latest_report_on_a_pair_counts(scrape, make_view):
 
 @pytest.mark.parametrize("accept", PARSERS)
 @pytest.mark.parametrize("label", ['say "hi"', "two\nlines", "back\\slash\\n", "naïve 数", "# HELP x", "{a='b'}", " "])
-def test_label_values_come_back_as_they_were_sent(scrape, make_evidence, make_view, accept, label):
+def test_label_values_are_read_as_they_were_sent(scrape, make_evidence, make_view, accept, label):
     found = scrape(make_view(make_evidence(small(**{label: 1.0}), commit=label)), accept)
     assert values(found, "chainbench_queue_busy_seconds_total", commit=label, state=label) == [0.001]
     assert values(found, "chainbench_runs_total", commit=label) == [1]

@@ -87,7 +87,7 @@ def test_a_runner_in_a_container_names_a_process_of_the_host(proc):
 
     with pytest.raises(InputError, match="pid: there is no process 7 in the PID namespace of the runner") as caught:
         local_pid(7, client_process(PEER))
-    assert (caught.value.field, caught.value.remedy) == ("pid", "send the number that it has there, or a cgroup")
+    assert (caught.value.field, caught.value.remedy) == ("pid", "send the pid that the runner sees, or a cgroup")
 
 
 @pytest.mark.parametrize("relay", sorted(RELAYS))
@@ -124,7 +124,7 @@ class TestAPeerThatIsUnknown:
 
         with pytest.raises(InputError, match=f"{1 + others} processes") as caught:
             local_pid(7, client_process(peer))
-        assert caught.value.remedy == "send the number that the host uses, or a cgroup"
+        assert caught.value.remedy == "send the host's pid, or a cgroup"
 
     def test_a_number_in_two_containers(self, proc, peer):
         proc.add(900, THERE, (7,))
@@ -138,7 +138,7 @@ class TestAPeerThatIsUnknown:
 
         with pytest.raises(InputError, match="there is no process 7") as caught:
             local_pid(7, client_process(peer))
-        assert caught.value.remedy == "start it first, or name the runner's own pid"
+        assert caught.value.remedy == "send the pid of a running process, as the runner sees it"
 
 
 @pytest.mark.parametrize("table", ["tcp", "tcp6"])

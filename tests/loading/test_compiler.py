@@ -141,13 +141,13 @@ def test_a_child_that_dies(text, bcc):
     """Its last words are in the error."""
     bcc.write_text("import os\nos.write(2, b'cannot allocate memory in static TLS block')\nos._exit(9)")
 
-    with pytest.raises(LoaderError, match="died without an answer: cannot allocate memory in static TLS block"):
+    with pytest.raises(LoaderError, match="died: cannot allocate memory in static TLS block"):
         compile_unit(text())
 
 
 def test_a_child_that_dies_compiling(text):
     """LLVM says why on its way out: those are the last words."""
-    with pytest.raises(LoaderError, match="died without an answer: LLVM ERROR: out of memory"):
+    with pytest.raises(LoaderError, match="died: LLVM ERROR: out of memory"):
         compile_unit(text("crash"))
 
 
@@ -156,7 +156,7 @@ def test_a_child_that_hangs(text, bcc, monkeypatch):
     monkeypatch.setattr(compiler, "_TIMEOUT_S", 0.5)
     bcc.write_text("import time\ntime.sleep(100)")
 
-    with pytest.raises(LoaderError, match="the compiler gave no answer in"):
+    with pytest.raises(LoaderError, match="the compiler did not finish within"):
         compile_unit(text())
 
 

@@ -3,13 +3,13 @@
 import fcntl
 import os
 import re
-import socket
 import time
 
 import pytest
-import requests
 from daemon import LABELS, LONG_S
 
+from chainbench_agent.client import UnreachableError
+from chainbench_agent.commands.own_agent import free_port
 from chainbench_agent.logs.writer import NOBODY_READS, REMEDY
 
 RUNS = 211
@@ -24,12 +24,6 @@ LOUD = """
 """
 
 
-def free_port():
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return sock.getsockname()[1]
-
-
 @pytest.fixture
 def unread(daemon):
     reading, writing = os.pipe()
@@ -40,9 +34,9 @@ def unread(daemon):
 
     def answers():
         try:
-            return agent.get("/status").ok
-        except requests.ConnectionError:
-            return False
+            return agent.client.status()
+        except UnreachableError:
+            return None
 
     agent.until(answers)
     yield agent, reading
@@ -53,10 +47,10 @@ def test_nobody_reads_stderr(unread):
     """211 runs with 3.4 MiB of log; /status and /metrics say how much of it is missing, and SIGTERM ends it all."""
     agent, reading = unread
     for _ in range(RUNS):
-        assert agent.post("/start", **LABELS).status_code == 200
-        assert agent.post("/stop").json()["exec"] == {"exec_count": 53}
-    log = agent.get("/status").json()["agent"]["log"]
-    metrics = agent.get("/metrics").text
+        agent.client.start(**LABELS)
+        assert agent.client.stop()["exec"] == {"exec_count": 53}
+    log = agent.client.status()["agent"]["log"]
+    metrics = agent.client.metrics()
     began = time.monotonic()
 
     assert agent.end() == 0
@@ -69,7 +63,7 @@ def test_nobody_reads_stderr(unread):
 
 
 def test_an_agent_whose_stderr_is_read_drops_nothing(agent):
-    agent.post("/start", **LABELS)
-    agent.post("/stop")
+    agent.client.start(**LABELS)
+    agent.client.stop()
 
-    assert agent.get("/status").json()["agent"]["log"] == {"records_dropped": 0}
+    assert agent.client.status()["agent"]["log"] == {"records_dropped": 0}

@@ -1,4 +1,5 @@
-/* Waits for 31 completions of io_uring, one at a time: of direct reads of a file, of bytes from a socket, or of timeouts.
+/* Waits for completions of io_uring, one at a time: of 503 direct reads of a file, of 31 bytes from a socket, or of 31
+   timeouts.
 
        io_uring read|receive|timeout FILE
 
@@ -17,6 +18,8 @@
 #include <unistd.h>
 
 #define COUNT 31
+#define READS 503 /* each waits for less than a millisecond: enough of them that some are sampled */
+#define PARTS 61
 #define SIZE 65536
 
 int main(int count, char **argument)
@@ -44,7 +47,7 @@ int main(int count, char **argument)
 		}
 		_exit(0);
 	}
-	for (int i = 0; i < COUNT; i++) {
+	for (int i = 0; i < (argument[1][2] == 'a' ? READS : COUNT); i++) {
 		unsigned at = *tail & (params.sq_entries - 1);
 		struct io_uring_sqe *entry = &entries[at];
 
@@ -62,7 +65,7 @@ int main(int count, char **argument)
 			entry->opcode = IORING_OP_READ;
 			entry->fd = file;
 			entry->len = SIZE;
-			entry->off = (uint64_t)i * SIZE;
+			entry->off = (uint64_t)(i % PARTS) * SIZE;
 		}
 		array[at] = at;
 		__atomic_store_n(tail, *tail + 1, __ATOMIC_RELEASE);

@@ -36,14 +36,13 @@ def agent(small_disk, daemon):
 def run(agent):
     """The evidence of a shell that starts 53 programs and waits for the end of the run."""
     with subprocess.Popen(["sh", "-c", PROGRAMS], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as shell:
-        assert agent.post("/start", **LABELS, pid=shell.pid).status_code == 200
+        agent.client.start(**LABELS, pid=shell.pid)
         shell.stdin.write(b"\n")
         shell.stdin.flush()
         shell.stdout.readline()
-        answer = agent.post("/stop")
+        evidence = agent.client.stop()
         shell.communicate(b"\n")
-    assert answer.status_code == 200
-    return answer.json()
+    return evidence
 
 
 def test_a_run_on_a_full_disk(agent, small_disk):
@@ -54,21 +53,20 @@ def test_a_run_on_a_full_disk(agent, small_disk):
         while file.write(bytes(4096)):
             pass
     evidence = next(found for found in (run(agent) for _ in range(MOST_RUNS)) if "not_kept" in found)
-    store = agent.get("/status").json()["store"]
+    store = agent.client.status()["store"]
     logged = next(line for line in agent.log.splitlines() if f"run {evidence['run']['id']} is not kept" in line)
-    scraped = agent.get("/metrics")
+    scraped = agent.client.metrics()
 
     assert evidence["exec"]["exec_count"] == 53 + 1
     assert evidence["not_kept"].endswith("database or disk is full; make room on that disk")
     assert (store["state"], store["reason"]) == ("down", evidence["not_kept"])
     assert json.loads(logged.partition("evidence: ")[2])["exec"]["exec_count"] == 53 + 1
-    assert scraped.status_code == 200
-    assert b"\nchainbench_agent_store_bytes " in scraped.content
+    assert "\nchainbench_agent_store_bytes " in scraped
 
     filler.unlink()
     later = run(agent)
-    kept = agent.get(f"/runs/{evidence['run']['id']}").json()
+    kept = agent.client.run(evidence["run"]["id"])
 
     assert "not_kept" not in later
     assert kept["evidence"]["exec"] == evidence["exec"]
-    assert agent.get("/status").json()["store"]["state"] == "up"
+    assert agent.client.status()["store"]["state"] == "up"

@@ -142,9 +142,9 @@ def test_a_whole_agent(daemon, lock_order):
         requests.get(f"{agent.url}/events", stream=True, timeout=LONG_S) as stream,
         subprocess.Popen(["sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as shell,
     ):
-        run_id = agent.post("/start", **LABELS, pid=shell.pid, probes=["exec", "locks", ORDER]).json()["run_id"]
+        run_id = agent.client.start(**LABELS, pid=shell.pid, probes=["exec", "locks", ORDER])["run_id"]
         shell.communicate(b"\n")
-        evidence = agent.post("/stop").json()
+        evidence = agent.client.stop()
         for line in stream.iter_lines():
             if line.startswith(b"data: "):
                 events.append(json.loads(line.removeprefix(b"data: ")))

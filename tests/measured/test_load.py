@@ -49,15 +49,15 @@ def test_1009_scrapes_beside_a_run_lose_nothing(agent):
     """As fast as four clients can, while a target makes 53,477 calls and starts 53 programs: exactly these."""
     with subprocess.Popen([sys.executable, "-c", WORKLOAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as workload:
         workload.stdout.readline()
-        assert agent.post("/start", **LABELS, pid=workload.pid).status_code == 200
-        agent.get("/metrics")  # whoever comes while the first sample is taken has nothing to see yet
+        agent.client.start(**LABELS, pid=workload.pid)
+        agent.client.metrics()  # whoever comes while the first sample is taken has nothing to see yet
         with ThreadPoolExecutor(4) as scraping:
             scrapes = [scraping.submit(agent.get, "/metrics") for _ in range(SCRAPES)]
             workload.stdin.write(b"\n")
             workload.stdin.flush()
             workload.stdout.readline()  # its work is done; the run goes on until the last scrape
             answers = [scrape.result() for scrape in scrapes]
-        evidence = agent.post("/stop").json()
+        evidence = agent.client.stop()
         workload.communicate(b"\n")
 
     assert {answer.status_code for answer in answers} == {200}
@@ -87,8 +87,8 @@ def test_200_scrapes_a_second_beside_a_run_lose_nothing(agent):
     """For three seconds, or at half that rate on a busy machine, with the workload in it: each is answered."""
     with subprocess.Popen([sys.executable, "-c", WORKLOAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as workload:
         workload.stdout.readline()
-        assert agent.post("/start", **LABELS, pid=workload.pid).status_code == 200
-        agent.get("/metrics")
+        agent.client.start(**LABELS, pid=workload.pid)
+        agent.client.metrics()
         with ThreadPoolExecutor(SCRAPERS) as scraping:
             begun = time.monotonic()
             scrapes = [scraping.submit(scrape_at, agent.address, number) for number in range(SCRAPERS)]
@@ -98,7 +98,7 @@ def test_200_scrapes_a_second_beside_a_run_lose_nothing(agent):
             rate = len(answers) / (time.monotonic() - begun)
             achieved = f"{rate:.0f} scrapes a second"
             workload.stdout.readline()
-        evidence = agent.post("/stop").json()
+        evidence = agent.client.stop()
         workload.communicate(b"\n")
 
     assert len(answers) == RATE * RATE_S, achieved
@@ -118,8 +118,8 @@ def test_211_runs_leave_nothing_behind(agent):
 
     def cycles(count):
         for _ in range(count):
-            assert agent.post("/start", **LABELS).status_code == 200
-            assert agent.post("/stop").status_code == 200
+            agent.client.start(**LABELS)
+            agent.client.stop()
 
     cycles(101)
     worker, before = agent.worker(), of_worker(agent)

@@ -324,8 +324,8 @@ def test_a_run_whose_process_was_killed_is_told_of_with_what_is_left(agents):
     second = agents(record=record)
 
     lost = f"run {active.id} ({active.words}) was lost: the process that collected it died"
-    assert second.runs.status().failure == f"{lost}; GET /runs has what was kept of it"
-    with pytest.raises(AgentError, match=r"no run is on: run .* was lost"):
+    assert second.runs.status().failure == f"{lost}; GET /runs has what was stored of it"
+    with pytest.raises(AgentError, match=r"no run is active: run .* was lost"):
         second.runs.stop()
 
 
@@ -346,7 +346,7 @@ def test_a_store_that_fails_at_the_end(agent, failing, caplog):
     assert agent.archive.why_not_stored(evidence.run.id) == "disk full"
     assert agent.runs.latest() is evidence
     (line,) = [
-        record.message for record in caplog.records if "is not kept: disk full; its evidence: " in record.message
+        record.message for record in caplog.records if "is not stored: disk full; its evidence: " in record.message
     ]
     assert json.loads(line[line.index("{") :]) == evidence.as_json()
 
@@ -355,7 +355,7 @@ def test_a_store_that_fails_at_the_end(agent, failing, caplog):
 
     assert agent.archive.why_not_stored(later.run.id) == ""
     assert agent.store.get(evidence.run.id).evidence == evidence.as_json()
-    assert f"run {evidence.run.id} is kept now" in caplog.text
+    assert f"run {evidence.run.id} is stored now" in caplog.text
 
 
 def test_what_waits_for_the_store_is_bounded(agent, failing):

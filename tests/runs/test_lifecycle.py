@@ -194,7 +194,7 @@ def test_a_second_start_hears_which_run_is_on_and_for_how_long(runs, clock):
 
 
 def test_nothing_to_stop(runs):
-    with pytest.raises(NoRun, match="no run is on"):
+    with pytest.raises(NoRun, match="no run is active"):
         runs.stop()
 
 
@@ -386,7 +386,7 @@ def test_a_stop_that_comes_too_late(runs, clock, endings, reason):
     endings.gone = False
     runs.start(REQUEST)
     runs.stop()
-    with pytest.raises(NoRun, match=r"no run is on$"):
+    with pytest.raises(NoRun, match=r"no run is active$"):
         runs.stop()
 
 
@@ -399,13 +399,13 @@ def test_only_its_own_run_is_ended(runs, clock, endings):
     endings.looked_at()
 
     assert runs.status().phase == "running"
-    with pytest.raises(NoRun, match="no run is on"):
+    with pytest.raises(NoRun, match="no run is active"):
         runs.stop(only="another")
     assert runs.stop().run.ended_by == "stop"
 
 
 def test_an_ending_that_fails_is_known(runs, collector, clock, endings):
-    """As a stop that fails: no run is on, and why is in the status."""
+    """As a stop that fails: no run is active, and why is in the status."""
     collector.fails["stop"] = OSError("cannot detach")
     runs.start(RunRequest(labels=LABELS, longest_s=60))
     clock.ns = 60 * 10**9

@@ -32,7 +32,7 @@ def to_all(daemon, signum):
 def test_a_signal_ends_the_run_and_the_daemon(daemon, signum, send):
     """The evidence of the run in progress is in the log; the end is prompt and is no failure."""
     agent = daemon()
-    run_id = agent.post("/start", **LABELS).json()["run_id"]
+    run_id = agent.client.start(**LABELS)["run_id"]
     began = time.monotonic()
     send(agent, signum)
 
@@ -68,7 +68,7 @@ def test_a_client_that_says_nothing_does_not_hold_the_daemon_up(daemon):
     host, port = agent.url.removeprefix("http://").split(":")
     with socket.create_connection((host, int(port))) as silent, socket.create_connection((host, int(port))) as slow:
         slow.sendall(b"POST /start HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 9\r\n\r\n{")
-        assert agent.get("/status").ok
+        agent.client.status()
         began = time.monotonic()
         to_master(agent, signal.SIGTERM)
 
@@ -88,33 +88,33 @@ def test_a_stop_under_way_is_answered(daemon):
     return Slow()
 """
     agent = daemon(slow_stop)
-    agent.post("/start", **LABELS)
+    agent.client.start(**LABELS)
 
-    assert agent.post("/stop").json()["run"]["ended_by"] == "stop"
+    assert agent.client.stop()["run"]["ended_by"] == "stop"
     assert agent.process.wait(LONG_S) == 0
     assert agent.evidence_in_log() == []
 
 
 def test_signals_that_would_make_a_second_worker_are_ignored(daemon):
     agent = daemon()
-    agent.get("/status")
+    agent.client.status()
     worker = agent.worker()
     for signum in (signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR2):
         to_master(agent, signum)
     to_master(agent, signal.SIGCHLD)  # handled after those: signals queue
 
-    assert agent.get("/status").json()["agent"]["pid"] == worker == agent.worker()
+    assert agent.client.status()["agent"]["pid"] == worker == agent.worker()
 
 
 def test_a_worker_that_dies_is_replaced(daemon):
     """With an agent that knows of no run."""
     agent = daemon()
-    agent.post("/start", **LABELS)
+    agent.client.start(**LABELS)
     dead = agent.worker()
     os.kill(dead, signal.SIGKILL)
     agent.until(lambda: agent.worker() not in {None, dead})
 
-    assert agent.get("/status").json()["status"] == "idle"
+    assert agent.client.status()["status"] == "idle"
 
 
 def test_an_agent_that_cannot_be_built_ends_with_one_sentence(daemon):
@@ -168,18 +168,18 @@ def test_of_100_simultaneous_starts_exactly_one_wins(daemon):
 
 def test_metrics_of_a_run(daemon):
     agent = daemon()
-    agent.post("/start", **LABELS)
-    running = agent.get("/metrics").text
-    agent.post("/stop")
+    agent.client.start(**LABELS)
+    running = agent.client.metrics()
+    agent.client.stop()
 
-    for text in (running, agent.get("/metrics").text):
+    for text in (running, agent.client.metrics()):
         assert 'chainbench_exec_count_total{commit="abc123",' in text
 
 
 def test_metrics_of_both_processes(daemon):
     """Master and worker, each by its own pid: how long ago they began, as the kernel has it."""
     agent = daemon()
-    text = agent.get("/metrics").text
+    text = agent.client.metrics()
     shown = re.findall(r'^chainbench_agent_process_start_time_seconds\{process="(\w+)"\} (\S+)$', text, re.MULTILINE)
 
     booted = int(re.search(r"^btime (\d+)$", Path("/proc/stat").read_text(), re.MULTILINE)[1])
@@ -191,7 +191,7 @@ def test_metrics_of_both_processes(daemon):
 
 def test_there_is_no_access_log(daemon):
     agent = daemon()
-    agent.get("/status")
+    agent.client.status()
     agent.get("/nowhere")
     to_master(agent, signal.SIGTERM)
     agent.process.wait(LONG_S)
@@ -201,7 +201,7 @@ def test_there_is_no_access_log(daemon):
 
 def test_debugging_shows_what_gunicorn_does(daemon):
     agent = daemon(log_level="debug")
-    agent.get("/status")
+    agent.client.status()
 
     assert "Booting worker" in agent.log
 
@@ -212,7 +212,7 @@ def test_runs_sample_as_the_agent_was_told(daemon, monkeypatch):
     agent = daemon()
     intervals = []
     for said in ({}, {"sample_interval": 3}):
-        agent.post("/start", **LABELS, **said)
-        intervals.append(agent.post("/stop").json()["run"]["sample_interval"])
+        agent.client.start(**LABELS, **said)
+        intervals.append(agent.client.stop()["run"]["sample_interval"])
 
     assert intervals == [7, 3]

@@ -213,7 +213,7 @@ def test_an_answer_under_way_when_the_agent_ends(large, ask):
     """It has a moment; what does not come through then is said."""
     agent = large()
     ask(agent)
-    agent.get("/status")
+    agent.client.status()
     assert agent.end() == 0
 
     assert re.search(r"WARNING GET /metrics: \d+ of \d+ bytes were sent: the agent ends", agent.log)

@@ -102,12 +102,12 @@ def refused(agent: Daemon):
 def test_who_never_reads_holds_up_nobody(crowd):
     """Three never read: /stop answers, the fourth is told of everything, and later they learn what they have missed."""
     agent, (*slow, fast) = crowd(LONG_S)
-    assert agent.post("/start", **LABELS).status_code == 200
+    agent.client.start(**LABELS)
     heard, dropped, _ = fast.all_of_them()
-    stopped = agent.post("/stop")
+    evidence = agent.client.stop()
 
     assert heard + dropped == TOLD
-    assert (stopped.status_code, stopped.json()["exec"]) == (200, {"exec_count": 53})
+    assert evidence["exec"] == {"exec_count": 53}
     for client in slow:
         heard, dropped, causes = client.all_of_them()
         assert heard + dropped == TOLD
@@ -119,23 +119,23 @@ def test_who_never_reads_holds_up_nobody(crowd):
 def test_one_listener_too_many(crowd):
     """Its remedy is one that helps."""
     agent, clients = crowd(LONG_S)
-    agent.post("/start", **LABELS)
+    agent.client.start(**LABELS)
     next(clients[0].events())  # so all have joined
     answer = refused(agent)
 
     assert (answer["status"], answer["remedy"]) == (503, LISTENERS_REMEDY)
-    assert answer["detail"] == f"{MOST_LISTENERS} clients listen already, and more may not"
-    assert agent.post("/stop").ok
+    assert answer["detail"] == f"{MOST_LISTENERS} clients are listening already, and more are not possible"
+    agent.client.stop()
 
 
 def test_who_never_reads_loses_its_place(crowd):
     """Else four clients that hang would be in everybody's way for as long as they hang."""
     agent, clients = crowd(0.1)
-    agent.post("/start", **LABELS)
+    agent.client.start(**LABELS)
     next(clients[0].events())  # so all have joined
     agent.until(lambda: refused(agent) is None)
 
-    assert agent.post("/stop").ok
+    agent.client.stop()
 
 
 def test_who_has_gone_loses_its_place_though_nothing_happens(daemon):

@@ -12,11 +12,12 @@ from types import SimpleNamespace
 
 import pytest
 import requests
+from daemon import LABELS, LONG_S
 
+from chainbench_agent.client import Agent
 from chainbench_agent.server import systemd_notify
 from chainbench_agent.server.systemd_notify import Supervisor
 
-LONG_S = 60
 AGENT = """
 import os, sys, time
 from chainbench_agent.server import gunicorn_server
@@ -116,7 +117,7 @@ class Manager:
         return [line for line in self.log.read_text().splitlines() if "serving on" in line][-1].rpartition(" ")[2]
 
     def status(self):
-        return requests.get(f"{self.url()}/status", timeout=LONG_S).json()
+        return Agent(self.url(), timeout=LONG_S).status()
 
 
 @pytest.fixture
@@ -159,8 +160,7 @@ def test_a_reload_reads_the_settings_and_serves_on_the_same_socket(manager):
     with manager.start() as agent:
         manager.until("READY=1")
         url = manager.url()
-        labels = dict.fromkeys(("scenario", "impl", "variant", "commit", "dataset"), "x")
-        requests.post(f"{url}/start", json=labels, timeout=LONG_S).raise_for_status()
+        Agent(url, timeout=LONG_S).start(LABELS)
         manager.config.write_text('machine = "after"\nport = 0\n')
         agent.send_signal(signal.SIGHUP)
         heard = [line for _, line in manager.until("READY=1")]

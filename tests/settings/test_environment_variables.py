@@ -1,4 +1,4 @@
-"""A variable that begins as the settings' do is one of them, or keeps the agent from starting."""
+"""A variable with the prefix of settings is one of them, or the agent does not start."""
 
 import re
 from pathlib import Path
@@ -26,7 +26,7 @@ def no_file_of_this_machine(monkeypatch, tmp_path):
     ],
 )
 def test_a_variable_that_is_no_setting(monkeypatch, name, says):
-    """Is refused, as in the file: passed over, the agent would run with something else than was asked for."""
+    """It is refused, as in the file: if it were ignored, the agent would run with other settings than intended."""
     monkeypatch.setenv(name, "9")
 
     with pytest.raises(InputError) as caught:
@@ -59,21 +59,21 @@ def test_variables_are_named_with_all_else_that_is_wrong(monkeypatch, tmp_path):
     ],
 )
 def test_variables_that_are_none_of_the_agents(monkeypatch, name):
-    """The checkout's own, what Kubernetes tells of the Service, and what only begins alike."""
+    """Variables of the checkout, those that Kubernetes sets for the Service, and one with a similar beginning."""
     monkeypatch.setenv(name, "tcp://10.0.0.1:9090")
 
     assert load_settings().port == 9090
 
 
 def test_an_empty_variable_that_is_no_setting(monkeypatch):
-    """Is not set, as a setting's is not: a script may leave it so."""
+    """It counts as not set, as an empty setting does: a script may leave it so."""
     monkeypatch.setenv("CHAINBENCH_PROT", "")
 
     assert load_settings().port == 9090
 
 
 def test_the_checkouts_own_variables_are_all_declared():
-    """What the Makefile, scripts, tests and bench read of the environment does not keep their agents from starting."""
+    """Agents start with every variable that the Makefile, scripts, tests and bench read."""
     repo, reads = Path(__file__).parents[2], re.compile(r"(?:environ\W+(?:get\W+)?|\$\{)(CHAINBENCH_[A-Z_]+)")
     files = [repo / "Makefile", *(repo / ".ci").glob("*")]
     files += [path for part in ("scripts", "bench", "tests") for path in (repo / part).rglob("*")]

@@ -131,7 +131,7 @@ def test_a_second_agent_where_the_files_were_removed(store, path, stored, open_f
     second = open_file()
     second.save(stored(7))
 
-    with pytest.raises(StoreError, match=rf"is another agent's; .* \(it is held by process {os.getpid()}\)"):
+    with pytest.raises(StoreError, match=rf"belongs to another agent; .* \(it is held by process {os.getpid()}\)"):
         store.save(stored(3))
     assert store.status().state == "down"
     second.close()

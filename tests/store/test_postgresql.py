@@ -72,7 +72,7 @@ def test_who_starts_while_another_makes_the_tables_waits_for_them(cluster, opene
             until_somebody_waits(other)
         assert starting.result().status().state == "up"
 
-    assert "runs will not be kept" not in caplog.text
+    assert "runs will not be stored" not in caplog.text
     other.dispose()
 
 
@@ -104,7 +104,7 @@ def test_a_server_that_is_away(opened, stored, tmp_path, caplog):
 
     with pytest.raises(StoreError, match="see that this server runs and lets this agent in") as caught:
         store.save(stored(1))
-    assert "runs will not be kept" in caplog.text
+    assert "runs will not be stored" in caplog.text
     assert store.status().state == "down"
     assert HIDDEN not in f"{caught.value}{caplog.text}{store.status()}"
 
@@ -113,7 +113,7 @@ def test_a_server_that_is_away(opened, stored, tmp_path, caplog):
     ("url", "says"),
     [
         (f"postgresql+pg8000://agent:{HIDDEN}@host/x", "write postgresql://"),
-        (f"postgresql://agent:{HIDDEN}@host:port/x", "is no URL; write it as postgresql://USER@HOST/DATABASE"),
+        (f"postgresql://agent:{HIDDEN}@host:port/x", "is not a URL; write it as postgresql://USER@HOST/DATABASE"),
     ],
 )
 def test_a_url_that_will_not_do(url, says):

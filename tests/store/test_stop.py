@@ -63,7 +63,7 @@ def test_the_disk_is_full(disk, opened, client_of, caplog):
 
     assert why_not.endswith("database or disk is full; make room on that disk")
     assert client.get("/status").json["store"]["reason"] == why_not
-    assert f"run {run_id} is not kept: " in caplog.text
+    assert f"run {run_id} is not stored: " in caplog.text
     disk.empty()
     client.post("/start", json=LABELS)
     assert "not_kept" not in client.post("/stop").json

@@ -11,23 +11,25 @@ import sqlite3
 import subprocess
 from pathlib import Path
 
+import pytest
 import requests
 from operations_page import block
 from the_service import (
-    CLIENT,
     CONFIG,
     DROP_INS,
     LONG_S,
     PROBES,
     UNIT,
     URL,
+    agent,
     journal,
     measured,
     show,
-    status,
     systemctl,
     until,
 )
+
+from chainbench_agent.client import Agent, ProblemError
 
 REPO = Path(__file__).parents[2]
 PROMETHEUS_URL = "http://127.0.0.1:9091"
@@ -107,11 +109,12 @@ def test_tokens_are_handed_over(tmp_path):
     assert {file.stat().st_mode & 0o777 for file in TOKENS.values()} == {0o600}
     assert answer(shown)["backend"] == "ebpf"
     token, read_token = (file.read_text().strip() for file in TOKENS.values())
-    assert CLIENT.get(f"{URL}/status", timeout=LONG_S).status_code == 401
-    CLIENT.headers["Authorization"] = f"Bearer {read_token}"
-    assert CLIENT.get(f"{URL}/metrics", timeout=LONG_S).status_code == 200
-    assert CLIENT.post(f"{URL}/stop", timeout=LONG_S).status_code == 403
-    CLIENT.headers["Authorization"] = f"Bearer {token}"
+    with pytest.raises(ProblemError, match="GET /status: 401 "):
+        Agent(URL, timeout=LONG_S).status()
+    reader = Agent(URL, token=read_token, timeout=LONG_S)
+    assert "chainbench_agent_info" in reader.metrics()
+    with pytest.raises(ProblemError, match="POST /stop: 403 "):
+        reader.stop()
     assert measured()["exec"]["exec_count"] >= 53
     assert token not in journal()
     assert read_token not in journal()
@@ -143,7 +146,7 @@ def test_a_backup_has_all_runs(tmp_path):
 
     with contextlib.closing(sqlite3.connect(runs)) as backup:
         (kept,) = backup.execute("SELECT count(*) FROM runs").fetchone()
-    assert kept == status()["store"]["runs"] >= 1
+    assert kept == agent().status()["store"]["runs"] >= 1
     assert runs.stat().st_mode & 0o777 == 0o600
 
 

@@ -6,7 +6,6 @@ a quarter of a minute or more, and the first one minutes: there are as few as th
 
 import json
 import re
-import socket
 import subprocess
 from pathlib import Path
 
@@ -18,14 +17,15 @@ from the_service import (
     LONG_S,
     PROBES,
     UNIT,
+    agent,
     journal,
     measured,
-    post,
     show,
-    status,
     systemctl,
     until,
 )
+
+from chainbench_agent.client import Agent
 
 SOCKET = "/run/chainbench-agent/socket"
 CAPABILITIES = 1 << 34 | 1 << 38 | 1 << 39
@@ -58,7 +58,7 @@ def test_enabled_and_started_means_that_it_serves():
     systemctl("enable", "--now", UNIT)
 
     assert systemctl("is-enabled", UNIT) == "enabled\n"
-    assert status()["backend"] == "ebpf", journal()
+    assert agent().status()["backend"] == "ebpf", journal()
     assert (show("ActiveState"), show("NRestarts")) == ("active", "0")
     for pid in processes():
         text = Path(f"/proc/{pid}/status").read_text()
@@ -74,7 +74,7 @@ def test_it_measures_as_that_user():
     assert next(c["count"] for c in evidence["exec"]["top_commands"] if c["command"] == "true") == 53
     assert any(found["reason"] in ("kernel_wait4", "do_wait") for found in evidence["offcpu"]["top_reasons"])
     assert "bpf_stats_enabled" in evidence["unavailable"]["cost"]
-    modules = status()["modules"].values()
+    modules = agent().status()["modules"].values()
     assert {module["state"] for module in modules} <= {"up", "degraded", "off"}
 
 
@@ -89,21 +89,21 @@ def test_its_directories_are_its_own():
 
 def test_a_reload_takes_over_the_configuration():
     """Without a restart, and without a moment in which nobody listens."""
-    main, worker = show("MainPID"), status()["agent"]["pid"]
+    main, worker = show("MainPID"), agent().status()["agent"]["pid"]
     CONFIG.write_text(f'machine = "reloaded"\n{PROBES}')
     systemctl("reload", UNIT)
-    until(lambda: status()["machine"] == "reloaded")
+    until(lambda: agent().status()["machine"] == "reloaded")
     until(lambda: show("ActiveState") == "active")
 
     assert show("MainPID") == main
-    assert status()["agent"]["pid"] != worker
+    assert agent().status()["agent"]["pid"] != worker
     assert show("NRestarts") == "0"
 
 
 def test_a_worker_that_dies_is_replaced():
-    dead = status()["agent"]["pid"]
+    dead = agent().status()["agent"]["pid"]
     subprocess.run(["kill", "-9", str(dead)], check=True)
-    until(lambda: status()["agent"]["pid"] != dead)
+    until(lambda: agent().status()["agent"]["pid"] != dead)
 
     assert show("NRestarts") == "0"
     assert measured()["exec"]["exec_count"] >= 53
@@ -121,7 +121,7 @@ def test_a_master_that_dies_is_restarted_by_systemd():
 
 def test_a_stop_in_the_middle_of_a_run_keeps_its_evidence():
     """Success, not a failure; nothing of ours stays in the kernel."""
-    run_id = post("/start", **LABELS)["run_id"]
+    run_id = agent().start(LABELS)["run_id"]
     subprocess.run(["/bin/true"], check=True)
     assert our_programs()
     systemctl("stop", UNIT)
@@ -151,11 +151,7 @@ def ask_as(uid, gid):
 
 
 def worker_by_the_socket():
-    with socket.socket(socket.AF_UNIX) as client:
-        client.connect(SOCKET)
-        client.sendall(b"GET /status HTTP/1.1\r\nHost: localhost\r\n\r\n")
-        answer = client.makefile().read()
-    return json.loads(answer.partition("\n\n")[2])["agent"]["pid"]
+    return Agent(f"unix:{SOCKET}", timeout=LONG_S).status()["agent"]["pid"]
 
 
 def test_a_group_has_a_socket():

@@ -21,7 +21,7 @@ RECORDED = Path(__file__).with_name("support.json")
 DOCUMENT = REPO / "docs/support.md"
 RESTRICTED = "6.18 without kprobes and fentry"
 COLUMNS = (*SERIES, RESTRICTED)
-UPDATE = "`make support` asks the kernels again and writes docs/support.md"
+UPDATE = "`make support` boots the kernels again and writes docs/support.md"
 MEASURE = ("python", "-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/measured/test_support.py")
 
 Cell = Mapping[str, str]
@@ -31,13 +31,13 @@ Column = Mapping[str, Mapping[str, Cell]]
 
 HEAD = f"""# What works on which kernel
 
-What the agent says of itself after it loaded its programs on each of these kernels; the tests compare it every time.
-Debian's are booted with the packages that `tests/vm/debian_kernel.py` names, in a virtual machine without hardware
-counters and without frequency scaling. The last column is a kernel that allows neither kprobes nor fentry.
-Options are loaded, and say what they offer; a run has one only if it names it.
-Where a `kretprobe` is used, the kernel follows 1,024 calls of a function at once (without tracefs on 5.10 as many as
-there are CPUs): calls that a thread of the target was not seen to return from are counted in
-`loss.causes.returns_missed`, and a call that was under way when the run was prepared is not counted.
+This table is what the agent reported after it had loaded its programs on each of these kernels; the tests compare it.
+Debian's kernels are those of the packages in `tests/vm/debian_kernel.py`, booted in a virtual machine without PMU
+counters and without frequency scaling. The last column is a kernel that allows neither kprobes nor fentry. Options
+were loaded for this table; a run has an option only if it names it. Where a `kretprobe` is used, the kernel follows
+at most 1,024 calls of a function at once (without tracefs on 5.10 as many as there are CPUs). If a thread of the
+target was not seen to return from a call, the call is counted in `loss.causes.returns_missed`. A call that was in
+progress when the run was prepared is not counted.
 {UPDATE}.
 
 """

@@ -1,10 +1,10 @@
-"""How running_service.py and following_the_page.py ask: systemd, the agent, its log."""
+"""What running_service.py and following_the_page.py call: systemd, the agent, the journal."""
 
 import subprocess
 import time
 from pathlib import Path
 
-import requests
+from chainbench_agent.client import Agent
 
 UNIT = "chainbench-agent.service"
 DROP_INS = Path("/etc/systemd/system/chainbench-agent.service.d")
@@ -15,8 +15,7 @@ PROBES = 'probes = ["exec", "offcpu"]\n'
 """What shows each capability at work, and is compiled in a third of the time; once, and then kept."""
 LONG_S = 900
 """A guest compiles in minutes, the more of them beside it the slower."""
-CLIENT = requests.Session()
-"""Whoever calls the agent, with the headers that it wants."""
+TOKEN = Path("/etc/chainbench-agent.token")
 
 
 def systemctl(*arguments):
@@ -43,19 +42,14 @@ def until(condition):
     return found
 
 
-def status():
-    return CLIENT.get(f"{URL}/status", timeout=LONG_S).json()
-
-
-def post(path, **body):
-    answer = CLIENT.post(URL + path, json=body or None, timeout=LONG_S)
-    assert answer.ok, answer.text
-    return answer.json()
+def agent():
+    """A client with the agent's token, once there is one."""
+    return Agent(URL, token=TOKEN.read_text() if TOKEN.exists() else None, timeout=LONG_S)
 
 
 def measured():
     """The evidence of a run with 53 programs in it."""
-    post("/start", **LABELS)
-    for _ in range(53):
-        subprocess.run(["/bin/true"], check=True)
-    return post("/stop")
+    with agent().collect(LABELS) as run:
+        for _ in range(53):
+            subprocess.run(["/bin/true"], check=True)
+    return run.evidence

@@ -111,7 +111,7 @@ def test_two_targets(client, labels):
 
 def test_a_target_that_is_not_there(client, labels, collector, runs):
     """A mistake of who asks, not of the agent: the field is named, and nothing has failed."""
-    sentence, remedy = "there is no process 7", "start it first, or name the runner's own pid"
+    sentence, remedy = "there is no process 7", "send the pid of a running process, as the runner sees it"
     collector.fails["start"] = InputError("pid", sentence, remedy)
 
     document = problem(client.post("/start", json=labels | {"pid": 7}), 422)
@@ -253,7 +253,7 @@ def test_an_unknown_method(client):
 def test_no_run_to_stop(client):
     document = problem(client.post("/stop"), 409)
 
-    assert (document["detail"], document["remedy"]) == ("no run is on", "POST /start begins one")
+    assert (document["detail"], document["remedy"]) == ("no run is active", "POST /start begins one")
 
 
 def test_a_run_is_on(client, labels):

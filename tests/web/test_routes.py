@@ -148,7 +148,7 @@ def test_a_run_that_ended_by_itself(client, labels, runs):
 
     assert late.status_code == 409
     assert late.json["detail"] == (
-        f"no run is on: run {run_id} ended by itself (max_duration); GET /report has its evidence"
+        f"no run is active: run {run_id} ended by itself (max_duration); GET /report has its evidence"
     )
     run = client.get("/report").json["evidence"]["run"]
     assert (run["id"], run["ended_by"]) == (run_id, "max_duration")

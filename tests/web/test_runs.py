@@ -134,7 +134,7 @@ def test_a_page_that_is_just_full(client, run):
         (
             "comit=x",
             "comit",
-            "is scenario, impl, variant, commit, dataset, machine, result, before, limit; choose among those",
+            "are scenario, impl, variant, commit, dataset, machine, result, before, limit; choose one of those",
         ),
         ("limit=0", "limit", "send it as a whole number from 1 to 1000"),
         ("limit=1001", "limit", "send it as a whole number from 1 to 1000"),
@@ -167,7 +167,7 @@ def test_delete(client, run):
     for again in (client.delete, client.get):
         answer = again(f"/runs/{run_id}")
         assert (answer.status_code, answer.content_type) == (404, "application/problem+json")
-        assert answer.json["detail"] == f"no run {run_id} is kept"
+        assert answer.json["detail"] == f"no run {run_id} is stored"
         assert "GET /runs" in answer.json["remedy"]
 
 
@@ -239,5 +239,5 @@ def test_an_agent_that_keeps_nothing(collector, labels):
     answer = client.get("/runs")
     assert (answer.status_code, answer.json["detail"]) == (
         503,
-        "this agent keeps no runs; start it without --store none",
+        "this agent stores no runs; start it without --store none",
     )

@@ -13,6 +13,7 @@ from typing import Any
 from chainbench_agent.compare.build import Compared
 from chainbench_agent.compare.model import Comparison
 from chainbench_agent.compare.rendering import Format
+from chainbench_agent.evidence.distribution import section_to_json
 from chainbench_agent.evidence.model import Evidence
 
 HISTOGRAMS = ("runqlat", "biolatency")
@@ -53,11 +54,12 @@ def _summary(comparison: Comparison, pair: Pair) -> dict[str, Any]:
 
 
 def _histograms(section: str, pair: Pair) -> dict[str, Any]:
-    merged = [_by_power_of_two(evidence.sections[section].get("histogram", ())) for evidence in pair]
+    found = [section_to_json(evidence.sections[section]) for evidence in pair]
+    merged = [_by_power_of_two(one.get("histogram", ())) for one in found]
     powers = {power for side in merged for power in side}
     slots = range(min(powers), max(powers) + 1) if powers else range(0)
     hists = [[{"bucket_us": 2**power / 1e3, "count": side.get(power, 0)} for power in slots] for side in merged]
-    p95 = [evidence.sections[section].get("p95_us", 0.0) for evidence in pair]
+    p95 = [one.get("p95_us", 0.0) for one in found]
     return _sides("hist", hists) | _sides("us", p95, before="p95_")
 
 

@@ -48,20 +48,22 @@ def find_cgroup(path: str, caller: int | None) -> Cgroup:
     """The cgroup that the process `caller` calls `path`.  Raises InputError, saying what to do."""
     mount = _mount()
     if mount is None:
-        raise InputError("cgroup", "no cgroup v2 hierarchy is mounted here", "name a pid instead")
+        raise InputError("cgroup", "no cgroup v2 hierarchy is mounted here", "send a pid instead")
     spellings = {path, os.fsdecode(bytes_of(path))}
     meant = {names for spelling in spellings for names in _meanings(spelling, caller, mount)}
     found = {names: place for names in meant if (place := _place(mount, names))}
     if not found:
         raise InputError(
-            "cgroup", f"there is no cgroup {path} below {mount.where}", "see /proc/PID/cgroup for a process's own"
+            "cgroup",
+            f"there is no cgroup {path} below {mount.where}",
+            "/proc/PID/cgroup has the path of a process's cgroup",
         )
     if len(found) > 1:
         raise InputError(
             "cgroup",
             f"{path} is the path of {len(found)} cgroups, in different cgroup namespaces, and the runner's own could "
             "not be told",
-            "send a pid; or let the agent run as root beside the runner, and the runner connect to it directly",
+            "send a pid; or run the agent as root on the runner's machine, and connect to it directly",
         )
     ((names, directory),) = found.items()
     own = _below((mount,), path)

@@ -93,7 +93,7 @@ def _pid_of_process(number: int) -> int:
     """A thread has a place in /proc as well, but only a process has descendants."""
     tgid = int(procfs.status(members.PROC / str(number))["Tgid"])
     if tgid != number:
-        raise InputError("pid", f"{number} is a thread", f"send the number of its process, {tgid}")
+        raise InputError("pid", f"{number} is a thread", f"send the pid of its process, {tgid}")
     if members.has_ended(number):
-        raise InputError("pid", f"process {number} has ended, and is a zombie", "send a process that still runs")
+        raise InputError("pid", f"process {number} has ended, and is a zombie", "send the pid of a running process")
     return number

@@ -2,13 +2,17 @@ import json
 
 import pytest
 
+
+def latencies(*bounds_us):
+    """A distribution with an observation at each of these upper bounds."""
+    slots = [{"bucket_us": bound, "count": bounds_us.count(bound)} for bound in sorted(set(bounds_us))]
+    extremes = {"min_us": min(bounds_us), "max_us": max(bounds_us)}
+    return {"histogram": slots, "count": len(bounds_us), "sum_us": sum(bounds_us), **extremes}
+
+
 SECTIONS = {
-    "runqlat": {
-        "count": 5,
-        "p95_us": 3.0,
-        "histogram": [{"bucket_us": 0.009, "count": 2}, {"bucket_us": 0.017, "count": 3}],
-    },
-    "biolatency": {"count": 1, "p95_us": 9.0, "histogram": [{"bucket_us": 131.072, "count": 1}]},
+    "runqlat": latencies(0.009, 0.009, 0.017),
+    "biolatency": latencies(131.072),
     "offcpu": {"total_ms": 8.5, "top_reasons": [{"reason": "x", "syscall": "fsync", "ms": 8.0}]},
     "exec": {"exec_count": 3, "top_commands": [{"command": "true", "count": 3}]},
     "syscall_counts": {"fsync": 7, "close": 1, "total": 8},
@@ -48,8 +52,7 @@ def test_histograms_are_joined_by_index(made):
     """Both sides have the same slots, powers of two without a gap, and no observation is lost."""
     from chainbench_agent.compare.formats.chainbench import _histograms
 
-    one = {"histogram": [{"bucket_us": 0.009, "count": 2}, {"bucket_us": 0.016, "count": 1}]}
-    other = {"histogram": [{"bucket_us": 0.017, "count": 4}, {"bucket_us": 0.128, "count": 8}]}
+    one, other = latencies(0.009, 0.009, 0.016), latencies(*[0.017] * 4, *[0.128] * 8)
     pair = tuple(made.run(i, {"on_cpu": 1.0}, sections={"runqlat": s}).evidence for i, s in enumerate((one, other)))
     found = _histograms("runqlat", pair)
 

@@ -48,7 +48,7 @@ def test_a_pid_is_what_the_caller_means(monkeypatch, proc):
     monkeypatch.setattr(kernel_target, "local_pid", lambda _pid, _caller: 71)
     with pytest.raises(InputError, match="pid: 71 is a thread") as caught:
         resolve(Target(kind="pid", pid=7))
-    assert caught.value.remedy == "send the number of its process, 70"
+    assert caught.value.remedy == "send the pid of its process, 70"
 
 
 # --- Cgroups --------------------------------------------------------------------------------------
@@ -74,7 +74,10 @@ def test_there_is_no_such_cgroup(cgroups, path):
 
     with pytest.raises(InputError, match=r"there is no cgroup .* below .*") as caught:
         resolve(Target(kind="cgroup", cgroup=path))
-    assert (caught.value.field, caught.value.remedy) == ("cgroup", "see /proc/PID/cgroup for a process's own")
+    assert (caught.value.field, caught.value.remedy) == (
+        "cgroup",
+        "/proc/PID/cgroup has the path of a process's cgroup",
+    )
     assert path in str(caught.value)
     assert str(cgroups) in str(caught.value)
 
@@ -86,7 +89,7 @@ def test_a_machine_without_cgroup_v2():
 
     with pytest.raises(InputError, match="cgroup: no cgroup v2 hierarchy is mounted here") as caught:
         resolve(Target(kind="cgroup", cgroup="/a"))
-    assert caught.value.remedy == "name a pid instead"
+    assert caught.value.remedy == "send a pid instead"
 
 
 def test_the_processes_of_a_cgroup(cgroups):

@@ -96,7 +96,8 @@ def _waterfall(waterfall: Waterfall) -> Iterator[str]:
     shown, rest = folded(waterfall)
     total = abs(waterfall.total_ms)
     yield ""
-    yield f"  Where {total:,.1f} ms went: the wall clock of the main thread, line by line"
+    verb = "went" if waterfall.total_ms < 0 else "came from"
+    yield f"  Where {total:,.1f} ms {verb}: the wall clock of the main thread, line by line"
     width = max([len(line.text) + 2 for line in shown] + [len(OTHERS)])
     for line in shown:
         yield _line(line, width)

@@ -31,6 +31,13 @@ def test_inconclusive_says_what_is_certain_and_what_would_tell(rendered):
     assert "Where" not in text
 
 
+def test_slower_says_where_it_came_from(rendered):
+    text = rendered("text", after=200.0)
+
+    assert "  SLOWER  " in text
+    assert "ms came from: the wall clock of the main thread" in text
+
+
 def test_not_comparable_names_the_condition(rendered):
     assert "      ended: shutdown → shutdown\n" in rendered("text", ended_by="shutdown")
 

@@ -24,7 +24,7 @@ SECTIONS = ("net", "slowdown", "daemon", "quantiles", "scale")
 @click.option("--only", default=",".join(SECTIONS), show_default=True, help="Sections, separated by commas.")
 @click.option("--case", default="", help="Of the section `net`, only what has this in its name.")
 def main(*, quick: bool, rounds: int, share: float, only: str, case: str) -> None:
-    """Measure the agent beside others; print what is missed in red; write docs/performance.md.
+    """Measure the agent and other tools; print missed goals in red; write docs/performance.md.
 
     The page is written when all sections were measured, and not with --quick.  It takes root.
     """

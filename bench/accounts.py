@@ -1,4 +1,4 @@
-"""What the kernel accounts to BPF programs, and to empty ones on the same hooks at the same time.
+"""The kernel's statistics of BPF programs, and of empty ones on the same hooks at the same time.
 
 A program is found through the processes that hold it: their descriptors tell its runs and its time, whoever loaded it.
 """
@@ -60,7 +60,7 @@ def map_bytes_of(pids: Iterable[int]) -> int:
 
 
 def descriptors(pid: int) -> Iterator[Mapping[str, str]]:
-    """What the kernel says of each of a process's descriptors."""
+    """The kernel's information on each descriptor of a process."""
     for path in Path(f"/proc/{pid}/fdinfo").iterdir():
         try:
             yield fdinfo(path.name, pid)
@@ -94,14 +94,14 @@ class Floor:
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """What the programs of a subject and the floor did between two looks."""
+    """The runs and times of a subject's programs and of the empty ones, between two readings."""
 
     programs: Mapping[int, Account]
     floor: Mapping[str, Account]
 
     @property
     def floor_ns(self) -> float:
-        """What a run of an empty program took."""
+        """The time of one run of an empty program."""
         runs = sum(account.runs for account in self.floor.values())
         return sum(account.ns for account in self.floor.values()) / runs if runs else 0.0
 
@@ -109,7 +109,7 @@ class Interval:
         return self.floor[hook].runs
 
     def net_ns(self, *hooks: str) -> float:
-        """The time of the programs, less that of empty ones; `hooks`: of those on hooks that begin so alone."""
+        """The time of the programs minus that of empty ones; `hooks` selects hooks by the beginnings of their names."""
         counted = [account for account in self.programs.values() if account.hook.startswith(hooks or "")]
         return sum(account.ns - account.runs * self.floor_ns for account in counted)
 

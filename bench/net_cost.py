@@ -1,4 +1,4 @@
-"""What a unit event costs by the kernel's own account of the programs, less what empty ones take there."""
+"""The cost of one event: the kernel's time of the programs, minus that of empty programs on the same hooks."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Case:
 
 
 def _trios(peers: Peers) -> Sequence[Subject]:
-    """Run-queue latency, off-CPU time and on-CPU time; of BCC's, two want a kprobe, which not every kernel has."""
+    """Run-queue latency, off-CPU time and on-CPU time; two tools of BCC require kprobes, which some kernels lack."""
     off_and_on = ("offcputime", "cpudist")
     scripts = [peers.bpftrace(name) for name in off_and_on]
     return (

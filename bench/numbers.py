@@ -42,7 +42,7 @@ def percentile(values: Sequence[float], percent: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What was asked of the agent, and what was found.  `reach`: the most it may be, in `unit`; None: nothing asked.
+    """A goal and the result.  `reach`: the most that the result may be, in `unit`, or None without a goal.
 
     peers: who else → the same of them.  below_peers: it has to be less than each of these as well.
     """
@@ -58,7 +58,7 @@ class Row:
 
     @property
     def misses(self) -> tuple[str, ...]:
-        """What is missed and by how much, in words; nothing where all is reached."""
+        """Sentences on missed goals and by how much; empty if all are reached."""
         found = []
         if self.reach is not None and self.ours.median > self.reach:
             found.append(f"{shown(self.ours.median)} {self.unit}, where the goal was {shown(self.reach)}")
@@ -73,7 +73,7 @@ class Row:
 
 
 def shown(value: float) -> str:
-    """With three digits or so; thousands are told apart."""
+    """The number with about three digits; thousands are separated by commas."""
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.1f}" if abs(value) >= 10 else f"{value:.3g}"

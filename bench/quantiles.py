@@ -1,4 +1,4 @@
-"""How far quantiles are off: real run-queue latencies, kept one by one, against what a histogram makes of them."""
+"""The error of quantiles: real run-queue latencies, each recorded, compared with a histogram of them."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ REASONS: dict[str, str] = {
     "PSS of all its processes, after start-up": f"{_MEMORY}.",
     "PSS of all its processes, after": f"{_MEMORY}; what /metrics shows of them is remembered.",
 }
-"""What the row begins with → a sentence."""
+"""The beginning of a row's name → a sentence."""
 
 
 def why(what: str) -> str:

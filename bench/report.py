@@ -1,4 +1,4 @@
-"""The page: what was asked for and what was found, beside what others take; what is missed, in words."""
+"""Renders the page: goals, results, those of other tools, and sentences on missed goals."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def line(row: Row) -> str:
 
 
 def machine() -> str:
-    """Of what kind it is, and nothing that names it."""
+    """The kind of this machine, without anything that identifies it."""
     info = Path("/proc/cpuinfo").read_text()
     models = re.findall(r"^(?:model name|CPU part)\s*: (.+)$", info, re.MULTILINE)
     virtual = "virtual " if re.search(r"^flags.*\bhypervisor\b", info, re.MULTILINE) else ""
@@ -111,7 +111,7 @@ def kernel() -> str:
 
 
 def versions() -> str:
-    """Of the packages that are compared with, where dpkg knows them."""
+    """The versions of the other tools' packages, if dpkg knows them."""
     packages = ("bpfcc-tools", "libbpf-tools", "bpftrace", "linux-perf", "fio", "iperf3")
     command = ["dpkg-query", "--showformat", "${Package} ${Version}\n", "--show", *packages]
     try:

@@ -1,4 +1,4 @@
-"""What a whole workload feels: the time of an operation with a subject, by that without.
+"""The slowdown of a whole workload: the time of an operation with a subject, divided by that without.
 
 Rounds are interleaved: without, with the first, without, with the second, …; each time is compared to the mean of its
 two neighbours without, so that what changes slowly on the machine drops out.
@@ -19,7 +19,7 @@ SECTION = "Slowdown of whole workloads"
 LOADS = ("pipe pinned", "pipe", "hackbench", "syscall", "exec", "iperf3", "fio", "paced")
 PACED = "paced"
 AT_MOST = 1.01
-"""Of a workload that makes 50,000 events a second or fewer."""
+"""The goal for a workload that makes 50,000 events a second or fewer."""
 FIVE = ("runqlat", "biolatency", "offcpu", "exec", "syscalls")
 THEIR_FIVE = ("runqlat", "biolatency", "offcputime", "execsnoop", "syscount")
 

@@ -20,7 +20,7 @@ Command = Callable[[int, str], Sequence[str]]
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """`operations`: what takes half a second or so.  `disk`: it wants a directory on a block device."""
+    """`operations`: a number that takes about half a second.  `disk`: it requires a directory on a block device."""
 
     name: str
     operation: str

@@ -16,4 +16,7 @@ def _modules() -> tuple[Module, ...]:
 
 CATALOG: tuple[Module, ...] = _modules()
 
-__all__ = ["CALLS", "CATALOG", "DIRECTORY", "FIELDS", "HOOKS"]
+PMU_EVENTS: tuple[str, ...] = next(m.pmu_counters.events for m in CATALOG if m.pmu_counters)
+"""The CPU's own counters that a module declares."""
+
+__all__ = ["CALLS", "CATALOG", "DIRECTORY", "FIELDS", "HOOKS", "PMU_EVENTS"]

@@ -6,7 +6,7 @@ from struct import iter_unpack
 from typing import Any
 
 from chainbench_agent.abi.histogram import QUANTILES, quantile_ns
-from chainbench_agent.catalog import Counter, Derived, Distribution, Module, Names, PerDisk, Table
+from chainbench_agent.catalog import Counter, Derived, Distribution, FixedNames, Module, Names, PerDisk, Table
 
 DONE = ("request_done",)
 
@@ -135,15 +135,18 @@ MODULE = Module(
             hooks=DONE,
             prometheus="chainbench_biolatency_microseconds",
         ),
-        Distribution(name="read_latency_ns", help="The same, of reads.", hooks=DONE),
+        Distribution(name="read_latency_ns", help="The same time, of reads only.", hooks=DONE),
         Distribution(
             name="write_latency_ns",
-            help="The same, of writes; flushes, discards and all others are in the whole only.",
+            help=(
+                "The same time, of writes only; flushes, discards and all other requests are only in the metric of all "
+                "requests."
+            ),
             hooks=DONE,
         ),
         Counter(
             name="requests",
-            help="Finished requests, as count has them; of each process, those that it submitted.",
+            help="Finished requests, as in count; for each process, those that it submitted.",
             hooks=DONE,
             reported=False,
             per_process=True,
@@ -151,14 +154,15 @@ MODULE = Module(
         Counter(
             name="bytes",
             help=(
-                "Bytes that finished requests transferred, as they were issued. A flush, a discard and a request to "
-                "write zeroes transfer none: what the latter two cover is in discard_bytes and write_zeroes_bytes."
+                "Bytes that finished requests transferred, by their size at issue. Flushes, discards and requests to "
+                "write zeroes transfer no bytes; the ranges of the latter two are in discard_bytes and "
+                "write_zeroes_bytes."
             ),
             hooks=DONE,
             per_process=True,
         ),
-        Counter(name="read_bytes", help="Of bytes, those of reads.", hooks=DONE),
-        Counter(name="write_bytes", help="Of bytes, those of writes.", hooks=DONE),
+        Counter(name="read_bytes", help="The part of bytes that reads transferred.", hooks=DONE),
+        Counter(name="write_bytes", help="The part of bytes that writes transferred.", hooks=DONE),
         Counter(name="discards", help="Finished discards and secure erasures.", hooks=DONE),
         Counter(name="discard_bytes", help="Bytes that discards freed; none of them is transferred.", hooks=DONE),
         Counter(name="write_zeroes", help="Finished requests to fill a range, without its data.", hooks=DONE),
@@ -166,10 +170,10 @@ MODULE = Module(
         Derived(
             name="by_device",
             help=(
-                "Finished requests, their bytes and latency by whole disk. On a disk that makes no requests (zram, md, "
-                "device mapper) these are bios, as they were submitted to it. Those that the disks it is stacked on "
-                "count as well are in counted_below, and not in the sums. What lies in a file shows on both disks, "
-                "below as the work of a kernel thread."
+                "Finished requests, their bytes and latency by whole disk. For a disk that makes no requests (zram, "
+                "md, device mapper) these are bios, as they were submitted to it. I/O that is also counted at the "
+                "disks below a stacked disk is in counted_below, and not in the sums. I/O of a disk in a file (loop) "
+                "is counted on both disks, on the lower one as work of a kernel thread."
             ),
             of=("disks", "disk_slots"),
             label="device",
@@ -180,34 +184,37 @@ MODULE = Module(
         Counter(
             name="attributed_by_cgroup",
             help=(
-                "Of count, requests that a kernel thread submitted in the name of a cgroup: of the target's, or one "
-                "in which all threads are the target's. So are those that a limit of the cgroup held back, and "
-                "writeback where the file system tells whose pages it writes."
+                "The part of count that kernel threads submitted on behalf of the target's cgroup, or of a cgroup in "
+                "which all threads belong to the target: requests that a limit of the cgroup delayed, and writeback if "
+                "the file system accounts for the owner of pages."
             ),
             hooks=DONE,
         ),
         Counter(
             name="issued",
-            help="Requests issued, as count has those that finished.",
+            help="Requests issued; count has those that finished.",
             hooks=("request_issued",),
             reported=False,
         ),
         Counter(
             name="requeued",
-            help="Of issued, those that the device gave back, and those that are counted on another disk.",
+            help="The part of issued that the device returned unfinished, or that is counted on another disk.",
             hooks=("request_requeued", "request_done"),
             reported=False,
         ),
         Derived(
             name="unfinished",
-            help="Requests issued in the run that the device had not completed when it ended: not in count.",
+            help=(
+                "Requests issued in the run that the device had not completed when the run ended; they are not in "
+                "count."
+            ),
             of=("issued", "requeued", "requests"),
         ),
         Derived(
             name="unseen_devices",
             help=(
-                "Disks where the kernel itself counted more reads, writes and discards of everybody than were seen: "
-                "how many are missing, and the reason. Empty: none is."
+                "Disks for which the kernel itself counted more reads, writes and discards of all processes than the "
+                "agent saw: how many are missing, and the reason. Empty if no I/O is missing."
             ),
             of=("disks", "disk_slots", "unmatched_completions"),
             machine_wide=True,
@@ -218,8 +225,8 @@ MODULE = Module(
         Counter(
             name="unattributed",
             help=(
-                "Requests of which nobody knows whose they are: submitted by a kernel thread on behalf of somebody "
-                "unknown, or before the run. Without a target these are measured like all others."
+                "Requests whose owner is not known: a kernel thread submitted them for an unknown process, or they "
+                "were submitted before the run. Without a target they are measured like all others."
             ),
             hooks=DONE,
             machine_wide=True,
@@ -227,21 +234,22 @@ MODULE = Module(
         Table(
             name="unattributed_by_cause",
             help=(
-                "The unattributed, by cause: writeback of the page cache; a file system's journal or other metadata; "
-                "memory reclaim; a cgroup that the target shares with others, or that is empty by now; a loop device's "
-                "requests to the disk below it; flushes; any other kernel thread; who submitted it was not seen."
+                "Unattributed requests by cause: writeback of the page cache; a file system's journal or other "
+                "metadata; memory reclaim; a cgroup that the target shares with others, or that is empty now; a loop "
+                "device's requests to the disk below it; flushes; any other kernel thread; a submission that was not "
+                "seen."
             ),
             hooks=DONE,
             machine_wide=True,
             entries=len(UNATTRIBUTED),
-            names="unattributed",
+            names=FixedNames(UNATTRIBUTED),
             label="cause",
         ),
         Counter(
             name="unmatched_completions",
             help=(
-                "Completions without an issue in the run: requests issued before it, and writes that ask for "
-                "a flush, which complete once more beside the flush itself (the flush is measured)."
+                "Completions without an issue in the run: requests that were issued before it, and writes with a "
+                "flush, which complete a second time in addition to the flush itself (the flush is measured)."
             ),
             hooks=("request_unmatched",),
             machine_wide=True,
@@ -249,8 +257,8 @@ MODULE = Module(
         Counter(
             name="passed_through",
             help=(
-                "Finished commands that were passed through to a disk, as tools for SCSI and NVMe do, and the kernel "
-                "when it asks a drive for its medium. Like /proc/diskstats, no other figure has them."
+                "Finished commands that were passed through to a disk, by tools for SCSI and NVMe, or by the kernel to "
+                "ask a drive for its medium. No other figure counts them, like /proc/diskstats."
             ),
             hooks=("request_passed_through",),
             machine_wide=True,

@@ -1,29 +1,82 @@
 """Scheduler, interrupts, power.  Kernel side: cpu.c"""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from struct import unpack
 from typing import Any
 
-from chainbench_agent.catalog import Counter, Derived, Distribution, Event, Keyed, Module, Names, Scratch, Table
+from chainbench_agent.abi.c_struct import CStruct
+from chainbench_agent.catalog import (
+    READ_AROUND,
+    Counter,
+    Derived,
+    Distribution,
+    Event,
+    FixedNames,
+    HostNames,
+    KernelCounter,
+    Keyed,
+    Module,
+    Names,
+    OpenTime,
+    PerCpu,
+    Role,
+    SumOf,
+    Table,
+)
 
+TICKS = "kept in steps of 10 ms"
 VECTORS = ("local_timer", "reschedule", "call_function", "call_function_single", "irq_work")
 INTERRUPTS = ("irq_handler_entry", *(f"{vector}_entry" for vector in VECTORS))
 
+IDLE_SPAN = CStruct(since_ns="Q", state="I", run="I")  # struct cpu_idle_span
+NOT_IDLE = 0xFFFFFFFF  # CPU_NOT_IDLE
+
+Throttled = dict[int, tuple[int, int]]
+"""Cgroup id → (nr_throttled, throttled_ns)."""
+
+
+def close(counts: Mapping[str, Any], open_time: OpenTime) -> dict[str, Any]:
+    """Threads that were on a CPU, and the CPUs that were idle: a state beyond the table is in its last entry."""
+    idle = list(counts["idle_ns"])
+    for record in counts["idle_span"].values():
+        since_ns, state, run = IDLE_SPAN.unpack(record)
+        if run == open_time.run and state != NOT_IDLE:
+            idle[min(state, len(idle) - 1)] += open_time.span_ns(since_ns)
+    on_cpu_ns = sum(thread.on_cpu_ns for thread in open_time.threads)
+    return {"on_cpu_ns": counts["on_cpu_ns"] + on_cpu_ns, "idle_ns": tuple(idle)}
+
+
+def throttled_between(names: Names, seen: Iterable[int]) -> tuple[Throttled, Throttled]:
+    """The counters of the cgroups whose quotas hold for the target, when the run began and when it ended.
+
+    `seen`: those in which the kernel side saw a thread.  One that the target came into later has no beginning here:
+    the kernel side notes what it stood at then.
+    """
+    if names.quotas_before is None or names.quotas_after is None:
+        after, known = dict(names.throttled_after), {*names.throttled_after, *seen}
+    else:
+        own = names.quotas_before.union(names.quotas_after, seen)
+        after = {group: stands for group, stands in names.throttled_after.items() if group in own}
+        known = {*names.quotas_before, *names.quotas_after.difference(seen)}
+    return {group: names.throttled_before.get(group, (0, 0)) for group in known}, after
+
 
 def derive(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
-    """A group's counters run since it was made; the kernel adds the last period after the last thread has left.
+    """Throttled time of cgroups, whose counters run since they were made.
 
-    So the file system's word is the last one, where it has one; of a group that is gone it is the last one seen.
-    A group that the target came into during the run counts from what it stood at then.
+    The kernel adds the last period after the last thread has left, so what the file system says at the end counts; of a
+    cgroup that has been removed it is what was seen last.  A cgroup that the target came into during the run counts
+    from what it stood at then.
     """
     seen, met = {}, {}
     for key, value in counts["throttled_groups"].items():
         count, ns, first_count, first_ns, _ = unpack("=QQQQI4x", value)
         group = int.from_bytes(key, "little")
         seen[group], met[group] = (count, ns), (first_count, first_ns)
-    before = met | dict(names.throttled_before)
+    first, last = throttled_between(names, seen)
+    before = met | first
     events = throttled_ns = 0
-    for group, (count, ns) in (seen | dict(names.throttled_after)).items():
+    for group, (count, ns) in (seen | last).items():
         before_count, before_ns = before.get(group, (0, 0))
         events += count - before_count
         throttled_ns += ns - before_ns
@@ -44,8 +97,20 @@ MODULE = Module(
             help="Time that threads ran on a CPU.",
             hooks=("task_ran", "task_cut"),
             per_process=True,
+            kernel_counter=KernelCounter(
+                "on_cpu_ms", "/proc/stat", f"{TICKS}, with the agent's own time, {READ_AROUND}"
+            ),
         ),
-        Counter(name="context_switches", help="Times a thread left a CPU.", hooks=("task_ran",), per_process=True),
+        Counter(
+            name="context_switches",
+            help="Times a thread left a CPU.",
+            hooks=("task_ran",),
+            per_process=True,
+            each_of=("sched_switch",),
+            kernel_counter=KernelCounter(
+                "context_switches", "/proc/stat ctxt", f"with the switches away from the idle task, {READ_AROUND}"
+            ),
+        ),
         Counter(
             name="voluntary_switches",
             help="Times a thread left a CPU because it blocked or ended.",
@@ -53,7 +118,7 @@ MODULE = Module(
         ),
         Counter(
             name="involuntary_switches",
-            help="Times a thread left a CPU while it could have gone on.",
+            help="Times a thread left a CPU although it was able to continue.",
             hooks=("task_ran",),
         ),
         Counter(
@@ -73,16 +138,16 @@ MODULE = Module(
             help="Interrupts by device (every handler of a shared line counts).",
             hooks=("irq_handler_entry",),
             entries=1024,  # the last one also takes all higher interrupt numbers
-            names="irqs",
+            names=HostNames("irqs"),
             label="device",
         ),
         Table(
             name="vector_interrupts",
             machine_wide=True,
-            help="Interrupts that have a vector of their own: timer ticks and calls between CPUs.",
+            help="Interrupts with their own vector: timer ticks and calls between CPUs.",
             hooks=INTERRUPTS[1:],
             entries=len(VECTORS),
-            names="vectors",
+            names=FixedNames(VECTORS),
             label="vector",
         ),
         Table(
@@ -91,7 +156,7 @@ MODULE = Module(
             help="Soft interrupts handled, by vector.",
             hooks=("softirq_entry",),
             entries=10,
-            names="softirqs",
+            names=HostNames("softirqs"),
             label="vector",
         ),
         Keyed(
@@ -107,7 +172,10 @@ MODULE = Module(
         ),
         Derived(
             name="throttle_events",
-            help="Periods in which a cgroup used up its quota and was throttled; of a target, its own and those above.",
+            help=(
+                "Periods in which a cgroup used up its quota and was throttled; with a target, the cgroups of its "
+                "processes and those above."
+            ),
             of=("throttled_groups",),
         ),
         Derived(
@@ -128,10 +196,18 @@ MODULE = Module(
             help="Time that CPUs were idle, by C-state.",
             hooks=("cpu_idle",),
             entries=16,  # the last one: idle since before the run, in a state nobody saw
-            names="cstates",
+            names=HostNames("cstates"),
             label="state",
+            kernel_counter=KernelCounter("idle_ms", "/proc/stat", f"{TICKS}, {READ_AROUND}"),
         ),
     ),
-    scratch=(Scratch(name="idle_span", entries=1, when_full="an array: it cannot be"),),
+    scratch=(PerCpu(name="idle_span", value="struct cpu_idle_span"),),
     derive=derive,
+    close=close,
+    roles=(
+        Role("on_cpu", ("on_cpu_ms",)),
+        Role("idle", ("idle_ms",)),
+        Role("throttled_groups", ("throttled_ms",)),
+    ),
+    checks=(SumOf(("voluntary_switches", "involuntary_switches"), "context_switches", "switches", "switches"),),
 )

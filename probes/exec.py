@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from chainbench_agent.abi.kernel_text import text_of
-from chainbench_agent.catalog import Counter, Derived, Event, Keyed, Module, Names
+from chainbench_agent.catalog import READ_AROUND, Counter, Derived, Event, KernelCounter, Keyed, Module, Names
 
 TOP = 20
 
@@ -33,13 +33,21 @@ MODULE = Module(
         Counter(
             name="exec_failures",
             help=(
-                "Calls of execve and execveat that failed, in the process that made them. Looking for a program in "
-                "PATH is such calls, one for each directory that does not have it."
+                "Calls of execve and execveat that failed, in the process that made them. A search for a program in "
+                "PATH makes one such call for each directory without it."
             ),
             hooks=("sys_exit",),
             per_process=True,
         ),
-        Counter(name="forks", help="Processes created.", hooks=("sched_process_fork",), per_process=True),
+        Counter(
+            name="forks",
+            help="Processes created.",
+            hooks=("sched_process_fork",),
+            per_process=True,
+            kernel_counter=KernelCounter(
+                "forks", "/proc/stat processes", f"processes and threads, {READ_AROUND}", plus=("threads_created",)
+            ),
+        ),
         Counter(name="threads_created", help="Threads created.", hooks=("sched_process_fork",), per_process=True),
         Keyed(
             name="commands",

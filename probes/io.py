@@ -4,7 +4,18 @@ from collections.abc import Mapping
 from struct import iter_unpack
 from typing import Any
 
-from chainbench_agent.catalog import Counter, Derived, Distribution, Event, Metric, Module, Names, PerDisk, Table
+from chainbench_agent.catalog import (
+    Counter,
+    Derived,
+    Distribution,
+    Event,
+    FixedNames,
+    Metric,
+    Module,
+    Names,
+    PerDisk,
+    Table,
+)
 
 IN_FLIGHT = ("request_issued", "request_requeued", "request_done")
 
@@ -12,11 +23,11 @@ DONE = ("call_begins", "call_done")
 CACHE = ("page_cache_asked", "page_cache_added", "call_begins")
 
 FILE_CALLS = ("sendfile", "splice", "copy_file_range", "io_submit", "io_uring_enter", "mmap")
-"""What reads and writes files beside file_reads and file_writes: the kinds of CALLS in hooks.py from SENDFILE on."""
+"""Calls that read and write files without being file_reads or file_writes: the CALLS of hooks.py from SENDFILE on."""
 
 FILES = (
-    "Files are regular files (those of /proc and in memory too), directories and block devices; not pipes, sockets and "
-    "terminals. Not among them: what other_file_calls counts, and what has not returned."
+    "Files are regular files (also in /proc and in memory), directories and block devices; not pipes, sockets and "
+    "terminals. Calls in other_file_calls, and calls that have not returned, are not included."
 )
 
 
@@ -32,7 +43,7 @@ def _latency(counts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _page_cache(counts: Mapping[str, Any]) -> dict[str, Any]:
-    """What was asked for and did not have to be brought; no ratio of nothing."""
+    """Hits: pages that were asked for and were there; without any page there is no ratio."""
     misses = counts["page_cache_misses"]
     hits = max(counts["pages_asked"] - misses, 0)
     ratio = {"cache_hit_ratio": 100 * hits / (hits + misses)} if hits + misses else {}
@@ -68,9 +79,9 @@ BLOCK: tuple[Metric, ...] = (
     Derived(
         name="queue_depth",
         help=(
-            "Requests issued to a device and not completed, of everybody, because all wait for the same device (on a "
-            "disk that makes none, bios): mean "
-            "over the run's time (without those issued before it), highest seen, the device's I/O scheduler."
+            "Requests issued to a device and not completed (or bios, on a disk that makes no requests), of all "
+            "processes, because they all wait for the same device: the mean over the run (without requests issued "
+            "before it), the maximum, and the device's I/O scheduler."
         ),
         of=("queues",),
         machine_wide=True,
@@ -84,7 +95,7 @@ BLOCK: tuple[Metric, ...] = (
         name="scheduler_latency_ns",
         help=(
             "Time of a block request in the I/O scheduler or the software queue until its issue. With the scheduler "
-            "`none` most are issued at once, without having been there: then there is nothing to measure."
+            "`none` most requests are issued directly, without a time in a queue."
         ),
         hooks=("request_queued",),
     ),
@@ -109,7 +120,7 @@ MODULE = Module(
     metrics=(
         # ---- files
         Counter(name="file_reads_bytes", help="Bytes that reads of files returned.", hooks=DONE, per_process=True),
-        Counter(name="file_writes_bytes", help="Bytes that writes to files took.", hooks=DONE, per_process=True),
+        Counter(name="file_writes_bytes", help="Bytes that writes to files wrote.", hooks=DONE, per_process=True),
         Counter(
             name="file_reads",
             help=f"Successful reads of files (read, pread64, readv, preadv, preadv2). {FILES}",
@@ -125,13 +136,13 @@ MODULE = Module(
         Table(
             name="other_file_calls",
             help=(
-                "Successful calls that may read or write files without being in file_reads and file_writes: sendfile, "
-                "splice, copy_file_range, io_submit, io_uring_enter, and mmap of what is not anonymous. What passes "
-                "through io_uring and mapped memory needs no call at all."
+                "Successful calls that may read or write files but are not in file_reads and file_writes: sendfile, "
+                "splice, copy_file_range, io_submit, io_uring_enter, and mmap of memory that is not anonymous. I/O "
+                "through io_uring and mapped memory may need no call at all."
             ),
             hooks=DONE,
             entries=len(FILE_CALLS),
-            names="file_calls",
+            names=FixedNames(FILE_CALLS),
             label="call",
         ),
         Table(
@@ -139,7 +150,7 @@ MODULE = Module(
             help="Bytes that sendfile, splice and copy_file_range moved, from or to files, pipes or sockets.",
             hooks=DONE,
             entries=len(FILE_CALLS),
-            names="file_calls",
+            names=FixedNames(FILE_CALLS),
             label="call",
         ),
         Counter(
@@ -149,17 +160,17 @@ MODULE = Module(
         ),
         Counter(
             name="file_closes",
-            help="Files closed by close: not those of which the end of a process or close_range took care.",
+            help="Files closed by close; not those closed by close_range or by the end of a process.",
             hooks=DONE,
         ),
         Distribution(
             name="read_latency_ns",
-            help="Time of file_reads from call to return; of one under way when the run began, its part in the run.",
+            help="Time of file_reads from call to return; a call in progress when the run began counts from there.",
             hooks=DONE,
         ),
         Distribution(
             name="write_latency_ns",
-            help="Time of file_writes from call to return; of one under way when the run began, its part in the run.",
+            help="Time of file_writes from call to return; a call in progress when the run began counts from there.",
             hooks=DONE,
         ),
         Derived(
@@ -178,7 +189,7 @@ MODULE = Module(
         # ---- the page cache
         Counter(
             name="pages_asked",
-            help="Pages that the reads in file_reads asked the page cache for.",
+            help="Pages that the reads in file_reads requested from the page cache.",
             hooks=CACHE,
             sampled=True,
             reported=False,
@@ -186,29 +197,32 @@ MODULE = Module(
         Counter(
             name="page_cache_misses",
             help=(
-                "Pages of the files read that reads brought into the page cache, the readahead among them, asked for "
-                "or not yet. Reads are those of file_reads: of what is mapped, page_faults_major tells."
+                "Pages that the reads in file_reads added to the page cache, of the files that they read, including "
+                "readahead. For mapped files see page_faults_major."
             ),
             hooks=CACHE,
         ),
         Counter(
             name="page_cache_other_pages",
             help=(
-                "Pages that came into the page cache during reads of files, but of other files than those that were "
-                "read: page faults on a mapped file that is the read's memory (page_faults_major), or blocks in which "
-                "the file system finds the file. Neither hits nor misses."
+                "Pages that were added to the page cache during reads, but of other files than those that were read: "
+                "page faults on a mapped file that is the memory of the read (page_faults_major), or metadata blocks "
+                "of the file system. They are neither hits nor misses."
             ),
             hooks=(*CACHE, "call_done"),
         ),
         Derived(
             name="page_cache_hits",
-            help="Pages that reads asked for, less page_cache_misses: what was read ahead is no hit when used.",
+            help=(
+                "Pages that reads requested, minus page_cache_misses, which include readahead: a page that was read "
+                "ahead is not a hit when it is used."
+            ),
             of=("pages_asked", "page_cache_misses"),
             sampled=True,
         ),
         Derived(
             name="cache_hit_ratio",
-            help="page_cache_hits, in percent of hits and misses; absent when reads asked for nothing (O_DIRECT).",
+            help="page_cache_hits, in percent of hits and misses; absent when reads requested no pages (O_DIRECT).",
             of=("pages_asked", "page_cache_misses"),
             sampled=True,
             gauge=True,

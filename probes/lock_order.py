@@ -1,11 +1,11 @@
 """Lock-order violations: cycles in the graph of which mutex was wanted while which other one was held.  Pure.
 
 A violation is a cycle that two threads or more have a part in: then there is an interleaving in which each holds what
-the next one wants, though it did not come about.  One thread alone cannot be caught in it, and what a program sets up
+the next one wants, though it did not come about.  A single thread cannot be caught in it, and what a program sets up
 before it starts its threads may well be in another order, so that is none.
 
-For each edge of a cycle the shortest way back is the cycle told of; so a cycle of two mutexes is one violation, and
-the number of all is at most that of the edges.
+For each edge of a cycle the shortest way back is the cycle that is shown; so a cycle of two mutexes is one violation,
+and the number of all is at most that of the edges.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from struct import unpack
 from typing import Any, NamedTuple
 
-from chainbench_agent.catalog import Names
+from chainbench_agent.catalog import NO_STACK, CallStack, Frames, Names
 
 LISTED = 20
-"""How many cycles are told in full."""
+"""How many cycles are shown in full."""
+
+STACKS = "locks_stacks"
 
 
 class Mutex(NamedTuple):
@@ -50,9 +52,15 @@ class Edge(NamedTuple):
         return self.wanted.tgid == 0
 
     @property
-    def place(self) -> tuple[int, int, int, int]:
-        """What Names.lock_stacks knows it by."""
-        return self.wanted.tgid, self.held_at, self.wanted_at, self.stack
+    def wanted_from(self) -> CallStack:
+        """Where the first thread called for what it wanted."""
+        return CallStack(self.stack, self.wanted.tgid, self.wanted_at)
+
+    @property
+    def held_from(self) -> CallStack | None:
+        """Where it had called for what it held; None if that is not known."""
+        known = self.held_at and not self.of_kernel
+        return CallStack(NO_STACK, self.wanted.tgid, self.held_at) if known else None
 
     @property
     def threads(self) -> set[int]:
@@ -61,7 +69,7 @@ class Edge(NamedTuple):
 
 
 Cycle = tuple[Edge, ...]
-"""Each edge wants what the next one holds; the one that was made first comes first."""
+"""Each edge waits for what the next one holds; the one that was made first comes first."""
 
 
 def edges_of(entries: Mapping[bytes, bytes]) -> list[Edge]:
@@ -89,7 +97,7 @@ def violations(edges: Iterable[Edge]) -> list[Cycle]:
 
 
 def split(cycles: Iterable[Cycle]) -> tuple[list[Cycle], list[Cycle]]:
-    """Those of user space, and those of the kernel."""
+    """The cycles of user space, and those of the kernel."""
     found: tuple[list[Cycle], list[Cycle]] = [], []
     for cycle in cycles:
         found[cycle[0].of_kernel].append(cycle)
@@ -97,8 +105,14 @@ def split(cycles: Iterable[Cycle]) -> tuple[list[Cycle], list[Cycle]]:
 
 
 def listed(edges: Iterable[Edge]) -> list[Edge]:
-    """The edges of the cycles that are told in full."""
+    """The edges of the cycles that are shown in full."""
     return [edge for cycles in split(violations(edges)) for cycle in cycles[:LISTED] for edge in cycle]
+
+
+def stacks_shown(entries: Mapping[bytes, bytes]) -> list[CallStack]:
+    """The stacks of these edges.  `entries`: as `edges_of` takes them."""
+    edges = listed(edges_of(entries))
+    return [stack for edge in edges for stack in (edge.wanted_from, edge.held_from) if stack]
 
 
 def _in_cycles(edges: Iterable[Edge]) -> list[Edge]:
@@ -135,7 +149,7 @@ def _from_the_first(cycle: Cycle) -> Cycle:
     return cycle[first:] + cycle[:first]
 
 
-def told(cycles: Sequence[Cycle], names: Names) -> list[dict[str, Any]]:
+def shown(cycles: Sequence[Cycle], names: Names) -> list[dict[str, Any]]:
     """`[{pid, edges: [{held, wanted, tid, other_tid, held_at, stack}]}]`, LISTED at most.
 
     held, wanted: addresses; held_at: where the thread `tid` had called for the former; stack: where it called for the
@@ -149,12 +163,12 @@ def told(cycles: Sequence[Cycle], names: Names) -> list[dict[str, Any]]:
 
 
 def _edge(edge: Edge, names: Names) -> dict[str, Any]:
-    held_at, stack = names.lock_stacks.get(edge.place, ("", ()))
+    held_at: Frames = names.frames(STACKS, edge.held_from) if edge.held_from else ()
     return {
         "held": f"{edge.held.address:#x}",
         "wanted": f"{edge.wanted.address:#x}",
         "tid": edge.tid,
         **({"other_tid": edge.other_tid} if edge.other_tid else {}),
-        **({"held_at": held_at} if held_at else {}),
-        "stack": list(stack),
+        **({"held_at": held_at[0]} if held_at else {}),
+        "stack": list(names.frames(STACKS, edge.wanted_from)),
     }

@@ -3,13 +3,40 @@
 from collections.abc import Mapping
 from typing import Any
 
-from chainbench_agent.catalog import Counter, Derived, Distribution, Event, Keyed, Metric, Module, Names, Scratch
+from chainbench_agent.catalog import (
+    Counter,
+    Derived,
+    Distribution,
+    Event,
+    Keyed,
+    Metric,
+    Module,
+    Names,
+    OpenTime,
+    PartOf,
+    Same,
+    Scratch,
+    Stacks,
+)
 from chainbench_agent.probes.lock_hooks import HOLD_HOOKS, ORDER_HOOKS
-from chainbench_agent.probes.lock_order import LISTED, edges_of, split, told, violations
+from chainbench_agent.probes.lock_order import LISTED, edges_of, shown, split, stacks_shown, violations
 from chainbench_agent.probes.offcpu import NEEDS_TARGET
 
 OPTION = "locks:order"
 WAITS = ("futex_wait_ns", "mutex_wait_ns", "rwsem_wait_ns")
+
+
+def close(counts: Mapping[str, Any], open_time: OpenTime) -> dict[str, Any]:
+    """Threads that were in a call that waits on a futex."""
+    waits = [thread.futex_ns for thread in open_time.threads if thread.futex_ns is not None]
+    idle = open_time.idle
+    return {
+        "futex_waits": counts["futex_waits"] + len(waits),
+        "futex_waited_ns": counts["futex_waited_ns"] + sum(waits),
+        "futex_wait_ns": counts["futex_wait_ns"].observe(waits),
+        "futex_idle_waits": idle.futex_waits if idle else 0,
+        "futex_idle_waited_ns": idle.futex_waited_ns if idle else 0,
+    }
 
 
 def derive(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
@@ -20,9 +47,9 @@ def _order(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
     of_users, of_kernel = split(violations(edges_of(counts["edges"])))
     return {
         "lock_order_violations": len(of_users),
-        "lock_order_cycles": told(of_users, names),
+        "lock_order_cycles": shown(of_users, names),
         "kernel_lock_order_violations": len(of_kernel),
-        "kernel_lock_order_cycles": told(of_kernel, names),
+        "kernel_lock_order_cycles": shown(of_kernel, names),
     }
 
 
@@ -42,11 +69,12 @@ FUTEX: tuple[Metric, ...] = (
     Counter(
         name="futex_waits",
         help=(
-            "System calls that waited on a futex: until woken, or asleep until timed out, interrupted by a signal (and "
-            "going on is another one) or, of a lock with priority inheritance, until they had it; not those that did "
-            "not sleep because the lock was free or the time was up, found the futex changed, or failed. One under way "
-            "when the run begins or ends is cut there (such a lock's at the end only if the run also watches "
-            "switches). Of a target, a thread that waited through all of the run has made one such call."
+            "System calls that waited on a futex: until woken, until timed out or interrupted by a signal while asleep "
+            "(continuing is another call), or, for a lock with priority inheritance, until they had it. Calls that did "
+            "not sleep because the lock was free or the time was over, that found the futex changed, or that failed "
+            "are not counted. A call in progress when the run begins or ends counts for its part in the run (for a "
+            "lock with priority inheritance, at the end only if the run also sees switches). With a target, a thread "
+            "that waited during the whole run has made one call."
         ),
         hooks=("call_begins", "call_done"),
         per_process=True,
@@ -55,26 +83,26 @@ FUTEX: tuple[Metric, ...] = (
     Distribution(name="futex_wait_ns", help="Time in each of these calls.", hooks=("call_done",)),
     Derived(
         name="futex_idle_waits",
-        help="Those of futex_waits that threads made which hardly ran: see offcpu.idle_threads_ms.",
+        help="The part of futex_waits that idle threads made: see offcpu.idle_threads_ms.",
         of=("futex_waits",),
         needs_target=NEEDS_TARGET,
     ),
     Derived(
         name="futex_idle_waited_ms",
-        help="The part of futex_waited_ms that is these threads'.",
+        help="The part of futex_waited_ms that belongs to idle threads.",
         of=("futex_waited_ns",),
         needs_target=NEEDS_TARGET,
     ),
     Counter(
         name="futex_wakes",
-        help="System calls that wake, or move, who waits on a futex, whether somebody did or not.",
+        help="System calls to wake or move threads that wait on a futex, whether or not any waited.",
         hooks=("call_done",),
     ),
 )
 KERNEL: tuple[Metric, ...] = (
     Counter(
         name="mutex_contentions",
-        help="Times a thread had to spin or sleep for a mutex of the kernel, and had it or gave up.",
+        help="Times a thread had to spin or sleep for a mutex of the kernel, until it had the mutex or gave up.",
         hooks=("mutex_waited",),
         needs="lock_kinds",
         per_process=True,
@@ -103,8 +131,8 @@ KERNEL: tuple[Metric, ...] = (
     Counter(
         name="semaphore_waits",
         help=(
-            "Times a thread waited for a semaphore of the kernel. The tracepoint does not tell rt_mutexes of the "
-            "kernel's own, which are rare, from them."
+            "Times a thread waited for a semaphore of the kernel, including the kernel's own rt_mutexes, which are "
+            "rare and which the tracepoint does not distinguish."
         ),
         hooks=("semaphore_waited",),
         needs="lock_kinds",
@@ -112,10 +140,10 @@ KERNEL: tuple[Metric, ...] = (
     Counter(
         name="spin_contentions",
         help=(
-            "Times a thread queued for a spin lock or a spinning rwlock of the kernel. With a target, what interrupts "
-            "wait for on top of its threads is not theirs and not counted. Where lock:contention_begin tells of it, "
-            "the first to wait is not seen: it waits without a queue. On kernels without it (before 5.19) that one "
-            "counts, and rwlocks do not."
+            "Times a thread queued for a spin lock or a spinning rwlock of the kernel. With a target, waits of "
+            "interrupts that interrupt its threads are not counted. If lock:contention_begin is the attach point, the "
+            "first waiter is not seen, because it waits without a queue. On kernels without it (before 5.19) the first "
+            "waiter counts, and rwlocks do not."
         ),
         hooks=("spin_waited",),
         needs="interrupt_context",
@@ -128,7 +156,7 @@ KERNEL: tuple[Metric, ...] = (
     ),
     Derived(
         name="avg_wait_time_us",
-        help="Mean of all waits in futex_wait_us, mutex_wait_us and rwsem_wait_us. Without a wait there is none.",
+        help="Mean of all waits in futex_wait_us, mutex_wait_us and rwsem_wait_us; absent without a wait.",
         of=WAITS,
         gauge=True,
     ),
@@ -142,7 +170,7 @@ KERNEL: tuple[Metric, ...] = (
     Counter(
         name="rcu_stalls",
         machine_wide=True,
-        help="Warnings of the kernel that an RCU grace period stalled; one that goes on stalling warns again.",
+        help="Warnings of the kernel that an RCU grace period stalled; a stall that continues causes further warnings.",
         hooks=("rcu_stall_warning",),
     ),
 )
@@ -150,7 +178,7 @@ KERNEL: tuple[Metric, ...] = (
 OF_USERS, OF_KERNEL = (
     tuple(hook.name for hook in ORDER_HOOKS if hook.name.startswith(prefix)) for prefix in ("pthread_", "order_")
 )
-"""A mutex whose release is not seen seems to be held: the order is told where all of these are seen, or not at all."""
+"""A mutex whose release is not seen seems to be held: the order is known where all of these are seen, or not at all."""
 
 ORDER: tuple[Metric, ...] = (
     Counter(
@@ -168,7 +196,7 @@ ORDER: tuple[Metric, ...] = (
     ),
     Keyed(
         name="edges",
-        help="Which mutex was wanted while which other one was held, and by whom first.",
+        help="Pairs of mutexes, one requested while the other was held, and the thread that did so first.",
         key="struct locks_edge_key",
         value="struct locks_edge",
         entries=8192,
@@ -179,14 +207,14 @@ ORDER: tuple[Metric, ...] = (
     Derived(
         name="lock_order_violations",
         help=(
-            "Ways in which threads could deadlock that take pthread mutexes in different orders, whether they did or "
-            "not: cycles of mutexes, each wanted by a thread that held the one before, two threads at least."
+            "Ways in which threads that take pthread mutexes in different orders could deadlock, whether or not they "
+            "did: cycles of mutexes, each requested by a thread that held the one before, by at least two threads."
         ),
         of=("pthread_mutex_locks", "edges"),
     ),
     Derived(
         name="lock_order_cycles",
-        help=f"The first {LISTED} of these: mutexes, threads, and the stack where each mutex was first wanted so.",
+        help=f"The first {LISTED} of these: mutexes, threads, and the stack where each mutex was first requested.",
         of=("pthread_mutex_locks", "edges"),
         label="pid",
         label_help="The process that the mutexes are of.",
@@ -194,7 +222,7 @@ ORDER: tuple[Metric, ...] = (
     ),
     Derived(
         name="kernel_lock_order_violations",
-        help="The same, of the kernel's mutexes.",
+        help="The same for the kernel's mutexes.",
         of=("kernel_mutex_locks", "edges"),
     ),
     Derived(
@@ -211,9 +239,9 @@ HOLD: tuple[Metric, ...] = (
     Distribution(
         name="spin_hold_ns",
         help=(
-            "Time from taking a spin lock of the kernel to releasing it, with what the program that sees it taken "
-            "takes itself; with `locks:hold` only. With a target, what interrupts hold on top of its threads is not "
-            "theirs. Locks that were held when the run began or ended are left out."
+            "Time from taking a spin lock of the kernel to releasing it, including the time of the program that sees "
+            "the lock taken; with `locks:hold` only. With a target, locks of interrupts that interrupt its threads are "
+            "not counted. Locks that were held when the run began or ended are left out."
         ),
         hooks=tuple(hook.name for hook in HOLD_HOOKS),
         needs="interrupt_context",
@@ -225,21 +253,40 @@ MODULE = Module(
     name="locks",
     question="What waited for locks, in the kernel and in user space?",
     events=(
-        Event(name="rcu_stall", help="A CPU has held up RCU for so long that the kernel warned."),
+        Event(name="rcu_stall", help="A CPU has delayed RCU for so long that the kernel warned."),
         Event(
             name="order_violation",
-            help="Two threads take two mutexes in two orders; with locks:order only. Larger circles: see the evidence.",
+            help=(
+                "Two threads take two mutexes in two orders; with locks:order only. Larger cycles are only in the "
+                "evidence."
+            ),
             value="mutex_address",
         ),
-        Event(name="kernel_order_violation", help="The same, of the kernel's mutexes.", value="mutex_address"),
+        Event(name="kernel_order_violation", help="The same for the kernel's mutexes.", value="mutex_address"),
     ),
     metrics=(*FUTEX, *KERNEL, *ORDER, *HOLD),
     scratch=(
         Scratch(name="holders", entries=8192, when_full="what the thread holds is not known: lost", option=OPTION),
         Scratch(name="lives", entries=16384, when_full="no edge is made: lost", option=OPTION),
-        Scratch(name="stacks", entries=2048, when_full="the edge has no stack, or its caller alone", option=OPTION),
+        Stacks(
+            name="stacks",
+            entries=2048,
+            when_full="the edge has no stack, or only its caller",
+            option=OPTION,
+            depth=64,
+            needed=lambda counts: stacks_shown(counts["edges"]),
+        ),
         Scratch(name="spins", entries=1, when_full="the oldest is lost"),
     ),
     options=("order", "hold"),
     derive=derive,
+    close=close,
+    checks=(
+        Same("futex_waits", "futex_wait_us"),
+        Same("futex_waited_ms", "futex_wait_us", "sum_us"),
+        Same("mutex_contentions", "mutex_wait_us"),
+        Same("rwsem_waits", "rwsem_wait_us"),
+        PartOf("futex_idle_waited_ms", "futex_waited_ms"),
+        PartOf("futex_idle_waits", "futex_waits"),
+    ),
 )

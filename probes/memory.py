@@ -3,14 +3,25 @@
 from collections.abc import Mapping
 from typing import Any
 
-from chainbench_agent.catalog import Counter, Derived, Event, Module, Names, Procfs, Scratch, Table
+from chainbench_agent.catalog import (
+    READ_AROUND,
+    Counter,
+    Derived,
+    Event,
+    FixedNames,
+    KernelCounter,
+    Module,
+    Names,
+    PerCpu,
+    PmuCounters,
+    Procfs,
+)
 
 COUNTERS = ("cache_references", "cache_misses", "l1d_misses", "l2_misses", "dtlb_misses", "itlb_misses")
 """The counters of the CPU, in the order in which memory.c reads them."""
 
 INTERRUPTS = (
-    "What interrupts do belongs to no thread: it counts for the whole machine, and neither for a target nor "
-    "for a process."
+    "Work of interrupts belongs to no thread: it counts for the whole machine, but not for a target or a process."
 )
 
 
@@ -43,26 +54,30 @@ MODULE = Module(
     metrics=(
         Counter(
             name="page_faults_minor",
-            help="Page faults served without I/O, as perf counts them: those of get_user_pages() are not among them.",
+            help=(
+                "Page faults served without I/O, as perf counts them, which does not include those of get_user_pages()."
+            ),
             hooks=("minor_fault",),
             per_process=True,
+            each_of=("minor_fault",),
         ),
         Counter(
             name="page_faults_major",
             help="Page faults that had to wait for I/O, as perf counts them.",
             hooks=("major_fault",),
             per_process=True,
+            each_of=("major_fault",),
         ),
         Counter(
             name="kmalloc_count",
-            help=f"Pieces of memory that the kernel got by kmalloc. {INTERRUPTS}",
+            help=f"Allocations of the kernel by kmalloc. {INTERRUPTS}",
             hooks=("kmalloc", "kmalloc_node"),
             needs="interrupt_context",
             sampled=True,
         ),
         Counter(
             name="kmalloc_bytes",
-            help="Bytes asked for by kmalloc; what is set aside is rounded up to the next size of the slab.",
+            help="Bytes requested by kmalloc; the kernel rounds them up to the next size of the slab.",
             hooks=("kmalloc", "kmalloc_node"),
             needs="interrupt_context",
             sampled=True,
@@ -71,14 +86,14 @@ MODULE = Module(
         ),
         Counter(
             name="kmalloc_squares",
-            help="The squares of the bytes asked for, by which the error of kmalloc_bytes is estimated.",
+            help="The squares of the requested bytes, from which the error of kmalloc_bytes is estimated.",
             hooks=("kmalloc", "kmalloc_node"),
             sampled=True,
             reported=False,
         ),
         Counter(
             name="kfree_count",
-            help=f"Pieces of memory that the kernel gave back by kfree, whoever had got them. {INTERRUPTS}",
+            help=f"Allocations that the kernel freed by kfree, whichever process made them. {INTERRUPTS}",
             hooks=("kfree",),
             needs="interrupt_context",
             sampled=True,
@@ -86,26 +101,35 @@ MODULE = Module(
         Counter(
             name="page_allocs",
             help=(
-                "Pages taken from the page allocator by requests for one block of pages, for whatever use. Not those "
-                "that it gives in bulk (to vmalloc, splice, btrfs, network drivers), of which the kernel tells nothing "
-                f"but the machine's sum of all pages: see cross_check. {INTERRUPTS}"
+                "Pages that requests for one block of pages took from the page allocator, for any use. Pages that it "
+                "allocates in bulk (for vmalloc, splice, btrfs, network drivers) are not included: the kernel counts "
+                f"them only in the machine's sum of all pages: see cross_check. {INTERRUPTS}"
             ),
             hooks=("mm_page_alloc",),
             needs="interrupt_context",
+            kernel_counter=KernelCounter(
+                "page_allocs",
+                "/proc/vmstat pgalloc_*",
+                f"with the agent's own pages, and those given in bulk, which no tracepoint shows, {READ_AROUND}",
+            ),
         ),
         Counter(
             name="oom_kills",
-            help="Processes that the OOM killer chose; of a target: those of its own.",
+            help="Processes that the OOM killer chose; with a target, only its processes.",
             hooks=("mark_victim",),
         ),
-        Table(
+        PmuCounters(
             name="counters",
-            help="Of each counter of the CPU: its value, the time it was wanted, the time it was on the hardware.",
+            help=(
+                "The value of each PMU counter, the time for which it was requested, and the time for which it counted."
+            ),
             hooks=("task_ran", "task_waited", "task_throttled"),
             entries=3 * len(COUNTERS),
-            names="counters",
+            names=FixedNames(COUNTERS * 3),
             label="counter",
             reported=False,
+            events=COUNTERS,
+            span="span",
         ),
         _of_the_cpu("cache_references", "Accesses to the last level cache: on Intel all, elsewhere reads."),
         _of_the_cpu("cache_misses", "Accesses to the last level cache that missed: on Intel all, elsewhere reads."),
@@ -116,8 +140,10 @@ MODULE = Module(
         _of_the_cpu("itlb_misses", "Instructions whose address was not in the TLB."),
         Derived(
             name="multiplexed",
-            help="Counters that took turns on the hardware: the share of the time that each was counting, and by which "
-            "its value is scaled.",
+            help=(
+                "PMU counters that shared the hardware: the share of the time for which each counted, by which its "
+                "value is scaled."
+            ),
             of=("counters",),
             needs="counter:any",
             label="counter",
@@ -127,11 +153,11 @@ MODULE = Module(
         Procfs(name="swap_out_pages", help="Pages written to swap.", field="vmstat:pswpout"),
         Procfs(
             name="zswap_in_pages",
-            help="Pages that came out of zswap, the compressed pool before the swap device, whose I/O is none then.",
+            help="Pages read from zswap, the compressed pool before the swap device, without I/O of the device.",
             field="vmstat:zswpin",
         ),
-        Procfs(name="zswap_out_pages", help="Pages that went into zswap.", field="vmstat:zswpout"),
+        Procfs(name="zswap_out_pages", help="Pages written to zswap.", field="vmstat:zswpout"),
     ),
-    scratch=(Scratch(name="span", entries=1, when_full="an array: it cannot be"),),
+    scratch=(PerCpu(name="span", value="struct memory_span"),),
     derive=derive,
 )

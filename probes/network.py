@@ -4,16 +4,16 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from chainbench_agent.catalog import Counter, Derived, Distribution, Event, Module, Names, Scratch, Table
+from chainbench_agent.catalog import Counter, Derived, Distribution, Event, FixedNames, Module, Names, Scratch, Table
 
 SENT = ("sock_sent", "sock_sent6")
 RECEIVED = ("sock_received", "sock_received6")
 STATES = ("inet_sock_set_state", "tcp_destroy_sock")
 USES = (*STATES, *SENT, "sent_pages", *RECEIVED)
-"""What tells whose a TCP socket is."""
+"""The hooks that show to whom a TCP socket belongs."""
 
 PROTOCOLS = ("sctp", "udplite", "dccp", "icmp", "raw", "smc", "other")
-"""What calls on sockets of other protocols count as: enum network_other in network.h."""
+"""The names that calls on sockets of other protocols count under: enum network_other in network.h."""
 
 _counter = partial(Counter, hooks=USES)
 _packets = partial(Counter, hooks=(*USES, "tcp_probe", "tcp_send_reset"))
@@ -34,7 +34,7 @@ MODULE = Module(
     metrics=(
         Counter(
             name="tcp_bytes_sent",
-            help=("Bytes that calls handed over to TCP and MPTCP sockets; with the kernel's TLS, before encryption."),
+            help="Bytes that calls passed to TCP and MPTCP sockets; with the kernel's TLS, before encryption.",
             hooks=(*SENT, "sent_pages"),
             per_process=True,
         ),
@@ -45,7 +45,10 @@ MODULE = Module(
         ),
         _counter(
             name="tcp_connections",
-            help="TCP connections established: tcp_connects and tcp_accepts. One of MPTCP is one, with all its paths.",
+            help=(
+                "TCP connections established: tcp_connects and tcp_accepts. A connection of MPTCP counts once, with "
+                "all its paths."
+            ),
             per_process=True,
         ),
         Counter(
@@ -56,37 +59,40 @@ MODULE = Module(
         ),
         Counter(
             name="tcp_connects",
-            help="TCP connections established by connecting; charged to the process that asked for it.",
+            help="TCP connections established by connecting; counted for the process that connected.",
             hooks=STATES,
         ),
         _counter(
             name="tcp_accepts",
-            help="TCP connections accepted; charged, and counted, when a process first sends, receives or closes.",
+            help=(
+                "TCP connections accepted; counted for the process that first sends, receives or closes, when it does."
+            ),
         ),
         _counter(
             name="established",
-            help="TCP connections established on this machine, by whomever.",
+            help="TCP connections established on this machine, by any process.",
             machine_wide=True,
             reported=False,
         ),
         _counter(
             name="attributed_connections",
-            help="Those of them whose process was seen.",
+            help="The part of these connections whose process was seen.",
             machine_wide=True,
             reported=False,
         ),
         Derived(
             name="unattributed_tcp_connections",
-            help="TCP connections established on this machine that no process was seen to ask for or to use.",
+            help="TCP connections established on this machine that no process was seen to establish or use.",
             of=("established", "attributed_connections"),
             machine_wide=True,
         ),
         _packets(
             name="tcp_packets_sent",
             help=(
-                "TCP segments sent, as the sockets themselves count them; the SYN-ACK of an accept is added. Of one "
-                "still open when the run ends, the last are not included (it is looked at with each of the first 16 "
-                "segments that it receives, then one in 16), nor is what answers for one that is gone (TIME_WAIT)."
+                "TCP segments sent, as the sockets themselves count them, plus the SYN-ACK of an accept. The count of "
+                "a socket is read with each of the first 16 segments that it receives, then with one in 16, so the "
+                "last segments of a connection that is open at the end of the run are missing. Segments that are sent "
+                "for a closed connection (TIME_WAIT) are not included."
             ),
         ),
         _packets(
@@ -95,7 +101,7 @@ MODULE = Module(
         ),
         Counter(
             name="tcp_retransmissions",
-            help="TCP segments sent again; charged to the process that used the socket last.",
+            help="TCP segments sent again; counted for the process that used the socket last.",
             hooks=(*USES, "tcp_retransmit_skb", "synack_again"),
         ),
         Counter(
@@ -106,23 +112,23 @@ MODULE = Module(
         ),
         _sent(
             name="udp_packets_sent",
-            help="UDP datagrams sent: one per call, also where UDP_CORK makes fewer, or UDP_SEGMENT more.",
+            help="UDP datagrams sent: one per call, although UDP_CORK makes fewer datagrams, and UDP_SEGMENT more.",
         ),
         _received(
             name="udp_packets_received",
-            help="UDP datagrams received: one per call, also where UDP_GRO joins several.",
+            help="UDP datagrams received: one per call, although UDP_GRO joins several.",
         ),
         _sent(name="udp_bytes_sent", help="Bytes in the datagrams sent."),
         _received(name="udp_bytes_received", help="Bytes in the datagrams received, as the calls returned them."),
         Table(
             name="other_protocol_calls",
             help=(
-                "Calls that sent or received on sockets of the internet's other protocols, which no figure of TCP and "
-                "UDP includes: SCTP, UDP-Lite, DCCP, ICMP, raw sockets, SMC (only where sock_send_length feeds this)."
+                "Calls that sent or received on sockets of other internet protocols, which are not in the figures of "
+                "TCP and UDP: SCTP, UDP-Lite, DCCP, ICMP, raw sockets, SMC (only where sock_send_length is the hook)."
             ),
             hooks=(*SENT, *RECEIVED),
             entries=len(PROTOCOLS),
-            names="protocols",
+            names=FixedNames(PROTOCOLS),
             label="protocol",
         ),
         Table(
@@ -130,14 +136,14 @@ MODULE = Module(
             help="Bytes that these calls sent and received, as they returned them.",
             hooks=(*SENT, *RECEIVED),
             entries=len(PROTOCOLS),
-            names="protocols",
+            names=FixedNames(PROTOCOLS),
             label="protocol",
         ),
         Distribution(
             name="tcp_rtt_ns",
             help=(
-                "Smoothed round-trip time of a connection, in whole microseconds: at each of the first 16 segments "
-                "that it receives, then at one in 16."
+                "Smoothed round-trip time of a connection, in whole microseconds, read at each of the first 16 "
+                "segments that it receives, then at one in 16."
             ),
             hooks=(*USES, "tcp_probe"),
         ),

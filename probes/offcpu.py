@@ -3,20 +3,59 @@
 from collections.abc import Mapping
 from typing import Any
 
-from chainbench_agent.catalog import Counter, Derived, Keyed, Module, Names, Scratch
-from chainbench_agent.probes.wait_key import NO_CALL
+from chainbench_agent.catalog import (
+    Counter,
+    Derived,
+    HostTable,
+    Keyed,
+    Module,
+    Names,
+    OpenTime,
+    PartOf,
+    Role,
+    Scratch,
+    Stacks,
+    SumOf,
+    Waits,
+)
+from chainbench_agent.probes.blocked_time import blocked_ns, blocked_time, stacks
+from chainbench_agent.probes.wait_reasons import TOP, exact_part, top_reasons
 
 BLOCKED = ("task_blocks", "task_blocked")
 
-NO_SYSCALL = NO_CALL
-"""The wait of a thread that is in no system call."""
-
-TOP = 20
 NEEDS_TARGET = "which threads hardly ran is known of a target only: of a whole machine, those that ended are not kept"
 
 
-def derive(counts: Mapping[str, Any], _names: Names) -> dict[str, Any]:
-    """All but `top_reasons`, which evidence/wait_reasons.py adds: naming a wait takes its categories."""
+def close(counts: Mapping[str, Any], open_time: OpenTime) -> dict[str, Any]:
+    """Threads that were off the CPUs.  `open_waits`: (wait, functions) → ns, which is no metric and counts as exact."""
+    threads = [thread for thread in open_time.threads if thread.off_cpu_counts]
+    open_waits: dict[tuple[int, tuple[str, ...]], int] = {}
+    for thread in threads:
+        if thread.blocked_ns:
+            wait = thread.wait, thread.frames
+            open_waits[wait] = open_waits.get(wait, 0) + thread.blocked_ns
+    return {
+        "off_cpu_ns": counts["off_cpu_ns"] + sum(thread.off_cpu_ns for thread in threads),
+        "woken_wait_ns": counts["woken_wait_ns"] + sum(thread.woken_wait_ns for thread in threads),
+        "preempted_wait_ns": counts["preempted_wait_ns"] + sum(thread.preempted_wait_ns for thread in threads),
+        "throttled_wait_ns": counts["throttled_wait_ns"] + sum(thread.throttled_ns for thread in threads),
+        "asleep_ns": counts["asleep_ns"] + sum(thread.blocked_ns for thread in threads),
+        "open_waits": open_waits,
+        "idle_threads_ns": open_time.idle.off_cpu_ns if open_time.idle else 0,
+    }
+
+
+def derive(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
+    waiting = [
+        exact_part("runnable", "run queue (woken)", counts["woken_wait_ns"]),
+        exact_part("runnable", "run queue (preempted)", counts["preempted_wait_ns"]),
+        exact_part("throttled", "throttled", counts["throttled_wait_ns"]),
+    ]
+    blocked = Waits(blocked_ns(counts), stacks(counts, names))
+    return _totals(counts) | {"top_reasons": top_reasons(blocked, waiting, names)}
+
+
+def _totals(counts: Mapping[str, Any]) -> dict[str, Any]:
     blocked_ms = counts["asleep_ns"] / 1e6
     woken_ms, preempted_ms = counts["woken_wait_ns"] / 1e6, counts["preempted_wait_ns"] / 1e6
     throttled_ms = counts["throttled_wait_ns"] / 1e6
@@ -38,9 +77,11 @@ MODULE = Module(
     metrics=(
         Derived(
             name="total_ms",
-            help="Time that user threads spent off the CPUs: blocked, or runnable and waiting for one. "
-            "Of a target, threads that slept through all of the run count as those do that were woken; of a whole "
-            "machine, only threads that made a move count.",
+            help=(
+                "Time that user threads spent off the CPUs: blocked, or runnable and waiting for a CPU. With a target, "
+                "threads that slept during the whole run count as well; for the whole machine, only threads that were "
+                "switched or woken count."
+            ),
             of=("asleep_ns", "woken_wait_ns", "preempted_wait_ns", "throttled_wait_ns"),
             gauge=True,
             prometheus="chainbench_offcpu_milliseconds_total",
@@ -68,8 +109,11 @@ MODULE = Module(
         ),
         Derived(
             name="idle_threads_ms",
-            help="The part of total_ms that belongs to threads which hardly ran: there for half of the run at least, "
-            "and on a CPU for less than 1 ms or a thousandth of it. The main thread of a tree is not among them.",
+            help=(
+                "The part of total_ms that belongs to idle threads: those that existed for at least half of the run, "
+                "and were on a CPU for less than 1 ms or a thousandth of it. The main thread of the target is never "
+                "idle."
+            ),
             of=("asleep_ns", "woken_wait_ns", "preempted_wait_ns", "throttled_wait_ns"),
             needs_target=NEEDS_TARGET,
         ),
@@ -77,13 +121,13 @@ MODULE = Module(
         Derived(
             name="top_reasons",
             help=(
-                f"The {TOP} longest reasons. Time is exact by system call and kind of file; where these wait in "
-                "several functions, waits of a millisecond and longer are told apart exactly, shorter ones by samples "
-                "in proportion to time (`sampled_percent`, `standard_error_ms`)."
+                f"The {TOP} longest reasons. Time is exact by system call and kind of file. If these wait in "
+                "several functions, the split is exact for waits of a millisecond and longer; shorter waits are "
+                "sampled in proportion to time (`sampled_percent`, `standard_error_ms`)."
             ),
             of=("blocked_ns", "woken_wait_ns", "preempted_wait_ns", "throttled_wait_ns", "sampled_ns"),
             label="reason",
-            label_help="The kernel's function that blocked, or else what is known of the wait.",
+            label_help="The kernel function in which the thread blocked, or else what is known of the wait.",
             value="ms",
             gauge=True,
             prometheus="chainbench_offcpu_reason_seconds",
@@ -166,11 +210,29 @@ MODULE = Module(
         ),
     ),
     scratch=(
-        Scratch(name="stacks", entries=4096, when_full="as sampled_ns; such waits have no function"),
+        Stacks(
+            name="stacks",
+            entries=4096,
+            when_full="as sampled_ns; such waits have no function",
+            depth=16,
+            with_callee=True,
+        ),
         Scratch(name="walked", entries=1, when_full="an array: it cannot be"),
         Scratch(name="thresholds", entries=1, when_full="an array: it cannot be"),
-        Scratch(name="file_calls", entries=1024, when_full="an array: it cannot be", permanent=True),
-        Scratch(name="tty_majors", entries=512, when_full="an array: it cannot be", permanent=True),
+        HostTable(name="file_calls", entries=1024, of="calls_for_files"),
+        HostTable(name="tty_majors", entries=512, of="terminal_majors"),
     ),
     derive=derive,
+    close=close,
+    explain_waits=blocked_time,
+    roles=(
+        Role("runnable", ("runnable_ms",)),
+        Role("blocked", ("blocked_ms", "throttled_ms")),
+        Role("throttled", ("throttled_ms",)),
+    ),
+    checks=(
+        SumOf(("voluntary_ms", "involuntary_ms"), "total_ms", "off_cpu"),
+        SumOf(("blocked_ms", "runnable_ms", "throttled_ms"), "total_ms", "off_cpu"),
+        PartOf("idle_threads_ms", "total_ms"),
+    ),
 )

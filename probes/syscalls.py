@@ -6,7 +6,7 @@ from errno import errorcode
 from struct import unpack
 from typing import Any
 
-from chainbench_agent.catalog import Counter, Derived, Keyed, Module, Names, Table
+from chainbench_agent.catalog import Counter, Derived, HostNames, Keyed, Module, Names, Table
 
 ALWAYS = ("futex", "fsync", "openat", "read", "write")
 """Named first, and named even when they are zero: these were counted too."""
@@ -48,7 +48,7 @@ MODULE = Module(
             hooks=("sys_enter",),
             # Linux 7.2 ends at 471
             entries=512,
-            names="calls",
+            names=HostNames("calls"),
             sampled=True,
             reported=False,
             label="syscall",
@@ -58,7 +58,7 @@ MODULE = Module(
             help="System calls made by 32-bit programs.",
             hooks=("sys_enter",),
             entries=512,
-            names="calls_32bit",
+            names=HostNames("calls_32bit"),
             sampled=True,
             reported=False,
             label="syscall",
@@ -85,13 +85,14 @@ MODULE = Module(
             hooks=("sys_enter",),
             prometheus="chainbench_syscalls_total",
             per_process=True,
+            each_of=("sys_enter", "sys_exit"),
         ),
         # ---- asked for by --syscall-errors
         Counter(
             name="failed",
             help=(
-                "System calls that returned an error, each counted as it returns; also one that seccomp refused, which "
-                "is in no other count because it is never entered."
+                "System calls that returned an error, each counted as it returns. This includes calls that seccomp "
+                "refused, which are in no other count because they are never entered."
             ),
             hooks=("call_returns",),
             per_process=True,
@@ -99,8 +100,8 @@ MODULE = Module(
         Counter(
             name="interrupted",
             help=(
-                "System calls that a signal cut short: whether each is made again, and counted again, or answers "
-                "EINTR is decided after it was seen, so they are not in failed."
+                "System calls that a signal interrupted. They are not in failed, because the kernel decides only later "
+                "whether a call is made again (and counted again) or returns EINTR."
             ),
             hooks=("call_returns",),
         ),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parent))  # the tests here import the files beside them
+sys.path.append(str(Path(__file__).parent))  # the tests here import the files next to them
 
 from packages import remedy, require
 

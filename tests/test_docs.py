@@ -1,4 +1,4 @@
-"""The documentation says what the code does: what can be made from it is, and what is named there exists."""
+"""The documentation matches the code: generated parts are up to date, and everything that it names exists."""
 
 import ast
 import errno
@@ -13,12 +13,12 @@ from chainbench_agent.collector.mock import MockCollector
 from chainbench_agent.commands.main import main
 from chainbench_agent.evidence.loss import PROGRAMS_SKIPPED
 from chainbench_agent.evidence.model import Evidence, Labels
-from chainbench_agent.evidence.wait_categories import CATEGORIES
 from chainbench_agent.export.markdown import metrics_table
 from chainbench_agent.kernel.preflight import REMEDIES
 from chainbench_agent.kernel.reading.sample_reader import LOSS_CAUSES
 from chainbench_agent.loading import pmu_events
 from chainbench_agent.probes import CATALOG
+from chainbench_agent.probes.wait_categories import CATEGORIES
 from chainbench_agent.runs.lifecycle import Runs
 from chainbench_agent.settings import Settings
 from chainbench_agent.settings.environment_variables import ENV_PREFIX
@@ -50,35 +50,35 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.rel
 
 
 def code_blocks(text):
-    """Each block of code, fenced or indented, as lines that a trailing backslash has joined."""
+    """Each block of code, fenced or indented, with lines joined after a trailing backslash."""
     fenced = re.findall(r"^```\w*\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
     indented = re.findall(r"(?:^|\n\n)((?:    .*\n)+)", text)
     return [re.sub(r"\\\n\s*", "", block) for block in (*fenced, *indented)]
 
 
 def code(text):
-    """Every line of a block, and every span, of code."""
+    """Every line of a code block, and every code span."""
     lines = [line.strip() for block in code_blocks(text) for line in block.splitlines()]
     return lines + re.findall(r"`([^`\n]+)`", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
 
 
 def prose(text):
-    """Without code: what looks like a link there is none."""
+    """The text without code, in which nothing is a link."""
     return re.sub(r"`[^`\n]*`", "", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL))
 
 
 def anchors(text):
-    """The headings as GitHub links to them."""
+    """The anchors that GitHub makes of headings."""
     headings = re.findall(r"^#+ (.+)$", re.sub(r"^```.*?^```", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-# --- What is made from the code ------------------------------------------------------------------------
+# --- Generated parts -----------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("part", made.PARTS, ids=lambda part: part[1])
 def test_what_is_made_is_up_to_date(part):
-    """If not, `make docs` writes it."""
+    """`make docs` writes a part that is not."""
     page = (made.DOCS / part[0]).read_text()
     assert made.with_part(page, part[1], made.PARTS[part]()) == page, made.UPDATE
 
@@ -98,7 +98,7 @@ def test_a_part_is_replaced():
 
 
 def problem_remedies():
-    """The texts that the API gives a problem as its remedy, wherever it makes one."""
+    """The texts that the API uses as remedies, wherever it makes a problem."""
     parts = ("web", "server", "host", "kernel")
     paths = [path for part in parts for path in (REPO / "chainbench_agent" / part).rglob("*.py")]
     trees = [ast.parse(path.read_text()) for path in paths]
@@ -127,18 +127,18 @@ def problem_remedies():
     ],
 )
 def test_every_remedy_is_on_the_page(text):
-    """Of doctor, of the CPU's counters, of the store, of the API; and each cause of loss has its row."""
+    """Remedies of doctor, PMU counters, the store and the API are on the page, and each cause of loss has its row."""
     assert text in TROUBLESHOOTING
 
 
 def test_the_remedies_of_problems_are_found():
-    """The test above sees those that it is about."""
+    """The test above sees remedies of each kind."""
     some = {"POST /stop ends it", "send fewer headers", "call the agent from a program", "send one of the two"}
     some |= {"send each filter once", "send a pid instead"}
     assert some <= set(problem_remedies())
 
 
-# --- What there is is named ---------------------------------------------------------------------------
+# --- Everything that exists is named ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -154,7 +154,7 @@ def test_the_remedies_of_problems_are_found():
     ],
 )
 def test_all_are_named(page, names):
-    """Parts of the evidence, causes of loss, options, fields of a call, alerts."""
+    """The pages name all parts of the evidence, causes of loss, options, fields of calls and alerts."""
     named = set(code((made.DOCS / page).read_text()))
 
     assert {name for name in names if name not in named} == set()
@@ -175,12 +175,12 @@ def test_every_command_is_in_the_readme():
         assert all(f"chainbench-agent {one}" in readme for one in below)
 
 
-# --- What is named exists ------------------------------------------------------------------------------
+# --- Everything that is named exists -------------------------------------------------------------------
 
 
 @each_page
 def test_links_lead_somewhere(page):
-    """Each relative link to a file that is there, each anchor to a heading."""
+    """Each relative link leads to a file, and each anchor to a heading."""
     text = page.read_text()
     for link in re.findall(r"\[[^\]]*\]\(([^)\s]+)\)", prose(text)):
         if link.startswith(("http://", "https://")):
@@ -205,7 +205,7 @@ def test_targets_of_make_exist(page):
 
 @each_page
 def test_files_exist(page):
-    """Whatever in code looks like a path from the top of the repository."""
+    """Everything in code that looks like a path from the top of the repository is one."""
     tops = "|".join(re.escape(path.name) for path in REPO.iterdir() if path.is_dir() and path.name != ".git")
     named = {
         name.rstrip("./")
@@ -217,7 +217,7 @@ def test_files_exist(page):
 
 
 def options(command):
-    """Every option of a command and of those below it."""
+    """Every option of a command and of its subcommands."""
     found = {name for parameter in command.params for name in (*parameter.opts, *parameter.secondary_opts)}
     below = command.commands.values() if isinstance(command, click.Group) else ()
     return found.union({"--help", "--version"}, *map(options, below))
@@ -238,7 +238,7 @@ def test_options_exist(page):
 
 @each_page
 def test_variables_exist(page):
-    """As settings, or where something of ours reads them."""
+    """They are settings, or a file of the repository reads them."""
     patterns = ("Makefile", ".ci/run", "scripts/*", "[a-z]*/**/*.py")
     sources = [path.read_text() for pattern in patterns for path in REPO.glob(pattern) if path.is_file()]
     read = set(re.findall(rf"{ENV_PREFIX}[A-Z_]+[A-Z]", "".join(sources)))
@@ -265,7 +265,7 @@ def test_calls_exist(page):
 
 @each_page
 def test_series_exist(page):
-    """As /metrics has them, or as the rules record them."""
+    """/metrics has them, or the rules record them."""
     known = set(re.findall(r"chainbench_\w+", metrics_table(CATALOG)))
     named = re.findall(r"(?<![\w/])chainbench_(?!agent\b)\w+", page.read_text())
 
@@ -273,14 +273,14 @@ def test_series_exist(page):
 
 
 def is_series(name, known):
-    """One that is known, or part of a histogram; or the beginning of several, `chainbench_agent_*`."""
+    """Whether this is a known series, a part of a histogram, or the beginning of several, `chainbench_agent_*`."""
     whole = re.sub(r"_(bucket|count|sum)$", "", name)
     beginnings = tuple(one for one in known if one.endswith("_"))
     return whole in known or name.startswith(beginnings) or (name.endswith("_") and str(known).count(name) > 1)
 
 
 def test_a_metric_is_added_in_five_steps():
-    """As the heading says, and in order."""
+    """The section has the number of steps in its heading, in order."""
     _, text = (REPO / "CONTRIBUTING.md").read_text().split("\n## Add a metric in five steps\n")
 
     steps = re.findall(r"^\*\*(\d)\. \w", text.partition("\n## ")[0], re.MULTILINE)
@@ -288,5 +288,5 @@ def test_a_metric_is_added_in_five_steps():
 
 
 def test_the_readme_is_for_two_minutes():
-    """What is longer has a page of its own."""
+    """Longer texts have a page of their own."""
     assert len((REPO / "README.md").read_text().splitlines()) <= 140

@@ -1,4 +1,4 @@
-"""The tree in errors.py is the whole tree."""
+"""The tree in errors.py is complete."""
 
 import importlib
 import pkgutil
@@ -8,7 +8,7 @@ from chainbench_agent import errors
 
 
 def test_the_tree_names_every_error():
-    """Each public error of the package that is an AgentError."""
+    """The docstring has each public subclass of AgentError in the package."""
     for module in pkgutil.walk_packages(chainbench_agent.__path__, "chainbench_agent."):
         if not module.name.endswith("__main__"):
             importlib.import_module(module.name)

@@ -8,7 +8,7 @@ from chainbench_agent.evidence.model import SCHEMA_VERSION
 
 
 def test_the_schema_keeps_its_rule():
-    """What an agent of this version answered once, it answers still."""
+    """Agents of one version never stop answering what they answered once."""
     assert made.against_the_rule() == [], "raise SCHEMA_VERSION"
     assert made.SCHEMA.read_text() == made.schema_text(), made.UPDATE
 

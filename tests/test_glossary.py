@@ -35,7 +35,7 @@ INSTEAD_OF = {
 
 
 def pages():
-    """What users read, without the decisions, whose problems are told in words of their own time."""
+    """The pages for users; decisions are not included, because they describe former states."""
     return [REPO / "README.md", REPO / "CONTRIBUTING.md", REPO / "CHANGELOG.md", *sorted((REPO / "docs").glob("*.md"))]
 
 

@@ -26,7 +26,7 @@ ROWS = (
     ({"server"},),
     ({"commands", "__main__"},),
 )
-"""From the bottom up.  What stands in one set may import each other; sets side by side do not know each other."""
+"""From the bottom up.  Packages of one set may import each other; sets side by side do not know each other."""
 
 NEVER = {
     "web": {"kernel", "store", "collector", "bpf", "loading", "headers", "symbols"},

@@ -1,9 +1,9 @@
-"""What of the documentation is made from the code, and how.
+"""Generates the parts of the documentation that come from the code.
 
-make docs                                       # writes it all
+make docs                                       # writes all of them
 .venv/bin/python tests/written_docs.py          # the same
 
-A part stands between two markers of a page; the schema of the evidence is a file of its own.
+A part is between two markers of a page; the schema of the evidence is a separate file.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ DEPENDS = {
     "state_dir": "see [below](#the-store)",
     "header_cache": "`~/.cache/chainbench-agent`",
 }
-"""The defaults that are not the same everywhere."""
+"""Defaults that depend on the machine."""
 
 
 def settings_table() -> str:
@@ -70,16 +70,16 @@ PARTS = {
     ("operations.md", "settings"): settings_table,
     ("troubleshooting.md", "doctor"): remedies_table,
 }
-"""(page, name of the part) → what stands between its markers."""
+"""(page, name of the part) → the text between its markers."""
 
 
 def with_part(page: str, name: str, text: str) -> str:
-    """`page` with what stands between the markers replaced.  ValueError where they are missing."""
+    """Replaces the text between the markers in `page`.  Raises ValueError if they are missing."""
     first, last = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
     before, begin, rest = page.partition(first)
     _, end, after = rest.partition(last)
     if not (begin and end):
-        raise ValueError(f"the markers {first} and {last} are missing: put them where the part belongs")
+        raise ValueError(f"the markers {first} and {last} are missing: add them where the part belongs")
     return f"{before}{first}\n{text}{last}{after}"
 
 
@@ -87,7 +87,7 @@ def with_part(page: str, name: str, text: str) -> str:
 
 
 def schema_text() -> str:
-    """One line for each key of a section."""
+    """The schema as JSON, with one line for each key of a section."""
     return _lines(document(), 4) + "\n"
 
 
@@ -101,7 +101,7 @@ def _lines(value: Any, depth: int, margin: str = "") -> str:
 
 
 def digest(schema: Any) -> str:
-    """Of what it says to programs: words for people are not in it."""
+    """A digest of the schema without its descriptions, which are for people."""
     return hashlib.sha256(json.dumps(_for_programs(schema), sort_keys=True).encode()).hexdigest()[:12]
 
 
@@ -123,7 +123,7 @@ def history() -> list[tuple[int, str]]:
 
 
 def breaks(old: Any, new: Any, where: str = "") -> Iterator[str]:
-    """What a program that relies on the old schema would miss in evidence of the new one."""
+    """Everything that a program which relies on the old schema would miss in evidence of the new one."""
     for key, said in old.items():
         match key:
             case "properties" | "$defs":
@@ -143,7 +143,7 @@ def breaks(old: Any, new: Any, where: str = "") -> Iterator[str]:
 
 
 def against_the_rule() -> list[str]:
-    """What differs from the committed schema of the same version, and may not."""
+    """Differences from the committed schema of the same version that are not allowed."""
     committed = json.loads(SCHEMA.read_text()) if SCHEMA.exists() else {}
     same = committed.get("properties", {}).get("schema_version") == {"const": SCHEMA_VERSION}
     return list(breaks(committed, document())) if same else []

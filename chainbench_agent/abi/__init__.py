@@ -1,1 +1,1 @@
-"""What the C side and the Python side agree on: slots of histograms, members of structs, bytes of names."""
+"""Conventions that C and Python share: slots of histograms, members of structs, bytes of names."""

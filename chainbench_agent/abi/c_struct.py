@@ -1,6 +1,6 @@
-"""The layout of a C struct of probes/, member by member: what the kernel side writes, Python reads by it.
+"""The layout of a C struct of probes/, member by member: Python reads with it what the kernel side writes.
 
-tests/probes/test_layout.py compares names, order and types with the C.
+tests/probes/test_layout.py compares names, order and types with the C code.
 """
 
 from __future__ import annotations

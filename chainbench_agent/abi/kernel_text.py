@@ -1,8 +1,8 @@
-r"""The kernel's bytes as text, and back: names of threads, files and groups, which need not be UTF-8.
+r"""Conversion of the kernel's bytes to text, and back: names of threads, files and cgroups need not be UTF-8.
 
-A thread's name is cut at 15 bytes, inside a character if that is where they end; a file's name is any bytes at all.
-A byte that is no part of a character is written `\xd0`, and so is a backslash that would otherwise begin such a word:
-two names that differ stay apart, and what is JSON, or a label of Prometheus, says which bytes they were.
+A thread's name is cut at 15 bytes, possibly inside a character; a file's name may be any bytes.  A byte that is not
+part of a character is written as `\xd0`, and a backslash that would otherwise begin such an escape as `\x5c`.  So two
+names that differ have different texts, and JSON and the labels of Prometheus show which bytes they were.
 """
 
 from __future__ import annotations
@@ -10,20 +10,20 @@ from __future__ import annotations
 import os
 import re
 
-_LOOKS_WRITTEN = re.compile(rb"\\(?=x[0-9a-f]{2})")
-_WRITTEN = re.compile(rb"\\x([0-9a-f]{2})")
+_LOOKS_ESCAPED = re.compile(rb"\\(?=x[0-9a-f]{2})")
+_ESCAPED = re.compile(rb"\\x([0-9a-f]{2})")
 
 
 def text_of(raw: bytes) -> str:
-    """The bytes as text, whatever they are."""
-    return _LOOKS_WRITTEN.sub(rb"\\x5c", raw).decode(errors="backslashreplace")
+    """Any bytes as text."""
+    return _LOOKS_ESCAPED.sub(rb"\\x5c", raw).decode(errors="backslashreplace")
 
 
 def bytes_of(text: str) -> bytes:
-    """The bytes that `text_of` made this of."""
-    return _WRITTEN.sub(lambda word: bytes((int(word[1], 16),)), text.encode(errors="surrogatepass"))
+    """The bytes from which `text_of` made this text."""
+    return _ESCAPED.sub(lambda escape: bytes((int(escape[1], 16),)), text.encode(errors="surrogatepass"))
 
 
 def text_of_path(path: str | os.PathLike[str]) -> str:
-    """A path as Python has it, as text that anything can print."""
+    """A path as text that can be printed: without the surrogates that Python uses for bytes that are not UTF-8."""
     return text_of(os.fsencode(path))

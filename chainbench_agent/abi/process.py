@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Process:
-    """What a process did in the run: module → metric → value, of the metrics that are counted per process."""
+    """The figures of a process in the run: module → metric → value, of the metrics that are counted per process."""
 
     pid: int
     command: str

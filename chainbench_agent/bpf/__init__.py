@@ -1,1 +1,1 @@
-"""The few system calls behind everything: BPF through libbpf, perf events, tracefs."""
+"""The kernel interfaces that the agent calls: BPF through libbpf, perf events, kretprobes in tracefs."""

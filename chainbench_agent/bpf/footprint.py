@@ -1,4 +1,4 @@
-"""What loaded programs and maps take, in the kernel's own words."""
+"""Reads from the kernel how much memory loaded programs and maps use."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _FRAME = 10  # the register that points to the top of the frame
 
 @dataclass(frozen=True, slots=True)
 class ProgramSize:
-    """`verified`: instructions that the verifier walked through on all paths; None before Linux 5.16, which tells.
+    """`verified`: instructions that the verifier processed on all paths; None before Linux 5.16, which reports them.
 
-    `stack_bytes`: of the 512 that a program may have; None where the kernel hides the code.
+    `stack_bytes`: a program may have 512; None if the kernel hides the code.
     """
 
     instructions: int
@@ -30,7 +30,7 @@ class ProgramSize:
 
 
 def fdinfo(fd: int | str, process: int | str = "self") -> Mapping[str, str]:
-    """What the kernel says of a descriptor, of ours or of another process's."""
+    """The kernel's information on a descriptor, of this or of another process."""
     text = Path(f"/proc/{process}/fdinfo/{fd}").read_text()
     return dict(line.split(":\t", 1) for line in text.splitlines() if ":\t" in line)
 
@@ -48,9 +48,9 @@ def program_size(fd: int) -> ProgramSize:
 
 
 def stack_bytes(code: bytes) -> int:
-    """How far below the frame pointer a program reaches: by itself, or by an address that it makes of it.
+    """How far below the frame pointer a program accesses the stack, directly or by an address that it computes.
 
-    In whole slots, as the verifier has it.  The programs have one frame, because all their functions are inlined.
+    Counted in whole slots, as in the verifier.  The programs have one frame, because all their functions are inlined.
     """
     deepest, copies = 0, {_FRAME}
     for operation, registers, offset, constant in _INSTRUCTION.iter_unpack(code):
@@ -68,5 +68,5 @@ def stack_bytes(code: bytes) -> int:
 
 
 def map_bytes(fd: int) -> int:
-    """Memory of a map; before Linux 6.4 an estimate, from its size as declared."""
+    """Memory that a map takes; before Linux 6.4 an estimate from its declared size."""
     return int(fdinfo(fd)["memlock"])

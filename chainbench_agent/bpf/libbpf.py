@@ -1,8 +1,7 @@
-"""The few calls of libbpf that the daemon needs, through ctypes.
+"""Bindings to libbpf, with ctypes: load and attach programs, read and write maps and ring buffers.
 
-The daemon never imports bcc: its LLVM would stay in memory.  Compiling is a child's work (loading/compiler.py); what
-remains is loading, attaching and reading, and libbpf1 (a dependency of Debian's libbpfcc) does that.  All functions
-raise OSError with the kernel's errno.
+The daemon never imports bcc, as its LLVM would stay in memory.  A child process compiles (loading/compiler.py), and
+libbpf1 (a dependency of Debian's libbpfcc) does the rest.  All functions raise OSError with the kernel's errno.
 """
 
 from __future__ import annotations
@@ -20,23 +19,23 @@ from typing import Any
 BPF_STATS_RUN_TIME = 0
 BATCH = 4096
 RETURN_0 = struct.pack("=QQ", 0xB7, 0x95)
-"""The program that does nothing: r0 = 0; exit."""
+"""A program that does nothing: r0 = 0; exit."""
 
 
 class _TestRunOptions(ctypes.Structure):
-    """struct bpf_test_run_opts of libbpf 0.7 and later; all zero but its size means: run once, here."""
+    """struct bpf_test_run_opts of libbpf 0.7 and later.  Zeros after the size mean: run once, on this CPU."""
 
     _fields_ = (("size", ctypes.c_size_t), ("rest", ctypes.c_byte * 88))
 
 
 class _MapOptions(ctypes.Structure):
-    """The head of struct bpf_map_create_opts."""
+    """The first members of struct bpf_map_create_opts."""
 
     _fields_ = (("size", ctypes.c_size_t), ("before", ctypes.c_uint32 * 5), ("flags", ctypes.c_uint32))
 
 
 class _LoadOptions(ctypes.Structure):
-    """The head of struct bpf_prog_load_opts, in its order."""
+    """The first members of struct bpf_prog_load_opts."""
 
     _fields_ = (
         ("size", ctypes.c_size_t),
@@ -53,7 +52,7 @@ class _LoadOptions(ctypes.Structure):
 
 
 class VerifierLog:
-    """Room for what the verifier says; the kernel wants room for all of it, and it tells every step."""
+    """Size of the verifier's log; the kernel requires space for all of it, and logs every step."""
 
     def __init__(self) -> None:
         self.text = ctypes.create_string_buffer(1 << 24)
@@ -73,12 +72,12 @@ def _library() -> ctypes.CDLL:
 
 
 def library_name() -> str:
-    """The library in use; raises OSError if there is none."""
+    """The file name of the library in use; raises OSError if it is not installed."""
     return str(_library()._name)  # noqa: SLF001 - ctypes has no public name for it
 
 
 def _checked(result: int, what: str) -> int:
-    """Libbpf 1 returns -errno; libbpf 0 returned -1 and set errno."""
+    """The result of a call, or OSError: libbpf 1 returns -errno, libbpf 0 returned -1 and set errno."""
     if result >= 0:
         return result
     code = ctypes.get_errno() if result == -1 and ctypes.get_errno() else -result
@@ -86,17 +85,16 @@ def _checked(result: int, what: str) -> int:
 
 
 def create_map(name: str, kind: int, sizes: tuple[int, int, int], flags: int) -> int:
-    """A map of this `enum bpf_map_type`; `sizes`: of a key, of a value, in entries; `flags`: BPF_F_*."""
+    """Creates a map.  `kind`: `enum bpf_map_type`; `sizes`: of a key, of a value, in entries; `flags`: BPF_F_*."""
     options = _MapOptions(size=ctypes.sizeof(_MapOptions), flags=flags)
     result = _library().bpf_map_create(kind, name[:15].encode(), *sizes, ctypes.byref(options))
     return _checked(result, f"create map {name}")
 
 
 def load_program(name: str, code: bytes, kind: tuple[int, int, int], log: VerifierLog | None = None) -> int:
-    """A program under the licence of our probes.
+    """Loads a program, with the licence of our probes.
 
-    `kind`: `enum bpf_prog_type`, `enum bpf_attach_type`, and the function by its number in the BTF; 0 where
-    there is none.
+    `kind`: `enum bpf_prog_type`, `enum bpf_attach_type`, and the BTF id of the function; 0 for what does not apply.
     """
     options = _LoadOptions(size=ctypes.sizeof(_LoadOptions), attach_type=kind[1], attach_function=kind[2])
     if log:
@@ -107,31 +105,31 @@ def load_program(name: str, code: bytes, kind: tuple[int, int, int], log: Verifi
 
 
 def open_raw_tracepoint(name: str | None, program: int) -> int:
-    """Attach `program`; closing the returned descriptor detaches it.  `None`: fentry, fexit."""
+    """Attaches `program`; closing the returned descriptor detaches it.  `name` is None for fentry and fexit."""
     encoded = name.encode() if name else None
     return _checked(_library().bpf_raw_tracepoint_open(encoded, program), f"attach {name or 'tracing program'}")
 
 
 def run_program(program: int) -> None:
-    """Run a raw tracepoint program once, in this thread (BPF_PROG_RUN; Linux 5.10)."""
+    """Runs a raw tracepoint program once, in this thread (BPF_PROG_RUN; Linux 5.10)."""
     options = _TestRunOptions(size=ctypes.sizeof(_TestRunOptions))
     _checked(_library().bpf_prog_test_run_opts(program, ctypes.byref(options)), "BPF_PROG_RUN")
 
 
 def enable_stats() -> int:
-    """Switch on the kernel's run time accounting of BPF programs, until the returned descriptor is closed."""
+    """Enables the kernel's run time accounting of BPF programs, until the returned descriptor is closed."""
     return _checked(_library().bpf_enable_stats(BPF_STATS_RUN_TIME), "BPF_ENABLE_STATS")
 
 
 def program_code(program: int) -> tuple[bytes, int]:
-    """A loaded program's instructions after the verifier, and the length of its machine code (0: not compiled).
+    """A loaded program's instructions after the verifier, and the size of its machine code (0: not compiled).
 
-    The instructions are empty where the kernel hides them: it does so when it hardens programs (bpf_jit_harden).
+    The instructions are empty if the kernel hides them, as it does with bpf_jit_harden.
     """
     info = _program_info(program)
     code = ctypes.create_string_buffer(info[_XLATED_LENGTH])
-    told = _program_info(program, code)
-    return code.raw if told[_XLATED_CODE] else b"", told[_JITED_LENGTH]
+    filled = _program_info(program, code)
+    return code.raw if filled[_XLATED_CODE] else b"", filled[_JITED_LENGTH]
 
 
 _JITED_LENGTH, _XLATED_LENGTH, _XLATED_CODE = 4, 5, 8  # words of struct bpf_prog_info; the last is a pointer
@@ -148,7 +146,7 @@ def _program_info(program: int, code: ctypes.Array[ctypes.c_char] | None = None)
 
 
 def open_ring(map_fd: int, callback: Any) -> int:
-    """A reader of a ring buffer (Linux 5.8), which calls `callback(context, data, size)` when it is polled."""
+    """Opens a reader of a ring buffer (Linux 5.8); poll_ring() calls `callback(context, data, size)`."""
     new = _library().ring_buffer__new
     new.restype = ctypes.c_void_p
     ring = new(map_fd, callback, None, None)
@@ -159,7 +157,7 @@ def open_ring(map_fd: int, callback: Any) -> int:
 
 
 def poll_ring(ring: int, timeout_ms: int) -> None:
-    """Wait for something in the ring, and have the callback called for all that is in it."""
+    """Waits until the ring contains something, and calls the callback for everything in it."""
     result = _library().ring_buffer__poll(ctypes.c_void_p(ring), timeout_ms)
     if result < 0 and (ctypes.get_errno() or -result) != errno.EINTR:
         _checked(result, "ring buffer")
@@ -171,7 +169,7 @@ def close_ring(ring: int) -> None:
 
 @cache
 def possible_cpus() -> int:
-    """CPUs that may ever be there: a per-CPU value has room for each."""
+    """The number of CPUs that may ever be online: a per-CPU value has room for each."""
     last = Path("/sys/devices/system/cpu/possible").read_text().strip().replace(",", "-").split("-")[-1]
     return int(last) + 1
 
@@ -195,28 +193,28 @@ def update(map_fd: int, index: int, value: bytes) -> None:
 
 
 def mmap_array(map_fd: int, size: int, protection: int = mmap.PROT_READ) -> mmap.mmap:
-    """The pages of an array of so many bytes that can be mapped (BPF_F_MMAPABLE; Linux 5.5)."""
+    """Maps `size` bytes of an array into memory (BPF_F_MMAPABLE; Linux 5.5)."""
     return mmap.mmap(map_fd, -(-size // mmap.PAGESIZE) * mmap.PAGESIZE, mmap.MAP_SHARED, protection)
 
 
 def read_array(map_fd: int, size: int) -> bytes:
-    """Such an array."""
+    """A copy of an array that can be mapped into memory."""
     with mmap_array(map_fd, size) as memory:
         return memory[:size]
 
 
 def clear_array(map_fd: int, size: int) -> None:
-    """Zero such an array."""
+    """Zeroes an array that can be mapped into memory."""
     with mmap_array(map_fd, size, mmap.PROT_WRITE) as memory:
         memory.write(bytes(size))
 
 
 def keys(map_fd: int, key_size: int) -> list[bytes]:
-    """Every key of a map that nobody else writes."""
+    """Every key of a map that is not written meanwhile."""
     found: list[bytes] = []
     current: ctypes.Array[ctypes.c_char] | None = None
     following = ctypes.create_string_buffer(key_size)
-    with suppress(FileNotFoundError):  # behind the last one
+    with suppress(FileNotFoundError):  # after the last key
         while True:
             _checked(_library().bpf_map_get_next_key(map_fd, current, following), "map keys")
             found.append(following.raw)
@@ -245,6 +243,6 @@ def items(map_fd: int, key_size: int, value_size: int) -> dict[bytes, bytes]:
 
 
 def delete(map_fd: int, key: bytes) -> None:
-    """Remove a key; one that is not there is fine."""
+    """Removes a key if it is there."""
     with suppress(FileNotFoundError):
         _checked(_library().bpf_map_delete_elem(map_fd, key), "map delete")

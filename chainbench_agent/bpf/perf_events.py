@@ -1,4 +1,7 @@
-"""perf_event_open(2), which glibc does not wrap: how BPF programs get onto kprobes, uprobes and perf counters."""
+"""Opens perf events, and attaches BPF programs to kprobes, uprobes, tracepoints and counters.
+
+glibc has no wrapper of perf_event_open(2).
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,7 @@ HARDWARE, SOFTWARE, TRACEPOINT, HW_CACHE, RAW = 0, 1, 2, 3, 4
 """enum perf_type_id."""
 
 EVENTS = {"minor-faults": (SOFTWARE, 5), "major-faults": (SOFTWARE, 6)}
-"""As `perf list` calls them: type and config."""
+"""Name, as in `perf list` → type and config."""
 
 
 def open_event(  # noqa: PLR0913 - as perf_event_attr has them
@@ -42,11 +45,11 @@ def open_event(  # noqa: PLR0913 - as perf_event_attr has them
     counting: bool = False,
     flags: int = 0,
 ) -> int:
-    """A counter of `pid` (-1: of everyone) on `cpu`; raises OSError, ENOENT where the CPU or the kernel has none such.
+    """Opens a counter of `pid` (-1: all processes) on `cpu`; raises OSError, ENOENT if there is no such event.
 
-    `period`: an overflow, and so a run of an attached program, after so many events; 0 only counts.
+    `period`: the number of events per overflow, at which an attached program runs; 0 only counts.
     `flags`: bits of perf_event_attr.
-    `counting`: begins when it is enabled, and is read together with the times that it was wanted and that it ran.
+    `counting`: the counter starts when it is enabled, and a read also returns the times that it was enabled and ran.
     """
     number = _SYSCALL.get(os.uname().machine)
     if number is None:
@@ -62,7 +65,7 @@ def open_event(  # noqa: PLR0913 - as perf_event_attr has them
 
 
 def attach(fd: int, program: int) -> None:
-    """Run `program` at each overflow of the event."""
+    """Runs `program` at each overflow of the event."""
     fcntl.ioctl(fd, _SET_BPF, program)
     enable(fd)
 
@@ -72,12 +75,12 @@ def enable(fd: int) -> None:
 
 
 def open_kprobe(function: str, program: int, *, at_return: bool) -> int:
-    """Attach to a kernel function; closing the returned descriptor detaches (Linux 4.17)."""
+    """Attaches `program` to a kernel function; closing the returned descriptor detaches it (Linux 4.17)."""
     return _open_probe("kprobe", function, 0, program, at_return=at_return)
 
 
 def open_uprobe(file: str, offset: int, program: int, *, at_return: bool) -> int:
-    """Attach to what lies at `offset` in a program or library, for all processes; closing detaches (Linux 4.17)."""
+    """Attaches `program` at `offset` in a program or library, for all processes; closing detaches it (Linux 4.17)."""
     return _open_probe("uprobe", file, offset, program, at_return=at_return)
 
 
@@ -88,28 +91,28 @@ def _open_probe(kind: str, name: str, offset: int, program: int, *, at_return: b
         bit = int((device / "format/retprobe").read_text().removeprefix("config:"))
     except FileNotFoundError:
         raise OSError(2, f"this kernel has no {kind}s") from None
-    place = ctypes.create_string_buffer(name.encode())
-    fd = open_event(number, at_return << bit, cpu=0, period=1, config1=ctypes.addressof(place), config2=offset)
+    location = ctypes.create_string_buffer(name.encode())
+    fd = open_event(number, at_return << bit, cpu=0, period=1, config1=ctypes.addressof(location), config2=offset)
     return _with_program(fd, program)
 
 
 def open_tracepoint(number: int, program: int) -> int:
-    """Attach to what tracefs knows as event `number`, on all CPUs; closing the returned descriptor detaches."""
+    """Attaches `program` to event `number` of tracefs, on all CPUs; closing the returned descriptor detaches it."""
     return _with_program(open_event(TRACEPOINT, number, cpu=0, period=1), program)
 
 
 def open_on_each_cpu(name: str, program: int) -> list[int]:
-    """Run `program` on every CPU at each event of EVENTS; closing the descriptors detaches."""
+    """Runs `program` on every CPU at each event called `name` in EVENTS; closing the descriptors detaches it."""
     kind, config = EVENTS[name]
     return all_or_none(_with_program(open_event(kind, config, cpu=cpu, period=1), program) for cpu in online_cpus())
 
 
 def all_or_none(opening: Iterable[int], close: Callable[[int], None] = os.close) -> list[int]:
-    """The descriptors that `opening` yields; if that raises OSError, those before are closed again."""
+    """The descriptors that `opening` yields; if it raises OSError, those that it has yielded are closed."""
     opened: list[int] = []
     try:
         for fd in opening:
-            opened.append(fd)  # noqa: PERF402 - what was opened before a failure must be known
+            opened.append(fd)  # noqa: PERF402 - descriptors opened before a failure must be known
     except OSError:
         for fd in opened:
             close(fd)
@@ -128,6 +131,6 @@ def _with_program(fd: int, program: int) -> int:
 
 @cache
 def online_cpus() -> tuple[int, ...]:
-    """`0-3,6` as numbers."""
+    """The numbers of the CPUs that are online, from a list such as `0-3,6`."""
     spans = (part.split("-") for part in ONLINE.read_text().strip().split(","))
     return tuple(cpu for span in spans for cpu in range(int(span[0]), int(span[-1]) + 1))

@@ -1,4 +1,4 @@
-"""What a module tells as it happens, beside what it counts."""
+"""Events, which a module emits as they happen, in addition to what it counts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 class Event:
     """Something rare and notable; its handler calls cb_tell (probes/events.h) with MODULE_EVENT_NAME.
 
-    `value`: what the number is that comes with it, with its unit; empty: there is none.
+    `value`: the name of the number that is emitted with it, with its unit; empty: no number.
     """
 
     name: str

@@ -26,11 +26,11 @@ class Source:
     A `tp_btf` is a raw tracepoint of which the verifier knows the types of the arguments: helpers that take a task can
     be called with them (`typed` of struct cb_event).
 
-    What a `kretprobe` wants besides the result, a kprobe keeps for it from the function's entry (probes/returns.h).  A
-    call that was under way when the two were attached is not seen to return.
+    A kprobe at the function's entry saves what a `kretprobe` needs besides the result (probes/returns.h).  A call that
+    was under way when the two were attached is not seen to return.
 
     A `uprobe` or `uretprobe` is in user space: at the functions of these names, "lock/timedlock", that the programs and
-    libraries of the run's target define (symbols/libc_functions.py).  The latter has the result alone.
+    libraries of the run's target define (symbols/libc_functions.py).  The latter has only the result.
 
     `own` are the place's first arguments, with the types that they must have: for expressions to use.
     """
@@ -93,7 +93,7 @@ class Hook:
     sources: tuple[Source, ...] = ()
     raised_on: tuple[str, ...] = ()
     targeted: bool = False
-    """True: it tells whose something is, so the whole machine is measured without it all the same."""
+    """True: it only says to whom something belongs, so a run of the whole machine does not need it."""
     stands_in_for: tuple[str, ...] = ()
     """Only attached where this kernel lacks one of these; what is raised on both is raised on the one or the other."""
     timed: bool = True

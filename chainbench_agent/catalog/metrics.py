@@ -1,9 +1,11 @@
-"""What a handler counts, and what a declaration says of it."""
+"""The metrics that a module may declare, and their properties."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+
+from chainbench_agent.catalog.checks import KernelCounter
+from chainbench_agent.catalog.names import IndexNames
 
 SLOTS_PER_OCTAVE_BITS = 4
 """16 slots per power of two: a quantile read from its slot is within 3.1 % of the exact one."""
@@ -18,39 +20,9 @@ PERCPU_VALUE_LIMIT = 32 * 1024
 """The kernel's largest per-CPU map value (PCPU_MIN_UNIT_SIZE)."""
 
 
-@dataclass(frozen=True, slots=True)
-class Names:
-    """What numbers are called on this host; looked up when a sample was taken (kernel/reading/index_names.py)."""
-
-    tables: Mapping[str, Mapping[int, str]]
-    """By the `names` of a Table: index → name.  An index without a name is called by its number."""
-    stacks: Mapping[int, tuple[str, ...]]
-    """Stack id → functions, innermost first."""
-    throttled_before: Mapping[int, tuple[int, int]]
-    """Cgroup id → (nr_throttled, throttled_ns) when the run began; of a target, its own cgroups and those above."""
-    throttled_after: Mapping[int, tuple[int, int]]
-    """The same when it ended, of the cgroups that were still there; of a target, also those it came into later."""
-    run_ns: int = 0
-    """How long the run lasted."""
-    lock_stacks: Mapping[tuple[int, int, int, int], tuple[str, tuple[str, ...]]] = field(default_factory=dict)
-    """Of an edge (probes/lock_order.py): process, held_at, wanted_at, stack id → the first by name, and the stack."""
-    disk_ios: Mapping[int, int] = field(default_factory=dict)
-    """Disk → how many reads, writes and discards finished on it in the run, by the kernel's own count."""
-
-    no_calls: str = ""
-    """Why the system call that a thread was blocked in is not known here; empty if it is."""
-
-    def of(self, table: str, index: int) -> str:
-        return self.tables.get(table, {}).get(index, str(index))
-
-    def of_device(self, number: int) -> str:
-        """A block device's name, or its "major:minor" where it has none any more."""
-        return self.tables.get("devices", {}).get(number, f"{number >> 20}:{number & 0xFFFFF}")
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Metric:
-    """What a handler counts.  `name` is the C field and the JSON key, with its unit."""
+    """A number or numbers that a handler counts.  `name` is the C field and the JSON key, with its unit."""
 
     name: str
     help: str
@@ -60,13 +32,17 @@ class Metric:
     reported: bool = True
     """False: only raw material for a Derived metric."""
     machine_wide: bool = False
-    """True: counted for the whole machine whatever the target, because it belongs to a CPU, or to nobody known."""
+    """True: counted for the whole machine whatever the target, because it belongs to a CPU, or to no known thread."""
     needs_target: str = ""
     """Why a run of the whole machine does not have it; empty if it does."""
     sampled: bool = False
     """True: where the run samples, one event in so many is recorded, and stands for all of them (cb_weight)."""
     prometheus: str = ""
     """The series' name where it is not derived from the metric's."""
+    each_of: tuple[str, ...] = ()
+    """Hooks whose every event counts exactly once here, if it is the target's: it says how many of them are."""
+    kernel_counter: KernelCounter | None = None
+    """The kernel's own count of the same, with which the evidence of a whole machine compares it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,18 +50,31 @@ class Counter(Metric):
     """One number that only grows: a `u64` field."""
 
     per_process: bool = False
-    """True: also kept for each process, as `MODULE_NAME` of struct cb_process (probes/process.h)."""
+    """True: also counted for each process, as `MODULE_NAME` of struct cb_process (probes/process.h)."""
     squares: str = ""
-    """Of a sampled sum: the raw Counter of weight · x², from which its standard error is estimated."""
+    """For a sampled sum: the raw Counter of weight · x², from which its standard error is estimated."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Table(Metric):
-    """Counters by index: `u64 name[entries]`.  `names` says what an index is called (kernel/reading/index_names.py)."""
+    """Counters by index: `u64 name[entries]`.  `names` says what an index is called."""
 
     entries: int
-    names: str
+    names: IndexNames
     label: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PmuCounters(Table):
+    """The CPUs' own counters of `events`: their values, the times they were wanted, the times they were counting.
+
+    The agent opens the events and puts them into the map `cb_counter_events`; the module's programs read them there.
+    """
+
+    events: tuple[str, ...]
+    """By the names of loading/pmu_events.py, in the order in which the module's C file reads them."""
+    span: str
+    """The module's PerCpu map: {u32 tid; u32 run; since[events]}, what the counters stood at when `tid` entered."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +109,7 @@ class Keyed(Metric):
 class PerDisk(Metric):
     """A record for each disk, in an array MODULE_NAME of CB_DISKS, which the C file declares.
 
-    As a value: the disk's number (4 bytes) → its records, one CPU's behind the other's.  It begins anew with each run.
+    As a value: the disk's number (4 bytes) → its records, one CPU's behind the other's.  Each run begins at zero.
     """
 
     value: str
@@ -132,7 +121,7 @@ class PerDisk(Metric):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Procfs(Metric):
-    """A counter that the kernel keeps for the whole machine, and no hook can tell apart: `file:field` below /proc."""
+    """A counter of the kernel's own for the whole machine, `file:field` below /proc: no hook sees its events."""
 
     field: str
     machine_wide: bool = True
@@ -148,25 +137,8 @@ class Derived(Metric):
     of: tuple[str, ...]
     label: str = ""
     label_help: str = ""
-    """Of a list: what the label says."""
+    """For a list: the meaning of the label."""
     value: str = ""
     inline: bool = False
     """The mapping's entries are keys of the section itself."""
     gauge: bool = False
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Scratch:
-    """A map of the module's own that is no metric: what is pending, and what happens when it is full.
-
-    With `field`, it is no map but an array beside the metrics in the per-CPU struct.
-    """
-
-    name: str
-    entries: int
-    when_full: str
-    field: bool = False
-    option: str = ""
-    """As in Keyed."""
-    permanent: bool = False
-    """True: the agent fills it, and it stays from run to run."""

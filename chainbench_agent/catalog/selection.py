@@ -1,4 +1,4 @@
-"""What one run measures: which modules and options, and how many of the hottest events.
+"""The selection of a run: which modules and options it collects, and how many of the hottest events.
 
 A name is a module's, `exec`, or that of an option, `module:option`, which brings its module along.  Naming is done
 twice, by the same rules: the agent's `--probes` says what is loaded, a run's `probes` what of it collects.
@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 ALL = "all"
-"""Every module, and no option: these are dear, or special, and have to be named."""
+"""Every module, and no option: options are expensive or special, and must be named."""
 
 MAX_SAMPLE_INTERVAL = 10_000
 """One in so many of 100 million events is known to 1 %; above, hardly anything is left to count."""
@@ -40,11 +40,11 @@ def module_of(name: str) -> str:
 
 
 def choose(asked: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
-    """Those of the `known` names that `asked` stands for, in their order."""
+    """The `known` names that `asked` stands for, in their order."""
     named = {*asked, *map(module_of, asked)}
     return tuple(name for name in known if name in named or (ALL in named and ":" not in name))
 
 
 def unknown(asked: Sequence[str], known: Sequence[str]) -> tuple[str, ...]:
-    """Those of `asked` that are not known, each once."""
+    """The names in `asked` that are not known, each once."""
     return tuple(name for name in dict.fromkeys(asked) if name not in (ALL, *known))

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def open_collector(settings: Settings) -> Collector:
-    """What `settings.backend` asks for; `auto` falls back to mock data.
+    """The collector that `settings.backend` asks for; `auto` falls back to mock data.
 
     Raises InputError for an unknown module, SetupError if `ebpf` is asked for and cannot be had.
     """
@@ -45,12 +45,12 @@ def open_collector(settings: Settings) -> Collector:
 
 
 def _lacking() -> tuple[str, str]:
-    """Reason and remedy of the first need that is not met; empty if all are."""
+    """Reason and remedy of the first check that failed; empty if none did."""
     failed = next((check for check in needed_checks() if not check.ok), None)
     return (f"{failed.name}: {failed.found}", failed.remedy) if failed else ("", "")
 
 
 def _give_back_memory() -> None:
-    """What reading the BTF took (20 MB) would stay with the C library otherwise."""
+    """Return what reading the BTF took (20 MB) to the kernel; the C library would hold it."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)

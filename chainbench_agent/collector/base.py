@@ -1,4 +1,4 @@
-"""What a collector is: the one interface behind which eBPF and mock data stand."""
+"""Defines the interface of a collector, which eBPF and mock data implement."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from chainbench_agent.model.status import CollectorStatus, State
 
 
 def option_states(module: Module, loaded: Collection[str], state: State) -> dict[str, State]:
-    """Each of a module's options: `state` if it is among the `loaded` names, else off."""
+    """Option → `state` if it is among the `loaded` names, else off."""
     return {option: state if f"{module.name}:{option}" in loaded else "off" for option in module.options}
 
 
 def not_asked_for(module: Module, hooks: Mapping[str, Hook], asked: Collection[str]) -> dict[str, str]:
-    """Reported key → reason, of the metrics that belong to an option which is not among those `asked` for."""
+    """Reported key → reason, for metrics of options that are not among those `asked` for."""
     needs = {m: [hooks[name].option for name in module.hooks_of(m)] for m in module.reported}
     lacks = {reported_key(m): [o for o in options if o and o not in asked] for m, options in needs.items()}
     return {key: f"not asked for: name {lacking[0]} in the run's probes" for key, lacking in lacks.items() if lacking}
 
 
 class Collector(Protocol):
-    """Collects for one run at a time; the caller (runs/lifecycle.py) sees to that."""
+    """Collects for one run at a time; the caller (runs/lifecycle.py) ensures that."""
 
     @property
     def ring(self) -> Ring | None:
-        """Where events are told; None where none are."""
+        """Where the kernel side emits events; None if it emits none."""
 
     def start(self, request: RunRequest, run_id: str = "") -> None:
         """Begin to collect what is asked for: attach, take the first sample.  `run_id`: for the run's events.
@@ -39,10 +39,10 @@ class Collector(Protocol):
         """
 
     def evidence(self, run: Run) -> Evidence:
-        """What has been collected so far; collection goes on."""
+        """The evidence until now; collection goes on."""
 
     def target_has_ended(self) -> bool:
-        """Whether nothing is left of the target, so that nothing more can happen."""
+        """Whether every process of the target has ended, so that nothing more can happen."""
 
     def stop(self) -> None:
         """End collecting: take the last sample, detach.  `evidence` then answers from that sample."""
@@ -51,4 +51,4 @@ class Collector(Protocol):
         """Which modules work, from which sources, and why the others do not."""
 
     def close(self) -> None:
-        """Give everything back; the collector is of no further use."""
+        """Release everything; the collector cannot be used again."""

@@ -15,10 +15,10 @@ from chainbench_agent.evidence.build import Method, build
 from chainbench_agent.evidence.loss import PROGRAMS_SKIPPED
 from chainbench_agent.evidence.metric_keys import reported_key
 from chainbench_agent.evidence.model import Evidence, Run, Target
+from chainbench_agent.evidence.roles import EXPLAINS_WAITS
 from chainbench_agent.evidence.sample import Sample
 from chainbench_agent.kernel.entry_calibration import calibrate
 from chainbench_agent.kernel.machine import Machine
-from chainbench_agent.kernel.reading.disk_records import finished_ios
 from chainbench_agent.kernel.reading.proc_counters import proc_counters
 from chainbench_agent.kernel.reading.sample_reader import LOSS_CAUSES
 from chainbench_agent.kernel.targets.kernel_target import resolve
@@ -42,7 +42,7 @@ class EbpfCollector:
         *,
         events: Telling | None = None,
     ) -> None:
-        """`options`: those that were asked for, as `module:option`.  `events`: tell these as they happen."""
+        """`options`: the selected ones, as `module:option`.  `events`: emit events as they happen."""
         self._asked = tuple(modules)
         self._hooks = {hook.name: hook for hook in hooks}
         self._options = frozenset(options)
@@ -70,9 +70,7 @@ class EbpfCollector:
             self._method = replace(method, no_cost=self._machine.no_cost, target=described)
             if self.ring:
                 self.ring.know(self._machine.run, run_id)
-            first = self._machine.sample()  # nothing counts yet, so this is how things stand when the run begins
-            ios = finished_ios()  # last, because nothing else counts the I/O of a disk that no hook sees
-            self._first = replace(first, at_ns=self._machine.begin(), read_by_ns=0, disk_ios=ios)
+            self._first = self._machine.begin()
         except BaseException:
             self._machine.detach()
             raise
@@ -81,9 +79,8 @@ class EbpfCollector:
         return self._method.targeted and not self._machine.target_processes()
 
     def stop(self) -> None:
-        ended_ns, ios = self._machine.end(), finished_ios()
         try:
-            self._last = replace(self._machine.sample(), at_ns=ended_ns, read_by_ns=0, disk_ios=ios)
+            self._last = self._machine.end()
             for module, why in self._last.unread.items():
                 log.warning("module %s is missing from the evidence: %s", module, why)
         finally:
@@ -105,7 +102,7 @@ class EbpfCollector:
             for hook in self._hooks.values()
             if not hook.raised_on
         ]
-        hooks = [hook for hook in hooks if hook.source or hook.reason]  # the others are not needed here
+        hooks = [hook for hook in hooks if hook.source or hook.reason]  # other hooks are not needed here
         details = {
             "kernel": os.uname().release,
             "bcc": self._machine.unit.loaded.bcc_version,
@@ -121,7 +118,7 @@ class EbpfCollector:
         return {module.name: self._examine(module, targeted=targeted) for module in self._asked}
 
     def _examine(self, module: Module, *, targeted: bool) -> ModuleStatus:
-        """Which of a module's metrics can be measured with or without a target, from what, and why not the others."""
+        """Which metrics of a module can be measured with or without a target, from what, and why the others cannot."""
         reason = self._machine.unit.absent_modules.get(module.name, "")
         if reason:
             return ModuleStatus(module.name, "down", reason, options=option_states(module, self._options, "down"))
@@ -137,7 +134,7 @@ class EbpfCollector:
                 listed = (self._machine.sources_of(hook, targeted=targeted) for hook in hooks)
                 found = dict.fromkeys(source for sources_of_hook in listed for source in sources_of_hook)
                 sources[reported_key(metric)] = ", ".join((*source_of(metric.needs), *found))
-        if module.name == "offcpu":
+        if module.explain_waits:
             unavailable |= self._machine.unknown_of_waits
         optional = not_asked_for(module, self._hooks, self._options)
         state: State = "up" if unavailable.keys() <= optional.keys() else "degraded" if sources else "down"
@@ -153,7 +150,7 @@ class EbpfCollector:
         return "; ".join(dict.fromkeys(filter(None, (*missing, *map(self._machine.lacks, facts)))))
 
     def _unavailable_in_target(self, module: Module) -> dict[str, str]:
-        """Reported key → why, of the metrics that the programs and libraries of the run's target do not allow."""
+        """Reported key → reason, for metrics that the programs and libraries of the run's target do not allow."""
         unavailable = self._machine.unavailable_in_target
         lacking = {
             m: [unavailable[hook] for hook in module.hooks_of(m) if hook in unavailable] for m in module.reported
@@ -161,7 +158,7 @@ class EbpfCollector:
         return {reported_key(metric): reasons[0] for metric, reasons in lacking.items() if reasons}
 
     def _describe(self, target: Target, selection: Selection, attached: Collection[str]) -> Method:
-        """How a run is measured that collects what `selection` names, with programs at the hooks `attached`."""
+        """How a run of `selection` is measured, with programs at the hooks `attached`."""
         statuses = self._statuses[target.kind != "machine"]
         asked = {name: status for name, status in statuses.items() if selection.collects(name)}
         modules = tuple(m for m in self._machine.modules if m.name in asked and asked[m.name].state != "down")
@@ -190,8 +187,9 @@ class EbpfCollector:
 
 
 def _needs_target(module: Module, target: Target, modules: Collection[Module]) -> dict[str, str]:
-    """Reported key → why, of the metrics that this run does not have for its target, or for the `modules` it has."""
-    why = "" if any(m.name == "offcpu" for m in modules) else "idle threads are known only with the module offcpu"
+    """Reported key → reason, for metrics that this run lacks because of its target, or of the `modules` it has."""
+    known = any(m.explain_waits for m in modules)
+    why = "" if known else f"idle threads are known only with the module {EXPLAINS_WAITS.name}"
     return {
         reported_key(metric): metric.needs_target if target.kind == "machine" else why
         for metric in module.reported

@@ -1,4 +1,4 @@
-"""A collector that threads may share.  It may work for seconds, and it serves one caller at a time."""
+"""Lets threads share a collector, which may work for seconds and serves one caller at a time."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from chainbench_agent.model.run_request import RunRequest
 from chainbench_agent.model.status import CollectorStatus
 
 FRESH_MS = 1000.0
-"""A run is sampled anew when it has lasted so much longer: however many scrape, it costs one sample a second."""
+"""A running run is sampled again only after this time: many scrapes cost one sample a second."""
 
 log = logging.getLogger(__name__)
 
 
 class SharedCollector:
-    """Only starting and stopping wait for their turn; who merely looks gets the last known answer instead."""
+    """Only start and stop wait for their turn; other calls return the last known answer instead."""
 
     def __init__(self, collector: Collector) -> None:
         self._collector = collector
@@ -33,7 +33,7 @@ class SharedCollector:
             self._collector.start(request, run_id)
 
     def target_has_ended(self) -> bool:
-        """False as well while the collector is at work."""
+        """Whether the target has ended; False while the collector is at work."""
         if not self._turn.acquire(blocking=False):
             return False
         try:
@@ -42,7 +42,7 @@ class SharedCollector:
             self._turn.release()
 
     def stop(self, run: Callable[[], Run]) -> Evidence:
-        """The evidence of the whole run.  `run` is asked when the turn has come: the run lasts until then."""
+        """The evidence of the whole run.  `run` is called when the turn has come: the run lasts until then."""
         with self._turn:
             self._latest = None
             run_until_now = run()
@@ -50,7 +50,7 @@ class SharedCollector:
             return self._collector.evidence(run_until_now)
 
     def salvage(self, run: Run) -> Evidence | None:
-        """What a collector that could not stop has for `run`, which is in the log then; None if it has nothing."""
+        """Log and return the evidence of a collector that could not stop; None if it has none."""
         try:
             with self._turn:
                 evidence = self._collector.evidence(run)
@@ -61,9 +61,9 @@ class SharedCollector:
         return evidence
 
     def evidence_until_now(self, run: Callable[[], Run | None]) -> Evidence | None:
-        """The evidence of a run that goes on, or None when `run` answers that there is none.
+        """The evidence of a run that goes on, or None if `run` returns None.
 
-        However many ask, a stop waits for one of them at most, and who asks again at once gets the same.
+        A stop waits for one such call at most, and calls in quick succession return the same evidence.
         """
         if not self._turn.acquire(blocking=False):
             return self._latest
@@ -77,7 +77,7 @@ class SharedCollector:
             self._turn.release()
 
     def status(self) -> CollectorStatus:
-        """The present status, or, while the collector is at work, the one before."""
+        """The present status, or the last known one while the collector is at work."""
         if self._turn.acquire(blocking=False):
             try:
                 self._status = self._collector.status()

@@ -1,6 +1,6 @@
-"""A collector with a script, for tests: what it answers, where it fails, how long it takes.
+"""A scripted collector for tests: what it answers, where it fails, how long it takes.
 
-It watches its caller as well: two calls at a time, or a start without a stop, are an error.
+It also checks its caller: two calls at a time, or a second start without a stop, are an error.
 """
 
 from __future__ import annotations
@@ -46,12 +46,12 @@ class FakeCollector:
     holds: dict[str, threading.Event] = field(default_factory=dict)
     target_ended: bool = False
     request: RunRequest = field(default_factory=RunRequest)
-    """What the run that was started last was asked to be."""
+    """The request of the run that was started last."""
     run_id: str = ""
     calls: list[str] = field(default_factory=list)
     collecting: bool = False
     entered: defaultdict[str, threading.Event] = field(default_factory=lambda: defaultdict(threading.Event))
-    """Set when the call begins: what a test waits for."""
+    """Set when the call begins, so that a test can wait for it."""
     _busy: threading.Lock = field(default_factory=threading.Lock)
 
     ring: Ring | None = None

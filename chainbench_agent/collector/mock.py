@@ -1,26 +1,26 @@
-"""Made-up data of the right shape, served where eBPF cannot run, and marked as such everywhere.
+"""Makes up data of the right shape where eBPF cannot run; every answer marks it as mock data.
 
-Every module of the catalogue is there without knowing about this file: raw counts are made up from its
-declaration and become a section in the same way as measured ones.  Equal labels give equal numbers, which
-grow with the length of the run.  Nothing is claimed that only a measurement can know: no loss, no cost, no
-cross-check.
+Raw counts are made up from the declaration of each module, and become a section in the same way as measured ones, so
+a new module needs no change here.  Equal labels give equal numbers, which grow with the length of the run.  Loss, cost
+and cross-checks are left out, because only a measurement can know them.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
 from random import Random
 from typing import Final
 
-from chainbench_agent.abi.histogram import lower_bound_ns, slot_of, upper_bound_ns
+from chainbench_agent.abi.histogram import HistogramCounts, lower_bound_ns, slot_of, upper_bound_ns
 from chainbench_agent.catalog import HISTOGRAM_SLOTS, Counter, Distribution, Keyed, Metric, Module, Names, Procfs, Table
 from chainbench_agent.catalog.selection import EVERYTHING, Selection
 from chainbench_agent.collector.base import not_asked_for, option_states
 from chainbench_agent.evidence.build import section
 from chainbench_agent.evidence.metric_keys import reported_key
 from chainbench_agent.evidence.model import Evidence, Labels, Run, Section, Target
-from chainbench_agent.evidence.sample import HistogramCounts, Value
+from chainbench_agent.evidence.sample import Value
 from chainbench_agent.model.run_request import RunRequest
 from chainbench_agent.model.status import CollectorStatus, ModuleStatus
 from chainbench_agent.probes import HOOKS
@@ -28,10 +28,17 @@ from chainbench_agent.probes import HOOKS
 MOCK: Final = "mock"
 
 SYSCALLS = ("futex", "fsync", "openat", "read", "write")
-"""Consumers look these up by name; everything else is called mock-0, mock-1, …"""
+"""Clients look these up by name; everything else is called mock-0, mock-1, …"""
 
 PER_TABLE = len(SYSCALLS)
-"""How many entries of a table or a hash are made up."""
+"""Made-up entries per table or hash."""
+
+NAMES = Names(
+    tables={
+        "calls": dict(enumerate(SYSCALLS)),
+        "calls_32bit": {index: f"mock-{index}" for index in range(PER_TABLE)},
+    }
+)
 
 LATENCY_WEIGHTS = (1, 4, 9, 6, 3, 1)
 """Observations from 1 µs upwards, by factors of four."""
@@ -91,7 +98,7 @@ class MockCollector:
         return CollectorStatus(MOCK, modules, reason=self._reason, remedy=self._remedy, details=self._details)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Hold nothing, so release nothing."""
 
 
 def _section(module: Module, run: Run, selection: Selection) -> Section:
@@ -102,26 +109,24 @@ def _section(module: Module, run: Run, selection: Selection) -> Section:
     }
     absent = not_asked_for(module, {hook.name: hook for hook in HOOKS}, selection.probes)
     sources = {key: MOCK for metric in module.reported if (key := reported_key(metric)) not in absent}
-    return section(module, counts, _names(module), absent, sources)
+    return section(_with_made_up_names(module), counts, NAMES, absent, sources)
 
 
 def _random(*seed: str) -> Random:
     return Random("\0".join(seed))  # noqa: S311 - no secret; it has to be repeatable
 
 
-def _names(module: Module) -> Names:
-    tables = {metric.names for metric in module.per_cpu if isinstance(metric, Table)}
-    names = {index: f"mock-{index}" for index in range(PER_TABLE)}
-    return Names(
-        tables=dict.fromkeys(tables, names) | {"calls": dict(enumerate(SYSCALLS))},
-        stacks={},
-        throttled_before={},
-        throttled_after={},
-    )
+def _with_made_up_names(module: Module) -> Module:
+    metrics = (replace(m, names=_made_up_name) if isinstance(m, Table) else m for m in module.metrics)
+    return replace(module, metrics=tuple(metrics))
+
+
+def _made_up_name(_names: Names, index: int) -> str:
+    return f"mock-{index}"
 
 
 def _made_up(metric: Metric, random: Random, seconds: float) -> Value:
-    """What `metric` could have grown by; never zero, and never less in a longer run."""
+    """A possible growth of `metric`; never zero, and never less in a longer run."""
     match metric:
         case Distribution():
             return _distribution(random, seconds)
@@ -132,11 +137,11 @@ def _made_up(metric: Metric, random: Random, seconds: float) -> Value:
         case Keyed(key=key, value="u64") if length := re.fullmatch(r"char\[(\d+)\]", key):
             names = (f"mock-{i}".encode().ljust(int(length[1]), b"\0") for i in range(PER_TABLE))
             return {name: _number(metric, random, seconds).to_bytes(8, "little") for name in names}
-    return {}  # C structs, whose layout is the module's own: as if nothing had come in
+    return {}  # C structs, whose layout only the module knows: as if nothing had been counted
 
 
 def _number(metric: Metric, random: Random, seconds: float) -> int:
-    """Some hundred events a second; of a time, some percent of the run."""
+    """Some hundred events a second; for a time, some percent of the run."""
     per_second = random.uniform(1e7, 1e8) if metric.name.endswith("_ns") else random.uniform(50, 500)
     return 1 + int(per_second * seconds)
 

@@ -1,4 +1,4 @@
-"""`chainbench-agent doctor`: what works on this machine, from which sources, and what to do about the rest."""
+"""`chainbench-agent doctor`: shows what works on this machine, from which sources, and how to fix the rest."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _STATES = {"up": "ok", "degraded": "ok", "down": "--", "off": "  "}
 
 @dataclass(frozen=True, slots=True)
 class Examination:
-    """`healthy`: every module works; a metric that this machine cannot offer does not count against it."""
+    """`healthy`: every module works; metrics that this machine cannot offer may be missing."""
 
     checks: tuple[Check, ...]
     modules: tuple[ModuleStatus, ...]
@@ -37,7 +37,7 @@ class Examination:
 
 
 def examine(modules: Iterable[Module], cache_dir: Path) -> Examination:
-    """Try everything: compiles, loads and attaches each module, and detaches it again."""
+    """Compile, load and attach each module, and detach it again."""
     checks = tuple(all_checks())
     if unmet := [check for check in checks if check.needed and not check.ok]:
         return Examination(checks, (), f"{unmet[0].name}: {unmet[0].found}")
@@ -52,7 +52,7 @@ def examine(modules: Iterable[Module], cache_dir: Path) -> Examination:
 
 
 def render(examination: Examination) -> str:
-    """For people: a line per check and module, the remedy below each that fails."""
+    """The examination as text: a line per check and module, the remedy below each that fails."""
     lines = ["This machine"]
     for check in examination.checks:
         lines.append(f"  {_MARKS[check.ok]}  {check.name:<16}{check.found}")

@@ -1,4 +1,4 @@
-"""The command line.  A command imports what only it needs."""
+"""Defines the command line.  Each command imports what only it needs."""
 
 # ruff: noqa: PLC0415 - see above
 from __future__ import annotations
@@ -19,7 +19,7 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 
 class Commands(click.Group):
-    """Says what went wrong in the error's own sentence."""
+    """A group that prints an AgentError as its sentence."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -41,7 +41,7 @@ def main() -> None:
 
 
 def settings_options(command: Command) -> Command:
-    """An option for each setting, and --config.  Values stay text: settings knows what they must be."""
+    """Add an option for each setting, and --config.  Values stay text: settings validates them."""
     for name, setting in reversed(Settings.model_fields.items()):
         default = ",".join(setting.default) if isinstance(setting.default, tuple) else setting.default
         shown = f"  [default: {default}]" if default not in (None, "") and setting.default_factory is None else ""
@@ -56,7 +56,7 @@ def settings_options(command: Command) -> Command:
 
 
 def _header_cache(given: Path | None) -> Path:
-    """Where an agent that is started like this would look: as given, by the environment, or by the file."""
+    """The directory that an agent would use: as given, or from the environment, or from the file."""
     return load_settings(header_cache=given).header_cache
 
 

@@ -1,6 +1,6 @@
 """`chainbench-agent probes check`: does every module compile and load on this kernel, and what does it take?
 
-Nothing is attached.  Each module is loaded alone, with the support files that it cannot do without, and then all of
+Nothing is attached.  Each module is loaded by itself, with the support files that it cannot do without, and then all of
 them as the agent loads them.
 """
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from chainbench_agent.abi.histogram import HistogramCounts
 from chainbench_agent.abi.process import Process
 from chainbench_agent.catalog import Counter, Derived, Distribution, Metric, Module, Names, Procfs, Table
 from chainbench_agent.evidence.cost import cost
@@ -20,16 +21,16 @@ from chainbench_agent.evidence.ledger import ledger
 from chainbench_agent.evidence.loss import loss
 from chainbench_agent.evidence.metric_keys import reported_key
 from chainbench_agent.evidence.model import CrossCheck, Evidence, Run, Section, Target
-from chainbench_agent.evidence.open_intervals import close_intervals, close_processes
-from chainbench_agent.evidence.sample import HistogramCounts, Sample, Value
+from chainbench_agent.evidence.open_intervals import close_processes, closed, open_time
+from chainbench_agent.evidence.roles import EXPLAINS_WAITS
+from chainbench_agent.evidence.sample import Sample, Value
 from chainbench_agent.evidence.sampling_error import sampling
 from chainbench_agent.evidence.self_check import Circumstances, self_check
 from chainbench_agent.evidence.sleepers import uncounted_processes, with_accounts
-from chainbench_agent.evidence.thread_accounts import accounts, idle_totals, tell_idle_apart
+from chainbench_agent.evidence.thread_accounts import accounts, idle_threads
 from chainbench_agent.evidence.top_processes import top_processes
-from chainbench_agent.evidence.wait_reasons import top_reasons
 
-NO_LEDGER = "where all the time went is told by the module offcpu, which does not collect in this run"
+NO_LEDGER = f"where all the time went is told by the module {EXPLAINS_WAITS.name}, which does not collect in this run"
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,11 +52,11 @@ class Method:
     no_cost: str = ""
     """Why the kernel did not count what its programs cost; empty if it did."""
     entry: EntryCost | str = "it was not calibrated"
-    """What entering a program costs, or why that is not known."""
+    """The cost of entering a program, or why it is not known."""
     sample_interval: int = 1
-    """Of the events of a sampled metric, one in so many was recorded."""
+    """One in so many events of a sampled metric was recorded."""
     target: Target = field(default_factory=Target)
-    """Whose events count, as it was asked for."""
+    """The target as it was asked for."""
 
     @property
     def targeted(self) -> bool:
@@ -80,15 +81,16 @@ def _evidence(run: Run, method: Method, first: Sample, last: Sample, names: Name
     unread = {**first.unread, **last.unread}
     readable = [module for module in method.modules if module.name not in unread]
     grown, not_grown = one_by_one(readable, lambda module: difference(module, first, last))
-    counts = close_intervals({m.name: c for m, c in grown.items()}, first, last, kernel_threads=method.targeted)
-    processes = close_processes(first, last, method.modules, kernel_threads=method.targeted)
-    if method.targeted:
-        tell_idle_apart(counts, idle_totals(accounts(first, last), first, last))
-    whole, not_whole = one_by_one(grown, lambda m: _whole_section(m, method, counts[m.name], names, processes))
+    idle = idle_threads(accounts(first, last), first, last) if method.targeted else None
+    open_ = open_time(first, last, targeted=method.targeted, idle=idle)
+    counts, not_closed = one_by_one(grown, lambda module: closed(module, grown[module], open_))
+    processes = close_processes(first, last, counts, targeted=method.targeted)
+    whole, not_whole = one_by_one(counts, lambda m: _whole_section(m, method, counts[m], names, processes))
     sections = {module.section_key: found for module, found in whole.items()}
-    failed = {m.name: unread[m.name] for m in method.modules if m.name in unread} | not_grown | not_whole
-    explained = method.targeted and "offcpu" in sections
-    whole_ledger = ledger(counts["offcpu"], names, first, last) if explained else None
+    failed = {m.name: unread[m.name] for m in method.modules if m.name in unread}
+    failed |= not_grown | not_closed | not_whole
+    blocked = next((m.explain_waits(counts[m], names) for m in whole if m.explain_waits and method.targeted), None)
+    whole_ledger = ledger(blocked, names, first, last) if blocked else None
     spent = None if method.no_cost else cost(method.program_sources, method.parts, method.cpus, first, last)
     return Evidence(
         available=True,
@@ -100,12 +102,12 @@ def _evidence(run: Run, method: Method, first: Sample, last: Sample, names: Name
         unavailable={
             **method.absent,
             **failed,
-            **({"ledger": failed.get("offcpu", NO_LEDGER)} if method.targeted and not explained else {}),
+            **({"ledger": failed.get(EXPLAINS_WAITS.name, NO_LEDGER)} if method.targeted and not blocked else {}),
             **({"cost": method.no_cost} if method.no_cost else {}),
         },
         loss=loss(method.modules, method.raised_on, method.unavailable, first, last),
         cost=with_entries(spent, method.entry, sections, whole_ledger, targeted=method.targeted),
-        cross_check=_cross_check(method, sections, first, last),
+        cross_check=_cross_check(method, sections, first, last, explained=blocked is not None),
     )
 
 
@@ -121,16 +123,18 @@ def _whole_section(
     )
 
 
-def _cross_check(method: Method, sections: Mapping[str, Section], first: Sample, last: Sample) -> dict[str, CrossCheck]:
-    """Of a target, the ledger is what the kernel's account can be held against."""
+def _cross_check(
+    method: Method, sections: Mapping[str, Section], first: Sample, last: Sample, *, explained: bool
+) -> dict[str, CrossCheck]:
+    """For a target, the kernel's account is compared with the ledger."""
     throttled = throttled_check(sections)
     if not method.targeted:
         return counters_check(sections, first, last) | throttled
-    return (schedstat_check(first, last) if "offcpu" in sections else {}) | throttled
+    return (schedstat_check(first, last) if explained else {}) | throttled
 
 
 def _scope(module: Module) -> Section:
-    """Which metrics belong to CPUs, or to nobody known, and so are the whole machine's although there is a target."""
+    """The metrics that belong to CPUs or to no known thread, so that they count the whole machine despite a target."""
     wide = [reported_key(metric) for metric in module.reported if metric.machine_wide]
     return {"scope": dict.fromkeys(wide, "machine")} if wide else {}
 
@@ -148,11 +152,11 @@ def _population(target: Target, first: Sample, last: Sample) -> Target:
 
 
 def difference(module: Module, first: Sample, last: Sample) -> dict[str, Any]:
-    """What each metric of a module grew by."""
+    """The growth of each metric of a module between two samples."""
     before, after = first.modules[module.name], last.modules[module.name]
     grown = {name: _subtract(after[name], before[name]) for name in after}
-    kept = {m.name: m.field for m in module.procfs if m.field in last.procfs}
-    return grown | {name: last.procfs[field_] - first.procfs[field_] for name, field_ in kept.items()}
+    fields = {m.name: m.field for m in module.procfs if m.field in last.procfs}
+    return grown | {name: last.procfs[field_] - first.procfs[field_] for name, field_ in fields.items()}
 
 
 def _subtract(after: Value, before: Value) -> Any:
@@ -178,8 +182,6 @@ def section(
     """A module's part of the evidence.  `counts`: metric → difference; unavailable metrics are left out."""
     measured = [m for m in module.reported if reported_key(m) not in unavailable]
     derived = module.derive(counts, names) if module.derive else {}
-    if module.name == "offcpu":
-        derived = derived | {"top_reasons": top_reasons(counts, names)}
     found: Section = {}
     for metric in measured:
         key = reported_key(metric)
@@ -203,9 +205,9 @@ def _reported(metric: Metric, value: Any, names: Names) -> Any:
             return value
         case Counter() | Procfs():
             return _rounded(value / 1e6) if in_ms else value
-        case Table(names=table):
+        case Table(names=called):
             return {
-                names.of(table, index): _rounded(count / 1e6) if in_ms else count
+                called(names, index): _rounded(count / 1e6) if in_ms else count
                 for index, count in enumerate(value)
                 if count
             }

@@ -1,8 +1,8 @@
-"""What watching cost, by the kernel's own account of our programs.  Pure.
+"""The cost of measuring, by the kernel's own account of our programs.  Pure.
 
-Modules that want the same hook share one program, and the kernel keeps its account by program.  So a module's part of a
-shared program is not measured, and it is not made up either (docs/decisions/0006): what is told is a bound from below,
-the programs that are its alone, and one from above, all that it has a part in.
+Modules that need the same hook share one program, and the kernel has one account for each program.  So a module's part
+of a shared program is not measured, and it is not made up either (docs/decisions/0006): the evidence has a lower bound,
+the programs that only this module uses, and an upper bound, all programs that it has a part in.
 """
 
 from __future__ import annotations

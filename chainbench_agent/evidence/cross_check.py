@@ -1,40 +1,23 @@
-"""The same thing as the kernel itself counted it, where it does.  Pure."""
+"""Compares figures with what the kernel itself counted, where it does.  Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
+from chainbench_agent.catalog import READ_AROUND
+from chainbench_agent.evidence import roles
+from chainbench_agent.evidence.metric_keys import reported_key
 from chainbench_agent.evidence.model import CrossCheck, Section
 from chainbench_agent.evidence.sample import OpenInterval, ProcThread, Sample, TaskState
-
-READ = "read a moment before the run and after it"
-
-CROSS_CHECKS: Sequence[tuple[str, str, str, str]] = (
-    ("cpu.on_cpu_ms", "on_cpu_ms", "/proc/stat", f"kept in steps of 10 ms, with the agent's own time, {READ}"),
-    ("cpu.idle_ms", "idle_ms", "/proc/stat", f"kept in steps of 10 ms, {READ}"),
-    (
-        "cpu.context_switches",
-        "context_switches",
-        "/proc/stat ctxt",
-        f"with the switches away from the idle task, {READ}",
-    ),
-    (
-        "memory.page_allocs",
-        "page_allocs",
-        "/proc/vmstat pgalloc_*",
-        f"with the agent's own pages, and those given in bulk, which no tracepoint shows, {READ}",
-    ),
-    ("exec.forks", "forks", "/proc/stat processes", f"processes and threads, {READ}"),
-)
-"""(name, key of Sample.kernel, from, what explains a difference)"""
+from chainbench_agent.probes import CATALOG
 
 SCHEDSTAT = {"on_cpu": (TaskState.RUNNING,), "runnable": (TaskState.RUNNABLE, TaskState.PREEMPTED)}
 """Account of schedstat → the states that go on it."""
 
 ORIGIN = "/proc/PID/task/TID/schedstat, and task_struct of threads that died"
 NOTE = (
-    f"of living threads {READ}, of dead ones as they left their last CPU; a wait in the run queue is counted as a "
-    "whole when it ends, so it may have begun before the run; a thread that gets a CPU at once runs, to the kernel, "
+    f"of living threads {READ_AROUND}, of dead ones as they left their last CPU; a wait in the run queue is counted as "
+    "a whole when it ends, so it may have begun before the run; a thread that gets a CPU at once runs, to the kernel, "
     "from its wake-up on, some µs earlier: one that sleeps often and briefly has less on-CPU time here than `time` and "
     "getrusage() say, and more in the run queue; the sum is the same"
 )
@@ -56,19 +39,22 @@ MORE_OF_GROUPS = (
 
 def counters_check(sections: Mapping[str, Section], first: Sample, last: Sample) -> dict[str, CrossCheck]:
     """For the whole machine: the kernel's own counters, where it keeps any."""
+    compared = (
+        (module, metric, metric.kernel_counter)
+        for module in CATALOG
+        for metric in module.reported
+        if metric.kernel_counter and metric.kernel_counter.counter in last.kernel
+    )
     checks = {}
-    for name, key, origin, note in CROSS_CHECKS:
-        module, metric = name.split(".")
-        ours = sections.get(module, {}).get(metric)
-        if ours is None or key not in last.kernel:
+    for module, metric, theirs in compared:
+        section, key = sections.get(module.section_key, {}), reported_key(metric)
+        ours = roles.number(section.get(key))
+        if ours is None:
             continue
-        if isinstance(ours, dict):
-            ours = sum(ours.values())
-        if name == "exec.forks":
-            ours += sections["exec"].get("threads_created", 0)
-        theirs = last.kernel[key] - first.kernel[key]
-        check = {"ebpf": round(float(ours), 6), "kernel": theirs, "from": origin, "note": note}
-        checks[name] = CrossCheck.model_validate(check)
+        ours += sum(section.get(figure, 0) for figure in theirs.plus)
+        counted = last.kernel[theirs.counter] - first.kernel[theirs.counter]
+        check = {"ebpf": round(float(ours), 6), "kernel": counted, "from": theirs.origin, "note": theirs.note}
+        checks[f"{module.section_key}.{key}"] = CrossCheck.model_validate(check)
     return checks
 
 
@@ -121,7 +107,7 @@ def _living(first: Sample, last: Sample) -> list[tuple[OpenInterval, ProcThread 
 
 
 def _died(name: str, first: Sample, last: Sample) -> tuple[int, int]:
-    """Of the threads that died, our account and the kernel's: its last word, less what it had when the run began."""
+    """Our account and the kernel's of threads that died: its last values, less those when the run began."""
     before, after = first.members, last.members
     ours, theirs = (
         getattr(after.last_words, f"{who}_{name}") - getattr(before.last_words, f"{who}_{name}")
@@ -135,12 +121,12 @@ def _died(name: str, first: Sample, last: Sample) -> tuple[int, int]:
 
 def throttled_check(sections: Mapping[str, Section]) -> dict[str, CrossCheck]:
     """Throttled time of threads, and of the cgroups whose quotas hold for them; nothing where none was throttled."""
-    ours, theirs = (sections.get(module, {}).get("throttled_ms") for module in ("offcpu", "cpu"))
+    ours, theirs = roles.value("throttled", sections), roles.value("throttled_groups", sections)
     if ours is None or theirs is None or not (ours or theirs):
         return {}
     note = f"{OF_GROUPS}; {MORE_OF_THREADS if ours > theirs else MORE_OF_GROUPS}" if ours != theirs else OF_GROUPS
     check = {"ebpf": round(float(ours), 6), "kernel": round(float(theirs), 6), "from": CPU_STAT, "note": note}
-    return {"offcpu.throttled_ms": CrossCheck.model_validate(check)}
+    return {roles.key("throttled"): CrossCheck.model_validate(check)}
 
 
 def _until_the_end(task: OpenInterval, bucket: str, states: tuple[TaskState, ...], first: Sample, last: Sample) -> int:

@@ -8,9 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from chainbench_agent.abi.histogram import QUANTILES, UPPER_BOUNDS_NS, quantile_ns, slot_of
+from chainbench_agent.abi.histogram import QUANTILES, UPPER_BOUNDS_NS, HistogramCounts, quantile_ns, slot_of
 from chainbench_agent.catalog import HISTOGRAM_SLOTS
-from chainbench_agent.evidence.sample import HistogramCounts
 
 Json = dict[str, Any]
 

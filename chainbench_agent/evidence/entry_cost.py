@@ -1,8 +1,8 @@
-"""What watching cost with the entries of the programs, and what part of the target's CPU time that was.  Pure.
+"""The cost of measuring with the entries of programs, and which part of the target's CPU time it was.  Pure.
 
 The kernel keeps no account of who paid for a program's runs.  At some hooks the target's own figures say how many of
 the runs were its: an event of the target is taken to cost as much as any other there.  At the other hooks its part is
-estimated to be the same as at all of these together; bounds are told for none, and for all of them.
+estimated to be the same as at all of these together; the bounds are for none and for all of them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from chainbench_agent.evidence import roles
+from chainbench_agent.evidence.metric_keys import reported_key
 from chainbench_agent.evidence.model import Cost, ProgramCost, Section
+from chainbench_agent.probes import CATALOG
 
 CALIBRATION = (
     "measured when the agent started, on system calls of its own, with empty programs attached and without; hot loops "
@@ -18,22 +21,24 @@ CALIBRATION = (
 )
 OF_CALLS = ("sys_enter", "sys_exit")
 OWN_FIGURES = {
-    "sys_enter": ("syscall_counts", "total"),
-    "sys_exit": ("syscall_counts", "total"),
-    "sched_switch": ("cpu", "context_switches"),
-    "minor_fault": ("memory", "page_faults_minor"),
-    "major_fault": ("memory", "page_faults_major"),
+    hook: (module.section_key, reported_key(metric))
+    for module in CATALOG
+    for metric in module.reported
+    for hook in metric.each_of
 }
 """Hook → the section and the key that say how many of its events were the target's.
 
-Not those at which interrupts are no thread's: the thread that they stop pays for them all the same.
+Hooks at which interrupts belong to no thread have none: the thread that is interrupted pays for them all the same.
 """
-NO_CPU_TIME = "the target's CPU time is told by the modules cpu and offcpu, neither of which collects in this run"
+NO_CPU_TIME = (
+    f"the target's CPU time is told by the modules {roles.owner('on_cpu').name} and {roles.EXPLAINS_WAITS.name}, "
+    "neither of which collects in this run"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class EntryCost:
-    """What entering one program costs beyond its own account, in ns: see kernel/entry_calibration.py."""
+    """The cost of entering one program beyond its own account, in ns: see kernel/entry_calibration.py."""
 
     call_ns: float
     """At the beginning or the end of a system call."""
@@ -63,7 +68,9 @@ def with_entries(
         "entry_from": CALIBRATION,
         "entry_excludes": [program.hook for program in cost.programs if program not in calibrated] or None,
     }
-    on_cpu_ms = sections.get("cpu", {}).get("on_cpu_ms", (ledger or {}).get("on_cpu_ms"))
+    on_cpu_ms = roles.value("on_cpu", sections)
+    if on_cpu_ms is None and ledger:
+        on_cpu_ms = ledger["on_cpu_ms"]
     if on_cpu_ms is None:
         return cost.model_copy(update={**found, "unavailable": {"target_cpu_percent": NO_CPU_TIME}})
     shares = {p.hook: _share(p, sections) if targeted else 1.0 for p in cost.programs if p.runs}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
+from chainbench_agent.abi.histogram import HistogramCounts
 from chainbench_agent.evidence.metric_keys import Unit
-from chainbench_agent.evidence.sample import HistogramCounts
 
 How = Literal["exact", "sampled", "absent"]
 LabelPairs = tuple[tuple[str, str], ...]

@@ -1,4 +1,4 @@
-"""Modules, one by one: a mistake in the figures of one costs that module, and no other.  Pure."""
+"""Handles modules one by one, so that a mistake in the figures of one costs only that module.  Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Answer = TypeVar("Answer")
 def one_by_one(
     modules: Iterable[Module], work: Callable[[Module], Answer]
 ) -> tuple[dict[Module, Answer], dict[str, str]]:
-    """What `work` answers for each of `modules`; and by name, why there is nothing for the others."""
+    """The answer of `work` for each of `modules`; and module → why there is no answer, for the others."""
     found, failed = {}, {}
     for module in modules:
         try:

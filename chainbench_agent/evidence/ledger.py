@@ -14,51 +14,43 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import Any
 
-from chainbench_agent.catalog import Names
-from chainbench_agent.evidence import wait_reasons
-from chainbench_agent.evidence.open_intervals import WAIT_UNKNOWN, length_ns
+from chainbench_agent.catalog import BlockedTime, Names, Waits, WaitStacks
+from chainbench_agent.evidence.open_intervals import length_ns, wait_of
 from chainbench_agent.evidence.sample import Account, Members, Sample, TaskState, Thread
 from chainbench_agent.evidence.thread_accounts import accounts, hardly_ran, main_thread_of
-from chainbench_agent.evidence.wait_reasons import Frames, Part, Sampled, Stacks, exact_part
-from chainbench_agent.probes.offcpu import NO_SYSCALL
+from chainbench_agent.probes.wait_reasons import Part, exact_part, merged, split
 
 TOP_THREADS = 20
 
 
 @dataclass(slots=True)
 class Line:
-    """An account, its blocked time by wait key in ns, and what is known of the functions that it was in."""
+    """An account, and the waits that its blocked time consists of."""
 
     account: Account = field(default_factory=Account)
-    waits: dict[int, int] = field(default_factory=lambda: defaultdict(int))
-    stacks: Stacks = field(default_factory=lambda: defaultdict(lambda: defaultdict(Sampled)))
-
-    def add_known(self, wait: int, frames: Frames, ns: int) -> None:
-        """A wait whose length and stack are known, if there are `frames`."""
-        self.waits[wait] += ns
-        self.stacks[wait][frames].add(Sampled(exact_ns=ns))
+    waits: Waits = field(default_factory=Waits)
 
 
-def ledger(offcpu: Mapping[str, Any], names: Names, first: Sample, last: Sample) -> dict[str, Any]:
-    """The evidence's `ledger`: the target as a whole, and its top threads.  `offcpu`: that module's differences."""
-    lines = _threads(offcpu, names, first, last)
-    whole = Line(_sum([_ended(first.members, last.members), *(line.account for line in _living(lines, last))]))
-    whole.waits, whole.stacks = wait_reasons.blocked_ns(offcpu), wait_reasons.stacks(offcpu, names)
+def ledger(blocked: BlockedTime, names: Names, first: Sample, last: Sample) -> dict[str, Any]:
+    """The evidence's `ledger`: the target as a whole, and its top threads."""
+    lines = _threads(blocked, first, last)
+    accounts_ = [_ended(first.members, last.members), *(line.account for line in _living(lines, last))]
+    whole = Line(_sum(accounts_), blocked.whole)
     idle, top = _ranked(lines, first, last)
     shown = [
-        {"tid": thread.tid, "pid": thread.pid, "command": thread.command} | _render(line, names, whole.stacks)
+        {"tid": thread.tid, "pid": thread.pid, "command": thread.command} | _render(line, names, whole.waits.stacks)
         for thread, line in top
     ]
     known = last.members.ended_threads - first.members.ended_threads + len(_living(lines, last))
     return _render(whole, names) | {
         "threads": shown,
         "threads_not_shown": known - len(shown),
-        "idle_threads": {"threads": len(idle)} | _render(_together(idle), names, whole.stacks),
+        "idle_threads": {"threads": len(idle)} | _render(_together(idle), names, whole.waits.stacks),
     }
 
 
 def _ranked(lines: Mapping[Thread, Line], first: Sample, last: Sample) -> tuple[list[Line], list[tuple[Thread, Line]]]:
-    """The lines of the threads that hardly ran; and the top threads: the main one, who worked most, who waited most."""
+    """The lines of the threads that hardly ran; and the top threads: the main one, then by work, then by waiting."""
     run_ns, main_thread = last.at_ns - first.at_ns, main_thread_of(last)
     idle = {thread for thread, line in lines.items() if hardly_ran(thread, line.account, main_thread, run_ns)}
 
@@ -75,30 +67,24 @@ def _together(lines: Iterable[Line]) -> Line:
     whole = Line()
     for line in lines:
         whole.account = _sum([whole.account, line.account])
-        for wait, ns in line.waits.items():
-            whole.waits[wait] += ns
-        for wait, stacks in line.stacks.items():
-            for frames, sampled in stacks.items():
-                whole.stacks[wait][frames].add(sampled)
+        whole.waits.add(line.waits)
     return whole
 
 
-def _threads(offcpu: Mapping[str, Any], names: Names, first: Sample, last: Sample) -> dict[Thread, Line]:
-    """Every thread that is known singly."""
-    blocked, stacks = wait_reasons.blocked_ns_of_threads(offcpu), wait_reasons.stacks_of_threads(offcpu, names)
+def _threads(blocked: BlockedTime, first: Sample, last: Sample) -> dict[Thread, Line]:
+    """Every thread that is known by itself."""
     lines = {
-        thread: Line(account, blocked[thread.tid, thread.begin_ns], stacks[thread.tid, thread.begin_ns])
+        thread: Line(account, blocked.threads.get((thread.tid, thread.begin_ns)) or Waits())
         for thread, account in accounts(first, last).items()
     }
     by_birth = {(thread.tid, thread.begin_ns): line for thread, line in lines.items()}
     for task in (*last.tasks, *last.members.cuts):
-        line = by_birth.get((task.thread.tid, task.thread.begin_ns))  # none of one that ended and is not kept singly
+        line = by_birth.get((task.thread.tid, task.thread.begin_ns))  # None: it ended, and is only in the sum
         if task.state == TaskState.BLOCKED and line:
-            wait = NO_SYSCALL if task.wait == WAIT_UNKNOWN else task.wait
-            line.add_known(wait, task.frames, length_ns(task, first, last))
+            line.waits.add_known(wait_of(task), task.frames, length_ns(task, first, last))
     for sleeper in last.members.sleepers:
         if sleeper.account.blocked_ns:
-            lines[sleeper.thread].add_known(sleeper.wait_key, sleeper.stack, sleeper.account.blocked_ns)
+            lines[sleeper.thread].waits.add_known(sleeper.wait_key, sleeper.stack, sleeper.account.blocked_ns)
     return lines
 
 
@@ -118,15 +104,15 @@ def _sum(accounts: Iterable[Account]) -> Account:
     return Account(*map(sum, zip(*map(_parts, accounts), strict=True)))
 
 
-def _render(line: Line, names: Names, of_target: Stacks | None = None) -> dict[str, Any]:
-    """`of_target`: what was sampled of the whole target, for a line that is a thread's."""
+def _render(line: Line, names: Names, of_target: WaitStacks | None = None) -> dict[str, Any]:
+    """A line as it stands in the evidence.  `of_target`: what was sampled of the whole target, for a thread's line."""
     account = line.account
     blocked_ns = account.blocked_ns + account.throttled_ns
     unexplained_ns = account.wall_ns - account.on_cpu_ns - account.runnable_ns - blocked_ns
     parts: list[Part] = []
-    for wait, ns in line.waits.items():
+    for wait, ns in line.waits.ns.items():
         theirs = of_target.get(wait) if of_target is not None else None
-        parts += wait_reasons.split(wait, ns, line.stacks.get(wait, {}), names, theirs) if ns else []
+        parts += split(wait, ns, line.waits.stacks.get(wait, {}), names, theirs) if ns else []
     if account.throttled_ns:
         parts.append(exact_part("throttled", "CPU quota used up", account.throttled_ns))
     unknown_ns = blocked_ns - sum(part.ns for part in parts)
@@ -145,7 +131,7 @@ def _render(line: Line, names: Names, of_target: Stacks | None = None) -> dict[s
 def _categories(parts: list[Part]) -> list[dict[str, Any]]:
     """Longest first, and in each the longest reasons first; equal reasons are added up."""
     grouped: dict[str, list[Part]] = defaultdict(list)
-    for part in wait_reasons.merged(parts):
+    for part in merged(parts):
         grouped[part.category].append(part)
     return sorted(
         (

@@ -1,26 +1,16 @@
-"""What was read from the kernel, exactly as it was read: no names, no units, no differences yet."""
+"""The values read from the kernel at one moment, as they were read: no names, no units, no differences yet."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from enum import IntEnum
 
+from chainbench_agent.abi.histogram import HistogramCounts
 from chainbench_agent.abi.process import Process
 
-
-@dataclass(frozen=True, slots=True)
-class HistogramCounts:
-    """A histogram summed over the CPUs.  Nanoseconds; `min` and `max` are None when nothing was observed yet."""
-
-    slots: tuple[int, ...]
-    sum: int
-    min: int | None
-    max: int | None
-
-
 Value = int | tuple[int, ...] | HistogramCounts | Mapping[bytes, bytes]
-"""Counter, Table, Distribution, Keyed and PerDisk."""
+"""Counter, Table, Distribution; and Keyed, PerDisk and PerCpu, whose records are bytes."""
 
 
 class TaskState(IntEnum):
@@ -86,7 +76,7 @@ class OpenInterval:
     kernel_thread: bool
     thread: Thread = field(default_factory=lambda: Thread(0, 0, "", 0))
     account: Account = field(default_factory=Account)
-    """`wall_ns` is not kept while a thread lives."""
+    """`wall_ns` is 0 while a thread lives."""
     call: int = 0
     """The system call under way, as `enum cb_call`; see probes/calls.h."""
     call_since_ns: int = 0
@@ -162,14 +152,6 @@ class Sleeper:
 
 
 @dataclass(frozen=True, slots=True)
-class IdleSpan:
-    """A CPU that is idle: in which C-state, since when."""
-
-    state: int
-    since_ns: int
-
-
-@dataclass(frozen=True, slots=True)
 class ProgramRun:
     """The kernel's own account of one program: time, runs, and runs it skipped because one was under way."""
 
@@ -194,9 +176,9 @@ class Members:
     """Processes of a cgroup that a hook counted."""
     last_words: LastWords = field(default_factory=LastWords)
     root: int = 0
-    """Of a tree, the process that it begins with."""
+    """For a tree: the process that it begins with."""
     cuts: tuple[OpenInterval, ...] = ()
-    """What threads were at when they left the target's cgroup with their process; their accounts have it."""
+    """The states in which threads left the target's cgroup with their process; their accounts have that time."""
     proc_threads: Mapping[int, ProcThread] = field(default_factory=dict)
     """Thread id → the thread as /proc shows it, of all threads that were in the target at the time of the sample."""
 
@@ -208,6 +190,8 @@ class Sample:
     at_ns: int
     """CLOCK_MONOTONIC."""
     modules: Mapping[str, Mapping[str, Value]]
+    run: int = 0
+    """The number of the run, which records of the kernel side have."""
     unread: Mapping[str, str] = field(default_factory=dict)
     """Module → why its maps could not be read; it is not among `modules`, and all others are whole."""
     loss: Mapping[str, int] = field(default_factory=dict)
@@ -217,22 +201,20 @@ class Sample:
     procfs: Mapping[str, int] = field(default_factory=dict)
     """`file:field` below /proc → the kernel's counter."""
     processes: tuple[Process, ...] = ()
-    """Those that have a record; what others did is in `modules` only."""
-    idle: tuple[IdleSpan, ...] = ()
+    """Processes that have a record; what others did is in `modules` only."""
     throttled: Mapping[int, tuple[int, int]] = field(default_factory=dict)
     """Cgroup id → (nr_throttled, throttled_ns), as its cpu.stat has it."""
     quota_groups: frozenset[int] | None = None
     """The cgroups whose quotas hold for the target's processes; None for the whole machine: all do."""
     members: Members = field(default_factory=Members)
     read_by_ns: int = 0
-    """When the reading was over, of a sample that was taken while the run was on; 0 if nothing grew meanwhile."""
+    """When the reading was over, of a sample that was taken during the run; 0 if nothing grew meanwhile."""
     kernel: Mapping[str, int] = field(default_factory=dict)
     """The kernel's own counters of the same things, for the cross-check: "cpu.context_switches" → …"""
     disk_ios: Mapping[int, int] = field(default_factory=dict)
     """Disk → the reads, writes and discards that have finished on it since boot, by the kernel's own count."""
 
-    def without(self, module: str, error: OSError, what: str = "read") -> Sample:
-        """Less a module of which something could not be `what`."""
-        others = {name: values for name, values in self.modules.items() if name != module}
-        unread = {**self.unread, module: f"its figures could not be {what}: {error.strerror or error}"}
-        return replace(self, modules=others, unread=unread)
+
+def failure(what: str, error: OSError) -> str:
+    """Why a module is not in a sample: something of it could not be `what`."""
+    return f"its figures could not be {what}: {error.strerror or error}"

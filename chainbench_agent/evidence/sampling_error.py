@@ -7,9 +7,10 @@ cb_weight of probes/common.h.  Let event i have size x_i (1 where events are cou
     its variance    V  = Σ N²·x_i²·p·(1 - p) = (N - 1)·Σ x_i²
     known of that   V' = (N - 1)·S,  with S = Σ N·b_i·x_i², which is Σ x_i² estimated as T estimates Σ x_i
 
-The standard error told is √V'.  Where events are counted x² = x, so S is the estimate itself; a sum of sizes needs S
-from a counter of its own (Counter.squares).  What was never recorded is estimated as 0 ± 0, which says nothing: all of
-n events are missed with probability (1 - 1/N)^n, and `zero_means_below` is the least n at which that is at most 5 %.
+The standard error in the evidence is √V'.  Where events are counted x² = x, so S is the estimate itself; a sum of sizes
+needs S from a counter of its own (Counter.squares).  What was never recorded is estimated as 0 ± 0, which says nothing:
+all of n events are missed with probability (1 - 1/N)^n, and `zero_means_below` is the least n at which that is at most
+5 %.
 
 The figures of `top_processes` are counts and sums of the same events: their errors follow from the same formula.
 """
@@ -38,12 +39,12 @@ def sampling(
     A table has an error for each of its entries, by name; so has an inline mapping that is derived from sampled counts.
     A distribution has one for its count.
     """
-    told = [m for m in module.reported if is_sampled(module, m) and reported_key(m) not in unavailable]
-    if interval <= 1 or not told:
+    found = [m for m in module.reported if is_sampled(module, m) and reported_key(m) not in unavailable]
+    if interval <= 1 or not found:
         return {}
     derived = module.derive(counts, names) if module.derive else {}
     errors: dict[str, Any] = {}
-    for metric in told:
+    for metric in found:
         errors |= _errors(metric, counts, derived, names, interval)
     below = ceil(log(MISSED) / log1p(-1 / interval))
     return {"sampling": {"interval": interval, "zero_means_below": below, "standard_error": errors}}
@@ -74,8 +75,8 @@ def _errors(
             return {key: round(error / 1e6, 6) if metric.name.endswith("_ns") else round(error, 1)}
         case Counter() if not is_sum(metric):
             return {key: round(standard_error(counts[metric.name], interval), 1)}
-        case Table(names=table) if not is_sum(metric):
-            entries = {names.of(table, index): count for index, count in enumerate(counts[metric.name]) if count}
+        case Table(names=called) if not is_sum(metric):
+            entries = {called(names, index): count for index, count in enumerate(counts[metric.name]) if count}
             return {key: _by_name(entries, interval)}
         case Distribution():
             return {key: {"count": round(standard_error(sum(counts[metric.name].slots), interval), 1)}}

@@ -6,12 +6,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import hypot
 from typing import Any
 
+from chainbench_agent.abi.histogram import HistogramCounts
 from chainbench_agent.catalog import Derived, Distribution, Metric, Module, Table
 from chainbench_agent.evidence.distribution import COUNTED, IF_ANY, WHOLE_SECTION, summary
 from chainbench_agent.evidence.figure import Figure, LabelPairs, Value
 from chainbench_agent.evidence.metric_keys import reported_key, reported_unit, unit_of_key
 from chainbench_agent.evidence.model import Evidence, Section
-from chainbench_agent.evidence.sample import HistogramCounts
 from chainbench_agent.evidence.sampling_error import is_sampled, is_sum, standard_error
 
 NOT_COLLECTED = "the module did not collect in this run"

@@ -1,4 +1,4 @@
-"""What must hold between the numbers of one evidence, whatever was measured; a violation is a fault of the agent.
+"""Checks what must hold between the numbers of one evidence; a violation is a fault of the agent.
 
 Each comparison has a tolerance, with its reason here:
 
@@ -18,8 +18,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from chainbench_agent.catalog import Check, PartOf, RoleName, Same, SumOf
+from chainbench_agent.evidence import roles
 from chainbench_agent.evidence.distribution import section_to_json
-from chainbench_agent.evidence.model import Evidence, SelfCheck, Violation
+from chainbench_agent.evidence.model import Evidence, Section, SelfCheck, Violation
+from chainbench_agent.probes import CATALOG
 
 IN_FLIGHT_MS = 1.0
 SHARE = 0.001
@@ -28,10 +31,10 @@ OPEN_MS = 1000.0
 
 INVARIANTS: Mapping[str, str] = {
     "on_cpu_within_cpus": "threads are on the CPUs that there are, for as long as the run was",
-    "on_cpu": "ledger.on_cpu_ms and cpu.on_cpu_ms are the same time",
-    "runnable": "ledger.runnable_ms and offcpu.runnable_ms are the same time",
-    "blocked": "ledger.blocked_ms is what offcpu has as blocked and throttled",
-    "throttled": "the ledger's category throttled is offcpu.throttled_ms",
+    "on_cpu": f"ledger.on_cpu_ms and {roles.key('on_cpu')} are the same time",
+    "runnable": f"ledger.runnable_ms and {roles.key('runnable')} are the same time",
+    "blocked": f"ledger.blocked_ms is what {roles.owner('blocked').section_key} has as blocked and throttled",
+    "throttled": f"the ledger's category throttled is {roles.key('throttled')}",
     "throttled_by_groups": "no thread is throttled for longer than the cgroups whose quotas hold for it",
     "unexplained": "no line has more in its parts than its wall time",
     "reasons": "the reasons of a line add up to its blocked time",
@@ -44,7 +47,7 @@ INVARIANTS: Mapping[str, str] = {
     "counted_twice": "what two metrics of a module count is the same number",
     "part_of_whole": "a part is no more than its whole",
 }
-"""What is checked, by name; each is a label of /metrics."""
+"""The checks by name; each name is a label of /metrics."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ class Comparison:
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What the evidence does not say of its run: see Sample."""
+    """Facts of a run that its evidence does not have: see Sample."""
 
     cpus: int
     run_ms: float
@@ -99,17 +102,19 @@ def self_check(evidence: Evidence, circumstances: Circumstances) -> SelfCheck:
 def _comparisons(evidence: Evidence, at: Circumstances) -> Iterator[Comparison]:
     lost = evidence.loss.total if evidence.loss else 0
     sections = {name: section_to_json(section) for name, section in evidence.sections.items()}
-    cpu, offcpu = (sections.get(name, {}) for name in ("cpu", "offcpu"))
     if evidence.ledger is not None:
         yield from _ledger(evidence.ledger, at)
-        yield from _against_sections(evidence.ledger, cpu, offcpu, at)
+        yield from _against_sections(evidence.ledger, evidence.sections, at)
         yield from _population(evidence, evidence.ledger, at, lost)
-    yield from _scheduler(cpu, offcpu, at)
-    yield from _throttled(evidence, cpu, offcpu, at)
+    yield from _cpus(sections, at)
+    yield from _throttled(evidence, at)
     for name, section in sections.items():
         yield from _distributions(name, section)
         yield from _other_processes(name, section, at, lost)
-    yield from _pairs(sections, at, lost)
+    for module in CATALOG:
+        section = sections.get(module.section_key, {})
+        for check in module.checks:
+            yield from _declared(module.section_key, check, section, at, lost)
 
 
 def _ledger(ledger: Mapping[str, Any], at: Circumstances) -> Iterator[Comparison]:
@@ -122,19 +127,19 @@ def _ledger(ledger: Mapping[str, Any], at: Circumstances) -> Iterator[Comparison
 
 
 def _against_sections(
-    ledger: Mapping[str, Any], cpu: Mapping[str, Any], offcpu: Mapping[str, Any], at: Circumstances
+    ledger: Mapping[str, Any], sections: Mapping[str, Section], at: Circumstances
 ) -> Iterator[Comparison]:
-    throttled = sum(category["ms"] for category in ledger["blocked"] if category["category"] == "throttled")
-    pairs = [("on_cpu", ledger["on_cpu_ms"], cpu.get("on_cpu_ms"))]
-    if {"blocked_ms", "runnable_ms", "throttled_ms"} <= offcpu.keys():
-        pairs += [
-            ("runnable", ledger["runnable_ms"], offcpu["runnable_ms"]),
-            ("blocked", ledger["blocked_ms"], offcpu["blocked_ms"] + offcpu["throttled_ms"]),
-            ("throttled", throttled, offcpu["throttled_ms"]),
-        ]
-    for name, left, right in pairs:
+    throttled_ms = sum(category["ms"] for category in ledger["blocked"] if category["category"] == "throttled")
+    lines: dict[RoleName, float] = {
+        "on_cpu": ledger["on_cpu_ms"],
+        "runnable": ledger["runnable_ms"],
+        "blocked": ledger["blocked_ms"],
+        "throttled": throttled_ms,
+    }
+    for role, left in lines.items():
+        right = roles.value(role, sections)
         if right is not None:
-            yield Comparison(name, left, right, "ledger", tolerance=at.tolerance_ms(left, right))
+            yield Comparison(role, left, right, "ledger", tolerance=at.tolerance_ms(left, right))
     yield Comparison(
         "on_cpu_within_cpus",
         ledger["on_cpu_ms"],
@@ -158,32 +163,30 @@ def _population(evidence: Evidence, ledger: Mapping[str, Any], at: Circumstances
     yield Comparison("processes", len(pids), processes, "ledger", "processes", lost, at_most=True)
 
 
-def _scheduler(cpu: Mapping[str, Any], offcpu: Mapping[str, Any], at: Circumstances) -> Iterator[Comparison]:
+def _cpus(sections: Mapping[str, Section], at: Circumstances) -> Iterator[Comparison]:
+    on_cpu_ms, idle_ms = roles.value("on_cpu", sections), roles.value("idle", sections)
     whole_ms = at.cpus * at.run_ms
-    if "on_cpu_ms" in cpu:
-        used_ms = cpu["on_cpu_ms"] + sum(cpu.get("idle_ms", {}).values())
+    if on_cpu_ms is not None:
         yield Comparison(
-            "on_cpu_within_cpus", used_ms, whole_ms, "cpu", tolerance=at.tolerance_ms(whole_ms), at_most=True
+            "on_cpu_within_cpus",
+            on_cpu_ms + (idle_ms or 0),
+            whole_ms,
+            roles.owner("on_cpu").section_key,
+            tolerance=at.tolerance_ms(whole_ms),
+            at_most=True,
         )
-    if {"context_switches", "voluntary_switches", "involuntary_switches"} <= cpu.keys():
-        parts = cpu["voluntary_switches"] + cpu["involuntary_switches"]
-        yield Comparison("switches", parts, cpu["context_switches"], "cpu", "switches")
-    for names in (("voluntary_ms", "involuntary_ms"), ("blocked_ms", "runnable_ms", "throttled_ms")):
-        if {"total_ms", *names} <= offcpu.keys():
-            parts_ms = sum(offcpu[name] for name in names)
-            yield Comparison("off_cpu", parts_ms, offcpu["total_ms"], "offcpu", tolerance=IN_FLIGHT_MS)
 
 
-def _throttled(
-    evidence: Evidence, cpu: Mapping[str, Any], offcpu: Mapping[str, Any], at: Circumstances
-) -> Iterator[Comparison]:
+def _throttled(evidence: Evidence, at: Circumstances) -> Iterator[Comparison]:
     """A thread whose record had to share its place has the time of another (`loss.task_collisions`)."""
     threads = evidence.target.threads_seen
     collided = evidence.loss and "task_collisions" in evidence.loss.causes
-    if threads is None or collided or not ("throttled_ms" in cpu and "throttled_ms" in offcpu):
+    threads_ms = roles.value("throttled", evidence.sections)
+    groups_ms = roles.value("throttled_groups", evidence.sections)
+    if threads is None or collided or threads_ms is None or groups_ms is None:
         return
-    most_ms = threads * (cpu["throttled_ms"] + at.cpus * OPEN_MS)
-    yield Comparison("throttled_by_groups", offcpu["throttled_ms"], most_ms, "offcpu.throttled_ms", at_most=True)
+    most_ms = threads * (groups_ms + at.cpus * OPEN_MS)
+    yield Comparison("throttled_by_groups", threads_ms, most_ms, roles.key("throttled"), at_most=True)
 
 
 def _distributions(name: str, section: Mapping[str, Any]) -> Iterator[Comparison]:
@@ -204,7 +207,7 @@ def _distributions(name: str, section: Mapping[str, Any]) -> Iterator[Comparison
 
 
 def _other_processes(name: str, section: Mapping[str, Any], at: Circumstances, lost: int) -> Iterator[Comparison]:
-    """What the processes that are not shown have is what the whole has more than those shown: nothing at least."""
+    """The processes that are not shown have the rest of the whole, which is at least nothing."""
     for key, value in section.get("other_processes", {}).items():
         whole = value + sum(process[key] for process in section["top_processes"])
         in_ms = key.endswith("_ms")
@@ -213,37 +216,25 @@ def _other_processes(name: str, section: Mapping[str, Any], at: Circumstances, l
         yield Comparison("part_of_whole", -value, 0, what, "ms" if in_ms else "", tolerance, at_most=True)
 
 
-SAME = (
-    ("locks", "futex_waits", "futex_wait_us", "count"),
-    ("locks", "futex_waited_ms", "futex_wait_us", "sum_us"),
-    ("locks", "mutex_contentions", "mutex_wait_us", "count"),
-    ("locks", "rwsem_waits", "rwsem_wait_us", "count"),
-)
-"""(module, metric, distribution, key of that) that count the same."""
-
-PARTS = (
-    ("offcpu", "idle_threads_ms", "total_ms"),
-    ("locks", "futex_idle_waited_ms", "futex_waited_ms"),
-    ("locks", "futex_idle_waits", "futex_waits"),
-)
-"""(module, a part, its whole)."""
-
-
-def _pairs(sections: Mapping[str, Mapping[str, Any]], at: Circumstances, lost: int) -> Iterator[Comparison]:
-    for module, metric, distribution, key in SAME:
-        section = sections.get(module, {})
-        if metric in section and distribution in section:
-            right = section[distribution][key]
+def _declared(
+    name: str, check: Check, section: Mapping[str, Any], at: Circumstances, lost: int
+) -> Iterator[Comparison]:
+    """A condition that a module declares between figures of its section, if all of them are there."""
+    match check:
+        case Same(figure, distribution, key) if {figure, distribution} <= section.keys():
+            left, right = section[figure], section[distribution][key]
             if key == "sum_us":
-                tolerance = at.tolerance_ms(section[metric])
-                yield Comparison("counted_twice", section[metric], right / 1e3, f"{module}.{metric}", "ms", tolerance)
+                tolerance = at.tolerance_ms(left)
+                yield Comparison("counted_twice", left, right / 1e3, f"{name}.{figure}", "ms", tolerance)
             elif not at.reading_ms:
-                yield Comparison("counted_twice", section[metric], right, f"{module}.{metric}", "events")
-    for module, part, whole in PARTS:
-        section = sections.get(module, {})
-        if part in section and whole in section:
-            tolerance = at.tolerance_ms(section[whole]) if part.endswith("_ms") else lost + SHARE * section[whole]
-            unit = "ms" if part.endswith("_ms") else "events"
+                yield Comparison("counted_twice", left, right, f"{name}.{figure}", "events")
+        case PartOf(part, whole) if {part, whole} <= section.keys():
+            in_ms = part.endswith("_ms")
+            tolerance = at.tolerance_ms(section[whole]) if in_ms else lost + SHARE * section[whole]
+            unit = "ms" if in_ms else "events"
             yield Comparison(
-                "part_of_whole", section[part], section[whole], f"{module}.{part}", unit, tolerance, at_most=True
+                "part_of_whole", section[part], section[whole], f"{name}.{part}", unit, tolerance, at_most=True
             )
+        case SumOf(parts, whole, invariant, unit) if {whole, *parts} <= section.keys():
+            tolerance = IN_FLIGHT_MS if unit == "ms" else 0.0
+            yield Comparison(invariant, sum(section[part] for part in parts), section[whole], name, unit, tolerance)

@@ -1,4 +1,4 @@
-"""Where the time of threads went that no hook saw at work: booked from what /proc showed before the run and after it.
+"""Accounts for threads that no hook saw at work, by what /proc showed before the run and after it.
 
 A thread that no hook saw was asleep, on a CPU, or in a run queue from the beginning of the run to its end.  /proc is
 read a moment before the one and a moment after the other, and what the thread did in these moments must not decide.
@@ -50,7 +50,7 @@ def _booked(sleeper: Sleeper, first: Sample, last: Sample) -> Sleeper | None:
     thread = replace(sleeper.thread, begin_ns=begin_ns) if begin_ns > first.at_ns else sleeper.thread
     account = _account(now, before, begin_ns, end_ns)
     if sleeper.has_quota:
-        account = replace(account, runnable_ns=0)  # or it was throttled: nothing tells which
+        account = replace(account, runnable_ns=0)  # or it was throttled: which of the two is not known
     if sleeper.in_futex and account.blocked_ns:
         account = replace(account, futex_waits=1, futex_waited_ns=account.blocked_ns)
     return replace(sleeper, thread=thread, account=account)
@@ -83,14 +83,14 @@ def _moved(now: ProcThread, on_cpu: Amount, runnable: Amount, wall_ns: int) -> A
         return Account(wall_ns, runnable_ns=wall_ns)
     account = Account(wall_ns, on_cpu.least_ns, runnable.least_ns)
     if now.state == "R" or wall_ns in {on_cpu.most_ns, runnable.most_ns}:
-        return account  # it may have been woken before the end or after it; or the run was too short to tell
+        return account  # it may have been woken before the end or after it; or the run was too short to know
     if not on_cpu.least_ns and not runnable.least_ns:
         return Account(wall_ns, blocked_ns=wall_ns)
     return replace(account, blocked_ns=max(wall_ns - on_cpu.most_ns - runnable.most_ns, 0))
 
 
 def _not_moved(now: ProcThread, before: ProcThread, on_cpu: Amount, wall_ns: int) -> Account:
-    """Of a thread that no CPU has entered since before the run: once it left its CPU, it stayed where it went.
+    """The account of a thread that no CPU has entered since before the run: after its CPU it stayed where it went.
 
     On a CPU it is a whole run or, if it left in the run unseen, the first part of it.
     """

@@ -1,21 +1,21 @@
-"""The threads of a target that are known singly, with their accounts; and which of them hardly ran.  Pure.
+"""The accounts of those threads of a target that are known one by one, and which of them hardly ran.  Pure.
 
 A process has threads that are there for something that seldom happens.  Each sleeps as long as the run is, so such
-threads make up most of all waiting, and tell nothing of the work: they are told apart from threads that work and wait.
+threads make up most of all waiting, and say nothing about the work: they are counted apart from threads that do work.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
-from chainbench_agent.evidence.open_intervals import waits_on_a_futex
+from chainbench_agent.catalog import IdleThreads
+from chainbench_agent.evidence.open_intervals import futex_ns
 from chainbench_agent.evidence.sample import Account, OpenInterval, Sample, TaskState, Thread
 
 IDLE_ON_CPU_NS = 1_000_000
 IDLE_SHARE = 1000
-"""A thread that was there for half of the run at least hardly ran if it was on a CPU for less than a millisecond, or
+"""A thread that was there for at least half of the run hardly ran if it was on a CPU for less than a millisecond, or
 less than this part of the run.  The main thread of a process tree never counts as such."""
 
 LINE_OF_STATE = {
@@ -27,17 +27,8 @@ LINE_OF_STATE = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class IdleTotals:
-    """What the threads that hardly ran contribute to the totals of a run."""
-
-    off_cpu_ns: int = 0
-    futex_waits: int = 0
-    futex_waited_ns: int = 0
-
-
 def accounts(first: Sample, last: Sample) -> dict[Thread, Account]:
-    """Every thread that is known singly, with what it did until the end of the run."""
+    """Every thread that is known by itself, with what it did until the end of the run."""
     found = dict(last.members.ended_singly)
     for task in last.tasks:
         found[task.thread] = _until_the_end(task, first, last)
@@ -53,20 +44,19 @@ def _until_the_end(task: OpenInterval, first: Sample, last: Sample) -> Account:
     account = replace(task.account, wall_ns=max(until_ns - max(task.thread.begin_ns, first.at_ns), 0))
     if line := LINE_OF_STATE.get(task.state):
         account = replace(account, **{line: getattr(account, line) + ns})
-    if waits_on_a_futex(task):
-        waited_ns = max(last.at_ns - max(task.call_since_ns, first.at_ns), 0)
+    if (waited_ns := futex_ns(task, first, last)) is not None:
         futex = account.futex_waits + 1, account.futex_waited_ns + waited_ns
         account = replace(account, futex_waits=futex[0], futex_waited_ns=futex[1])
     return account
 
 
 def main_thread_of(last: Sample) -> int:
-    """The id of the main thread of a process tree; 0 where the target is none."""
+    """The id of the main thread of a process tree; 0 for any other target."""
     return last.members.root
 
 
 def hardly_ran(thread: Thread, account: Account, main_thread: int, run_ns: int) -> bool:
-    """Whether a thread was there for half of the run at least, and did next to nothing; see IDLE_SHARE."""
+    """Whether a thread was there for at least half of the run, and did next to nothing; see IDLE_SHARE."""
     return (
         thread.tid != main_thread
         and 2 * account.wall_ns >= run_ns
@@ -74,20 +64,12 @@ def hardly_ran(thread: Thread, account: Account, main_thread: int, run_ns: int) 
     )
 
 
-def idle_totals(known: Mapping[Thread, Account], first: Sample, last: Sample) -> IdleTotals:
+def idle_threads(known: Mapping[Thread, Account], first: Sample, last: Sample) -> IdleThreads:
+    """The part of the totals that belongs to threads which hardly ran; `known`: as `accounts` has them."""
     run_ns, main_thread = last.at_ns - first.at_ns, main_thread_of(last)
     idle = [account for thread, account in known.items() if hardly_ran(thread, account, main_thread, run_ns)]
-    return IdleTotals(
+    return IdleThreads(
         sum(account.runnable_ns + account.blocked_ns + account.throttled_ns for account in idle),
         sum(account.futex_waits for account in idle),
         sum(account.futex_waited_ns for account in idle),
     )
-
-
-def tell_idle_apart(counts: Mapping[str, dict[str, Any]], idle: IdleTotals) -> None:
-    """Add to the modules' counts how much of their totals belongs to threads that hardly ran."""
-    if "offcpu" in counts:
-        counts["offcpu"]["idle_threads_ns"] = idle.off_cpu_ns
-    if "locks" in counts:
-        counts["locks"]["futex_idle_waits"] = idle.futex_waits
-        counts["locks"]["futex_idle_waited_ns"] = idle.futex_waited_ns

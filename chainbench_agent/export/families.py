@@ -13,11 +13,10 @@ from itertools import accumulate, pairwise
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.utils import floatToGoString
 
-from chainbench_agent.abi.histogram import UPPER_BOUNDS_NS
+from chainbench_agent.abi.histogram import UPPER_BOUNDS_NS, HistogramCounts
 from chainbench_agent.evidence.figure import Figure
 from chainbench_agent.evidence.model import Evidence, Labels
 from chainbench_agent.evidence.report import Report
-from chainbench_agent.evidence.sample import HistogramCounts
 from chainbench_agent.evidence.section_figures import metric_figures
 from chainbench_agent.export.series import Family, MetricFamily
 

@@ -176,7 +176,7 @@ class _Counts:
 
 
 def health_families(status: Status, totals: Totals) -> Iterator[Metric]:
-    """The families that change with the runs.  What is not known (a loss, a size) is absent, not zero."""
+    """The families that change with the runs.  A figure that is not known (a loss, a size) is absent, not zero."""
     collector: Collector = status.collector
     asked = [module for module in collector.modules if module.state != "off"]
     causes = dict.fromkeys((*collector.loss_causes, *totals.lost))

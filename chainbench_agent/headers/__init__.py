@@ -1,1 +1,1 @@
-"""The kernel's declarations as a header tree for BCC, made from the BTF of the running kernel."""
+"""A tree of C headers for BCC, generated from the BTF of the running kernel."""

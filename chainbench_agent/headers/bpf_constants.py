@@ -1,7 +1,7 @@
-"""Numbers of the BPF ABI by name: BCC's headers use all of them, an older kernel's BTF has only its own.
+"""The helper functions and map types of the BPF ABI: names and numbers.
 
-Both lists are fixed for ever by <linux/bpf.h>: what matters is the order, a number never changes.
-Helper functions end where they do because the kernel adds none any more (it adds kfuncs).
+BCC's headers use all of them, but an older kernel's BTF has only those that it knows.  The order in <linux/bpf.h> is
+fixed: a number never changes.  The list of helper functions is complete, as the kernel now adds kfuncs instead.
 """
 
 _HELPERS = """
@@ -51,7 +51,7 @@ _MAP_TYPES = """
 
 
 def bpf_constants() -> dict[str, int]:
-    """BPF_FUNC_… and BPF_MAP_TYPE_… with their values."""
+    """BPF_FUNC_… and BPF_MAP_TYPE_… by name, with their values."""
     helpers = {f"BPF_FUNC_{name}": number for number, name in enumerate(_HELPERS.split())}
     map_types = {f"BPF_MAP_TYPE_{name.upper()}": number for number, name in enumerate(_MAP_TYPES.split())}
     return helpers | map_types

@@ -1,7 +1,7 @@
-"""Questions to the kernel's BTF: where a member lies, what a tracepoint passes.
+"""Queries to the kernel's BTF: offsets of members, arguments of tracepoints and functions, declarations in C.
 
-The kernel shows its types at /sys/kernel/btf/vmlinux, so neither headers nor bpftool are needed to know them.
-Nothing is parsed before the first question, and then only the types it touches (`btf_format`).
+The kernel exports its types in /sys/kernel/btf/vmlinux, so neither kernel headers nor bpftool are needed.
+Nothing is parsed before the first query, and then only the types that it needs (btf_format.py).
 """
 
 import hashlib
@@ -32,13 +32,13 @@ DEFAULT_PATH = "/sys/kernel/btf/vmlinux"
 
 
 class BtfError(SetupError):
-    """The BTF is absent or makes no sense."""
+    """The BTF is absent or malformed."""
 
 
 class Btf:
-    """One BTF blob. `origin` names it in errors.
+    """One BTF blob.  `origin` names it in errors.
 
-    Raises BtfError at once if the header is wrong, and from any question if what follows it is.
+    The constructor raises BtfError if the header is malformed, any query if a type is.
     """
 
     def __init__(self, data: bytes, origin: str = "the BTF") -> None:
@@ -63,7 +63,7 @@ class Btf:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the raw bytes, in hex: the same types, the same digest."""
+        """SHA-256 of the raw bytes, in hex: equal types have equal digests."""
         return hashlib.sha256(self._data).hexdigest()
 
     def __len__(self) -> int:
@@ -77,7 +77,7 @@ class Btf:
         return (type_id for type_id, kind in enumerate(self._index.kinds) if kind in kinds)
 
     def type(self, type_id: int) -> Type:
-        """The type of this id. Raises BtfError if there is none; 0 is void, which has no record."""
+        """The type with this id.  Raises BtfError if there is none; 0 is void, which has no record."""
         found = self._types.get(type_id)
         if found is None:
             if not 0 < type_id < len(self):
@@ -103,7 +103,7 @@ class Btf:
         return found if isinstance(found, Enum) else None
 
     def same_name(self, type_id: int, *kinds: Kind) -> list[int]:
-        """Ids, in order, of the types of these kinds that bear the name of this one."""
+        """Ids, in order, of the types of these kinds that have the same name as this type."""
         ids = self._by_name[self._index.names[type_id]]
         return [other for other in ids if self._index.kinds[other] in kinds]
 
@@ -117,18 +117,18 @@ class Btf:
         return None
 
     def record(self, name: str) -> Record | None:
-        """The struct or union called `name`, or the one a typedef of that name stands for."""
+        """The struct or union called `name`, or that a typedef of this name stands for."""
         named = self.find(name, *RECORDS) or self.find(name, Kind.TYPEDEF)
         found = self.resolve(named.id) if named else None
         return found if isinstance(found, Record) else None
 
     def size_of(self, struct: str) -> int | None:
-        """Bytes of a struct or union; None when the kernel has none of that name."""
+        """Size in bytes of a struct or union; None if the kernel has none of that name."""
         record = self.record(struct)
         return record.size if record else None
 
     def member_offset(self, struct: str, path: str) -> int | None:
-        """Byte offset of `member` or `member.member…`; None if there is none, or it is a bit-field."""
+        """Byte offset of `member` or `member.member…`; None if it does not exist or is a bit-field."""
         record: Type | None = self.record(struct)
         total = 0
         for step in path.split("."):
@@ -142,25 +142,25 @@ class Btf:
         return total
 
     def tracepoint_args(self, name: str) -> tuple[str, ...] | None:
-        """C spellings of what raw tracepoint `name` passes; None if this kernel has no such tracepoint."""
+        """The types, in C, of the arguments of raw tracepoint `name`; None if this kernel has no such tracepoint."""
         typedef = self.find(f"btf_trace_{name}", Kind.TYPEDEF)
         pointer = self.resolve(typedef.id) if typedef else None
         args = self._prototype_args(pointer.target) if isinstance(pointer, Reference) else None
         return args[1:] if args else None  # the first, void *, is the tracepoint's own
 
     def function_args(self, name: str) -> tuple[str, ...] | None:
-        """C spellings of the arguments of kernel function `name`; None if BTF does not know it."""
+        """The types, in C, of the arguments of kernel function `name`; None if BTF does not know it."""
         function = self.find(name, Kind.FUNC)
         return self._prototype_args(function.target) if isinstance(function, Reference) else None
 
     def function_result(self, name: str) -> str:
-        """C spelling of what kernel function `name` returns; "void" for nothing, or if BTF does not know it."""
+        """The type, in C, of the result of kernel function `name`; "void" also if BTF does not know it."""
         function = self.find(name, Kind.FUNC)
         prototype = self.resolve(function.target) if isinstance(function, Reference) else None
         return self.declare(prototype.result, "", tag) if isinstance(prototype, Prototype) else "void"
 
     def declare(self, type_id: int, inner: str, spell: Callable[[Type], str]) -> str:
-        """C declaration of `inner` with this type; `spell` writes the name of what is not built from others.
+        """C declaration of `inner` with this type; `spell` writes the names of types that are not composed of others.
 
         Qualifiers are left out, so that a program may copy a struct and then fill it.
         """
@@ -226,7 +226,7 @@ class Btf:
         return Decoder(self._data, self._strings)
 
     def _string_offset(self, name: str) -> int:
-        """Where `name` begins among the strings, -1 if nowhere. BTF holds every string once."""
+        """Offset of `name` in the strings, -1 if it is not there.  BTF contains every string once."""
         found = self._strings.find(b"\0" + name.encode() + b"\0")
         return found + 1 if found >= 0 else -1
 
@@ -234,9 +234,9 @@ class Btf:
         return self._by_name.get(self._string_offset(name), [])
 
     def _error(self, reason: object) -> BtfError:
-        return BtfError(f"{self._origin} {reason}: give it the BTF of this kernel, which is {DEFAULT_PATH}.")
+        return BtfError(f"{self._origin} {reason}: use the BTF of this kernel, {DEFAULT_PATH}.")
 
 
 def _grouped(inner: str) -> str:
-    """`*x` needs parentheses before `[3]` or `(int)` may follow it."""
+    """`inner` with the parentheses that `*x` needs before `[3]` or `(int)`."""
     return f"({inner})" if inner.startswith("*") else inner

@@ -1,9 +1,8 @@
-"""BTF, the kernel's own description of its types, record by record.
+"""The binary format of BTF: finds the records, and decodes one into a type.
 
-The format is Linux's Documentation/bpf/btf.rst.
-A record is a fixed head, then a tail whose length follows from the head, so `index_records` can walk
-100,000 of them without decoding any; `decode` does one at a time.
-Little or big endian, it is this machine's: a kernel shows its own types only.
+The format is described in Linux's Documentation/bpf/btf.rst.  A record is a fixed head and a tail, whose length
+follows from the head.  So `index_records` passes over 100,000 records without decoding them; `Decoder.decode` decodes
+one.  The byte order is this machine's, as a kernel exports only its own types.
 """
 
 import struct
@@ -35,7 +34,7 @@ _ENUM32 = struct.Struct("=II")
 _ENUM64 = struct.Struct("=III")
 
 
-# Bytes of tail: once per record, and once per element of a record.
+# Bytes of the tail: those of a record, and those of each of its elements.
 _ONCE = {Kind.INT: 4, Kind.ARRAY: 12, Kind.VAR: 4, Kind.DECL_TAG: 4}
 _EACH = {
     Kind.STRUCT: 12,
@@ -48,7 +47,7 @@ _EACH = {
 
 
 class Sections(NamedTuple):
-    """Where the records and the strings begin and end."""
+    """Offsets at which the records and the strings begin and end."""
 
     types: int
     types_end: int
@@ -57,7 +56,7 @@ class Sections(NamedTuple):
 
 
 def find_sections(data: bytes) -> Sections:
-    """Read the header. Raises ValueError, which completes the sentence "The file …"."""
+    """Reads the header.  Raises ValueError, whose text completes the sentence "The file …"."""
     if len(data) < _HEADER.size:
         raise ValueError("is too short to be BTF")
     magic, version, _, header, types, types_size, strings, strings_size = _HEADER.unpack_from(data)
@@ -73,7 +72,7 @@ def find_sections(data: bytes) -> Sections:
 
 
 class Index(NamedTuple):
-    """Three columns, indexed by type id; row 0 is void."""
+    """The position, name and kind of each record, by type id; type 0 is void."""
 
     offsets: list[int]
     names: list[int]
@@ -81,7 +80,7 @@ class Index(NamedTuple):
 
 
 def index_records(data: bytes, sections: Sections) -> Index:
-    """Find every record. Raises ValueError, as `find_sections` does, if one is malformed."""
+    """Finds every record.  Raises ValueError, as `find_sections` does, if one is malformed."""
     once, each = ([tail.get(Kind(k), 0) if k else 0 for k in range(len(Kind) + 1)] for tail in (_ONCE, _EACH))
     index = Index([0], [0], [0])
     add_offset, add_name, add_kind = index.offsets.append, index.names.append, index.kinds.append
@@ -103,7 +102,7 @@ def index_records(data: bytes, sections: Sections) -> Index:
 
 
 class Decoder:
-    """Turns records into types. Holds the strings, because every record has names."""
+    """Decodes records into types.  It has the strings, because every record refers to names."""
 
     def __init__(self, data: bytes, strings: bytes) -> None:
         self._data = data
@@ -113,7 +112,7 @@ class Decoder:
         return self._strings[offset : self._strings.index(b"\0", offset)].decode()
 
     def enumerator_names(self, offset: int) -> list[int]:
-        """Where the names of the enumerators of the ENUM or ENUM64 at `offset` begin."""
+        """Offsets of the names of the enumerators of the ENUM or ENUM64 at `offset`."""
         _, info, _ = _HEAD.unpack_from(self._data, offset)
         layout = _ENUM32 if info >> 24 & 31 == Kind.ENUM else _ENUM64
         return [row[0] for row in self._tail(offset, layout, info & 0xFFFF)]

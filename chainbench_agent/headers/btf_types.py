@@ -1,4 +1,4 @@
-"""What BTF describes: the types of C, one class per shape."""
+"""The types of C that BTF describes, with a class for each form."""
 
 import enum
 from dataclasses import dataclass
@@ -34,7 +34,7 @@ QUALIFIERS = (Kind.VOLATILE, Kind.CONST, Kind.RESTRICT, Kind.TYPE_TAG)
 
 @dataclass(frozen=True, slots=True)
 class Type:
-    """What every type has. `name` is empty for an anonymous one; type 0 is void and has no record."""
+    """The attributes of every type.  `name` is empty for an anonymous type; type 0 is void and has no record."""
 
     id: int
     kind: Kind
@@ -108,12 +108,12 @@ class Section(Type):
 
 
 def tag(named: Type) -> str:
-    """How C names a type: `struct page`, `enum pid_type`, `gfp_t`."""
+    """The name of a type in C: `struct page`, `enum pid_type`, `gfp_t`."""
     return f"{keyword(named)} {named.name}".lstrip()
 
 
 def keyword(named: Type) -> str:
-    """The struct, union or enum that goes before a type's name in C; empty if nothing does."""
+    """The keyword before a type's name in C: struct, union or enum; empty for others."""
     match named:
         case Record(kind=kind):
             return kind.name.lower()

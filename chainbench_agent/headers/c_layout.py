@@ -1,8 +1,8 @@
-"""Where C puts the members of a struct, and what must stand between them so that they lie where BTF says.
+"""Computes the padding of C structs, so that each member lies at the offset that BTF gives.
 
-BCC's clang lays structs out for x86-64, then LLVM generates code for BPF.  The two agree about members of
-natural size, but not about the integers wider than 64 bits that clang makes of anonymous bit-fields and of
-long runs of named ones: the members behind move, silently.  So every gap is a named member here, and no run
+BCC's clang lays structs out for x86-64, then LLVM generates code for BPF.  The two agree on members of
+natural size, but not on the integers wider than 64 bits that clang makes of anonymous bit-fields and of
+long runs of named bit-fields: the members after them move, silently.  So every gap is a named member here, and no run
 of bit-fields exceeds 64 bits.
 """
 
@@ -17,13 +17,13 @@ _RUN = 64  # bits
 
 
 class Gap(NamedTuple):
-    """Padding, in bits: less than 8, a multiple of 8, or 0, which only ends a run of bit-fields."""
+    """Padding between members, in bits: less than 8, a multiple of 8, or 0, which only ends a run of bit-fields."""
 
     bits: int
 
 
 class Layout:
-    """Sizes and alignments in bytes, by the rules that x86-64 and arm64 share."""
+    """Sizes and alignments of types in bytes, by the rules that x86-64 and arm64 share."""
 
     def __init__(self, btf: Btf) -> None:
         self._btf = btf
@@ -45,16 +45,16 @@ class Layout:
         return known
 
     def is_packed(self, record: Record) -> bool:
-        """Whether C's own rules would move a member, or enlarge the whole."""
+        """Whether C's rules without `packed` would move a member, or enlarge the struct."""
         return record.size % self._natural_alignment(record) != 0 or any(
             self._crosses_unit(member) if member.bits else member.bit_offset % (8 * self.alignment(member.type_id))
             for member in record.members
         )
 
     def parts(self, record: Record) -> Sequence[Member | Gap]:
-        """The members in order, and the gaps to write between and behind them.
+        """The members in order, and the gaps between and after them.
 
-        A layout that C cannot express, with members that overlap, is one gap: right in size, without names.
+        A layout with members that overlap, which C cannot express, becomes a single gap of the right size.
         """
         if record.kind == Kind.UNION:
             return self._union_parts(record)
@@ -103,7 +103,7 @@ class Layout:
         return max((self.alignment(member.type_id) for member in record.members), default=1)
 
     def _natural_offset(self, member: Member, position: int, *, packed: bool) -> int:
-        """The bit at which C would put a member that comes after `position`."""
+        """The bit at which C would place a member that follows `position`."""
         if not member.bits:
             return _round_up(position, 8 if packed else 8 * self.alignment(member.type_id))
         unit = 8 * self.size(member.type_id)
@@ -116,7 +116,7 @@ class Layout:
 
 
 def _gaps(start: int, end: int) -> list[Gap]:
-    """The bits up to a byte's edge, whole bytes, the bits behind the last edge."""
+    """The gaps from `start` to `end`: bits up to a byte boundary, whole bytes, bits after the last boundary."""
     head = min(-start % 8, end - start)
     body = (end - start - head) // 8 * 8
     return [Gap(bits) for bits in (head, body, end - start - head - body) if bits]

@@ -1,6 +1,6 @@
-"""C declarations from BTF, in an order that a compiler accepts.
+"""Writes types of the BTF as C declarations, in an order that a compiler accepts.
 
-What stands behind a pointer is only declared; what is contained is defined first.
+A type that a struct contains is defined before it; a type that it points to is only declared.
 """
 
 import re
@@ -25,21 +25,21 @@ from chainbench_agent.headers.btf_types import (
 )
 from chainbench_agent.headers.c_layout import Gap, Layout
 
-_MODES = {1: "QI", 2: "HI", 8: "DI"}  # of an enum that is not of int's size
+_MODES = {1: "QI", 2: "HI", 8: "DI"}  # of enums whose size is not that of int
 _BUILT_IN = {"__builtin_va_list"}  # clang has it, and refuses a second definition
 
 
 class CWriter:
-    """Collects definitions: `define` what is wanted, then take `text`.
+    """Collects definitions: call `define` for each type that is needed, then read `text`.
 
-    Of several types that share a name the first keeps it, the next is called `name___2`, and so on.
+    If several types have the same name, the first has it in C, the next is called `name___2`, and so on.
     """
 
     def __init__(self, btf: Btf) -> None:
         self.structs: list[str] = []
-        """Names of the structs and unions defined, in order."""
+        """Names of the structs and unions that were defined, in order."""
         self.constants: set[str] = set()
-        """Names of the enumerators written."""
+        """Names of the enumerators that were written."""
         self._btf = btf
         self._layout = Layout(btf)
         self._whole: dict[int, bool] = {}
@@ -53,15 +53,15 @@ class CWriter:
         return "\n".join([*(f"{name};" for name in sorted(self._forwards)), *self._definitions, ""])
 
     def declare(self, struct: str) -> None:
-        """Make the name of a struct known, whether or not this kernel has it."""
+        """Declares the name of a struct, whether or not this kernel has it."""
         self._forwards.add(f"struct {struct}")
 
     def define(self, type_id: int) -> None:
-        """Write this type, and first whatever it contains."""
+        """Defines this type, and first all types that it contains."""
         self._need(type_id, whole=True)
 
     def _need(self, type_id: int, *, whole: bool) -> None:
-        """Define the type, or if not `whole` then at least declare its name."""
+        """Defines the type if `whole`, else at least declares its name."""
         if not type_id or self._whole.get(type_id) in (True, whole):
             return
         self._whole[type_id] = whole
@@ -86,7 +86,7 @@ class CWriter:
                 self._forwards.add(self._spell(found))
 
     def _need_record(self, record: Record, *, whole: bool) -> None:
-        """An anonymous one is written where it is used, so what it contains must always be there."""
+        """An anonymous record is written where it is used, so the types that it contains must always be defined."""
         if record.name:
             self._forwards.add(self._spell(record))
         if whole or not record.name:
@@ -117,7 +117,7 @@ class CWriter:
         return self._btf.declare(type_id, name, spell)
 
     def _body(self, record: Record, pads: Iterator[int], depth: int = 0) -> str:
-        """`{ … }`, every gap a named member. `pads` numbers them: nested bodies share one name space."""
+        """`{ … }` with every gap as a named member.  `pads` numbers these, as nested bodies share one name space."""
         indent = "\t" * (depth + 1)
         lines = (self._part(part, pads, depth + 1) for part in self._layout.parts(record))
         inside = "".join(f"{indent}{line};\n" for line in lines)
@@ -133,7 +133,7 @@ class CWriter:
             case Gap(bits=bits):
                 return f"unsigned char cb_pad_{next(pads)}[{bits // 8}]"
             case Member(name="", type_id=type_id, bits=0) if isinstance(found := self._btf.resolve(type_id), Record):
-                # Also one that has a tag, as -fms-extensions allows: `struct tag;` alone would declare no member.
+                # also if it has a tag, as -fms-extensions allows: a mere `struct tag;` would not declare a member
                 return f"{keyword(found)} {self._body(found, pads, depth)}"
             case Member(name=name, type_id=type_id, bits=bits):
                 declared = self._declare(type_id, name, pads, depth)
@@ -146,7 +146,10 @@ class CWriter:
         return f"{{\n{lines}}}{mode}"
 
     def _constant(self, name: str) -> str:
-        """C has one name space for typedefs and the enumerators of all enums; the kernel has many."""
+        """A name for an enumerator that is not yet used.
+
+        C has one name space for typedefs and the enumerators of all enums; the kernel has many.
+        """
         free = name
         for nth in count(2):
             if free not in self.constants and free not in self._typedefs:

@@ -1,11 +1,11 @@
-"""The parts of a header tree that are the same for every kernel: what C knows by macro, BTF cannot say."""
+"""The text of headers that BTF cannot give: macros, and files that are the same for every kernel."""
 
 from collections.abc import Collection
 
 from chainbench_agent.headers.bpf_constants import bpf_constants
 
-# Empty files: what they would declare is in vmlinux.h.  The first are for BCC's own headers, the others for
-# programs that include what they would among real headers, as the tools that come with BCC do.
+# Empty files, as vmlinux.h has their declarations.  BCC's own headers include the first two lines; programs that are
+# written for real kernel headers, such as the tools that come with BCC, include the others.
 _STUBS = """
     uapi/linux/bpf.h uapi/linux/if_packet.h uapi/linux/if_ether.h linux/log2.h linux/types.h
     linux/bpf_common.h
@@ -37,7 +37,7 @@ _KCONFIG = """\
 #endif
 """
 
-# Names that the kernel's headers give to members of members.
+# Names that the kernel's headers define for members of members.
 _SOCK_H = """\
 #pragma once
 #define sk_family __sk_common.skc_family
@@ -68,7 +68,7 @@ _TCP_H = """\
 #define tcp_sk(sk) ((struct tcp_sock *)(sk))
 """
 
-# Numbers that never change. A kernel that has one as an enumerator keeps its own.
+# Numbers that never change.  If a kernel has one of them as an enumerator, the enumerator is used.
 _CONSTANTS = {
     "NULL": "((void *)0)",
     "AF_UNIX": 1,
@@ -127,13 +127,13 @@ _MACROS = """\
 
 
 def macros(known: Collection[str]) -> str:
-    """C text of the macros; `known` are the enumerators that must not be hidden by one."""
+    """C text of the macros; a macro must not hide an enumerator, so those in `known` are left out."""
     constants = {name: value for name, value in (_CONSTANTS | bpf_constants()).items() if name not in known}
     return "".join(f"#define {name} {value}\n" for name, value in constants.items()) + _MACROS
 
 
 def fixed_files() -> dict[str, str]:
-    """Path below include/ and text of every file that says the same on every kernel."""
+    """Path below include/ → text, of every file that is the same on every kernel."""
     return dict.fromkeys(_STUBS.split(), "") | {
         "linux/kconfig.h": _KCONFIG,
         "linux/tcp.h": _TCP_H,
@@ -143,13 +143,13 @@ def fixed_files() -> dict[str, str]:
 
 
 def page_h(page_size: int) -> str:
-    """`page_size` in bytes, a power of two."""
+    """The text of asm/page.h; `page_size` is in bytes, a power of two."""
     shift = page_size.bit_length() - 1
     return f"#define PAGE_SHIFT {shift}\n#define PAGE_SIZE (1UL << PAGE_SHIFT)\n"
 
 
 def version_h(release: str) -> str:
-    """`release` as uname gives it; what follows the numbers is the distribution's and means nothing here."""
+    """The text of linux/version.h; `release` as uname gives it, of which only the first three numbers count."""
     numbers = [int(part) for part in release.partition("-")[0].split(".")[:3] if part.isdigit()]
     major, minor, patch = (*numbers, 0, 0, 0)[:3]
     return (

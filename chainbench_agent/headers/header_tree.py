@@ -1,7 +1,7 @@
-"""A header tree for BCC, written from the kernel's own BTF: no kernel headers, no bpftool.
+"""Writes a tree of C headers for BCC from the kernel's BTF, and caches it.
 
-Set BCC_KERNEL_SOURCE to it before bcc is imported, and compile with it as the working directory, because
-BCC looks there before anywhere else.  The whole tree serves any BCC program; one pruned to the types that a
+To use it, set BCC_KERNEL_SOURCE to the tree before bcc is imported, and compile with the tree as the working
+directory, because BCC looks there first.  The whole tree serves any BCC program; a tree with only the types that a
 program names compiles several times faster.
 """
 
@@ -20,12 +20,12 @@ from chainbench_agent.headers.btf_types import ENUMS, RECORDS, Kind
 from chainbench_agent.headers.c_writer import CWriter
 from chainbench_agent.headers.fixed_headers import fixed_files, macros, page_h, version_h
 
-FORMAT = 2  # raise it when the same BTF shall give another tree
+FORMAT = 2  # to be raised when the same BTF must give another tree
 _STRUCTS = "structs.txt"
 _NAMED = (*RECORDS, *ENUMS, Kind.TYPEDEF, Kind.FWD)
 
-# What BCC's own helpers.h needs of a pruned tree: types by value, enums by one of their constants, and names
-# of structs that only stand behind pointers.
+# BCC's own helpers.h needs these in a pruned tree: types by value, enums by one of their constants, and names
+# of structs that are only pointed to.
 _BCC_TYPES = """
     u8 u16 u32 u64 s8 s16 s32 s64 __u8 __u16 __u32 __u64 __s8 __s16 __s32 __s64 __be16 __be32 __be64 __wsum
     bool size_t ssize_t uintptr_t pid_t uid_t gid_t dev_t loff_t sector_t gfp_t umode_t fmode_t
@@ -44,9 +44,9 @@ _BCC_POINTERS = """
 
 
 def kernel_config(release: str | None = None) -> dict[str, str]:
-    """The running kernel's CONFIG_* options as in its .config: "y", "m", "250", '"text"'.
+    """The running kernel's CONFIG_* options, as in its .config: "y", "m", "250", '"text"'.
 
-    Empty if the kernel shows them neither in /proc nor in /boot.
+    Empty if neither /proc nor /boot has them.
     """
     boot = Path("/boot") / f"config-{release or os.uname().release}"
     for path in (Path("/proc/config.gz"), boot):
@@ -62,10 +62,10 @@ def kernel_config(release: str | None = None) -> dict[str, str]:
 def write_header_tree(
     dest: Path, btf: Btf, config: Mapping[str, str], roots: Iterable[str] | None, release: str
 ) -> tuple[str, ...]:
-    """Write the tree into `dest` and return the names of the structs and unions it defines.
+    """Writes the tree into `dest`, and returns the names of the structs and unions that it defines.
 
-    `roots` are names of structs, unions, enums, typedefs or enumerators; what they contain comes along, what
-    they point to is declared.  A name that this kernel lacks is passed over.  None means every type.
+    `roots` are names of structs, unions, enums, typedefs or enumerators.  The types that they contain are defined too,
+    the types that they point to are declared.  A name that this kernel lacks is ignored.  None means every type.
     Raises BtfError, and OSError if `dest` cannot be written.
     """
     writer = CWriter(btf)
@@ -90,10 +90,10 @@ def write_header_tree(
 
 
 def cached_tree(cache_dir: Path, btf: Btf, roots: Iterable[str] | None, release: str) -> Path:
-    """A tree for these types and roots, written if `cache_dir` has none yet; the BTF is parsed only then.
+    """The tree for this BTF and these roots; it is written, and the BTF parsed, only if `cache_dir` does not have it.
 
-    A tree appears by renaming, whole or not at all, so several processes may ask at once.
-    Where `cache_dir` cannot be read or written the tree is a temporary one elsewhere, gone when this process exits.
+    A tree is renamed into place when it is complete, so several processes may call this at once.
+    If `cache_dir` cannot be read or written, the tree is a temporary one, which is deleted when this process exits.
     """
     roots = None if roots is None else sorted(set(roots))
     rest = hashlib.sha256(repr((FORMAT, roots, release)).encode()).hexdigest()
@@ -121,7 +121,7 @@ def cached_tree(cache_dir: Path, btf: Btf, roots: Iterable[str] | None, release:
 
 
 def structs_in_tree(tree: Path) -> tuple[str, ...]:
-    """What `write_header_tree` returned when it wrote this tree."""
+    """The names that `write_header_tree` returned when it wrote this tree."""
     return tuple((tree / _STRUCTS).read_text().split())
 
 
@@ -140,7 +140,7 @@ def _define_roots(writer: CWriter, btf: Btf, roots: Iterable[str]) -> None:
 
 
 def _dname(btf: Btf) -> str:
-    """The one size among the usual macros that differs from kernel to kernel."""
+    """The macro DNAME_INLINE_LEN, a size that differs from kernel to kernel."""
     for short_name in ("d_iname", "d_shortname.string"):
         if btf.member_offset("dentry", short_name) is not None:
             return f"#define DNAME_INLINE_LEN sizeof(((struct dentry *)0)->{short_name})\n"
@@ -148,7 +148,7 @@ def _dname(btf: Btf) -> str:
 
 
 def _autoconf(config: Mapping[str, str]) -> str:
-    """As the kernel's build writes it. BCC insists on CONFIG_BPF_SYSCALL, which a kernel with BTF has."""
+    """The text of linux/autoconf.h.  BCC requires CONFIG_BPF_SYSCALL, which a kernel with BTF has."""
     options = {"CONFIG_BPF_SYSCALL": "y"} | dict(config)
     forms = {"y": "#define {0} 1\n", "m": "#define {0}_MODULE 1\n"}
     return "".join(forms.get(value, "#define {0} {1}\n").format(name, value) for name, value in options.items())

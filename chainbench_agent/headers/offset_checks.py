@@ -1,7 +1,7 @@
-"""Proof that the code BCC generates reads members where BTF says they are.
+"""Checks that the code that BCC generates reads members at the offsets that BTF gives.
 
-A header tree can be right for the compiler's front end and wrong in the code (see `c_layout`), so the check
-is made on generated code: one function per member, compiled with the unit, that returns the member's offset.
+A header tree can be right for the compiler's front end and wrong in the code (see c_layout.py), so the check
+uses generated code: one function per member, compiled with the BPF unit, that returns the member's offset.
 """
 
 import struct
@@ -17,7 +17,7 @@ _R0 = 0
 
 
 class OffsetCheck(NamedTuple):
-    """`struct` as C spells it ("struct sock", "union thread_union"); `offset` in bytes."""
+    """The expected `offset` of a member, in bytes; `struct` with its keyword, as "struct sock"."""
 
     struct: str
     member: str
@@ -25,12 +25,12 @@ class OffsetCheck(NamedTuple):
 
 
 def offset_checks(btf: Btf, structs: Iterable[str], names: Collection[str] | None = None) -> list[OffsetCheck]:
-    """Returns what must hold for each of these structs: where its members lie, if they are called as in `names`.
+    """The checks for the members of these structs that are called as in `names`; None means every member.
 
     Members of anonymous structs and unions are members like any other, also where the anonymous one is itself a named
-    member: `sk_lock.owned`.  What an unnamed member brings whose type has a tag is checked whatever it is called: the
-    tree has such a member written out, and its size moves all that follows.  Bit-fields have no address and are left
-    out; `names` None means every member.
+    member: `sk_lock.owned`.  The members of an unnamed member whose type has a tag are checked whatever their names:
+    the tree has such a member written out, and its size moves all that follows.  Bit-fields have no address, and are
+    left out.
     """
     return [
         OffsetCheck(tag(record), path, offset)
@@ -59,12 +59,12 @@ def _paths(
 
 
 def check_function(number: int) -> str:
-    """Name of the C function that tests the check of this number."""
+    """The name of the C function for the check with this number."""
     return f"cb_offset_{number}"
 
 
 def check_source(checks: Sequence[OffsetCheck]) -> str:
-    """C text of one function per check, to be compiled with the unit that it vouches for."""
+    """C text with a function for each check, to be compiled with the BPF unit."""
     return "".join(
         f"int {check_function(number)}(struct bpf_raw_tracepoint_args *ctx) "
         f"{{ {check.struct} *p = (void *)ctx->args[0]; return (char *)&p->{check.member} - (char *)p; }}\n"
@@ -73,7 +73,7 @@ def check_source(checks: Sequence[OffsetCheck]) -> str:
 
 
 def read_offset(bytecode: bytes) -> int:
-    """The constant that a check function returns, from its instructions as `BPF.dump_func` gives them.
+    """The constant that a check function returns, read from its instructions as `BPF.dump_func` gives them.
 
     Raises ValueError if they do not begin with `r0 = constant`.
     """

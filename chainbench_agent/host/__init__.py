@@ -1,1 +1,1 @@
-"""Reads what procfs and the C library say of this machine."""
+"""The machine that the agent runs on: its processes, PID namespaces, hardware and versions."""

@@ -1,4 +1,4 @@
-"""What a run was measured in: the machine and the versions that its numbers depend on."""
+"""The environment of a run: the machine and the software versions that its numbers depend on."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from pathlib import Path
 from typing import Any
 
 VERSION = version("chainbench-agent")
-"""Of this program."""
+"""The version of this program."""
 
 CPUINFO = Path("/proc/cpuinfo")
 GOVERNORS = Path("/sys/devices/system/cpu/cpufreq")
 
 
 def environment(details: Mapping[str, str]) -> dict[str, Any]:
-    """`kernel`, `architecture`, `cpus`, `cpu_model`, `governor`, `agent`, and `bcc` where it measures.
+    """The values by name: `kernel`, `architecture`, `cpus`, `cpu_model`, `governor`, `bcc` and `agent`.
 
-    `details` are those of the collector's status.  What cannot be told is in `unavailable`, with the reason.
+    `details` are those of the collector's status.  A value that is not known is in `unavailable`, with the reason.
     """
     found = {
         "kernel": platform.release(),
@@ -47,7 +47,7 @@ def _cpu_model() -> str:
 
 
 def _governor() -> str:
-    """Of all CPUs; more than one with commas between them."""
+    """The frequency governors of all CPUs, each once, with commas between them."""
     return ",".join(sorted({_read(path).strip() for path in GOVERNORS.glob("policy*/scaling_governor")} - {""}))
 
 

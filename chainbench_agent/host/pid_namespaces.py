@@ -1,7 +1,7 @@
-"""What a pid means: in a PID namespace the same number is another process.
+"""Translation of a pid from a runner's PID namespace into ours, where the same number may be another process.
 
-A runner in a container names its pid as it knows it.  The process at the other end of the connection tells which
-namespace that is; without it, a number that could mean two processes is refused.
+A runner in a container sends its pid as it knows it.  The process at the other end of the connection shows which
+namespace that is; if it is not known, a number that could mean two processes is refused.
 """
 
 from __future__ import annotations
@@ -18,53 +18,55 @@ from chainbench_agent.host import procfs
 
 PROC = Path("/proc")
 Peer = tuple[str, int] | int
-"""Address and port of a client; of one on a unix socket its pid, which the kernel has told (SO_PEERCRED)."""
+"""Address and port of a client; for a unix socket the client's pid, from the kernel (SO_PEERCRED)."""
+
+NO_PROCESS_REMEDY = "send the pid of a running process, as the runner sees it"
+NOT_IN_NAMESPACE_REMEDY = "send the pid that the runner sees, or a cgroup"
+AMBIGUOUS_PID_REMEDY = "send the host's pid, or a cgroup"
 
 RELAYS = frozenset({"docker-proxy", "rootlessport", "slirp4netns", "pasta", "pasta.avx2", "passt", "passt.avx2"})
-"""Commands that make a container's connections as if they were their own: theirs tells nothing of the runner."""
+"""Programs that forward a container's connections as their own, so that the connection does not show the runner."""
 
 _ESTABLISHED = "01"
 
 
 def local_pid(pid: int, caller: int | None) -> int:
-    """The number, in our own namespace, of the process that the process `caller` calls `pid`.
+    """The pid, in our own namespace, of the process that the process `caller` calls `pid`.
 
     Raises InputError if there is no such process, or if the number is ambiguous.
     """
     ours, theirs = namespace("self"), namespace(caller) if caller is not None else ""
-    if theirs and theirs != ours:  # empty: the caller has ended, or may not be looked at
-        found = [number for number, space in _called(pid) if space == theirs]
+    if theirs and theirs != ours:  # empty: the caller has ended, or we may not read it
+        found = [number for number, space in _processes_called(pid) if space == theirs]
         if not found:
             raise InputError(
                 "pid",
                 f"there is no process {pid} in the PID namespace of the runner",
-                "send the pid that the runner sees, or a cgroup",
+                NOT_IN_NAMESPACE_REMEDY,
             )
         return found[0]
     here = (PROC / str(pid)).exists()
-    elsewhere = [] if theirs else [number for number, space in _called(pid) if space != ours]
+    elsewhere = [] if theirs else [number for number, space in _processes_called(pid) if space != ours]
     if len(elsewhere) + here > 1:
         raise InputError(
             "pid",
-            f"{pid} is the number of {len(elsewhere) + here} processes, in different PID namespaces, and the runner's "
-            "own could not be told from its connection",
-            "send the host's pid, or a cgroup",
+            f"{pid} is the number of {len(elsewhere) + here} processes, in different PID namespaces, and the "
+            "connection does not show which one the runner is in",
+            AMBIGUOUS_PID_REMEDY,
         )
     if not here and not elsewhere:
-        raise InputError(
-            "pid", f"there is no process {pid}", "send the pid of a running process, as the runner sees it"
-        )
+        raise InputError("pid", f"there is no process {pid}", NO_PROCESS_REMEDY)
     return pid if here else elsewhere[0]
 
 
 def client_process(peer: Peer | None) -> int | None:
-    """The process whose words a request has; None if it cannot be told, as behind a relay."""
+    """The process that sent a request; None if that is not known, as behind a relay."""
     client = connection_owner(peer) if peer else None
-    return None if client is None or _command(client) in RELAYS else client
+    return None if client is None or _command_name_of(client) in RELAYS else client
 
 
 def connection_owner(peer: Peer) -> int | None:
-    """The process at the other end of a connection on this machine; None if it cannot be told."""
+    """The process at the other end of a connection on this machine; None if that is not known."""
     if isinstance(peer, int):
         return peer
     inode = _socket_inode(peer)
@@ -80,8 +82,8 @@ def connection_owner(peer: Peer) -> int | None:
 
 
 def _socket_inode(peer: tuple[str, int]) -> int | None:
-    """The client's socket is the one whose own address and port are the peer's."""
-    local = {f"{address}:{peer[1]:04X}" for address in _spellings(peer[0])}
+    """The inode of the client's socket: its local address and port are those of the peer."""
+    local = {f"{address}:{peer[1]:04X}" for address in _procfs_forms(peer[0])}
     for table in ("tcp", "tcp6"):
         with suppress(OSError):
             for line in procfs.lines(PROC / "net" / table)[1:]:
@@ -91,8 +93,8 @@ def _socket_inode(peer: tuple[str, int]) -> int | None:
     return None
 
 
-def _spellings(address: str) -> Iterator[str]:
-    """An address as /proc/net/tcp and tcp6 write it: 32-bit words in the machine's order, an IPv4 one mapped too."""
+def _procfs_forms(address: str) -> Iterator[str]:
+    """An address as /proc/net/tcp and tcp6 write it: 32-bit words in the machine's order, IPv4 also mapped to IPv6."""
     try:
         ip = ip_address(address)
     except ValueError:
@@ -104,8 +106,8 @@ def _spellings(address: str) -> Iterator[str]:
             yield "".join(f"{word:08X}" for word in words)
 
 
-def _called(pid: int) -> Iterator[tuple[int, str]]:
-    """(number here, namespace) of the processes in namespaces below ours whose own number is `pid`."""
+def _processes_called(pid: int) -> Iterator[tuple[int, str]]:
+    """(pid in our namespace, their namespace) of the processes that namespaces below ours call `pid`."""
     for directory in PROC.glob("[0-9]*"):
         with suppress(OSError):
             here, *inside = map(int, procfs.status(directory)["NSpid"].split())
@@ -114,14 +116,14 @@ def _called(pid: int) -> Iterator[tuple[int, str]]:
 
 
 def namespace(process: int | str, kind: str = "pid") -> str:
-    """The name of one of a process' namespaces; empty if it is gone, or not ours to look at."""
+    """The name of one of a process' namespaces; empty if the process has ended, or we may not read it."""
     try:
-        return os.readlink(f"{PROC}/{process}/ns/{kind}")  # noqa: PTH115 - asked of every process there is
+        return os.readlink(f"{PROC}/{process}/ns/{kind}")  # noqa: PTH115 - called for every process
     except OSError:
         return ""
 
 
-def _command(pid: int) -> str:
+def _command_name_of(pid: int) -> str:
     try:
         return procfs.command_name(PROC / str(pid))
     except OSError:

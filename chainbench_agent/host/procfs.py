@@ -1,8 +1,8 @@
-"""Files of /proc, in bytes and by field: the one place that takes them apart.
+"""Parsers for the files of /proc.
 
-They hold names, which are any bytes: of a process what it called itself, of a file what somebody made.  So a field
-is looked for where the kernel puts it, never by searching, lines end at newlines and nowhere else, and a name becomes
-text by kernel_text.text_of.  Every call raises OSError if the process is gone.
+These files contain names of processes and files, which may be any bytes.  So a field is read at the position where
+the kernel writes it, never searched for; lines end at newlines only; and kernel_text.text_of makes a name text.
+Every function raises OSError if the process has ended.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ _OCTAL = re.compile(rb"\\([0-7]{3})")
 
 
 class Stat(NamedTuple):
-    """The `stat` of a process or thread."""
+    """The fields of `stat` of a process or thread."""
 
     command: str
     fields: list[str]
-    """From the state on, which proc(5) numbers 3."""
+    """All after the command name: the first is the state, which proc(5) numbers 3."""
 
     @property
     def state(self) -> str:
@@ -45,41 +45,41 @@ class Stat(NamedTuple):
 
     @property
     def flags(self) -> int:
-        """PF_… of the kernel's sched.h."""
+        """The PF_… bits of the kernel's sched.h."""
         return int(self.fields[6])
 
     @property
     def is_kernel_thread(self) -> bool:
-        """Whether it is a kernel thread.  Such a one makes no calls; its registers, empty, look like call 0."""
+        """A kernel thread makes no system calls; its registers are empty, which looks like call 0."""
         return bool(self.flags & _KERNEL_THREAD)
 
     @property
     def born_ticks(self) -> int:
-        """When it was born, in clock ticks since the machine began (CLOCK_BOOTTIME)."""
+        """When it was created, in clock ticks since the machine booted (CLOCK_BOOTTIME)."""
         return int(self.fields[19])
 
     @property
     def stack(self) -> int:
-        """Where its stack begins; 0 or 1 if it has none, or we may not know."""
+        """Where its stack begins; 0 or 1 if it has no stack, or we may not read that."""
         return int(self.fields[25])
 
     @property
     def image(self) -> tuple[int, ...]:
-        """Where its code, its stack and its heap begin: the kernel draws these at random when a program is executed."""
+        """Where its code, stack and heap begin: the kernel chooses these at random when it executes a program."""
         return int(self.fields[23]), self.stack, int(self.fields[44])
 
 
 class Mount(NamedTuple):
-    """A line of `mountinfo`.  Paths are as Python opens them, also where they are no UTF-8."""
+    """A line of `mountinfo`.  Python can open its paths, also where they are not UTF-8."""
 
     root: str
-    """What of the file system is mounted; the root of a cgroup namespace is `/`, what is above it begins with `/..`."""
+    """The directory of the file system that is mounted.  `/` is the root of a cgroup namespace, `/..` lies above."""
     where: Path
     kind: str
 
 
 def read_page(path: str | Path) -> bytes:
-    """A file that fits into a page; much faster than Path's way, and there may be ten thousand."""
+    """The contents of a file that fits into a page.  Much faster than Path; there may be ten thousand of them."""
     fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.read(fd, _PAGE)
@@ -88,12 +88,12 @@ def read_page(path: str | Path) -> bytes:
 
 
 def lines(path: str | Path) -> list[bytes]:
-    """The lines of a file; a newline inside of a name is written otherwise by the kernel."""
+    """The lines of a file.  The kernel escapes a newline in a name, so each line is whole."""
     return Path(path).read_bytes().split(b"\n")
 
 
 def stat(directory: str | Path) -> Stat:
-    """`directory`: /proc/PID or /proc/PID/task/TID.  A name may have parentheses, spaces and newlines."""
+    """`directory` is /proc/PID or /proc/PID/task/TID.  A name may contain parentheses, spaces and newlines."""
     name, _, fields = read_page(f"{directory}/stat").partition(b"(")[2].rpartition(b")")
     return Stat(text_of(name), fields.decode("ascii").split())
 
@@ -103,13 +103,13 @@ def command_name(directory: str | Path) -> str:
 
 
 def status(directory: str | Path) -> dict[str, str]:
-    """`status` by field, without the name, which `stat` has whole."""
+    """The fields of `status` by name, without the command name, which `stat` has unescaped."""
     pairs = (line.partition(b":\t") for line in lines(f"{directory}/status"))
     return {key.decode("ascii"): value.decode("ascii") for key, _, value in pairs if key not in (b"", b"Name")}
 
 
 def cgroup(directory: str | Path) -> bytes | None:
-    """A process' path in the cgroup v2 hierarchy, as our own cgroup namespace has it; None if it has none."""
+    """A process' path in the cgroup v2 hierarchy, in our own cgroup namespace; None if it has no path there."""
     for line in lines(f"{directory}/cgroup"):
         if line.startswith(b"0::"):
             return line[3:].removesuffix(b" (deleted)")
@@ -117,7 +117,7 @@ def cgroup(directory: str | Path) -> bytes | None:
 
 
 def mounts(directory: str | Path) -> Iterator[Mount]:
-    """Of `mountinfo`, the first mount first."""
+    """The mounts in `mountinfo`, in its order."""
     for line in lines(f"{directory}/mountinfo"):
         fields, _, rest = line.partition(b" - ")
         if rest:
@@ -126,17 +126,17 @@ def mounts(directory: str | Path) -> Iterator[Mount]:
 
 
 def _path(written: bytes) -> str:
-    """Space, tab, newline and backslash are octal numbers there."""
-    return os.fsdecode(_OCTAL.sub(lambda word: bytes((int(word[1], 8) & 0xFF,)), written))
+    """A path of `mountinfo`, in which space, tab, newline and backslash are octal escapes."""
+    return os.fsdecode(_OCTAL.sub(lambda escape: bytes((int(escape[1], 8) & 0xFF,)), written))
 
 
 def mapped_path(written: bytes) -> str:
-    """A path of `maps`, where of all bytes only a newline is written otherwise."""
+    """A path of `maps`, in which only a newline is escaped."""
     return os.fsdecode(written.replace(b"\\012", b"\n"))
 
 
 def first_word(path: str | Path) -> str:
-    """The first word of a file; empty if it is not to be read."""
+    """The first word of a file; empty if the file cannot be read."""
     try:
         return (read_page(path).decode("ascii", "replace").split() or [""])[0]
     except OSError:

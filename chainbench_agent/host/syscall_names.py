@@ -1,4 +1,4 @@
-"""What system calls are called."""
+"""The names of system calls, by their numbers."""
 
 from __future__ import annotations
 

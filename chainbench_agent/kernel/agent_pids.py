@@ -1,4 +1,4 @@
-"""Who the agent is, as the kernel numbers it: what it does itself is no part of what it measures."""
+"""Finds the agent's own pids as the kernel numbers them, so that its own work is not measured."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Identity(NamedTuple):
     """Whether the kernel side saw us in the call that we made: it knows where registers are saved."""
 
     def must_see(self, target: Target) -> None:
-        """Raises InputError where /proc has other numbers than BPF programs see, so that nobody could be found."""
+        """Raises InputError where /proc has other numbers than BPF programs see, so that no target could be found."""
         if target.kind != "machine" and self.processes[0] != os.getpid():
             raise InputError(
                 target.kind,

@@ -1,14 +1,15 @@
-"""What probes look up of system calls: which kind one is, which wait for a file; and which devices are terminals."""
+"""Fills the tables that probes look things up in: kinds of system calls, which wait for a file; terminals."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 
 from chainbench_agent.abi.c_struct import CStruct
 from chainbench_agent.bpf import libbpf
+from chainbench_agent.catalog import Module
 from chainbench_agent.host.syscall_names import syscalls
 from chainbench_agent.kernel.programs import Programs
 from chainbench_agent.loading.loader import MapFd
@@ -23,23 +24,23 @@ NO_CALLS = (
     "threads are blocked in are not known"
 )
 _NATIVE, _COMPAT = 1, 2  # OFFCPU_NATIVE_TAKES_FILE, OFFCPU_COMPAT_TAKES_FILE
+_WORD = 4
 
 
-def fill(maps: Mapping[str, MapFd]) -> None:
+def fill(maps: Mapping[str, MapFd], modules: Iterable[Module]) -> None:
     """Before each run: terminals may have come with a driver meanwhile."""
     for number, *kinds in followed_calls(os.uname().machine):
         libbpf.update(maps["cb_call_kinds"].fd, number, CALL_KINDS.pack(*kinds))
-    if "offcpu_file_calls" not in maps:
-        return
-    for number, bits in file_calls(os.uname().machine).items():
-        libbpf.update(maps["offcpu_file_calls"].fd, number, bits.to_bytes(4, "little"))
-    for major in tty_majors():
-        if major < maps["offcpu_tty_majors"].entries:
-            libbpf.update(maps["offcpu_tty_majors"].fd, major, (1).to_bytes(4, "little"))
+    for module in modules:
+        for declared in module.host_tables:
+            table = maps[f"{module.name}_{declared.name}"]
+            for index, word in TABLES[declared.of]().items():
+                if index < table.entries:
+                    libbpf.update(table.fd, index, word.to_bytes(_WORD, "little"))
 
 
 def unknown_of_waits(programs: Programs, failed: Mapping[str, str], no_calls: str) -> dict[str, str]:
-    """What `top_reasons` and the ledger lack on this kernel → why.  `failed`: programs that did not load."""
+    """The parts of a wait's name that are unknown on this kernel → why.  `failed`: programs that did not load."""
     found = {"top_reasons.syscall": no_calls} if no_calls else {}
     waker = programs.chosen.get("sched_wakeup")
     if waker and waker.kind != "tp_btf":
@@ -68,3 +69,10 @@ def tty_majors() -> set[int]:
             words = line.rsplit(maxsplit=3)
             found |= {int(word) for word in words[1:2] if word.isdigit()}
     return found
+
+
+TABLES: Mapping[str, Callable[[], Mapping[int, int]]] = {
+    "calls_for_files": lambda: file_calls(os.uname().machine),
+    "terminal_majors": lambda: dict.fromkeys(tty_majors(), 1),
+}
+"""The content of a declared HostTable: index → word."""

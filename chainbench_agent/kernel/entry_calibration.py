@@ -1,9 +1,10 @@
-"""What entering a program costs its caller beyond the program's own account, measured once, when the agent starts.
+"""Measures, when the agent starts, what entering a program costs its caller beyond the program's own run time.
 
-The kernel's account of a program begins after it has been entered.  Before that the workload has paid: a watched system
-call takes the kernel's slow path, a watched tracepoint is no jump over any more, and the account itself reads the clock
-twice.  Here a thread of our own makes system calls with nothing attached, with an empty program at their beginning and
-end, and with two: the first difference is what a system call's programs cost to enter, the second any other one's.
+The kernel's account of a program's run time begins after the program was entered.  The workload also pays for the time
+before: a watched system call takes the kernel's slow path, a watched tracepoint is no longer jumped over, and the
+account itself reads the clock twice.  Here a thread makes system calls with no program attached, with one empty program
+at their beginning and end, and with two.  The first difference is the cost to enter the programs of a system call, the
+second that of any other program.
 """
 
 from __future__ import annotations
@@ -19,51 +20,51 @@ from chainbench_agent.bpf import libbpf
 from chainbench_agent.bpf.footprint import fdinfo
 from chainbench_agent.evidence.entry_cost import EntryCost
 
-_NOTHING = bytes.fromhex("b700000000000000 9500000000000000")  # r0 = 0; exit
 _RAW_TRACEPOINT = (17, 0, 0)  # BPF_PROG_TYPE_RAW_TRACEPOINT
-_PLACES = ("sys_enter", "sys_exit")
+_TRACEPOINTS = ("sys_enter", "sys_exit")
 _ROUNDS = 16
 _CALLS = 500
 
 
-class _Look(NamedTuple):
+class _Measurement(NamedTuple):
     call_ns: float
     own_ns: float
-    """Of all programs that one call enters, by their own account."""
+    """The run time of all programs that a call enters, by the kernel's account."""
 
 
 def calibrate() -> EntryCost | str:
-    """The cost of one entry, or why it is not known.  Takes 10 ms, and attaches nothing beyond that time."""
-    with ExitStack() as held:
+    """The cost of one entry, or the reason why it is not known.  Takes 10 ms; its programs are detached afterwards."""
+    with ExitStack() as opened:
 
-        def hold(fd: int) -> int:
-            held.callback(os.close, fd)
+        def close_later(fd: int) -> int:
+            opened.callback(os.close, fd)
             return fd
 
         try:
-            hold(libbpf.enable_stats())
-            programs = [hold(libbpf.load_program("cb_nothing", _NOTHING, _RAW_TRACEPOINT)) for _ in _PLACES]
-            looks = [_look([])]
+            close_later(libbpf.enable_stats())
+            load = ("cb_nothing", libbpf.RETURN_0, _RAW_TRACEPOINT)
+            programs = [close_later(libbpf.load_program(*load)) for _ in range(2)]
+            measurements = [_measure([])]
             for count, program in enumerate(programs, 1):
-                for place in _PLACES:
-                    hold(libbpf.open_raw_tracepoint(place, program))
-                looks.append(_look(programs[:count]))
+                for tracepoint in _TRACEPOINTS:
+                    close_later(libbpf.open_raw_tracepoint(tracepoint, program))
+                measurements.append(_measure(programs[:count]))
         except OSError as error:
             return f"it could not be calibrated: {error.strerror or error}"
-    return _difference(*looks)
+    return _difference(*measurements)
 
 
-def _difference(none: _Look, one: _Look, two: _Look) -> EntryCost | str:
-    """Per entry; a call enters two programs, one when it begins and one when it ends."""
-    call = (one.call_ns - none.call_ns - one.own_ns) / len(_PLACES)
-    other = (two.call_ns - one.call_ns - (two.own_ns - one.own_ns)) / len(_PLACES)
+def _difference(none: _Measurement, one: _Measurement, two: _Measurement) -> EntryCost | str:
+    """The cost per entry: a call enters two programs, one at its beginning and one at its end."""
+    call = (one.call_ns - none.call_ns - one.own_ns) / len(_TRACEPOINTS)
+    other = (two.call_ns - one.call_ns - (two.own_ns - one.own_ns)) / len(_TRACEPOINTS)
     if call <= 0 or other <= 0:
         return "it could not be calibrated: the machine was too busy when the agent started"
     return EntryCost(round(call, 1), round(other, 1))
 
 
-def _look(programs: list[int], call: Callable[[], object] = os.getppid) -> _Look:
-    """The fastest round: a slower one was disturbed."""
+def _measure(programs: list[int], call: Callable[[], object] = os.getppid) -> _Measurement:
+    """The time of a call in the fastest round: slower rounds were disturbed."""
     before = [_account(fd) for fd in programs]
     rounds = []
     for _ in range(_ROUNDS):
@@ -72,10 +73,11 @@ def _look(programs: list[int], call: Callable[[], object] = os.getppid) -> _Look
             call()
         rounds.append(time.thread_time_ns() - began)
     grown = [(now[0] - then[0], now[1] - then[1]) for now, then in zip(map(_account, programs), before, strict=True)]
-    own_ns = sum(len(_PLACES) * ns / runs for ns, runs in grown if runs)
-    return _Look(min(rounds) / _CALLS, own_ns)
+    own_ns = sum(len(_TRACEPOINTS) * ns / runs for ns, runs in grown if runs)
+    return _Measurement(min(rounds) / _CALLS, own_ns)
 
 
 def _account(fd: int) -> tuple[int, int]:
+    """(run time in ns, number of runs) of a program."""
     found = fdinfo(fd)
     return int(found.get("run_time_ns", 0)), int(found.get("run_cnt", 0))

@@ -11,7 +11,6 @@ import time
 from collections.abc import Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from contextlib import suppress
-from dataclasses import replace
 from enum import IntEnum
 from pathlib import Path
 
@@ -24,10 +23,13 @@ from chainbench_agent.evidence.sample import Sample
 from chainbench_agent.kernel import call_tables
 from chainbench_agent.kernel.agent_pids import identity_of
 from chainbench_agent.kernel.map_reset import empty
-from chainbench_agent.kernel.pmu_counters import Counters
+from chainbench_agent.kernel.pmu_counters import OpenCounters
 from chainbench_agent.kernel.programs import Programs
+from chainbench_agent.kernel.reading.current_run import Current, Edge
+from chainbench_agent.kernel.reading.disk_records import finished_ios
+from chainbench_agent.kernel.reading.member_threads import enrolled
 from chainbench_agent.kernel.reading.ring_buffer import Ring
-from chainbench_agent.kernel.reading.sample_reader import Current, Reader
+from chainbench_agent.kernel.reading.sample_reader import Reader
 from chainbench_agent.kernel.selected_hooks import idle_modules, selected_hooks
 from chainbench_agent.kernel.targets.kernel_target import KernelTarget, TargetKind
 from chainbench_agent.kernel.targets.process_tree import all_processes
@@ -76,9 +78,9 @@ class Machine:
             undo=LoadedUnit.close,
         )
         self._maps = self.unit.loaded.maps
-        self._counters = Counters(self._maps, self.unit.counters if "memory_span" in self._maps else 0)
+        self._pmu = OpenCounters(self._maps, self.unit.modules, self.unit.counters)
         self.run = 0
-        """The number of the present run, or the last one; the kernel has it in all that it tells."""
+        """The number of the present run, or the last one; the kernel has it in each event."""
         self._target = KernelTarget()
         self._selection = EVERYTHING
         self._not_emptied: Mapping[str, OSError] = {}
@@ -95,12 +97,12 @@ class Machine:
         self.programs = Programs()
         self.ring: Ring | None = None
         try:
-            self._make_ready(symbols, tells=events is not None)
+            self._make_ready(symbols, emits=events is not None)
         except BaseException:  # whoever goes on without us keeps neither descriptors nor memory of the kernel
             self.close()
             raise
 
-    def _make_ready(self, symbols: KernelSymbols, *, tells: bool) -> None:
+    def _make_ready(self, symbols: KernelSymbols, *, emits: bool) -> None:
         loaded = self.unit.loaded
         identify = loaded.programs.pop("cb_identify", None)
         if identify is not None:
@@ -112,8 +114,8 @@ class Machine:
             raise SetupError(f"no BPF program loads here: {next(iter(reasons.values()), 'unknown')}")
         no_calls = "" if self.identity.called_bpf else call_tables.NO_CALLS
         self.unknown_of_waits = call_tables.unknown_of_waits(self.programs, loaded.failed, no_calls)
-        self._reader = Reader(self._maps, self.modules, symbols, no_calls)
-        self.ring = Ring(self._maps, self.modules) if tells else None
+        self._reader = Reader(self._maps, self.modules, symbols, self._pmu, no_calls)
+        self.ring = Ring(self._maps, self.modules) if emits else None
 
     @property
     def modules(self) -> tuple[Module, ...]:
@@ -128,7 +130,7 @@ class Machine:
         return "; ".join(dict.fromkeys(filter(None, reasons)))
 
     def sources_of(self, name: str, *, targeted: bool) -> list[str]:
-        """What a hook is really fed from."""
+        """The attach points that really feed a hook."""
         chosen = self.programs.chosen
         return list(dict.fromkeys(str(chosen[on].source) for on in self._on(name, targeted=targeted) if on in chosen))
 
@@ -165,51 +167,55 @@ class Machine:
         try:
             self._locate(target, selection)
             self._not_emptied = empty(self._maps, self.modules)
-            call_tables.fill(self._maps)
+            call_tables.fill(self._maps, self.modules)
             self.run += 1
             self._target = target
             self._selection = selection
             self._configure(Phase.SEEDING if target.kind == TargetKind.TREE else Phase.OFF)
             self._count_cost()
             self.programs.attach(self.selected_hooks, self._user)
-            self._counters.open()
+            self._pmu.open()
             self._seeds = seed_maps(target, self._maps)
         except OSError:
             self.detach()
             raise
 
-    def begin(self) -> int:
-        """The run starts now, for all hooks at once; the answer is that moment (CLOCK_MONOTONIC, ns)."""
-        self._began_ns = self._configure(Phase.ON)
-        self._counters.begin()
-        return self._began_ns
+    def begin(self) -> Sample:
+        """Start the run, for all hooks at once; the answer is how things stood at that moment."""
+        return self._reader.sample(self._current(), self.programs, self._start)
 
-    def end(self) -> int:
-        """The run is over, for all hooks at once; the answer is that moment (CLOCK_MONOTONIC, ns)."""
-        self._counters.end()
-        return self._configure(Phase.OFF)
+    def end(self) -> Sample:
+        """End the run, for all hooks at once; the answer is how things stood at that moment."""
+        self._pmu.end()
+        edge = Edge(self._configure(Phase.OFF), finished_ios())
+        return self._reader.sample(self._current(), self.programs, lambda: edge)
+
+    def _start(self) -> Edge:
+        ios = finished_ios()
+        self._began_ns = self._configure(Phase.ON)
+        self._pmu.begin()
+        return Edge(self._began_ns, ios)
 
     def detach(self) -> None:
         self.programs.detach()
         self._user.close()
         self._history = self._mapping_events.read() if self._mapping_events else self._history
         self._mapping_events.close()
-        self._counters.close()
+        self._pmu.close()
         if self._stats_fd >= 0:
             os.close(self._stats_fd)
             self._stats_fd = -1
 
     def sample(self) -> Sample:
-        """Everything that was counted.  While a run is on, what happens during the reading may be in or out."""
+        """Everything that was counted until now.  What happens during the reading may be in or out."""
+        return self._reader.sample(self._current(), self.programs)
+
+    def _current(self) -> Current:
         present: AbstractSet[int] = self.target_processes() if self._target.kind != TargetKind.MACHINE else set()
-        current = Current(self.run, self._target, self._began_ns, present, self._seeds, self._not_emptied)
-        sample = self._reader.sample(current)
-        sample = replace(sample, programs=self.programs.runs())
-        targeted = self._target.kind != TargetKind.MACHINE
-        return self._counters.complete(sample, self.run, self._began_ns, targeted=targeted)
+        return Current(self.run, self._target, self._began_ns, present, self._seeds, self._not_emptied)
 
     def names(self, first: Sample, last: Sample) -> Names:
-        """What the numbers in a run are called."""
+        """The names of the numbers in a run."""
         since = self._mapping_events.read() if self._mapping_events else self._history
         return self._reader.names(first, last, UserSymbols(self._user.mapped, since))
 
@@ -239,4 +245,4 @@ class Machine:
 
     def target_processes(self) -> AbstractSet[int]:
         """The processes that are in the target now; of a tree, as the kernel followed them."""
-        return self._reader.enrolled() if self._target.kind == TargetKind.TREE else self._target.processes()
+        return enrolled(self._maps) if self._target.kind == TargetKind.TREE else self._target.processes()

@@ -1,4 +1,4 @@
-"""What must not stay from one run to the next.  Everything else only grows, and is read twice."""
+"""Empties what must not stay from one run to the next.  Everything else only grows, and is read twice."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _SHARED = (
 
 
 def empty(maps: Mapping[str, MapFd], modules: Iterable[Module]) -> dict[str, OSError]:
-    """Nothing is attached meanwhile.  Raises OSError for a map that is everybody's, with its name.
+    """Empty all maps while nothing is attached.  Raises OSError for a shared map, with its name.
 
-    The answer: module → why, of those that may have kept something of the run before, and cannot be believed.
+    Returns module → why, of the modules whose maps may still have something of the run before.
     """
     for name in _SHARED:
         _empty(maps, name, _delete_all)
@@ -34,7 +34,7 @@ def empty(maps: Mapping[str, MapFd], modules: Iterable[Module]) -> dict[str, OSE
     unknown = None
     try:
         _empty(maps, "cb_disks", _zero)
-    except OSError as error:  # what is counted by disk belongs to nobody then
+    except OSError as error:  # what was counted by disk can then be of another disk
         unknown = error
     failed = {}
     for module in modules:
@@ -49,8 +49,9 @@ def empty(maps: Mapping[str, MapFd], modules: Iterable[Module]) -> dict[str, OSE
 
 def _empty_own(maps: Mapping[str, MapFd], module: Module) -> None:
     by_disk = {metric.name: metric for metric in module.per_disk}
+    filled = {table.name for table in module.host_tables}
     for name in module.own_maps:
-        if name in module.permanent_maps:
+        if name in filled:
             continue
         own = f"{module.name}_{name}"
         if metric := by_disk.get(name):

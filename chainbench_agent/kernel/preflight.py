@@ -1,11 +1,9 @@
-"""What this machine offers to eBPF collection, each found out by trying, and what to do where it does not."""
+"""Checks what this machine offers for eBPF collection, each by a try, with a remedy for each check that fails."""
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
-import struct
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +11,7 @@ from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
 
-from chainbench_agent.bpf import libbpf
+from chainbench_agent.bpf import libbpf, perf_events
 from chainbench_agent.errors import SetupError
 from chainbench_agent.headers.btf import DEFAULT_PATH, Btf
 from chainbench_agent.headers.btf_types import Kind as BtfKind
@@ -23,8 +21,7 @@ from chainbench_agent.loading.objects import Object
 from chainbench_agent.symbols.kernel_symbols import KernelSymbols
 
 CAPABILITIES = {"CAP_SYS_ADMIN": 21, "CAP_SYSLOG": 34, "CAP_PERFMON": 38, "CAP_BPF": 39}
-_PERF_EVENT_OPEN = {"x86_64": 298, "aarch64": 241}
-
+_CPU_CYCLES = 0  # PERF_COUNT_HW_CPU_CYCLES
 
 REMEDIES = {
     "capabilities": "run as root, or with CAP_BPF and CAP_PERFMON (systemd: AmbientCapabilities=)",
@@ -41,18 +38,18 @@ REMEDIES = {
         "run with CAP_SYSLOG and kernel.kptr_restrict below 2; until then waits have no kernel functions as reasons"
     ),
 }
-"""Each check that can fail → what to do then."""
+"""Name of each check that can fail → what to do then."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing tried.  `needed`: without it nothing is measured."""
+    """The result of a check.  `needed`: the agent measures nothing without it."""
 
     name: str
     ok: bool
     found: str
     remedy: str = field(init=False)
-    """As declared in REMEDIES, if it failed."""
+    """From REMEDIES if the check failed, otherwise empty."""
     needed: bool = False
 
     def __post_init__(self) -> None:
@@ -60,19 +57,13 @@ class Check:
 
 
 def needed_checks() -> list[Check]:
-    """The cheap checks of what nothing works without, most telling first."""
+    """The checks that every start makes: only needed ones, and cheap.  The likeliest to fail come first."""
     return [_privileges(), _btf(), _bcc_found(), _libbpf()]
 
 
 def all_checks() -> list[Check]:
-    optional: list[Callable[[], Check]] = [
-        _headers,
-        _kprobes,
-        _fentry,
-        _tracefs,
-        _pmu,
-        _symbols,
-    ]
+    """The checks that `chainbench-agent doctor` makes."""
+    optional: list[Callable[[], Check]] = [_headers, _kprobes, _fentry, _tracefs, _pmu, _symbols]
     needed = [_privileges(), _btf(), _bcc(), _libbpf()]
     return [_kernel(), *needed, *(check() for check in optional)]
 
@@ -83,7 +74,7 @@ def _kernel() -> Check:
 
 
 def capabilities() -> frozenset[str]:
-    """Which of CAPABILITIES this process has."""
+    """The capabilities of CAPABILITIES that this process has."""
     effective = int(procfs.status("/proc/self")["CapEff"], 16)
     return frozenset(name for name, bit in CAPABILITIES.items() if effective >> bit & 1)
 
@@ -108,14 +99,14 @@ def _btf() -> Check:
 
 
 def _bcc_found() -> Check:
-    """Whether there is one; the compiler imports it, and says what is wrong with it."""
+    """Whether bcc is installed.  The compiler imports it later, and reports if it does not work."""
     if spec := find_spec("bcc"):
         return Check("bcc", ok=True, found=spec.origin or "bcc", needed=True)
     return Check("bcc", ok=False, found="Python has no module bcc", needed=True)
 
 
 def _bcc() -> Check:
-    """By importing it, in a process of its own: it brings LLVM along."""
+    """Whether bcc can be imported, tried in another process because of its LLVM."""
     code = "import bcc; bcc.BPF; print(bcc.__version__)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     if done.returncode == 0:
@@ -145,7 +136,7 @@ def _kprobes() -> Check:
 
 
 def _fentry() -> Check:
-    """Asked by loading: that BTF is there says nothing about it."""
+    """Whether an fentry program loads: BTF without support for trampolines is possible."""
     try:
         function = Btf.load().find("vfs_read", BtfKind.FUNC)
         wanted = Wanted("cb_try_fentry", "fentry", function.id if function else 0)
@@ -165,19 +156,16 @@ def _tracefs() -> Check:
 
 
 def _pmu() -> Check:
-    """Opens a counter of CPU cycles of this very process."""
-    number = _PERF_EVENT_OPEN.get(os.uname().machine)
-    if number is None:
-        return Check("perf events", ok=True, found=f"not tried on {os.uname().machine}")
-    attributes = struct.pack("=IIQ", 0, 64, 0).ljust(64, b"\0")  # PERF_TYPE_HARDWARE, size, CPU_CYCLES
-    libc = ctypes.CDLL(None, use_errno=True)
-    fd = libc.syscall(number, attributes, 0, -1, -1, 0)
-    if fd >= 0:
-        os.close(fd)
-        return Check("perf events", ok=True, found="PMU counters work")
-    code = ctypes.get_errno()
-    found = "this CPU offers no PMU counters" if code == errno.ENOENT else os.strerror(code)
-    return Check("perf events", ok=False, found=found)
+    """Whether a counter of the CPU cycles of this process can be opened."""
+    try:
+        os.close(perf_events.open_event(perf_events.HARDWARE, _CPU_CYCLES, cpu=-1, pid=0))
+    except OSError as error:
+        if not error.errno:
+            return Check("perf events", ok=True, found=f"not tried on {os.uname().machine}")
+        missing = error.errno == errno.ENOENT
+        found = "this CPU offers no PMU counters" if missing else os.strerror(error.errno)
+        return Check("perf events", ok=False, found=found)
+    return Check("perf events", ok=True, found="PMU counters work")
 
 
 def _symbols() -> Check:

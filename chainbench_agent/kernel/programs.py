@@ -72,11 +72,11 @@ class Programs:
         self.absent = {hook: "; ".join(why) for hook, why in reasons.items() if hook not in self.chosen}
 
     def in_user_space(self, hooks: Collection[str]) -> bool:
-        """Whether one of `hooks` wants functions of the target's."""
+        """Whether one of `hooks` needs functions of the target."""
         return any(_is_in_user_space(program) for hook, program in self.chosen.items() if hook in hooks)
 
     def unavailable_in_target(self, hooks: Collection[str], user: LibcFunctions) -> dict[str, str]:
-        """Those of `hooks` that have no location in the target's programs and libraries → why."""
+        """The `hooks` that have no location in the target's programs and libraries → why."""
         programs = {hook: self.chosen[hook] for hook in hooks if hook in self.chosen}
         return {
             hook: f"no C library that the target had mapped when the run began has {program.source.target}"

@@ -1,4 +1,4 @@
-"""What of the loaded unit a run needs.  Pure."""
+"""Selects the hooks and modules of the loaded unit that a run needs.  Pure."""
 
 from __future__ import annotations
 

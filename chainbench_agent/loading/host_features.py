@@ -8,7 +8,7 @@ from pathlib import Path
 
 from chainbench_agent.headers.btf import Btf
 from chainbench_agent.loading import pmu_events, preempt_count
-from chainbench_agent.probes.memory import COUNTERS
+from chainbench_agent.probes import PMU_EVENTS
 
 CPUFREQ = Path("/sys/devices/system/cpu/cpufreq")
 
@@ -45,7 +45,7 @@ FACTS: dict[str, Callable[[Btf], str]] = {
     "cfs_bandwidth": _cfs_bandwidth,
     "cpufreq_governor": _cpufreq_governor,
     "interrupt_context": preempt_count.lacking,
-    **{f"counter:{name}": partial(_counter, name) for name in (*COUNTERS, "cache_hits", "any")},
+    **{f"counter:{name}": partial(_counter, name) for name in (*PMU_EVENTS, "cache_hits", "any")},
     "lock_kinds": _lock_kinds,
 }
 """Name → a check that answers, from the kernel's BTF or from this host, why it is not so; empty: it is."""

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from chainbench_agent.bpf import libbpf
 from chainbench_agent.bpf.perf_events import HARDWARE, HW_CACHE, RAW, online_cpus, open_event
-from chainbench_agent.probes.memory import COUNTERS
+from chainbench_agent.probes import PMU_EVENTS
 
 CPUINFO = Path("/proc/cpuinfo")
 CPUS = 1024
@@ -75,13 +75,13 @@ def source_of(fact: str) -> tuple[str, ...]:
 
 
 def _behind(name: str) -> tuple[str, ...]:
-    return {"cache_hits": COUNTERS[:2], "any": ()}.get(name, (name,))
+    return {"cache_hits": PMU_EVENTS[:2], "any": ()}.get(name, (name,))
 
 
 def lacking(name: str) -> str:
     """Why a counter cannot be had here; empty: it can.  "any": why none of them can."""
     if name == "any":
-        reasons = [lacking(counter) for counter in COUNTERS]
+        reasons = [lacking(counter) for counter in PMU_EVENTS]
         return "" if "" in reasons else reasons[0]
     return next(filter(None, map(_lacking, _behind(name))), "")
 
@@ -108,5 +108,5 @@ def _remedy(code: int) -> str:
 
 
 def available() -> int:
-    """A bit for each of COUNTERS that can be had: CB_COUNTERS in C."""
-    return sum(1 << index for index, counter in enumerate(COUNTERS) if not lacking(counter))
+    """A bit for each of PMU_EVENTS that can be had: CB_COUNTERS in C."""
+    return sum(1 << index for index, counter in enumerate(PMU_EVENTS) if not lacking(counter))

@@ -1,1 +1,1 @@
-"""The log: entries that nobody can forge, written by a thread of its own."""
+"""The agent's log: entries that clients cannot forge, written by a thread that blocks nothing else."""

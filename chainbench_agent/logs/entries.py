@@ -1,4 +1,4 @@
-"""Log entries that nobody can forge: whatever a client sends, an entry begins where the agent begins one."""
+"""Log entries that a client cannot forge: text from a request never begins a new entry."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import sys
 
 from chainbench_agent.logs.writer import LineStream, LogWriter
 
-CONTINUED = "    "
+CONTINUATION = "    "
 
 
 def log_to_stderr(level: str) -> None:
-    """Send the log, and what Python itself prints to stderr, there by a writer that blocks nobody."""
+    """Sends the log, and what Python itself prints to stderr, to stderr through a LogWriter, which does not block."""
     occupy_closed_descriptors()
     fd = sys.stderr.fileno() if sys.stderr else None
     writer = LogWriter(fd)
@@ -22,9 +22,9 @@ def log_to_stderr(level: str) -> None:
 
 
 def occupy_closed_descriptors() -> None:
-    """Open /dev/null where stdin, stdout or stderr is closed.
+    """Opens /dev/null for stdin, stdout and stderr where they are closed.
 
-    Otherwise the next file that is opened gets the number, and a library that prints to stderr writes into it.
+    Otherwise the next file that is opened gets that number, and a library that prints to stderr writes into the file.
     """
     for number in range(3):
         try:
@@ -34,11 +34,11 @@ def occupy_closed_descriptors() -> None:
 
 
 class EntryFormatter(logging.Formatter):
-    """Further lines of an entry are indented, and characters that do not print are written as escapes."""
+    """Indents the further lines of an entry, and writes characters that do not print as escapes."""
 
     def format(self, record: logging.LogRecord) -> str:
         first, *others = super().format(record).splitlines() or [""]
-        return "\n".join([_printable(first), *(CONTINUED + _printable(line) for line in others)])
+        return "\n".join([_printable(first), *(CONTINUATION + _printable(line) for line in others)])
 
 
 def _printable(line: str) -> str:

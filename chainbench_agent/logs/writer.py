@@ -1,7 +1,7 @@
-"""Writes the log to stderr from a thread of its own: a reader that hangs holds up nothing that logs.
+"""Writes the log to stderr in a thread of its own, so that a reader that hangs does not stop the agent.
 
-A pipe that nobody reads, a terminal stopped with Ctrl-S and a log driver that hangs all block write(2), for ever.
-Entries go through a bounded queue; what finds no room in it, or cannot be written, is dropped and counted.
+A pipe that nobody reads, a terminal stopped with Ctrl-S and a log driver that hangs all block write(2) forever.
+Entries go through a bounded queue.  An entry that does not fit into it, or cannot be written, is dropped and counted.
 """
 
 from __future__ import annotations
@@ -16,16 +16,16 @@ from collections import deque
 from dataclasses import dataclass
 
 MOST_BYTES = 1 << 20
-"""How much waits in memory for a reader.  One entry, however long, always may."""
+"""How many bytes may wait in memory.  A single entry may, however long it is."""
 
 PATIENCE_S = 0.1
-"""How long whoever logs waits for the entry to be written, so that a log is complete when the answer is sent.
+"""How long a call that logs waits until its entry is written, so that the log is complete when a response is sent.
 
-Only while the writer makes progress: once this time was not enough, nobody waits until something is written again.
+Once this time was not enough, no call waits until something is written again.
 """
 
 FLUSH_S = 1.0
-"""How long the end of a process waits for the entries that were not written yet."""
+"""How long a process that ends waits until the remaining entries are written."""
 
 NOBODY_READS = "stderr takes nothing more: whoever reads it has stopped reading"
 CLOSED = "stderr was closed when the agent started"
@@ -34,16 +34,16 @@ REMEDY = "read the agent's stderr, or send it to a file with room"
 
 @dataclass(frozen=True, slots=True)
 class LogStatus:
-    """How many records of this process were dropped; `reason`: why the last of them was, empty if none was."""
+    """How many records this process has dropped, and the `reason` for the last one; empty if it dropped nothing."""
 
     dropped: int = 0
     reason: str = ""
 
 
 class LogWriter(logging.Handler):
-    """A handler that never blocks for long.  Used from any number of threads; a forked child has an empty queue.
+    """A logging handler that never blocks for long, for any number of threads.  A forked child has an empty queue.
 
-    `fd`: where entries go; None drops them all, because stderr was closed.
+    Entries go to `fd`; None drops them all, because stderr was closed.
     """
 
     def __init__(self, fd: int | None) -> None:
@@ -51,12 +51,12 @@ class LogWriter(logging.Handler):
         self._fd = fd
         self._dropped = 0
         self._reason = ""
-        self._begin()
+        self._reset()
         _writers.add(self)
 
-    def _begin(self) -> None:
-        self._changed = threading.Condition()  # guards all that follows
-        self._waiting: deque[tuple[bytes, int]] = deque()  # entry, and how many drops it reports
+    def _reset(self) -> None:
+        self._changed = threading.Condition()  # guards the attributes below
+        self._waiting: deque[tuple[bytes, int]] = deque()  # an entry, and the number of drops that it reports
         self._bytes = 0
         self._accepted = self._done = 0
         self._unreported = 0
@@ -76,7 +76,7 @@ class LogWriter(logging.Handler):
             self.put(f"{text}\n".encode(errors="backslashreplace"))
 
     def put(self, entry: bytes) -> None:
-        """Queue whole lines, and wait for a moment until they are written; drop them where there is no room."""
+        """Queues whole lines, and waits for a moment until they are written; drops them if there is no room."""
         with self._changed:
             if self._fd is None:
                 self._drop(CLOSED)
@@ -90,7 +90,7 @@ class LogWriter(logging.Handler):
                     self._stalled = not self._changed.wait_for(lambda: self._done >= mine, PATIENCE_S)
 
     def flush(self) -> None:
-        """Wait until all is written; not for long, and for a shorter time if nobody reads."""
+        """Waits until everything is written; at most FLUSH_S, or PATIENCE_S if nobody reads."""
         with self._changed:
             self._changed.wait_for(lambda: not self._waiting, PATIENCE_S if self._stalled else FLUSH_S)
 
@@ -109,7 +109,7 @@ class LogWriter(logging.Handler):
         self._reason = reason
 
     def _report_drops(self) -> None:
-        """Say in the log itself how many entries are missing at this place."""
+        """Writes into the log itself how many entries are missing here."""
         if reports := self._unreported:
             self._unreported = 0
             text = f"{reports} log records were dropped: {self._reason}"
@@ -121,27 +121,27 @@ class LogWriter(logging.Handler):
             with self._changed:
                 self._changed.wait_for(lambda: self._waiting)
                 entry, reports = self._waiting[0]
-            why_not = self._write(entry)
+            failure = self._write(entry)
             with self._changed:
                 self._waiting.popleft()
                 self._bytes -= len(entry)
                 self._done += 1
                 self._stalled = False
-                if not why_not and not self._waiting:
+                if not failure and not self._waiting:
                     self._report_drops()
-                elif why_not and reports:
+                elif failure and reports:
                     self._unreported += reports
-                elif why_not:
-                    self._drop(why_not)
+                elif failure:
+                    self._drop(failure)
                 self._changed.notify_all()
 
     def _write(self, entry: bytes) -> str:
-        """Why it could not be written; empty if it was."""
+        """Returns why the entry could not be written; empty if it was."""
         left = memoryview(entry)
         while left and self._fd is not None:
             try:
                 left = left[os.write(self._fd, left) :]
-            except BlockingIOError:  # whoever shares the descriptor has made it non-blocking
+            except BlockingIOError:  # another process that shares the descriptor has made it non-blocking
                 _wait_until_writable(self._fd)
             except OSError as error:
                 return f"stderr cannot be written: {error.strerror}"
@@ -149,26 +149,26 @@ class LogWriter(logging.Handler):
 
 
 class LineStream(io.TextIOBase):
-    """Takes the place of sys.stderr: what Python itself prints there (warnings, tracebacks of threads) cannot block.
+    """Replaces sys.stderr, so that what Python itself prints there (warnings, tracebacks of threads) cannot block.
 
-    Each thread's text is passed on in whole lines.
+    It passes on each thread's text in whole lines.
     """
 
     def __init__(self, writer: LogWriter, fd: int) -> None:
         self._writer = writer
         self._number = fd
-        self._begun = threading.local()
+        self._partial = threading.local()
 
     def write(self, text: str) -> int:
-        *lines, rest = (getattr(self._begun, "text", "") + text).split("\n")
-        self._begun.text = rest
+        *lines, rest = (getattr(self._partial, "text", "") + text).split("\n")
+        self._partial.text = rest
         if lines:
             self._writer.put("".join(f"{line}\n" for line in lines).encode(errors="backslashreplace"))
         return len(text)
 
     def flush(self) -> None:
-        if rest := getattr(self._begun, "text", ""):
-            self._begun.text = ""
+        if rest := getattr(self._partial, "text", ""):
+            self._partial.text = ""
             self._writer.put(rest.encode(errors="backslashreplace"))
 
     def fileno(self) -> int:
@@ -185,18 +185,18 @@ _writers: weakref.WeakSet[LogWriter] = weakref.WeakSet()
 
 
 def log_status() -> LogStatus:
-    """The status of the writer at work in this process."""
+    """The status of the LogWriter that this process logs to."""
     found = [writer.status for writer in _writers if writer in logging.getLogger().handlers]
     return found[0] if found else LogStatus()
 
 
-def _begin_in_child() -> None:
-    """The parent's thread is not here, and what waits is the parent's to write."""
+def _reset_in_child() -> None:
+    """Empties the queue in a forked child: the thread is the parent's, and the parent writes what waits."""
     for writer in _writers:
-        writer._begin()  # noqa: SLF001 - of this file
+        writer._reset()  # noqa: SLF001 - in this file
 
 
-os.register_at_fork(after_in_child=_begin_in_child)
+os.register_at_fork(after_in_child=_reset_in_child)
 
 
 def _wait_until_writable(fd: int) -> None:

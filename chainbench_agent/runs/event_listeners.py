@@ -1,4 +1,4 @@
-"""Events on their way to who listens.  Who reads slowly holds up nothing: what they miss is counted, and said."""
+"""Passes events to clients that listen.  A slow client delays nothing: the events it misses are counted."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ log = logging.getLogger(__name__)
 
 
 class NoEvents(AgentError):  # noqa: N818 - reads as a state, see errors.py
-    """There are none here."""
+    """Events are not emitted here."""
 
 
 class NoPlace(AgentError):  # noqa: N818 - reads as a state, see errors.py
-    """Enough listen already."""
+    """As many clients listen as may."""
 
 
 class Source(Protocol):
-    """Where events come from: kernel.ring.Ring."""
+    """Where events come from: Ring of kernel/reading/ring_buffer.py."""
 
     def listen(self, *, on: bool) -> None: ...
 
@@ -43,8 +43,8 @@ class Source(Protocol):
 
 
 @dataclass(eq=False)
-class Listener:
-    """One client; `take` waits for what is told."""
+class EventListener:
+    """One client; `take` waits for events."""
 
     _waiting: deque[dict[str, Any]] = field(default_factory=deque)
     _changed: threading.Condition = field(default_factory=threading.Condition)
@@ -58,7 +58,7 @@ class Listener:
             self._changed.notify()
 
     def take(self, timeout_s: float) -> list[dict[str, Any]]:
-        """Everything that waits, and then what was missed; empty after `timeout_s`."""
+        """Every event that waits, and then how many were missed; empty after `timeout_s`."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._missed, timeout_s)
             taken = list(self._waiting)
@@ -70,18 +70,18 @@ class Listener:
 
 
 class Events:
-    """All listeners of one source, from any number of threads.  While nobody listens, nothing is told in the kernel."""
+    """All listeners of one source.  Thread-safe.  While none listens, the kernel side emits nothing."""
 
     def __init__(self, source: Source | None) -> None:
         self._source = source
         self._lock = threading.Lock()
-        self._listeners: list[Listener] = []
+        self._listeners: list[EventListener] = []
         self._busy = False  # a thread polls
 
-    def join(self) -> Listener:
-        """Listen, until `leave`.  NoEvents where there are none, NoPlace where enough listen.
+    def join(self) -> EventListener:
+        """Listen, until `leave`.  NoEvents if there are none, NoPlace if as many listen as may.
 
-        Whatever is raised, no place is taken.
+        An exception leaves no listener behind.
         """
         if self._source is None:
             raise NoEvents("this agent emits no events")
@@ -92,11 +92,11 @@ class Events:
             if not self._busy:  # the thread then waits for the lock, and finds the listener
                 threading.Thread(target=self._pass_on, args=(self._source,), daemon=True).start()
                 self._busy = True
-            listener = Listener()
+            listener = EventListener()
             self._listeners.append(listener)
         return listener
 
-    def leave(self, listener: Listener) -> None:
+    def leave(self, listener: EventListener) -> None:
         with self._lock:
             self._listeners.remove(listener)
             if not self._listeners and self._source:

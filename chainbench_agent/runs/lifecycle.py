@@ -1,7 +1,7 @@
 """One run at a time: idle → starting → running → stopping → idle.
 
-The lock here is only ever held for moments, never while the collector works: a second `/start` is refused,
-and `/status` answered, while the first `/start` still attaches.
+The lock is held only for moments, never while the collector works: while one `/start` attaches, a second one is refused
+and `/status` is answered.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from chainbench_agent.runs.remembered import RememberedLabels
 from chainbench_agent.runs.running import CurrentRun, EndedBy, Phase, RunsStatus, Watch
 
 SETTLE_S = 4.0
-"""How long a shutdown waits for a start under way, and then for a stop; gunicorn_server.py allows more than both."""
+"""How long a shutdown waits for a start, and then for a stop; server/gunicorn_server.py allows more than both."""
 
 log = logging.getLogger(__name__)
 
 
 class Runs:
-    """The runs of one collector, from any number of threads."""
+    """The runs of one collector.  Thread-safe."""
 
     def __init__(
         self,
@@ -61,9 +61,9 @@ class Runs:
     # --- A run ------------------------------------------------------------------------------------
 
     def start(self, request: RunRequest) -> CurrentRun:
-        """Begin a run; it ends with `stop`, after `longest_s`, or when the target has been gone for a while.
+        """Begin a run; it ends with `stop`, after `longest_s`, or when the target has ended for a while.
 
-        RunActive if one is on.  InputError if there is no such target, AgentError if the collector fails; then none is.
+        RunActive if a run is on, InputError if there is no such target, AgentError if the collector fails.
         """
         claimed = self._claim(request)
         self._archive.begin(self._run_until_now(claimed, "running"))  # first, so that nothing delays the answer later
@@ -88,9 +88,9 @@ class Runs:
         return active
 
     def stop(self, ended_by: EndedBy = "stop", only: str = "") -> Evidence:
-        """End the run, or only the one with that id.  NoRun if it is not on.
+        """End the run, or only the run with that id.  NoRun if it is not on.
 
-        AgentError if the collector fails: then none is on either, and what it still had is in the log.
+        AgentError if the collector fails: no run is on then either, and what it still had is in the log.
         """
         active = self._begin_stopping(only)
         try:
@@ -108,13 +108,13 @@ class Runs:
         return evidence
 
     def shutdown(self) -> None:
-        """Accept no more runs; finish the one that is on and log its evidence."""
+        """Accept no more runs; finish the run that is on and log its evidence."""
         with self._changed:
             self._closing = True
             self._changed.wait_for(lambda: self._phase in {"idle", "running"}, SETTLE_S)
         try:
             evidence = self.stop("shutdown")
-        except NoRun:  # there was none, or a `/stop` came first
+        except NoRun:  # no run was on, or a `/stop` came first
             with self._changed:
                 self._changed.wait_for(lambda: self._phase == "idle", SETTLE_S)
         except AgentError as error:
@@ -133,7 +133,7 @@ class Runs:
             return RunsStatus(self._phase, self._active, elapsed_ms, self._failure, collector, store)
 
     def current(self) -> Evidence | None:
-        """The evidence so far of the run that is on; None when there is none, or it cannot be had."""
+        """The evidence until now of the run that is on; None if no run is on, or the collector fails."""
         try:
             return self._collector.evidence_until_now(self._running)
         except Exception:
@@ -193,7 +193,7 @@ class Runs:
             return self._active
 
     def _watch(self, active: CurrentRun, watch: Watch) -> None:
-        """End the run when it is due, if nobody else does."""
+        """End the run when it is due, unless it has ended before."""
         reason = watch.why_ended(self._clock, lambda pause_s: self._is_over(active, pause_s))
         if not reason:
             return
@@ -201,7 +201,7 @@ class Runs:
             self.stop(reason, only=active.id)
 
     def _checkpoint(self, active: CurrentRun) -> None:
-        """Keep what the run has so far, now and then, for an agent that dies in it."""
+        """Store the evidence until now from time to time, in case the agent dies in the run."""
         while not self._is_over(active, self._archive.checkpoint_s):
             if evidence := self.current():
                 self._archive.checkpoint(evidence)
@@ -220,7 +220,7 @@ class Runs:
             return self._active
 
     def _give_up(self, active: CurrentRun) -> None:
-        """The run never was."""
+        """Make it as if the run had never begun."""
         self._archive.drop(active.id)
         with self._changed:
             self._phase, self._active = "idle", None

@@ -1,4 +1,4 @@
-"""The run that is on: who it is, and what would end it if nobody does."""
+"""The current run, and what ends it if no `/stop` does."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ Phase = Literal["idle", "starting", "running", "stopping"]
 EndedBy = Literal["stop", "shutdown", "max_duration", "target_gone", "start_failed", "running"]
 
 GONE_S = 5.0
-"""How long a target must be gone before its run ends; a runner may be between two processes."""
+"""How long a target must have ended before its run ends; a runner may be between two processes."""
 
 WATCH_S = 1.0
-"""How often the run that is on is looked at."""
+"""How often the watch looks at the current run."""
 
 log = logging.getLogger(__name__)
 
@@ -39,14 +39,14 @@ class CurrentRun:
         return " ".join(f"{name}={value}" for name, value in self.request.labels)
 
     def now(self, phase: Phase, now_ns: int) -> str:
-        """For who is in its way."""
+        """The run, its phase and its age, for a request that it refuses."""
         return f"run {self.id} ({self.words}) is {phase}, {self.elapsed_ms(now_ns) / 1000:.1f} s old"
 
     def elapsed_ms(self, now_ns: int) -> float:
         return (now_ns - self.started_ns) / 1e6
 
     def run(self, machine: str, now_ns: int, ended_by: EndedBy) -> Run:
-        """What the evidence says of it, if it ends now."""
+        """The run as its evidence describes it, if it ends now."""
         return Run(
             **self.request.labels.model_dump(),
             id=self.id,
@@ -60,7 +60,7 @@ class CurrentRun:
 
 
 def new_id(now: datetime) -> str:
-    """Sorts by time; the random end keeps ids apart when the clock is set back, and those of a fleet in one store."""
+    """Sorts by time.  The random part makes ids differ when the clock is set back, and among agents with one store."""
     return f"{now:%Y%m%dT%H%M%S}{now.microsecond // 1000:03d}Z-{secrets.token_hex(4)}"
 
 
@@ -80,7 +80,7 @@ class RunsStatus:
 
 
 class Watch:
-    """Whether a run's time is over, or its target has been gone for a while."""
+    """Decides whether a run's time is over, or its target has ended for a while."""
 
     def __init__(self, active: CurrentRun, target_has_ended: Callable[[], bool]) -> None:
         self._active = active
@@ -89,7 +89,7 @@ class Watch:
         self._ended_since_ns: int | None = None
 
     def why_ended(self, clock: Callable[[], int], is_over: Callable[[float], bool]) -> EndedBy | None:
-        """Look until there is a reason to end the run; None if it `is_over` (asked with a time to wait) before."""
+        """Look until there is a reason to end the run; None if it `is_over` (called with a time to wait) before."""
         while not is_over(self.pause_s(clock())):
             if reason := self.why_end(clock()):
                 return reason
@@ -101,7 +101,7 @@ class Watch:
         return min(WATCH_S, max(left_s, 0.0))
 
     def why_end(self, now_ns: int) -> EndedBy | None:
-        """What ends the run now; None if it goes on."""
+        """The reason to end the run now; None if it goes on."""
         if self._active.elapsed_ms(now_ns) / 1e3 >= self._longest_s:
             return "max_duration"
         if not self._has_target_ended():
@@ -112,7 +112,7 @@ class Watch:
         return "target_gone" if (now_ns - self._ended_since_ns) / 1e9 >= GONE_S else None
 
     def _has_target_ended(self) -> bool:
-        """A collector that fails at this does not keep the run from ending in time."""
+        """A collector that fails here does not prevent the run from ending in time."""
         try:
             return self._target_has_ended()
         except Exception:
@@ -121,6 +121,6 @@ class Watch:
 
 
 def log_violations(evidence: Evidence) -> None:
-    """An evidence that contradicts itself is a fault of ours."""
+    """Log where the evidence contradicts itself: that is a bug of the agent."""
     for one in evidence.self_check.violations if evidence.self_check else ():
         log.error("run %s: %s: %s, %s %s", evidence.run.id, one.note, one.left, one.right, one.unit)

@@ -1,1 +1,1 @@
-"""Serves the HTTP application: gunicorn, its socket and its worker, and what it reports to systemd."""
+"""Serves the HTTP application: gunicorn, its socket and its worker, and notifications to systemd."""

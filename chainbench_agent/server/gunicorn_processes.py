@@ -1,6 +1,6 @@
-"""gunicorn's two processes, as the agent wants them: a master that listens, and one worker that does everything.
+"""gunicorn's two processes, adapted to the agent: a master that listens, and one worker that does everything else.
 
-Their application (gunicorn_server.py) builds the agent in the worker, and takes it down there.
+The application (gunicorn_server.py) builds the agent in the worker, and closes it there.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from chainbench_agent.server.listener import url
 from chainbench_agent.server.worker import GuardedWorker
 
 GRACE_S = 1
-"""How long a worker that ends waits for requests under way."""
+"""How long a worker that ends waits for requests in progress."""
 
 log = logging.getLogger(__name__)
 
 
 class Worker(GuardedWorker):
-    """Ends in one way, whatever the signal: requests under way are answered, the run is finished."""
+    """Ends in the same way on every signal: answers requests in progress and finishes the run."""
 
     _builds = False
 
@@ -36,15 +36,17 @@ class Worker(GuardedWorker):
         self._builds = False
 
     def handle_exit(self, sig: int, frame: Any) -> None:
-        """At once while the agent is built: nobody waits for the compiler, and what was begun goes with the process."""
+        """End, and at once while the agent is being built: nothing that was begun outlives the process."""
         super().handle_exit(sig, frame)
         if self._builds:
             for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
-                signal.signal(number, signal.SIG_IGN)  # Ctrl-C comes with the master's SIGQUIT; this is the way out
+                signal.signal(
+                    number, signal.SIG_IGN
+                )  # Ctrl-C is followed by the master's SIGQUIT; this exit must finish
             sys.exit(0)
 
     def notify(self) -> None:
-        """The loop has turned."""
+        """Note that the loop has turned."""
         super().notify()
         self.app.turned_s = time.monotonic()
 
@@ -53,37 +55,37 @@ class Worker(GuardedWorker):
         signal.signal(signal.SIGHUP, self.handle_exit)
 
     def handle_quit(self, sig: int, frame: Any) -> None:
-        """Not at once, as gunicorn has it: Ctrl-C is followed by the master's SIGQUIT, in the midst of it all."""
+        """End as on other signals; gunicorn would exit at once, and the master sends SIGQUIT after every Ctrl-C."""
         self.handle_exit(sig, frame)
 
     def run(self) -> None:
         log.info("serving on %s", url(self.sockets[0], tls=self.app.tls is not None))
-        self.cfg.set("graceful_timeout", GRACE_S)  # in this process; the master waits for longer
-        self.app.supervisor.tell("READY=1", "STATUS=serving")
+        self.cfg.set("graceful_timeout", GRACE_S)  # in this process; the master waits longer
+        self.app.systemd.notify("READY=1", "STATUS=serving")
         super().run()
-        self.app.supervisor.tell("STATUS=finishing the active run")
+        self.app.systemd.notify("STATUS=finishing the active run")
         self.app.unload()
         logging.shutdown()
-        os._exit(0)  # Python would wait for the threads, and so for any client that sends nothing
+        os._exit(0)  # Python would wait for the threads, and so for clients that send nothing
 
 
 class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
-    """Keeps one worker, never two: what gunicorn does on other signals is left out."""
+    """Runs one worker, never two: signals that would add or remove workers do nothing."""
 
     def __init__(self, app: Any, listener: socket.socket) -> None:
         super().__init__(app)
         self.LISTENERS = [listener]
 
     def handle_hup(self) -> None:
-        """Read the settings again, and make a new worker, if a service manager asks; else the terminal is gone: end."""
-        if not self.app.supervisor.listens:
+        """Read the settings again and start a new worker.  Without a service manager the terminal has closed: end."""
+        if not self.app.systemd.listens:
             self.handle_term()
-        self.app.supervisor.tell("RELOADING=1")
+        self.app.systemd.notify("RELOADING=1")
         self.app.read_settings_again()
         self.kill_workers(signal.SIGTERM)
 
     def halt(self, reason: str | None = None, exit_status: int = 0) -> None:
-        self.app.supervisor.tell("STOPPING=1")
+        self.app.systemd.notify("STOPPING=1")
         super().halt(reason, exit_status)
 
     def handle_ttin(self) -> None: ...
@@ -93,7 +95,7 @@ class Master(Arbiter):  # type: ignore[misc]  # gunicorn has no types
     def handle_usr2(self) -> None: ...
 
     def reap_workers(self) -> None:
-        """A worker that could not build the agent has said why; gunicorn would only add noise."""
+        """Exit without gunicorn's message if a worker could not build the agent: the worker has logged the reason."""
         try:
             super().reap_workers()
         except HaltServer as halt:

@@ -1,8 +1,8 @@
 """Serves the agent with gunicorn, from code: a master that listens, and one worker that does everything.
 
 One worker, because the BPF objects and the state of the run live in a process; it answers with threads.
-The agent is built in the worker, after the fork, and taken down there whatever signal ends it.
-All modules are imported before the fork: what the two processes share saves 9 MB.
+The agent is built in the worker, after the fork, and closed there whatever signal ends it.
+All modules are imported before the fork: sharing their memory saves 9 MB.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from chainbench_agent.server.gunicorn_log import GunicornLog
 from chainbench_agent.server.gunicorn_processes import Master, Worker
 from chainbench_agent.server.listener import Listener, listener_for
 from chainbench_agent.server.response_sender import CutAnswers
-from chainbench_agent.server.systemd_notify import Supervisor
+from chainbench_agent.server.systemd_notify import SystemdNotify
 from chainbench_agent.settings import Settings
 from chainbench_agent.web.app import create_app
 from chainbench_agent.web.http_framing import LONGEST_HEAD
 
 KILL_AFTER_S = 15
-"""How long the master waits for it: GRACE_S, twice runs.SETTLE_S, the collector's last words, and the store's."""
+"""How long the master waits for the worker: GRACE_S, twice lifecycle.SETTLE_S, and closing collector and store."""
 
 BUILD_S = 600
-"""How long building the agent may take before it counts as hung; the compiler itself is given up earlier."""
+"""How long building the agent may take before it counts as hung; the compiler has a shorter limit."""
 
 LOOP_S = 60
-"""How long the worker's loop, which turns every second, may take for one before it counts as hung."""
+"""How long one turn of the worker's loop, normally a second, may take before it counts as hung."""
 
 MEMORY = "/dev/shm"  # noqa: S108
-"""Where the worker has the file that it touches every second: on a disk that would be seen in `biolatency`."""
+"""Where the worker's heartbeat file is, touched every second: on a disk it would show in `biolatency`."""
 
 log = logging.getLogger(__name__)
 
@@ -57,7 +57,7 @@ def serve(
 ) -> None:
     """Serve until SIGTERM or SIGINT, then exit with 0; with 3 if the agent cannot be built.
 
-    `reload`: the settings anew, when a service manager asks for it.
+    `reload`: reads the settings again, when a service manager asks for it.
 
     Raises InputError when the address cannot be listened on, or a token or a certificate cannot be used.
     """
@@ -70,7 +70,7 @@ def serve(
 
 
 class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; nor have those below
-    """The agent, as gunicorn's application."""
+    """gunicorn's application: the agent and its HTTP interface."""
 
     def __init__(
         self,
@@ -79,7 +79,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
         listener: Listener,
         reload: Callable[[], Settings] | None = None,
     ) -> None:
-        self.supervisor = Supervisor()
+        self.systemd = SystemdNotify()
         self.cut_answers = CutAnswers()
         self._listener = listener
         self._active_run_record = ActiveRunRecord()
@@ -96,16 +96,16 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
             "workers": 1,
             "worker_class": Worker,
             "threads": 8,
-            # A machine that the benchmark starves for a minute must not cost the run its worker.
+            # A benchmark may starve the machine for a minute; that must not kill the worker and its run.
             "timeout": 0,
             "graceful_timeout": KILL_AFTER_S,
-            # No connection is kept: a shutdown waits for none, and no runner posts into one that is closing.
+            # One request per connection: a shutdown waits for none, and no runner posts into one that is closing.
             "keepalive": 0,
-            # Requests that wait for a thread; the kernel's queue has the others.
+            # Requests that wait for a thread; further ones wait in the kernel's queue.
             "worker_connections": 256,
-            "certfile": self._settings.tls_cert and str(self._settings.tls_cert),  # for `wsgi.url_scheme` alone
+            "certfile": self._settings.tls_cert and str(self._settings.tls_cert),  # only for `wsgi.url_scheme`
             "forwarded_allow_ips": "",
-            "limit_request_line": 0,  # web/http_framing.py limits the whole head, and nothing in it by itself
+            "limit_request_line": 0,  # web/http_framing.py limits the head as a whole
             "limit_request_field_size": LONGEST_HEAD,
             "limit_request_fields": LONGEST_HEAD,
             "worker_tmp_dir": MEMORY if os.access(MEMORY, os.W_OK) else None,
@@ -116,9 +116,9 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
             self.cfg.set(name, value)
 
     def load(self) -> Flask:
-        """Build the agent.  Called in the worker, which ends if this fails, and the master with it."""
+        """Build the agent.  Called in the worker; if it fails, worker and master end."""
         self.turned_s = time.monotonic()
-        self.supervisor.watch(self.lives)
+        self.systemd.watch(self.lives)
         try:
             self._agent = agent = build_agent(
                 self._settings,
@@ -140,7 +140,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
         )
 
     def _counts(self) -> Mapping[Family, Points]:
-        """What the worker counts of itself, for /metrics."""
+        """The worker's own counters, for /metrics."""
         return {RESPONSES_CUT: [((cause,), count) for cause, count in self.cut_answers.counts().items()]}
 
     @property
@@ -148,7 +148,7 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
         return self._listener.tls
 
     def read_settings_again(self) -> None:
-        """For the next worker; those that are wrong change nothing.  The socket stays the one that listens."""
+        """Read the settings for the next worker; invalid settings change nothing.  The listening socket stays."""
         try:
             new = self._reload() if self._reload else self._settings
             listener = listener_for(new)
@@ -164,17 +164,17 @@ class Server(BaseApplication):  # type: ignore[misc]  # gunicorn has no types; n
         self.load_config()
 
     def lives(self) -> bool:
-        """Whether the worker builds the agent, or its loop turns and no thread holds the lock of the runs for ever."""
+        """Whether the worker is alive: it builds the agent, or its loop turns and the lock of the runs is free."""
         if self._agent is None:
             return time.monotonic() - self.turned_s < BUILD_S
         return time.monotonic() - self.turned_s < LOOP_S and bool(self._agent.runs.status())
 
     def unload(self) -> None:
-        """Finish the run that is on, and give everything back."""
+        """Finish the run that is on, and close the agent."""
         if self._agent:
             self._agent.close()
 
 
 def _processes() -> dict[str, int]:
-    """Role → pid, as the worker knows them.  The compiler child has ended before anybody can ask."""
+    """Role → pid, seen from the worker.  The compiler child has ended before the first scrape."""
     return {"master": os.getppid(), "worker": os.getpid()}

@@ -1,4 +1,4 @@
-"""The socket that clients connect to: TCP or unix, and with which certificate."""
+"""Opens the socket that clients connect to: TCP or unix, with or without TLS."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ from chainbench_agent.web.access import Access, access_for, check_secret
 UNIX = "unix:"
 BACKLOG = 128
 ANSWER_BYTES = 1 << 20
-"""Asked for as send buffer, of which the kernel grants what net.core.wmem_max allows; an evidence is 50 KB."""
+"""The requested send buffer; the kernel grants at most net.core.wmem_max.  An evidence has 50 KB."""
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """Where clients call, who may, and with which certificate.
+    """Where the agent listens, who may call, and with which certificate.
 
-    `place`: host, port and the group of a unix socket.  `protected`: others than the users of this machine may call.
+    `place`: host, port and the group of a unix socket.  `protected`: other machines may connect.
     """
 
     place: tuple[str, int, str]
@@ -38,7 +38,7 @@ class Listener:
     protected: bool
 
     def open(self) -> socket.socket:
-        """The socket, which listens; InputError if it cannot."""
+        """A listening socket.  InputError if the agent cannot listen there."""
         host, port, _ = self.place
         listener = listen(host, port, protected=self.protected, group=self.access.group)
         if self.access.token and is_overheard(listener, tls=self.tls is not None):
@@ -47,17 +47,17 @@ class Listener:
 
 
 def listener_for(settings: Settings) -> Listener:
-    """InputError if a token or a certificate cannot be used."""
+    """The listener that the settings ask for.  InputError if a token or a certificate cannot be used."""
     access, tls = access_for(settings), tls_for(settings.tls_cert, settings.tls_key)
     place = settings.host, settings.port, settings.socket_group
     return Listener(place, access, tls, protected=bool(access.token) or settings.insecure)
 
 
 def listen(host: str, port: int, *, protected: bool = False, group: int | None = None) -> socket.socket:
-    """A listening socket.  Ours, because gunicorn tries for five seconds before it says that it cannot.
+    """A listening socket.  gunicorn's own would retry for five seconds before it reports an error.
 
-    `host` is an address, a name, or `unix:/path`.  InputError if it cannot be listened on, or if others than the users
-    of this machine could call and nothing is `protected`.
+    `host` is an address, a name, or `unix:/path`.  InputError if the agent cannot listen on it, or if other machines
+    could connect and the agent is not `protected`.
     """
     if host.startswith(UNIX):
         listener = _unix(Path(host.removeprefix(UNIX)), group)
@@ -87,7 +87,7 @@ def _tcp(host: str, port: int, *, protected: bool) -> socket.socket:
 
 
 def _unix(path: Path, group: int | None) -> socket.socket:
-    """Only the agent's user and root may connect, and `group`.  What a dead agent left at `path` is replaced."""
+    """A unix socket for root, the agent's user and `group`.  The socket of an agent that died is replaced."""
     listener = socket.socket(socket.AF_UNIX)
     try:
         if path.is_socket() and not _answers(path):
@@ -111,7 +111,7 @@ def _unix(path: Path, group: int | None) -> socket.socket:
 
 
 def _give_to(group: int, path: Path) -> None:
-    """Let the group use the socket.  A service that runs with that group need not ask, and may not."""
+    """Let the group use the socket.  A service that runs with that group need not change it, and may not."""
     if path.stat().st_gid != group:
         try:
             os.chown(path, -1, group)
@@ -130,7 +130,7 @@ def _answers(path: Path) -> bool:
 
 
 def is_overheard(listener: socket.socket, *, tls: bool) -> bool:
-    """Whether what is said here crosses a network as it is."""
+    """Whether requests cross a network unencrypted."""
     if tls or listener.family == socket.AF_UNIX:
         return False
     return not ip_address(listener.getsockname()[0].partition("%")[0]).is_loopback
@@ -145,7 +145,7 @@ def url(listener: socket.socket, *, tls: bool) -> str:
 
 
 def tls_for(cert: Path | None, key: Path | None) -> ssl.SSLContext | None:
-    """TLS 1.2 and later with this certificate and its chain, or none; InputError says what is wrong with the files."""
+    """A context for TLS 1.2 and later, or None without certificate and key.  InputError if the files cannot be used."""
     if cert is None and key is None:
         return None
     if cert is None or key is None:

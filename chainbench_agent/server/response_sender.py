@@ -1,7 +1,7 @@
-"""Sends answers without a thread: what a client does not take at once is sent by the worker's polling loop.
+"""Sends answers without a thread: the worker's polling loop sends what a client does not take at once.
 
-A thread that waited for slow clients would be missing where somebody asks for /status.  An answer that is not sent
-whole is logged and counted, and the client sees fewer bytes than its Content-Length says.
+A thread that waits for slow clients could not answer other requests.  An answer that is not sent whole is logged and
+counted, and the client sees fewer bytes than its Content-Length says.
 """
 
 from __future__ import annotations
@@ -19,22 +19,22 @@ from functools import partial
 from typing import Any
 
 SEND_S = 10.0
-"""How long a client may take nothing of its answer before it is given up."""
+"""How long a client may take nothing of its answer before it is disconnected."""
 
 LONGEST_S = 600.0
-"""How long a client has for its answer, however steadily it takes it."""
+"""How long a client has to take its whole answer."""
 
 MOST_SENDING = 128
-"""Clients that are sent to at a time.  One more takes the place of the one that has been at it for longest."""
+"""Clients that are sent to at a time.  One more replaces the one that has taken longest."""
 
 MOST_BYTES = 64 << 20
-"""Of answers in memory; what several of them share counts once."""
+"""Size of all answers in memory; a buffer that several share counts once."""
 
 CAUSES = ("client_left", "too_slow", "no_room", "shutdown")
 
 _PIECE = 64 * 1024
 _TURN = 1 << 20
-"""Bytes for one client before the loop looks after the others."""
+"""Bytes for one client before the loop serves the next."""
 
 _NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 
 class CutAnswers:
-    """How many answers were not sent whole, by cause.  Used from any number of threads."""
+    """Counts answers that were not sent whole, by cause.  Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -58,9 +58,9 @@ class CutAnswers:
 
 
 class Outlet:
-    """What gunicorn takes for the client's socket: it collects the answer.  `call`: the request's first line.
+    """Stands in for the client's socket in gunicorn, and collects the answer.  `call`: the request's first line.
 
-    An answer of unknown length (a stream) is not collected: its thread waits for the client, as long as SEND_S.
+    An answer of unknown length (a stream) is not collected: its thread waits for the client, at most SEND_S.
     """
 
     def __init__(self, sock: socket.socket, call: str) -> None:
@@ -85,11 +85,11 @@ class Outlet:
             self.total += len(data)
 
     def send(self, data: bytes) -> int:
-        """An interim answer (100 Continue), which nobody waits for: the request has come in whole."""
+        """Drop an interim answer (100 Continue): the request has already arrived whole."""
         return len(data)
 
     def stream(self, patience_s: float) -> None:
-        """From now on send at once, and wait so long for the client."""
+        """Send at once from now on, and wait for the client at most `patience_s`."""
         self._streams = True
         self.sock.settimeout(patience_s)
         head = b"".join(self._parts)
@@ -97,14 +97,14 @@ class Outlet:
         self.sock.sendall(head)
 
     def discard(self) -> bool:
-        """Forget what was collected; False if it is too late, because some of it may have been sent."""
+        """Drop what was collected; False if some of it may already have been sent."""
         self._parts.clear()
         self.total = 0
         return not self._streams
 
     @property
     def buffers(self) -> list[memoryview]:
-        """What is still in memory."""
+        """The parts of the answer that are in memory."""
         return [self._piece, *self._parts]
 
     @property
@@ -112,7 +112,7 @@ class Outlet:
         return not self._piece and not self._parts
 
     def push(self, most: int = _TURN) -> None:
-        """Send what the client takes now, without waiting; `error` says why it never takes more."""
+        """Send what the client takes now, without waiting; sets `error` if the client can take no more."""
         try:
             self.sock.settimeout(0)
             while most > 0 and self._next_piece():
@@ -127,7 +127,7 @@ class Outlet:
             self.error = error
 
     def _next_piece(self) -> bool:
-        """TLS has to be given the same piece again until it has taken it; small parts travel together."""
+        """Take the next piece.  TLS must get the same piece again until it is sent; small parts are joined."""
         if not self._piece and self._parts:
             first = self._parts.popleft()
             self._piece, rest = first[:_PIECE], first[_PIECE:]
@@ -145,9 +145,9 @@ class Outlet:
 
 
 class AnswerSender:
-    """All answers that wait for their clients, oldest first.  Used by the loop alone.
+    """Every answer that waits for its client, oldest first.  Used only by the loop.
 
-    `leave` is called with the socket whose answer has been sent.
+    `leave` is called with a socket when its answer has been sent.
     """
 
     def __init__(
@@ -164,7 +164,7 @@ class AnswerSender:
         return len(self._sending)
 
     def take(self, outlet: Outlet) -> None:
-        """See to the answer: it is sent already, or will be, or its client is gone."""
+        """Finish an answer that is sent or has failed, and register any other with the loop."""
         if outlet.error or outlet.is_sent:
             self._finish(outlet)
             return
@@ -179,7 +179,7 @@ class AnswerSender:
             self._cut(next(iter(self._sending)), "no_room", "more answers wait for slow clients than memory is for")
 
     def expire(self) -> None:
-        """Give up the clients that have had their time."""
+        """Disconnect clients whose time is over."""
         now_s = time.monotonic()
         for outlet in list(self._sending):
             if now_s - outlet.progress_s > SEND_S:
@@ -188,7 +188,7 @@ class AnswerSender:
                 self._cut(outlet, "too_slow", f"it was not taken within {LONGEST_S:.0f} s")
 
     def abandon(self) -> None:
-        """The process ends."""
+        """Disconnect every client, because the process ends."""
         for outlet in list(self._sending):
             self._cut(outlet, "shutdown", "the agent ends")
 

@@ -1,8 +1,8 @@
-"""Reads requests before a thread has to: who sends slowly, or not at all, holds nobody up.
+"""Reads requests before a thread gets them: a client that sends slowly, or not at all, delays no other.
 
-gunicorn gives each connection to a thread, which then waits for what the client has to say; a few clients that say
-nothing would take all of them.  Here the worker's one polling loop collects the bytes of all clients, and a thread
-only gets a request that has come in whole.  It never reads from the connection again.
+gunicorn gives each connection to a thread, which waits for the request; a few clients that send nothing would occupy
+all threads.  Here the worker's polling loop collects the bytes of all clients, and a thread gets a request only when
+it has arrived whole.  The thread never reads from the connection.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from typing import Any
 from chainbench_agent.web import http_framing
 
 READ_S = 10.0
-"""How long a client has for its request, from its connection on."""
+"""How long a client has to send its request after it has connected."""
 
 LINGER_S = 2.0
-"""How long what a client still sends is read and thrown away: closed at once, it might not see its answer."""
+"""How long to read and drop what a client still sends: if closed at once, it might not see its answer."""
 
 MOST_READ = 256
-"""Clients whose requests are being read.  One more takes the place of the one that has been at it for longest."""
+"""Clients whose requests are being read.  One more replaces the one that has taken longest."""
 
 PLAIN_REMEDY = "call it by http://, or start the agent with --tls-cert and --tls-key"
 TLS_HANDSHAKE = b"\x16\x03"
@@ -49,7 +49,7 @@ class Client:
         self.tls_established = not isinstance(sock, ssl.SSLSocket)
 
     def read(self) -> None:
-        """Take what is there, until the request is whole.  OSError when it is not yet, or never will be."""
+        """Read what has arrived, until the request is whole.  OSError if it is not yet, or never will be."""
         if not self.tls_established:
             self.sock.do_handshake()  # type: ignore[attr-defined]  # an SSLSocket
             self.tls_established = True
@@ -77,13 +77,13 @@ class Client:
             raise ConnectionAbortedError
 
     def send(self, answer: bytes) -> None:
-        """As far as it goes: who does not take a few hundred bytes is not waited for."""
+        """Send as much as the client takes at once: a few hundred bytes are not worth waiting for."""
         with suppress(OSError):
             self.sock.send(answer)
 
 
 class SlowClientGuard:
-    """All clients whose requests are being read, oldest first.  Used by one thread."""
+    """Every client whose request is being read, oldest first.  Used by one thread."""
 
     def __init__(self, poller: selectors.BaseSelector, serve: Callable[[Client], None]) -> None:
         self._poller = poller
@@ -100,14 +100,14 @@ class SlowClientGuard:
         self._read(client)
 
     def evict(self, detail: str) -> bool:
-        """Send the slowest away; False if there is none."""
+        """Disconnect the slowest client; False if there is none."""
         if not self._reading:
             return False
         self._refuse(next(iter(self._reading.values())), 503, detail)
         return True
 
     def leave(self, sock: socket.socket) -> None:
-        """The answer is sent; close when the client has, or soon."""
+        """Close a connection whose answer is sent, when the client has closed it or LINGER_S later."""
         try:
             sock.settimeout(0)
             sock.shutdown(socket.SHUT_WR)
@@ -118,7 +118,7 @@ class SlowClientGuard:
             self._leaving[sock] = time.monotonic() + LINGER_S
 
     def expire(self) -> None:
-        """End with who has had their time."""
+        """Disconnect clients whose time is over."""
         now_s = time.monotonic()
         for client in [client for client in self._reading.values() if client.due_s <= now_s]:
             self._refuse(client, 408, f"the request did not come in within {READ_S:.0f} s")
@@ -131,7 +131,7 @@ class SlowClientGuard:
         try:
             client.read()
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            return  # a handshake's few bytes always have room
+            return  # the few bytes of a handshake always fit into the send buffer
         except OSError as error:
             log.debug("a client went before it had said what it wants: %r", error)
             self._close(client.sock)
@@ -141,7 +141,7 @@ class SlowClientGuard:
             self._serve(client)
 
     def _refuse(self, client: Client, status: int, detail: str) -> None:
-        if client.request.data:  # who has said nothing may have wanted nothing
+        if client.request.data:  # a client that has sent nothing may only have probed the port
             client.send(http_framing.refusal(status, detail, "send the whole request at once"))
         self._close(client.sock)
 

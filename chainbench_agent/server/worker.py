@@ -1,8 +1,8 @@
 """gunicorn's worker of threads, with a guard against slow clients before them (server/slow_client_guard.py).
 
-Calls that act (`/stop`) have threads of their own, so that nothing which is merely asked for can be in their way; so
-has `/status`.  A thread collects its answer, and the loop sends what the client does not take at once
-(server/response_sender.py): a client that reads slowly holds no thread.
+Calls that change something (`/stop`) have threads of their own, so that no other request delays them; so has
+`/status`.  A thread collects its answer, and the loop sends what the client does not take at once
+(server/response_sender.py): a client that reads slowly occupies no thread.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ ACTING_THREADS = 4
 STATUS_THREADS = 1
 
 NEEDED_TO_ANSWER = 8
-"""With less descriptors left than this, slow clients have to go."""
+"""With fewer descriptors left than this, slow clients are disconnected."""
 
 SAY_AGAIN_S = 60.0
-"""How often it is logged that there are no descriptors."""
+"""At most how often it is logged that there are no descriptors."""
 
 PAUSE_S = 0.02
-"""How long nobody is admitted where the kernel has no descriptor: what is wrong will last, and this is no busy loop."""
+"""How long to accept no client when there is no descriptor, so that the loop does not spin."""
 
 _NO_DESCRIPTOR = {errno.EMFILE, errno.ENFILE}
 _NOBODY_THERE = {errno.EAGAIN, errno.EWOULDBLOCK, errno.ECONNABORTED}
@@ -46,7 +46,7 @@ log = logging.getLogger(__name__)
 
 
 class Connection(TConn):  # type: ignore[misc]  # gunicorn has no types
-    """One request, that has come in whole; what is answered goes to an Outlet."""
+    """One request that has arrived whole; its answer goes to an Outlet."""
 
     def __init__(self, cfg: Any, client: Client, server: Any) -> None:
         outlet = Outlet(client.sock, client.request.first_line)
@@ -55,7 +55,7 @@ class Connection(TConn):  # type: ignore[misc]  # gunicorn has no types
 
 
 class Response(wsgi.Response):  # type: ignore[misc]
-    """An answer whose length is not known beforehand is a stream: its thread waits for the client."""
+    """An answer; without a known length it is a stream, whose thread waits for the client."""
 
     def send_headers(self) -> None:
         streams = self.response_length is None and not self._omits_body and not self.headers_sent
@@ -65,7 +65,7 @@ class Response(wsgi.Response):  # type: ignore[misc]
 
 
 class GuardedWorker(ThreadWorker):  # type: ignore[misc]
-    """`tls` of the application is the context for its clients, or None."""
+    """A worker of threads; `tls` of its application is the context for clients, or None."""
 
     def init_process(self) -> None:
         self._acting = ThreadPoolExecutor(ACTING_THREADS)
@@ -82,7 +82,7 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
 
     @property
     def nr_conns(self) -> int:
-        """Requests under way; at the end also answers that are being sent, for gunicorn waits for these a moment."""
+        """Requests in progress; at the end also answers that are being sent, which gunicorn then waits for."""
         return self._under_way + (0 if self.alive else len(self._sender))
 
     @nr_conns.setter
@@ -103,18 +103,18 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
         try:
             if tls := self.app.tls:
                 sock = tls.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
-        except OSError:  # gone already
+        except OSError:  # the client has disconnected
             sock.close()
         else:
             self._guard.admit(Client(sock, address))
 
     def _make_room(self) -> bool:
-        """Slow clients go first, and several: who is served needs descriptors as well."""
+        """Disconnect several slow clients: serving the others needs descriptors too.  False if there were none."""
         gone = [self._guard.evict("the agent has no descriptor left") for _ in range(NEEDED_TO_ANSWER)]
         return any(gone)
 
     def _accept_without_descriptors(self, listener: socket.socket, error: OSError) -> None:
-        """Where no slow client can go, who comes is told, with the descriptor that was kept for this."""
+        """Disconnect slow clients; if there are none, answer one new client using the spare descriptor."""
         if time.monotonic() - self._said_s > SAY_AGAIN_S:
             self._said_s = time.monotonic()
             log.error(
@@ -151,7 +151,7 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
         )
 
     def handle(self, conn: Connection) -> None:
-        """Answer the request, and send what the client takes at once.  Called in a thread; raises nothing."""
+        """Answer the request and send what the client takes at once.  Called in a thread; raises nothing."""
         outlet: Outlet = conn.sock
         try:
             self.handle_request(next(conn.parser), conn)
@@ -170,7 +170,7 @@ class GuardedWorker(ThreadWorker):  # type: ignore[misc]
         outlet.push()
 
     def handle_request(self, req: Any, conn: Connection) -> None:
-        """Let the application answer: one request, and then the connection is closed."""
+        """Let the application answer one request; the connection is closed after it."""
         resp, environ = wsgi.create(req, conn.sock, conn.client, conn.server, self.cfg, response_class=Response)
         environ["wsgi.multithread"] = True
         resp.force_close()

@@ -1,6 +1,6 @@
-"""Where runs are kept.  What a store is: base.py; both databases: sql.py; how their tables came to be: schema.py.
+"""Stores runs.  base.py has the interface, sql.py the store over both databases, schema.py their tables.
 
-SQLAlchemy is imported where a database is opened, and that is in the worker: the master needs none of its 12 MB.
+SQLAlchemy is imported where a database is opened, which is in the worker: the master does not need its 12 MB.
 """
 
 # ruff: noqa: PLC0415 - see above
@@ -14,9 +14,9 @@ SQLITE_FILE = "runs.sqlite3"
 
 
 def open_store(settings: Settings) -> Store:
-    """What `settings.store` names.  InputError for what is no store, or one whose driver is not installed.
+    """The store that `settings.store` names.  InputError if it names none, or its driver is not installed.
 
-    A database that cannot be used now is no error: the store's status says why, and each call tries again.
+    A database that cannot be used now is no error: the store's status has the reason, and each call tries again.
     """
     if settings.store == "none":
         return NoStore()

@@ -1,4 +1,4 @@
-"""What a store is, and what it keeps of a run."""
+"""Defines the interface of a store, and the store that stores nothing."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ FROM_CHECKPOINT = "what is here is from its last checkpoint"
 
 @dataclass(frozen=True, slots=True)
 class Retention:
-    """What is kept: this many runs, none older than so many days; 0 days: whatever their age."""
+    """How many runs stay in the store, and for how many days; 0 days: regardless of their age."""
 
     runs: int
     days: float = 0
 
 
 class Store(Protocol):
-    """Keeps runs; from any number of threads.  Each call but status and close may raise StoreError."""
+    """Stores runs.  Thread-safe.  Each call but status and close may raise StoreError."""
 
     @property
     def recovered(self) -> Sequence[Summary]:
-        """The runs that were found running when the store was opened: their agent died.  They are interrupted now."""
+        """Runs that were running when the store was opened, because their agent died.  They are interrupted now."""
 
     def save(self, run: StoredRun) -> None:
-        """Write the run, over what was there of it.  A running one survives this process; any other is on the disk.
+        """Write a run, or replace it.  A running one survives this process; any other is on the disk.
 
-        What has ended stays so: a running state does not replace it.
+        A running state does not replace that of a run that has ended.
         """
 
     def find(self, query: Query) -> list[Summary]:
-        """The newest first."""
+        """The runs that fit the query, the newest first."""
 
     def get(self, run_id: str) -> StoredRun | None:
-        """None where no such run is kept."""
+        """A run, or None if none has that id."""
 
     def delete(self, run_id: str) -> bool:
-        """Whether there was such a run."""
+        """Delete a run; whether there was one with that id."""
 
     def prune(self, spare: str = "") -> int:
-        """Delete what is beyond the retention; how many runs that was.
+        """Delete the runs that exceed the retention, and return how many.
 
-        The run with the id `spare` stays and is one of those kept, however old a clock that was set makes it.
+        The run with the id `spare` stays, however old it looks after the clock was set, and counts as one that stays.
         """
 
     def newest_of_each(self, most: int) -> list[Evidence]:
@@ -56,16 +56,16 @@ class Store(Protocol):
     def status(self) -> StoreStatus: ...
 
     def close(self) -> None:
-        """The store is of no further use."""
+        """Release everything; the store cannot be used again."""
 
 
 class NoStore:
-    """Keeps nothing."""
+    """Stores nothing."""
 
     recovered: Sequence[Summary] = ()
 
     def save(self, run: StoredRun) -> None:
-        """Not kept, as was asked for."""
+        """Do nothing, as `--store none` asks."""
 
     def find(self, query: Query) -> list[Summary]:
         del query
@@ -91,7 +91,7 @@ class NoStore:
         return StoreStatus("none", "off")
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Hold nothing, so release nothing."""
 
     def _off(self) -> StoreError:
         return StoreError("this agent stores no runs; start it without --store none")

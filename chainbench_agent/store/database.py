@@ -1,4 +1,4 @@
-"""What a database has to offer to the store; sqlite.py and postgresql.py are the two that do."""
+"""Defines what the store needs of a database; sqlite.py and postgresql.py implement it."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from chainbench_agent.errors import StoreError
 from chainbench_agent.store.queries import MakeInsert
 
 Write = Literal["", "lazy", "durable", "migration"]
-"""How safe a transaction is: it only reads, survives this process, or survives a power failure."""
+"""How safe a transaction must be: it only reads, survives this process, or survives a power failure."""
 
 
 class Database(Protocol):
-    """What differs between SQLite and PostgreSQL.  `shared`: other agents' runs are in there as well."""
+    """The differences between SQLite and PostgreSQL.  `shared`: it has runs of other agents too."""
 
     @property
     def kind(self) -> Literal["sqlite", "postgresql"]: ...
@@ -23,38 +23,38 @@ class Database(Protocol):
     def shared(self) -> bool: ...
     @property
     def location(self) -> str:
-        """For people; without a password."""
+        """Where the database is, for people; without a password."""
 
     @property
     def insert(self) -> MakeInsert: ...
 
     def open(self, patience_s: float) -> Engine:
-        """An engine whose transactions heed the execution option `write`; StoreError if it cannot be."""
+        """An engine whose transactions follow the execution option `write`.  StoreError if it cannot be opened."""
 
     def opened(self) -> None:
-        """Remember which files those are that the engine has open."""
+        """Remember which files the engine has open."""
 
     def displaced(self) -> str:
-        """That these files were removed or replaced; empty if they were not."""
+        """A sentence if these files were removed or replaced; else empty."""
 
     def let_go(self, engine: Engine) -> bool:
-        """Close the engine whose files were displaced; whether their runs are found where it is opened next."""
+        """Close an engine whose files were displaced; whether the next engine finds their runs."""
 
     def is_corrupt(self, error: BaseException | None) -> bool: ...
 
     def why(self, error: BaseException | None) -> str:
-        """What the driver's error means, and what would help."""
+        """The meaning of the driver's error, and the remedy."""
 
     def move_aside(self) -> Path: ...
 
     def size(self) -> int | None:
-        """In bytes, with what is not yet in its place; None where that is not this machine's to tell."""
+        """Bytes on disk, including the write-ahead log; None if this machine cannot know."""
 
     def close(self) -> None: ...
 
 
 class CorruptError(StoreError):
-    """What is in the file is no database, or no longer one.  `engine` is the one that found it so."""
+    """The file is not a database, or is damaged.  `engine` is the one that found out."""
 
     def __init__(self, sentence: str, engine: Engine | None) -> None:
         super().__init__(sentence)

@@ -1,6 +1,6 @@
-"""Notices that the files of a database are no longer those that were opened: removed, or replaced under the agent.
+"""Detects that the files of an open database were removed or replaced.
 
-A file that was unlinked can still be written to, and everything in it is gone with the process.
+A file that was unlinked can still be written to, but everything in it is lost when the process ends.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _NO_SHARED_MAPS = {errno.ENODEV, errno.EINVAL, errno.EACCES, errno.EPERM, errno.
 
 
 class OpenFiles:
-    """The files that a database consists of, as they were when it was opened."""
+    """The files of a database, as they were when it was opened."""
 
     def __init__(self, path: Path, suffixes: tuple[str, ...] = ("", "-wal", "-shm", ".lock")) -> None:
         self._path = path
@@ -26,7 +26,7 @@ class OpenFiles:
         self._opened: dict[str, Identity] = {}
 
     def remember(self) -> None:
-        """From now on compare with the files that are there now."""
+        """Compare with the files that exist now, from now on."""
         found = {suffix: identity(self._file(suffix)) for suffix in self._suffixes}
         self._opened = {suffix: one for suffix, one in found.items() if one}
 
@@ -34,7 +34,7 @@ class OpenFiles:
         self._opened = {}
 
     def displaced(self) -> dict[str, str]:
-        """Suffix → `removed` or `replaced`, of those that are no longer what was opened."""
+        """Suffix → `removed` or `replaced`, for files that are no longer those that were opened."""
         gone = {}
         for suffix, opened in self._opened.items():
             if (now := identity(self._file(suffix))) != opened:
@@ -42,7 +42,7 @@ class OpenFiles:
         return gone
 
     def remove_own_log(self) -> None:
-        """Remove the write-ahead log that belonged to the file which was opened: SQLite would apply it to another."""
+        """Remove the write-ahead log of the file that was opened: SQLite would apply it to the new file."""
         for suffix in ("-wal", "-shm"):
             if identity(self._file(suffix)) == self._opened.get(suffix, ()):
                 with suppress(OSError):
@@ -53,7 +53,7 @@ class OpenFiles:
 
 
 def identity(file: Path) -> Identity | None:
-    """None if it is not there, or cannot be looked at."""
+    """Device and inode of a file; None if it does not exist, or its directory cannot be read."""
     try:
         found = file.stat()
     except OSError:
@@ -62,11 +62,11 @@ def identity(file: Path) -> Identity | None:
 
 
 def has_shared_maps(path: Path) -> bool:
-    """Whether files beside `path` can be mapped as shared memory, which a write-ahead log takes.
+    """Whether files next to `path` can be mapped as shared memory, which a write-ahead log requires.
 
     OSError if no file can be made there.
 
-    9p, virtiofs and FUSE file systems often cannot; it is tried, because the same file system can be mounted both ways.
+    9p, virtiofs and FUSE often cannot map files; a file is tried, because it depends on how they are mounted.
     """
     trial = Path(f"{path}.map-{os.getpid()}")
     fd = os.open(trial, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)

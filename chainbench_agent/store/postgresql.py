@@ -1,6 +1,6 @@
-"""One PostgreSQL for a fleet of agents, each under a machine name of its own."""
+"""Stores the runs of a fleet of agents in PostgreSQL, each under a machine name of its own."""
 
-# ruff: noqa: PLC0415 - who keeps runs in SQLite shall not pay for this
+# ruff: noqa: PLC0415 - an agent that uses SQLite must not load this
 from __future__ import annotations
 
 import importlib.util
@@ -18,7 +18,7 @@ CONNECT_S = 2
 
 STATEMENT_MS = 5000
 MIGRATION_LOCK = 0x636862656E6368
-"""Whose holder takes the steps of schema.py: agents of a fleet start together."""
+"""The advisory lock for the steps of schema.py: agents of a fleet start together."""
 
 
 class Postgresql:
@@ -30,7 +30,7 @@ class Postgresql:
     def __init__(self, text: str) -> None:
         try:
             self._url = make_url(text)
-        except (ArgumentError, ValueError):  # its own words would show a password
+        except (ArgumentError, ValueError):  # its message would show a password
             raise InputError("store", "is not a URL; write it as postgresql://USER@HOST/DATABASE") from None
         if self._url.drivername not in {"postgresql", "postgresql+psycopg"}:
             raise InputError("store", "PostgreSQL is reached with psycopg: write postgresql://…")
@@ -66,10 +66,10 @@ class Postgresql:
         return engine
 
     def opened(self) -> None:
-        """Nothing is remembered of a server."""
+        """Do nothing: a server has no files here."""
 
     def displaced(self) -> str:
-        """Never: a server's files are its own."""
+        """Empty: a server looks after its own files."""
         return ""
 
     def let_go(self, engine: Engine) -> bool:
@@ -77,7 +77,7 @@ class Postgresql:
         return True
 
     def is_corrupt(self, error: BaseException | None) -> bool:
-        """Never: what is wrong with a server is its operator's to mend."""
+        """False: a damaged server is for its operator to repair."""
         del error
         return False
 
@@ -89,16 +89,16 @@ class Postgresql:
         raise StoreError(f"{self.location} is a server's")
 
     def size(self) -> int | None:
-        """The server's to tell, and others' runs are in it."""
+        """None: only the server knows, and it has runs of other agents."""
         return None
 
     def close(self) -> None:
-        """Nothing is held beside the engine."""
+        """Hold nothing but the engine, so release nothing."""
 
 
 def _begin(connection: Connection) -> None:
     match connection.get_execution_options().get("write"):
-        case "lazy":  # it survives this process, and that is enough: the next one comes in seconds
+        case "lazy":  # surviving this process is enough: the next checkpoint comes in seconds
             connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
         case "migration":
             connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({MIGRATION_LOCK})")

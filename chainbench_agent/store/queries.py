@@ -1,4 +1,4 @@
-"""The statements: what is asked of the table of the runs."""
+"""Makes the SQL statements over the table of runs."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from chainbench_agent.store.base import Retention
 from chainbench_agent.store.schema import RUNS
 
 MakeInsert = Callable[..., Any]
-"""Both databases can insert or update at once, each by an `insert` of its own dialect."""
+"""The `insert` of the database's dialect, which can insert or update in one statement."""
 
 SUMMARY = tuple(column for column in RUNS.c if column.name not in {"environment", "evidence"})
 _NEVER_CHANGE = {"id", "machine", *Labels.model_fields}
 
 
 def upsert(insert: MakeInsert, run: StoredRun) -> Executable:
-    """Insert, or replace what is there of it; a running state only replaces a running one."""
+    """Insert a run, or replace it; a running state replaces only a running state."""
     values = columns(run)
     statement = insert(RUNS).values(values)
     changes = {name: statement.excluded[name] for name in values if name not in _NEVER_CHANGE}
@@ -33,7 +33,7 @@ def upsert(insert: MakeInsert, run: StoredRun) -> Executable:
 
 
 def columns(run: StoredRun) -> dict[str, Any]:
-    """Column → value."""
+    """A run as column → value."""
     printable = run.summary.failure.replace("\0", "").encode(errors="replace").decode()  # a file name may be anything
     return {**run.summary.flat(), "failure": printable, "environment": run.environment, "evidence": run.evidence}
 
@@ -59,14 +59,14 @@ def newest(machine: str) -> Select[Any]:
 
 
 def beyond(retention: Retention, mine: Iterable[ColumnElement[bool]], now: datetime, spare: str = "") -> list[Delete]:
-    """What deletes the runs that are too many, and those that are too old.
+    """Statements that delete runs that are too many or too old.
 
-    The one that is on stays; so does the one with the id `spare`, which has one of the places, whatever its time.
+    The run that is on stays; so does the run with the id `spare`, which counts as one that stays, whatever its time.
     """
     mine = tuple(mine)
     others = [RUNS.c.result != "running", RUNS.c.id != spare, *mine]
     excess = _ended(mine) - retention.runs
-    too_many = case((excess > 0, excess), else_=0)  # less than nothing is no limit to SQLite
+    too_many = case((excess > 0, excess), else_=0)  # SQLite takes a negative limit for none
     oldest = select(RUNS.c.id).where(*others).order_by(RUNS.c.id).limit(select(too_many).scalar_subquery())
     statements = [delete(RUNS).where(RUNS.c.id.in_(oldest))]
     if retention.days:
@@ -76,18 +76,18 @@ def beyond(retention: Retention, mine: Iterable[ColumnElement[bool]], now: datet
 
 
 def how_many(mine: Iterable[ColumnElement[bool]]) -> Select[Any]:
-    """Of those that ended."""
+    """The count of runs that have ended."""
     return select(_ended(tuple(mine)))
 
 
 def _ended(mine: Iterable[ColumnElement[bool]]) -> ColumnElement[int]:
-    """All but those that are on: SQLite counts without a look at the entries where it is asked for all of them."""
+    """The count of all runs minus that of running ones: SQLite counts a whole table without reading its entries."""
     everything = select(func.count()).select_from(RUNS).where(*mine)
     return everything.scalar_subquery() - everything.where(RUNS.c.result == "running").scalar_subquery()
 
 
 def loads(text: str) -> Any:
-    """JSON → objects that share their texts: restored evidences are much alike."""
+    """Parse JSON into objects that share equal strings: restored evidences are much alike."""
     return json.loads(text, object_pairs_hook=_interned)
 
 

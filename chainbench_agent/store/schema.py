@@ -1,4 +1,4 @@
-"""The table of the runs, and the steps by which a database of any age comes to it.
+"""Defines the table of runs, and the steps that bring a database of any age to it.
 
 A step is plain SQL that both databases take, and never changes once released: a new one is added at the end.
 docs/decisions/0012-runs-are-stored.md says why this is all.
@@ -30,8 +30,8 @@ from chainbench_agent.errors import StoreError
 from chainbench_agent.model.stored_run import LABELS
 
 FOUND_BY = (*LABELS, "result")
-"""The columns that `GET /runs` filters by.  Each has an index that goes on with the id, which sorts by time, and then
-with all the others: what two filters have in common is found without a look at the rows, which are large."""
+"""The columns that `GET /runs` filters by.  Each has an index that continues with the id, which sorts by time, and with
+all the others: what two filters have in common is found without reading the rows, which are large."""
 
 STEPS: tuple[tuple[str, ...], ...] = (
     (
@@ -64,7 +64,7 @@ STEPS: tuple[tuple[str, ...], ...] = (
 )
 
 SCHEMA = Table("chainbench_schema", MetaData(), Column("version", Integer, nullable=False))
-"""One row."""
+"""How many steps the database has taken, in one row."""
 
 
 class Moment(TypeDecorator[datetime]):
@@ -91,12 +91,12 @@ RUNS = Table(
     Column("duration_ms", Float, nullable=False),
     *(Column(name, Text, nullable=False) for name in ("ended_by", "result", "source", "failure")),
     Column("environment", JSON, nullable=False),
-    Column("evidence", JSON(none_as_null=True)),  # at the end: a list of runs does not read over it
+    Column("evidence", JSON(none_as_null=True)),  # last, so that listing runs does not read over it
 )
 
 
 def migrate(connection: Connection) -> None:
-    """Take the steps that the database lacks, in the caller's transaction: all of them or none.
+    """Take the steps that the database lacks, all or none, in the caller's transaction.
 
     StoreError if a newer agent has been here.
     """
@@ -114,7 +114,7 @@ def migrate(connection: Connection) -> None:
 
 def version(connection: Connection) -> int:
     """How many steps the database has taken."""
-    if not inspect(connection).has_table(SCHEMA.name):  # not IF NOT EXISTS: that asks for the right to create
+    if not inspect(connection).has_table(SCHEMA.name):  # IF NOT EXISTS would require the right to create
         SCHEMA.create(connection)
         connection.execute(insert(SCHEMA).values(version=0))
     return int(connection.execute(select(SCHEMA.c.version)).scalar_one())

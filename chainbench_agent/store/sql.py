@@ -1,4 +1,4 @@
-"""The store in a database, and what becomes of it when that fails."""
+"""Stores runs in a database, and recovers when the database fails."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from chainbench_agent.store.queries import beyond, how_many, newest, page, summa
 from chainbench_agent.store.schema import RUNS, migrate
 
 OPEN_PATIENCE_S = 3.0
-"""How long the agent waits, when it starts, for the one before to let go of its database."""
+"""How long an agent that starts waits for the agent before it to release the database."""
 
 MOST_LOOKED_AT = 10_000
-"""Among how many runs the latest label sets are looked for."""
+"""Among how many of the latest runs the label sets are searched."""
 
 DIED = f"the agent died in this run; {FROM_CHECKPOINT}"
 
@@ -45,18 +45,18 @@ class SqlStore:
         self._retention = retention
         self._recovered: Sequence[Summary] | None = None
 
-        self._turn = threading.RLock()  # guards all that follows, and is held while something is written
+        self._turn = threading.RLock()  # guards the rest, and is held during a write
         self._engine: Engine | None = None
         self._reasons: dict[str, str] = {}
         self._moved_aside = self._notice = ""
-        self._ended: int | None = None  # how many runs that ended are kept
+        self._ended: int | None = None  # how many ended runs are stored
 
     @property
     def recovered(self) -> Sequence[Summary]:
         return self._recovered or ()
 
     def open(self) -> None:
-        """Try to; a failure is logged and in the status, and each call tries again."""
+        """Try to open the database; a failure is logged and in the status, and each call tries again."""
         try:
             self._do(lambda _: None, patience_s=OPEN_PATIENCE_S)
         except StoreError as error:
@@ -66,7 +66,7 @@ class SqlStore:
         for run in self.recovered:
             log.warning("run %s was interrupted: the agent died after %.0f ms of it", run.id, run.duration_ms)
 
-    # --- What is kept -----------------------------------------------------------------------------
+    # --- The interface of a store -----------------------------------------------------------------
 
     def save(self, run: StoredRun) -> None:
         statement = upsert(self._database.insert, run)
@@ -114,10 +114,10 @@ class SqlStore:
                 self._engine = None
             self._database.close()
 
-    # --- How --------------------------------------------------------------------------------------
+    # --- How it works -----------------------------------------------------------------------------
 
     def _mine(self) -> list[ColumnElement[bool]]:
-        """What limits a statement to this agent's own runs, where there are others'."""
+        """Conditions that limit a statement to this agent's runs, in a shared database."""
         return [RUNS.c.machine == self._machine] if self._database.shared else []
 
     def _delete(self, connection: Connection, statements: Iterable[Delete]) -> int:
@@ -145,8 +145,8 @@ class SqlStore:
             return None
 
     def _do(self, work: Callable[[Connection], T], write: Write = "", patience_s: float = 0) -> T:
-        """`work` in a transaction; once more, on a new database, where this one is corrupt."""
-        kind = "write" if write else "read"  # that it can be read says nothing of a full disk
+        """Do `work` in a transaction; again on a new database if this one is corrupt."""
+        kind = "write" if write else "read"  # reading still works on a full disk
         try:
             try:
                 done = self._attempt(work, write, patience_s)
@@ -177,7 +177,7 @@ class SqlStore:
         return StoreError(self._database.why(cause))
 
     def _opened(self, patience_s: float) -> Engine:
-        """The engine; the first to ask brings the tables up to date, and ends the runs of an agent that died."""
+        """The engine; the first call updates the tables, and ends the runs of an agent that died."""
         engine = self._engine
         if engine and not self._database.displaced():
             return engine
@@ -207,7 +207,7 @@ class SqlStore:
         log.error("%s", self._notice)
 
     def _recover(self, connection: Connection) -> Sequence[Summary]:
-        """End the runs of an agent that died.  Only once: later, a run that is on is this agent's."""
+        """End the runs of an agent that died.  Only once: later, a running run is of this agent."""
         if self._recovered is not None:
             return self._recovered
         return [self._end(connection, row.id) for row in connection.execute(self._running())]
@@ -228,7 +228,7 @@ class SqlStore:
     def _begin_anew(self, corrupt: CorruptError) -> None:
         with self._turn:
             if self._engine is not corrupt.engine:
-                return  # another thread has
+                return  # another thread has replaced it
             if self._engine:
                 self._engine.dispose()
                 self._engine = None

@@ -1,4 +1,4 @@
-"""A SQLite file, which is one agent's alone while that lives."""
+"""Stores runs in a SQLite file that only one agent uses at a time."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ BUSY_S = 2.0
 
 CACHE_KIB = 512
 JOURNAL_BYTES = 4 << 20
-"""What the write-ahead log shrinks to when it is empty."""
+"""The size to which the empty write-ahead log is cut."""
 
 CORRUPT = {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}
 HINTS = {
@@ -42,11 +42,11 @@ NO_DESCRIPTOR = {
     errno.ENFILE: "this machine has no descriptor left; if that lasts, raise its limit (sysctl fs.file-max)",
 }
 FILES = 3
-"""What a connection opens: the database, its log, and the memory shared by those who use it."""
+"""Files that a connection opens: the database, its log, and the shared memory of its users."""
 
 SYNCHRONOUS = {"migration": "FULL", "durable": "FULL", "lazy": "NORMAL"}
-"""How a write is made safe.  In WAL mode FULL flushes at every commit, so that an answered `/stop` survives a power
-failure; NORMAL leaves that to the kernel, which survives this process, and costs no benchmark a flush in its midst.
+"""How safe a write is.  In WAL mode FULL flushes at every commit, so that an answered `/stop` survives a power failure;
+NORMAL leaves flushing to the kernel, which survives this process and does not disturb a running benchmark.
 Without WAL both flush."""
 
 _NO_LOCKS = {errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS}
@@ -93,7 +93,7 @@ class Sqlite:
             connect_args={"timeout": BUSY_S},
             hide_parameters=True,
             json_deserializer=loads,
-            pool_size=1,  # one stays open: SQLite empties its log, with flushes, when the last one closes
+            pool_size=1,  # one stays open: when the last one closes, SQLite empties its log, with flushes
             max_overflow=16,
         )
         event.listen(engine, "connect", partial(_set_up, journal))
@@ -111,15 +111,15 @@ class Sqlite:
         return ""
 
     def let_go(self, engine: Engine) -> bool:
-        """Close what was opened, so that what is at the path can be; whether the runs in it are kept there."""
+        """Close the displaced files, so that those at the path can be opened; whether these have the same runs."""
         gone = self._files.displaced()
         kept = "" not in gone
         if kept:
-            with suppress(SQLAlchemyError), engine.connect() as connection:  # the log has no name any more
+            with suppress(SQLAlchemyError), engine.connect() as connection:  # the log was unlinked
                 connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
         others = [Path(f"{self.path}{suffix}") for suffix in ("-wal", "-shm") if gone.get(suffix) == "replaced"]
         aside = [(file, Path(f"{file}.kept")) for file in others if not kept]
-        for file, name in aside:  # SQLite, when it closes, removes what has the name of its log
+        for file, name in aside:  # when SQLite closes, it removes any file with the name of its log
             file.rename(name)
         engine.dispose()
         if not kept:
@@ -139,7 +139,7 @@ class Sqlite:
         return f"{self.path}: {error}; {_no_descriptor(error) or HINTS.get(_code(error), 'see the log')}"
 
     def move_aside(self) -> Path:
-        """Rename the database, and what SQLite keeps beside it; where it is now.  OSError if that cannot be."""
+        """Rename the database and the files that belong to it; the answer is its new path.  OSError if that fails."""
         moved = self.path.with_name(f"{self.path.name}.corrupt-{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}")
         self.path.rename(moved)
         for suffix in ("-wal", "-shm"):
@@ -161,7 +161,7 @@ class Sqlite:
             self._lock = None
 
     def _claim(self, patience_s: float) -> None:
-        """Hold the lock file.  A worker that just died, or still ends, may take a moment to let go of it."""
+        """Hold the lock file.  A worker that has just died, or is ending, may take a moment to release it."""
         if self._lock is not None:
             return
         lock = os.open(f"{self.path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -187,26 +187,28 @@ class Sqlite:
                 return
             else:
                 self._lock = lock
-                with suppress(OSError):  # a full disk; only people read it
+                with suppress(OSError):  # the disk is full; the pid is only for people
                     os.ftruncate(lock, 0)
                     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
                 return
 
     def _journal_mode(self) -> str:
-        """WAL where its shared memory can be mapped; else TRUNCATE, to which a database in WAL mode is converted."""
+        """WAL if its shared memory can be mapped; else TRUNCATE, to which a database in WAL mode is converted."""
         if has_shared_maps(self.path):
             return "WAL"
         log.warning("%s: this file system has no shared memory maps; every checkpoint of a run flushes", self.path)
         if self.path.exists():
             with suppress(sqlite3.Error), closing(sqlite3.connect(self.path, timeout=BUSY_S)) as connection:
-                connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # takes a log without shared memory
+                connection.execute("PRAGMA locking_mode = EXCLUSIVE")  # reads a log without shared memory
                 connection.execute("PRAGMA journal_mode = TRUNCATE")
         return "TRUNCATE"
 
 
 def _set_up(journal: str, connection: sqlite3.Connection, record: Any) -> None:
     del record
-    connection.isolation_level = None  # _begin begins; Python's module would, but not before a CREATE TABLE
+    connection.isolation_level = (
+        None  # _begin starts transactions; Python's module does not start one before a CREATE TABLE
+    )
     for pragma in (f"journal_mode = {journal}", f"cache_size = -{CACHE_KIB}", f"journal_size_limit = {JOURNAL_BYTES}"):
         connection.execute(f"PRAGMA {pragma}").close()
 
@@ -215,16 +217,16 @@ def _begin(connection: Connection) -> None:
     write = connection.get_execution_options().get("write")
     if write:
         connection.exec_driver_sql(f"PRAGMA synchronous = {SYNCHRONOUS[write]}")
-    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")  # a write waits for its turn at once
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")  # a write takes its turn at the start
 
 
 def _code(error: BaseException | None) -> int:
-    """SQLite's primary result code; the bytes above it say more than we use."""
+    """SQLite's primary result code, without the extended code above it."""
     return getattr(error, "sqlite_errorcode", 0) & 0xFF
 
 
 def _no_descriptor(error: BaseException | None) -> str:
-    """What to do if it failed for want of a descriptor, else nothing.
+    """The remedy if no descriptor was left, else empty.
 
     SQLite does not say why it could not open a file: whether those of a connection can be opened is tried.
     """

@@ -1,1 +1,1 @@
-"""Addresses of code by name: functions of the kernel, of programs and of libraries."""
+"""Names of functions at addresses, in the kernel and in programs and libraries; and their locations by name."""

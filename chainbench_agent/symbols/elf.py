@@ -1,4 +1,4 @@
-"""FunctionTable of a program or library, from the symbols of its ELF file."""
+"""Reads the functions of a program or library from the symbol table of its ELF file."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from chainbench_agent.abi.kernel_text import text_of
 
 _SYMBOL = struct.Struct("<IBBHQQ")  # Elf64_Sym: name, info, other, section, value, size
 _FUNCTIONS = (2, 10)  # STT_FUNC, STT_GNU_IFUNC
-_NOWHERE = 0  # SHN_UNDEF
+_UNDEFINED = 0  # SHN_UNDEF
 
 
 class FunctionTable:
-    """By their offset in the file, where a mapping of it and a uprobe want it; several names may share one."""
+    """Functions by name and by offset in the file, as mappings and uprobes use it; names may share an offset."""
 
     def __init__(self, found: Iterable[tuple[int, int, str]] = ()) -> None:
         """`found`: (offset, bytes, name)."""
@@ -29,11 +29,11 @@ class FunctionTable:
         return bool(self._names)
 
     def offsets(self, name: str) -> set[int]:
-        """Where functions of this name begin: more than one where the symbol has versions."""
+        """Offsets of the functions of this name: several if the symbol has versions."""
         return {self._offsets[index] for index, known in enumerate(self._names) if known == name}
 
     def name_at(self, offset: int) -> str:
-        """`function+0x1f`; empty if no function of a known name is there."""
+        """`function+0x1f`; empty if no known function is there."""
         index = bisect_right(self._offsets, offset) - 1
         if index < 0 or offset >= self._offsets[index] + self._sizes[index]:
             return ""
@@ -41,19 +41,19 @@ class FunctionTable:
 
 
 def read_functions(file: BinaryIO) -> FunctionTable:
-    """All functions, or, of a stripped file, those that others may call; none if it is no 64-bit ELF file."""
+    """All functions, or the exported ones of a stripped file; empty if it is not a 64-bit ELF file."""
     elf = _open(file)
     return FunctionTable(_functions(elf) if elf and elf.elfclass == 64 and elf.little_endian else ())
 
 
 def is_statically_linked(file: BinaryIO) -> bool:
-    """Whether it is a program that is linked statically, and so brings its own libc."""
+    """Whether a file is a statically linked program, which contains its own libc."""
     elf = _open(file)
     return bool(elf) and not any(segment["p_type"] == "PT_INTERP" for segment in elf.iter_segments())
 
 
 def _open(file: BinaryIO) -> Any:
-    """Its ELFFile; None if it is none."""
+    """The ELFFile; None if the file is not ELF."""
     from elftools.common.exceptions import ELFError  # noqa: PLC0415 - 3 MB that only an option needs
     from elftools.elf.elffile import ELFFile  # noqa: PLC0415
 
@@ -70,7 +70,7 @@ def _functions(elf: Any) -> Iterator[tuple[int, int, str]]:
         return
     names: bytes = elf.get_section(table["sh_link"]).data()
     for name, info, _, section, value, size in _SYMBOL.iter_unpack(table.data()):
-        if info & 0xF not in _FUNCTIONS or section == _NOWHERE:
+        if info & 0xF not in _FUNCTIONS or section == _UNDEFINED:
             continue
         for start, length, offset in loaded:
             if start <= value < start + length:

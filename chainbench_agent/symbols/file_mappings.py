@@ -1,4 +1,4 @@
-"""The files whose code a process has mapped, from /proc/PID/maps."""
+"""The programs and libraries that a process has mapped, from /proc/PID/maps."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PROC = Path("/proc")
 
 
 class FileMapping(NamedTuple):
-    """A file's code in a process.  `offset`: in the file, of what lies at `start`; `device`: as stat(2) numbers it."""
+    """A mapping of a file's code.  `offset`: position in the file that is mapped at `start`; `device`: see stat(2)."""
 
     start: int
     end: int
@@ -22,11 +22,11 @@ class FileMapping(NamedTuple):
     device: int
     inode: int
     path: str
-    """In the process's own mount namespace, and " (deleted)" behind it if it is no longer there."""
+    """In the mount namespace of the process; " (deleted)" follows it if the file was deleted."""
 
 
 def read_mappings(pid: int) -> tuple[FileMapping, ...]:
-    """The files that a process runs code of; none if it is gone."""
+    """The executable mappings of files; empty if the process has ended."""
     try:
         lines = procfs.lines(PROC / str(pid) / "maps")
     except OSError:
@@ -42,13 +42,13 @@ def _mapping(line: bytes) -> FileMapping:
 
 
 def _paths(pid: int, mapping: FileMapping) -> Iterator[Path]:
-    """First the very file that is mapped, also if it was replaced; that needs CAP_SYS_ADMIN or so."""
+    """First the mapped file itself, even if it was replaced, which requires a capability; then the file at its path."""
     yield PROC / str(pid) / "map_files" / f"{mapping.start:x}-{mapping.end:x}"
     yield PROC / str(pid) / "root" / mapping.path.lstrip("/")
 
 
 def open_mapped_file(pid: int, mapping: FileMapping) -> int:
-    """A descriptor of the file, to read; -1 if it, or the process, is gone."""
+    """A descriptor to read the file; -1 if the file is gone or the process has ended."""
     for path in _paths(pid, mapping):
         with suppress(OSError):
             return os.open(path, os.O_RDONLY | os.O_CLOEXEC)

@@ -1,22 +1,20 @@
-"""Kernel functions by address, from /proc/kallsyms, in two flat arrays (about 4 MB for 150,000 functions)."""
+"""Names kernel functions by address, from /proc/kallsyms, in two flat arrays (about 4 MB for 150,000 functions)."""
 
 from __future__ import annotations
 
 import re
-import struct
 from array import array
 from bisect import bisect_right
+from collections.abc import Iterable
 from pathlib import Path
 
 from chainbench_agent.abi.kernel_text import text_of
-from chainbench_agent.bpf import libbpf
-from chainbench_agent.loading.loader import MapFd
 
 KALLSYMS = Path("/proc/kallsyms")
 
 
 class KernelSymbols:
-    """`name_of(address)`; an empty string when the address lies below all functions or addresses are hidden."""
+    """Names of addresses in the kernel, and of the stacks that programs have recorded."""
 
     def __init__(self, kallsyms: bytes) -> None:
         functions = sorted(
@@ -43,35 +41,19 @@ class KernelSymbols:
         return not self._addresses or self._addresses[-1] == 0
 
     def name_of(self, address: int) -> str:
+        """The function at `address`; empty if that lies below all functions, or addresses are hidden."""
         index = bisect_right(self._addresses, address) - 1
         if index < 0 or self.hidden:
             return ""
         start = self._ends[index - 1] if index else 0
         return text_of(self._names[start : self._ends[index]])
 
-    def stacks(self, stacks: MapFd) -> dict[int, tuple[str, ...]]:
-        """The stacks of a hash id → `struct offcpu_frames`: id → functions, innermost first.
+    def stack(self, addresses: Iterable[int], called: int = 0) -> tuple[str, ...]:
+        """The functions of a stack, innermost first; 0 is no address.
 
-        They begin with the function of the scheduler or of a lock that was called, if it is one.  None where addresses
-        are hidden.
+        `called`: the function that the innermost one called.  It comes first if it is the scheduler's or a lock's.
         """
-        if self.hidden:
-            return {}
-        found = libbpf.items(stacks.fd, stacks.key_size, stacks.value_size)
-        return {int.from_bytes(stack_id, "little"): self._stack(raw) for stack_id, raw in found.items()}
-
-    def _stack(self, raw: bytes) -> tuple[str, ...]:
-        *frames, called = struct.unpack(f"={len(raw) // 8}Q", raw)
         begin, end = self._scheduler
         innermost = (called,) if begin <= called < end else ()
         # a function's padding, at which some kernels enter it, is a symbol of its own
-        return tuple(self.name_of(address).removeprefix("__pfx_") for address in (*innermost, *frames) if address)
-
-
-def stack_addresses(stacks: MapFd, stack_id: int) -> tuple[int, ...]:
-    """A stack in that map, innermost first; none if there is none of that number."""
-    try:
-        raw = libbpf.lookup(stacks.fd, stack_id, stacks.value_size) if stack_id >= 0 else b""
-    except OSError:
-        return ()
-    return tuple(filter(None, struct.unpack(f"={len(raw) // 8}Q", raw)))
+        return tuple(self.name_of(address).removeprefix("__pfx_") for address in (*innermost, *addresses) if address)

@@ -1,7 +1,7 @@
-"""Where functions of user space are: in the programs and libraries that the target's processes have mapped.
+"""Locates functions of the C libraries that a target's processes use, for uprobes.
 
-For uprobes by name, the C library of each process is looked up, or the process's own program where that is linked
-statically.  A target may have several: its processes may come from different containers.
+A process' C library is in its mappings, or in its own program if that is linked statically.  A target may have several
+C libraries, as its processes may be in different containers.
 """
 
 from __future__ import annotations
@@ -17,18 +17,18 @@ from chainbench_agent.symbols.file_mappings import FileMapping, open_mapped_file
 
 PROC = Path("/proc")
 C_LIBRARY = re.compile(r"/(libc|libpthread|ld-musl)[-.][^/]*$")
-"""glibc, before 2.34 in two files; musl, whose library is its dynamic linker."""
+"""The files of glibc, which before 2.34 were two, and of musl, whose library is its dynamic linker."""
 
 
 class FunctionLocation(NamedTuple):
-    """Where a function begins.  `file`: a path by which this process can open the file, whoever's it is."""
+    """The start of a function.  `file`: a path by which this process can open the file, in whatever namespace it is."""
 
     file: str
     offset: int
 
 
 class LibcFunctions:
-    """Of the C libraries that `processes` have; keeps these open, so that they stay what they are, until closed."""
+    """The functions of the C libraries that `processes` use.  The files remain open until close()."""
 
     def __init__(self, processes: Iterable[int]) -> None:
         self.mapped: dict[int, tuple[FileMapping, ...]] = {}
@@ -39,9 +39,9 @@ class LibcFunctions:
             for mapping in self.mapped[pid]:
                 if (mapping.device, mapping.inode) not in seen:
                     seen.add((mapping.device, mapping.inode))
-                    self._look(pid, mapping)
+                    self._read(pid, mapping)
 
-    def _look(self, pid: int, mapping: FileMapping) -> None:
+    def _read(self, pid: int, mapping: FileMapping) -> None:
         library = bool(C_LIBRARY.search(mapping.path))
         if not library and not _is_program(pid, mapping):
             return
@@ -56,7 +56,7 @@ class LibcFunctions:
             os.close(fd)
 
     def locations(self, name: str) -> list[FunctionLocation]:
-        """Every function of that name."""
+        """The location of every function called `name`."""
         return [
             FunctionLocation(f"/proc/self/fd/{fd}", offset)
             for fd, functions in self._files.items()

@@ -1,7 +1,7 @@
-"""Addresses of user space by name: where a process that may have ended meanwhile was at work.
+"""Names addresses in user space, also of processes that have ended since.
 
-What a process has mapped is known from /proc while it lives.  Of one that has ended it is what it had when the run
-began, and what perf told of it since.
+The mappings of a living process are in /proc.  For an ended process, the mappings at the start of the run and the
+events of perf since then are used.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from chainbench_agent.symbols.mapping_events import MappingHistory
 
 
 class UserSymbols:
-    """`known`: process → what it had mapped when the run began; `since`: what happened then."""
+    """`known`: process → mappings when the run began; `since`: mappings and forks since then."""
 
     def __init__(self, known: Mapping[int, tuple[FileMapping, ...]], since: MappingHistory) -> None:
         self._known, self._since = known, since
@@ -25,7 +25,7 @@ class UserSymbols:
         self._functions: dict[tuple[int, int], FunctionTable] = {}
 
     def name_of(self, pid: int, address: int) -> str:
-        """`function+0x1f [object]`, `object+0x1234` by offset in the file, or the address."""
+        """`function+0x1f [file]`; `file+0x1234`, by offset in the file, without a known function; or the address."""
         found = next((m for m in self._mapped(pid) if m.start <= address < m.end), None)
         if found is None:
             return f"{address:#x}"
@@ -35,10 +35,10 @@ class UserSymbols:
         return f"{name} [{file}]" if name else f"{file}+{offset:#x}"
 
     def stack(self, pid: int, called_at: int, addresses: Iterable[int]) -> tuple[str, ...]:
-        """Names, innermost first, of a stack that was taken where a function was entered.
+        """The names, innermost first, of a stack that was recorded at the entry of a function.
 
-        The kernel finds callers by their frames, and so leaves out the last one, as the function has none yet; Linux
-        cfa7f3d2c526 ("perf,x86: avoid missing caller address in stack traces captured in uprobe") (in v6.12) sees it.
+        The kernel finds callers by their frames, and so misses the last one, as the function has no frame yet; Linux
+        cfa7f3d2c526 ("perf,x86: avoid missing caller address in stack traces captured in uprobe") (in v6.12) finds it.
         """
         _entered, *callers = [*addresses] or [0]
         missing = [called_at] if called_at and callers[:1] != [called_at] else []
@@ -56,11 +56,11 @@ class UserSymbols:
         return self._functions[key]
 
     def _read(self, pid: int, mapped: FileMapping) -> FunctionTable:
-        """From the process, or, if that is gone, from the same path, if the same file is there."""
+        """The functions of a mapped file, read through the process, or from the same path if the same file is there."""
         fd = open_mapped_file(pid, mapped)
         try:
             fd = fd if fd >= 0 else os.open(mapped.path, os.O_RDONLY | os.O_CLOEXEC)
         except OSError:
             return FunctionTable()
-        with open(fd, "rb") as file:  # noqa: PTH123 - it has no path
+        with open(fd, "rb") as file:  # noqa: PTH123 - it is a descriptor
             return read_functions(file) if os.fstat(fd).st_ino == mapped.inode else FunctionTable()

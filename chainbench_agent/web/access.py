@@ -1,6 +1,6 @@
-"""Who may call: by token, and by the credentials of a unix socket; and no browser in the name of a foreign page.
+"""Decides who may call: by token, by the credentials of a unix socket, and never a browser for a page of another site.
 
-docs/threat-model.md says what this is for.
+docs/threat-model.md has the reasons.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from chainbench_agent.settings import Settings
 from chainbench_agent.web.problems import JSON_REMEDY, problem
 
 LOOKS = frozenset({"GET", "HEAD", "OPTIONS"})
-"""The methods that change nothing: what the token for reading is good for."""
+"""The methods that change nothing, which the read token allows."""
 
-_TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]{16,4096}=*")  # what RFC 6750 can carry, and nobody guesses
+_TOKEN = re.compile(rb"[A-Za-z0-9._~+/-]{16,4096}=*")  # what RFC 6750 can carry, and too long to guess
 _CREDENTIALS = struct.Struct("3i")
 _SO_PEERGROUPS = getattr(socket, "SO_PEERGROUPS", 59)  # Linux 4.13; not in Python's module
-_MOST_GROUPS = 256  # what Python makes room for; who is in more is known by the first alone
+_MOST_GROUPS = 256  # what Python has room for; of a user in more groups only the first is known
 
 
 @dataclass(frozen=True, slots=True)
 class Credentials:
-    """The process at the other end of a unix socket, as it was when it connected.  `pid` 0: not in our namespace."""
+    """The process at the other end of a unix socket, when it connected.  `pid` 0: it is in another namespace."""
 
     pid: int
     uid: int
@@ -45,19 +45,19 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What is asked of a client.  `names`: those that a Host header may have beside addresses and localhost."""
+    """What a client must show.  `names`: allowed in a Host header, in addition to addresses and localhost."""
 
     token: bytes = b""
     read_token: bytes = b""
     names: Collection[str] = ()
     group: int | None = None
-    """Whose members may use the unix socket, beside root and the agent's own user."""
+    """The group whose members may use the unix socket, in addition to root and the agent's user."""
 
     def install(self, app: Flask) -> None:
         app.before_request(self.refuse)
 
     def refuse(self) -> Response | None:
-        """The problem that the request has; None if it may go on."""
+        """The problem that refuses the request; None if it is allowed."""
         return self._of_peer() or self._of_token() or self._of_page() or _of_content()
 
     def _of_peer(self) -> Response | None:
@@ -85,7 +85,7 @@ class Access:
         return answer
 
     def _of_page(self) -> Response | None:
-        """A browser sends what any page tells it to, from where we are; but it says in whose name."""
+        """A browser sends what any page asks for, from this machine; but its headers say for which page."""
         host = request.host
         if not self.token and not self._is_ours(host):
             remedy = "use the agent's address, or start the agent with --allowed-hosts"
@@ -98,7 +98,7 @@ class Access:
         return None
 
     def _is_ours(self, host: str) -> bool:
-        """An address cannot be made to mean somewhere else, as a name can (DNS rebinding)."""
+        """An address always means this machine; a name can be made to mean another (DNS rebinding)."""
         sock = request.environ.get("gunicorn.socket")
         if sock is not None and sock.family == socket.AF_UNIX:
             return True
@@ -117,7 +117,7 @@ OPEN = Access()
 
 
 def access_for(settings: Settings) -> Access:
-    """InputError if a file of the settings holds no token, or others than its owner can have read it."""
+    """The access that the settings ask for.  InputError if a token file holds no token, or others can read it."""
     if settings.read_token_file and not settings.token_file:
         raise InputError("read_token_file", "requires a --token-file as well: without it no call needs a token")
     token = read_token("token_file", settings.token_file) if settings.token_file else b""
@@ -138,7 +138,7 @@ def group_id(name: str) -> int:
 
 
 def credentials(sock: socket.socket | None) -> Credentials | None:
-    """Who connected to this unix socket; None for another kind of socket, or none."""
+    """The process that connected to a unix socket; None for any other socket."""
     if sock is None or sock.family != socket.AF_UNIX:
         return None
     pid, uid, gid = _CREDENTIALS.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size))
@@ -149,7 +149,7 @@ def credentials(sock: socket.socket | None) -> Credentials | None:
 
 
 def read_token(field: str, path: Path) -> bytes:
-    """The token in a file; InputError says what is wrong with it, and never what it is."""
+    """The token in a file.  InputError says what is wrong with the file, and never quotes it."""
     check_secret(field, path)
     text = path.read_bytes().strip()
     if not _TOKEN.fullmatch(text):
@@ -159,7 +159,7 @@ def read_token(field: str, path: Path) -> bytes:
 
 
 def check_secret(field: str, path: Path) -> None:
-    """InputError if the file cannot be read, or everybody can read or write it."""
+    """InputError if the file cannot be read, or every user can read or write it."""
     try:
         with path.open("rb") as file:
             mode = os.fstat(file.fileno()).st_mode
@@ -177,9 +177,9 @@ def _bearer() -> bytes:
 
 
 def _of_content() -> Response | None:
-    """A page may have a browser post a form, or text, wherever it likes; JSON it may not.
+    """Refuse a body that is not JSON: a page can make a browser post a form or text to any address, but not JSON.
 
-    A call without a body says nothing that could be taken for something else (`curl -d ''` calls that a form).
+    A call without a body is allowed, whatever type it declares (`curl -d ''` declares a form).
     """
     if request.method in LOOKS or request.is_json:
         return None

@@ -1,4 +1,4 @@
-"""The HTTP application."""
+"""Makes the Flask application."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ from flask import Flask, Response, request
 from chainbench_agent.export.prometheus import quality
 
 WORTH_IT = 1024
-"""Bytes; a shorter answer is sent in one packet as it is."""
+"""Bytes; a shorter answer fits into one packet uncompressed."""
 
 LEVEL = 1
 """Half of the time of level 6 for 8 % more bytes (docs/decisions/0033-answers-are-sent-by-the-loop.md)."""
@@ -23,7 +23,7 @@ def install(app: Flask) -> None:
 
 
 def compress(answer: Response) -> Response:
-    """Compress an answer of known length, where that is worth it and the client prefers it so."""
+    """Compress an answer of known length, if it is long enough and the client prefers gzip."""
     if answer.is_streamed or "Content-Encoding" in answer.headers:
         return answer
     answer.vary.add("Accept-Encoding")
@@ -41,7 +41,7 @@ def compress(answer: Response) -> Response:
 
 
 def prefers_gzip(accept_encoding: str) -> bool:
-    """Whether the header names gzip, or everything, and does not like the plain bytes better."""
+    """Whether the header names gzip, or `*`, and does not prefer plain bytes."""
     named = {choice.partition(";")[0].strip() for choice in accept_encoding.lower().split(",")}
     gzip = quality(accept_encoding, *({"gzip", "x-gzip"} & named or {"*"}))
     return gzip > 0 and gzip >= quality(accept_encoding, "identity")

@@ -1,4 +1,4 @@
-"""`GET /events`: what happens, as Server-Sent Events."""
+"""`GET /events`: sends events to a client as Server-Sent Events."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from flask import Flask, Response
 from flask.typing import ResponseReturnValue
 
-from chainbench_agent.runs.event_listeners import Events, Listener
+from chainbench_agent.runs.event_listeners import EventListener, Events
 from chainbench_agent.web.operation import operation
 
 BEAT_S = 5.0
-"""How often something is sent when nothing happens: so it is noticed that a client has gone."""
+"""How often something is sent when no event happens, which shows whether the client is still connected."""
 
 MEDIA_TYPE = "text/event-stream"
 
@@ -35,7 +35,7 @@ class EventRoutes:
         return answer
 
 
-def _stream(listener: Listener) -> Iterator[str]:
+def _stream(listener: EventListener) -> Iterator[str]:
     yield ": listening\n\n"
     while True:
         events = listener.take(BEAT_S)

@@ -1,4 +1,4 @@
-"""How much of a request has come in, and the answer to one that never did; as bytes, before any parser sees them."""
+"""Finds where a request ends, in its bytes, before any parser sees them; makes the answer to an incomplete request."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ _SIZE = re.compile(rb"([0-9a-fA-F]{1,16})[^\r\n]*\r\n")
 
 
 class Incoming:
-    """The bytes of a request, as they come.  Each is looked at once, however small the pieces are.
+    """The bytes of a request as they arrive.  Each is looked at once, however small the pieces are.
 
-    It need not agree with the parser in strange cases, because the parser is given these bytes and never more.
+    In strange cases it may disagree with the parser, because the parser gets these bytes and never more.
     """
 
     __slots__ = ("_body", "_chunk", "_length", "data", "waits")
@@ -32,7 +32,7 @@ class Incoming:
     def __init__(self) -> None:
         self.data = bytearray()
         self.waits = False
-        """The client wants to be told to go on before it sends the body (100 Continue)."""
+        """The client waits for 100 Continue before it sends the body."""
         self._body = -1
         self._length: int | None = 0
         self._chunk = 0
@@ -48,7 +48,7 @@ class Incoming:
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing more has to be read: it is complete, or is going to be refused for its length."""
+        """Whether nothing more has to be read: the request is complete, or will be refused for its length."""
         if self._body < 0:
             return False
         come = len(self.data) - self._body
@@ -58,17 +58,17 @@ class Incoming:
 
     @property
     def is_cut(self) -> bool:
-        """Whether it was given up in the midst of its chunks, because there is no end of them."""
+        """Whether reading stopped between its chunks, because they are too long together."""
         return self._length is None and not self._chunks_end()
 
     @property
     def is_too_long(self) -> bool:
-        """Whether its head has no reasonable length."""
+        """Whether its head is too long."""
         return (len(self.data) if self._body < 0 else self._body) > LONGEST_HEAD
 
     @property
     def acts(self) -> bool:
-        """Whether this is a call that changes something, and not one that only looks."""
+        """Whether this is a call that changes something."""
         return not self.data.startswith((b"GET ", b"HEAD ", b"OPTIONS "))
 
     @property
@@ -105,7 +105,7 @@ def document(status: int, detail: str, remedy: str, errors: list[dict[str, str]]
 
 
 def refusal(status: int, detail: str, remedy: str) -> bytes:
-    """A problem with its head."""
+    """A problem document with the head of its response."""
     problem = document(status, detail, remedy)
     body = json.dumps(problem) + "\n"
     head = f"HTTP/1.1 {status} {problem['title']}\r\nConnection: close\r\nContent-Type: {MEDIA_TYPE}\r\n"

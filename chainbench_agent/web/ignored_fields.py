@@ -1,6 +1,6 @@
-"""Says which fields and parameters of a request were ignored: a misspelt one would change what is measured in silence.
+"""Names the fields and parameters of a request that were ignored: a misspelt one silently changes what is measured.
 
-They are not refused, because runners in the wild send more than this version knows.
+They are not refused, because existing runners send more than this version knows.
 """
 
 from __future__ import annotations
@@ -10,24 +10,26 @@ import logging
 from collections.abc import Collection
 
 from flask import Flask, Response, current_app, g, request
-from pydantic import BaseModel, Field
+from pydantic import Field
 
 from chainbench_agent.settings.near_miss import nearest
-from chainbench_agent.web.operation import Operation
+from chainbench_agent.web.operation import Answer, Operation
 
 MOST_NAMED = 20
-"""The others are counted."""
+"""Further ones are counted."""
 
 LONGEST_NAME = 100
 
 log = logging.getLogger(__name__)
 
 
-class MayIgnore(BaseModel):
+class MayIgnore(Answer):
     """An answer to a request of which something may be ignored; both lists are left out when nothing was."""
 
-    ignored: list[str] = Field([], description="Fields and parameters of the request that are not known here.")
-    warnings: list[str] = Field([], description="A sentence about each of them, with the name that may be meant.")
+    ignored: list[str] = Field(default=[], description="Fields and parameters of the request that are not known here.")
+    warnings: list[str] = Field(
+        default=[], description="A sentence about each of them, with the name that may be meant."
+    )
 
 
 def install(app: Flask) -> None:
@@ -36,7 +38,7 @@ def install(app: Flask) -> None:
 
 
 def note_fields(sent: Collection[str], known: Collection[str]) -> list[str]:
-    """Note which of the body's fields are not `known`; these."""
+    """Note and return the body's fields that are not `known`."""
     strangers = [name for name in sent if name not in known]
     for name in strangers:
         meant = nearest(name, known)
@@ -45,7 +47,7 @@ def note_fields(sent: Collection[str], known: Collection[str]) -> list[str]:
 
 
 def note_body() -> None:
-    """Note that a call takes no fields, where something was sent; whatever it is, the call goes on."""
+    """Note what was sent to a call that takes no fields; the call goes on, whatever it is."""
     try:
         raw = request.get_data(cache=False)
         sent = json.loads(raw) if raw else {}

@@ -1,4 +1,4 @@
-"""The API document, OpenAPI 3.1: the routes, what they say of themselves, and the models that they take and answer."""
+"""Makes the API document (OpenAPI 3.1) from the routes, their operations and the models that they take and return."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from chainbench_agent.web.operation import JSON, Operation, operation
 from chainbench_agent.web.response_models import ApiDocument, Problem
 
 EVERYWHERE = (400, 401, 403, 408, 417, 421, 431, 500, 501, 503, 505)
-"""Any call may be answered with these: see access.py, parser_errors.py, problems.py and server/slow_client_guard.py."""
+"""Statuses of problems that any call may have, from access, parser_errors, problems and server/slow_client_guard."""
 
 WITH_A_BODY = (413, 415)
 
@@ -33,7 +33,7 @@ Json = dict[str, Any]
 
 
 class DocumentRoutes:
-    """The document, and the same for people."""
+    """The document as JSON, and as a page."""
 
     def add_to(self, app: Flask) -> None:
         app.add_url_rule("/openapi.json", "openapi", self.document)
@@ -46,15 +46,15 @@ class DocumentRoutes:
 
     @operation("This API, for people", media_types=("text/html",))
     def page(self) -> ResponseReturnValue:
-        """What stands here."""
+        """The same as a page."""
         return render_template("docs.html", api=document(current_app), resolve=_resolve)
 
 
 def document(app: Flask) -> Json:
-    """TypeError for a route that says nothing of itself."""
+    """TypeError for a route without @operation."""
     calls = sorted(_calls(app), key=lambda call: call[0])
     models = {model.__name__: model for _, _, view in calls for model in _models(_said(view))}
-    # what is answered is described as it is read: what may be left out is not required
+    # answers are described as a client reads them: a field that may be left out is not required
     _, definitions = models_json_schema(
         [(model, "validation") for _, model in sorted(models.items())], ref_template=_REF
     )
@@ -151,7 +151,7 @@ def _name_of(reference: str) -> str:
 
 
 def _resolve(schema: Json) -> str:
-    """For the page: a schema in a few words."""
+    """A schema in a few words, for the page."""
     if "$ref" in schema:
         return _name_of(schema["$ref"])
     if "const" in schema:

@@ -1,38 +1,61 @@
-"""What a route's function says of itself: the API document (web/openapi.py) is made of it."""
+"""Declares what a route does, and turns the model that it returns into its JSON answer."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from functools import wraps
+from typing import Any, ParamSpec, Protocol, runtime_checkable
 
+from flask.typing import ResponseReturnValue
 from pydantic import BaseModel
 
-View = TypeVar("View", bound=Callable[..., Any])
+Arguments = ParamSpec("Arguments")
 
 JSON = "application/json"
 
 
+class Answer(BaseModel):
+    """What a route returns.  Its JSON has the fields that were given, in the order in which they are declared."""
+
+    def as_json(self) -> dict[str, Any]:
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+@runtime_checkable
+class HasJson(Protocol):
+    """An Answer, or evidence."""
+
+    def as_json(self) -> dict[str, Any]: ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation:
-    """One call.  Its description is the function's docstring."""
+    """One call; web/openapi.py makes the API document from it.  Its description is the function's docstring."""
 
     summary: str
     answer: type[BaseModel] | None = None
-    """The JSON that it answers with; None where it is none, or nothing (204)."""
+    """The model that the route returns; None for other media types, and for an empty answer (204)."""
     media_types: tuple[str, ...] = (JSON,)
     status: int = 200
     body: type[BaseModel] | None = None
     query: type[BaseModel] | None = None
     problems: tuple[int, ...] = ()
-    """Those of this call, beside those that every call has."""
+    """The statuses of this call's problems, in addition to those that every call has."""
 
 
-def operation(summary: str, **said: Any) -> Callable[[View], View]:
-    """Say what a view does; see Operation."""
+def operation(
+    summary: str, **declared: Any
+) -> Callable[[Callable[Arguments, Any]], Callable[Arguments, ResponseReturnValue]]:
+    """Declare an Operation."""
 
-    def note(view: View) -> View:
-        view.__dict__["operation"] = Operation(summary=summary, **said)
-        return view
+    def declare(view: Callable[Arguments, Any]) -> Callable[Arguments, ResponseReturnValue]:
+        @wraps(view)
+        def answered(*arguments: Arguments.args, **named: Arguments.kwargs) -> ResponseReturnValue:
+            answer: Any = view(*arguments, **named)
+            return answer.as_json() if isinstance(answer, HasJson) else answer
 
-    return note
+        answered.__dict__["operation"] = Operation(summary=summary, **declared)
+        return answered
+
+    return declare

@@ -1,4 +1,4 @@
-"""What the HTTP parser refuses, as problems: gunicorn itself would answer with a page in HTML."""
+"""Turns errors of the HTTP parser into problem documents; gunicorn would answer with an HTML page."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ REFUSED = (errors.ParseException, errors.NoMoreData)
 
 
 def explained(error: Exception) -> Problem:
-    """The problem that the parser's error is; `errors.ParseException` or `NoMoreData`."""
+    """The problem for an error of the parser: an `errors.ParseException` or `NoMoreData`."""
     if isinstance(error, errors.InvalidHTTPVersion):
         status = 505 if isinstance(error.version, tuple) else 400
         return status, "the version of HTTP is not supported", VERSION_REMEDY

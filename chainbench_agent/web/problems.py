@@ -1,4 +1,4 @@
-"""Every error as a problem document (RFC 9457) that says what to do.
+"""Answers every error with a problem document (RFC 9457) that says what to do.
 
 400 not JSON, or not HTTP   404, 405 no such call, or run   409 does not fit the state   413 too long
 415 not declared as JSON   417, 501, 505 HTTP that is not spoken here (web/parser_errors.py)
@@ -32,8 +32,8 @@ JSON_REMEDY = "send a JSON object with the header Content-Type: application/json
 log = logging.getLogger(__name__)
 
 
-class BadBody(Exception):  # noqa: N818 - becomes a problem, is none of the program's
-    """A body that is not what the call takes: the error that validating it against `model` gave."""
+class BadBody(Exception):  # noqa: N818 - a problem of the request, not an error of the program
+    """A body that does not fit the call's `model`; `cause` is the error of its validation."""
 
     def __init__(self, model: type[BaseModel], cause: ValidationError, raw: bytes = b"") -> None:
         super().__init__(str(cause))
@@ -49,7 +49,7 @@ def problem(status: int, detail: str, remedy: str = "", errors: list[dict[str, s
 
 
 def install(app: Flask) -> None:
-    """Answer each kind of exception with its problem; Flask takes the most specific handler."""
+    """Register a handler for each kind of exception; Flask uses the most specific one."""
     app.register_error_handler(RunActive, lambda error: problem(409, str(error), "POST /stop ends it"))
     app.register_error_handler(NoRun, lambda error: problem(409, str(error), "POST /start begins one"))
     app.register_error_handler(UnknownRun, lambda error: problem(404, str(error), "GET /runs lists the stored runs"))
@@ -105,7 +105,7 @@ def _field_error(model: type[BaseModel], details: ErrorDetails, strangers: Seque
 
 
 def _http(error: HTTPException) -> Response:
-    """What Flask and Werkzeug refuse; their headers (Allow) stay."""
+    """Answer what Flask and Werkzeug refuse; their headers (Allow) stay."""
     match error.code:
         case 404:
             answer = problem(404, f"there is no {request.path} here", _calls())

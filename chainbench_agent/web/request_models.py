@@ -1,14 +1,13 @@
-"""What may come in: the bodies of `POST /start` and `POST /report`, the query of `GET /runs`; and what that answers.
+"""Models of requests: the bodies of `POST /start` and `POST /report`, and the query of `GET /runs`.
 
-A field's description completes the sentence "send it as …".  Unknown fields are ignored, as runners in the
-wild expect; but one that would change what is measured is refused where this version cannot honour it.
+A field's description completes the sentence "send it as …".  Unknown fields are ignored, because existing
+runners send them; a known field that asks for what this agent cannot measure is refused.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import (
     AfterValidator,
@@ -27,7 +26,7 @@ from chainbench_agent.catalog.selection import MAX_SAMPLE_INTERVAL, Selection, c
 from chainbench_agent.evidence.model import Labels, Target
 from chainbench_agent.evidence.report import Report
 from chainbench_agent.model.run_request import MAX_DURATION_S, RunRequest
-from chainbench_agent.model.stored_run import LABELS, Query, Result, StoredRun, Summary
+from chainbench_agent.model.stored_run import LABELS, Query, Result
 
 
 def _in_print(text: str) -> str:
@@ -38,12 +37,12 @@ def _in_print(text: str) -> str:
 
 
 def _zero_or_one(value: object) -> object:
-    """Runners in the wild send flags as integers."""
+    """Existing runners send flags as integers."""
     return bool(value) if type(value) is int and value in (0, 1) else value
 
 
 def _split(value: object) -> object:
-    """A text with commas is a list of names, as on the command line."""
+    """Split a text with commas into names, as on the command line."""
     return [part for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
 
@@ -110,7 +109,7 @@ class StartRequest(Labels):
     max_duration_s: _Duration = None
 
     def run_request(self, loaded: Sequence[str], default: Selection, caller: int | None) -> RunRequest:
-        """What `caller` asks for.  `default`: what a run selects that names no probes, or no interval."""
+        """The run that `caller` asks for.  `default`: the selection of a body that names no probes, or no interval."""
         probes, interval = self.probes or default.probes, self.sample_interval or default.sample_interval
         return RunRequest(
             labels=Labels.of(self),
@@ -167,7 +166,7 @@ class ReportRequest(Report):
 
 
 class RunsQuery(BaseModel):
-    """Which of the kept runs.  Nothing is ignored here: a filter that is misspelt would answer with too many."""
+    """Filters of stored runs.  An unknown filter is refused: ignored, it would return too many runs."""
 
     scenario: _Filter = None
     impl: _Filter = None
@@ -183,43 +182,3 @@ class RunsQuery(BaseModel):
     def query(self) -> Query:
         given = {name: value for name in LABELS if (value := getattr(self, name)) is not None}
         return Query(given, self.result, self.before or "", self.limit)
-
-
-class RunSummary(Labels):
-    """A kept run without its evidence.  `source` is null where there is no evidence, `failure` where nothing failed."""
-
-    id: str
-    machine: str
-    started_at: datetime
-    duration_ms: float = Field(description="Of one that is running: when it was last written to the store.")
-    result: Result
-    ended_by: str
-    source: str | None
-    failure: str | None
-
-    @classmethod
-    def of(cls, run: Summary) -> RunSummary:
-        return cls(**_flat(run))
-
-
-class RunPage(BaseModel):
-    """`next` is the path of the next page, with older runs; null on the last one."""
-
-    runs: list[RunSummary]
-    next: str | None
-
-
-class KeptRun(RunSummary):
-    """`evidence` as `POST /stop` answered it; of a run in which agent or collector failed, of its last checkpoint."""
-
-    environment: dict[str, Any]
-    evidence: dict[str, Any] | None
-
-    @classmethod
-    def of_stored(cls, run: StoredRun) -> KeptRun:
-        evidence = None if run.evidence is None else dict(run.evidence)
-        return cls(**_flat(run.summary), environment=dict(run.environment), evidence=evidence)
-
-
-def _flat(run: Summary) -> dict[str, Any]:
-    return {**run.flat(), "source": run.source or None, "failure": run.failure or None}

@@ -1,39 +1,61 @@
-"""What the calls answer, for the API document; the tests hold real answers against it."""
+"""Models that the routes return; the API document is made from them."""
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field, field_serializer
 
 from chainbench_agent.evidence.model import BackendName, Evidence, Labels, Target
 from chainbench_agent.model.status import State
+from chainbench_agent.model.stored_run import Result, StoredRun, Summary
 from chainbench_agent.web.ignored_fields import MayIgnore
+from chainbench_agent.web.operation import Answer
+
+Available = Annotated[bool, Field(description="Whether the numbers are measured.")]
+Reason = Annotated[str, Field(description="Why they are not; left out when they are.")]
+Remedy = Annotated[str, Field(description="What would change that.")]
 
 
-class _Backend(BaseModel):
-    backend: BackendName
-    available: bool = Field(description="Whether the numbers are measured.")
-    reason: str = Field("", description="Why they are not; left out when they are.")
-    remedy: str = Field("", description="What would change that.")
-
-
-class Started(_Backend, Labels, MayIgnore):
+class Started(MayIgnore):
     """The run that has begun."""
+
+    model_config = ConfigDict(extra="forbid")
 
     status: Literal["started"]
     run_id: str
+    scenario: str = ""
+    impl: str = ""
+    variant: str = ""
+    commit: str = ""
+    dataset: str = ""
     machine: str
     started_at: str
     target: Target
     probes: list[str] = Field(description="The modules and options that collect.")
     sample_interval: int
+    backend: BackendName
+    available: Available
+    reason: Reason = ""
+    remedy: Remedy = ""
 
 
 class Stopped(Evidence, MayIgnore):
     """The evidence of the run that has ended."""
 
-    not_kept: str = Field("", description="Why it is not in the store; left out when it is, or is not meant to be.")
+    not_kept: str = Field(
+        default="", description="Why it is not in the store; left out when it is, or is not meant to be."
+    )
+
+    @classmethod
+    def of(cls, evidence: Evidence, not_kept: str) -> Stopped:
+        return cls.model_construct(**dict(evidence), not_kept=not_kept)
+
+    def as_json(self) -> dict[str, Any]:
+        empty = {"ignored", "warnings", *(() if self.not_kept else ("not_kept",))}
+        return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=empty)
 
 
 class EvidenceAnswer(MayIgnore):
@@ -41,13 +63,17 @@ class EvidenceAnswer(MayIgnore):
 
     evidence: Evidence
 
+    @field_serializer("evidence")
+    def _as_stop_answered(self, evidence: Evidence) -> Mapping[str, Any]:
+        return evidence.as_json()
+
 
 class Reported(MayIgnore):
     status: Literal["metrics_reported"]
 
 
 class Module(BaseModel):
-    """`reason` where it is down, `unavailable`: metric → reason."""
+    """`reason`: why it is down; `unavailable`: metric → reason."""
 
     state: State
     reason: str = ""
@@ -57,17 +83,17 @@ class Module(BaseModel):
 
 
 class Hook(BaseModel):
-    """What it is attached to, or why to nothing."""
+    """`source`: what the hook is attached to; `reason`: why it is attached to nothing."""
 
     source: str = ""
     reason: str = ""
 
 
 class Store(BaseModel):
-    """Where runs are kept.  `moved_aside`: where a corrupt database lies, since a new one was begun.
+    """Where runs are stored.  `moved_aside`: where a corrupt database was moved when a new one was begun.
 
     `notice`: that the database was removed or replaced under the agent, and what was lost with it.
-    `runs`: how many that ended, as of the last one.  `bytes`: of SQLite's files.
+    `runs`: how many ended runs it had when the last one ended.  `bytes`: of SQLite's files.
     """
 
     kind: Literal["none", "sqlite", "postgresql"]
@@ -81,7 +107,7 @@ class Store(BaseModel):
 
 
 class Log(BaseModel):
-    """What this process has logged and could not write to stderr."""
+    """Log records of this process that could not be written to stderr."""
 
     records_dropped: int
     reason: str = ""
@@ -96,7 +122,7 @@ class AgentItself(BaseModel):
     log: Log
 
 
-class Status(_Backend, MayIgnore):
+class Status(MayIgnore):
     """`run_id` and the rest of the run are null when none is on."""
 
     status: Literal["idle", "starting", "running", "stopping"]
@@ -107,13 +133,57 @@ class Status(_Backend, MayIgnore):
     elapsed_ms: float | None
     probes: list[str] | None
     sample_interval: int | None
-    failure: str = Field("", description="Why the last run failed, until one starts.")
+    failure: str = Field(default="", description="Why the last run failed, until one starts.")
     machine: str
+    backend: BackendName
+    available: Available
+    reason: Reason = ""
+    remedy: Remedy = ""
     modules: dict[str, Module]
     hooks: dict[str, Hook]
     details: dict[str, str]
     store: Store
     agent: AgentItself
+
+
+class RunSummary(Labels, Answer):
+    """A stored run without its evidence.  `source` is null without evidence, `failure` if nothing failed."""
+
+    id: str
+    machine: str
+    started_at: datetime
+    duration_ms: float = Field(description="Of one that is running: when it was last written to the store.")
+    result: Result
+    ended_by: str
+    source: str | None
+    failure: str | None
+
+    @classmethod
+    def of(cls, run: Summary) -> RunSummary:
+        return cls(**_flat(run))
+
+
+class RunPage(Answer):
+    """`next` is the path of the next page, with older runs; null on the last one."""
+
+    runs: list[RunSummary]
+    next: str | None
+
+
+class KeptRun(RunSummary):
+    """`evidence` is as `POST /stop` answered it, or of the last checkpoint if agent or collector failed."""
+
+    environment: dict[str, Any]
+    evidence: dict[str, Any] | None
+
+    @classmethod
+    def of_stored(cls, run: StoredRun) -> KeptRun:
+        evidence = None if run.evidence is None else dict(run.evidence)
+        return cls(**_flat(run.summary), environment=dict(run.environment), evidence=evidence)
+
+
+def _flat(run: Summary) -> dict[str, Any]:
+    return {**run.flat(), "source": run.source or None, "failure": run.failure or None}
 
 
 class FieldError(BaseModel):
@@ -123,7 +193,7 @@ class FieldError(BaseModel):
 
 
 class Problem(BaseModel):
-    """RFC 9457: what is wrong, and what to do."""
+    """RFC 9457: what is wrong and what to do."""
 
     type: Literal["about:blank"]
     title: str

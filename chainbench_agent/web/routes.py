@@ -1,4 +1,4 @@
-"""The routes: each is one call into the runs."""
+"""Routes that start, stop and show runs: each is one call to Runs."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from flask import Flask, Response, abort, request
-from flask.typing import ResponseReturnValue
 from pydantic import BaseModel, ValidationError
 from pydantic_core import from_json
 
 from chainbench_agent.catalog.selection import Selection
+from chainbench_agent.evidence.model import Target
 from chainbench_agent.runs.lifecycle import Runs
 from chainbench_agent.web.caller import caller
 from chainbench_agent.web.ignored_fields import note_body, note_fields
@@ -18,10 +18,10 @@ from chainbench_agent.web.operation import operation
 from chainbench_agent.web.problems import JSON_REMEDY, BadBody, problem
 from chainbench_agent.web.request_models import ReportRequest, StartRequest
 from chainbench_agent.web.response_models import EvidenceAnswer, Reported, Started, Status, Stopped
-from chainbench_agent.web.status import backend_json, status_json, timestamp
+from chainbench_agent.web.status import backend_fields, status_of, timestamp
 
 Metrics = Callable[[str], tuple[bytes | Sequence[bytes], str]]
-"""The Accept header → the exposition, whole or in parts, and its content type."""
+"""Accept header → the exposition, whole or in parts, and its content type."""
 
 EXPOSITIONS = ("text/plain", "application/openmetrics-text")
 
@@ -29,7 +29,7 @@ Body = TypeVar("Body", bound=BaseModel)
 
 
 class Api:
-    """Answers requests, from any number of threads."""
+    """Thread-safe.  `default`: the selection of a run whose request names none."""
 
     def __init__(self, runs: Runs, metrics: Metrics, default: Selection) -> None:
         self._runs = runs
@@ -45,54 +45,53 @@ class Api:
         app.add_url_rule("/metrics", "metrics", self.metrics)
 
     @operation("Begin a run", body=StartRequest, answer=Started, problems=(409, 422))
-    def start(self) -> ResponseReturnValue:
-        """Of the whole machine, of a process with all its descendants (`pid`), or of a `cgroup`."""
+    def start(self) -> Started:
+        """The whole machine is measured, or a process with all its descendants (`pid`), or a `cgroup`."""
         collector = self._runs.status().collector
         body = _body(StartRequest, collector.loaded)
         asked_by = None if body.target.kind == "machine" else caller()  # looks through /proc
-        wanted = body.run_request(collector.loaded, self._default, asked_by)
-        active = self._runs.start(wanted)
-        return {
-            "status": "started",
-            "run_id": active.id,
-            **wanted.labels.model_dump(),
-            "machine": self._runs.machine,
-            "started_at": timestamp(active.started_at),
-            "target": wanted.target.model_dump(exclude_none=True),
-            "probes": wanted.selection.probes,
-            "sample_interval": wanted.selection.sample_interval,
-            **backend_json(collector),
-        }
+        run_request = body.run_request(collector.loaded, self._default, asked_by)
+        active = self._runs.start(run_request)
+        return Started(
+            status="started",
+            run_id=active.id,
+            **run_request.labels.model_dump(),
+            machine=self._runs.machine,
+            started_at=timestamp(active.started_at),
+            target=Target(**run_request.target.model_dump(exclude_none=True)),
+            probes=list(run_request.selection.probes),
+            sample_interval=run_request.selection.sample_interval,
+            **backend_fields(collector),
+        )
 
     @operation("End the run", answer=Stopped, problems=(409,))
-    def stop(self) -> ResponseReturnValue:
-        """The answer is its evidence; `not_kept` says why it is not in the store, where it is meant to be."""
+    def stop(self) -> Stopped:
+        """The answer is its evidence; `not_kept` says why the run is not in the store although it should be."""
         note_body()
         evidence = self._runs.stop()
-        why_not = self._runs.why_not_stored(evidence.run.id)
-        return {**evidence.as_json(), **({"not_kept": why_not} if why_not else {})}
+        return Stopped.of(evidence, self._runs.why_not_stored(evidence.run.id))
 
     @operation("Return whether a run is active, and what can be measured", answer=Status)
-    def status(self) -> ResponseReturnValue:
-        """With the reason for everything that cannot."""
-        return status_json(self._runs.status(), self._runs.machine)
+    def status(self) -> Status:
+        """With the reason for everything that cannot be measured."""
+        return status_of(self._runs.status(), self._runs.machine)
 
     @operation("Take what the runner measured", body=ReportRequest, answer=Reported, problems=(422,))
-    def report(self) -> ResponseReturnValue:
-        """It need not belong to a run; it is in /metrics."""
+    def report(self) -> Reported:
+        """The report need not belong to a run; /metrics shows it."""
         self._runs.report(_body(ReportRequest).report)
-        return {"status": "metrics_reported"}
+        return Reported(status="metrics_reported")
 
     @operation("The latest evidence", answer=EvidenceAnswer, problems=(404,))
-    def evidence(self) -> ResponseReturnValue:
-        """Of the run that finished last."""
+    def evidence(self) -> EvidenceAnswer | Response:
+        """The evidence of the run that finished last."""
         latest = self._runs.latest()
         if latest is None:
             return problem(404, "no run has finished yet", "finish a run first: POST /start, then POST /stop")
-        return {"evidence": latest.as_json()}
+        return EvidenceAnswer(evidence=latest)
 
     @operation("For Prometheus", media_types=EXPOSITIONS)
-    def metrics(self) -> ResponseReturnValue:
+    def metrics(self) -> Response:
         """The latest numbers of each label set."""
         exposition, content_type = self._metrics(request.headers.get("Accept", ""))
         answer = Response(exposition, content_type=content_type)
@@ -105,7 +104,7 @@ def _body(model: type[Body], context: Any = None) -> Body:
     if not raw:
         abort(problem(400, "the body is empty", JSON_REMEDY))
     if len(raw) == request.max_content_length:
-        abort(413)  # a body without Content-Length is cut there
+        abort(413)  # a body without Content-Length is cut at that length
     try:
         found = model.model_validate_json(raw, context=context)
     except ValidationError as error:

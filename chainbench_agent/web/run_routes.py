@@ -1,4 +1,4 @@
-"""The routes of the runs that are kept."""
+"""Routes that list, show and delete stored runs."""
 
 from __future__ import annotations
 
@@ -14,11 +14,12 @@ from chainbench_agent.errors import InputError, UnknownRun
 from chainbench_agent.runs.lifecycle import Runs
 from chainbench_agent.web.operation import operation
 from chainbench_agent.web.problems import BadBody
-from chainbench_agent.web.request_models import KeptRun, RunPage, RunsQuery, RunSummary
+from chainbench_agent.web.request_models import RunsQuery
+from chainbench_agent.web.response_models import KeptRun, RunPage, RunSummary
 
 
 class RunRoutes:
-    """Answers from the store, from any number of threads."""
+    """Thread-safe."""
 
     def __init__(self, runs: Runs) -> None:
         self._runs = runs
@@ -29,23 +30,23 @@ class RunRoutes:
         app.add_url_rule("/runs/<run_id>", "delete_run", self.delete, methods=["DELETE"])
 
     @operation("List the stored runs", answer=RunPage, query=RunsQuery, problems=(422, 503))
-    def list(self) -> ResponseReturnValue:
-        """The newest first, without their evidence.  Filters choose among them; `next` is the path of the next page."""
+    def list(self) -> RunPage:
+        """The newest come first, without their evidence.  Filters select runs; `next` is the path of the next page."""
         given = _filters()
         query = given.query
-        found = self._runs.find(replace(query, limit=query.limit + 1))  # is there one more?
+        found = self._runs.find(replace(query, limit=query.limit + 1))  # one more shows whether there is a next page
         runs, more = found[: query.limit], found[query.limit :]
         following = _path({**given.model_dump(exclude_none=True), "before": runs[-1].id}) if more else None
-        return RunPage(runs=[RunSummary.of(run) for run in runs], next=following).model_dump(mode="json")
+        return RunPage(runs=[RunSummary.of(run) for run in runs], next=following)
 
     @operation("Return a stored run", answer=KeptRun, problems=(404, 503))
-    def get(self, run_id: str) -> ResponseReturnValue:
+    def get(self, run_id: str) -> KeptRun:
         """How it ended, its environment and its evidence."""
-        return KeptRun.of_stored(self._runs.get(_id(run_id))).model_dump(mode="json")
+        return KeptRun.of_stored(self._runs.get(_id(run_id)))
 
     @operation("Delete a stored run", status=204, problems=(404, 409, 503))
     def delete(self, run_id: str) -> ResponseReturnValue:
-        """In the store, in /report and in /metrics.  Not while it is on."""
+        """It is deleted from the store, from /report and from /metrics.  A run that is on is not deleted."""
         self._runs.delete(_id(run_id))
         return "", 204
 
@@ -63,7 +64,7 @@ def _filters() -> RunsQuery:
 
 
 def _id(run_id: str) -> str:
-    """No database is asked for what no run can be called."""
+    """Refuse what no run can be called before a database sees it."""
     if not run_id.isprintable():
         raise UnknownRun("no run can have this id")
     return run_id

@@ -1,4 +1,4 @@
-"""Names as bytes, and as text that says which bytes they were."""
+"""Names as bytes, and as text that shows which bytes they were."""
 
 import json
 
@@ -24,14 +24,14 @@ from chainbench_agent.abi.kernel_text import bytes_of, text_of, text_of_path
         (b"", ""),
     ],
 )
-def test_text_that_says_which_bytes(raw, text):
-    """Letters as they are, a byte that is none by its number; back to the same bytes, through JSON as well."""
+def test_bytes_become_text_and_the_same_bytes_again(raw, text):
+    """Characters remain, other bytes are escaped; also through JSON."""
     assert text_of(raw) == text
     assert bytes_of(json.loads(json.dumps(text).encode())) == raw
 
 
-def test_names_that_differ_stay_apart():
-    """Each name of up to four of the bytes that could be mistaken for another."""
+def test_names_that_differ_have_different_texts():
+    """All names of up to four of the bytes that could be confused."""
     names = [b""]
     for _ in range(4):
         names += [name + bytes((byte,)) for name in names for byte in b"\\x5c\xd0\xb1"]
@@ -40,6 +40,5 @@ def test_names_that_differ_stay_apart():
     assert len({text_of(name) for name in names}) == len(names)
 
 
-def test_a_path():
-    """As Python reads it from a directory."""
+def test_a_path_from_python_becomes_text():
     assert text_of_path(b"/tmp/caf\xe9".decode(errors="surrogateescape")) == r"/tmp/caf\xe9"

@@ -1,4 +1,4 @@
-"""What is missed is said, and nothing else."""
+"""The page lists missed goals, and nothing else."""
 
 from bench.numbers import Figure, Row, percentile, shown
 
@@ -23,7 +23,7 @@ def test_an_interval_holds_the_median_and_no_outlier():
 
 
 def test_percentiles_are_values_that_occurred():
-    """Of 100, the 99th is the last but one."""
+    """The 99th percentile of 100 values is the last but one."""
     assert percentile(range(1, 101), 99) == 99
     assert percentile([3.0, 1.0, 2.0], 50) == 2.0
     assert percentile([7.0], 1) == 7.0
@@ -48,6 +48,6 @@ def test_missed():
 
 
 def test_numbers_are_shown_with_three_digits():
-    """Or so; thousands are told apart."""
+    """Roughly three; thousands are separated by commas."""
     shown_as = {0.0: "0", 1.2345: "1.23", 23.45: "23.4", 2345.6: "2,346", -2345.6: "-2,346"}
     assert {value: shown(value) for value in shown_as} == shown_as

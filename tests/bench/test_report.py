@@ -34,7 +34,7 @@ def test_nothing_missed():
 
 
 def test_a_chart_has_its_numbers_and_its_shape():
-    """In words beside it."""
+    """The reason is next to the missed goal."""
     series = Series("rate", "Cost by rate", "calls/s", "%", "linear", [(1000, 0.03), (10000, 0.3)])
 
     page = report.render([ROW], [series], rounds=3)

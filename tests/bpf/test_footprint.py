@@ -1,4 +1,4 @@
-"""The size of what is loaded, as the kernel tells it."""
+"""The sizes of programs and maps, as the kernel reports them."""
 
 import json
 import os
@@ -14,28 +14,27 @@ from chainbench_agent.probes import CATALOG, HOOKS
 
 
 @pytest.fixture
-def told(monkeypatch, tmp_path):
-    """`told(text)`: what fdinfo says of every descriptor."""
+def fdinfo_of(monkeypatch, tmp_path):
+    """`fdinfo_of(text)`: every descriptor has this text in its fdinfo."""
 
-    def tell(text):
+    def write(text):
         (tmp_path / "7").write_text(text)
         monkeypatch.setattr(footprint, "Path", lambda path: tmp_path / os.path.basename(path))  # noqa: PTH119
 
     monkeypatch.setattr(libbpf, "program_code", lambda _fd: (bytes(1968), 1130))
-    return tell
+    return write
 
 
 @pytest.mark.parametrize(("line", "verified"), [("verified_insns:\t812\n", 812), ("", None)], ids=["5.16", "before"])
-def test_a_program(told, line, verified):
-    """Eight bytes an instruction; what an older kernel does not tell is None and not zero."""
-    told(f"pos:\t0\nprog_jited:\t1\n{line}")
+def test_an_instruction_is_eight_bytes(fdinfo_of, line, verified):
+    """A number that an older kernel does not report is None, not 0."""
+    fdinfo_of(f"pos:\t0\nprog_jited:\t1\n{line}")
 
     assert program_size(7) == ProgramSize(246, 1130, verified, stack_bytes=0)
 
 
-def test_a_hidden_program(told, monkeypatch):
-    """Nothing is known of its stack."""
-    told("")
+def test_the_stack_of_a_hidden_program_is_not_known(fdinfo_of, monkeypatch):
+    fdinfo_of("")
     monkeypatch.setattr(libbpf, "program_code", lambda _fd: (b"", 1130))
 
     assert program_size(7).stack_bytes is None
@@ -67,13 +66,13 @@ STORE_AT_R2 = (0x7B, 0x12, -80, 0)
         ([FRAME_TO_R2, R2_ELSEWHERE, LOWER_R2, STORE_AT_R2], 0),
     ],
 )
-def test_the_stack(lines, stack):
+def test_the_stack_is_what_is_accessed_below_the_frame_pointer(lines, stack):
     """Whatever reaches below the frame pointer, and nothing that only looks so."""
     assert stack_bytes(b"".join(struct.pack("=BBhi", *line) for line in lines)) == stack
 
 
-def test_a_map(told):
-    told("map_type:\t2\nmemlock:\t6815744\nmap_id:\t3\n")
+def test_the_size_of_a_map_is_its_locked_memory(fdinfo_of):
+    fdinfo_of("map_type:\t2\nmemlock:\t6815744\nmap_id:\t3\n")
 
     assert map_bytes(7) == 6815744
 
@@ -85,13 +84,16 @@ def bpftool(kind, number):
 
 @pytest.mark.bpf
 @pytest.mark.portable
-def test_the_kernel_says_the_same_to_bpftool(tmp_path):
-    """Of every program and every map of a module."""
+def test_bpftool_reports_the_same_sizes(tmp_path):
+    """For every program and every map of a module."""
     unit = load_unit([module for module in CATALOG if module.name == "exec"], HOOKS, tmp_path)
     try:
         for fd in unit.loaded.programs.values():
-            found, told = program_size(fd), bpftool("prog", fdinfo(fd)["prog_id"])
-            assert (found.instructions * 8, found.machine_code_bytes) == (told["bytes_xlated"], told["bytes_jited"])
+            found, shown = program_size(fd), bpftool("prog", fdinfo(fd)["prog_id"])
+            assert (found.instructions * 8, found.machine_code_bytes) == (
+                shown["bytes_xlated"],
+                shown["bytes_jited"],
+            )
         for table in unit.loaded.maps.values():
             assert map_bytes(table.fd) == bpftool("map", fdinfo(table.fd)["map_id"])["bytes_memlock"] > 0
     finally:

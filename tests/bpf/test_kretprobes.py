@@ -1,4 +1,4 @@
-"""Kretprobes with a number of calls, and the names that tracefs has for them."""
+"""Kretprobes, and their definitions in tracefs."""
 
 import errno
 import os
@@ -13,7 +13,7 @@ OURS = f"chainbench_{os.getpid()}"
 
 @pytest.fixture
 def tracefs(tmp_path, monkeypatch):
-    """A directory that takes what is written there as tracefs does: names come and go, others stay."""
+    """A directory that behaves as tracefs: definitions are added and removed, and others remain."""
 
     class Tracefs:
         def __init__(self):
@@ -47,8 +47,8 @@ def tracefs(tmp_path, monkeypatch):
     return tracefs
 
 
-def test_a_probe_and_its_end(tracefs):
-    """Named for this process, with room for many calls; gone when it is closed.  Others' stay."""
+def test_closing_a_probe_removes_its_definition(tracefs):
+    """It has the agent's pid and the number of calls.  Other definitions remain."""
     fd = kretprobes.open_kretprobe("down", 7)
     (line,) = tracefs.file.read_text().splitlines()[1:]
     assert line.startswith(f"r{kretprobes.CALLS_AT_ONCE}:{OURS}/down_")
@@ -58,8 +58,7 @@ def test_a_probe_and_its_end(tracefs):
     assert tracefs.names == ["somebody/else"]
 
 
-def test_two_of_one_function(tracefs):
-    """Each has a name of its own."""
+def test_two_probes_of_a_function_have_different_names(tracefs):
     fds = [kretprobes.open_kretprobe("down", program) for program in (7, 8)]
     assert len(set(tracefs.names)) == 3
     kretprobes.close(fds[0])
@@ -67,8 +66,7 @@ def test_two_of_one_function(tracefs):
     kretprobes.close(fds[1])
 
 
-def test_an_event_that_cannot_be_attached_to(tracefs, monkeypatch):
-    """No name is left."""
+def test_a_failed_attachment_removes_the_definition(tracefs, monkeypatch):
 
     def refuse(_number, _program):
         raise OSError(errno.EPERM, "Operation not permitted")
@@ -79,16 +77,14 @@ def test_an_event_that_cannot_be_attached_to(tracefs, monkeypatch):
     assert tracefs.names == ["somebody/else"]
 
 
-def test_what_is_no_such_probe(tracefs):
-    """Any descriptor may be closed so."""
+def test_any_descriptor_can_be_closed(tracefs):
     read, write = os.pipe()
     kretprobes.close(read)
     kretprobes.close(write)
     assert tracefs.names == ["somebody/else"]
 
 
-def test_without_tracefs(tmp_path, monkeypatch):
-    """The kernel says how many calls it follows."""
+def test_without_tracefs_the_kernel_chooses_the_number_of_calls(tmp_path, monkeypatch):
     monkeypatch.setattr(kretprobes, "TRACEFS", (tmp_path,))
     asked = []
     monkeypatch.setattr(perf_events, "open_kprobe", lambda *what, at_return: asked.append((*what, at_return)) or 99)
@@ -97,8 +93,8 @@ def test_without_tracefs(tmp_path, monkeypatch):
     kretprobes.remove_leftovers()
 
 
-def test_a_tracefs_that_is_not_ours(tracefs, monkeypatch):
-    """An agent with the capabilities for perf alone, and a directory for root: as if there were none."""
+def test_a_tracefs_that_is_not_writable_is_not_used(tracefs, monkeypatch):
+    """As for an agent with only the capabilities for perf, and a directory for root."""
     monkeypatch.setattr(kretprobes.os, "access", lambda _path, _mode: False)
     monkeypatch.setattr(perf_events, "open_kprobe", lambda *_what, at_return: 99 + at_return)
     assert kretprobes.open_kretprobe("down", 7) == 100
@@ -106,8 +102,8 @@ def test_a_tracefs_that_is_not_ours(tracefs, monkeypatch):
     assert tracefs.names == ["somebody/else"]
 
 
-def test_leftovers(tracefs):
-    """Of an agent that was killed, also of one that had our number; not a living one's, nor what we have now."""
+def test_definitions_of_ended_agents_are_removed(tracefs):
+    """Also those of an agent that had our pid, but not those of living agents, nor our present ones."""
     with subprocess.Popen(["true"]) as dead:
         dead.wait()
     left = (f"chainbench_{dead.pid}/down_1", f"{OURS}/up_2", f"chainbench_{os.getppid()}/up_3", "chainbench_bench/x")
@@ -122,8 +118,8 @@ def test_leftovers(tracefs):
     kretprobes.close(fd)
 
 
-def test_a_leftover_that_is_in_use(tracefs):
-    """By an agent that we cannot see: it stays, and the others go."""
+def test_a_definition_in_use_remains_and_others_are_removed(tracefs):
+    """An agent that we cannot see uses it."""
     with subprocess.Popen(["true"]) as dead:
         dead.wait()
     left = [f"chainbench_{dead.pid}/{name}" for name in ("a_1", "b_2")]
@@ -136,7 +132,7 @@ def test_a_leftover_that_is_in_use(tracefs):
 
 
 def test_the_file_is_not_truncated(tmp_path):
-    """That would remove the probes of everybody."""
+    """Truncating would remove the probes of all programs."""
     names = tmp_path / "kprobe_events"
     names.write_text("p:somebody/else vfs_read\n")
     kretprobes._write(names, "r64:a/b down")
@@ -144,8 +140,8 @@ def test_the_file_is_not_truncated(tmp_path):
     assert names.read_text() == "p:somebody/else vfs_read\nr64:a/b down\n"
 
 
-def test_a_file_that_cannot_be_sought_in(tmp_path):
-    """As tracefs's: a pipe refuses to seek as well."""
+def test_the_file_is_written_without_seeking(tmp_path):
+    """Like tracefs, a pipe refuses to seek."""
     pipe = tmp_path / "kprobe_events"
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)

@@ -6,11 +6,16 @@ from chainbench_agent.catalog import (
     Counter,
     Derived,
     Distribution,
+    FixedNames,
     Hook,
+    HostNames,
+    HostTable,
     Keyed,
     Module,
     Names,
+    PerCpu,
     Scratch,
+    Stacks,
     Table,
     fentry,
     fexit,
@@ -19,7 +24,7 @@ from chainbench_agent.catalog import (
 
 CALLS = Counter(name="calls", help="", hooks=("enter",), reported=False)
 TIME = Counter(name="time_ns", help="", hooks=("leave", "enter"))
-BY_KIND = Table(name="by_kind", help="", hooks=("enter",), entries=4, names="kinds", label="kind")
+BY_KIND = Table(name="by_kind", help="", hooks=("enter",), entries=4, names=HostNames("kinds"), label="kind")
 LATENCY = Distribution(name="latency_ns", help="", hooks=("leave",))
 BY_TASK = Keyed(name="by_task", help="", hooks=("enter",), key="u64", entries=8, when_full="", reported=False)
 MEAN = Derived(name="mean_ms", help="", of=("time_ns", "calls", "by_task"))
@@ -88,3 +93,20 @@ def test_an_index_without_a_name_is_called_by_its_number():
     names = Names(tables={"calls": {1: "write"}}, stacks={}, throttled_before={}, throttled_after={})
 
     assert [names.of("calls", 1), names.of("calls", 7), names.of("none", 1)] == ["write", "7", "1"]
+
+
+def test_a_host_has_names_for_indexes_or_a_declaration_does():
+    names = Names(tables={"irqs": {4: "4:ttyS0"}})
+
+    assert [HostNames("irqs")(names, index) for index in (4, 5)] == ["4:ttyS0", "5"]
+    assert FixedNames(("tcp", "udp"))(names, 1) == "udp"
+
+
+def test_maps_that_are_no_metrics():
+    """Each kind is found by its declaration; all are the module's own maps."""
+    stacks = Stacks(name="stacks", entries=8, when_full="", depth=4)
+    span, calls = PerCpu(name="span", value="u64"), HostTable(name="calls", entries=8, of="calls_for_files")
+    module = Module(name="files", question="?", metrics=(), scratch=(stacks, span, calls))
+
+    assert (module.stacks, module.per_cpu_records, module.host_tables) == ((stacks,), (span,), (calls,))
+    assert module.own_maps == ("stacks", "span", "calls")

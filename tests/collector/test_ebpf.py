@@ -59,7 +59,7 @@ DISK = Module(name="disk", question="?", metrics=(Counter(name="requests", help=
 
 
 class FakeMachine:
-    """Counts up what it is told; `absent`: hook → reason, `fails`: call → error."""
+    """Counts calls and events; `absent`: hook → reason, `fails`: call → error."""
 
     def __init__(self, absent=None, facts=None, absent_modules=None):
         self.absent, self.facts = absent or {}, facts or {}
@@ -123,11 +123,11 @@ class FakeMachine:
 
     def begin(self):
         self.call("begin")
-        return self.now_ns
+        return self.read(self.now_ns)
 
     def end(self):
         self.call("end")
-        return self.now_ns
+        return self.read(self.now_ns)
 
     def detach(self):
         self.call("detach")
@@ -137,8 +137,11 @@ class FakeMachine:
 
     def sample(self):
         self.call("sample")
+        return self.read(-1)
+
+    def read(self, at_ns):
         modules = {module.name: dict(self.counts[module.name]) for module in self.modules}
-        return Sample(-1, modules, programs=dict.fromkeys(self.programs.chosen, ProgramRun(0, 0, 0)))
+        return Sample(at_ns, modules, programs=dict.fromkeys(self.programs.chosen, ProgramRun(0, 0, 0)))
 
     def target_processes(self):
         return self.present
@@ -168,11 +171,11 @@ def test_a_run(opened, machine):
     """Attach and read before the run begins, read after it has ended, then detach; the difference is the evidence."""
     collector = opened(machine)
     collector.start(RunRequest())
-    assert machine.calls == ["attach", "sample", "begin"]
+    assert machine.calls == ["attach", "begin"]
     machine.counts["exec"] = {"forks": 123, "threads": 17}
     machine.now_ns = 5000
     collector.stop()
-    assert machine.calls[3:] == ["end", "sample", "detach"]
+    assert machine.calls[2:] == ["end", "detach"]
 
     found = collector.evidence(RUN)
 
@@ -181,7 +184,7 @@ def test_a_run(opened, machine):
 
 
 def test_the_run_lasts_from_begin_to_end(opened, machine, monkeypatch):
-    """Attaching and reading take time that is none of the run's: the moments are those of the switch."""
+    """Attaching and reading do not belong to the run: it begins and ends with the switch."""
     seen = {}
 
     def build(run, method, first, last, names):
@@ -231,7 +234,7 @@ TREE = KernelTarget(TargetKind.TREE, root=70)
 
 @pytest.fixture
 def resolved(monkeypatch):
-    """What was asked to be looked up; process 7 of the caller is 70 here."""
+    """Records which targets are looked up; process 7 of the caller is 70 here."""
     asked = []
 
     def resolve(target, caller):
@@ -249,8 +252,8 @@ def test_a_target_is_looked_up_as_the_caller_means_it(opened, machine, resolved)
 
     assert resolved == [(PROCESS, 90)]
     assert machine.target == TREE
-    told = collector.evidence(RUN).target
-    assert (told.kind, told.pid, told.pid_as_sent) == ("pid", 70, 7)
+    target = collector.evidence(RUN).target
+    assert (target.kind, target.pid, target.pid_as_sent) == ("pid", 70, 7)
 
 
 def test_the_next_run_has_a_target_of_its_own(opened, machine, resolved):
@@ -318,10 +321,10 @@ def test_no_evidence_without_a_run(opened, machine):
 
 
 def test_a_stop_that_fails_detaches_all_the_same(opened, machine):
-    """The kernel is left as it was, and the caller is told."""
+    """The kernel is left as it was, and the caller gets the error."""
     collector = opened(machine)
     collector.start(RunRequest())
-    machine.fails["sample"] = OSError(errno.EIO, "map lookup")
+    machine.fails["end"] = OSError(errno.EIO, "map lookup")
 
     with pytest.raises(OSError, match="map lookup"):
         collector.stop()
@@ -331,9 +334,11 @@ def test_a_stop_that_fails_detaches_all_the_same(opened, machine):
 
 def test_a_module_that_could_not_be_read(opened, machine, monkeypatch, caplog):
     """The stop succeeds; the evidence says what is missing, and so does the log."""
-    collector, sample = opened(machine), machine.sample
+    collector, end = opened(machine), machine.end
     collector.start(RunRequest())
-    monkeypatch.setattr(machine, "sample", lambda: sample().without("exec", OSError(errno.EIO, "map lookup")))
+    unread = {"exec": "its figures could not be read: map lookup"}
+    of_others = {"sched": {"wait_ns": 0, "quota": 0, "switches": 0}}
+    monkeypatch.setattr(machine, "end", lambda: replace(end(), modules=of_others, unread=unread))
     collector.stop()
     evidence = collector.evidence(RUN)
 
@@ -342,10 +347,9 @@ def test_a_module_that_could_not_be_read(opened, machine, monkeypatch, caplog):
     assert "module exec is missing from the evidence: its figures could not be read: map lookup" in caplog.text
 
 
-@pytest.mark.parametrize("call", ["sample", "begin"])
-def test_a_start_that_fails_detaches(opened, machine, call):
+def test_a_start_that_fails_detaches(opened, machine):
     """Nobody stops a run that has not started."""
-    machine.fails[call] = OSError(errno.EIO, "map lookup")
+    machine.fails["begin"] = OSError(errno.EIO, "map lookup")
     with pytest.raises(OSError, match="map lookup"):
         opened(machine).start(RunRequest())
 
@@ -375,7 +379,7 @@ def test_some_of_the_modules(opened, machine, monkeypatch):
 
 
 def test_a_module_that_was_not_chosen_is_not_absent(opened):
-    """Nobody asked for it, so nobody needs a reason; one that was asked for and is down has its own."""
+    """It was not selected, so it has no reason; one that was selected and is down has its own."""
     machine = FakeMachine(absent={"fork": "no such tracepoint"})
     collector = opened(machine)
     found = []
@@ -472,7 +476,7 @@ def test_everything_works(opened, machine):
 
 
 def test_hooks_with_what_feeds_them(opened):
-    """Those that are raised have no place of their own, and are not listed."""
+    """Hooks that are raised have no source of their own, and are not listed."""
     status = opened(FakeMachine(absent={"wakeup": "no such tracepoint"})).status()
 
     assert [(hook.name, hook.source, hook.reason) for hook in status.hooks] == [
@@ -578,7 +582,7 @@ def test_a_figure_of_processes_that_cannot_be_measured(opened):
 
 @pytest.mark.parametrize(("events", "ring"), [(None, None), (Telling(), "a ring")])
 def test_events_where_they_were_asked_for(monkeypatch, tmp_path, events, ring):
-    """The machine is told, and the collector says where they come."""
+    """The machine emits them, and the collector has their ring."""
     monkeypatch.setattr("chainbench_agent.collector.ebpf.Machine", FakeMachine())
 
     assert EbpfCollector([EXEC], HOOKS, tmp_path, events=events).ring == ring
@@ -593,7 +597,7 @@ def test_events_learn_the_run_before_there_are_any(monkeypatch, tmp_path):
     collector.ring = SimpleNamespace(know=lambda *known: machine.calls.append(known))
     collector.start(RunRequest(), run_id="20260101T000000000Z-7")
 
-    assert machine.calls == ["attach", (7, "20260101T000000000Z-7"), "sample", "begin"]
+    assert machine.calls == ["attach", (7, "20260101T000000000Z-7"), "begin"]
 
 
 @pytest.mark.parametrize(
@@ -605,7 +609,7 @@ def test_events_learn_the_run_before_there_are_any(monkeypatch, tmp_path):
     ],
 )
 def test_what_the_settings_say_of_events(monkeypatch, settings, telling):
-    """Whether they are told, and from where on a request is slow."""
+    """Whether they are emitted, and from which duration a request is slow."""
     asked = []
     monkeypatch.setattr(collectors, "needed_checks", list)
     monkeypatch.setattr(collectors, "EbpfCollector", lambda *_, events: asked.append(events))

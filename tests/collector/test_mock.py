@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import pytest
 
 from chainbench_agent import collector as collectors
-from chainbench_agent.catalog import Counter, Distribution, Hook, Keyed, Module, Table
+from chainbench_agent.catalog import Counter, Distribution, Hook, HostNames, Keyed, Module, Table
 from chainbench_agent.catalog.selection import Selection
 from chainbench_agent.collector import mock
 from chainbench_agent.collector.mock import MockCollector
@@ -58,7 +58,7 @@ def test_nothing_is_claimed_that_only_a_measurement_can_know(collector):
 
 
 def test_the_target_is_named_and_nothing_is_claimed_of_it(collector):
-    """It is never looked up, so it is never gone either, and how many it has nobody knows."""
+    """It is never looked up, so it never ends, and has no number of processes."""
     collector.start(RunRequest(target=Target(kind="pid", pid=7), caller=70))
     evidence = collector.evidence(run()).as_json()
 
@@ -126,7 +126,7 @@ def test_a_new_module_needs_no_edit():
         question="?",
         metrics=(
             Counter(name="waits", help=""),
-            Table(name="wait_ns", help="", entries=2, names="kinds", label="kind"),
+            Table(name="wait_ns", help="", entries=2, names=HostNames("kinds"), label="kind"),
             Distribution(name="hold_ns", help=""),
             Keyed(name="by_task", help="", key="struct task", entries=1, when_full="", reported=False),
         ),

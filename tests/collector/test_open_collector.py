@@ -18,7 +18,7 @@ FAILURES = (
 
 @pytest.fixture(params=FAILURES, ids=lambda error: type(error).__name__)
 def failure(request, monkeypatch):
-    """What loading raises."""
+    """The error that loading raises."""
 
     def fail(*_, events):
         del events
@@ -41,7 +41,7 @@ def test_auto_serves_mock_data(failure, caplog):
 
 
 def test_ebpf_or_nothing(failure):
-    """Who asked for measured numbers gets no others."""
+    """An agent that must measure serves no mock data."""
     with pytest.raises(SetupError) as raised:
         collectors.open_collector(load_settings(backend="ebpf"))
 

@@ -22,7 +22,7 @@ BUILDAHS_OWN = (
     *("AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "NET_RAW"),
     *("SETFCAP", "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT"),
 )
-"""What it gives to root unless told otherwise; it does not know of ALL."""
+"""The capabilities that buildah gives to root by default; it does not know ALL."""
 LABELS = dict.fromkeys(("scenario", "impl", "variant", "commit", "dataset"), "x")
 LONG_S = 300
 
@@ -118,7 +118,7 @@ class Container:
             return None
 
     def evidence(self):
-        """Of a run of this process and those below it, 53 programs."""
+        """The evidence of a run with this process as target, which starts 53 programs."""
         with self.client.collect(LABELS, pid=os.getpid()) as run:
             for _ in range(53):
                 subprocess.run(["/bin/true"], check=True)
@@ -162,7 +162,7 @@ def test_as_it_is_it_makes_numbers_up_without_being_root(start):
 
 
 def test_with_three_capabilities_it_measures(start):
-    """Those of the documented command line, and none of root's others."""
+    """With the capabilities of the documented command line, and no others of root."""
     page = (REPO / "docs/operations.md").read_text()
     lines = re.findall(r"docker run ((?:.*\\\n)*.*)", page)
     (line,) = (line for line in lines if "--cap-add" in line)

@@ -1,4 +1,4 @@
-"""deploy/kubernetes: what it says is what Kubernetes and the Prometheus operator know, by their own schemas."""
+"""The manifests in deploy/kubernetes, checked with the schemas of Kubernetes and of the Prometheus operator."""
 
 import re
 import tomllib
@@ -24,13 +24,13 @@ def objects():
 
 
 def understood(found):
-    """What the schema makes of an object; a key that it does not know is not in it."""
+    """An object as the schema understands it, without keys that it does not know."""
     return SCHEMAS[found["kind"]].model_validate(found).model_dump(mode="json", by_alias=True, exclude_unset=True)
 
 
 @pytest.mark.parametrize("kind", SCHEMAS)
-def test_the_schema_understands_all_of_it(objects, kind):
-    """Types and required keys, and no key that would be passed over."""
+def test_the_schemas_know_every_key(objects, kind):
+    """Types and required keys, and no key that would be ignored."""
     assert understood(objects[kind]) == objects[kind]
 
 
@@ -41,7 +41,7 @@ def test_a_misspelt_key_is_found(objects):
     assert understood(objects["DaemonSet"]) != objects["DaemonSet"]
 
 
-def test_the_three_find_each_other(objects):
+def test_daemonset_service_and_monitor_select_each_other(objects):
     pods = objects["DaemonSet"]["spec"]["template"]
     labels = pods["metadata"]["labels"].items()
     (container,) = pods["spec"]["containers"]
@@ -59,7 +59,7 @@ def test_the_three_find_each_other(objects):
 
 
 def test_image_and_page_have_the_version_of_the_package():
-    """What the page builds is what the nodes are told to run."""
+    """The page builds the image that the nodes run."""
     version = tomllib.loads((REPO / "pyproject.toml").read_text())["project"]["version"]
     for text in (MANIFEST.read_text(), (REPO / "docs/operations.md").read_text()):
         assert set(re.findall(r"chainbench-agent:(\d[\w.]*)", text)) == {version}
@@ -76,6 +76,6 @@ def test_it_has_the_capabilities_of_the_systemd_unit_and_settings_that_exist(obj
     assert {e["name"].removeprefix(ENV_PREFIX).lower() for e in container["env"]} <= set(Settings.model_fields)
 
 
-def test_services_of_the_namespace_are_no_settings(objects):
-    """Of one called chainbench, Kubernetes would say CHAINBENCH_PORT; of others, what keeps the agent from starting."""
+def test_service_links_are_disabled(objects):
+    """Kubernetes would set CHAINBENCH_PORT for a service called chainbench, and unknown settings for others."""
     assert objects["DaemonSet"]["spec"]["template"]["spec"]["enableServiceLinks"] is False

@@ -1,4 +1,4 @@
-"""What docs/operations.md has its readers type, as far as it can be typed without their /etc."""
+"""The commands of docs/operations.md that can be run without changing /etc."""
 
 import re
 import shutil
@@ -14,8 +14,8 @@ REPO = Path(__file__).parents[2]
 
 
 @pytest.mark.needs("promtool")
-def test_the_page_makes_debians_prometheus_ours(tmp_path):
-    """All its files are there, which its own user may read, and the port."""
+def test_the_page_configures_debians_prometheus(tmp_path):
+    """All its files are installed and readable by its user, and the port is set."""
     etc = tmp_path / "etc"
     shutil.copytree("/etc/prometheus", etc / "prometheus")
     (etc / "default").mkdir()
@@ -33,8 +33,8 @@ def test_the_page_makes_debians_prometheus_ours(tmp_path):
     assert stat.S_IMODE((etc / "prometheus/prometheus.yml").stat().st_mode) & stat.S_IROTH
 
 
-def test_the_page_makes_prometheus_show_the_token(tmp_path):
-    """The line that it types takes the comment from the job's own, and from nothing else."""
+def test_the_page_makes_prometheus_send_the_token(tmp_path):
+    """The command removes the comment sign only from that job's own line."""
     page = block("systemctl reload prometheus")
     config = Path(shutil.copy(REPO / "deploy/prometheus/prometheus.yml", tmp_path))
     before = yaml.safe_load(config.read_text())

@@ -1,4 +1,4 @@
-"""The container that the page runs and the pod of the DaemonSet, as an agent has to find them; no cluster is needed."""
+"""The container of the page and the pod of the DaemonSet, checked without a cluster."""
 
 import json
 import os
@@ -21,7 +21,7 @@ REPO = Path(__file__).parents[2]
 MANIFEST = (REPO / "deploy/kubernetes/chainbench-agent.yaml").read_text()
 HEALTHY = REPO / "scripts/healthy.py"
 UNITS = {"Mi": 1 << 20, "Gi": 1 << 30, "M": 1 << 20, "G": 1 << 30}
-"""Of Kubernetes, and of systemd."""
+"""The units of Kubernetes and of systemd."""
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def image():
 
 
 def variables():
-    """What the image sets in the environment."""
+    """The environment variables that the image sets."""
     return dict(pair.split("=") for pair in image()["ENV"].split())
 
 
@@ -79,8 +79,8 @@ def settings(container, mounts, tmp_path):
     }
 
 
-def test_it_serves_who_has_a_token(daemon, settings, objects):
-    """An agent with these settings starts; the ServiceMonitor's token reads, and does no more."""
+def test_the_pod_requires_tokens(daemon, settings, objects):
+    """An agent with its settings starts; the token of the ServiceMonitor can only read."""
     agent = daemon(**settings)
     (endpoint,) = objects["ServiceMonitor"]["spec"]["endpoints"]
 
@@ -96,8 +96,8 @@ def test_it_serves_who_has_a_token(daemon, settings, objects):
     assert agent.get("/status").status_code == 401
 
 
-def test_its_probes_are_the_images_health_check(daemon, settings, container):
-    """Which test_image.py runs where the image has it; here with the pod's settings."""
+def test_the_probes_of_the_pod_are_the_images_health_check(daemon, settings, container):
+    """They run here with the pod's settings; test_image.py runs them in the image."""
     agent = daemon(**settings)
     environment = os.environ | {f"{ENV_PREFIX}{name.upper()}": value for name, value in settings.items()}
     environment[f"{ENV_PREFIX}PORT"] = str(agent.address[1])
@@ -109,8 +109,8 @@ def test_its_probes_are_the_images_health_check(daemon, settings, container):
     subprocess.run([sys.executable, *check[1:-1], HEALTHY], env=environment, check=True)
 
 
-def test_it_listens_where_it_is_asked_and_measures_or_fails(objects, container):
-    """No pod answers with numbers that are made up."""
+def test_the_pod_listens_for_its_probes_and_measures_or_fails(objects, container):
+    """A pod must not answer with mock data."""
     port = int(variables()["CHAINBENCH_PORT"])
     command, *options = container["args"]
 
@@ -120,8 +120,8 @@ def test_it_listens_where_it_is_asked_and_measures_or_fails(objects, container):
     assert main.commands[command].make_context(command, options).params["backend"] == "ebpf"
 
 
-def test_it_sees_the_host_and_is_no_more_than_it_has_to_be(pod, container):
-    """Targets are processes of other pods; it writes to no place but its own."""
+def test_the_pod_sees_the_host_with_the_least_privileges(pod, container):
+    """Targets are processes of other pods; the agent writes only to its own directories."""
     security = container["securityContext"]
 
     assert pod["hostPID"] is True
@@ -131,7 +131,7 @@ def test_it_sees_the_host_and_is_no_more_than_it_has_to_be(pod, container):
     assert not pod.keys() & {"hostNetwork", "hostIPC"}
 
 
-def test_what_it_writes_has_a_place_and_runs_outlive_the_pod(mounts):
+def test_the_pod_has_directories_to_write_and_runs_outlive_it(mounts):
     cache, state = (variables()[f"{ENV_PREFIX}{name}"] for name in ("HEADER_CACHE", "STATE_DIR"))
 
     assert "hostPath" in mounts[state]
@@ -140,7 +140,7 @@ def test_what_it_writes_has_a_place_and_runs_outlive_the_pod(mounts):
     assert mounts["/sys/fs/cgroup"]["hostPath"]["path"] == "/sys/fs/cgroup"
 
 
-def test_it_has_as_much_as_the_service_and_the_time_to_end_a_run(pod, container):
+def test_the_pod_has_the_limits_of_the_service_and_time_to_end_a_run(pod, container):
     unit = (REPO / "systemd/chainbench-agent.service").read_text()
     (limit,) = re.findall(r"^MemoryMax=(\w+)$", unit, re.MULTILINE)
 
@@ -159,7 +159,7 @@ def test_every_way_to_scrape_gives_the_job_that_the_alerts_ask_for(objects):
 
 
 def test_the_page_starts_the_container_with_what_it_needs_to_measure():
-    """Beside the capabilities, which test_image.py tries: buildah has no networks, processes and volumes of its own."""
+    """The capabilities are left to test_image.py; buildah has no networks, processes and volumes of its own."""
     lines = re.findall(r"docker run ((?:.*\\\n)*.*)", (REPO / "docs/operations.md").read_text())
     (line,) = (re.sub(r"\\\n\s*", "", line) for line in lines if "--cap-add" in line)
     volumes = dict(reversed(volume.split(":")[:2]) for volume in re.findall(r"-v (\S+)", line))
@@ -179,8 +179,8 @@ def test_the_page_starts_the_container_with_what_it_needs_to_measure():
     }
 
 
-def test_what_builds_the_image_is_not_in_it():
-    """Its last stage begins where the building one did, and takes the agent alone from there."""
+def test_the_image_does_not_contain_what_builds_it():
+    """Its last stage begins with the same base as the building one, and takes only the agent from that."""
     stages = re.findall(r"^FROM (\S+)(?: AS (\w+))?$", (REPO / "Dockerfile").read_text(), re.MULTILINE)
     names = [name for _, name in stages]
 

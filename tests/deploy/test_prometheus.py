@@ -54,7 +54,7 @@ def test_prometheus_takes_the_configuration():
 
 @pytest.mark.parametrize("tests", ["alert_rules_test.yml", "alert_thresholds_test.yml"])
 def test_rules_do_what_their_tests_say(tests):
-    """What an alert says, and from where on it is one."""
+    """The text of an alert, and the threshold at which it fires."""
     promtool("test", "rules", RULES / tests)
 
 
@@ -129,7 +129,7 @@ def running(log, *command, **environment):
 
 
 def until(condition, log):
-    """What it answers, as soon as that is something."""
+    """The result of `condition`, as soon as there is one."""
     deadline = time.monotonic() + LONG_S
     while time.monotonic() < deadline:
         try:
@@ -220,7 +220,7 @@ def test_every_panel_has_data(panel, expression, variables_chosen, prometheus, r
 @pytest.mark.bpf
 @pytest.mark.portable
 def test_every_legend_names_labels_that_its_series_have(prometheus, run):
-    """Those of one panel cannot be told apart by a label that none of them has."""
+    """A label that no series of the panel has cannot distinguish them."""
     assert run
     for panel in DASHBOARD["panels"]:
         for target in panel.get("targets", ()):

@@ -2,9 +2,9 @@
 
 import pytest
 
-from chainbench_agent.abi.histogram import slot_of
+from chainbench_agent.abi.histogram import HistogramCounts, slot_of
 from chainbench_agent.catalog import HISTOGRAM_SLOTS, Counter, Distribution, Table
-from chainbench_agent.evidence.sample import HistogramCounts, Members, Sample
+from chainbench_agent.evidence.sample import Members, Sample
 from chainbench_agent.probes import CATALOG
 
 
@@ -36,11 +36,12 @@ def counted():
 @pytest.fixture
 def sample():
     """`sample(at_ns, cpu={"on_cpu_ns": 5}, tasks=…)` → all modules, zero but for what is given."""
-    parts = {"loss": {}, "programs": {}, "tasks": (), "processes": (), "idle": (), "members": Members(), "kernel": {}}
+    parts = {"loss": {}, "programs": {}, "tasks": (), "processes": (), "members": Members(), "kernel": {}, "run": 0}
 
     def of(at_ns, modules=CATALOG, **given):
         values = {
             module.name: {metric.name: nothing(metric) for metric in (*module.per_cpu, *module.keyed, *module.per_disk)}
+            | {record.name: {} for record in module.per_cpu_records}
             | given.get(module.name, {})
             for module in modules
         }

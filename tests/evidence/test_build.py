@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from chainbench_agent.catalog import Counter, Derived, Distribution, Keyed, Module, Names, Table
+from chainbench_agent.catalog import Counter, Derived, Distribution, HostNames, Keyed, Module, Names, Table
 from chainbench_agent.evidence.build import NO_LEDGER, Method, build, difference, section
 from chainbench_agent.evidence.cost import cost
 from chainbench_agent.evidence.distribution import section_to_json
@@ -44,7 +44,7 @@ MODULE = Module(
     metrics=(
         Counter(name="waits", help=""),
         Counter(name="wait_ns", help=""),
-        Table(name="by_kind_ns", help="", entries=4, names="kinds", label="kind"),
+        Table(name="by_kind_ns", help="", entries=4, names=HostNames("kinds"), label="kind"),
         Distribution(name="hold_ns", help=""),
         Counter(name="raw", help="", reported=False),
         Derived(name="ratio", help="", of=("raw",)),

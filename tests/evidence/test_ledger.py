@@ -5,11 +5,13 @@ from struct import pack
 
 import pytest
 
-from chainbench_agent.catalog import Names
+from chainbench_agent.catalog import CallStack, Names
 from chainbench_agent.evidence.ledger import TOP_THREADS, ledger
-from chainbench_agent.evidence.open_intervals import close_intervals
+from chainbench_agent.evidence.open_intervals import closed, open_time
 from chainbench_agent.evidence.sample import Account, Members, OpenInterval, ProcThread, Sleeper, TaskState, Thread
 from chainbench_agent.evidence.sleepers import with_accounts
+from chainbench_agent.probes.blocked_time import blocked_time
+from chainbench_agent.probes.offcpu import MODULE
 from chainbench_agent.probes.wait_key import UNINTERRUPTIBLE
 
 MS = 1_000_000
@@ -19,12 +21,12 @@ UNKNOWN = 0xFFFFFFFF
 NAMES = Names(
     tables={"calls": {READ: "read", FUTEX: "futex", FSYNC: "fsync"}},
     stacks={
-        1: ("__schedule", "schedule", "futex_do_wait"),
-        2: ("schedule", "pipe_read"),
-        3: ("schedule", "sk_wait_data"),
+        "offcpu_stacks": {
+            CallStack(1): ("__schedule", "schedule", "futex_do_wait"),
+            CallStack(2): ("schedule", "pipe_read"),
+            CallStack(3): ("schedule", "sk_wait_data"),
+        }
     },
-    throttled_before={},
-    throttled_after={},
 )
 STATES = {
     TaskState.RUNNING: "on_cpu_ms",
@@ -84,7 +86,8 @@ def written(sample):
         first = sample(BEGIN, members=before or Members())
         last = sample(END, tasks=tuple(tasks), members=members or Members(), offcpu=offcpu)
         last = with_accounts(first, last)
-        return ledger(close_intervals(last.modules, first, last)["offcpu"], NAMES, first, last)
+        counts = closed(MODULE, last.modules["offcpu"], open_time(first, last, targeted=True))
+        return ledger(blocked_time(counts, NAMES), NAMES, first, last)
 
     return of
 

@@ -3,17 +3,23 @@
 import pytest
 
 from chainbench_agent.abi.process import Process
-from chainbench_agent.evidence.open_intervals import NO_SYSCALL, close_intervals, close_processes
-from chainbench_agent.evidence.sample import IdleSpan, OpenInterval, TaskState, Thread
+from chainbench_agent.evidence import open_intervals
+from chainbench_agent.evidence.open_intervals import close_processes, open_time
+from chainbench_agent.evidence.sample import OpenInterval, TaskState, Thread
+from chainbench_agent.probes import CATALOG
+from chainbench_agent.probes.cpu import IDLE_SPAN, NOT_IDLE
+from chainbench_agent.probes.wait_key import NO_CALL
 
 BEGIN, END = 1_000, 5_000
+MODULES = {module.name: module for module in CATALOG}
 FUTEX = 202
 UNKNOWN = 0xFFFFFFFF
 
 
-def closed(sample, *tasks, idle=(), modules=("cpu", "offcpu"), kernel_threads=False):
-    first, last = sample(BEGIN), sample(END, tasks=tasks, idle=idle)
-    return close_intervals({name: last.modules[name] for name in modules}, first, last, kernel_threads=kernel_threads)
+def closed(sample, *tasks, modules=("cpu", "offcpu"), targeted=False, **given):
+    first, last = sample(BEGIN), sample(END, tasks=tasks, **given)
+    open_ = open_time(first, last, targeted=targeted)
+    return {name: open_intervals.closed(MODULES[name], last.modules[name], open_) for name in modules}
 
 
 def task(state, since_ns, wait=UNKNOWN, frames=(), *, kernel_thread=False):
@@ -62,11 +68,11 @@ def test_both_edges(sample, state, metric, since_ns, ns):
 
 def test_what_was_counted_stays(sample):
     """Open time is added; threads add up."""
-    first = sample(BEGIN)
-    last = sample(END, tasks=[task(TaskState.RUNNING, 4_000), task(TaskState.RUNNING, 4_500)], cpu={"on_cpu_ns": 70})
+    counted = {"on_cpu_ns": 70}
+    found = closed(sample, task(TaskState.RUNNING, 4_000), task(TaskState.RUNNING, 4_500), cpu=counted)
 
-    assert close_intervals(dict(last.modules), first, last)["cpu"]["on_cpu_ns"] == 70 + 1_000 + 500
-    assert last.modules["cpu"]["on_cpu_ns"] == 70
+    assert found["cpu"]["on_cpu_ns"] == 70 + 1_000 + 500
+    assert counted == {"on_cpu_ns": 70}
 
 
 def test_kernel_threads(sample):
@@ -74,7 +80,7 @@ def test_kernel_threads(sample):
     tasks = [task(state, 4_000, FUTEX, kernel_thread=True) for state, _ in STATES]
 
     assert gained(closed(sample, *tasks)) == {"cpu.on_cpu_ns": 1_000}
-    assert gained(closed(sample, *tasks, kernel_threads=True)) == {
+    assert gained(closed(sample, *tasks, targeted=True)) == {
         **{metric: 1_000 for _, metric in STATES},
         "offcpu.off_cpu_ns": 4_000,
         "offcpu.asleep_ns": 1_000,
@@ -89,7 +95,7 @@ def test_a_thread_that_nobody_saw_gains_nothing(sample, state):
 
 def test_an_unknown_wait_is_none(sample):
     """Not an index beyond the table."""
-    assert gained(closed(sample, task(TaskState.BLOCKED, 4_000))) == told(f"offcpu.open_waits[{NO_SYSCALL}]", 1_000)
+    assert gained(closed(sample, task(TaskState.BLOCKED, 4_000))) == told(f"offcpu.open_waits[{NO_CALL}]", 1_000)
 
 
 def test_open_waits_by_their_functions(sample):
@@ -105,8 +111,10 @@ def test_open_waits_by_their_functions(sample):
 
 
 def test_idle_cpus(sample):
-    """By state; one beyond the table is in its last entry."""
-    found = closed(sample, idle=[IdleSpan(2, 4_000), IdleSpan(2, 500), IdleSpan(99, 4_900)])
+    """By state; one beyond the table is in its last entry.  What is of another run, or not idle, is left out."""
+    spans = [(4_000, 2, 7), (500, 2, 7), (4_900, 99, 7), (4_000, 3, 6), (4_000, NOT_IDLE, 7)]
+    records = {bytes([cpu]): IDLE_SPAN.pack(*span) for cpu, span in enumerate(spans)}
+    found = closed(sample, cpu={"idle_span": records}, run=7)
 
     assert gained(found) == {"cpu.idle_ns[2]": 5_000, "cpu.idle_ns[15]": 100}
 
@@ -115,7 +123,7 @@ def test_idle_cpus(sample):
 def test_modules_that_are_off(sample, modules):
     """What nobody asked for is not added to anything."""
     tasks = [task(state, 4_000, FUTEX) for state, _ in STATES]
-    found = closed(sample, *tasks, idle=[IdleSpan(1, 4_000)], modules=modules)
+    found = closed(sample, *tasks, modules=modules)
 
     assert {name.split(".")[0] for name in gained(found)} == set(modules)
 
@@ -128,10 +136,10 @@ def of_process(pid, state, since_ns, *, kernel_thread=False):
     return OpenInterval(state, since_ns, UNKNOWN, kernel_thread, Thread(pid + 1, pid, "thread", 0))
 
 
-def processes(sample, *tasks, of, kernel_threads=False):
+def processes(sample, *tasks, of, targeted=False):
     """Process → (on CPU, off CPU), closed."""
     last = sample(END, tasks=tasks, processes=of)
-    found = close_processes(sample(BEGIN), last, kernel_threads=kernel_threads)
+    found = close_processes(sample(BEGIN), last, CATALOG, targeted=targeted)
     assert [p.command for p in found] == [p.command for p in of]
     assert all(p.figures["cpu"]["context_switches"] == 7 for p in found)
     return {p.pid: (p.figures["cpu"]["on_cpu_ns"], p.figures["offcpu"]["off_cpu_ns"]) for p in found}
@@ -152,8 +160,8 @@ def test_open_time_belongs_to_the_process_of_its_thread(sample):
     assert known[0].figures == figures(100, 30)
 
 
-@pytest.mark.parametrize("kernel_threads", [False, True])
-def test_processes_gain_what_their_modules_gain(sample, kernel_threads):
+@pytest.mark.parametrize("targeted", [False, True])
+def test_processes_gain_what_their_modules_gain(sample, targeted):
     """The same tasks, closed both ways, are the same time: otherwise the others' part would be wrong."""
     tasks = [
         of_process(10, state, since_ns, kernel_thread=kernel_thread)
@@ -161,9 +169,9 @@ def test_processes_gain_what_their_modules_gain(sample, kernel_threads):
         for since_ns in (10, 3_000, END + 7)
         for kernel_thread in (False, True)
     ]
-    modules = closed(sample, *tasks, kernel_threads=kernel_threads)
+    modules = closed(sample, *tasks, targeted=targeted)
 
-    found = processes(sample, *tasks, of=(Process(10, "a", figures()),), kernel_threads=kernel_threads)
+    found = processes(sample, *tasks, of=(Process(10, "a", figures()),), targeted=targeted)
 
     assert found == {10: (modules["cpu"]["on_cpu_ns"], modules["offcpu"]["off_cpu_ns"])}
 
@@ -172,4 +180,4 @@ def test_processes_of_modules_that_are_off(sample):
     """There is nothing to add to."""
     last = sample(END, tasks=[of_process(10, state, 4_000) for state, _ in STATES], processes=(Process(10, "a", {}),))
 
-    assert close_processes(sample(BEGIN), last)[0].figures == {}
+    assert close_processes(sample(BEGIN), last, CATALOG)[0].figures == {}

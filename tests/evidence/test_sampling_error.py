@@ -6,7 +6,7 @@ from statistics import fmean, pstdev
 
 import pytest
 
-from chainbench_agent.catalog import Counter, Derived, Distribution, Module, Names, Table
+from chainbench_agent.catalog import Counter, Derived, Distribution, HostNames, Module, Names, Table
 from chainbench_agent.evidence.sampling_error import is_sampled, is_sum, sampling
 from chainbench_agent.probes import CATALOG
 
@@ -22,7 +22,7 @@ MODULE = Module(
         Counter(name="lost_bytes", help="", sampled=True),
         Counter(name="squared_bytes", help="", sampled=True, reported=False),
         Counter(name="squared_ns", help="", sampled=True, reported=False),
-        Table(name="by_kind", help="", sampled=True, entries=3, names="calls", label="kind"),
+        Table(name="by_kind", help="", sampled=True, entries=3, names=HostNames("calls"), label="kind"),
         Derived(name="by_name", help="", of=("by_kind",), inline=True),
         Derived(name="mean", help="", of=("bytes", "allocs")),
     ),

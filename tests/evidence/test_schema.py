@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 import jsonschema_rs
 import pytest
 
-from chainbench_agent.catalog import Counter, Derived, Distribution, Module, Table
+from chainbench_agent.catalog import Counter, Derived, Distribution, HostNames, Module, Table
 from chainbench_agent.collector.mock import MockCollector
 from chainbench_agent.evidence.model import SCHEMA_VERSION, CrossCheck, Evidence, Run, Target
 from chainbench_agent.evidence.schema import document, section
@@ -63,7 +63,7 @@ def test_every_kind_of_metric():
         metrics=(
             Counter(name="pushes", help="a"),
             Counter(name="held_ns", help="b", per_process=True),
-            Table(name="busy_ns", help="c", entries=2, names="states", label="state"),
+            Table(name="busy_ns", help="c", entries=2, names=HostNames("states"), label="state"),
             Distribution(name="drain_ns", help="d"),
             Derived(name="ratio", help="e", of=()),
             Derived(name="reasons", help="f", of=(), label="reason", label_help="g", value="ms"),

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from chainbench_agent.catalog import Counter, Derived, Distribution, Module, Table
+from chainbench_agent.catalog import Counter, Derived, Distribution, HostNames, Module, Table
 from chainbench_agent.evidence.distribution import section_from_json
 from chainbench_agent.evidence.model import Evidence, Labels, Run, Target
 from chainbench_agent.evidence.totals import Totals
@@ -24,7 +24,7 @@ MODULE = Module(
         Counter(name="queue_pops", help="Pops."),
         Counter(name="held_ns", help="Held."),
         Counter(name="raw", help="Raw material.", reported=False),
-        Table(name="busy_ns", help="Busy.", entries=2, names="states", label="state"),
+        Table(name="busy_ns", help="Busy.", entries=2, names=HostNames("states"), label="state"),
         Derived(name="depth", help="Depth.", of=("raw",), gauge=True),
         Derived(name="avg_wait_us", help="Mean.", of=("raw",), gauge=True),
         Derived(

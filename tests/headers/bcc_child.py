@@ -1,4 +1,4 @@
-"""Compiles with BCC in a child of its own: bcc reads its environment when imported, and LLVM is large."""
+"""Compiles with BCC in a child process: bcc reads its environment when it is imported, and LLVM is large."""
 
 import json
 import os
@@ -15,7 +15,7 @@ print(json.dumps({f: unit.dump_func(f.encode()).hex() for f in sys.argv[1:]}))
 
 
 def compile_in(tree, text, *functions):
-    """Instructions of these functions, from BCC in a child of its own."""
+    """The instructions of these functions, compiled by BCC in a child process."""
     done = subprocess.run(
         [sys.executable, "-c", COMPILE, *functions],
         input=text,

@@ -1,4 +1,4 @@
-"""Writes BTF by hand: the opposite of chainbench_agent.headers.btf_format, kept independent of it."""
+"""Writes BTF for tests, independently of chainbench_agent.headers.btf_format."""
 
 import struct
 from dataclasses import dataclass, field
@@ -39,7 +39,7 @@ class Blob:
         return self.add(Kind.ARRAY, tail=struct.pack("=III", element, 0, length))
 
     def record(self, kind, name, size, *members):
-        """Each member is (name, type, bit offset), or with the width of a bit-field behind."""
+        """Each member is (name, type, bit offset), followed by its width if it is a bit-field."""
         with_bits = any(len(member) == 4 for member in members)
         tail = b""
         for member, type_id, offset, *bits in members:

@@ -1,4 +1,4 @@
-"""Lets the tests here import the files beside them."""
+"""Lets the tests here import the files next to them."""
 
 import sys
 from pathlib import Path

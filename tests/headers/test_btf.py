@@ -1,4 +1,4 @@
-"""What the BTF says is what is read; what is no BTF is refused with the remedy."""
+"""Queries return what the BTF contains; a file that is not BTF is refused with a remedy."""
 
 import re
 import shutil
@@ -20,8 +20,8 @@ def blob():
     return Blob()
 
 
-def test_every_kind_is_walked(blob):
-    """The records behind one of any kind are still found: its length was right."""
+def test_records_of_every_kind_are_skipped_by_their_length(blob):
+    """The type after them is found."""
     word = blob.int("int", 4)
     blob.ptr(word)
     blob.array(word, 3)
@@ -46,7 +46,7 @@ def test_every_kind_is_walked(blob):
 
 
 def test_enumerators_keep_their_sign_and_width(blob):
-    """-1 is -1 in either size, and what does not fit 32 bits is not cut."""
+    """-1 is -1 in both sizes, and a value that needs 64 bits is not cut."""
     blob.enum("signed", 4, MINUS=-1, ONE=1)
     blob.enum("unsigned", 4, HIGH=0xFFFFFFFF)
     blob.enum64("wide", BIG=1 << 40)
@@ -91,21 +91,20 @@ def nested(blob):
         ("a.x", None),
     ],
 )
-def test_member_offset(nested, path, offset):
-    """Anonymous members are transparent; a bit-field has no byte of its own; absence is no error."""
+def test_the_offset_of_a_member_counts_from_the_outer_struct(nested, path, offset):
+    """Anonymous members are transparent.  A bit-field has no offset, nor has a member that does not exist."""
     assert nested.member_offset("outer", path) == offset
     assert nested.member_offset("outer_t", path) == offset
     assert nested.member_offset("nowhere", path) is None
 
 
-def test_size(nested):
-    """Bytes of the whole; None for a struct that this kernel lacks."""
+def test_the_size_of_a_struct_that_the_kernel_lacks_is_none(nested):
     assert nested.size_of("outer") == 20
     assert nested.size_of("nowhere") is None
 
 
 def test_arguments_are_spelled_in_c(blob):
-    """A tracepoint's own void * is left out, and const with it; a pointer to a function stays one."""
+    """The void * of a tracepoint itself is left out, and so is const; a pointer to a function remains one."""
     char, flag = blob.int("char", 1), blob.int("_Bool", 1)
     text = blob.ptr(blob.add(Kind.CONST, third=char))
     task = blob.ptr(blob.add(Kind.FWD, "task_struct"))
@@ -129,8 +128,8 @@ def test_arguments_are_spelled_in_c(blob):
     assert btf.function_args("none") is None
 
 
-def test_what_is_no_btf_is_refused(blob, tmp_path):
-    """Each error names the file, says what is wrong with it and what to give instead."""
+def test_a_file_that_is_not_btf_is_refused(blob, tmp_path):
+    """Each error names the file, the fault, and the file to use instead."""
     blob.int("int", 4)
     good = blob.data()
     swapped = good[1::-1] + good[2:]
@@ -151,16 +150,15 @@ def test_what_is_no_btf_is_refused(blob, tmp_path):
         Btf.load(tmp_path / "absent")
 
 
-def test_a_reference_to_nowhere_is_an_error(blob):
-    """Not an IndexError, and not the wrong type."""
+def test_a_reference_to_a_missing_type_is_an_error(blob):
+    """It is not an IndexError, and does not return another type."""
     blob.typedef("t", 77)
     with pytest.raises(BtfError, match="no type 77"):
         blob.btf().record("t")
 
 
 @pytest.mark.bpf
-def test_the_running_kernel():
-    """What the agent lives by is in it."""
+def test_the_running_kernel_has_the_types_that_the_agent_needs():
     btf = Btf.load()
     assert len(btf) > 10_000
     assert btf.tracepoint_args("sched_wakeup") == ("struct task_struct *",)
@@ -168,8 +166,8 @@ def test_the_running_kernel():
 
 
 @pytest.mark.skipif(not (KERNEL.exists() and shutil.which("bpftool")), reason="needs BTF, and bpftool beside it")
-def test_bpftool_reads_the_same():
-    """Every struct of this kernel has the size that an independent reader finds."""
+def test_bpftool_finds_the_same_sizes():
+    """For every struct of this kernel."""
     dump = ["bpftool", "btf", "dump", "file", str(KERNEL)]
     text = subprocess.run(dump, capture_output=True, text=True, check=True).stdout
     theirs = re.findall(r"^\[(\d+)\] STRUCT '(\w+)' size=(\d+)", text, re.MULTILINE)

@@ -1,4 +1,4 @@
-"""The C that is written means what the BTF says."""
+"""The C declarations have the layout that the BTF gives."""
 
 import pytest
 from btf_blob import Blob
@@ -23,7 +23,7 @@ def c_of(btf, *roots):
 
 
 def test_gaps_are_named(blob):
-    """What C would not leave free is a member, before, between and behind; what it would is not written."""
+    """Padding that C would not add is a named member, at the start, between members and at the end."""
     char, long = blob.int("char", 1), blob.int("long int", 8)
     blob.struct("s", 32, ("a", char, 0), ("b", long, 64), ("c", char, 192))
 
@@ -32,16 +32,16 @@ def test_gaps_are_named(blob):
     )
 
 
-def test_trailing_space_is_named(blob):
-    """A struct aligned to a cache line keeps its size."""
+def test_padding_at_the_end_is_named(blob):
+    """A struct that is aligned to a cache line has its size."""
     char = blob.int("char", 1)
     blob.struct("s", 64, ("a", char, 0), ("rest", blob.array(char, 0), 8))
 
     assert "  char rest[0];\n  unsigned char cb_pad_1[63];\n}" in c_of(blob.btf())
 
 
-def test_packed_where_nothing_else_fits(blob):
-    """A member at an odd place, or a size that alignment would round up, makes the struct packed."""
+def test_a_struct_is_packed_only_if_necessary(blob):
+    """For a member at an odd offset, or a size that alignment would round up."""
     char, word = blob.int("char", 1), blob.int("int", 4)
     inner = blob.struct("inner", 5, ("a", char, 0), ("b", word, 8))
     blob.struct("outer", 12, ("c", char, 0), ("in", inner, 24), ("d", word, 64))
@@ -52,8 +52,8 @@ def test_packed_where_nothing_else_fits(blob):
     assert "struct outer {\n  char c;\n  unsigned char cb_pad_1[2];\n  struct inner in;\n  int d;\n};" in text
 
 
-def test_bit_fields(blob):
-    """Bits that are not used are a named bit-field up to the byte, then bytes; never anonymous."""
+def test_unused_bits_are_named(blob):
+    """As a bit-field up to the next byte, then as bytes; never as anonymous bit-fields."""
     word = blob.int("unsigned int", 4)
     blob.struct("s", 8, ("a", word, 0, 3), ("b", word, 24, 8), ("c", word, 32, 31))
 
@@ -63,8 +63,8 @@ def test_bit_fields(blob):
     )
 
 
-def test_long_runs_of_bit_fields_are_cut(blob):
-    """LLVM must not see one integer wider than 64 bits: x86-64 and BPF align it differently."""
+def test_long_runs_of_bit_fields_are_divided(blob):
+    """LLVM must not see an integer wider than 64 bits: x86-64 and BPF align it differently."""
     long = blob.int("unsigned long", 8)
     blob.struct("s", 24, ("a", long, 0, 64), ("b", long, 64, 32), ("c", long, 96, 32), ("d", long, 128, 64))
 
@@ -72,15 +72,15 @@ def test_long_runs_of_bit_fields_are_cut(blob):
 
 
 def test_overlapping_members_become_bytes(blob):
-    """What C cannot say is at least of the right size."""
+    """C cannot express them; at least the size is right."""
     word = blob.int("int", 4)
     blob.struct("s", 8, ("a", word, 32), ("b", word, 0))
 
     assert "struct s {\n  unsigned char cb_pad_1[8];\n};" in c_of(blob.btf())
 
 
-def test_enum_sizes(blob):
-    """A packed enum keeps its byte; old bpftool lost it, and every member behind moved."""
+def test_an_enum_has_its_size(blob):
+    """Old versions of bpftool lost the size of a packed enum, so that every member after it moved."""
     hint = blob.enum("hint", 1, A=0, B=255)
     wide = blob.enum64("wide", C=1 << 40)
     blob.struct("s", 16, ("h", hint, 0), ("w", wide, 64))
@@ -92,7 +92,7 @@ def test_enum_sizes(blob):
 
 
 def test_anonymous_members_are_written_in_place(blob):
-    """An anonymous union stays anonymous, and the gaps of all levels have different names."""
+    """An anonymous union remains anonymous; the padding of all levels has different names."""
     char, long = blob.int("char", 1), blob.int("long int", 8)
     inner = blob.struct("", 16, ("a", char, 0), ("b", char, 64))
     union = blob.union("", 24, ("x", long, 0), ("", inner, 0))
@@ -120,7 +120,7 @@ def test_anonymous_members_are_written_in_place(blob):
 
 
 def test_unnamed_members_with_a_tag_are_written_out(blob):
-    """`struct tag;` inside a struct declares no member where -fms-extensions is off, as it is for BPF programs."""
+    """BPF programs are compiled without -fms-extensions, so `struct tag;` in a struct would not declare a member."""
     char, word = blob.int("char", 1), blob.int("int", 4)
     owner = blob.struct("owner", 8, ("owned", word, 0), ("slock", char, 32))
     either = blob.union("either", 8, ("", owner, 0), ("both", word, 0))
@@ -144,7 +144,7 @@ def test_unnamed_members_with_a_tag_are_written_out(blob):
 
 
 def test_unnamed_members_with_a_tag_keep_their_layout(blob):
-    """What is packed stays so, and gaps have names that are different in the whole."""
+    """A packed struct remains packed, and padding has different names in the whole."""
     char, word, long = blob.int("char", 1), blob.int("int", 4), blob.int("long int", 8)
     odd = blob.struct("odd", 5, ("a", char, 0), ("b", word, 8))
     wide = blob.struct("wide", 16, ("c", char, 0))
@@ -167,7 +167,7 @@ def test_unnamed_members_with_a_tag_keep_their_layout(blob):
     )
 
 
-def test_declarators(blob):
+def test_arrays_pointers_and_functions_are_combined(blob):
     """Arrays of pointers to functions, pointers to arrays, functions that return pointers."""
     word = blob.int("int", 4)
     function = blob.ptr(blob.proto(blob.ptr(word), word, 0))
@@ -179,8 +179,8 @@ def test_declarators(blob):
     assert "  int *(*table[3])(int, ...);\n  int (*grid)[4];\n" in text
 
 
-def test_order(blob):
-    """Contained types come first, types behind a pointer are only declared, a typedef precedes its users."""
+def test_types_are_declared_before_their_use(blob):
+    """Contained types come first, types that are pointed to are only declared, a typedef precedes its users."""
     node = 6
     pointer = blob.ptr(node)
     blob.struct("owner", 16, ("first", pointer, 0), ("self", 3, 64))
@@ -198,8 +198,8 @@ def test_order(blob):
     assert c_of(btf, "node").index("struct owner {") < c_of(btf, "node").index("struct node {")
 
 
-def test_shared_names(blob):
-    """The first of a name keeps it; enumerators also give way to typedefs."""
+def test_types_with_the_same_name_get_different_names(blob):
+    """The first one has the name itself; enumerators also give way to typedefs."""
     word = blob.int("int", 4)
     blob.struct("s", 4, ("a", word, 0))
     other = blob.struct("s", 8, ("b", blob.array(word, 2), 0))
@@ -216,6 +216,6 @@ def test_shared_names(blob):
     assert "  ONE___2 = 3,\n" in text
 
 
-def test_what_the_compiler_has_itself_is_not_defined(blob):
+def test_a_type_that_clang_has_is_not_defined(blob):
     blob.typedef("__builtin_va_list", blob.int("int", 4))
     assert "va_list" not in c_of(blob.btf())

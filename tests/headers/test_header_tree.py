@@ -1,4 +1,4 @@
-"""The tree has all that BCC asks for, is written once, and is whole or absent."""
+"""The header tree is complete, written once, and appears only when it is whole."""
 
 import os
 import threading
@@ -15,7 +15,7 @@ from chainbench_agent.headers.header_tree import cached_tree, kernel_config, str
 
 @pytest.fixture
 def small():
-    """A kernel of one struct and one enum."""
+    """A kernel with one struct and one enum."""
     blob = Blob()
     word = blob.int("int", 4)
     blob.struct("task_struct", 8, ("pid", word, 32))
@@ -23,8 +23,8 @@ def small():
     return blob.btf()
 
 
-def test_tree(small, tmp_path):
-    """All that BCC includes is there, constants that this kernel lacks as macros, the others not."""
+def test_a_tree_contains_all_that_bcc_includes(small, tmp_path):
+    """Constants that this kernel lacks are macros, and only these."""
     config = {"CONFIG_HZ": "250", "CONFIG_SMP": "y", "CONFIG_EXT4_FS": "m"}
 
     structs = write_header_tree(tmp_path, small, config, ["task_struct", "no_such"], "5.10.0-46-amd64")
@@ -43,7 +43,7 @@ def test_tree(small, tmp_path):
 
 
 def test_a_tree_is_written_once(small, tmp_path, monkeypatch):
-    """The second time nothing is written, nor even parsed; other roots are another tree."""
+    """The second time the BTF is not even parsed.  Other roots make another tree."""
     first = cached_tree(tmp_path, small, ["task_struct"], "6.1.0")
     (first / "mark").touch()
     unparsed = Btf(small._data)
@@ -57,7 +57,7 @@ def test_a_tree_is_written_once(small, tmp_path, monkeypatch):
 
 
 def test_a_tree_is_whole_or_absent(small, tmp_path, monkeypatch):
-    """What fails half-way leaves nothing behind, and does not stop the next attempt."""
+    """A failure half-way leaves no files, and does not stop the next attempt."""
     with monkeypatch.context() as patch:
         patch.setattr(header_tree, "kernel_config", lambda _release: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -66,8 +66,8 @@ def test_a_tree_is_whole_or_absent(small, tmp_path, monkeypatch):
     assert structs_in_tree(cached_tree(tmp_path, small, None, "6.1.0")) == ("task_struct",)
 
 
-def test_concurrent_builders_agree(small, tmp_path):
-    """Eight at once: one tree, and no remains."""
+def test_concurrent_builders_make_one_tree(small, tmp_path):
+    """Eight at once leave no other files."""
     found = []
     builders = [
         threading.Thread(target=lambda: found.append(cached_tree(tmp_path, small, None, "6.1.0"))) for _ in range(8)
@@ -81,8 +81,7 @@ def test_concurrent_builders_agree(small, tmp_path):
     assert list(tmp_path.iterdir()) == [found[0]]
 
 
-def test_an_unwritable_cache_is_no_obstacle(small, tmp_path):
-    """The tree is a temporary one then."""
+def test_without_a_writable_cache_the_tree_is_temporary(small, tmp_path):
     (tmp_path / "file").touch()
 
     tree = cached_tree(tmp_path / "file" / "cache", small, None, "6.1.0")
@@ -91,8 +90,7 @@ def test_an_unwritable_cache_is_no_obstacle(small, tmp_path):
     assert structs_in_tree(tree) == ("task_struct",)
 
 
-def test_a_cache_of_somebody_else_is_no_obstacle(small, tmp_path, monkeypatch):
-    """One that may not even be looked into."""
+def test_without_a_readable_cache_the_tree_is_temporary(small, tmp_path, monkeypatch):
 
     def refuse(_path):
         raise PermissionError
@@ -118,7 +116,7 @@ def refuse_in(directory, mkdir):
 @pytest.mark.bpf
 @pytest.mark.portable
 def test_any_bcc_program_compiles_with_the_full_tree(tmp_path):
-    """In the manner of BCC's own tools: their includes, their maps, without a warning."""
+    """A program with the includes and maps of BCC's own tools compiles without a warning."""
     btf = Btf.load()
     write_header_tree(tmp_path, btf, kernel_config(), None, os.uname().release)
     program = (Path(__file__).parent / "any_program.c").read_text()

@@ -1,4 +1,4 @@
-"""Members lie where BTF says in the code that BCC generates, and a tree that gets one wrong is noticed."""
+"""The code that BCC generates reads members at their offsets; a tree that is wrong is detected."""
 
 import os
 import re
@@ -24,7 +24,7 @@ ROOTS = (
 
 
 def wrong_offsets(tree, checks, more=""):
-    """The checks that BCC's generated code does not meet; `more` are declarations beside those of the tree."""
+    """The checks that fail in the code that BCC generates; `more` are declarations besides those of the tree."""
     functions = [check_function(number) for number in range(len(checks))]
     code, _ = compile_in(tree, more + check_source(checks), *functions)
     return [
@@ -39,8 +39,8 @@ def ends(kernel, tree):
     return [check for struct in structs_in_tree(tree) for check in offset_checks(kernel, [struct])[-4:]]
 
 
-def test_offset_checks():
-    """Only members that are asked for; the C names the struct as C does."""
+def test_only_the_members_that_are_asked_for_are_checked():
+    """The struct is named with its keyword."""
     blob = Blob()
     blob.struct("task_struct", 8, ("pid", blob.int("int", 4), 32))
     small = blob.btf()
@@ -53,7 +53,7 @@ def test_offset_checks():
 
 
 def test_members_of_anonymous_members_are_checked():
-    """At their place in the whole, by the path that C has for them; bit-fields and arrays have none."""
+    """At their offset in the outer struct, by their path in C.  Bit-fields and arrays of structs have none."""
     blob = Blob()
     word = blob.int("int", 4)
     lock = blob.typedef("lock_t", blob.struct("", 8, ("owned", word, 0), ("slock", word, 32)))
@@ -68,7 +68,7 @@ def test_members_of_anonymous_members_are_checked():
 
 
 def unnamed_with_a_tag():
-    """As kernels built with -fms-extensions have them: a struct in a typedef of a lock, a union in a struct."""
+    """Unnamed members of kernels built with -fms-extensions: a struct in a typedef of a lock, a union in a struct."""
     blob = Blob()
     char, word, long = blob.int("char", 1), blob.int("int", 4), blob.int("long int", 8)
     owned = blob.struct("cb_test_owned", 8, ("owned", word, 0), ("slock", char, 32))
@@ -78,8 +78,8 @@ def unnamed_with_a_tag():
     return blob.btf()
 
 
-def test_what_unnamed_members_with_a_tag_bring_is_always_checked():
-    """Whatever the program uses: their size moves all that follows."""
+def test_members_of_unnamed_members_with_a_tag_are_always_checked():
+    """Whether or not the program uses them: their size moves all that follow."""
     assert offset_checks(unnamed_with_a_tag(), ["cb_test_sock"], ()) == [
         ("struct cb_test_sock", "lk.owned", 8),
         ("struct cb_test_sock", "lk.slock", 12),
@@ -90,8 +90,8 @@ def test_what_unnamed_members_with_a_tag_bring_is_always_checked():
 
 @pytest.mark.portable
 @pytest.mark.bpf
-def test_unnamed_members_with_a_tag_lie_right_in_the_code(pruned):
-    """BCC's clang, without -fms-extensions, reads them and what follows them where BTF says."""
+def test_generated_code_reads_unnamed_members_with_a_tag_at_their_offsets(pruned):
+    """BCC's clang compiles without -fms-extensions."""
     made = unnamed_with_a_tag()
     writer = CWriter(made)
     writer.define(made.record("cb_test_sock").id)
@@ -101,8 +101,8 @@ def test_unnamed_members_with_a_tag_lie_right_in_the_code(pruned):
     assert wrong_offsets(pruned, checks, writer.text) == []
 
 
-def test_read_offset():
-    """`r0 = 4` is 4; code that computes something is not a constant."""
+def test_only_a_constant_is_an_offset():
+    """`r0 = 4` is 4; code that computes something is refused."""
     assert read_offset(bytes.fromhex("b700000004000000 9500000000000000")) == 4
     with pytest.raises(ValueError, match="79110000"):
         read_offset(bytes.fromhex("7911000000000000"))
@@ -122,7 +122,7 @@ def pruned(kernel, tmp_path_factory):
 
 @pytest.mark.bpf
 def test_generated_code_agrees_with_btf(kernel, pruned):
-    """The end of every struct in the pruned tree, in the code that would run: an error shifts all that follows it."""
+    """At the end of every struct in the pruned tree: an error moves all that follows it."""
     checks = ends(kernel, pruned)
 
     assert len(checks) > 2 * len(structs_in_tree(pruned)) > 400
@@ -130,8 +130,8 @@ def test_generated_code_agrees_with_btf(kernel, pruned):
 
 
 @pytest.mark.bpf
-def test_members_written_out_lie_right_in_the_whole_tree(kernel, tmp_path):
-    """All members of each struct of this kernel that has an unnamed member with a tag, and of two that any has."""
+def test_generated_code_agrees_with_btf_in_the_whole_tree(kernel, tmp_path):
+    """For all members of each struct with an unnamed member with a tag, and of two structs that every kernel has."""
     structs = write_header_tree(tmp_path, kernel, kernel_config(), None, os.uname().release)
     concerned = [struct for struct in structs if offset_checks(kernel, [struct], ())]
     checks = offset_checks(kernel, [*concerned, "sock", "inode"])
@@ -145,7 +145,7 @@ NAMED_PADDING = re.compile(r"unsigned char cb_pad_\d+\[(\d+)\];(?=\n\t+\w)")
 
 @pytest.fixture
 def rewritten(pruned, tmp_path):
-    """`rewritten(change)` → the pruned tree with each padding between members as `change(match)` writes it."""
+    """`rewritten(change)` → the pruned tree, with the padding between members replaced by `change(match)`."""
 
     def tree(change):
         broken = shutil.copytree(pruned, tmp_path / "broken")
@@ -158,8 +158,8 @@ def rewritten(pruned, tmp_path):
 
 @pytest.mark.portable
 @pytest.mark.bpf
-def test_missing_padding_is_noticed(kernel, rewritten):
-    """Whatever compiler: a member that is not where BTF says is named, with both offsets."""
+def test_missing_padding_is_detected(kernel, rewritten):
+    """By any compiler: the error names the member and both offsets."""
     tree = rewritten(lambda _gap: "")
     checks = ends(kernel, tree)
     found = wrong_offsets(tree, checks)
@@ -170,11 +170,8 @@ def test_missing_padding_is_noticed(kernel, rewritten):
 
 @pytest.mark.portable
 @pytest.mark.bpf
-def test_anonymous_padding(kernel, rewritten):
-    """What bpftool would write is right for the front end; in the code that LLVM 14 makes of it, it is wrong.
-
-    This is why gaps have names.  LLVM 19 reads the right member.
-    """
+def test_anonymous_padding_is_wrong_in_the_code_of_llvm_14(kernel, rewritten):
+    """It is right for the front end, and bpftool writes it.  So padding has names.  LLVM 19 reads the right member."""
     tree = rewritten(anonymous)
     checks = ends(kernel, tree)
 
@@ -191,6 +188,6 @@ def llvm_of_bcc():
 
 
 def anonymous(gap):
-    """As bpftool writes padding between members, where it is made of whole words."""
+    """Padding between members as bpftool writes it, if it is a multiple of words."""
     words, rest = divmod(int(gap[1]), 8)
     return gap[0] if rest else "long : 64; " * words

@@ -1,4 +1,4 @@
-"""What a run was measured in, compared with what the machine itself says."""
+"""The environment of a run, compared with what the machine reports."""
 
 import os
 import platform
@@ -12,7 +12,7 @@ from chainbench_agent.host.environment import environment
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
-    """A machine whose /proc/cpuinfo and governors a test writes."""
+    """A machine with a /proc/cpuinfo and governors that the test writes."""
     monkeypatch.setattr(module, "CPUINFO", tmp_path / "cpuinfo")
     monkeypatch.setattr(module, "GOVERNORS", tmp_path / "cpufreq")
 
@@ -27,8 +27,8 @@ def machine(tmp_path, monkeypatch):
     return write
 
 
-def test_this_machine():
-    """As uname and nproc know it; each thing is there, or in `unavailable` with a reason."""
+def test_the_values_are_those_of_this_machine():
+    """As uname reports them.  Each value is present, or in `unavailable` with a reason."""
     found = environment({"bcc": "0.26.0"})
 
     kernel = subprocess.run(["uname", "-r"], capture_output=True, text=True, check=True).stdout.strip()
@@ -37,7 +37,7 @@ def test_this_machine():
     assert {"cpu_model", "governor"} <= found.keys() | found.get("unavailable", {}).keys()
 
 
-def test_a_machine_that_says_everything(machine):
+def test_a_machine_that_has_all_values_has_no_reasons(machine):
     machine(
         "processor\t: 0\nmodel name\t: A CPU @ 3 GHz\nprocessor\t: 1\nmodel name\t: A CPU @ 3 GHz\n", ["performance"]
     )
@@ -48,14 +48,14 @@ def test_a_machine_that_says_everything(machine):
     assert "unavailable" not in found
 
 
-def test_governors_that_differ(machine):
+def test_governors_that_differ_are_listed_once(machine):
     machine(governors=["schedutil", "performance", "schedutil"])
 
     assert environment({})["governor"] == "performance,schedutil"
 
 
-def test_what_cannot_be_told_has_a_reason(machine):
-    """arm64 names no model, a virtual machine has no governor, mock data needs no BCC."""
+def test_a_value_that_is_not_known_has_a_reason(machine):
+    """arm64 has no model name, a virtual machine no governor, and mock data need no BCC."""
     machine("processor\t: 0\nBogoMIPS\t: 50.00\n")
 
     found = environment({})

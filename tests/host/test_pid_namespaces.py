@@ -1,10 +1,18 @@
-"""A pid as the runner means it, told from a /proc of our own making."""
+"""The process that a runner means by a pid, found in a /proc that the tests fill."""
 
 import pytest
 
 from chainbench_agent.errors import InputError
 from chainbench_agent.host import pid_namespaces
-from chainbench_agent.host.pid_namespaces import RELAYS, client_process, connection_owner, local_pid
+from chainbench_agent.host.pid_namespaces import (
+    AMBIGUOUS_PID_REMEDY,
+    NO_PROCESS_REMEDY,
+    NOT_IN_NAMESPACE_REMEDY,
+    RELAYS,
+    client_process,
+    connection_owner,
+    local_pid,
+)
 
 HERE, THERE, ELSEWHERE = "pid:[1]", "pid:[2]", "pid:[3]"
 PEER = ("127.0.0.1", 40000)
@@ -48,8 +56,16 @@ def proc(tmp_path, monkeypatch):
     return Proc(tmp_path)
 
 
-def test_a_runner_beside_the_agent(proc):
-    """Its numbers are ours, also where a container has the same one."""
+def refused(pid, peer):
+    """The error with which a pid is refused."""
+    with pytest.raises(InputError) as caught:
+        local_pid(pid, client_process(peer))
+    assert caught.value.field == "pid"
+    return caught.value
+
+
+def test_a_runner_next_to_the_agent_uses_the_same_numbers(proc):
+    """Also where a process in a container has the same number."""
     proc.add(100)
     proc.add(7)
     proc.add(900, THERE, (7,))
@@ -58,8 +74,8 @@ def test_a_runner_beside_the_agent(proc):
     assert local_pid(7, client_process(PEER)) == 7
 
 
-def test_a_runner_in_a_container(proc):
-    """Its 7 is 900 here, and neither ours nor another container's."""
+def test_a_runner_in_a_container_means_a_process_of_its_own_namespace(proc):
+    """Its 7 is 900 here, and neither our 7 nor another container's."""
     proc.add(7)
     proc.add(800, ELSEWHERE, (7,))
     proc.add(900, THERE, (7,))
@@ -69,8 +85,7 @@ def test_a_runner_in_a_container(proc):
     assert local_pid(7, client_process(PEER)) == 900
 
 
-def test_a_container_in_a_container(proc):
-    """What a process is called is its innermost number."""
+def test_a_process_in_nested_namespaces_is_called_by_its_innermost_number(proc):
     proc.add(900, THERE, (7,))
     proc.add(950, ELSEWHERE, (70, 7))
     proc.add(951, ELSEWHERE, (71, 1))
@@ -79,35 +94,31 @@ def test_a_container_in_a_container(proc):
     assert local_pid(7, client_process(PEER)) == 950
 
 
-def test_a_runner_in_a_container_names_a_process_of_the_host(proc):
-    """It cannot see that one; nothing is guessed."""
+def test_a_runner_in_a_container_cannot_name_a_process_of_the_host(proc):
     proc.add(7)
     proc.add(901, THERE, (8,))
     proc.connect(901)
 
-    with pytest.raises(InputError, match="pid: there is no process 7 in the PID namespace of the runner") as caught:
-        local_pid(7, client_process(PEER))
-    assert (caught.value.field, caught.value.remedy) == ("pid", "send the pid that the runner sees, or a cgroup")
+    assert refused(7, PEER).remedy == NOT_IN_NAMESPACE_REMEDY
 
 
 @pytest.mark.parametrize("relay", sorted(RELAYS))
-def test_a_runner_behind_a_relay(proc, relay):
-    """The connection is the relay's, whose numbers are ours: that the runner's are is not taken for granted."""
+def test_a_runner_behind_a_relay_is_unknown(proc, relay):
+    """The connection is the relay's, which is in our namespace; the runner need not be."""
     proc.add(100, command=relay)
     proc.add(7)
     proc.add(900, THERE, (7,))
     proc.add(901, THERE, (8,))
     proc.connect(100)
 
-    with pytest.raises(InputError, match="7 is the number of 2 processes"):
-        local_pid(7, client_process(PEER))
+    assert refused(7, PEER).remedy == AMBIGUOUS_PID_REMEDY
     assert local_pid(8, client_process(PEER)) == 901
     assert all(len(command) <= 15 for command in RELAYS)  # as the kernel cuts them
 
 
 @pytest.mark.parametrize("peer", [None, PEER], ids=["unix socket", "nobody has it"])
-class TestAPeerThatIsUnknown:
-    def test_a_number_that_is_one_process(self, proc, peer):
+class TestAnUnknownPeer:
+    def test_a_number_of_one_process_means_that_process(self, proc, peer):
         """Here, or in a container."""
         proc.add(7)
         proc.add(900, THERE, (8,))
@@ -116,34 +127,30 @@ class TestAPeerThatIsUnknown:
         assert local_pid(8, client_process(peer)) == 900
 
     @pytest.mark.parametrize("others", [1, 2])
-    def test_a_number_that_is_several(self, proc, peer, others):
-        """Refused with how many, and what to send instead."""
+    def test_a_number_of_several_processes_is_refused(self, proc, peer, others):
+        """The error says how many there are."""
         proc.add(7)
         for number in range(others):
             proc.add(900 + number, f"pid:[{2 + number}]", (7,))
 
-        with pytest.raises(InputError, match=f"{1 + others} processes") as caught:
-            local_pid(7, client_process(peer))
-        assert caught.value.remedy == "send the host's pid, or a cgroup"
+        error = refused(7, peer)
+        assert error.remedy == AMBIGUOUS_PID_REMEDY
+        assert f"{1 + others} processes" in error.sentence
 
-    def test_a_number_in_two_containers(self, proc, peer):
+    def test_a_number_in_two_containers_is_refused(self, proc, peer):
         proc.add(900, THERE, (7,))
         proc.add(901, ELSEWHERE, (7,))
 
-        with pytest.raises(InputError, match="7 is the number of 2 processes"):
-            local_pid(7, client_process(peer))
+        assert refused(7, peer).remedy == AMBIGUOUS_PID_REMEDY
 
-    def test_no_process(self, proc, peer):
+    def test_a_number_of_no_process_is_refused(self, proc, peer):
         proc.add(8)
 
-        with pytest.raises(InputError, match="there is no process 7") as caught:
-            local_pid(7, client_process(peer))
-        assert caught.value.remedy == "send the pid of a running process, as the runner sees it"
+        assert refused(7, peer).remedy == NO_PROCESS_REMEDY
 
 
 @pytest.mark.parametrize("table", ["tcp", "tcp6"])
-def test_the_owner_of_a_connection(proc, table):
-    """By the address and the port of the client's end, whatever else is open."""
+def test_the_owner_of_a_connection_has_the_socket_with_the_peers_address_and_port(proc, table):
     proc.add(100)
     proc.add(101)
     proc.connect(100, inode=554, port=40001, table=table)
@@ -155,8 +162,8 @@ def test_the_owner_of_a_connection(proc, table):
     assert connection_owner(("10.9.9.9", 40000)) is None  # the same port, on another machine
 
 
-def test_a_connection_that_nobody_holds_any_more(proc):
-    """The client ended, or is another user's."""
+def test_a_connection_without_an_open_socket_has_no_owner(proc):
+    """The client has ended, or belongs to another user."""
     proc.add(100)
     proc.connect(100)
     (proc.path / "100/fd/3").unlink()
@@ -164,22 +171,20 @@ def test_a_connection_that_nobody_holds_any_more(proc):
     assert connection_owner(PEER) is None
 
 
-def test_processes_that_end_while_they_are_looked_at(proc):
-    """What is left of them is passed over."""
+def test_processes_that_end_during_the_search_are_ignored(proc):
     proc.add(7)
     for number, part in ((20, "status"), (21, "ns/pid")):
         proc.add(number, THERE, (7,))
         (proc.path / str(number) / part).unlink()
     (proc.path / "20/ns/pid").unlink()
 
-    with pytest.raises(InputError, match="7 is the number of 2 processes"):
-        local_pid(7, None)
+    assert refused(7, None).remedy == AMBIGUOUS_PID_REMEDY
     (proc.path / "21/status").unlink()
     assert local_pid(7, None) == 7
 
 
-def test_a_runner_at_a_unix_socket(proc):
-    """The kernel has told its pid, so nothing has to be looked for."""
+def test_a_runner_at_a_unix_socket_is_known_by_its_pid(proc):
+    """The kernel has given it, so no connection is searched for."""
     proc.add(100, THERE, (1,))
     proc.add(7)
     proc.add(900, THERE, (7,))
@@ -188,13 +193,12 @@ def test_a_runner_at_a_unix_socket(proc):
 
 
 @pytest.mark.parametrize("peer", [PEER, 100])
-def test_a_runner_that_is_gone_tells_nothing(proc, peer):
-    """Or whose namespace is not ours to see: a number that is two processes' is refused."""
+def test_a_runner_whose_namespace_cannot_be_read_is_unknown(proc, peer):
+    """It has ended, or we may not look: a number of two processes is refused."""
     proc.add(7)
     proc.add(900, THERE, (7,))
     proc.add(100)
     proc.connect(100)
     (proc.path / "100/ns/pid").unlink()
 
-    with pytest.raises(InputError, match="7 is the number of 2 processes"):
-        local_pid(7, client_process(peer))
+    assert refused(7, peer).remedy == AMBIGUOUS_PID_REMEDY

@@ -1,4 +1,4 @@
-"""Files of /proc with names in them that look like anything."""
+"""Files of /proc with names of any bytes in them."""
 
 import ctypes
 import os
@@ -12,7 +12,6 @@ from chainbench_agent.abi.kernel_text import text_of
 from chainbench_agent.host import procfs
 from chainbench_agent.host.pid_namespaces import local_pid
 from chainbench_agent.kernel.targets.process_tree import all_processes, processes_of_tree
-from chainbench_agent.symbols.file_mappings import read_mappings
 
 NAMES = (
     b"a\nb",
@@ -37,7 +36,7 @@ sys.stdin.readline()
 
 @pytest.fixture(params=NAMES, ids=ascii)
 def named(request):
-    """(name, process): one that has called itself so."""
+    """(name, process): a process that has given itself this name."""
     command = [sys.executable, "-c", NAMED, request.param.hex()]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         process.stdout.readline()
@@ -45,8 +44,8 @@ def named(request):
         process.stdin.close()
 
 
-def test_a_process_of_any_name(named):
-    """Its own fields are found, and its name is whole; so it is where all processes are asked."""
+def test_a_process_may_have_any_name(named):
+    """Its fields are found, its name is whole, and it is among all processes."""
     name, pid = named
     directory = f"/proc/{pid}"
 
@@ -62,8 +61,7 @@ def test_a_process_of_any_name(named):
     assert local_pid(pid, None) == pid
 
 
-def test_a_thread_of_any_name():
-    """The name of this very thread, which is not its process'."""
+def test_a_thread_has_a_name_of_its_own():
     task = Path("/proc/thread-self").resolve()
     before = (task / "comm").read_bytes()
     try:
@@ -73,8 +71,8 @@ def test_a_thread_of_any_name():
         (task / "comm").write_bytes(before)
 
 
-def test_a_mount_point_of_any_name(tmp_path):
-    """Spaces, newlines, backslashes and bytes that are no UTF-8, of which mountinfo writes some as octal numbers."""
+def test_a_mount_point_may_have_any_name(tmp_path):
+    """In mountinfo spaces, newlines and backslashes are octal numbers, other bytes are not."""
     (tmp_path / "mountinfo").write_bytes(
         b"25 1 0:22 / /sys rw,nosuid shared:7 - sysfs sysfs rw\n"
         b"31 25 0:27 /../svc /mnt/a\\040b\\011c\\012d\\134e\xe9 rw - cgroup2 cgroup2 rw,nsdelegate\n"
@@ -86,30 +84,15 @@ def test_a_mount_point_of_any_name(tmp_path):
     ]
 
 
-def test_a_mapped_file_of_any_name(tmp_path):
-    """It can be opened by the path that is told; lines of `maps` end at newlines only."""
-    program = os.fsencode(tmp_path) + b"/a\nb \x85\x0c\xe9  "
-    Path(os.fsdecode(program)).write_bytes(Path("/bin/cat").read_bytes())
-    Path(os.fsdecode(program)).chmod(0o755)
-    with subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        process.stdin.write(b"x")
-        process.stdin.flush()
-        process.stdout.read(1)
-        paths = {mapped.path for mapped in read_mappings(process.pid)}
-        process.stdin.close()
-
-    assert os.fsdecode(program) in paths
-
-
-def test_the_cgroup_of_a_process(tmp_path):
-    """In the one hierarchy of version 2, whatever bytes it is called by."""
+def test_the_cgroup_of_a_process_is_that_of_version_2(tmp_path):
+    """Its name may be any bytes."""
     (tmp_path / "cgroup").write_bytes(b"12:cpu,cpuacct:/x\n1:name=0::/no:/y\n0::/a b/\xe9 (deleted)\n")
     assert procfs.cgroup(tmp_path) == b"/a b/\xe9"
     (tmp_path / "cgroup").write_bytes(b"12:cpu,cpuacct:/x\n")
     assert procfs.cgroup(tmp_path) is None
 
 
-def test_a_process_that_is_gone():
+def test_a_process_that_has_ended_is_an_oserror():
     for read in (procfs.stat, procfs.status, procfs.command_name, procfs.cgroup):
         with pytest.raises(OSError, match="No such file"):
             read("/proc/0")

@@ -1,4 +1,4 @@
-"""What entering a program costs: from three looks at a system call, and on this very kernel."""
+"""The cost of entering a program, from three measurements of a system call, and on this kernel."""
 
 import errno
 import os
@@ -8,24 +8,26 @@ import pytest
 from chainbench_agent.bpf import libbpf
 from chainbench_agent.evidence.entry_cost import EntryCost
 from chainbench_agent.kernel import entry_calibration
-from chainbench_agent.kernel.entry_calibration import _difference, _Look, calibrate
+from chainbench_agent.kernel.entry_calibration import _difference, _Measurement, calibrate
 
 
-def test_what_the_programs_account_for_is_taken_off():
-    """Two programs of 30 ns each more, and a call takes 260 ns longer, then 200."""
-    looks = _Look(100, 0), _Look(360, 60), _Look(560, 120)
+def test_the_run_time_of_the_programs_is_subtracted():
+    """Two programs of 30 ns each make a call 260 ns longer, two more 200 ns."""
+    measurements = _Measurement(100, 0), _Measurement(360, 60), _Measurement(560, 120)
 
-    assert _difference(*looks) == EntryCost(call_ns=100, other_ns=70)
-
-
-@pytest.mark.parametrize("looks", [(100, 100, 400), (100, 300, 200)])
-def test_what_cannot_be_is_not_told(looks):
-    """An entry that costs nothing, or less: the machine was busy."""
-    assert "too busy" in _difference(*(_Look(call, own) for call, own in zip(looks, (0, 10, 20), strict=True)))
+    assert _difference(*measurements) == EntryCost(call_ns=100, other_ns=70)
 
 
-def test_no_privileges(monkeypatch):
-    """The reason instead of a number; nothing stays open."""
+@pytest.mark.parametrize("measurements", [(100, 100, 400), (100, 300, 200)])
+def test_an_impossible_cost_is_not_reported(measurements):
+    """An entry does not cost 0 ns or less: the machine was busy."""
+    assert "too busy" in _difference(
+        *(_Measurement(call, own) for call, own in zip(measurements, (0, 10, 20), strict=True))
+    )
+
+
+def test_without_privileges_there_is_a_reason_instead_of_a_cost(monkeypatch):
+    """And no descriptor stays open."""
     opened = []
 
     def load(*_):
@@ -48,8 +50,7 @@ def test_no_privileges(monkeypatch):
 
 
 @pytest.mark.bpf
-def test_this_kernel():
-    """Entering costs something; a system call's programs take the kernel's slow path to be reached."""
+def test_an_entry_costs_something_on_this_kernel():
     found = calibrate()
     for _ in range(10):  # a busy machine
         found = found if isinstance(found, EntryCost) else calibrate()

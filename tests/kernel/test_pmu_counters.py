@@ -2,18 +2,21 @@
 
 import errno
 import os
-from dataclasses import replace
 
 import pytest
 
 from chainbench_agent.bpf import perf_events
 from chainbench_agent.bpf.perf_events import SOFTWARE
-from chainbench_agent.evidence.sample import Members, OpenInterval, ProcThread, Sample, Sleeper, TaskState, Thread
+from chainbench_agent.evidence.sample import OpenInterval, ProcThread, Sleeper, TaskState, Thread
 from chainbench_agent.kernel import pmu_counters
+from chainbench_agent.kernel.pmu_counters import OpenCounters
+from chainbench_agent.kernel.reading.current_run import Current
 from chainbench_agent.kernel.reading.map_decoding import ON_CPU
-from chainbench_agent.probes.memory import COUNTERS
+from chainbench_agent.kernel.targets.kernel_target import KernelTarget, TargetKind
+from chainbench_agent.probes.memory import COUNTERS, MODULE
 
 SIZE = len(COUNTERS)
+LAYOUT = pmu_counters.span_layout(SIZE)
 
 
 @pytest.mark.bpf
@@ -41,41 +44,41 @@ def ended(monkeypatch):
     """
 
     def make(spans, on_cpu, where=frozenset()):
-        found = pmu_counters.Counters({}, mask=1)
+        found = OpenCounters({}, [MODULE], mask=1)
         found._fds = {(0, cpu): -1 for cpu in range(4)}
         found._final = {(0, cpu): (100 + cpu, 50, 40) for cpu in range(4)}
-        maps = {
-            "memory_span": b"".join(
-                pmu_counters._SPAN.pack(tid, run, since, *(10 if since < 100 else 60,) * 2, *(0,) * 15)
-                for tid, run, since in (spans.get(cpu, (0, 0, 0)) for cpu in range(4))
-            ),
-            "cb_on_cpu": b"".join(ON_CPU.pack(0xDEAD, 1, on_cpu.get(cpu, 0)) for cpu in range(4)),
+        records = {
+            cpu.to_bytes(4, "little"): LAYOUT.pack(tid, run, since, *(10 if since < 100 else 60,) * 2, *(0,) * 15)
+            for cpu, (tid, run, since) in ((cpu, spans.get(cpu, (0, 0, 0))) for cpu in range(4))
         }
-        monkeypatch.setattr(found, "_per_cpu", maps.get)
+        last_runs = b"".join(ON_CPU.pack(0xDEAD, 1, on_cpu.get(cpu, 0)) for cpu in range(4))
+        monkeypatch.setattr(found, "_on_cpu", lambda: last_runs)
         monkeypatch.setattr(pmu_counters, "_processors", lambda threads: set(where) if threads else set())
-        return found
+        return found, COUNTED | {"span": records}
 
     return make
 
 
-COUNTED = Sample(at_ns=2000, modules={"memory": {"counters": (1000, *(0,) * (3 * SIZE - 1)), "oom_kills": 1}})
+COUNTED = {"counters": (1000, *(0,) * (3 * SIZE - 1)), "oom_kills": 1}
 
 
-def totals(sample):
+def added(counters, values, tasks=(), sleepers=(), kind=TargetKind.TREE):
+    return counters.added(values, tasks, sleepers, Current(RUN, KernelTarget(kind), BEGAN, set(), 0, {}))
+
+
+def totals(values):
     """Of counter 0: value, enabled, running."""
-    return sample.modules["memory"]["counters"][::SIZE]
+    return values["counters"][::SIZE]
 
 
 def test_a_thread_that_entered_and_is_still_there(ended):
     """From where the counters stood then; nothing of an old run's, nor of one that came after the reading."""
-    found = ended(
-        {0: (9, RUN, 777), 1: (10, RUN, 61), 2: (11, RUN - 1, 0), 3: (0, RUN, 0)}, dict.fromkeys(range(4), RUN)
-    )
+    spans = {0: (9, RUN, 777), 1: (10, RUN, 61), 2: (11, RUN - 1, 0), 3: (0, RUN, 0)}
 
-    sample = found.complete(COUNTED, RUN, BEGAN, targeted=True)
+    found = added(*ended(spans, dict.fromkeys(range(4), RUN)))
 
-    assert totals(sample) == (1000 + 101 - 61, 50 - 10, 40 - 10)
-    assert sample.modules["memory"]["oom_kills"] == 1
+    assert totals(found) == (1000 + 101 - 61, 50 - 10, 40 - 10)
+    assert found["oom_kills"] == 1
 
 
 def working(since_ns):
@@ -97,39 +100,33 @@ def sleeper(state):
 )
 def test_a_thread_that_never_switched(ended, tasks, sleepers, counts):
     """It has had its CPU for the whole run, if that CPU made no switch either."""
-    sample = replace(COUNTED, tasks=tasks, members=Members(sleepers=sleepers))
-
-    found = ended({}, {0: RUN, 1: RUN}, where={1, 3}).complete(sample, RUN, BEGAN, targeted=True)
+    found = added(*ended({}, {0: RUN, 1: RUN}, where={1, 3}), tasks, sleepers)
 
     assert totals(found) == ((1000 + 103, 50, 40) if counts else (1000, 0, 0))
 
 
 def test_the_whole_machine(ended):
     """What the counters of all CPUs say, and nothing else."""
-    found = ended({1: (10, RUN, 61)}, {}).complete(COUNTED, RUN, BEGAN, targeted=False)
+    found = added(*ended({1: (10, RUN, 61)}, {}), kind=TargetKind.MACHINE)
 
     assert totals(found) == (100 + 101 + 102 + 103, 200, 160)
 
 
-@pytest.mark.parametrize("what", ["spans", "counters"])
-def test_what_cannot_be_read_costs_the_memory_module(ended, monkeypatch, what):
-    """The run ends all the same, and the other modules keep what they have."""
+def test_what_cannot_be_read(ended, monkeypatch):
+    """The run ends all the same, and it is said when the values are asked for."""
 
     def fail(*_):
         raise OSError(errno.EBADF, os.strerror(errno.EBADF))
 
-    found = ended({0: (9, RUN, 61)}, {})
-    monkeypatch.setattr(found, "_per_cpu" if what == "spans" else "_read", fail)
-    if what == "counters":
-        found.end()
-    sample = replace(COUNTED, modules={**COUNTED.modules, "exec": {"exec_count": 53}})
-    sample = found.complete(sample, RUN, BEGAN, targeted=True)
+    counters, values = ended({0: (9, RUN, 61)}, {})
+    monkeypatch.setattr(counters, "_read", fail)
+    counters.end()
 
-    assert sample.modules == {"exec": {"exec_count": 53}}
-    assert sample.unread == {"memory": "its figures could not be read: Bad file descriptor"}
-    assert found.complete(sample, RUN, BEGAN, targeted=True) is sample
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        added(counters, values)
 
 
-def test_without_counters():
-    """The sample is as it was."""
-    assert pmu_counters.Counters({}, mask=0).complete(COUNTED, RUN, BEGAN, targeted=True) is COUNTED
+@pytest.mark.parametrize("modules", [[MODULE], []])
+def test_without_counters(modules):
+    """The values are as they were."""
+    assert added(OpenCounters({}, modules, mask=0), COUNTED) == COUNTED

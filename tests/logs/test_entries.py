@@ -1,4 +1,4 @@
-"""What a client sends cannot look like an entry of its own."""
+"""Text from a client cannot look like a log entry of its own."""
 
 import logging
 
@@ -17,7 +17,7 @@ def entry(message, **fields):
 
 @pytest.mark.parametrize("end", ["\n", "\r", "\r\n", "\v", "\f", "\x1c", "\x85", "\u2028", "\u2029"])
 def test_a_second_line_is_indented(end):
-    """Whatever may end a line somewhere."""
+    """Whatever character ends the first line."""
     _, second = entry(f"a{end}{FORGED}").split("\n")
 
     assert second == f"    {FORGED}"
@@ -38,5 +38,5 @@ def test_a_traceback_stays_readable():
     ("text", "shown"),
     [("\x1b[31m", "\\x1b[31m"), ("a\tb", "a\\tb"), ("\u202eb", "\\u202eb"), ("\0", "\\x00"), ("Größe", "Größe")],
 )
-def test_what_does_not_print_is_shown(text, shown):
+def test_characters_that_do_not_print_are_escaped(text, shown):
     assert entry(text).endswith(f" {shown}")

@@ -1,4 +1,4 @@
-"""The log's writer: nobody who logs is held up, and what is missing is counted and said."""
+"""The log's writer does not block its callers, and counts and reports what is missing."""
 
 import fcntl
 import logging
@@ -29,7 +29,7 @@ def log(writer, message):
 
 
 def lines_of(reading, last):
-    """What is read, up to the line `last`."""
+    """The lines that can be read, up to the line `last`."""
     data = b""
     while not data.endswith(last + b"\n"):
         assert select.select([reading], [], [], 60)[0], data[-200:]
@@ -38,15 +38,15 @@ def lines_of(reading, last):
 
 
 def test_an_entry_is_written_when_the_call_returns(pipe):
-    """A log that is looked into after an answer has what was logged before it."""
+    """So a log that is read after a response is complete."""
     reading, writing = pipe
     log(LogWriter(writing), "one")
 
     assert os.read(reading, 100) == b"one\n"
 
 
-def test_nobody_reads(pipe):
-    """Every entry comes in order once somebody does; where some are missing, the log itself says how many."""
+def test_entries_that_nobody_reads_are_queued_and_then_dropped(pipe):
+    """Later all queued entries come in order, and the log itself says how many are missing, and where."""
     reading, writing = pipe
     writer = LogWriter(writing)
     long = "x" * 4095
@@ -66,7 +66,7 @@ def test_nobody_reads(pipe):
 
 
 def test_the_end_of_the_process_does_not_wait_for_a_reader(pipe):
-    """The entries that are left are let go."""
+    """The remaining entries are lost."""
     _, writing = pipe
     writer = LogWriter(writing)
     log(writer, "x" * (2 * PIPE_BYTES))
@@ -77,8 +77,7 @@ def test_the_end_of_the_process_does_not_wait_for_a_reader(pipe):
     assert writer.status.dropped == 0
 
 
-def test_the_reader_has_gone(pipe):
-    """Each entry is dropped, and why is the kernel's word."""
+def test_entries_without_a_reader_are_dropped_with_the_kernels_error(pipe):
     reading, writing = pipe
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, reading)
@@ -91,8 +90,8 @@ def test_the_reader_has_gone(pipe):
 
 
 @pytest.mark.mount
-def test_a_full_disk(tmp_path):
-    """What does not fit is dropped; with room again the log says how many were, and goes on."""
+def test_entries_for_a_full_disk_are_dropped(tmp_path):
+    """When there is room again, the log says how many were dropped, and continues."""
     place = tmp_path / "small"
     place.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", place], check=True)
@@ -114,8 +113,8 @@ def test_a_full_disk(tmp_path):
         subprocess.run(["umount", place], check=True)
 
 
-def test_a_descriptor_that_somebody_has_made_non_blocking(pipe):
-    """The flag is shared by all who have the pipe; nothing is lost for it."""
+def test_a_non_blocking_descriptor_loses_nothing(pipe):
+    """Any process that shares the pipe can set the flag."""
     reading, writing = pipe
     os.set_blocking(writing, False)
     writer = LogWriter(writing)
@@ -127,15 +126,15 @@ def test_a_descriptor_that_somebody_has_made_non_blocking(pipe):
     assert writer.status.dropped == 0
 
 
-def test_a_closed_stderr():
+def test_entries_for_a_closed_stderr_are_dropped():
     writer = LogWriter(None)
     log(writer, "lost")
 
     assert (writer.status.dropped, writer.status.reason) == (1, CLOSED)
 
 
-def test_a_forked_child_logs_as_well(pipe):
-    """It has no thread, and does not write again what waits in its parent."""
+def test_a_forked_child_writes_its_own_entries(pipe):
+    """It has no thread yet, and does not write the entries that wait in its parent."""
     reading, writing = pipe
     writer = LogWriter(writing)
     log(writer, "parent")
@@ -149,7 +148,7 @@ def test_a_forked_child_logs_as_well(pipe):
 
 
 def test_what_python_prints_comes_in_whole_lines(pipe):
-    """Of two threads that print at the same time as well."""
+    """Also if two threads print at the same time."""
     reading, writing = pipe
     stream = LineStream(LogWriter(writing), writing)
     stream.write("half a ")
@@ -174,7 +173,7 @@ print(fd)
 
 
 def test_a_file_does_not_become_stderr(tmp_path):
-    """With stderr closed, the next file gets its number: what a library prints would be in the database."""
+    """If stderr is closed, the next file gets its number, and a library would print into the database."""
     shell = f'exec {sys.executable} -c "$0" {tmp_path}/file 2>&-'
     done = subprocess.run(["sh", "-c", shell, CLOSED_STDERR], stdout=subprocess.PIPE, text=True, check=True)
 

@@ -1,11 +1,11 @@
-"""Processes that shall wait before something begins."""
+"""Waits until a process sleeps."""
 
 import time
 from pathlib import Path
 
 
 def until_asleep(pid):
-    """Until it waits for its input, and has left its CPU; the answer is how often it did so far."""
+    """Returns when the process waits for its input and has left its CPU, with the number of times that it did so."""
     while Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "S":
         time.sleep(0.01)
     time.sleep(0.1)

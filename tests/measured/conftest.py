@@ -1,4 +1,4 @@
-"""Known workloads against this very kernel: a prime number of things happens, and the evidence must say so."""
+"""Fixtures for known workloads on this kernel: a prime number of things happens, and the evidence must show it."""
 
 import subprocess
 import sys
@@ -16,7 +16,7 @@ from chainbench_agent.model.run_request import RunRequest
 from chainbench_agent.probes import CATALOG, HOOKS
 
 HERE = Path(__file__).parent
-sys.path.append(str(HERE))  # the tests here import the files beside them
+sys.path.append(str(HERE))  # the tests here import the files next to them
 
 from disks import MIB, Disk, sh  # noqa: E402 - found only now
 from packages import require  # noqa: E402 - found only now
@@ -27,7 +27,7 @@ CGROUPS = Path("/sys/fs/cgroup")
 
 
 class SelfChecked(EbpfCollector):
-    """A collector whose evidence must not contradict itself, whatever a test asks of it."""
+    """A collector whose evidence must not contradict itself, whatever a test measures."""
 
     def evidence(self, run):
         evidence = super().evidence(run)
@@ -79,12 +79,12 @@ def measure(collector):
 
 
 def every_switch_shown(evidence):
-    """What happened around one that was not is missing, and that is told."""
+    """A switch that was not shown makes the figures around it incomplete, and the evidence says so."""
     return "unseen_switches" not in evidence["loss"]["causes"]
 
 
 class Targeted:
-    """A Python process that makes ready, waits until the run is on, does its code as the target, and ends."""
+    """A Python process that prepares, waits until the run has started, runs its code as the target, and ends."""
 
     def __init__(self, collector, code, setup):
         self.collector = collector
@@ -133,7 +133,7 @@ class Targeted:
 
 @pytest.fixture
 def targeted(collector):
-    """`targeted(code)` → a process that is ready to run the code as a target; `setup`: what it has done before."""
+    """`targeted(code)` → a process that is ready to run the code as a target, after the code in `setup`."""
     started = []
 
     def start(code, setup=""):
@@ -147,7 +147,7 @@ def targeted(collector):
 
 @pytest.fixture
 def said(telling, targeted):
-    """`said(code)` → the evidence, and what was told, of a target that did this."""
+    """`said(code)` → the evidence of a target that ran the code, and the events that were emitted."""
     return lambda code, setup="": Said(telling, targeted(code, setup))
 
 

@@ -1,4 +1,4 @@
-"""Whether this machine is emulated: everything takes twenty times as long there, and time is not ours."""
+"""Whether this machine is emulated: then everything takes twenty times as long, and times prove nothing."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-// Takes mutexes in the orders that it is told, one thread after the other: each argument is a thread's, as "ab" for
+// Takes mutexes in the given orders, one thread after the other: each argument is the order of a thread, as "ab" for
 // a, then b; a capital letter is a recursive mutex, and a dot before it tries instead of waiting.
 //   new       the memory of a is a new mutex's from here on
 //   wait      holds a and b, and waits for a condition of a's

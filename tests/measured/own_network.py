@@ -1,4 +1,4 @@
-"""What the workloads of test_network.py begin with: a network of their own, where nobody else makes traffic."""
+"""Gives a workload a network namespace of its own, in which nothing else makes traffic."""
 
 import ctypes
 import fcntl
@@ -17,7 +17,7 @@ with socket.socket() as any_socket:
 
 
 def kept(protocol, *names):
-    """What this network itself has counted."""
+    """The counters of this network namespace."""
     files = (Path(f"/proc/self/net/{name}").read_text() for name in ("snmp", "netstat"))
     rows = [line.split() for text in files for line in text.splitlines()]
     header, numbers = (row for row in rows if row[0] == f"{protocol}:")

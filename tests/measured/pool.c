@@ -1,4 +1,4 @@
-// pool.c - threads that want the CPUs all the time, more than there are.
+// pool.c - threads that are always runnable, more than there are CPUs.
 
 #include <pthread.h>
 #include <stdio.h>

@@ -1,4 +1,4 @@
-"""What the kernel tells of a target, beside the evidence."""
+"""The evidence of a target, together with the events that were emitted meanwhile."""
 
 from chainbench_agent.catalog.selection import EVERYTHING
 
@@ -11,7 +11,7 @@ def heard(collector):
 
 
 class Said:
-    """The process that did something as the target, the evidence, and what was told and held back meanwhile."""
+    """A target that has run: its process, the evidence, and the events that were emitted and held back meanwhile."""
 
     def __init__(self, collector, one, selection=EVERYTHING):
         one.collector = collector

@@ -1,4 +1,4 @@
-"""Threads that no hook saw at work, threads that hardly ran, and threads that died: what is booked for them is so."""
+"""The time of threads that no hook saw, of threads that hardly ran, and of threads that ended, as the ledger has it."""
 
 import resource
 import subprocess
@@ -70,7 +70,7 @@ def run_ms(evidence):
 
 
 def test_more_threads_than_cpus(crowd, run):
-    """Those that had no turn were runnable: together no more than one CPU has, and nothing is left open."""
+    """Threads without a turn were runnable.  All together ran no longer than one CPU, and no time is unexplained."""
     evidence = crowd().evidence(run).as_json()
     ledger, length = evidence["ledger"], run_ms(evidence)
 
@@ -107,7 +107,7 @@ def schedstat(pid):
 
 
 def test_the_old_rule_is_noticed(crowd, run, monkeypatch):
-    """Who is runnable when the run ends was on a CPU all the time: an evidence that says so contradicts itself."""
+    """Evidence that counts threads as on a CPU because they are runnable at the end contradicts itself."""
 
     def booked(now, _before, begin_ns, end_ns):
         name = "blocked_ns" if now.asleep else "on_cpu_ns"
@@ -145,7 +145,7 @@ def test_threads_that_are_born_after_the_end(collector, run, program, kind, what
     evidence = collector.evidence(run).as_json()
     requests = [line for line in evidence["ledger"]["threads"] if line["tid"] != process.pid]
     assert requests
-    # of a process, the time until it is told to begin is not in its own clock
+    # the clock of the process does not have its time before it starts to work
     assert max(line["wall_ms"] for line in requests) <= (1.5 * longest_ms + 20 if what == "threads" else 500)
 
 
@@ -204,7 +204,7 @@ while command := os.read(0, 1):
 
 
 def test_waking_an_idle_thread_once(collector, run):
-    """It changes no total by the length of the run, and what is the idle thread's is told apart."""
+    """No total changes by the length of the run, and the time of the idle thread is separate."""
     found = {}
     for wake in ("n", "w"):
         with running(sys.executable, "-c", IDLE) as process:

@@ -1,9 +1,9 @@
-"""Block requests of a target, on a disk of its own: by operation and device they are what the disk itself counted."""
+"""Block requests of a target on its own disk equal the disk's own counters, by operation and device."""
 
 import time
 
 import pytest
-from disks import MIB, Disk
+from disks import MIB, Disk, during
 
 from chainbench_agent.bpf import libbpf
 from chainbench_agent.model.run_request import RunRequest
@@ -30,15 +30,6 @@ def read(size, at): assert os.preadv(fd, [buffer[:size]], at) == size
 def write(size, at): assert os.pwritev(fd, [buffer[:size]], at) == size
 {then}
 """
-
-
-def during(disk, run):
-    """The evidence of `run()`, this disk's part of it, and what the disk counted meanwhile."""
-    before = disk.stat()
-    evidence = run()
-    counted = {name: count - before[name] for name, count in disk.stat().items()}
-    found = [device for device in evidence["biolatency"]["by_device"] if device["device"] == disk.name]
-    return evidence, found[0] if found else None, counted
 
 
 def as_counted(device):
@@ -159,7 +150,7 @@ def test_the_scheduler_holds_requests(targeted, disk):
 
 @pytest.mark.usefixtures("noise")
 def test_depth_of_one_at_a_time(collector, targeted, disk):
-    """Who waits for each request has one in flight at most, and on average their time over that of the run."""
+    """A program that waits for each request has at most one in flight; the average is their time over the run's."""
     evidence, device, _ = during(disk, targeted(opened(disk, SMALL)).run)
     queue = queue_of(evidence, disk)
     run_us = (collector._last.at_ns - collector._first.at_ns) / 1000

@@ -1,4 +1,4 @@
-"""Whose requests are that a layer submits once more, and disks that make no requests: as the disks counted them."""
+"""Owners of requests that another layer submits again, and disks that take bios, compared with the disks' counters."""
 
 import contextlib
 import os
@@ -6,7 +6,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from disks import MIB, Disk, sh
+from disks import MIB, Disk, during, sh
 
 pytestmark = pytest.mark.bpf
 
@@ -68,15 +68,6 @@ def zram():
     disk = Zram()
     yield disk
     disk.close()
-
-
-def during(disk, run):
-    """The evidence of `run()`, this disk's part of it, and what the disk counted meanwhile."""
-    before = disk.stat()
-    evidence = run()
-    counted = {name: count - before[name] for name, count in disk.stat().items()}
-    found = [device for device in evidence["biolatency"]["by_device"] if device["device"] == disk.name]
-    return evidence, found[0] if found else None, counted
 
 
 READS = "for i in range(23): read(4096, i * 4096)"
@@ -154,7 +145,7 @@ def mapped(kind, below):
 
 
 def device_mappers():
-    """What this kernel can make; one without device mapper has no such disk."""
+    """The device mappers that this kernel supports; without device mapper there are none."""
     subprocess.run(["modprobe", "-q", "dm_mod"], check=False)
     return ["linear", "delay", "crypt"] if Path("/sys/class/misc/device-mapper").exists() else []
 
@@ -163,7 +154,7 @@ if MAPPERS := device_mappers():
 
     @pytest.mark.parametrize("kind", MAPPERS)
     def test_a_disk_on_another(targeted, disk, kind):
-        """What goes through a device mapper's own threads stays the target's, and is counted once.
+        """Requests that pass through the threads of a device mapper belong to the target, and are counted once.
 
         Before v5.18 dm-crypt does not tell whose the encrypted
         pages are that it writes: these are unattributed then.

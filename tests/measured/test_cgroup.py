@@ -1,4 +1,4 @@
-"""With a cgroup as target: who is in it, who joins, who leaves, and whether it is still the same."""
+"""A cgroup as the target: processes in it, processes that join or leave it, and a cgroup that is made again."""
 
 import subprocess
 import sys
@@ -31,7 +31,7 @@ def moving(group):
 
 
 def test_a_cgroup_and_what_is_below_it(targeted, group):
-    """What joins is counted from then on, in the group and below it; what leaves is not any more."""
+    """A process that joins, in the group or below it, is counted from then on; a process that leaves is not."""
     code = f"""
 import ctypes, os, time
 c = ctypes.CDLL(None)
@@ -53,7 +53,7 @@ move('/..')
 
 
 def test_processes_of_a_cgroup(collector, run, group):
-    """One that sleeps through the run, one that works, and 29 that come and go; not the one beside them."""
+    """A process that sleeps, one that works, and 29 that start and end are in it; a process outside is not."""
     code = "import os, sys, time\nprint(flush=True)\nsys.stdin.readline()\n"
     forks = "for _ in range(29):\n if os.fork() == 0: os._exit(0)\n os.wait()\ntime.sleep(0.2)"
     command = [sys.executable, "-c", code + forks]
@@ -158,7 +158,7 @@ def test_moved_with_all_threads(collector, run, group, how):
 
 
 def test_the_cross_check_without_who_joined(collector, run, targeted, group):
-    """What a thread did before it joined is in the kernel's account of it, and no part of the run."""
+    """The kernel's account also has what a thread did before it joined, which is not part of the run."""
     code = "sum(range(1_000_003))\nprint(flush=True)\nsys.stdin.readline()"
     joins = targeted(code, "import sys, time\nwhile time.process_time() < 0.5: pass").process
     until_asleep(joins.pid)

@@ -1,4 +1,4 @@
-"""What watching cost: the kernel's own account of our programs, and what a workload feels of it."""
+"""The cost of measuring: the kernel's account of our programs, and the effect on a workload."""
 
 import json
 import statistics
@@ -87,7 +87,7 @@ WORKLOADS = {
 
 
 class Worker:
-    """A process that does a round of its operations when it is told to, and tells the CPU time of one of them."""
+    """A process that runs a round of operations on demand, and reports the CPU time of one of them."""
 
     def __init__(self, name):
         code, self.operations, self.hooks = WORKLOADS[name]
@@ -101,7 +101,7 @@ class Worker:
         return float(self.process.stdout.readline())
 
     def watched(self, cost):
-        """What the events of one operation cost, by the account of the programs: hook → ns."""
+        """Hook → ns: the cost of the events of one operation, by the account of the programs."""
         return sum(cost[hook] for hook in self.hooks) / self.operations
 
 
@@ -144,13 +144,13 @@ def interval(values):
 
 @pytest.mark.portable  # an emulated processor has no caches, and its time is not ours
 def test_what_the_workload_feels(collector, run, worker):
-    """An operation becomes dearer by what the `cost` section says that its events cost.
+    """An operation takes longer by the time that the `cost` section gives for its events.
 
     Calling a program at all costs the workload time that no statistics of programs show: a system call takes the
     kernel's slow path, a tracepoint is no jump over any more, and the statistics themselves read the clock twice.  So
     the workload is compared not only with nobody watching, but with the same programs, attached, that turn back at
-    once.  Then all of that is on both sides, and what remains is our handlers: felt, it is the difference of CPU time;
-    told, the difference of the account.  Each round has all three, so that a slow moment of the machine slows all.
+    once.  Then all of that is on both sides, and our handlers remain: measured, it is the difference of CPU time;
+    reported, the difference of the account.  Each round has all three, so that a slow moment of the machine slows all.
 
     The rounds' own spread says how exactly it can be felt; they go on until that is within a quarter.  A quarter is
     left to what the handlers do to the workload's caches.

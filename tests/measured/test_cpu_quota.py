@@ -1,4 +1,4 @@
-"""Time that a CPU quota kept threads off the CPUs, against what the kernel itself has on the cgroups.
+"""Time for which a CPU quota stopped threads, compared with the kernel's own counters of the cgroups.
 
 The truth is read by the target itself, in the cpu.stat of the cgroups, while it runs: nothing of it is throttled then.
 """
@@ -40,7 +40,7 @@ def spin(seconds, clock=time.process_time):
 
 
 def stat(group):
-    """(nr_throttled, ms), as a target reads it."""
+    """(nr_throttled, ms) from cpu.stat, for the target's code."""
     space = {}
     exec(READ, space)  # noqa: S102 - the same lines as in the target
     return space["stat"](group)
@@ -66,7 +66,7 @@ class Quotas:
         return group
 
     def limit(self, group, quota_us, period_us=None):
-        """None is no quota."""
+        """`None` removes the quota."""
         if self.v2:
             period = "" if period_us is None else f" {period_us}"
             (group / "cpu.max").write_text(f"{'max' if quota_us is None else quota_us}{period}")
@@ -86,7 +86,7 @@ class Quotas:
 
 
 def local_ms(group):
-    """How long the group could not run, for whichever quota, over the CPUs: since v6.6."""
+    """How long the group could not run because of any quota, summed over the CPUs (since v6.6)."""
     found = dict(line.split() for line in (group / "cpu.stat.local").read_text().splitlines())
     return int(found.get("throttled_usec", 0)) / 1e3 or int(found.get("throttled_time", 0)) / 1e6
 
@@ -99,7 +99,7 @@ def quotas():
 
 
 def throttled_ms(evidence):
-    """As the ledger and offcpu have it, which must be the same."""
+    """The throttled time in the ledger and in offcpu, which must be equal."""
     blocked = {category["category"]: category["ms"] for category in evidence["ledger"]["blocked"]}
     found = blocked.get("throttled", 0)
     assert found == pytest.approx(evidence["offcpu"]["throttled_ms"], abs=1e-3)
@@ -114,9 +114,9 @@ def grown(one):
 
 
 def seen(attempt):
-    """What `attempt(number)` answers, the evidence first, of a run in which the machine has shown every switch.
+    """The result of `attempt(number)`, with the evidence first, of a run in which the machine has shown every switch.
 
-    See docs/decisions/0003.  Each attempt has cgroups of its own: what one has used up is none of the next one's.
+    See docs/decisions/0003.  Each attempt has cgroups of its own, so that it has the whole quota.
     """
     for number in range(6):
         found = attempt(number)
@@ -126,12 +126,12 @@ def seen(attempt):
 
 
 def as_the_kernel_says(ms):
-    """Edges: what there was before the first reading and behind the last."""
+    """Compares with the kernel; `edges`: throttling before the first reading and after the last."""
     return pytest.approx(ms, rel=0.03, abs=5)
 
 
-def test_a_quota_of_the_parent(targeted, quotas):
-    """A container in a pod: the pod's quota throttles it, and that is no wait in the run queue."""
+def test_a_quota_of_the_parent_throttles_the_target(targeted, quotas):
+    """As a pod's quota throttles its container.  The time is not a wait in the run queue."""
 
     def attempt(number):
         pod = quotas.make(f"chainbench-pod-{number}", (10_000, 100_000))
@@ -148,8 +148,8 @@ def test_a_quota_of_the_parent(targeted, quotas):
     assert evidence["runqlat"]["sum_us"] / 1000 == pytest.approx(evidence["ledger"]["runnable_ms"], abs=1)
 
 
-def test_two_quotas_above_each_other(targeted, quotas):
-    """Both count; a thread that both stop at once is throttled once."""
+def test_a_thread_that_two_quotas_stop_is_throttled_once(targeted, quotas):
+    """Both quotas count."""
 
     def attempt(number):
         outer = quotas.make(f"chainbench-outer-{number}", (8_000, 100_000))
@@ -183,8 +183,8 @@ end({both})
         assert found == as_the_kernel_says(sum(local))
 
 
-def test_two_threads_on_one_quota(targeted, quotas):
-    """Each on a CPU of its own: the group's time over the CPUs is the threads' time."""
+def test_the_time_of_two_threads_under_one_quota_is_their_sum(targeted, quotas):
+    """Each is on a CPU of its own."""
 
     def attempt(number):
         group = quotas.make(f"chainbench-two-{number}", (5_000, 50_000))
@@ -211,7 +211,7 @@ end({str(group)!r})
 
 @contextmanager
 def spinner_in(group):
-    """Another process that has used up a group's quota several times, and goes on to do so."""
+    """Another process that uses up a group's quota again and again."""
     code = f"{READ}\njoin({str(group)!r})\nspin(600, time.monotonic)"
     with subprocess.Popen([sys.executable, "-c", code]) as spinner:
         while stat(group)[0] < 3:
@@ -220,8 +220,8 @@ def spinner_in(group):
         spinner.kill()
 
 
-def test_the_quota_of_another_cgroup(targeted, quotas):
-    """What is throttled elsewhere on the machine is not the target's."""
+def test_the_quota_of_another_cgroup_does_not_count(targeted, quotas):
+    """Throttling elsewhere on the machine does not count for the target."""
     other = quotas.make("chainbench-elsewhere", (5_000, 50_000))
     with spinner_in(other):
         before = stat(other)
@@ -232,8 +232,7 @@ def test_the_quota_of_another_cgroup(targeted, quotas):
     assert throttled_ms(evidence) == 0
 
 
-def test_what_was_throttled_before_the_target_came(targeted, quotas):
-    """A cgroup that the target enters during the run counts from then on."""
+def test_a_cgroup_counts_from_when_the_target_enters_it(targeted, quotas):
     group = quotas.make("chainbench-shared", (10_000, 50_000))
     with spinner_in(group):
         shown = f"show({str(group)!r})"
@@ -246,8 +245,8 @@ def test_what_was_throttled_before_the_target_came(targeted, quotas):
     assert last - first - 1 <= evidence["cpu"]["throttle_events"] <= after - before + 1
 
 
-def test_a_quota_that_is_lifted(targeted, quotas):
-    """From then on nothing is throttled; what was before stays."""
+def test_nothing_is_throttled_after_a_quota_was_removed(targeted, quotas):
+    """The time before remains."""
 
     def attempt(number):
         group = quotas.make(f"chainbench-lifted-{number}", (5_000, 50_000))
@@ -264,8 +263,8 @@ def test_a_quota_that_is_lifted(targeted, quotas):
     assert evidence["cpu"]["throttled_ms"] == as_the_kernel_says(ms)
 
 
-def test_a_thread_that_is_moved_out_while_throttled(collector, run, quotas):
-    """It is throttled until it is moved, and not until its old cgroup may run again, a second later."""
+def test_a_throttled_thread_that_is_moved_out_is_throttled_until_then(collector, run, quotas):
+    """And not until its old cgroup may run again, a second later."""
     group = quotas.make("chainbench-left", (2_000, 1_000_000))
     code = f"{READ}\nprint(flush=True)\nsys.stdin.readline()\njoin({str(group)!r})\nspin(0.1)"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
@@ -286,8 +285,8 @@ def test_a_thread_that_is_moved_out_while_throttled(collector, run, quotas):
     assert 250 <= throttled_ms(evidence) <= until_moved_ms
 
 
-def test_the_kernels_own_run_queue_time(collector, run, quotas):
-    """It has the throttled time in it, and the cross-check's note says so."""
+def test_the_kernels_run_queue_time_includes_throttling(collector, run, quotas):
+    """The cross-check's note says so."""
     group = quotas.make("chainbench-living", (5_000, 50_000))
     code = f"{READ}\njoin({str(group)!r})\nspin(600, time.monotonic)"
     with subprocess.Popen([sys.executable, "-c", code]) as process:
@@ -305,8 +304,8 @@ def test_the_kernels_own_run_queue_time(collector, run, quotas):
     assert evidence["cross_check"]["offcpu.throttled_ms"]["kernel"] == evidence["cpu"]["throttled_ms"]
 
 
-def test_throttled_for_all_of_the_run(collector, run, quotas):
-    """Nothing moves, and the kernel tells of it later: the time is unexplained, and no wait in a run queue."""
+def test_a_target_throttled_for_all_of_the_run_is_unexplained(collector, run, quotas):
+    """There is no switch, and the kernel counts the throttling later."""
     group = quotas.make("chainbench-test-starved", (1000, 1_000_000))
     code = READ + f"join({str(group)!r})\nprint(flush=True)\nspin(1000)\n"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:

@@ -1,4 +1,4 @@
-"""A state directory without room, while the kernel is really measured: nobody's run suffers, and nothing is lost."""
+"""A full disk below the state directory, while the kernel is measured: no run is disturbed, and no evidence is lost."""
 
 import json
 import subprocess
@@ -27,7 +27,7 @@ def small_disk(tmp_path):
 
 @pytest.fixture
 def agent(small_disk, daemon):
-    """Writes the run that is on each fifth of a second."""
+    """An agent that writes the active run five times a second."""
     agent = daemon(OPEN, backend="ebpf", store="sqlite", state_dir=small_disk / "state", checkpoint_s=0.2)
     yield agent
     agent.end()  # before its disk goes
@@ -45,8 +45,8 @@ def run(agent):
     return evidence
 
 
-def test_a_run_on_a_full_disk(agent, small_disk):
-    """It is measured as exactly as ever, said not to be kept, in the log, and in the store when there is room again."""
+def test_a_run_on_a_full_disk_is_stored_later(agent, small_disk):
+    """The evidence is exact; it and the log say that it is not stored.  It is stored when there is room again."""
     filler = small_disk / "filler"
     assert "not_kept" not in run(agent)
     with filler.open("wb", buffering=0) as file, suppress(OSError):

@@ -1,7 +1,7 @@
-"""Each kind of event, provoked a known number of times: as often as that it is told, with who and how long.
+"""Each kind of event, provoked a known number of times, is emitted that often, with its process and duration.
 
-Two are not provoked, and told only by a kernel that is played (tests/probes/test_events.py): RCU stalls, because who
-holds up RCU for the 21 seconds that it takes holds up the machine, and two orders of the kernel's own mutexes, because
+Two are not provoked here, but emitted in user space (tests/probes/test_events.py): RCU stalls, because a thread that
+blocks RCU for the 21 seconds that it takes blocks the machine, and two orders of the kernel's own mutexes, because
 they would be a mistake in this kernel.
 """
 
@@ -32,21 +32,20 @@ EACH = event_records.Telling(slow_io_ns=0)
 
 @pytest.fixture
 def collector(telling):
-    """The one that tells, for all that measures."""
+    """The collector that emits events, for all tests here."""
     return telling
 
 
 @pytest.fixture(scope="module")
-def telling_each(cache_dir):
-    """Some modules, which tell of each request and each fsync."""
+def emitting_each(cache_dir):
+    """Some modules, which emit each request and each fsync."""
     modules = [module for module in CATALOG if module.name in ("io", "biolatency", "memory")]
     collector = EbpfCollector(modules, HOOKS, cache_dir, events=EACH)
     yield collector
     collector.close()
 
 
-def test_who_was_killed_for_want_of_memory(said, small_group):
-    """The child that ate it, once."""
+def test_a_process_that_is_killed_when_memory_runs_out_is_emitted_once(said, small_group):
     found = said(f"{eater(small_group)}\nprint(child)")
 
     (event,) = found.of("memory.oom_kill")
@@ -56,8 +55,8 @@ def test_who_was_killed_for_want_of_memory(said, small_group):
     assert event.details == {}
 
 
-def test_what_is_rare_is_told_whatever_else_there_is_too_much_of(telling_each, targeted, small_group):
-    """While each CPU is busy with fsyncs, most of which are held back, one is killed, and told of."""
+def test_a_rare_event_is_emitted_while_others_are_held_back(emitting_each, targeted, small_group):
+    """A process is killed while each CPU is busy with fsyncs, most of which are held back; its event is emitted."""
     code = f"""
 import os, threading
 fd, over, cpus = os.memfd_create("m"), threading.Event(), os.sched_getaffinity(0)
@@ -72,15 +71,15 @@ over.set()
 for one in floods: one.join()
 print(child)
 """
-    found = Said(telling_each, targeted(code))
+    found = Said(emitting_each, targeted(code))
 
     assert found.held_back > 0
     assert len(found.of("io.slow_fsync")) + found.held_back == found.evidence["io"]["fsyncs"]
     assert [event.pid for event in found.of("memory.oom_kill")] == [int(found.output)]
 
 
-def test_each_throttling(said, limited):
-    """As often as the spinner itself read it in its group before it ended, up to what there was when it had."""
+def test_each_throttling_is_emitted(said, limited):
+    """As often as the spinner itself read in its group's cpu.stat, up to the count after its end."""
     stat = f"dict(line.split() for line in open('{limited}/cpu.stat'))['nr_throttled']"
     found = said(
         f"import os, time\nopen('{limited}/cgroup.procs', 'w').write(str(os.getpid()))\n"
@@ -93,8 +92,8 @@ def test_each_throttling(said, limited):
     assert {event.pid for event in events} == {found.pid}
 
 
-def test_each_segment_that_is_sent_again(said):
-    """Data and a SYN without answer, and a SYN-ACK, over IPv4 and IPv6: as many as the network itself kept.
+def test_each_retransmission_is_emitted(said):
+    """Data and a SYN without answer, and a SYN-ACK, over IPv4 and IPv6: as many as the network itself has counted.
 
     In some run; the machine that hides switches (docs/decisions/0003) hides one of these now and then.
     """
@@ -112,7 +111,7 @@ print(*kept("Tcp", "RetransSegs"))
 
 @pytest.fixture
 def hanging(stuck):
-    """Who waits for the frozen disk, until a request has been with it for a third of a second."""
+    """Programs that wait for the frozen disk, until it has had a request for a third of a second."""
 
     def thaw():
         deadline = time.monotonic() + LONG_S
@@ -128,8 +127,8 @@ def hanging(stuck):
     thread.join()
 
 
-def test_a_slow_fsync_and_its_request(said, hanging):
-    """One of 24 hangs in a frozen disk: it is told, with its time, and those of a file in memory are not."""
+def test_a_slow_fsync_and_its_request_are_emitted(said, hanging):
+    """The one of 24 fsyncs that hangs in a frozen disk is emitted, with its time; those of a file in memory are not."""
     found = said(
         "for _ in range(23): os.fsync(memory)\nos.pwrite(disk, b'x' * 4096, 0)\nos.fsync(disk)",
         f"import os\nmemory, disk = os.memfd_create('m'), os.open({hanging.path!r}, os.O_RDWR)",
@@ -143,10 +142,10 @@ def test_a_slow_fsync_and_its_request(said, hanging):
     assert request.details["latency_ns"] / 1e3 == found.evidence["biolatency"]["max_us"]
 
 
-def test_from_where_on_it_is_slow_is_a_setting(telling_each, targeted):
-    """With 0 each of 23 and 11 is told, and their times are those of the evidence."""
+def test_the_thresholds_of_slow_are_settings(emitting_each, targeted):
+    """With 0 each of 23 and 11 is emitted, and their times are those of the evidence."""
     code = "for _ in range(23): os.fsync(fd)\nfor _ in range(11): os.fdatasync(fd)"
-    found = Said(telling_each, targeted(code, "import os\nfd = os.memfd_create('m')"))
+    found = Said(emitting_each, targeted(code, "import os\nfd = os.memfd_create('m')"))
     latencies_ns = [event.details["latency_ns"] for event in found.of("io.slow_fsync")]
 
     assert len(latencies_ns) == 23 + 11
@@ -154,13 +153,13 @@ def test_from_where_on_it_is_slow_is_a_setting(telling_each, targeted):
     assert found.held_back == found.without_room == 0
 
 
-def test_every_request_of_a_disk(telling_each, targeted, tmp_path):
-    """53 reads that no cache answers: as many as biolatency has, of no process, for they end in an interrupt."""
+def test_every_request_of_a_disk_is_emitted(emitting_each, targeted, tmp_path):
+    """53 uncached reads: as many as in biolatency, without a process, as they end in an interrupt."""
     path = tmp_path / "file"
     path.write_bytes(bytes(53 * 4096))
     setup = f"import mmap, os\nfd, page = os.open({str(path)!r}, os.O_RDONLY | os.O_DIRECT), mmap.mmap(-1, 4096)"
     found = Said(
-        telling_each, targeted("for i in range(53): os.preadv(fd, [page], i * 4096)", f"{setup}\nos.fsync(fd)")
+        emitting_each, targeted("for i in range(53): os.preadv(fd, [page], i * 4096)", f"{setup}\nos.fsync(fd)")
     )
     events = found.of("io.slow_request")
 
@@ -168,11 +167,11 @@ def test_every_request_of_a_disk(telling_each, targeted, tmp_path):
     assert {event.pid for event in events} == {0}
 
 
-def test_fsyncs_are_held_back_as_programs_are(telling_each, targeted):
-    """1,009 at once: told or counted as held back, each."""
+def test_fsyncs_above_the_limit_are_held_back(emitting_each, targeted):
+    """Each of 1,009 at once is emitted, or counted as held back."""
     one = targeted("for _ in range(1009): os.fsync(fd)", "import os\nfd = os.memfd_create('m')")
-    time.sleep(1)  # what other tests told in this second is not told of this one
-    found = Said(telling_each, one)
+    time.sleep(1)  # the limit per second is not used up by events of other tests
+    found = Said(emitting_each, one)
 
     assert len(found.of("io.slow_fsync")) + found.held_back == found.evidence["io"]["fsyncs"] == 1009
     assert found.without_room == 0
@@ -181,7 +180,7 @@ def test_fsyncs_are_held_back_as_programs_are(telling_each, targeted):
 
 @pytest.fixture
 def ordered(collector, lock_order, run):
-    """`ordered(*orders)` → what was told of a program that takes mutexes so, and the evidence."""
+    """`ordered(*orders)` → the events of a program that takes mutexes in these orders, and the evidence."""
 
     def told_of(*orders):
         collector.ring.listen(on=True)
@@ -216,8 +215,8 @@ def ordered(collector, lock_order, run):
         ("wait ab ab", 1),
     ],
 )
-def test_two_orders_of_two_mutexes(ordered, orders, violations):
-    """As often as in the evidence, with the mutex that was wanted; once, however often it is done again."""
+def test_two_orders_of_two_mutexes_are_emitted_once(ordered, orders, violations):
+    """As in the evidence, with the mutex that was requested, however often it happens."""
     events, locks = ordered(*orders.split())
 
     assert len(events) == locks["lock_order_violations"] == violations
@@ -225,7 +224,7 @@ def test_two_orders_of_two_mutexes(ordered, orders, violations):
     assert {f"{event.details['mutex_address']:#x}" for event in events} <= mutexes
 
 
-def test_a_circle_of_three_is_in_the_evidence_alone(ordered):
+def test_a_circle_of_three_is_only_in_the_evidence(ordered):
     events, locks = ordered("ab", "bc", "ca")
 
     assert (events, locks["lock_order_violations"]) == ([], 1)

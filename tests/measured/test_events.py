@@ -1,6 +1,6 @@
-"""What this kernel tells as it happens: each program that a target starts, and exactly how many were held back.
+"""Events of this kernel: each program that a target starts, and exactly how many were held back.
 
-Of the other kinds of events: test_event_kinds.py.
+For the other kinds of events see test_event_kinds.py.
 """
 
 import json
@@ -26,12 +26,12 @@ OPEN = "from chainbench_agent.collector import open_collector\n    return open_c
 
 @pytest.fixture
 def collector(telling):
-    """The one that tells, for all that measures."""
+    """The collector that emits events, for all tests here."""
     return telling
 
 
 def shell(collector, script, *, listens=True):
-    """What was told, and the evidence, of a shell that waits until the run is on."""
+    """The events and the evidence of a shell that waits until the run has started."""
     waiting = ["sh", "-c", f"read go; {script}"]
     with subprocess.Popen(waiting, stdin=subprocess.PIPE) as process:
         collector.ring.listen(on=listens)
@@ -43,8 +43,8 @@ def shell(collector, script, *, listens=True):
     return process.pid, heard(collector)
 
 
-def test_every_program_is_told(collector, run):
-    """53 of them, in order, with when, who and what; and no other process's."""
+def test_every_program_is_emitted(collector, run):
+    """All 53, in order, with time, process and name; and none of other processes."""
     before, dropped = time.monotonic_ns(), collector.ring.dropped()
     _, events = shell(collector, "for i in $(seq 53); do /bin/true; sleep 0.02; done")
     execs = [event for event in events if event.name == "exec.exec" and event.command == "true"]
@@ -57,8 +57,8 @@ def test_every_program_is_told(collector, run):
     assert all(event.details == {"pid_before": event.pid} for event in execs)
 
 
-def test_what_is_held_back_is_counted(collector, run):
-    """Faster than is told: those that were told and those that were not are all there were, exactly."""
+def test_events_that_are_held_back_are_counted(collector, run):
+    """Above the limit, the events that were emitted and those that were held back are together exact."""
     before = collector.ring.dropped()
     _, events = shell(collector, "for i in $(seq 1009); do /bin/true; done")
     execs = [event for event in events if event.name == "exec.exec"]
@@ -69,10 +69,10 @@ def test_what_is_held_back_is_counted(collector, run):
     assert len(execs) >= event_records.PER_SECOND
 
 
-def test_what_the_ring_has_no_room_for_is_counted(cache_dir, monkeypatch, run):
-    """83 programs while nobody reads, and a ring of one page: each is told or counted; then there is room again.
+def test_events_without_room_in_the_ring_are_counted(cache_dir, monkeypatch, run):
+    """83 programs, a ring of one page and no reader: each is emitted or counted, and afterwards there is room again.
 
-    All of them are fewer than may be told in a second, so none is held back.
+    They are fewer than the limit per second, so nothing is held back.
     """
     monkeypatch.setattr(event_records, "PAGES", 1)
     modules = [module for module in CATALOG if module.name == "exec"]
@@ -93,8 +93,8 @@ def test_what_the_ring_has_no_room_for_is_counted(cache_dir, monkeypatch, run):
     assert after == lost
 
 
-def test_nothing_is_told_to_nobody(collector, run):
-    """Handlers count as ever."""
+def test_nothing_is_emitted_without_a_listener(collector, run):
+    """The handlers count as ever."""
     before = collector.ring.dropped()
     _, events = shell(collector, "for i in $(seq 53); do /bin/true; done", listens=False)
 
@@ -103,8 +103,8 @@ def test_nothing_is_told_to_nobody(collector, run):
     assert collector.evidence(run).as_json()["exec"]["exec_count"] == 54
 
 
-def test_whenever_it_is_read_an_event_bears_its_own_run(collector):
-    """23 programs of one run and 31 of the next, read when both are over."""
+def test_an_event_has_its_own_run_whenever_it_is_read(collector):
+    """23 programs of one run and 31 of the next are read after both."""
     collector.ring.listen(on=True)
     for run_id, count in (("run-a", 23), ("run-b", 31)):
         script = f"read go; for i in $(seq {count}); do /bin/true; done"
@@ -117,7 +117,7 @@ def test_whenever_it_is_read_an_event_bears_its_own_run(collector):
     assert runs == ["run-a"] * 23 + ["run-b"] * 31
 
 
-def test_without_events_nothing_of_them_is_loaded(cache_dir):
+def test_without_events_their_programs_are_not_loaded(cache_dir):
     modules = [module for module in CATALOG if module.name == "exec"]
     collector = EbpfCollector(modules, HOOKS, cache_dir)
     found = collector.ring, {"cb_told", "cb_telling", "cb_listening"} & collector._machine._maps.keys()
@@ -127,8 +127,8 @@ def test_without_events_nothing_of_them_is_loaded(cache_dir):
 
 
 @pytest.mark.portable
-def test_a_whole_agent(daemon, lock_order):
-    """By GET /events: a lock-order violation, and of 1,011 programs each was told or announced as dropped."""
+def test_an_agent_emits_events_to_http_clients(daemon, lock_order):
+    """GET /events emits a lock-order violation; each of 1,011 programs is emitted or announced as dropped."""
     settings = {"backend": "ebpf", "events": True, "probes": f"exec,locks,{ORDER}"}
     agent = daemon(OPEN, **settings)
     script = f"read go; {lock_order()} ab ba </dev/null; for i in $(seq 1009); do /bin/true; done"

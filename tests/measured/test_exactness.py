@@ -1,4 +1,4 @@
-"""Exact at any rate and after any number of threads; what is lost is told."""
+"""Counts are exact at any rate and after any number of threads; losses are reported."""
 
 import json
 import math
@@ -14,8 +14,8 @@ from emulation import SCALE
 pytestmark = pytest.mark.bpf
 
 
-def test_a_million_calls(targeted):
-    """As fast as dd can, byte by byte: a million writes are a million."""
+def test_a_million_calls_are_counted_exactly(targeted):
+    """A million writes of a byte, as fast as dd can."""
     count = 1_000_000 // SCALE
     code = f"import subprocess\nsubprocess.run('dd if=/dev/zero of=/dev/null bs=1 count={count} status=none'.split())"
 
@@ -25,8 +25,8 @@ def test_a_million_calls(targeted):
     assert evidence["loss"]["causes"].get("keys_full", 0) == evidence["loss"]["causes"].get("programs_skipped", 0) == 0
 
 
-def test_after_many_threads(targeted):
-    """50,000 threads come and go; the time of one that is created after them is right, and all are in the sum."""
+def test_the_time_of_a_thread_after_many_others_is_right(targeted):
+    """After 50,000 threads, which are all in the sum."""
     count = 50_000 // SCALE
     code = f"""
 import threading, time
@@ -51,8 +51,8 @@ t = threading.Thread(target=time.sleep, args=(1,), name="last"); t.start(); t.jo
 
 
 @pytest.mark.portable
-def test_many_processes(targeted):
-    """20,000 processes: every one is counted, the sums are whole, and the evidence stays small."""
+def test_20000_processes_are_counted(targeted):
+    """The sums are complete, and the evidence stays small."""
     count = 20_000 // SCALE
     code = f"import os\nfor _ in range({count}):\n pid = os.fork()\n if pid == 0: os._exit(0)\n os.waitpid(pid, 0)"
 
@@ -67,8 +67,7 @@ def test_many_processes(targeted):
 
 
 @pytest.mark.portable
-def test_many_living_threads(targeted):
-    """5,000 threads at a time are all told apart."""
+def test_5000_living_threads_have_records_of_their_own(targeted):
     count = 5_000 // SCALE
     code = f"""
 import threading
@@ -91,7 +90,7 @@ STREAM = Path(__file__).with_name("stream_latencies.py")
 
 @pytest.fixture
 def streamed(collector, tmp_path):
-    """`streamed(kind, workload)`: every latency (µs) of `kind` while it runs, from a BCC program of its own."""
+    """`streamed(kind, workload)`: every latency (µs) of `kind` meanwhile, from a separate BCC program."""
     environment = os.environ | {"BCC_KERNEL_SOURCE": str(collector._machine.unit.header_tree)}
     found, ready = tmp_path / "latencies", tmp_path / "ready"
 
@@ -116,7 +115,7 @@ def streamed(collector, tmp_path):
 
 
 def assert_within_6_percent(ours, exact):
-    """Of the same events; where one has some that the other has not, the quantile lies among as many ranks."""
+    """Both saw the same events.  If one has events that the other lacks, the quantile may be off by as many ranks."""
     assert len(exact) == pytest.approx(ours["count"], rel=0.05)
     apart = abs(len(exact) - ours["count"])
     for key, q in (("p50_us", 0.5), ("p95_us", 0.95), ("p99_us", 0.99)):

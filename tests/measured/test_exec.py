@@ -23,7 +23,7 @@ def test_every_program_is_counted_under_its_name(measure, python, tmp_path):
 
 @pytest.mark.usefixtures("noise")
 def test_programs_that_could_not_be_executed(targeted):
-    """On a busy machine: 11 that are not there, 7 that are none, and thrice two directories without the program."""
+    """On a busy machine: 11 missing files, 7 files that are not programs, three times two directories without it."""
     code = f"""
 os.environ["PATH"] = "/nowhere/at/all:/no/such/directory:{Path(TRUE).parent}"
 for path in ["/no/such/program"] * 11 + ["/etc/passwd"] * 7:
@@ -44,8 +44,8 @@ for _ in range(3):
     assert by_process == [2, 2, 2]
 
 
-def test_threads_are_no_processes(measure, python):
-    """23 threads of one process are 23 threads; the kernel's own count agrees."""
+def test_threads_are_not_counted_as_processes(measure, python):
+    """23 threads of one process are 23 threads, also by the kernel's count."""
     code = "import threading\nfor _ in range(23): t = threading.Thread(target=int); t.start(); t.join()"
 
     evidence = measure(lambda: python(code))

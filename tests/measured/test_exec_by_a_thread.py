@@ -1,4 +1,4 @@
-"""A thread that executes a program takes its leader's number: it goes on, and the leader has ended."""
+"""A thread that executes a program takes its leader's number: the thread continues, and the leader has ended."""
 
 import pytest
 
@@ -21,8 +21,8 @@ def assert_every_line_adds_up(evidence):
 
 
 @pytest.mark.parametrize("leader", LEADERS)
-def test_two_threads_and_two_lines(targeted, leader):
-    """The thread's line goes through, from before the exec to the end; the leader's ends where it ended."""
+def test_the_thread_and_the_leader_have_a_line_each(targeted, leader):
+    """The thread's line goes from before the exec to the end; the leader's ends where the leader ended."""
     code = f"""
 import ctypes, os, threading, time
 def second():
@@ -49,8 +49,8 @@ threading.Thread(target=second).start()
 
 
 @pytest.mark.usefixtures("noise")
-def test_again_and_again(targeted):
-    """23 programs, each executed by a thread of the one before, on a busy machine: 24 threads, all time explained."""
+def test_23_such_programs_in_a_row_are_explained(targeted):
+    """On a busy machine: 24 threads, and all of their time."""
     code = """
 import os
 again = '''import os, sys, threading

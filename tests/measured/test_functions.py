@@ -1,4 +1,4 @@
-"""Hooks that come from functions of the kernel: their programs load, also where no tracepoint's has come before."""
+"""Hooks that are attached to kernel functions: their programs load, also without a tracepoint's before them."""
 
 from dataclasses import replace
 
@@ -13,7 +13,7 @@ REFUSED = "Operation not permitted"  # by a kernel that allows no fentry
 
 
 def without_tracepoints(hook):
-    """The hook as on a kernel that has not got its tracepoint, if there is another source."""
+    """The hook as on a kernel without its tracepoint, if there is another source."""
     functions = tuple(source for source in hook.sources if source.kind not in ("raw_tracepoint", "tp_btf", "perf"))
     return replace(hook, sources=functions, unless=None, stands_in_for=()) if functions else hook
 
@@ -24,8 +24,8 @@ def only_kprobes(hook):
 
 
 @pytest.mark.parametrize("given", [without_tracepoints, only_kprobes])
-def test_everything_loads(given, cache_dir):
-    """Whoever calls a handler first; BCC reads the kernel's memory by itself only behind a tracepoint's pointer."""
+def test_handlers_load_whoever_calls_them_first(given, cache_dir):
+    """By itself BCC reads the kernel's memory only through a tracepoint's pointer."""
     unit = load_unit(CATALOG, map(given, HOOKS), cache_dir)
     unit.close()
 

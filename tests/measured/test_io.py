@@ -1,4 +1,4 @@
-"""Files and the page cache: as many calls, bytes and pages as there were, and nothing of pipes and sockets."""
+"""Files and the page cache: exact calls, bytes and pages, without pipes and sockets."""
 
 import json
 import os
@@ -43,8 +43,8 @@ def path(tmp_path):
     return path
 
 
-def test_every_call_that_reads_and_writes(targeted, path):
-    """Each variant a prime number of times; the end of the file is a read of nothing, an error is none."""
+def test_every_call_that_reads_or_writes_is_counted(targeted, path):
+    """Each variant a prime number of times.  A read at the end of the file has 0 bytes, an error is not counted."""
     setup = (
         SETUP
         + f"""
@@ -81,8 +81,8 @@ os._exit(0)
 
 
 @pytest.mark.needs("fio")
-def test_against_fio(targeted, tmp_path):
-    """Its own account of a job: the same calls and bytes, and times that are hardly shorter than what it felt."""
+def test_fio_reports_the_same_calls_and_bytes(targeted, tmp_path):
+    """And times that are hardly shorter than those that it measured."""
     path, report = tmp_path / "file", tmp_path / "report"
     path.write_bytes(os.urandom(8 * MIB))
     options = f"--name=job --filename={path} --size=8m --bs=4k --rw=randrw --number_ios=1511 --fdatasync=101"
@@ -104,7 +104,7 @@ def test_against_fio(targeted, tmp_path):
     assert 0.9 < ours_us["fsync"] * 1e3 / (job["sync"]["lat_ns"]["mean"] * io["fdatasyncs"]) < 1
 
 
-def test_what_is_no_file(targeted, path):
+def test_pipes_sockets_and_devices_are_not_files(targeted, path):
     """Pipes, sockets, anonymous files, terminals, /dev/zero: neither their opening, nor their traffic, nor their end.
 
     One in memory is a file.
@@ -140,8 +140,8 @@ os._exit(0)
     assert (io["file_writes"], io["file_writes_bytes"]) == (19, 19 * 7)
 
 
-def test_opens_and_closes(targeted, path):
-    """By each call, also of directories; what failed is not counted, and what the end of a process closes is not."""
+def test_opens_and_closes_are_counted(targeted, path):
+    """By each call, also of directories, but not failed ones, nor the closes at the end of a process."""
     setup = (
         SETUP
         + f"""
@@ -166,8 +166,8 @@ os._exit(0)
     assert io["file_closes"] == io["file_opens"] - 1
 
 
-def test_syncs_and_their_time(targeted, path):
-    """23 and 11, as long as the process itself measured around them, and hardly less; none of a pipe."""
+def test_syncs_are_counted_with_their_time(targeted, path):
+    """23 and 11, as long as the process itself measured, and hardly less; none of a pipe."""
     setup = SETUP + f"fd = os.open({str(path)!r}, os.O_WRONLY); r, w = os.pipe(); c = time.monotonic_ns"
     code = """
 def timed(call, *arguments):
@@ -220,8 +220,8 @@ def cache(io):
     return io["page_cache_misses"], io["page_cache_hits"], io.get("cache_hit_ratio")
 
 
-def test_the_page_cache(reading):
-    """16 MiB that nobody has are 4,096 misses; once they are there, 4,096 hits, however they are cut into reads."""
+def test_pages_are_misses_and_then_hits(reading):
+    """16 MiB that are not cached are 4,096 misses, then 4,096 hits, whatever the size of the reads."""
     assert cache(reading("read(1 << 16)", cold=True)) == (4096, 0, 0)
     assert cache(reading("read(1 << 20)", cold=True)) == (4096, 0, 0)
     assert cache(reading("read(1 << 16)")) == (0, 4096, 100)
@@ -229,15 +229,15 @@ def test_the_page_cache(reading):
     assert cache(reading("read(1 << 16); read(1 << 12, 8 << 20)", cold=True)) == (4096, 2048, 33.333333)
 
 
-def test_pages_are_those_of_the_file(reading):
-    """A buffer reaches beyond its end, a read begins within a page, the same page is read again and again."""
+def test_each_page_of_the_file_counts_once_per_read(reading):
+    """A buffer reaches beyond the end, a read begins within a page, a page is read again and again."""
     assert cache(reading(f"os.preadv(fd, [buffer], 16 * {MIB} - 5000)")) == (0, 2, 100)
     assert cache(reading("for _ in range(101): os.pread(fd, 2, 4095)")) == (0, 202, 100)
     assert cache(reading(f"os.pread(fd, 7, 16 * {MIB})")) == (0, 0, None)
 
 
-def test_the_page_cache_is_not_asked(reading):
-    """Writes bring pages that nobody read, and O_DIRECT passes by."""
+def test_writes_and_direct_reads_do_not_look_up_pages(reading):
+    """Writes bring pages that nobody read, and O_DIRECT does not use the page cache."""
     assert cache(reading("os.ftruncate(fd, 0); [os.pwrite(fd, buffer, i << 20) for i in range(7)]")) == (0, 0, None)
     io = reading("for i in range(101): os.preadv(direct, [page], i * 4096)", cold=True)
     assert (io["file_reads_bytes"], cache(io)) == (101 * 4096, (0, 0, None))
@@ -255,8 +255,8 @@ def read_into(file):
 """
 
 
-def test_pages_of_the_memory_that_is_read_into(reading, tmp_path):
-    """Memory of a mapped file that is not in memory: its 256 pages are none of the read's, whatever that asks for."""
+def test_pages_of_the_buffer_do_not_count_for_the_read(reading, tmp_path):
+    """The 256 pages of a mapped file that is not in memory do not count for the read, whatever its size."""
     mapped = MAPPED.format(path=str(tmp_path / "mapped"))
 
     cached = reading("read_into(fd)", mapped)
@@ -267,8 +267,8 @@ def test_pages_of_the_memory_that_is_read_into(reading, tmp_path):
     assert (cache(both), both["page_cache_other_pages"]) == ((256, 0, 0), 256)
 
 
-def test_a_layered_file_system(targeted, tmp_path):
-    """The pages of overlayfs are those of the file below it: 1,024 cold ones are misses, and then hits."""
+def test_overlayfs_counts_the_pages_of_the_file_below(targeted, tmp_path):
+    """1,024 cold pages are misses, and then hits."""
     for name in ("lower", "upper", "work", "merged"):
         (tmp_path / name).mkdir()
     (tmp_path / "lower/file").write_bytes(os.urandom(4 * MIB))
@@ -289,8 +289,8 @@ fd, buffer = os.open({str(tmp_path / "merged/file")!r}, os.O_RDONLY), bytearray(
     assert cache(io) == (1024, 1024, 50)
 
 
-def test_calls_that_move_file_data_otherwise(targeted, path):
-    """7 sendfile, 5 copy_file_range, 3 splice and 2 mappings of a file: so many calls and bytes, and no file_reads."""
+def test_other_calls_that_move_file_data_are_counted_apart(targeted, path):
+    """7 sendfile, 5 copy_file_range, 3 splice and 2 mappings of a file, and no file_reads."""
     code = f"""
 import mmap, os
 source, sink = os.open({str(path)!r}, os.O_RDWR | os.O_CREAT), os.open({str(path)!r} + ".copy", os.O_RDWR | os.O_CREAT)

@@ -45,8 +45,8 @@ def completed_requests():
     return total
 
 
-def test_direct_reads(measure, python, tmp_path):
-    """101 reads past the page cache are 101 requests; the kernel's own count agrees."""
+def test_each_direct_read_is_a_request(measure, python, tmp_path):
+    """101 uncached reads, also by the kernel's own count."""
     path = tmp_path / "file"
     path.write_bytes(os.urandom(101 * 4096))
     os.sync()
@@ -67,8 +67,8 @@ def test_direct_reads(measure, python, tmp_path):
     assert biolatency["min_us"] > 0
 
 
-def test_commands_are_no_requests(measure):
-    """A command that is passed through to a disk is counted as such, and neither as a request nor by its bytes."""
+def test_commands_are_not_counted_as_requests(measure):
+    """A command that is passed through to a disk is counted separately, without its bytes."""
     disks = [path for path in Path("/sys/block").glob("vd*/serial") if path.read_text()]
     if not disks:
         pytest.skip("This kernel has no disk that is asked for its serial number by a command.")
@@ -82,7 +82,7 @@ def test_commands_are_no_requests(measure):
 
 
 def test_an_idle_disk_has_no_latency(measure):
-    """No request: no quantile, rather than one of zero."""
+    """Without a request the quantiles are absent, not 0."""
     os.sync()
     biolatency = measure(lambda: None)["biolatency"]
 

@@ -1,4 +1,4 @@
-"""Known time lands in the right line of the ledger, and the lines add up to the wall time."""
+"""Known times are in the right line of the ledger, and the lines add up to the wall time."""
 
 import os
 import re
@@ -34,8 +34,7 @@ def assert_adds_up(evidence):
         assert not seen or abs(line["unexplained_ms"]) <= max(0.01 * line["wall_ms"], 0.05)
 
 
-def test_a_sleep(targeted):
-    """Half a second of sleep."""
+def test_a_sleep_is_blocked_time(targeted):
     evidence = targeted("import time; time.sleep(0.5)").run_seen()
     ledger = evidence["ledger"]
 
@@ -43,8 +42,8 @@ def test_a_sleep(targeted):
     assert_adds_up(evidence)
 
 
-def test_waiting_for_a_lock(targeted):
-    """Half a second behind a lock that another thread holds."""
+def test_a_wait_for_a_lock_is_blocked_time(targeted):
+    """Half a second, while another thread has the lock."""
     code = """
 import threading, time
 lock = threading.Lock()
@@ -65,8 +64,8 @@ with lock: pass
 SPIN = "import time\nend = time.thread_time() + {}\nwhile time.thread_time() < end: pass\n"
 
 
-def test_a_spin(targeted):
-    """Half a second of work is on-CPU time; the kernel's own account agrees."""
+def test_computing_is_on_cpu_time(targeted):
+    """Half a second, also by the kernel's own account."""
     evidence = targeted(SPIN.format(0.5)).run_seen()
 
     # and what the interpreter needs to end
@@ -74,8 +73,8 @@ def test_a_spin(targeted):
     assert_adds_up(evidence)
 
 
-def test_a_pipe_ping_pong(targeted):
-    """Two processes on one CPU that wait for each other's byte wait in the pipe."""
+def test_two_processes_that_exchange_bytes_wait_for_the_pipe(targeted):
+    """On one CPU, each for the byte of the other."""
     code = """
 import os
 os.sched_setaffinity(0, {0})
@@ -133,8 +132,8 @@ def uninterruptible(trace):
                 since = None
 
 
-def test_direct_reads(targeted, tmp_path, waits):
-    """What a thread waits for a disk is under disk: the whole time that the kernel's own tracer saw it wait."""
+def test_direct_reads_wait_for_the_disk(targeted, tmp_path, waits):
+    """The time that a thread waits for a disk is under disk: all the time that the kernel's own tracer saw."""
     path = tmp_path / "file"
     path.write_bytes(os.urandom(8 << 20))
     os.sync()
@@ -157,8 +156,8 @@ with open({str(MARKER)!r}, "w") as marker: marker.write("done")
     assert_adds_up(evidence)
 
 
-def test_four_spinners_on_one_cpu(targeted):
-    """Each has a fourth of the CPU: most of their time they are runnable, and none of it is anything else."""
+def test_four_spinners_on_one_cpu_are_mostly_runnable(targeted):
+    """Each has a quarter of the CPU, and no other line."""
     code = f"""
 import os
 os.sched_setaffinity(0, {{0}})
@@ -199,8 +198,8 @@ def limited():
     group.rmdir()
 
 
-def test_a_used_up_quota(targeted, limited):
-    """A spinner with a 25th of a CPU is throttled as long as its cgroup is, but for the period in which it ends."""
+def test_a_target_is_throttled_as_long_as_its_cgroup(targeted, limited):
+    """A spinner with a 25th of a CPU, but for the period in which it ends."""
     code = f"import os\nopen({str(limited)!r}, 'w').write(str(os.getpid()))\n{SPIN.format(0.04)}"
 
     evidence = targeted(code).run_seen()
@@ -211,8 +210,8 @@ def test_a_used_up_quota(targeted, limited):
     assert_adds_up(evidence)
 
 
-def test_a_thread_that_sleeps_through_the_run(collector, run):
-    """It was blocked all the time, in the function and the system call that the kernel names; so offcpu has it."""
+def test_a_thread_that_sleeps_through_the_run_was_blocked(collector, run):
+    """In the function and the system call that the kernel names, also in offcpu."""
     code = "import signal, sys\nprint(flush=True)\nsignal.sigtimedwait({signal.SIGUSR1}, 60)"
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as process:
         process.stdout.readline()

@@ -103,7 +103,7 @@ def out_of_memory(*_args, **_how):
     ],
 )
 def test_a_load_that_fails_late_gives_everything_back(cache_dir, monkeypatch, fails):
-    """Who goes on with mock data keeps no program, no map and no descriptor, whatever it was that failed."""
+    """An agent that continues with mock data has no program, map or descriptor open, whatever failed."""
     programs, maps, descriptors = ours("prog"), ours("map"), open_descriptors()
     monkeypatch.setattr(f"chainbench_agent.{fails}", out_of_memory)
 
@@ -148,7 +148,7 @@ def test_a_tree_with_one_wrong_offset_is_never_used(tmp_path):
 
 @pytest.mark.portable
 def test_the_second_start_needs_no_compiler(tmp_path, monkeypatch, run):
-    """The same programs from a kept object count the same."""
+    """Programs from a cached object count the same."""
     first = EbpfCollector(TWO, HOOKS, tmp_path)
     first.close()
     monkeypatch.setattr(compiler, "compile_unit", lambda _text: pytest.fail("it compiles"))

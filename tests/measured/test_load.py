@@ -1,4 +1,4 @@
-"""The whole agent under load, measuring: it loses nothing, and keeps nothing."""
+"""The whole agent under load, measuring: it loses and leaks nothing."""
 
 import re
 import subprocess
@@ -27,26 +27,26 @@ for _ in range(53):
 print(flush=True); sys.stdin.readline()
 """
 FULL = {"task_collisions", "keys_full", "members_full", "returns_missed"}
-"""What is lost for want of room; a context switch that this kernel shows nobody is none of ours (decision 0003)."""
+"""Losses because of missing room; context switches that this kernel does not show are not ours (decision 0003)."""
 
 
 @pytest.fixture
 def agent(daemon, tmp_path):
-    """With a store, as an agent has one, that does not keep all."""
+    """An agent with a store that keeps only the newest runs."""
     agent = daemon(OPEN, backend="ebpf", store="sqlite", state_dir=tmp_path / "state", keep_runs=53)
     agent.until(lambda: agent.url)
     return agent
 
 
 def of_worker(agent):
-    """Descriptors, and KiB of memory that are its own share."""
+    """Descriptors, and KiB of the worker's own memory."""
     process = Path(f"/proc/{agent.worker()}")
     rollup = (process / "smaps_rollup").read_text()
     return len(list((process / "fd").iterdir())), int(re.search(r"^Pss:\s+(\d+)", rollup, re.MULTILINE)[1])
 
 
-def test_1009_scrapes_beside_a_run_lose_nothing(agent):
-    """As fast as four clients can, while a target makes 53,477 calls and starts 53 programs: exactly these."""
+def test_1009_scrapes_during_a_run_lose_nothing(agent):
+    """As fast as four clients can, while a target makes exactly 53,477 calls and starts 53 programs."""
     with subprocess.Popen([sys.executable, "-c", WORKLOAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as workload:
         workload.stdout.readline()
         agent.client.start(**LABELS, pid=workload.pid)
@@ -83,8 +83,8 @@ def scrape_at(address, number):
     return answers
 
 
-def test_200_scrapes_a_second_beside_a_run_lose_nothing(agent):
-    """For three seconds, or at half that rate on a busy machine, with the workload in it: each is answered."""
+def test_200_scrapes_a_second_during_a_run_lose_nothing(agent):
+    """For three seconds, or at half that rate on a busy machine; each is answered."""
     with subprocess.Popen([sys.executable, "-c", WORKLOAD], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as workload:
         workload.stdout.readline()
         agent.client.start(**LABELS, pid=workload.pid)
@@ -111,7 +111,7 @@ def test_200_scrapes_a_second_beside_a_run_lose_nothing(agent):
 
 
 def test_211_runs_leave_nothing_behind(agent):
-    """With every program attached and detached each time: of 20 KiB that a run kept, 211 would be 4 MiB.
+    """With every program attached and detached each time: if a run leaked 20 KiB, 211 would be 4 MiB.
 
     Memory that Python keeps ready for itself comes in steps, and is then flat for hundreds of runs.
     """

@@ -30,8 +30,8 @@ def held(collector, targeted):
     return measured
 
 
-def test_every_hold(held):
-    """10,007 at least, but for those told to be lost; little else takes locks, and none longer than all of it took."""
+def test_every_hold_is_counted(held):
+    """At least 10,007, without the reported losses.  Little else takes locks, and not for longer than all took."""
     (few, _, _), (many, took_ns, lost) = held(1), held(10_007)
     if held.absent:
         assert "spin_hold_us" not in many
@@ -43,8 +43,7 @@ def test_every_hold(held):
     assert many["sum_us"] - few["sum_us"] < took_ns / 1e3
 
 
-def test_one_in_ten(held):
-    """The estimate is as near as it says."""
+def test_the_estimate_of_one_in_ten_is_within_its_error(held):
     every, _, lost = held(10_007)
     tenth, _, _ = held(10_007, 10)
     if held.absent:

@@ -1,4 +1,4 @@
-"""Lock-order violations of real threads: a C program takes mutexes in the orders that it is told."""
+"""Lock-order violations of real threads: a C program takes mutexes in given orders."""
 
 import subprocess
 import sys
@@ -43,8 +43,8 @@ def functions(stack):
     return [frame.partition("+")[0] for frame in stack]
 
 
-def test_two_orders(locks):
-    """Reported though the threads never met, with the two mutexes, both threads, and where each wanted its second."""
+def test_two_orders_are_reported(locks):
+    """Though the threads never met: with both mutexes, both threads, and where each took its second one."""
     found = locks("ab", "ba")
 
     assert found[VIOLATIONS] == 1
@@ -73,25 +73,24 @@ def test_two_orders(locks):
         ("wait ab", 1),
     ],
 )
-def test_orders(locks, orders, violations):
-    """One order, also of recursive mutexes; circles; tried ones; another mutex at the same address; a condition."""
+def test_only_different_orders_are_violations(locks, orders, violations):
+    """One order, recursive mutexes, circles, trylocks, another mutex at the same address, a condition."""
     assert locks(*orders.split())[VIOLATIONS] == violations
 
 
-def test_how_many_were_taken(locks):
-    """Two more by each of 503 threads; each also takes one of the C library's own when it ends."""
+def test_acquired_mutexes_are_counted(locks):
+    """Two more for each of 503 threads; each also takes one of the C library when it ends."""
     few, many = locks(*["a"] * 503), locks(*["abc"] * 503)
 
     assert many["pthread_mutex_locks"] - few["pthread_mutex_locks"] == 2 * 503
 
 
-def test_a_deadlock(locks):
-    """One that comes about shows as well, while it lasts."""
+def test_a_deadlock_is_reported_while_it_lasts(locks):
     assert locks("deadlock")[VIOLATIONS] == 1
 
 
-def test_others_are_not_the_target(locks, lock_order):
-    """A process with two orders, while another one, that sleeps, is the target."""
+def test_violations_of_other_processes_do_not_count(locks, lock_order):
+    """The target sleeps meanwhile."""
     with subprocess.Popen([lock_order(), "ab"], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         other.stdout.readline()
         found = locks("ab", "ba", target=Target(kind="pid", pid=other.pid))
@@ -99,8 +98,8 @@ def test_others_are_not_the_target(locks, lock_order):
         other.communicate(b"\n")
 
 
-def test_the_whole_machine(locks):
-    """Two processes that do the same are two violations, for the addresses of each are its own."""
+def test_two_processes_have_violations_of_their_own(locks):
+    """The same program twice, as each has addresses of its own."""
     found = locks("ab", "ba", target=Target())
 
     assert found[VIOLATIONS] >= 1
@@ -109,7 +108,7 @@ def test_the_whole_machine(locks):
     }
 
 
-def test_a_child_that_began_after_the_run(collector, lock_order, run):
+def test_a_child_that_began_after_the_run_is_followed(collector, lock_order, run):
     """The probes are in the library, whichever process maps it."""
     command = [str(lock_order()), "ab", "ba"]
     code = f"import subprocess; print(flush=True); input(); subprocess.run({command}, input=b'-', stdout=-3)"
@@ -127,16 +126,16 @@ def test_a_child_that_began_after_the_run(collector, lock_order, run):
         assert functions(edge["stack"])[:2] == ["take", "in_order"]
 
 
-def test_a_static_program(locks, lock_order):
-    """Its C library is in itself."""
+def test_a_static_program_is_followed(locks, lock_order):
+    """Its C library is in the program itself."""
     found = locks("ab", "ba", program=lock_order("-static"))
 
     assert found[VIOLATIONS] == 1
     assert found["sources"][VIOLATIONS].startswith("uprobe:pthread_mutex_lock/")
 
 
-def test_a_target_without_a_c_library(locks, tmp_path, lock_order):
-    """Absent with the reason, and there again in the next run."""
+def test_a_target_without_a_c_library_has_a_reason(locks, tmp_path, lock_order):
+    """The next run has the figures again."""
     code = tmp_path / "bare.c"
     code.write_text(
         "static long call(long n, long a, const void *b, long c) { long r; "
@@ -152,8 +151,8 @@ def test_a_target_without_a_c_library(locks, tmp_path, lock_order):
     assert locks("ab", "ba", program=lock_order())[VIOLATIONS] == 1
 
 
-def test_only_where_it_was_asked_for(collector, run, lock_order):
-    """A run that does not name it has no uprobes, and says why it has no order."""
+def test_a_run_without_the_option_has_no_uprobes(collector, run, lock_order):
+    """And has the reason for the absence of the figures."""
     collector.start(RunRequest(selection=Selection(("locks",))))
     subprocess.run([lock_order(), "ab", "ba"], input=b"-", check=True, stdout=subprocess.DEVNULL)
     collector.stop()
@@ -172,8 +171,8 @@ def absent(collector):
     return lacking
 
 
-def test_mutexes_of_the_kernel(locks, absent):
-    """1,009 more, for as many more calls that take one, and no violation; or no number, and the reason."""
+def test_mutexes_of_the_kernel_are_counted(locks, absent):
+    """1,009 more for as many more calls, and no violation; or the reason why there is no number."""
     few, many = locks("seek1"), locks("seek1010")
     if absent:
         assert "kernel_mutex_locks" not in many
@@ -183,8 +182,8 @@ def test_mutexes_of_the_kernel(locks, absent):
     assert (many["kernel_lock_order_violations"], many["kernel_lock_order_cycles"]) == (0, [])
 
 
-def test_the_kernel_nests_its_mutexes(collector, targeted, absent):
-    """Who reads a seq_file through a descriptor that others have as well holds the file's mutex, and wants another."""
+def test_nested_mutexes_of_the_kernel_are_no_violation(collector, targeted, absent):
+    """A thread that reads a seq_file through a shared descriptor holds the file's mutex, and takes another."""
     if absent:
         return
     code = "import os\nfd = os.open('/proc/self/maps', 0)\npid = os.fork()\nos.read(fd, 4096)\nif pid: os.wait()"

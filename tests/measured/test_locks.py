@@ -1,4 +1,4 @@
-"""Waits for locks: futexes in prime counts, the kernel's own beside an independent count of them."""
+"""Waits for locks: futexes in prime counts, the kernel's locks compared with an independent count."""
 
 import json
 import os
@@ -70,7 +70,7 @@ def contend(name, seconds):
 
 @pytest.fixture
 def strangers():
-    """Who contends for locks as well, and waits on futexes, and is not the target."""
+    """Another program that contends for locks and waits on futexes, and is not the target."""
     codes = (contend("stranger", 60), f"{FUTEX}\nspan = struct.pack('qq', 0, 1000)\nwhile True: futex(WAIT, 0, span)")
     processes = [subprocess.Popen([sys.executable, "-c", code], start_new_session=True) for code in codes]
     yield
@@ -81,7 +81,7 @@ def strangers():
 
 @pytest.fixture
 def truth(collector, tmp_path):
-    """Another program's count of the waits of contenders, which it prints when it is told to end."""
+    """A program that counts the waits of contenders independently, and prints the count when it ends."""
     ready = tmp_path / "ready"
     command = [sys.executable, Path(__file__).parent / "lock_contention.py", ready]
     environment = os.environ | {"BCC_KERNEL_SOURCE": str(collector._machine.unit.header_tree)}
@@ -112,8 +112,8 @@ def test_futex_waits_exactly(targeted):
     assert waits == [503, 506] or (skipped and sum(waits) == locks["futex_waits"])
 
 
-def test_futex_time(targeted):
-    """53 waits with a limit of 20 ms: never shorter, and what they take together is what the target's clock says."""
+def test_futex_waits_last_as_long_as_the_target_measures(targeted):
+    """53 waits with a limit of 20 ms are never shorter."""
     target = targeted(FUTEX + TIMED)
 
     locks = target.run()["locks"]
@@ -169,8 +169,8 @@ def test_a_futex_call_that_does_not_sleep_is_no_wait(targeted):
     assert locks["futex_waits"] <= int(target.output) <= 53
 
 
-def test_locks_with_priority_inheritance(targeted):
-    """23 locks that another thread has for 10 ms each: as many waits at least, and at least that long."""
+def test_waits_for_locks_with_priority_inheritance_are_counted(targeted):
+    """23 locks that another thread has for 10 ms each: at least as many waits, and as long."""
     target = targeted(FUTEX + HELD)
 
     locks = target.run()["locks"]
@@ -179,8 +179,7 @@ def test_locks_with_priority_inheritance(targeted):
     assert locks["futex_wait_us"]["sum_us"] >= 0.9 * int(target.output) / 1e3
 
 
-def test_a_futex_wait_beyond_the_end(collector, targeted, run):
-    """A wait under way when the run ends counts, until then."""
+def test_a_futex_wait_counts_until_the_run_ends(collector, targeted, run):
     target = targeted(f"{FUTEX}\nprint(flush=True)\nfutex(WAIT, 0)")
     collector.start(RunRequest(target=Target(kind="pid", pid=target.process.pid)))
     target.process.stdin.write("\n")
@@ -194,8 +193,8 @@ def test_a_futex_wait_beyond_the_end(collector, targeted, run):
 
 
 @pytest.mark.usefixtures("strangers")
-def test_contention_in_the_kernel(targeted, truth):
-    """Every wait for a mutex or an rwsem that another program saw, and none of the strangers'."""
+def test_waits_for_locks_of_the_kernel_are_counted(targeted, truth):
+    """Each wait for a mutex or an rwsem that another program saw, and none of others."""
     locks = targeted(contend("contender", 1)).run()["locks"]
     truth.send_signal(signal.SIGTERM)
     seen = json.loads(truth.communicate()[0])
@@ -208,7 +207,7 @@ def test_contention_in_the_kernel(targeted, truth):
 
 
 def test_the_mean(targeted):
-    """Of all waits that have a time."""
+    """The times of all waits that have one."""
     locks = targeted(FUTEX + TIMED).run()["locks"]
 
     waits = [locks[f"{kind}_wait_us"] for kind in ("futex", "mutex", "rwsem")]
@@ -216,8 +215,8 @@ def test_the_mean(targeted):
     assert locks["avg_wait_time_us"] == pytest.approx(mean, abs=0.001)
 
 
-def test_a_wait_that_is_stopped(collector, run, targeted):
-    """The clock around the wait: it goes on after two stops, as restart_syscall, and is one wait."""
+def test_a_wait_that_was_stopped_is_one_wait(collector, run, targeted):
+    """It continues after two stops, as restart_syscall."""
     code = """
 began = time.monotonic()
 lock.acquire(timeout=1.2)

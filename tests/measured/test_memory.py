@@ -1,4 +1,4 @@
-"""Memory, for a target on a busy machine: against getrusage, /proc/vmstat, and sizes that are known."""
+"""Memory of a target on a busy machine, compared with getrusage, /proc/vmstat and known sizes."""
 
 import os
 import resource
@@ -31,8 +31,8 @@ def faults(one, run):
     )
 
 
-def test_page_faults(targeted, tmp_path):
-    """16,381 fresh pages and 503 pages from the disk: as many faults as getrusage says, of either kind."""
+def test_page_faults_are_those_of_getrusage(targeted, tmp_path):
+    """16,381 new pages and 503 pages from the disk."""
     path = tmp_path / "file"
     path.write_bytes(os.urandom(503 * 4096))
     code = f"""
@@ -92,8 +92,8 @@ def test_pages(targeted):
     assert 0 <= grown - 16381 - tables <= 19 + 13
 
 
-def test_pages_beside_the_kernels_own_sum(measure):
-    """Of the whole machine: what /proc/vmstat has and we have not are the agent's own pages and those given in bulk."""
+def test_pages_of_the_machine_are_almost_those_of_vmstat(measure):
+    """For the whole machine, /proc/vmstat also counts the agent's own pages and those that are allocated in bulk."""
     evidence = measure(lambda: subprocess.run([sys.executable, "-c", f"bytearray({65537 * 4096})"], check=True))
 
     check = evidence["cross_check"]["memory.page_allocs"]
@@ -101,10 +101,10 @@ def test_pages_beside_the_kernels_own_sum(measure):
     assert check["ebpf"] <= check["kernel"] < 1.3 * check["ebpf"]
 
 
-def test_what_interrupts_do_is_not_the_targets(targeted):
+def test_interrupts_do_not_count_for_the_target(targeted):
     """A second of computing allocates nothing, although others' memory is freed in interrupts of that second.
 
-    What the process does in the beginning and in the end differs by a few: how much depends on the file system.
+    The start and the end of a process differ by a few, depending on the file system.
     """
     code = "import time\nend = time.monotonic() + {}\nwhile time.monotonic() < end: pass"
     nothing, second = (targeted(code.format(seconds)).run()["memory"] for seconds in (0, 1))
@@ -116,8 +116,8 @@ def vmstat(name):
     return int(dict(line.split() for line in Path("/proc/vmstat").read_text().splitlines())[name])
 
 
-def test_oom_kills(targeted, measure, python, small_group):
-    """One in the target; none in it when another process is killed; that one counts for the whole machine."""
+def test_oom_kills_are_counted_where_they_happen(targeted, measure, python, small_group):
+    """One in the target, and one elsewhere, which counts only for the whole machine."""
     before = vmstat("oom_kill")
     assert targeted(eater(small_group)).run()["memory"]["oom_kills"] == 1
     assert vmstat("oom_kill") - before == 1
@@ -145,8 +145,8 @@ def swap():
 
 
 @pytest.mark.usefixtures("swap")
-def test_swap(targeted, small_group):
-    """64 MB in a group of 24 MB, touched twice: what /proc/vmstat counts in the run."""
+def test_swapped_pages_are_those_of_vmstat(targeted, small_group):
+    """64 MB in a group of 24 MB, touched twice."""
     code = f"import os\n{TOUCH}\n{small_group}m = touch(16381)\nfor i in range(16381): m[i * 4096]"
     one = targeted(code)
     before = vmstat("pswpin"), vmstat("pswpout")

@@ -1,4 +1,4 @@
-"""Targets that mean something else to who names them: in cgroup and PID namespaces, threaded cgroups, lost parents."""
+"""Targets in other namespaces: cgroup and PID namespaces of the runner, threaded cgroups, lost parents."""
 
 import os
 import subprocess
@@ -58,8 +58,8 @@ def goes_on(process):
 
 
 @pytest.mark.parametrize("path", ["/", "/below", "{group}"])
-def test_a_runner_in_a_cgroup_namespace(collector, run, started, group, path):
-    """307 calls of it, and none of the 1,009 beside it: its path is translated, and the evidence has both."""
+def test_a_cgroup_is_the_one_in_the_runners_namespace(collector, run, started, group, path):
+    """Its 307 calls count, the 1,009 of another process do not.  Its path is translated, and the evidence has both."""
     join = f"open({str(group)!r} + sys.argv[1], 'w').write(str(os.getpid()))\n"
     unshare = "assert c.unshare(0x02000000) == 0\n"
     code = join.replace("sys.argv[1]", "'/cgroup.procs'") + unshare
@@ -79,8 +79,8 @@ def test_a_runner_in_a_cgroup_namespace(collector, run, started, group, path):
     assert evidence["target"]["cgroup"] == here or not here
 
 
-def test_a_runner_in_a_pid_namespace(collector, run, started):
-    """It calls itself 1; all numbers in the evidence are the agent's, and the evidence says so."""
+def test_a_pid_is_the_one_in_the_runners_namespace(collector, run, started):
+    """It is 1 there; the evidence has the agent's numbers, and says so."""
     space = ("unshare", "--pid", "--fork", "--mount-proc")
     runner = started("print(os.getpid(), flush=True); sys.stdin.readline()\ncall(401)\n" + SAYS, *space)
     here = int(Path(f"/proc/{runner.pid}/task/{runner.pid}/children").read_text())
@@ -97,8 +97,7 @@ def test_a_runner_in_a_pid_namespace(collector, run, started):
     assert [line["pid"] for line in evidence["syscall_counts"]["top_processes"]] == [here]
 
 
-def test_a_runner_that_sends_the_agents_number(collector, run, started):
-    """Then there is no other number to tell."""
+def test_the_agents_own_number_is_reported_once(collector, run, started):
     runner = started(SAYS)
     collector.start(RunRequest(target=Target(kind="pid", pid=runner.pid), caller=runner.pid))
     collector.stop()
@@ -120,8 +119,8 @@ call(1009); time.sleep(1000)
 
 
 @pytest.mark.parametrize("nested", [False, True], ids=["threaded", "above it"])
-def test_a_threaded_cgroup(collector, run, started, group, nested):
-    """Two threads of a process are in it, one of which sleeps; the run goes on while they live. Also from above."""
+def test_a_threaded_cgroup_is_a_target(collector, run, started, group, nested):
+    """Two threads of a process are in it, one of which sleeps.  The run lasts while they live; also from above."""
     process = started(THREADS)
     tids = {int(process.said), int(process.stdout.readline())}
     vcpu = group / "below"

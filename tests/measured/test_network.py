@@ -1,4 +1,4 @@
-"""What TCP and UDP sockets do is counted exactly, for the target alone; the kernel's own counters are the witness."""
+"""TCP and UDP of the target are counted exactly, compared with the kernel's own counters."""
 
 import contextlib
 import json
@@ -35,8 +35,8 @@ def measured(targeted):
 
 
 @pytest.fixture
-def beside():
-    """`beside(code)` → the number that a process prints first, which is no target."""
+def neighbour():
+    """`neighbour(code)` → the number that a process prints first, which is not the target."""
     with contextlib.ExitStack() as started:
 
         def start(code):
@@ -52,8 +52,8 @@ def free_port():
         return free.getsockname()[1]
 
 
-def test_connections(measured):
-    """53 over IPv4 and 31 over IPv6, both ends in the target: as the network itself counted them."""
+def test_connections_are_those_of_the_network(measured):
+    """53 over IPv4 and 31 over IPv6, with both ends in the target."""
     network, (connects, accepts, sent, received, again) = measured("""
 for (family, address), times in zip(FAMILIES, (53, 31)):
     server = listening(family, address)
@@ -107,8 +107,8 @@ print(sum(kept("Tcp", "OutSegs", "RetransSegs")))  # the first does not include 
     assert network["tcp_packets_sent"] == network["tcp_packets_received"] == segments - 1
 
 
-def test_datagrams(measured):
-    """1,009 over each family and one that is empty; peeking, refused and unsent ones, the end: none is a datagram."""
+def test_datagrams_are_counted_exactly(measured):
+    """1,009 of each family and an empty one, but not peeked, refused and unsent ones, nor the end."""
     network, (received, sent) = measured("""
 import contextlib
 for family, address in FAMILIES:
@@ -130,16 +130,16 @@ print(*kept("Udp", "InDatagrams", "OutDatagrams"))
 
     each = 1009 + 1 + 503
     size = sum(i % 101 for i in range(1009)) + sum(i % 101 for i in range(503))
-    assert (received, sent) == (each, each)  # over IPv4 alone
+    assert (received, sent) == (each, each)  # over IPv4 only
     assert network["udp_packets_sent"] == network["udp_packets_received"] == network["udp_packets"] / 2 == 2 * each
     assert network["udp_bytes_sent"] == network["udp_bytes_received"] == 2 * size
     assert network["tcp_packets_sent"] == network["tcp_bytes_sent"] == 0
 
 
-def test_only_the_client_is_the_target(targeted, beside):
-    """19 connections to a server that is not: no accept, and only the client's bytes."""
+def test_a_client_counts_only_its_own_end(targeted, neighbour):
+    """19 connections to a server outside of the target: no accept, and only the client's bytes."""
     answer = "while True:\n with server.accept()[0] as peer: peer.recv(4096); peer.sendall(b'y' * 211)\n"
-    port = beside(LISTEN + answer)
+    port = neighbour(LISTEN + answer)
     code = f"""
 import socket
 for _ in range(19):
@@ -153,10 +153,10 @@ for _ in range(19):
     assert (network["tcp_bytes_sent"], network["tcp_bytes_received"]) == (19 * 1009, 19 * 211)
 
 
-def test_only_the_server_is_the_target(targeted, beside):
-    """17 accepts of what somebody else asked for; one that is closed unused, and one reset, are two more."""
+def test_a_server_counts_only_its_own_end(targeted, neighbour):
+    """17 accepts; a connection that is closed unused, and one that is reset, are two more."""
     port = free_port()
-    beside(f"""
+    neighbour(f"""
 import socket, struct, time
 def connect():
     while (found := socket.socket()).connect_ex(("127.0.0.1", {port})): time.sleep(0.01)
@@ -181,8 +181,7 @@ with contextlib.suppress(ConnectionResetError): server.accept()[0].recv(1)
     assert (network["tcp_bytes_sent"], network["tcp_bytes_received"]) == (17 * 211, 17 * 1009)
 
 
-def test_a_connection_that_nobody_uses(measured):
-    """It is established, but whoever might have accepted it did not come."""
+def test_a_connection_that_is_never_accepted_is_established(measured):
     network, _ = measured("""
 server = listening()
 clients = [socket.create_connection(server.getsockname()) for _ in range(7)]
@@ -194,8 +193,8 @@ server.close()
     assert network["unattributed_tcp_connections"] >= 7  # on the whole machine
 
 
-def test_retransmissions(targeted):
-    """What a peer drops is sent again, and so are a SYN without answer, and a SYN-ACK: as many as the network kept.
+def test_retransmissions_are_those_of_the_network(targeted):
+    """Data that a peer drops, a SYN without answer and a SYN-ACK are sent again, as often as the network has counted.
 
     The machine that hides switches (docs/decisions/0003) hides one of these now and then: some run has all, none more.
     """
@@ -215,9 +214,9 @@ print(*kept("Tcp", "RetransSegs"), *kept("TcpExt", "TCPRetransFail"))
     assert evidence["network"]["tcp_retransmissions"] >= 2 * (3 + 2)
 
 
-def test_round_trips(targeted, beside):
-    """Every observation is a value that the socket itself has told (TCP_INFO)."""
-    port = beside(LISTEN + "peer = server.accept()[0]\nwhile data := peer.recv(4096): peer.sendall(data)\n")
+def test_round_trips_are_those_of_the_socket(targeted, neighbour):
+    """Every observation is a value that the socket itself has reported (TCP_INFO)."""
+    port = neighbour(LISTEN + "peer = server.accept()[0]\nwhile data := peer.recv(4096): peer.sendall(data)\n")
     one = targeted(f"""
 import socket, struct
 client = socket.create_connection(("127.0.0.1", {port}))
@@ -238,8 +237,7 @@ print(*told)
 
 
 @pytest.mark.needs("iperf3")
-def test_against_iperf3(targeted):
-    """An independent program says the same of what it sent."""
+def test_iperf3_reports_the_same_bytes(targeted):
     port = str(free_port())
     client = ["iperf3", "-c", "127.0.0.1", "-p", port, "-J", "-n", "32M", "-P", "3"]
     with subprocess.Popen(["iperf3", "-s", "-1", "--forceflush", "-p", port], stdout=subprocess.PIPE) as server:

@@ -1,4 +1,4 @@
-"""What the ledger has of a target's living threads, beside the kernel's own account of them."""
+"""The ledger's time of a target's living threads, compared with the kernel's own account of them."""
 
 import subprocess
 import sys
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.bpf
 
 
 def test_living_threads_against_schedstat(collector, run):
-    """Of threads that outlive the run, on-CPU and run-queue time are what schedstat says."""
+    """Threads that outlive the run have the on-CPU and run-queue time of schedstat."""
     code = (
         "import time\nprint(flush=True)\nwhile True:\n end = time.monotonic() + 0.01\n"
         " while time.monotonic() < end: pass\n time.sleep(0.005)"

@@ -13,7 +13,7 @@ EVERYTHING = Selection(tuple(name for module in CATALOG for name in module.names
 
 
 def test_measured_evidence_fits(strict, targeted, measure, python):
-    """Of a target with all options and sampling, and of the whole machine: every key is declared."""
+    """Every key is declared, for a target with all options and sampling, and for the whole machine."""
     wrong = jsonschema_rs.validator_for(strict(document())).iter_errors
     code = "import subprocess\nfor _ in range(23): subprocess.run(['/bin/true'])\nopen('/proc/self/stat').read()"
 

@@ -51,7 +51,7 @@ def test_only_what_was_chosen_is_attached(collector, probes, tracepoints):
 
 
 def test_the_evidence_has_one_section(collector, run, python):
-    """Exact, although the other modules are loaded; what it cost is told of the programs that were attached."""
+    """It is exact although other modules are loaded, and the cost is that of the attached programs."""
     collector.start(RunRequest(selection=Selection(("exec",))))
     python("import subprocess\nfor _ in range(53): subprocess.run(['/bin/true'])")
     collector.stop()
@@ -76,7 +76,7 @@ def test_idle_modules_count_nothing_in_programs_that_they_share(collector, pytho
 
 
 def test_a_target_without_its_switches(targeted, noise):
-    """Equal counts and whole processes, though no switch is watched; where the time went is not told, and why not."""
+    """Counts and processes are complete though no switch is watched; where the time went is absent, with a reason."""
     del noise
     code = (
         "import os, subprocess, threading\nfor _ in range(1009): os.getppid()\n"
@@ -97,7 +97,7 @@ def test_a_target_without_its_switches(targeted, noise):
 
 
 def test_one_in_ten(targeted):
-    """100,000 calls, estimated to within five of the errors that are told; nothing is lost, not each is recorded."""
+    """An estimate of 100,000 calls is within five of the reported errors; nothing is lost, not each is recorded."""
     code = f"import os\nfor _ in range({CALLS}): os.getppid()"
     every = targeted(code).run(selection=Selection(("syscalls",)))
     tenth = targeted(code).run(selection=Selection(("syscalls",), 10))
@@ -115,7 +115,7 @@ def test_one_in_ten(targeted):
 
 
 def test_the_next_run_counts_every_event_again(collector, targeted):
-    """What one run was asked for binds no other."""
+    """The selection of a run does not affect the next one."""
     collector.start(RunRequest(selection=Selection(("exec",), 10_000)))
     collector.stop()
     evidence = targeted("import os\nfor _ in range(1009): os.getppid()").run(selection=EVERYTHING)
@@ -147,7 +147,7 @@ WAKING = Hook("waking", ("struct task_struct *task",), (raw_tracepoint("sched_wa
 
 @pytest.mark.parametrize("loaded", [(), ("wakes:all",)], ids=["not loaded", "loaded"])
 def test_an_option(wakes, cache_dir, run, loaded):
-    """Not loaded unless the agent was told to, not attached unless the run asks for it, and never a zero."""
+    """It is loaded only if a setting names it, attached only if the run selects it, and never reported as 0."""
     collector = EbpfCollector([wakes], [*HOOKS, WAKING], cache_dir, loaded)
     assert ("waking" in collector._machine.programs.chosen) == bool(loaded)
     found = {}

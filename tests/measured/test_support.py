@@ -35,7 +35,7 @@ def column(collector):
 
 
 def without_model(reason):
-    """What a counter is called differs between CPUs, and a kernel's column shall not."""
+    """Removes the model of the CPU from the name of a counter, as the column is that of a kernel."""
     return re.sub(r"perf event \S+: ", "", reason)
 
 

@@ -22,7 +22,7 @@ def test_rare_calls_exactly(measure, python):
 
 
 def test_the_agents_own_calls_are_not_counted(measure):
-    """What the process that collects does in the run is no part of the evidence."""
+    """The calls of the process that collects are not part of the evidence."""
     libc = ctypes.CDLL(None)
 
     evidence = measure(lambda: [libc.personality(0xFFFFFFFF) for _ in range(997)])
@@ -79,7 +79,7 @@ def pairs(evidence):
 
 @pytest.mark.usefixtures("noise")
 def test_errors_exactly(targeted):
-    """Those of the target on a busy machine, by call and error, and of each process; what succeeds is none."""
+    """Errors of the target on a busy machine, by call, by error and by process; successful calls are not counted."""
     failing = "for _ in range({}):\n try: {}\n except OSError: pass\n"
     code = (
         failing.format(53, "os.kill(1 << 30, 0)")
@@ -107,7 +107,7 @@ def test_errors_exactly(targeted):
 
 
 def test_interrupted_calls(targeted):
-    """19 calls that a signal's handler interrupts answer EINTR, but that is not seen: they are told as interrupted."""
+    """19 calls that a signal handler interrupts return EINTR, which is not visible: they are counted as interrupted."""
     code = "signal.setitimer(signal.ITIMER_REAL, 0.003, 0.003)\nfor _ in range(19): signal.pause()\n"
     setup = "import signal; signal.signal(signal.SIGALRM, lambda *_: None)"
     evidence = targeted(f"{code}signal.setitimer(signal.ITIMER_REAL, 0)", setup).run(

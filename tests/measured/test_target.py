@@ -1,4 +1,4 @@
-"""With a target, counts are equal to the truth on a busy machine: not near it, equal."""
+"""With a target, counts on a busy machine are exact."""
 
 import os
 import subprocess
@@ -58,7 +58,7 @@ os.waitpid(child, 0)
 
 @pytest.mark.parametrize("others", [0, 7])
 def test_context_switches_against_rusage(collector, run, targeted, others):
-    """Of one thread, and of eight: as many as the kernel has counted when it is all over, the last one included."""
+    """For one thread, and for eight, as many as the kernel has counted in the end, including the last one."""
     code = f"""
 import threading, time
 def work():
@@ -74,7 +74,7 @@ for t in threads: t.join()
     process.stdin.write("\n")
     process.stdin.flush()
     os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-    time.sleep(0.2)  # it is told to have ended a moment before it leaves its CPU for the last time
+    time.sleep(0.2)  # wait reports its end a moment before it leaves its CPU for the last time
     collector.stop()
     _, process.returncode, usage = os.wait4(process.pid, 0)
 
@@ -84,7 +84,7 @@ for t in threads: t.join()
     # The kernel adds up a thread that is not the leader just before its last switch, which is voluntary; and before
     # that it may be preempted once more.  A leader is added up when it is waited for, so nothing of it is missing.
     voluntary += others
-    # What this kernel did not show (docs/decisions/0003) may have been any thread's switches: at most, it is all ours.
+    # Switches that this kernel did not show (docs/decisions/0003) may have been of any thread: at most, all are ours.
     unseen = evidence["loss"]["causes"].get("unseen_switches", 0)
     assert voluntary - unseen <= ours[0] <= voluntary
     assert involuntary - unseen <= ours[1] <= involuntary + others
@@ -134,7 +134,7 @@ def numbers(key, found):
 
 
 SLEEP = {"total_ms", "voluntary_ms", "blocked_ms", "top_reasons", "sampled_percent", "top_processes"}
-"""What offcpu has of a target that sleeps."""
+"""The offcpu section of a target that sleeps."""
 
 
 def test_what_is_not_the_targets_is_said_to_be_the_machines(collector, run):

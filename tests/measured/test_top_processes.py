@@ -1,4 +1,4 @@
-"""What single processes did: known work in each, told exactly, and with the others' always the whole."""
+"""Figures of single processes: known work in each is exact, and all processes together are the whole."""
 
 import os
 import subprocess
@@ -26,7 +26,7 @@ FIGURES = {
     for m in CATALOG
     if m.per_process
 }
-"""Those of no option: of these tell the tests of the option."""
+"""Without options, whose tests cover their figures."""
 
 THE_WHOLE = {
     "off_cpu_ms": lambda offcpu: offcpu["total_ms"],
@@ -50,7 +50,7 @@ def assert_whole(evidence):
 
 
 def told(evidence, section):
-    """Pid → what is told of the process."""
+    """Pid → the evidence of the process."""
     return {process["pid"]: process for process in evidence[section]["top_processes"]}
 
 
@@ -118,7 +118,7 @@ print(*[child(n) for n in (0, 1009, 503, 251)])
 
 
 def test_after_many_processes(targeted):
-    """20,000 processes come and go, and one that comes after them and does much is told all the same."""
+    """After 20,000 processes have started and ended, one that then does much is among the top processes."""
     count = 20_000 // SCALE
     code = f"""
 import os
@@ -179,7 +179,7 @@ def test_processes_from_before_the_run(collector, run, machine):
     assert_whole(evidence)
 
     calls = told(evidence, "syscall_counts")
-    # beside the loop only exit_group: the read was entered before the run
+    # besides the loop only exit_group: the read was entered before the run
     assert [calls[pid]["total"] for pid in pids if pid in calls] == [n + 1 for n in (1009, 503, 251)][: len(calls)]
     assert pids[0] in calls
 

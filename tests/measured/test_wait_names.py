@@ -179,7 +179,7 @@ def io_uring(tmp_path_factory):
 
 @pytest.mark.parametrize("what", ["read", "receive", "timeout"])
 def test_io_uring(collector, run, io_uring, tmp_path, what):
-    """Its completions are told apart by what completed: the kernel marks the waits for all of them as for I/O."""
+    """Waits for completions are divided by what completed, although the kernel marks all of them as waits for I/O."""
     (tmp_path / "file").write_bytes(os.urandom(4 << 20))
     os.sync()
     command = [io_uring, what, tmp_path / "file"]

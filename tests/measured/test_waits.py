@@ -1,4 +1,4 @@
-"""What threads waited for: each wait under its own function, by its own thread, in proportion to its time."""
+"""Reasons of waits: each wait under its own function, for its own thread, in proportion to its time."""
 
 import os
 import signal
@@ -47,7 +47,7 @@ X86 = pytest.mark.skipif(os.uname().machine != "x86_64", reason="The numbers of 
 
 
 def futex_reasons(line):
-    """Of the PLAIN waits and of the PI ones: the reason, as the evidence has it; with the functions of any kernel."""
+    """The reasons in the evidence for PLAIN waits and for PI waits, with the functions of any kernel."""
     reasons = [r for category in line["blocked"] for r in category["reasons"] if r["syscall"] == "futex"]
     pi = [r for r in reasons if "rt_mutex" in r["reason"] or "rtmutex" in r["reason"] or "lock_pi" in r["reason"]]
     plain = [r for r in reasons if r not in pi and r["reason"].startswith("futex_")]
@@ -55,7 +55,7 @@ def futex_reasons(line):
 
 
 def bounds(reasons):
-    """The least and the most that the true sum of these reasons may be: four standard errors around what is told."""
+    """The least and the largest possible true sum of these reasons: four standard errors around the reported one."""
     ms = sum(r["ms"] for r in reasons)
     error = 4 * sum(r.get("standard_error_ms", 0) for r in reasons)
     return ms - error, ms + error
@@ -63,7 +63,7 @@ def bounds(reasons):
 
 @X86
 def test_two_waits_that_alternate(targeted, tmp_path):
-    """Each has its time within the error that is told, whatever the rhythm: none is shorter than its timeout, nor
+    """Each has its time within the reported error, whatever the rhythm: none is shorter than its timeout, nor
     longer than its thread measured.
     """
     code = f"""{FUTEX}

@@ -4,16 +4,17 @@ import inspect
 import re
 
 import pytest
-from c_text import UNIT, c_of, fields_of, functions
+from c_text import UNIT, c_of, fields_of, functions, struct_of
 
-from chainbench_agent.catalog import PERCPU_VALUE_LIMIT, Counter, Derived, Keyed, Module, Table
-from chainbench_agent.evidence import wait_reasons
+from chainbench_agent.catalog import PERCPU_VALUE_LIMIT, Counter, Derived, FixedNames, HostNames, Keyed, Module, Table
+from chainbench_agent.kernel import call_tables
 from chainbench_agent.kernel.reading import index_names, map_decoding
 from chainbench_agent.loading import process_records
 from chainbench_agent.loading.unit_text import STATE_MACHINES, handlers, module_text
-from chainbench_agent.probes import CATALOG, DIRECTORY, FIELDS, HOOKS, cpu, offcpu
+from chainbench_agent.probes import CATALOG, DIRECTORY, FIELDS, HOOKS, blocked_time, cpu
 
-SUPPORT = ("hooks", "lock_hooks", "lock_order", "wait_key", "__init__")
+WAITS = ("blocked_time", "wait_categories", "wait_functions", "wait_key", "wait_reasons")
+SUPPORT = ("hooks", "lock_hooks", "lock_order", *WAITS, "__init__")
 """Files of the package probes that are no module."""
 
 HOOK = {hook.name: hook for hook in HOOKS}
@@ -176,19 +177,36 @@ def entries(module, name):
 
 
 def test_tables_have_a_name_for_every_index():
-    """As many vectors and softirqs as there are counters, in the order in which C counts them."""
+    """As many as there are counters; vectors in the order in which C counts them."""
+    for table in (metric for module in CATALOG for metric in module.metrics if isinstance(metric, Table)):
+        assert not isinstance(table.names, FixedNames) or len(table.names.names) == table.entries
     assert entries(cpu.MODULE, "softirqs") == len(index_names.SOFTIRQS)
-    assert entries(cpu.MODULE, "vector_interrupts") == len(index_names.VECTORS)
-    assert index_names.VECTORS == cpu.VECTORS
     for index, vector in enumerate(cpu.VECTORS):
         body = functions(c_of(cpu.MODULE))[f"cpu_on_{vector}_entry"]
         assert f"vector_interrupts[{index}]++" in body
 
 
 def test_every_table_of_names_is_known():
-    """A Table's `names` is a table that the host's names have, unless a derived metric names its indexes."""
-    wanted = {m.names for module in CATALOG for m in module.reported if isinstance(m, Table)}
-    assert wanted <= index_names.tables().keys()
+    """What declarations expect of the host is read from it."""
+    wanted = {m.names for module in CATALOG for m in module.metrics if isinstance(m, Table)}
+    assert {names.table for names in wanted if isinstance(names, HostNames)} <= index_names.tables().keys()
+
+
+@each_module
+def test_host_tables_are_known(module):
+    """The agent has something to fill each with, and C has room for a word at an index."""
+    for declared in module.host_tables:
+        assert declared.of in call_tables.TABLES
+        assert re.search(rf"^BPF_ARRAY\({module.name}_{declared.name}, u32,", c_of(module), re.MULTILINE)
+
+
+@each_module
+def test_stacks_are_as_deep_as_declared(module):
+    """`depth` addresses, and one more where the function is known that the innermost one called."""
+    for stacks in module.stacks:
+        ((_, code, count), *callee) = struct_of(f"{module.name}_frames")
+        assert (code, count) == ("Q", stacks.depth)
+        assert bool(callee) == stacks.with_callee
 
 
 @each_module
@@ -206,13 +224,13 @@ def test_derived_metrics_are_what_derive_answers(module):
 
 @each_module
 def test_raw_material_is_used(module):
-    """What is not reported itself is in something that is, told per process, or in the ledger, which is offcpu's."""
+    """What is not reported itself is in something that is, shown per process, or in the ledger."""
     raw = {metric.name for metric in module.metrics if not metric.reported}
     used = {metric.name for metric in module.per_process}  # in top_processes
     used |= {name for metric in module.reported if isinstance(metric, Derived) for name in metric.of}
     used |= {metric.squares for metric in module.reported if isinstance(metric, Counter)}
-    if module is offcpu.MODULE:
-        used |= set(re.findall(r'offcpu\["(\w+)"\]', inspect.getsource(wait_reasons)))
+    if module.explain_waits:
+        used |= set(re.findall(r'counts\["(\w+)"\]', inspect.getsource(blocked_time)))
     assert raw == used & raw
 
 

@@ -17,7 +17,8 @@ def ns(number):
 class TestOffcpu:
     def derive(self, asleep=0, **waits):  # waits: woken, preempted, throttled
         found = {f"{kind}_wait_ns": waits.get(kind, 0) for kind in ("woken", "preempted", "throttled")}
-        return offcpu.derive(found | {"asleep_ns": asleep, "block_count": 5}, NO_NAMES)
+        nothing = {"blocked_ns": {}, "sampled_ns": {}}
+        return offcpu.derive(found | nothing | {"asleep_ns": asleep, "block_count": 5}, NO_NAMES)
 
     def test_the_parts_are_the_whole(self):
         """Blocked, runnable and throttled; voluntary and involuntary: both are the total."""
@@ -33,13 +34,18 @@ class TestOffcpu:
 
     def test_nothing_happened(self):
         """Zeros that were measured."""
-        assert set((self.derive() | {"blocks": 0}).values()) == {0}
+        found = self.derive()
+
+        assert found.pop("top_reasons") == []
+        assert set((found | {"blocks": 0}).values()) == {0}
 
 
 class TestCpu:
     def derive(self, seen, before, after):
         groups = {ns(group): struct.pack("=QQQQI4x", *(*stands, 0, 0)[:4], 0) for group, stands in seen.items()}
-        found = cpu.derive({"throttled_groups": groups}, Names({}, {}, throttled_before=before, throttled_after=after))
+        quotas = frozenset(before), frozenset(after)
+        names = Names({}, {}, before, after, quotas_before=quotas[0], quotas_after=quotas[1])
+        found = cpu.derive({"throttled_groups": groups}, names)
         return found["throttle_events"], found["throttled_ms"]
 
     def test_what_was_before_the_run_is_subtracted(self):
@@ -63,6 +69,26 @@ class TestCpu:
         seen = {7: (5, 9_000_000, 3, 8_000_000)}
 
         assert self.derive(seen, before={}, after={7: (6, 9_500_000)}) == (3, 1.5)
+
+    def test_all_groups_are_the_machines(self):
+        """One that was never throttled before, or not there, began at zero."""
+        after = {1: (4, 40), 2: (5, 50)}
+        names = Names(throttled_before={1: (3, 30)}, throttled_after=after)
+
+        assert cpu.throttled_between(names, [3]) == ({1: (3, 30), 2: (0, 0), 3: (0, 0)}, after)
+
+    def test_the_groups_of_a_target(self):
+        """Those it was in when the run began, or came into; if the kernel side saw it come, it knows the beginning."""
+        names = Names(
+            throttled_before={1: (3, 30), 4: (7, 70), 5: (1, 10)},
+            throttled_after={1: (4, 40), 2: (5, 50), 4: (9, 90), 5: (6, 60)},
+            quotas_before=frozenset({1}),
+            quotas_after=frozenset({4, 5}),
+        )
+
+        before, after = cpu.throttled_between(names, [5])
+        assert after == {1: (4, 40), 4: (9, 90), 5: (6, 60)}
+        assert before == {1: (3, 30), 4: (7, 70)}
 
     def test_no_limited_group(self):
         assert self.derive({}, {}, {}) == (0, 0)

@@ -2,8 +2,8 @@
 
 import pytest
 
+from chainbench_agent.abi.histogram import HistogramCounts
 from chainbench_agent.catalog import Names
-from chainbench_agent.evidence.sample import HistogramCounts
 from chainbench_agent.probes.io import FILE_CALLS, derive
 
 READ, WRITE, OPEN, CLOSE, FSYNC, FDATASYNC = 0, 1, 2, 3, 74, 75

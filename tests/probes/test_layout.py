@@ -7,16 +7,17 @@ import struct
 import pytest
 from c_text import UNIT, constant, fields_of, format_before, format_of, struct_of
 
+from chainbench_agent.abi.histogram import HistogramCounts
 from chainbench_agent.catalog import HISTOGRAM_SLOTS, Distribution
-from chainbench_agent.evidence import open_intervals, wait_reasons
-from chainbench_agent.evidence.sample import Account, HistogramCounts, LastWords, TaskState
+from chainbench_agent.evidence import open_intervals
+from chainbench_agent.evidence.sample import Account, LastWords, TaskState
 from chainbench_agent.kernel import agent_pids, call_tables, machine
 from chainbench_agent.kernel.reading import disk_records, index_names, map_decoding, sample_reader
 from chainbench_agent.kernel.targets import cgroup_moves
 from chainbench_agent.kernel.targets.kernel_target import TargetKind
 from chainbench_agent.loading import process_records
 from chainbench_agent.loading.unit_text import ENDED_THREADS, MEMBERS, PROCESSES, TASK_RECORDS
-from chainbench_agent.probes import CATALOG, biolatency, cpu, io, lock_order, wait_key
+from chainbench_agent.probes import CATALOG, biolatency, blocked_time, cpu, io, lock_order, wait_key
 
 each_module = pytest.mark.parametrize("module", CATALOG, ids=lambda module: module.name)
 
@@ -68,14 +69,14 @@ def test_values_are_read_in_the_order_they_are_written(module):
         ("cb_on_cpu", map_decoding.ON_CPU),
         ("cb_thread_key", map_decoding._THREAD_KEY),
         ("cb_thread", map_decoding._THREAD),
-        ("cpu_idle_span", map_decoding._IDLE),
+        ("cpu_idle_span", cpu.IDLE_SPAN),
         ("cb_disk", disk_records.DISK),
         ("cb_task", map_decoding._TASK),
         ("cb_move", cgroup_moves._MOVE),
         ("cb_cut", cgroup_moves._CUT),
-        ("offcpu_stack", wait_reasons._STACK),
-        ("offcpu_thread", wait_reasons._THREAD),
-        ("offcpu_thread_stack", wait_reasons._THREAD_STACK),
+        ("offcpu_stack", blocked_time._STACK),
+        ("offcpu_thread", blocked_time._THREAD),
+        ("offcpu_thread_stack", blocked_time._THREAD_STACK),
     ],
 )
 def test_structs_are_read_as_they_are_written(c_struct, python):
@@ -124,10 +125,10 @@ def test_a_sum_of_threads_is_read_as_it_is_written():
 @pytest.mark.parametrize(
     ("c_struct", "format_"),
     [
-        ("offcpu_stack", wait_reasons._STACK),
-        ("offcpu_thread", wait_reasons._THREAD),
-        ("offcpu_thread_stack", wait_reasons._THREAD_STACK),
-        ("offcpu_sampled", wait_reasons._SAMPLED),
+        ("offcpu_stack", blocked_time._STACK),
+        ("offcpu_thread", blocked_time._THREAD),
+        ("offcpu_thread_stack", blocked_time._THREAD_STACK),
+        ("offcpu_sampled", blocked_time._SAMPLED),
     ],
 )
 def test_structs_of_waits(c_struct, format_):
@@ -202,7 +203,7 @@ def test_constants_are_those_of_c():
     assert constant("CB_MEMBERS") == MEMBERS
     assert constant("CB_DISK_TAKEN") == disk_records.TAKEN
     assert constant("CB_ENDED_THREADS") == ENDED_THREADS
-    assert constant("CPU_NOT_IDLE") == map_decoding._NOT_IDLE
+    assert constant("CPU_NOT_IDLE") == cpu.NOT_IDLE
     assert constant("CPU_IDLE_UNKNOWN") == index_names.UNKNOWN_STATE
 
 

@@ -9,6 +9,7 @@ from user_space import AGENT, DEAD, INTERRUPTIBLE, UNINTERRUPTIBLE, blocked
 from chainbench_agent.catalog import Names
 from chainbench_agent.evidence.ledger import ledger
 from chainbench_agent.evidence.sample import Account, Thread
+from chainbench_agent.probes.blocked_time import blocked_time
 from chainbench_agent.probes.wait_key import UNINTERRUPTIBLE as NO_SIGNAL
 
 
@@ -258,7 +259,7 @@ def test_nothing_is_unexplained(kernel, seed):
     lives.live(1000)
     kernel.end()
 
-    found = ledger(kernel.counted(closed=True)["offcpu"], Names({}, {}, {}, {}), kernel.first, kernel.sample())
+    found = ledger(blocked_time(kernel.counted(closed=True)["offcpu"], Names()), Names(), kernel.first, kernel.sample())
 
     assert found["unexplained_ms"] == 0
     assert found["wall_ms"] == pytest.approx(found["on_cpu_ms"] + found["runnable_ms"] + found["blocked_ms"], abs=1e-5)

@@ -7,7 +7,16 @@ import pytest
 from user_space import AGENT
 
 from chainbench_agent.catalog import Names
-from chainbench_agent.probes.lock_order import LISTED, Edge, Mutex, edges_of, listed, split, told, violations
+from chainbench_agent.probes.lock_order import (
+    LISTED,
+    Edge,
+    Mutex,
+    edges_of,
+    listed,
+    shown,
+    split,
+    violations,
+)
 from chainbench_agent.probes.locks import derive
 
 A, B, C, D = 0x1000, 0x2000, 0x3000, 0x4000
@@ -448,9 +457,10 @@ def test_threads_of_a_cycle():
 
 def test_how_it_is_told():
     """With names where there are any; twenty in full, those of user space apart from the kernel's."""
-    made = edge(1, 2, 5, 6), edge(2, 1, 7)
-    names = Names({}, {}, {}, {}, lock_stacks={made[0].place: ("f+0x1 [a]", ("g+0x2 [a]", "main+0x3 [a]"))})
-    (found,) = told(violations(made), names)
+    made = edge(1, 2, 5, 6)._replace(held_at=11, wanted_at=12, stack=3), edge(2, 1, 7)
+    stacks = {made[0].held_from: ("f+0x1 [a]",), made[0].wanted_from: ("g+0x2 [a]", "main+0x3 [a]")}
+    names = Names(stacks={"locks_stacks": stacks})
+    (found,) = shown(violations(made), names)
 
     first = {"held": "0x1", "wanted": "0x2", "tid": 5, "other_tid": 6}
     assert found["pid"] == 10
@@ -465,7 +475,7 @@ def test_how_it_is_told():
         for e in (edge(n, n + 1, tgid=tgid), edge(n + 1, n, 2, tgid=tgid))
     ]
     assert [len(part) for part in split(violations(many))] == [50, 50]
-    assert len(told(violations(many), names)) == LISTED
+    assert len(shown(violations(many), names)) == LISTED
     assert len(listed(many)) == 2 * 2 * LISTED
 
 

@@ -7,11 +7,9 @@ from random import Random
 import pytest
 from user_space import FUTEX, INTERRUPTIBLE, NO_SYSCALL, READ, UNINTERRUPTIBLE, UserSpace, blocked, fused
 
-from chainbench_agent.catalog import Names
-from chainbench_agent.evidence import wait_reasons
-from chainbench_agent.evidence.wait_key import Wait
-from chainbench_agent.evidence.wait_reasons import Sampled
-from chainbench_agent.probes.wait_key import UNKNOWN_CALL
+from chainbench_agent.catalog import CallStack, Names, Sampled
+from chainbench_agent.probes import blocked_time, wait_reasons
+from chainbench_agent.probes.wait_key import UNKNOWN_CALL, Wait
 
 STOPPED, TRACED, FROZEN = 0x4, 0x8, 0x8000
 X32 = 0x40000000
@@ -170,10 +168,12 @@ def frames(kernel, task, *addresses):
 def sampled(kernel, names=None):
     """Innermost address → what was sampled there, in the only wait."""
     stacks = {
-        int.from_bytes(key, "little"): (str(int.from_bytes(raw[:8], "little")),)
+        CallStack(int.from_bytes(key, "little")): (str(int.from_bytes(raw[:8], "little")),)
         for key, raw in kernel.hash("offcpu_stacks").items()
     }
-    (found,) = wait_reasons.stacks(kernel.counted()["offcpu"], names or Names({}, stacks, {}, {})).values()
+    (found,) = blocked_time.stacks(
+        kernel.counted()["offcpu"], names or Names(stacks={"offcpu_stacks": stacks})
+    ).values()
     return {int(stack[0]): value for stack, value in found.items()}
 
 
@@ -273,7 +273,7 @@ def test_a_stack_that_cannot_be_walked(kernel, thread):
     """It has no functions, and the wait is there all the same."""
     block(kernel, thread, THRESHOLD)
 
-    ((wait, stack),) = [wait_reasons._STACK.unpack(key) for key in kernel.counted()["offcpu"]["sampled_ns"]]
+    ((wait, stack),) = [blocked_time._STACK.unpack(key) for key in kernel.counted()["offcpu"]["sampled_ns"]]
     assert (wait, stack) == (FUTEX, 0)
 
 
@@ -289,7 +289,7 @@ def test_each_thread_has_its_own(kernel, thread):
     kernel.switch(other, kernel.idle, INTERRUPTIBLE, cpu=1)
     kernel.at(kernel.now_ns + 2 * THRESHOLD).wake(other)
 
-    found = wait_reasons.stacks_of_threads(kernel.counted()["offcpu"], Names({}, {}, {}, {}))
+    found = blocked_time.stacks_of_threads(kernel.counted()["offcpu"], Names({}, {}, {}, {}))
     times = {tid: stacks[FUTEX][()].exact_ns for (tid, _), stacks in found.items()}
     assert times == {10: THRESHOLD, 11: 2 * THRESHOLD}
 

@@ -5,8 +5,8 @@ import ctypes
 import pytest
 from user_space import UserSpace, fused
 
+from chainbench_agent.abi.histogram import HistogramCounts
 from chainbench_agent.catalog import Names
-from chainbench_agent.evidence.sample import HistogramCounts
 from chainbench_agent.probes.io import derive
 
 READ, WRITE, PREAD = 0, 1, 17

@@ -6,17 +6,18 @@ from dataclasses import dataclass
 
 from chainbench_agent.catalog import DISKS
 from chainbench_agent.evidence.build import difference
-from chainbench_agent.evidence.open_intervals import close_intervals, close_processes
+from chainbench_agent.evidence.open_intervals import close_processes, open_time
+from chainbench_agent.evidence.open_intervals import closed as close
 from chainbench_agent.evidence.sample import Account, LastWords, Members, Sample
-from chainbench_agent.evidence.wait_reasons import blocked_ns
 from chainbench_agent.kernel import call_tables, machine
 from chainbench_agent.kernel.machine import Phase
-from chainbench_agent.kernel.reading import disk_records, map_decoding, sample_reader
+from chainbench_agent.kernel.reading import disk_records, map_decoding, module_maps, sample_reader
 from chainbench_agent.kernel.targets.cgroup_moves import decode
 from chainbench_agent.kernel.targets.kernel_target import KernelTarget, TargetKind
 from chainbench_agent.loading.process_records import processes
 from chainbench_agent.loading.unit_text import followed_calls, fuse
 from chainbench_agent.probes import CATALOG, HOOKS
+from chainbench_agent.probes.blocked_time import blocked_ns
 
 CPUS = 4  # SHIM_CPUS
 AGENT = 900
@@ -302,22 +303,28 @@ class UserSpace:
         return {number.to_bytes(4, "little"): b"".join(cells[at : at + size] for at in places[number])
                 for number in places}  # fmt: skip
 
+    def by_cpu(self, name):
+        """CPU → its record, as kernel/reading/module_maps.py reads it."""
+        raw = self.raw(name)
+        return module_maps.cpu_records(raw, len(raw) // CPUS)
+
     def sample(self):
         modules = {
             module.name: map_decoding.decode(module, self.raw(f"cb_{module.name}"), CPUS, self.run)
             | {keyed.name: self.hash(f"{module.name}_{keyed.name}") for keyed in module.keyed}
             | {kept.name: self.by_disk(f"{module.name}_{kept.name}", kept.shared) for kept in module.per_disk}
+            | {record.name: self.by_cpu(f"{module.name}_{record.name}") for record in module.per_cpu_records}
             for module in CATALOG
         }
         lost = map(sum, zip(*sample_reader._LOSS.iter_unpack(self.raw("cb_loss")), strict=True))
         return Sample(
             at_ns=self.now_ns,
+            run=self.run,
             modules=modules,
             loss=dict(zip(sample_reader.LOSS_CAUSES, lost, strict=True)),
             tasks=tuple(map_decoding.open_tasks(memoryview(self.raw("cb_tasks")), self.raw("cb_on_cpu"), self.run)),
             members=self.members(),
             processes=tuple(processes(memoryview(self.raw("cb_processes")), CATALOG, self.run)),
-            idle=tuple(map_decoding.idle_cpus(self.raw("cpu_idle_span"), self.run)),
         )
 
     def sums(self, name):
@@ -349,13 +356,14 @@ class UserSpace:
     def counted(self, *, closed=False):
         """Module → metric → what it grew by in this run; `closed`: with what is open now."""
         last = self.sample()
-        counts = {module.name: difference(module, self.first, last) for module in CATALOG}
-        return close_intervals(counts, self.first, last) if closed else counts
+        counts = {module: difference(module, self.first, last) for module in CATALOG}
+        open_ = open_time(self.first, last, targeted=False)
+        return {module.name: close(module, found, open_) if closed else found for module, found in counts.items()}
 
     def processes(self, *, closed=False):
         """Pid → the process's record in this run; `closed`: with what is open now."""
         last = self.sample()
-        found = close_processes(self.first, last) if closed else last.processes
+        found = close_processes(self.first, last, CATALOG) if closed else last.processes
         assert len({process.pid for process in found}) == len(found)
         return {process.pid: process for process in found}
 

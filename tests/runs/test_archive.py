@@ -1,4 +1,4 @@
-"""Runs and the store they are written to: what is kept when, and what becomes of a run when the store fails."""
+"""The archive: when a run is stored, and what happens to a run when the store fails."""
 
 import json
 import threading
@@ -42,7 +42,7 @@ class Agent:
         return self.runs.stop()
 
     def die(self):
-        """As far as a process can that has to go on: its locks and connections are gone, nothing is finished."""
+        """Die as far as a test can: locks and connections are released, nothing is finished."""
         self.store.close()
 
 
@@ -68,7 +68,7 @@ def agent(agents):
 
 
 class Failing:
-    """A store in front of another, which refuses what it is told to."""
+    """A store in front of another that refuses the results in `refuses`."""
 
     def __init__(self, store):
         self._store = store
@@ -92,10 +92,10 @@ def failing(agent, monkeypatch):
     return failing
 
 
-# --- What is kept ---------------------------------------------------------------------------------
+# --- When a run is stored -------------------------------------------------------------------------
 
 
-def test_a_run_is_kept_when_stop_answers(agent):
+def test_a_run_is_stored_when_stop_answers(agent):
     """With its labels, its evidence as it was answered, and the environment."""
     evidence = agent.run()
 
@@ -107,8 +107,8 @@ def test_a_run_is_kept_when_stop_answers(agent):
     assert agent.archive.why_not_stored(evidence.run.id) == ""
 
 
-def test_a_run_is_kept_from_its_start(agent):
-    """Before the collector begins, so that no agent can die in a run that nobody knows of."""
+def test_a_run_is_stored_from_its_start(agent):
+    """Before the collector starts, so that no run is unknown if the agent dies in it."""
     agent.collector.holds["start"] = threading.Event()
     with ThreadPoolExecutor(1) as pool:
         starting = pool.submit(agent.runs.start, REQUEST)
@@ -198,13 +198,13 @@ def test_a_run_that_a_shutdown_ended(agent):
 
 def test_retention(agents):
     agent = agents(keep_runs=2)
-    kept = [agent.run(commit=str(number)).run.id for number in range(4)]
+    ids = [agent.run(commit=str(number)).run.id for number in range(4)]
 
-    assert [run.id for run in agent.store.find(Query())] == kept[:1:-1]
+    assert [run.id for run in agent.store.find(Query())] == ids[:1:-1]
 
 
 def test_a_clock_that_is_set_back_costs_no_run_that_was_answered(agents):
-    """By a year: each is kept until the next has ended, and there are never more than were asked for."""
+    """By a year: each run stays until the next has ended, and never more than the limit are stored."""
     agent = agents(keep_runs=2)
     for number in range(3):
         agent.run(commit=str(number))
@@ -286,7 +286,7 @@ def test_a_slow_store_does_not_hold_up_the_collector(agent, failing, monkeypatch
 
 
 def test_what_is_known_after_a_restart(agents):
-    """The latest evidence, and that of each label set used last; counts of runs begin anew."""
+    """The latest evidence, and that of each label set used last; counts of runs begin at zero."""
     first = agents()
     evidences = [first.run(commit=commit) for commit in ("a", "b", "c", "d", "b")]
     first.die()
@@ -339,7 +339,7 @@ def test_evidence_comes_back_as_it_was(agent):
 
 
 def test_a_store_that_fails_at_the_end(agent, failing, caplog):
-    """The run has its evidence all the same, and so has the log; it is kept as soon as that is possible."""
+    """The run has its evidence all the same, and so has the log; it is stored as soon as that is possible."""
     failing.refuses = {"finished"}
     evidence = agent.run()
 
@@ -365,8 +365,8 @@ def test_what_waits_for_the_store_is_bounded(agent, failing):
     failing.refuses = set()
     last = agent.run(commit="last")
 
-    kept = {run.id for run in agent.store.find(Query())}  # a set: what began in one millisecond has no order
-    assert kept == {last.run.id, *(evidence.run.id for evidence in evidences[2:])}
+    stored = {run.id for run in agent.store.find(Query())}  # a set: what began in one millisecond has no order
+    assert stored == {last.run.id, *(evidence.run.id for evidence in evidences[2:])}
 
 
 def test_a_store_that_fails_throughout_says_so_once_for_a_run(agent, failing, caplog):

@@ -14,17 +14,17 @@ LONG_S = 30
 
 
 class Script:
-    """What `tell` was given comes with the next poll."""
+    """The events given to `emit` come with the next poll."""
 
     def __init__(self):
         self.on = False
         self.counts = {"held_back": 0, "without_room": 0}
-        self._told = []
+        self._waiting = []
         self._lock = threading.Lock()
 
-    def tell(self, *told):
+    def emit(self, *events):
         with self._lock:
-            self._told += told
+            self._waiting += events
 
     def listen(self, *, on):
         self.on = on
@@ -33,8 +33,8 @@ class Script:
         del timeout_ms
         time.sleep(0.001)
         with self._lock:
-            told, self._told = self._told, []
-        return told
+            events, self._waiting = self._waiting, []
+        return events
 
     def dropped(self):
         return dict(self.counts)
@@ -46,7 +46,7 @@ def source():
 
 
 @pytest.fixture
-def told(source):
+def events(source):
     return Events(source)
 
 
@@ -54,10 +54,10 @@ def exec_of(pid, run_id="run-1"):
     return Told(time.monotonic_ns(), "exec.exec", pid, "true", {"pid_before": pid}, run_id)
 
 
-def test_everybody_hears_everything(source, told):
+def test_everybody_hears_everything(source, events):
     """When, in which run, what, who, and its details with their units."""
-    listeners = [told.join() for _ in range(3)]
-    source.tell(exec_of(53))
+    listeners = [events.join() for _ in range(3)]
+    source.emit(exec_of(53))
     heard = [listener.take(LONG_S) for listener in listeners]
 
     assert heard[0] == heard[1] == heard[2]
@@ -66,10 +66,10 @@ def test_everybody_hears_everything(source, told):
     assert abs(datetime.fromisoformat(at).timestamp() - time.time()) < LONG_S
 
 
-def test_an_event_bears_the_run_that_it_happened_in(source, told):
-    """Whichever run is on when it is read, or none; and where nobody knows, none is made up."""
-    listener = told.join()
-    source.tell(exec_of(53, "run-1"), exec_of(59, "run-2"), exec_of(61, None))
+def test_an_event_bears_the_run_that_it_happened_in(source, events):
+    """Whichever run is on when it is read; an unknown run is null."""
+    listener = events.join()
+    source.emit(exec_of(53, "run-1"), exec_of(59, "run-2"), exec_of(61, None))
     heard = []
     while len(heard) < 3:
         heard += listener.take(LONG_S)
@@ -77,36 +77,36 @@ def test_an_event_bears_the_run_that_it_happened_in(source, told):
     assert {event["pid"]: event["run_id"] for event in heard} == {53: "run-1", 59: "run-2", 61: None}
 
 
-def test_nothing_is_told_while_nobody_listens(source, told):
+def test_nothing_is_emitted_without_listeners(source, events):
     assert not source.on
-    first, second = told.join(), told.join()
-    told.leave(first)
+    first, second = events.join(), events.join()
+    events.leave(first)
     assert source.on
-    told.leave(second)
+    events.leave(second)
 
     assert not source.on
 
 
-def test_a_listener_that_is_slow_is_told_what_it_missed(source, told):
+def test_a_slow_listener_gets_the_count_of_events_that_it_missed(source, events):
     """And the other one has missed nothing."""
-    slow, fast = told.join(), told.join()
+    slow, fast = events.join(), events.join()
     heard = []
     for start in range(0, MOST_WAITING + 101, 101):
-        source.tell(*(exec_of(pid) for pid in range(start, start + 101)))
+        source.emit(*(exec_of(pid) for pid in range(start, start + 101)))
         while len(heard) < start + 101:
             heard += fast.take(LONG_S)
-    *kept, missed = slow.take(LONG_S)
+    *taken, missed = slow.take(LONG_S)
 
-    assert [event["pid"] for event in kept] == list(range(MOST_WAITING))
+    assert [event["pid"] for event in taken] == list(range(MOST_WAITING))
     assert missed == {"name": "dropped", "cause": "slow_listener", "count": len(heard) - MOST_WAITING}
     assert slow.take(0) == []
 
 
-def test_what_the_kernel_dropped_is_told(source, told):
+def test_a_listener_gets_the_count_of_events_that_the_kernel_dropped(source, events):
     """Each time how many more it is: its own counters begin with the load, and never fall."""
     source.counts = {"held_back": 5, "without_room": 2}
-    listener = told.join()
-    source.tell(exec_of(1))
+    listener = events.join()
+    source.emit(exec_of(1))
     listener.take(LONG_S)
     source.counts = {"held_back": 12, "without_room": 2}
     first = listener.take(LONG_S)
@@ -119,17 +119,17 @@ def test_what_the_kernel_dropped_is_told(source, told):
     ]
 
 
-def test_more_listeners_than_there_may_be(told):
-    listeners = [told.join() for _ in range(MOST_LISTENERS)]
+def test_more_listeners_than_there_may_be(events):
+    listeners = [events.join() for _ in range(MOST_LISTENERS)]
     with pytest.raises(AgentError, match="4 clients"):
-        told.join()
-    told.leave(listeners[0])
+        events.join()
+    events.leave(listeners[0])
 
-    assert told.join()
+    assert events.join()
 
 
 @pytest.mark.parametrize("fails", ["listen", "start"])
-def test_who_cannot_join_takes_no_place(source, told, monkeypatch, fails):
+def test_who_cannot_join_takes_no_place(source, events, monkeypatch, fails):
     """Be it the kernel that refuses or the machine that has no thread left: as many may try as like."""
 
     def refuse(*_, **__):
@@ -139,40 +139,40 @@ def test_who_cannot_join_takes_no_place(source, told, monkeypatch, fails):
         patch.setattr(source if fails == "listen" else threading.Thread, fails, refuse)
         for _ in range(MOST_LISTENERS + 1):
             with pytest.raises(OSError, match="refused"):
-                told.join()
-    listener = told.join()
-    source.tell(exec_of(1))
+                events.join()
+    listener = events.join()
+    source.emit(exec_of(1))
 
     assert listener.take(LONG_S)[0]["pid"] == 1
 
 
-def test_a_source_that_first_cannot_say_what_it_dropped(source, told, caplog, monkeypatch):
+def test_a_source_that_first_cannot_say_what_it_dropped(source, events, caplog, monkeypatch):
     """It is asked again, and what it says then is where counting begins."""
     dropped, fails = source.dropped, [OSError("once")]
     monkeypatch.setattr(source, "dropped", lambda: (_ for _ in ()).throw(fails.pop()) if fails else dropped())
     source.counts = {"held_back": 5, "without_room": 0}
-    listener = told.join()
-    source.tell(exec_of(1))
+    listener = events.join()
+    source.emit(exec_of(1))
 
     assert [event["name"] for event in listener.take(LONG_S)] == ["exec.exec"]
     assert "events cannot be read" in caplog.text
 
 
-def test_a_source_that_fails_once_goes_on(source, told, caplog, monkeypatch):
+def test_a_source_that_fails_once_goes_on(source, events, caplog, monkeypatch):
     poll, fails = source.poll, [OSError("once")]
     monkeypatch.setattr(source, "poll", lambda ms: (_ for _ in ()).throw(fails.pop()) if fails else poll(ms))
-    listener = told.join()
-    source.tell(exec_of(1))
+    listener = events.join()
+    source.emit(exec_of(1))
 
     assert listener.take(LONG_S)[0]["pid"] == 1
     assert "events cannot be read" in caplog.text
 
 
-def test_the_thread_ends_with_the_last_listener(told):
+def test_the_thread_ends_with_the_last_listener(events):
     """And comes again with the next."""
     before = threading.active_count()
     for _ in range(3):
-        told.leave(told.join())
+        events.leave(events.join())
     deadline = time.monotonic() + LONG_S
     while threading.active_count() > before and time.monotonic() < deadline:
         time.sleep(0.01)

@@ -53,7 +53,7 @@ def collector():
 def runs(collector, clock):
     runs = Runs(collector, "m", archive=Archive(most_remembered=3), clock=clock, now=clock.now)
     yield runs
-    with suppress(AgentError):  # nobody watches a run of a test that is over
+    with suppress(AgentError):  # else the run would outlive its test
         runs.stop()
 
 
@@ -108,7 +108,7 @@ def test_a_clock_that_is_set_is_not_what_a_run_is_measured_by():
 
 
 def test_a_run_of_some_modules(runs, collector):
-    """The collector hears what to collect, and the evidence says it; the next run is not bound by it."""
+    """The collector and the evidence get the selection; the next run has its own."""
     selection = Selection(("exec",), 10)
     request = RunRequest(labels=LABELS, selection=selection)
     assert runs.start(request).request == collector.request == request
@@ -147,7 +147,7 @@ def test_ids_sort_by_time(runs, clock):
 
 
 def test_of_100_simultaneous_starts_one_wins(runs, collector):
-    """The others are told whose run it is."""
+    """The refusals name that run."""
     together = threading.Barrier(100)
 
     def start(number):
@@ -264,7 +264,7 @@ def test_a_shutdown_does_not_wait_for_a_target_that_is_refused(runs, collector, 
     assert isinstance(starting.exception(WAIT_S), InputError)
 
 
-# --- A run that nobody ends -----------------------------------------------------------------------
+# --- A run that ends by itself --------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -306,7 +306,7 @@ def endings(runs, collector, watched_often):
 
 
 def test_a_run_ends_when_its_time_is_over(runs, collector, clock, endings):
-    """Not before; its evidence is kept, and it counts as finished."""
+    """Not before; its evidence is remembered, and it counts as finished."""
     active = runs.start(RunRequest(labels=LABELS, longest_s=60))
     clock.ns = 60 * 10**9 - 10**6
     endings.looked_at()
@@ -391,7 +391,7 @@ def test_a_stop_that_comes_too_late(runs, clock, endings, reason):
 
 
 def test_only_its_own_run_is_ended(runs, clock, endings):
-    """The watch of a run that was stopped leaves the next one alone."""
+    """The watch of a run that was stopped does not end the next one."""
     runs.start(RunRequest(labels=LABELS, longest_s=60))
     runs.stop()
     runs.start(RunRequest(labels=commit(2), longest_s=600))
@@ -453,7 +453,7 @@ def test_a_start_that_fails_leaves_no_run(runs, collector):
 
 
 def test_a_stop_that_fails_leaves_no_run_and_loses_nothing(runs, collector, caplog):
-    """What was collected can still be read in the log, as JSON."""
+    """The log has what was collected, as JSON."""
     active = runs.start(REQUEST)
     collector.fails["stop"] = OSError("cannot detach")
 
@@ -535,7 +535,7 @@ def test_the_next_run_is_not_taken_for_the_last(runs):
 
 
 def test_however_many_look_a_stop_waits_for_one(runs, collector, clock, aside):
-    """Who looks while another does gets the answer before, and does not stand in the way."""
+    """A second caller gets the previous answer at once."""
     runs.start(REQUEST)
     before = runs.current()
     clock.ns = 1_000_000_000

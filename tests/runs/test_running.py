@@ -1,4 +1,4 @@
-"""What would end a run: the clock, and a target that stays away."""
+"""A run ends by the clock, and when its target has ended for a while."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -21,7 +21,7 @@ def watched(has_ended=lambda: False, longest_s=3600):
 
 
 def test_it_goes_on():
-    """As long as there is time, and somebody to look at."""
+    """As long as there is time, and the target lives."""
     watch = watched()
 
     assert [watch.why_end(second * S) for second in (0, 1, 3599)] == [None] * 3
@@ -45,7 +45,7 @@ def test_its_target_is_gone():
 
 
 def test_a_target_that_comes_back():
-    """A runner may be between two processes: the time begins anew."""
+    """A runner may be between two processes: the time begins again."""
     there = iter([False, False, True] + [False] * 6)
     watch = watched(lambda: not next(there))
 
@@ -61,7 +61,7 @@ def test_both_at_once():
 
 
 def test_a_collector_that_cannot_tell(caplog):
-    """It is there, for all anybody knows; the run still ends in time."""
+    """The target counts as alive; the run still ends in time."""
 
     def fail():
         raise OSError("map lookup")

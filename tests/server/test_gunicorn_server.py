@@ -47,7 +47,7 @@ def test_a_signal_ends_the_run_and_the_daemon(daemon, signum, send):
 @pytest.mark.parametrize("send", [to_master, to_all])
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_while_it_is_built_is_heeded(daemon, signum, send):
-    """What builds it is left in the midst, as what the compiler takes nobody waits for; not killed, nor a failure."""
+    """The build is abandoned, because it takes long; the worker is not killed, and it is no failure."""
     agent = daemon(
         """
     try:

@@ -161,7 +161,7 @@ def sending(agent):
 
 
 def test_over_tls(large, certificate):
-    """What the client has not taken is sent once more in the same pieces, as TLS wants it."""
+    """Pieces that the client has not taken are sent again unchanged, as TLS requires."""
     cert, key = certificate
     agent = large(tls_cert=cert, tls_key=key)
     context = ssl.create_default_context(cafile=cert)

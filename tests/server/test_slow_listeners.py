@@ -48,7 +48,7 @@ QUIET = """
 
 
 class Client:
-    """Takes as little as it may into its own buffer; reads nothing before it is told to."""
+    """Has the smallest receive buffer, and reads nothing before `read` is called."""
 
     def __init__(self, address):
         self.sock = socket.socket()
@@ -63,7 +63,7 @@ class Client:
         return (json.loads(line.removeprefix(b"data: ")) for line in lines if line.startswith(b"data: "))
 
     def all_of_them(self):
-        """(events that were heard, events that were announced as dropped, by which cause), of all that were told."""
+        """(events that were heard, events that were announced as dropped, by which cause), of all that were emitted."""
         heard, dropped, causes = 0, 0, set()
         for event in self.events():
             if event["name"] == "dropped":
@@ -100,7 +100,7 @@ def refused(agent: Daemon):
 
 
 def test_who_never_reads_holds_up_nobody(crowd):
-    """Three never read: /stop answers, the fourth is told of everything, and later they learn what they have missed."""
+    """Three never read: /stop answers, the fourth gets every event, and the others the count of missed ones."""
     agent, (*slow, fast) = crowd(LONG_S)
     agent.client.start(**LABELS)
     heard, dropped, _ = fast.all_of_them()

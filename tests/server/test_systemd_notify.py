@@ -1,4 +1,4 @@
-"""What a service manager hears of the daemon, over a socket of its own protocol."""
+"""The daemon's notifications to a service manager, over a socket of that protocol."""
 
 import os
 import signal
@@ -16,7 +16,7 @@ from daemon import LABELS, LONG_S
 
 from chainbench_agent.client import Agent
 from chainbench_agent.server import systemd_notify
-from chainbench_agent.server.systemd_notify import Supervisor
+from chainbench_agent.server.systemd_notify import SystemdNotify
 
 AGENT = """
 import os, sys, time
@@ -86,7 +86,7 @@ class Manager:
                 agent.send_signal(signal.SIGTERM)
 
     def listen(self, seconds):
-        """What is heard within so many seconds."""
+        """The notifications of so many seconds."""
         return self._listen(seconds, lambda _: False)
 
     def until(self, assignment):
@@ -220,7 +220,7 @@ def test_life_is_told_again_and_again(manager):
 
 
 def test_a_worker_that_takes_long_to_build_the_agent_lives(manager):
-    """After a reload nobody else would say so, and the manager would kill it."""
+    """Else the manager would kill it after a reload."""
     with manager.start(building_s=3, WATCHDOG_USEC="600000"):
         heard = [line for _, line in manager.until("READY=1")]
 
@@ -243,7 +243,7 @@ def test_what_hangs_does_not_live(manager, damage):
 
 
 def test_a_beat_may_get_lost(manager, monkeypatch):
-    """It comes more than twice as often as the manager wants to hear it."""
+    """It comes more than twice as often as the manager requires."""
     slept = []
 
     def sleep(seconds):
@@ -252,7 +252,7 @@ def test_a_beat_may_get_lost(manager, monkeypatch):
 
     monkeypatch.setattr(systemd_notify, "time", SimpleNamespace(sleep=sleep))
     with pytest.raises(InterruptedError):
-        Supervisor({"NOTIFY_SOCKET": manager.path, "WATCHDOG_USEC": "600000"})._watch(lambda: True)
+        SystemdNotify({"NOTIFY_SOCKET": manager.path, "WATCHDOG_USEC": "600000"})._watch(lambda: True)
 
     assert manager.socket.recv(64) == b"WATCHDOG=1"
     assert 0 < slept[0] < 0.6 / 2
@@ -262,7 +262,7 @@ def test_without_a_manager_nobody_is_told():
     """And a socket that is gone is no obstacle."""
     environment = {"NOTIFY_SOCKET": "/nonexistent/notify", "WATCHDOG_USEC": "", "HOME": "/"}
 
-    Supervisor(environment).tell("READY=1")
+    SystemdNotify(environment).notify("READY=1")
 
     assert environment == {"HOME": "/"}
-    assert not Supervisor({}).listens
+    assert not SystemdNotify({}).listens

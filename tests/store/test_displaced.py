@@ -1,4 +1,4 @@
-"""The files of a store are removed or replaced under the agent: it is said, and later runs are kept."""
+"""The files of a store are removed or replaced under the agent: its status says so, and later runs are stored."""
 
 import os
 import shutil
@@ -35,7 +35,7 @@ def store(open_file, stored):
 
 
 def ids(path):
-    """What another program reads there."""
+    """The runs that another program reads there."""
     with closing(sqlite3.connect(path)) as other:
         return [row[0] for row in other.execute("SELECT id FROM runs ORDER BY id")]
 
@@ -116,7 +116,7 @@ def test_the_log_is_removed(store, path, stored, open_file, suffixes):
 
 
 def test_the_run_that_is_on_stays_on(store, path, stored):
-    """Opening the store again is no restart: nobody died."""
+    """Opening the store again is no restart: no agent died."""
     store.save(stored(3, "running"))
     Path(f"{path}-wal").unlink()
 
@@ -180,7 +180,7 @@ def without_maps(tmp_path):
 
 @pytest.mark.mount
 def test_without_shared_maps(without_maps, opened, stored, caplog):
-    """Runs are kept without a write-ahead log; several read while one writes; a restart finds them."""
+    """Runs are stored without a write-ahead log; several read while one writes; a restart finds them."""
     settings = {"state_dir": str(without_maps / "state")}
     store = opened("sqlite", **settings)
     for number in range(11):

@@ -1,4 +1,4 @@
-"""100,000 kept runs: what is asked of the store costs what it shows, however many there are.
+"""100,000 stored runs: a query costs as much as it shows, however many runs there are.
 
 Work is counted, not time: the instructions of SQLite's own machine, and the plan of PostgreSQL.
 Two filters that never meet are the exception: the index of one is looked through (bench/stored_runs.py times it).
@@ -10,14 +10,10 @@ from datetime import UTC, datetime
 import pytest
 from sqlalchemy import event, insert, text
 
+from chainbench_agent.agent import build_agent
 from chainbench_agent.collector.fake import FakeCollector
 from chainbench_agent.evidence.model import Evidence, Labels, Run, Target
-from chainbench_agent.export.health import AgentRegistry
-from chainbench_agent.export.prometheus import Exporter
 from chainbench_agent.model.stored_run import LABELS, Query, StoredRun, Summary
-from chainbench_agent.probes import CATALOG
-from chainbench_agent.runs.archive import Archive
-from chainbench_agent.runs.lifecycle import Runs
 from chainbench_agent.settings import load_settings
 from chainbench_agent.store import open_store, queries
 from chainbench_agent.store.base import Retention
@@ -81,22 +77,18 @@ class Steps:
 @pytest.fixture(scope="module")
 def filled(tmp_path_factory):
     """Number of runs → a SQLite store of so many, its steps, and the agent that has it."""
-    agents, stores = {}, []
+    found, agents = {}, []
     for runs in (FEW, MANY):
         directory = tmp_path_factory.mktemp("state")
-        store = open_store(load_settings(store="sqlite", state_dir=str(directory), machine="m", keep_runs=10 * MANY))
+        settings = load_settings(store="sqlite", state_dir=str(directory), machine="m", keep_runs=10 * MANY)
+        store = open_store(settings)
         fill(store, runs)
-        stores.append(store)
-        agents[runs] = store, Steps(store), client_of(store)
-    yield agents
-    for store in stores:
         store.close()
-
-
-def client_of(store):
-    runs = Runs(FakeCollector(), "m", archive=Archive(store))
-    exporter = Exporter(CATALOG, AgentRegistry("0.1.0", "mock", {}, dict))
-    return create_app(runs, lambda accept: exporter.render(runs, accept)).test_client()
+        agents.append(agent := build_agent(settings, lambda _: FakeCollector()))
+        found[runs] = agent.store, Steps(agent.store), create_app(agent.runs, agent.metrics).test_client()
+    yield found
+    for agent in agents:
+        agent.close()
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -1,4 +1,4 @@
-"""What a store promises, in SQLite and in PostgreSQL."""
+"""The promises of a store, in SQLite and in PostgreSQL."""
 
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -18,7 +18,7 @@ def ids(runs):
 
 
 def test_a_run(store, stored):
-    """Everything comes back as it was, times in UTC."""
+    """Everything is read as it was written, times in UTC."""
     run = stored(1, failure="")
     store.save(run)
 
@@ -126,7 +126,7 @@ def test_how_many_there_are(opened, url, stored):
 
 
 def test_the_run_of_an_agent_that_died(opened, url, stored):
-    """It comes back as interrupted, with what it had; what had ended stays as it was."""
+    """It is interrupted after the restart, with its evidence; runs that had ended stay as they were."""
     first = opened(url)
     died = [stored(1, "running"), stored(2, "running", evidence=False)]
     for run in (*died, stored(3), stored(4, "failed")):

@@ -35,7 +35,7 @@ def open_file(opened, path):
 
 
 def test_the_directory_is_made(open_file, path):
-    """For this user alone: commands and labels may be nobody else's business."""
+    """Only for this user: commands and labels may be private."""
     store = open_file()
 
     assert path.exists()
@@ -165,7 +165,7 @@ def test_a_directory_that_cannot_be_written(disk, opened, stored, caplog):
 
 @pytest.mark.mount
 def test_a_directory_that_becomes_read_only(disk, opened, stored):
-    """What is there can still be read."""
+    """The runs can still be read."""
     place = disk.place
     store = opened("sqlite", state_dir=str(place / "state"))
     store.save(stored(1))

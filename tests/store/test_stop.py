@@ -1,4 +1,4 @@
-"""What a client sees of a store that fails in the midst of its run: its evidence, and why it is not kept."""
+"""A store that fails during a run: the client gets the evidence, and the reason why it is not stored."""
 
 import os
 import sqlite3
@@ -16,7 +16,7 @@ LABELS = {"scenario": "baseline", "impl": "python", "variant": "numpy", "commit"
 
 @pytest.fixture
 def client_of():
-    """`client_of(store)` → a client of an agent that keeps its runs there."""
+    """`client_of(store)` → a client of an agent that stores its runs there."""
 
     def make(store):
         archive = Archive(store, checkpoint_s=3600)

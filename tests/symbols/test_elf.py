@@ -1,4 +1,4 @@
-"""FunctionTable by name and by place, in files that a compiler made."""
+"""The functions of compiled files, by name and by offset."""
 
 import io
 import re
@@ -18,7 +18,7 @@ int main(int n, char **v) { return outer(n); }
 
 @pytest.fixture
 def built(tmp_path):
-    """`built(*options)` → a program, or a library."""
+    """`built(*options)` → a program or a library."""
     compiler = require("cc")
     (tmp_path / "code.c").write_text(CODE)
 
@@ -35,8 +35,8 @@ def functions(path):
         return read_functions(file)
 
 
-def test_functions_are_where_the_compiler_put_them(built):
-    """By the symbols as `nm` tells them; here they are offsets, as the code's segment begins with the file."""
+def test_functions_have_the_offsets_that_nm_reports(built):
+    """In this file the addresses are offsets, as the segment with the code begins with the file."""
     path = built("-shared", "-fPIC", "-Wl,-z,noseparate-code")
     told = subprocess.run(["nm", path], capture_output=True, text=True, check=True).stdout
     locations = {name: int(address, 16) for address, name in re.findall(r"^(\w+) [tT] (\w+)$", told, re.MULTILINE)}
@@ -48,8 +48,8 @@ def test_functions_are_where_the_compiler_put_them(built):
         assert found.name_at(locations[name] + 1) == f"{name}+0x1"
 
 
-def test_a_stripped_library(built):
-    """Only what others may call has a name; what lies behind it is not taken for it."""
+def test_a_stripped_library_has_its_exported_functions(built):
+    """Code after an exported function is not attributed to it."""
     whole, stripped = functions(built("-shared", "-fPIC")), functions(built("-shared", "-fPIC", "-s"))
     (inner,) = whole.offsets("inner")
 
@@ -58,27 +58,26 @@ def test_a_stripped_library(built):
     assert (whole.name_at(inner), stripped.name_at(inner)) == ("inner+0x0", "")
 
 
-def test_what_is_only_called_is_not_there(built):
-    """A program has symbols for functions of its libraries, too."""
+def test_functions_of_other_libraries_are_left_out(built):
+    """A program also has symbols for the functions that it calls in libraries."""
     assert functions(built()).offsets("__libc_start_main") == set()
 
 
-def test_what_stands_alone(built):
-    """A static program brings its C library; it may have a position of its own choice all the same."""
+def test_a_static_program_is_recognized(built):
+    """Also one that is position-independent."""
     for options, alone in ((("-static",), True), (("-static-pie",), True), ((), False)):
         with built(*options).open("rb") as file:
             assert is_statically_linked(file) is alone
 
 
 @pytest.mark.parametrize("content", [b"", b"#!/bin/sh\n", b"\x7fELF", b"\x7fELF\x01\x01\x01" + bytes(100)])
-def test_what_is_no_elf_file_of_ours(content):
-    """A script, the beginning of a file, a 32-bit program: none has functions, and none stands alone."""
+def test_other_files_have_no_functions(content):
+    """A script, the first bytes of a file, a 32-bit program."""
     assert not read_functions(io.BytesIO(content))
     assert not is_statically_linked(io.BytesIO(content[:4]))
 
 
-def test_versions_of_a_function():
-    """Both are where it is."""
+def test_all_versions_of_a_function_are_found():
     found = FunctionTable([(0x200, 16, "wait"), (0x100, 16, "wait"), (0x100, 16, "__wait")])
 
     assert found.offsets("wait") == {0x100, 0x200}

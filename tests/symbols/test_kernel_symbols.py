@@ -1,10 +1,7 @@
-"""Addresses of the kernel become names of functions."""
-
-import struct
+"""Addresses in the kernel become names of functions."""
 
 import pytest
 
-from chainbench_agent.loading.loader import MapFd
 from chainbench_agent.symbols import kernel_symbols
 from chainbench_agent.symbols.kernel_symbols import KernelSymbols
 
@@ -44,13 +41,13 @@ def kernel():
         (0, ""),
     ],
 )
-def test_the_nearest_below(kernel, address, name):
-    """In a file that is in no order, with data among the functions; below all of them there is no name."""
+def test_an_address_belongs_to_the_nearest_function_below(kernel, address, name):
+    """The file is not sorted, and has data among the functions.  Below all functions there is no name."""
     assert kernel.name_of(address) == name
 
 
 def test_the_compilers_suffixes_are_dropped(kernel):
-    """`.isra.0` and `.cold` are the same function to people."""
+    """`.isra.0` and `.cold` are parts of the same function."""
     assert kernel.name_of(0xFFFFFFFF81000601) == "do_nanosleep"
     assert kernel.name_of(0xFFFFFFFF81000701) == "hrtimer_nanosleep"
 
@@ -64,16 +61,15 @@ def test_addresses_are_shown(kernel):
     [b"0000000000000000 T _stext\n0000000000000000 t futex_wait_queue\n", b""],
     ids=["zeros", "empty"],
 )
-def test_addresses_are_hidden(kallsyms):
-    """Then no address has a name: not all of them the last function's."""
+def test_hidden_addresses_have_no_name(kallsyms):
+    """Otherwise all would have the name of the last function."""
     kernel = KernelSymbols(kallsyms)
 
     assert kernel.hidden
     assert kernel.name_of(0xFFFFFFFF81000200) == ""
 
 
-def test_load(tmp_path, monkeypatch):
-    """From the file of the kernel."""
+def test_the_symbols_are_read_from_the_kernels_file(tmp_path, monkeypatch):
     (tmp_path / "kallsyms").write_bytes(KALLSYMS)
     monkeypatch.setattr(kernel_symbols, "KALLSYMS", tmp_path / "kallsyms")
 
@@ -89,17 +85,11 @@ def test_load(tmp_path, monkeypatch):
         (0, ("ext4_rename",)),
     ],
 )
-def test_a_stack_begins_with_the_lock_that_walks_leave_out(kernel, monkeypatch, called, named):
+def test_a_stack_begins_with_the_lock_that_walks_leave_out(kernel, called, named):
     """The function called by the innermost frame, if it is of the section that the kernel's walks leave out."""
-    raw = struct.pack("=17Q", 0xFFFFFFFF81000D20, *[0] * 15, called)
-    monkeypatch.setattr(kernel_symbols.libbpf, "items", lambda *_: {(7).to_bytes(8, "little"): raw})
-
-    assert kernel.stacks(MapFd(-1, 8, len(raw), 1)) == {7: named}
+    assert kernel.stack([0xFFFFFFFF81000D20, *[0] * 15], called) == named
 
 
-def test_a_function_entered_at_its_padding(kernel, monkeypatch):
+def test_a_function_entered_at_its_padding(kernel):
     """Some kernels call a few bytes before it, where another symbol stands."""
-    raw = struct.pack("=17Q", 0xFFFFFFFF81000D00, *[0] * 16)
-    monkeypatch.setattr(kernel_symbols.libbpf, "items", lambda *_: {(7).to_bytes(8, "little"): raw})
-
-    assert kernel.stacks(MapFd(-1, 8, len(raw), 1)) == {7: ("ext4_rename",)}
+    assert kernel.stack([0xFFFFFFFF81000D00]) == ("ext4_rename",)

@@ -1,4 +1,4 @@
-"""The C libraries of processes, as /proc tells them."""
+"""The C libraries of processes, and the locations of their functions."""
 
 import os
 import subprocess
@@ -25,8 +25,7 @@ def own():
     found.close()
 
 
-def test_our_own_library(own):
-    """Where the address that the dynamic linker gives lies."""
+def test_a_function_is_located_where_the_dynamic_linker_found_it(own):
     import ctypes
 
     lock = ctypes.cast(ctypes.CDLL(None).pthread_mutex_lock, ctypes.c_void_p).value
@@ -39,12 +38,12 @@ def test_our_own_library(own):
     assert mapping.inode == stat.st_ino
 
 
-def test_what_no_library_has(own):
+def test_a_function_that_no_library_has_is_nowhere(own):
     assert own.locations("pthread_mutex_lick") == []
 
 
-def test_a_library_of_many_processes_is_one():
-    """Probed once, because a probe is in the file, not in the process."""
+def test_a_library_of_several_processes_is_located_once():
+    """A uprobe belongs to the file, not to the process."""
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as other:
         found = LibcFunctions([os.getpid(), other.pid, os.getpid()])
         locations = found.locations("pthread_mutex_lock")
@@ -55,8 +54,8 @@ def test_a_library_of_many_processes_is_one():
     assert len(locations) == 1
 
 
-def test_a_process_that_is_gone():
-    """It has nothing; and nothing is left open."""
+def test_a_process_that_has_ended_has_no_libraries():
+    """And no descriptor stays open."""
     with subprocess.Popen(["true"]) as other:
         other.wait()
     before = descriptors()
@@ -66,7 +65,7 @@ def test_a_process_that_is_gone():
     assert descriptors() == before
 
 
-def test_all_is_given_back():
+def test_all_descriptors_are_closed():
     before = descriptors()
     found = LibcFunctions([os.getpid()])
     assert len(descriptors()) > len(before)
@@ -75,8 +74,8 @@ def test_all_is_given_back():
     assert found.locations("pthread_mutex_lock") == []
 
 
-def test_a_static_program(tmp_path):
-    """It brings the functions itself; one that is linked dynamically only calls them."""
+def test_a_static_program_contains_the_functions(tmp_path):
+    """A dynamically linked program only calls them."""
     code = tmp_path / "code.c"
     code.write_text(
         "#include <pthread.h>\n#include <stdio.h>\npthread_mutex_t m;\n"
@@ -97,8 +96,8 @@ def test_a_static_program(tmp_path):
 
 
 @pytest.mark.bpf
-def test_a_file_that_was_replaced(tmp_path, monkeypatch):
-    """It is no longer what is at its path, and still what runs."""
+def test_a_replaced_library_is_the_one_that_still_runs(tmp_path, monkeypatch):
+    """It is no longer the file at its path."""
     library = tmp_path / "libc.so.6"
     (ours,) = {m.path for m in read_mappings(os.getpid()) if Path(m.path).name.startswith("libc.so")}
     library.write_bytes(Path(ours).read_bytes())
@@ -129,6 +128,6 @@ def test_a_file_that_was_replaced(tmp_path, monkeypatch):
         ("/usr/lib/x86_64-linux-gnu/libcap.so.2", False),
     ],
 )
-def test_what_a_c_library_is_called(path, is_one):
-    """Glibc's until 2.33 and since, and musl's."""
+def test_c_libraries_are_recognized_by_their_names(path, is_one):
+    """The files of glibc, before 2.34 and since, and of musl."""
     assert bool(C_LIBRARY.search(path)) is is_one

@@ -1,4 +1,4 @@
-"""What perf tells of mappings and forks, and what is made of it."""
+"""The records of mappings and forks that perf writes, and what the agent makes of them."""
 
 import mmap
 import os
@@ -26,14 +26,14 @@ def mapped(pid, start, path, offset=0):
 
 
 def ring(*records):
-    """Memory as perf leaves it: a first page that says how much, then what."""
+    """Memory as perf writes it: a first page with the size of the records, then the records."""
     written = b"".join(records)
     page = struct.pack(f"=1024xQ{mmap.PAGESIZE - 1032}x", len(written))
     return page + written + bytes(mmap.PAGESIZE)
 
 
-def test_records():
-    """Of all rings; others are skipped, and what has no file as well."""
+def test_records_of_all_rings_are_decoded():
+    """Other records are skipped, and mappings without a file."""
     found = mapping_history(
         [
             ring(fork(20, 10), LOST, mapped(20, 0x1000, "/bin/a"), mapped(20, 0x9000, "[vdso]")),
@@ -51,12 +51,12 @@ def test_records():
     }
 
 
-def test_nothing_was_written():
+def test_empty_rings_have_no_records():
     assert mapping_history([ring(), ring()]) == MappingHistory()
 
 
-def test_what_may_be_in_a_process():
-    """The newest first: what it mapped, what it had before, what it was forked with; a circle ends."""
+def test_a_process_has_its_own_mappings_and_those_of_its_parents():
+    """The newest come first.  A circle of parents ends."""
     own, before, inherited = (FileMapping(n, n + 1, 0, 0, 0, "") for n in range(3))
     found = MappingHistory({20: (own,), 10: (inherited,)}, {20: 10, 10: 20})
 
@@ -65,8 +65,8 @@ def test_what_may_be_in_a_process():
 
 
 @pytest.mark.bpf
-def test_a_process_that_came_and_went():
-    """What it mapped is known when it has ended, and who forked it; another time begins with nothing."""
+def test_the_mappings_and_the_parent_of_an_ended_process_are_known():
+    """Opening again starts with no records."""
     events = MappingEvents()
     assert not events
     for _ in range(2):
@@ -80,8 +80,7 @@ def test_a_process_that_came_and_went():
     assert not events
 
 
-def test_no_permission(monkeypatch):
-    """An error, and nothing is left open."""
+def test_a_failed_open_closes_everything(monkeypatch):
 
     def refuse(*_kind, cpu, **_how):
         if cpu:

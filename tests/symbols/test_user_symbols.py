@@ -1,4 +1,4 @@
-"""Addresses of user space by name, of processes that live and of those that have ended."""
+"""Names of addresses in user space, of living and ended processes."""
 
 import ctypes
 import os
@@ -16,7 +16,7 @@ GONE = 1 << 22
 
 @pytest.fixture
 def lock():
-    """Where our own library has pthread_mutex_lock."""
+    """The address of pthread_mutex_lock in our own library."""
     return ctypes.cast(ctypes.CDLL(None).pthread_mutex_lock, ctypes.c_void_p).value
 
 
@@ -26,23 +26,22 @@ def libc():
     return name
 
 
-def test_a_process_that_lives(lock, libc):
-    """One of the names that the function has."""
+def test_an_address_in_a_living_process_has_one_of_the_functions_names(lock, libc):
     name = UserSymbols({}, MappingHistory()).name_of(os.getpid(), lock + 5)
 
     assert name.endswith(f"pthread_mutex_lock+0x5 [{libc}]")
 
 
-def test_one_that_has_ended(lock, libc):
-    """By what it had at the beginning, or by what happened since; the file is found by its path."""
+def test_an_address_in_an_ended_process_has_a_name(lock, libc):
+    """By its mappings at the start of the run, or by later events.  The file is found by its path."""
     ours = read_mappings(os.getpid())
     for stacks in (UserSymbols({GONE: ours}, MappingHistory()), UserSymbols({}, MappingHistory({GONE: ours}))):
         assert stacks.name_of(GONE, lock).endswith(f"pthread_mutex_lock+0x0 [{libc}]")
     assert UserSymbols({}, MappingHistory()).name_of(GONE, lock) == f"{lock:#x}"
 
 
-def test_another_file_at_the_path(lock, libc):
-    """Its functions are not those that ran: then only the place in the file is told."""
+def test_another_file_at_the_path_is_not_read(lock, libc):
+    """Its functions are not those that ran: the name is only the file and the offset."""
     ours = tuple(mapping._replace(inode=mapping.inode + 1) for mapping in read_mappings(os.getpid()))
     gone = tuple(mapping._replace(path="/gone/libc.so.6 (deleted)") for mapping in read_mappings(os.getpid()))
     (found,) = (m for m in ours if m.start <= lock < m.end)
@@ -52,8 +51,8 @@ def test_another_file_at_the_path(lock, libc):
     assert UserSymbols({GONE: gone}, MappingHistory()).name_of(GONE, lock) == f"libc.so.6+{offset:#x}"
 
 
-def test_the_caller_that_the_kernel_leaves_out():
-    """A function that was just entered has no frame; newer kernels see its caller as well, and then it is not twice."""
+def test_the_caller_that_the_kernel_misses_is_added_once():
+    """A function that was just entered has no frame.  Newer kernels find its caller as well."""
     stacks = UserSymbols({}, MappingHistory())
 
     assert stacks.stack(GONE, 0x20, (0x10, 0x30, 0x40)) == ("0x20", "0x30", "0x40")

@@ -1,4 +1,4 @@
-"""Lets the tests here import the files beside them, which can also be run by hand."""
+"""Lets the tests here import the files next to them, which can also be run by hand."""
 
 import os
 import sys
@@ -16,7 +16,7 @@ from guest import ENDING
 def guests(request, tmp_path_factory):
     """(Module, its parameter `name`) → where that guest's results are, and a future of its exit status.
 
-    Of all tests of this session that ask for one: `in_guest(name, results)` of the test's module boots it.  They run
+    It has those of all tests of this session: `in_guest(name, results)` of the test's module boots each.  They run
     side by side: emulation keeps one processor of ours busy per guest, whatever processors the guest has.
     """
     items = [item for item in request.session.items if "guest" in item.fixturenames]
@@ -35,5 +35,5 @@ def _started(pool, name, in_guest, tmp_path_factory):
 
 @pytest.fixture
 def guest(guests, request, name):
-    """What is in `guests` for this test."""
+    """The entry of `guests` for this test."""
     return guests[request.module.__name__, name]

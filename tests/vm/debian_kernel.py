@@ -29,7 +29,7 @@ class Series(NamedTuple):
     rest: tuple[str, ...] = ()
     """Prefixes of the other packages that this kernel consists of; the rest of their names is the image's."""
     security: bool = True
-    """Whether the suite has one with security updates beside it."""
+    """Whether there is another suite with security updates for it."""
 
 
 SERIES = {

@@ -1,6 +1,6 @@
-"""What docs/operations.md has an operator type, typed, from the service to its end; runs in a guest, in this order.
+"""Types the commands of docs/operations.md, from the start of the service to its removal, in a guest, in this order.
 
-Of its blocks only what needs a network is left out: what they install is there, `make install` was staged.
+Only the blocks that need a network are left out: their packages are installed, and `make install` was staged.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ TOKENS = {name: Path(f"/etc/chainbench-agent.{name}") for name in ("token", "rea
 
 
 def typed(text, **environment):
-    """What a terminal shows when root types this; a command that fails ends it, and the test."""
+    """The output of commands that root types; a command that fails ends them, and the test."""
     command = ["script", "--quiet", "--return", "--command", f"bash -euc {shlex.quote(AS_ROOT + text)}", "/dev/null"]
     with_path = ["env", *(f"{name}={value}" for name, value in environment.items()), *command]
     done = subprocess.run(with_path, capture_output=True, text=True, cwd=REPO, timeout=LONG_S, check=False)
@@ -94,7 +94,7 @@ def test_debians_prometheus_scrapes_it():
 
 
 def test_tokens_are_handed_over(tmp_path):
-    """Root's files, which no other user can read; who has none of them is refused, and with the second only asks."""
+    """Only root can read the files.  A client without a token is refused; the second token only reads."""
     lines = tmp_path / "lines"
     lines.write_text(block("LoadCredential=token"))
     editor = tmp_path / "editor"
@@ -151,7 +151,7 @@ def test_a_backup_has_all_runs(tmp_path):
 
 
 def test_all_of_it_goes():
-    """What was installed and, with the page's other lines, what was written since."""
+    """The installed files and, by the page's other lines, those that were written since."""
     typed(block("make uninstall"))
 
     assert show("LoadState") == "not-found"

@@ -8,7 +8,7 @@ By hand, to try something on another kernel; what follows `--` runs as root in t
 Its console is shown, and its exit status returned. In the guest are
 - all files of this machine; what the guest changes stays with it, and what is changed here
   meanwhile may reach it or not; this repository and Python's own files are a copy, on disks,
-- /results, shared with the host: a new directory in /tmp, which is kept,
+- /results, shared with the host: a new directory in /tmp, which is not removed,
 - /scratch, also TMPDIR: ext4 on a virtio disk, for true block I/O,
 - two processors, 4 GB, loopback and no other network, no terminal and no udev.
 Everything is emulated: the command starts after 6 to 8 s, and what needs 1 s here takes 10 to 20 s there.

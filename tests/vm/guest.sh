@@ -10,7 +10,7 @@ shift
 mount -t tmpfs none /mnt
 mkdir /mnt/host /mnt/upper /mnt/work /mnt/root
 mount -t 9p -o ro,trans=virtio,version=9p2000.L,msize=512000,cache=loose hostroot /mnt/host
-# What the tests start a hundred times, in memory: on 9p every open() is work for QEMU's main loop.
+# Programs that the tests start a hundred times, in memory: on 9p every open() is work for QEMU's main loop.
 started=$(readlink -f /bin/{true,sh,bash,sleep,dd} /usr/bin/python3)
 needed=$(ldd $started | awk '$3 ~ "^/" { print $3 } $1 ~ "^/.*/ld-" { print $1 }' | sort -u | xargs readlink -f)
 for file in $started $needed /etc/ld.so.cache; do

@@ -31,7 +31,7 @@ SOCKET = "/run/chainbench-agent/socket"
 CAPABILITIES = 1 << 34 | 1 << 38 | 1 << 39
 """CAP_SYSLOG, CAP_PERFMON, CAP_BPF."""
 WATCHDOG_S = 30
-"""Nobody wants to wait for three minutes."""
+"""Three minutes would be too long for a test."""
 ASK = """
 import socket, sys
 s = socket.socket(socket.AF_UNIX)
@@ -43,7 +43,7 @@ print(s.makefile().readline().split()[1])
 
 
 def processes():
-    """Of the service, as the control group has them."""
+    """The processes in the control group of the service."""
     return list(map(int, Path(f"/sys/fs/cgroup{show('ControlGroup')}/cgroup.procs").read_text().split()))
 
 
@@ -53,7 +53,7 @@ def our_programs():
 
 
 def test_enabled_and_started_means_that_it_serves():
-    """`systemctl enable --now` comes back when a request is answered, and not before; as a user of its own."""
+    """`systemctl enable --now` returns when a request is answered, and not before; the service has its own user."""
     CONFIG.write_text(PROBES)
     systemctl("enable", "--now", UNIT)
 
@@ -144,7 +144,7 @@ def test_what_cannot_start_says_why_and_is_not_tried_again():
 
 
 def ask_as(uid, gid):
-    """What a user is answered at the socket, or why not."""
+    """The status that a user gets at the socket, or the error."""
     who = ["setpriv", f"--reuid={uid}", f"--regid={gid}", "--clear-groups"]
     done = subprocess.run([*who, "/usr/bin/python3", "-c", ASK, SOCKET], capture_output=True, text=True, check=False)
     return (done.stdout or done.stderr).strip()

@@ -92,7 +92,7 @@ def by_kind(sources: str) -> str:
 
 
 def ask(name: str) -> Column:
-    """What the agent says on a kernel, booted for it unless it is this one."""
+    """The report of the agent on a kernel, which is booted for it unless it is this one."""
     with tempfile.TemporaryDirectory() as temporary:
         answer = Path(temporary) / "support.json"
         if name == RESTRICTED:

@@ -15,12 +15,12 @@ mount -t tmpfs none /etc/systemd/system  # what this machine has enabled is noth
 
 units=/run/units:/etc/systemd/system:/usr/local/lib/systemd/system
 
-# Of Debian's units only these, and none of what they want by links beside them: the guest has no udev to wait for.
+# Only these units of Debian's, without those that their links pull in: the guest has no udev to wait for.
 for unit in basic sysinit local-fs local-fs-pre sockets timers paths slices network shutdown umount final exit; do
     ln -s "/usr/lib/systemd/system/$unit.target" /run/units/
 done
 ln -s /usr/lib/systemd/system/systemd-{journald.service,journald.socket,journald-dev-log.socket,exit.service} /run/units/
-ln -s /usr/lib/systemd/system/prometheus.service /run/units/  # which nothing wants before a test starts it
+ln -s /usr/lib/systemd/system/prometheus.service /run/units/  # which nothing starts before a test does
 cat >/run/units/test.service <<EOF
 [Unit]
 Wants=systemd-journald.service systemd-journald.socket systemd-journald-dev-log.socket

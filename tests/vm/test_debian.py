@@ -1,6 +1,6 @@
 """The bpf tests pass on Debian's kernels too, each booted under QEMU.
 
-What a guest does takes 10 to 20 times as long as here, so
+Everything takes 10 to 20 times as long in a guest as here, so
 - pytest is given the files that have bpf tests, as to collect all the others takes a guest half a minute;
 - tests marked `portable` prove something of this program that no kernel can change (an agent's answer to a signal, the
   reason when a module does not compile), or take a guest minutes. They run here only; all others run on each kernel.
@@ -65,9 +65,9 @@ def test_bpf_tests_pass(name, guest):
     assert status == 0, console
 
 
-def test_files_with_bpf_tests():
-    """Also where the mark stands in a list or above a single test; not the ones here."""
+def test_the_files_with_bpf_tests_are_found():
+    """Also if the mark is in a list or above a single test, but not files of this directory."""
     found = bpf_files()
 
-    assert {"tests/measured/test_target.py", "tests/measured/test_cpu.py", "tests/test_agent.py"} <= set(found)
+    assert {"tests/measured/test_target.py", "tests/measured/test_cpu.py", "tests/agent/test_agent.py"} <= set(found)
     assert not [file for file in found if file.startswith("tests/vm/")]

@@ -1,4 +1,4 @@
-"""Which package is taken, and from where."""
+"""Which packages of a kernel are downloaded, and from where."""
 
 import pytest
 from debian_kernel import SERIES, Unavailable, arrange, newest, packages_of, release, sources
@@ -15,12 +15,12 @@ PACKAGES = [
 ]
 
 
-def test_newest_is_by_number():
-    """Version 50 is newer than 9, and variants of the kernel are other kernels."""
+def test_the_newest_kernel_has_the_highest_number():
+    """50 is newer than 9; variants of the kernel are left out."""
     assert newest(PACKAGES, SERIES["6.1"].image) == "linux-image-6.1.0-50-amd64"
 
 
-def test_no_match_is_said():
+def test_no_matching_kernel_is_an_error():
     with pytest.raises(Unavailable, match=r"no package"):
         newest(["linux-image-amd64"], SERIES["6.1"].image)
 
@@ -32,7 +32,7 @@ def keyring(tmp_path, monkeypatch):
 
 
 def test_sources_are_the_machines_mirrors(keyring):
-    """Another suite comes from where this machine's own does; what others publish is left out."""
+    """For another suite, from the machine's own mirrors; sources of other publishers are left out."""
     targets = [
         "http://mirror.example/debian/ bookworm main",
         "http://mirror.example/debian/ bookworm contrib",
@@ -47,8 +47,7 @@ def test_sources_are_the_machines_mirrors(keyring):
     ]
 
 
-def test_a_suite_without_security_updates(keyring):
-    """Unstable has none beside it."""
+def test_unstable_has_no_security_suite(keyring):
     targets = [
         "http://mirror.example/debian/ bookworm main",
         "http://mirror.example/debian-security/ bookworm-security main",
@@ -59,8 +58,8 @@ def test_a_suite_without_security_updates(keyring):
     ]
 
 
-def test_a_kernel_in_several_packages():
-    """Unstable's image has the kernel only; the others have one package each."""
+def test_a_kernel_may_be_in_several_packages():
+    """Unstable's image package has only the kernel; modules have packages of their own."""
     image = "linux-binary-7.2.13+deb14-amd64"
 
     assert newest(["linux-binary-7.2.9+deb14-amd64", image, f"{image}-dbg"], SERIES["7.2"].image) == image
@@ -70,8 +69,8 @@ def test_a_kernel_in_several_packages():
     assert packages_of(SERIES["6.1"], "linux-image-6.1.0-50-amd64") == ["linux-image-6.1.0-50-amd64"]
 
 
-def test_a_kernel_beside_its_modules_is_put_into_boot(tmp_path):
-    """Where all other kernels have it, and virtme-ng looks for it."""
+def test_a_kernel_next_to_its_modules_is_moved_to_boot(tmp_path):
+    """All other kernels are there, and virtme-ng expects it."""
     modules = tmp_path / "usr/lib/modules/7.2.13+deb14-amd64"
     modules.mkdir(parents=True)
     for name in ("vmlinuz", "config"):

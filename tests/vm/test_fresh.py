@@ -43,12 +43,12 @@ def type_the_commands(name: str, results: Path) -> int:
 @pytest.mark.fresh
 @pytest.mark.timeout(2 * SECONDS)
 @pytest.mark.parametrize("name", os.environ.get("CHAINBENCH_FRESH", "").split() or SUITES)
-def test_the_two_commands_of_readme(name, guests, tmp_path):
-    """`make run` serves measured evidence, `make test` passes: as root, and with skips as an ordinary user."""
+def test_the_two_commands_of_readme_work(name, guests, tmp_path):
+    """`make run` serves measured evidence, and `make test` passes: as root, and with skips as an ordinary user."""
     if not shutil.which("mmdebstrap"):
         pytest.skip("mmdebstrap is missing: as root, `apt-get install mmdebstrap`.")
     for _, finished in guests.values():
-        finished.exception()  # beside a guest the processors are not this suite's alone, as its measurements want
+        finished.exception()  # next to a guest, the tests would not have the processors that their measurements need
     status = type_the_commands(name, tmp_path)
     shutil.rmtree(tmp_path / "root")  # pytest would leave 3 GB of it behind
     output = (tmp_path / "output").read_text()

@@ -1,4 +1,4 @@
-"""The service as it is installed: started, scraped, reloaded, crashed and stopped by systemd, in a guest."""
+"""The installed service in a guest: systemd starts, scrapes, reloads, crashes and stops it."""
 
 import os
 import shutil
@@ -14,7 +14,7 @@ from guest import COMMAND_SECONDS, REPO, boot, tail
 from junit import verdicts
 
 KERNEL = "6.1"
-"""Of the Debian release whose systemd this is."""
+"""The Debian release whose systemd this is."""
 STAGE = Path("/srv/stage")
 NEEDS = {
     "systemctl": "systemd",
@@ -43,8 +43,8 @@ def in_guest(name: str, results: Path) -> int:
 @pytest.mark.service
 @pytest.mark.timeout((len(SERIES) + 1) * COMMAND_SECONDS)
 @pytest.mark.parametrize("name", [KERNEL])
-def test_the_service_does_what_it_should(guest):
-    """Each promise of running_service.py and following_the_page.py, on a real systemd."""
+def test_the_installed_service_keeps_its_promises(guest):
+    """All tests of running_service.py and following_the_page.py pass, on a real systemd."""
     results, status = ended(*guest)
     told = "\n".join(path.read_text() for path in [results / "output"] if path.exists()) + tail(results / "console.log")
     assert (results / "junit.xml").exists(), f"pytest ended with status {status}. {told}"

@@ -1,4 +1,4 @@
-"""The support table says what was recorded, whatever kernels differ in."""
+"""The support table shows what was recorded, also where kernels differ."""
 
 from support import DOCUMENT, UPDATE, by_kind, recorded, render
 
@@ -18,8 +18,8 @@ def test_the_document_is_up_to_date():
     assert DOCUMENT.read_text() == render(recorded()), UPDATE
 
 
-def test_alike_everywhere_is_one_line():
-    """Metrics of one module only."""
+def test_metrics_that_are_alike_everywhere_share_a_line():
+    """Only metrics of one module."""
     columns = {"5.10": {"cpu": {"a": SWITCH, "b": SWITCH}, "exec": {"c": SWITCH}}}
 
     assert rows(columns | {"6.1": columns["5.10"]}) == [
@@ -28,8 +28,8 @@ def test_alike_everywhere_is_one_line():
     ]
 
 
-def test_other_sources_are_further_lines():
-    """Each kernel has its mark beside what feeds it, or a note why there is nothing."""
+def test_other_sources_have_lines_of_their_own():
+    """Each kernel has a mark at its sources, or a note with the reason why it has none."""
     columns = {"5.10": {"mem": {"in": SWAP_OLD}}, "6.12": {"mem": {"in": SWAP_NEW}}, "6.18": {"mem": {"in": NONE}}}
 
     assert rows(columns) == [
@@ -46,5 +46,5 @@ def test_a_reason_is_noted_once():
     assert render(columns).count("no driver") == 1
 
 
-def test_by_kind():
+def test_sources_are_grouped_by_kind():
     assert by_kind("raw_tracepoint:a, fexit:c, raw_tracepoint:b") == "raw_tracepoint `a` `b`; fexit `c`"

@@ -12,9 +12,9 @@ URL = "http://127.0.0.1:9090"
 LABELS = dict.fromkeys(("scenario", "impl", "variant", "commit", "dataset"), "x")
 CONFIG = Path("/etc/chainbench_agent.toml")
 PROBES = 'probes = ["exec", "offcpu"]\n'
-"""What shows each capability at work, and is compiled in a third of the time; once, and then kept."""
+"""Modules that need each capability, and compile in a third of the time; compiled once, and then cached."""
 LONG_S = 900
-"""A guest compiles in minutes, the more of them beside it the slower."""
+"""A guest compiles for minutes, and longer if other guests run."""
 TOKEN = Path("/etc/chainbench-agent.token")
 
 

@@ -44,7 +44,7 @@ def no_undocumented_answer(monkeypatch):
 
 @pytest.fixture
 def labels():
-    """What the runner in the wild sends."""
+    """Labels as an existing runner sends them."""
     return {
         "scenario": "baseline",
         "impl": "python",
@@ -63,7 +63,7 @@ def collector():
 def runs(collector):
     runs = Runs(collector, "m")
     yield runs
-    with suppress(AgentError):  # nobody watches a run of a test that is over
+    with suppress(AgentError):  # else the run would outlive its test
         runs.stop()
 
 

@@ -1,4 +1,4 @@
-"""Who may call.  What needs a real socket is in tests/test_security.py."""
+"""Access by token, by socket and by page.  tests/agent/test_security.py has the cases that need a real socket."""
 
 import os
 import socket
@@ -32,7 +32,7 @@ def test_either_token_reads(guarded, path, token):
 
 
 def test_one_token_acts(guarded, labels):
-    """The other is told that it may not, and nothing starts."""
+    """The read token is refused, and nothing starts."""
     refused = guarded.post("/start", json=labels, headers=bearer(READS))
 
     assert refused.status_code == 403
@@ -64,7 +64,7 @@ def test_both_tokens_look_at_kept_runs_and_one_deletes(guarded):
 )
 @pytest.mark.parametrize(("method", "path"), [*(("GET", p) for p in GETS), ("POST", "/stop"), ("GET", "/nowhere")])
 def test_no_token_or_a_wrong_one(guarded, headers, method, path):
-    """401, which says how a token is sent; also where there is nothing, so that nobody learns what there is."""
+    """401, which says how to send a token; also for unknown paths, so that the answer does not show which exist."""
     answer = guarded.open(path, method=method, headers=headers)
 
     assert answer.status_code == 401
@@ -238,7 +238,7 @@ def test_settings_that_would_protect_nothing(tmp_path):
 
 
 def test_credentials_are_the_kernels(tmp_path):
-    """Who connected: process, user and all groups."""
+    """The process that connected, its user and all groups."""
     with socket.socket(socket.AF_UNIX) as listener, socket.socket(socket.AF_UNIX) as client:
         listener.bind(str(tmp_path / "s"))
         listener.listen()

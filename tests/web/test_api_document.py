@@ -1,4 +1,4 @@
-"""What the API document allows, and much that it does not, is asked of a daemon: schemathesis makes it up."""
+"""Sends a daemon requests that the API document allows, and many that it does not; schemathesis generates them."""
 
 import json
 import subprocess
@@ -49,7 +49,7 @@ def test_no_5xx_and_no_undocumented_answer(daemon, tmp_path):
     )
     calls = asked(agent, tmp_path)
     agent.post("/stop")  # when nothing is on, it has another answer
-    alone = asked(agent, tmp_path, "--include-path=/stop")
+    only_stop = asked(agent, tmp_path, "--include-path=/stop")
 
     assert calls >= {
         "POST /start",
@@ -60,7 +60,7 @@ def test_no_5xx_and_no_undocumented_answer(daemon, tmp_path):
         "GET /status",
         "GET /runs",
     }
-    assert alone == {"POST /stop"}
+    assert only_stop == {"POST /stop"}
     assert agent.get("/status").ok
 
 

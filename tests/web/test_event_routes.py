@@ -1,4 +1,4 @@
-"""`GET /events`, with a source that tells one thing again and again."""
+"""`GET /events`, with a source that emits one event again and again."""
 
 import json
 import time
@@ -39,13 +39,13 @@ def test_a_stream(runs, labels):
     assert answer.content_type == "text/event-stream"
     assert first == ": listening\n\n"
     assert event == "event: io.slow_fsync"
-    told = json.loads(data.removeprefix("data: "))
-    assert (told["run_id"], told["pid"], told["command"], told["latency_ns"]) == ("run-1", 7, "a\nb", 1009)
+    event = json.loads(data.removeprefix("data: "))
+    assert (event["run_id"], event["pid"], event["command"], event["latency_ns"]) == ("run-1", 7, "a\nb", 1009)
     assert not source.on
 
 
 def test_one_listener_too_many(runs):
-    """It is told what would help; nobody's collector has failed."""
+    """The answer has the remedy, and is not that of a failed collector."""
     client = create_app(runs, lambda _: (b"", ""), ring=Often()).test_client()
     listening = [client.get("/events") for _ in range(MOST_LISTENERS)]
     answer = client.get("/events")

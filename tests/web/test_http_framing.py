@@ -1,4 +1,4 @@
-"""When a request is whole, told from its bytes."""
+"""Finds in the bytes of a request whether it is whole."""
 
 import json
 

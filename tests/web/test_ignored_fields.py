@@ -1,4 +1,4 @@
-"""What a request says in vain is said in the answer; it is not refused."""
+"""The answer names the fields of a request that were ignored; the request is not refused."""
 
 import logging
 
@@ -38,7 +38,7 @@ def test_a_misspelt_field(client, labels, caplog, name, meant):
 
 
 def test_what_a_runner_sends_beside(client, labels, caplog):
-    """Nothing is like it, so nobody is warned in the log."""
+    """No known name is like it, so the log has no warning."""
     answer = client.post("/start", json=labels | {"runner_version": "2.1", "anything": {"else": [1]}})
 
     assert answer.json["ignored"] == ["runner_version", "anything"]

@@ -1,4 +1,4 @@
-"""What is no HTTP, or none that is spoken here, is answered as every other error: by a problem document."""
+"""A request that is not HTTP, or a version that is not supported, is answered with a problem document."""
 
 import json
 import socket

@@ -101,7 +101,7 @@ def test_a_time_without_end(client, labels, value):
 
 
 def test_two_targets(client, labels):
-    """Which of them was meant, nobody knows."""
+    """It is unknown which of them was meant."""
     document = problem(client.post("/start", json=labels | {"pid": 7, "cgroup": "/a"}), 422)
 
     assert document["errors"] == [
@@ -138,7 +138,7 @@ OTHERS = "choose among those, or start the agent with --probes for others"
     ],
 )
 def test_modules_that_are_not_loaded(client, labels, probes, message):
-    """What was asked for, what there is, and how to get the rest; and no run is on."""
+    """The answer names the unknown, the loaded, and how to load others; no run is on."""
     document = problem(client.post("/start", json=labels | {"probes": probes}), 422)
 
     assert document["errors"] == [{"field": "probes", "message": message, "remedy": OTHERS}]

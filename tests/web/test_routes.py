@@ -116,7 +116,7 @@ def test_start_with_some_of_the_modules(client, labels, collector, probes, chose
     [({}, 7), ({"sample_interval": None}, 7), *(({"sample_interval": n}, n) for n in (1, MAX_SAMPLE_INTERVAL))],
 )
 def test_start_with_sampling(runs, labels, collector, sent, interval):
-    """What the request says, else what the agent was started with."""
+    """The interval of the request, else that of the agent."""
     client = create_app(runs, lambda _: (b"", ""), Selection(("all",), 7)).test_client()
     answer = client.post("/start", json=labels | sent)
 
@@ -127,7 +127,7 @@ def test_start_with_sampling(runs, labels, collector, sent, interval):
 
 
 def test_runs_that_name_no_probes(runs, labels, collector):
-    """They collect what the agent was told; one that names some collects these alone."""
+    """They collect the agent's selection; a run that names some modules collects only these."""
     client = create_app(runs, lambda _: (b"", ""), Selection(("all", "runqlat:by_cpu"))).test_client()
     selected = []
     for sent in ({}, {"probes": None}, {"probes": ["all"]}, {"probes": ["exec"]}):

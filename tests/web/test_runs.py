@@ -1,4 +1,4 @@
-"""The runs that are kept, as a client asks for them."""
+"""Stored runs, as a client asks for them."""
 
 from urllib.parse import parse_qs, urlsplit
 
@@ -66,7 +66,7 @@ def test_a_list(client, run, labels):
 
 
 def test_a_run(client, run):
-    """What /stop answered, what it was measured in, and how it ended."""
+    """The evidence as /stop answered it, the environment, and how the run ended."""
     evidence = run()
     answer = client.get(f"/runs/{evidence['run']['id']}")
 
@@ -230,7 +230,7 @@ def test_a_store_that_cannot_be_read(client, store, monkeypatch, path):
 
 
 def test_an_agent_that_keeps_nothing(collector, labels):
-    """It answers /stop as ever, and says where runs would be kept."""
+    """/stop answers as always, and /runs says how to store runs."""
     client = create_app(Runs(collector, "m"), lambda _: (b"", "")).test_client()
     client.post("/start", json=labels)
 

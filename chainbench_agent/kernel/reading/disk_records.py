@@ -1,4 +1,4 @@
-"""What is counted by disk: records in arrays, at an index that a disk gets when it is first seen in a run.
+"""Reads and clears what is counted by disk: records in arrays, at an index that a disk gets when a run first sees it.
 
 probes/request.h gives the indexes; here they are read, and given back between two runs.
 """
@@ -58,7 +58,7 @@ class Disks:
 
 
 def clear(table: MapFd, metric: PerDisk) -> None:
-    """Of all disks, not only of those that the last run saw: when it began, this may have failed."""
+    """Clear the records of all disks, not only of those that the last run saw: clearing may have failed before it."""
     nothing = bytes(_size(table, metric))
     for index in range(table.entries):
         libbpf.update(table.fd, index, nothing)
@@ -70,5 +70,5 @@ def _records(table: MapFd, metric: PerDisk, seen: Mapping[int, int]) -> dict[byt
 
 
 def _size(table: MapFd, metric: PerDisk) -> int:
-    """Of a disk's records; all their fields are words."""
+    """The size of a disk's records; all their fields are words."""
     return table.value_size if metric.shared else table.value_size * libbpf.possible_cpus()

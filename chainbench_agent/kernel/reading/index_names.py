@@ -1,4 +1,4 @@
-"""What indexes are called on this host: system calls, interrupts, softirqs, C-states, block devices."""
+"""Looks up what indexes are called on this host: system calls, interrupts, softirqs, C-states, block devices."""
 
 from __future__ import annotations
 
@@ -11,10 +11,6 @@ from pathlib import Path
 from chainbench_agent.abi.kernel_text import text_of, text_of_path
 from chainbench_agent.host import procfs
 from chainbench_agent.host.syscall_names import syscalls
-from chainbench_agent.probes.biolatency import UNATTRIBUTED
-from chainbench_agent.probes.cpu import VECTORS
-from chainbench_agent.probes.io import FILE_CALLS
-from chainbench_agent.probes.network import PROTOCOLS
 
 SOFTIRQS = ("HI", "TIMER", "NET_TX", "NET_RX", "BLOCK", "IRQ_POLL", "TASKLET", "SCHED", "HRTIMER", "RCU")
 INTERRUPTS = Path("/proc/interrupts")
@@ -24,20 +20,16 @@ UNKNOWN_STATE = 15
 
 
 def tables() -> Mapping[str, Mapping[int, str]]:
-    """Table name (`Table.names`) → index → name.  Read at the end of a run: interrupts come and go."""
+    """Table (catalog.HostNames) → index → name.  Read at the end of a run: interrupts come and go."""
     return {
         "calls": syscalls(os.uname().machine),
         "calls_32bit": syscalls("i386"),
         "irqs": interrupts(),
-        "vectors": dict(enumerate(VECTORS)),
         "softirqs": dict(enumerate(SOFTIRQS)),
         "cstates": cstates(),
-        "protocols": dict(enumerate(PROTOCOLS)),
         "devices": block_devices(),
         "schedulers": schedulers(),
         "disks_below": disks_below(),
-        "unattributed": dict(enumerate(UNATTRIBUTED)),
-        "file_calls": dict(enumerate(FILE_CALLS)),
     }
 
 

@@ -1,4 +1,4 @@
-"""A module's per-CPU struct, from bytes to values.  Every field is made of u64 words (see loading/unit_text.py)."""
+"""Decodes a module's per-CPU struct and the shared records of threads.  Every field is made of u64 words."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from dataclasses import replace
 
 from chainbench_agent.abi import command_name
 from chainbench_agent.abi.c_struct import CStruct
+from chainbench_agent.abi.histogram import HistogramCounts
 from chainbench_agent.bpf.libbpf import possible_cpus
 from chainbench_agent.catalog import HISTOGRAM_SLOTS, Distribution, Metric, Module, Table
 from chainbench_agent.evidence.sample import (
     Account,
-    HistogramCounts,
-    IdleSpan,
     OpenInterval,
     TaskState,
     Thread,
@@ -34,8 +33,6 @@ _TASK_STATE_BYTE = 60
 _THREAD_KEY = CStruct(begin_ns="Q", tid="I", tgid="I")  # struct cb_thread_key
 _THREAD = CStruct(**dict.fromkeys(Account.__slots__, "Q"), comm="16s")  # struct cb_thread
 ON_CPU = CStruct(thread="Q", tid="I", run="I")  # struct cb_on_cpu of probes/task.h
-_IDLE = CStruct(since_ns="Q", state="I", run="I")  # struct cpu_idle_span of probes/cpu.c
-_NOT_IDLE = 0xFFFFFFFF
 
 
 def words(metric: Metric) -> int:
@@ -79,7 +76,7 @@ def _histogram(parts: list[array[int]], run: int) -> HistogramCounts:
 def open_tasks(memory: memoryview, on_cpu: bytes, run: int) -> Iterator[OpenInterval]:
     """The threads that `run` has seen and that have not ended, without the agent's own.
 
-    A thread that is RUNNING but that no CPU has entered last has left unseen; when, nobody knows: it is UNSEEN.
+    A thread that is RUNNING but that no CPU has entered last has left it unseen at an unknown time: it is UNSEEN.
     """
     entered = {tid for _, tid, of_run in ON_CPU.iter_unpack(on_cpu) if of_run == run}
     still = any(of_run != run for *_, of_run in ON_CPU.iter_unpack(on_cpu))  # a CPU that made no switch
@@ -104,7 +101,7 @@ def strangers(memory: memoryview, run: int) -> dict[int, int]:
 
 
 def off_cpu_since(memory: memoryview, run: int) -> tuple[dict[int, int], set[int]]:
-    """Of the threads that `run` has seen, those off the CPUs, and since when; and all."""
+    """The threads off the CPUs that `run` has seen → since when; and all threads that it has seen."""
     records = [interval for interval, _ in _records(memory, run)]
     on = (TaskState.RUNNING, TaskState.UNSEEN)
     return {one.tid: one.since_ns for one in records if one.state not in on}, {one.tid for one in records}
@@ -150,10 +147,3 @@ def sums(raw: bytes) -> tuple[int, ...]:
     """A per-CPU struct of u64 fields, summed over the CPUs."""
     memory, cpus = array("Q", raw), possible_cpus()
     return tuple(sum(memory[field :: len(memory) // cpus]) for field in range(len(memory) // cpus))
-
-
-def idle_cpus(raw: bytes, run: int) -> Iterator[IdleSpan]:
-    """The CPUs that went idle in `run` and still are."""
-    for since_ns, state, of_run in _IDLE.iter_unpack(raw):
-        if of_run == run and state != _NOT_IDLE:
-            yield IdleSpan(state, since_ns)

@@ -1,4 +1,4 @@
-"""What the kernel itself keeps of the same things, for the cross-check."""
+"""Reads the kernel's own counters in /proc: those of declared Procfs metrics, and those for the cross-check."""
 
 from __future__ import annotations
 

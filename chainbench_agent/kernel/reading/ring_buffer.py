@@ -1,4 +1,4 @@
-"""The ring buffer that events are told in (Linux 5.8), read with libbpf, which knows the memory barriers it needs."""
+"""Reads the ring buffer of events (Linux 5.8) with libbpf, which knows the memory barriers that it needs."""
 
 from __future__ import annotations
 
@@ -29,27 +29,27 @@ class Ring:
         self._kinds = event_records.kinds(modules)
         self._runs: dict[int, str] = {}
         self._records: list[bytes] = []
-        self._callback = _Callback(self._take)  # kept: libbpf calls it
+        self._callback = _Callback(self._take)  # stored, because libbpf calls it
         self._ring = libbpf.open_ring(maps[MAP].fd, self._callback)
 
     def know(self, run: int, run_id: str) -> None:
-        """What the run is called that the kernel knows by that number; from any thread, before the run begins."""
+        """Set the id of the run that has this number in the kernel; from any thread, before the run begins."""
         self._runs[run] = run_id
         while len(self._runs) > KNOWN_RUNS:
             del self._runs[next(iter(self._runs))]
 
     def listen(self, *, on: bool) -> None:
-        """Whether handlers tell anything."""
+        """Set whether handlers emit events."""
         libbpf.update(self._maps["cb_listening"].fd, 0, int(on).to_bytes(4, "little"))
 
     def poll(self, timeout_ms: int) -> list[event_records.Told]:
-        """What has been told, as soon as something has."""
+        """The events that were emitted, as soon as there are any."""
         libbpf.poll_ring(self._ring, timeout_ms)
         records, self._records = self._records, []
         return [event_records.decode(record, self._kinds, self._runs) for record in records]
 
     def dropped(self) -> dict[str, int]:
-        """Events that were not told since the unit was loaded, by cause."""
+        """Events that were not emitted since the unit was loaded, by cause."""
         fd = self._maps["cb_telling"].fd
         raw = b"".join(libbpf.lookup_all_cpus(fd, _TELLING.size, kind) for kind in range(len(self._kinds) or 1))
         _, _, *sums = map(sum, zip(*_TELLING.iter_unpack(raw), strict=True))

@@ -1,1 +1,1 @@
-"""Finds the processes and threads of a target, and what procfs and cgroups say of them."""
+"""The target of a run: its processes, threads and cgroups, as procfs and the cgroup file system show them."""

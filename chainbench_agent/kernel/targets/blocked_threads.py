@@ -1,6 +1,7 @@
-"""What a thread is blocked in at present, by procfs: the wait key and the functions, as of others probes/offcpu.c.
+"""Reads from procfs what a thread is blocked in: the wait key and the kernel functions.
 
-For threads whose wait nobody saw end: those that sleep through the end of a run, or through all of it.
+probes/offcpu.c records both when a wait ends.  This file serves the waits that do not: of threads that sleep when a run
+ends, or all through it.
 """
 
 from __future__ import annotations
@@ -40,15 +41,15 @@ _TYPES = {
 }
 _ANONYMOUS = {"eventpoll": "epoll"}
 _PROTOCOLS = {b"UNIX": 1, b"NETLINK": 16, b"PACKET": 17, b"AF_VSOCK": 40}
-"""How the name of a socket's protocol begins → address family; the others are of the internet."""
+"""Prefix of the name of a socket's protocol → address family; all other names belong to IPv4 and IPv6."""
 
 
 def wait_key(directory: str) -> int:
-    """Of the thread that has this directory in /proc."""
+    """The wait key of the thread with this directory in /proc."""
     state, is_kernel_thread = _state(directory)
     fields = ["-1"] if is_kernel_thread else _words(f"{directory}/syscall")
     key = _STATES.get(state, 0)
-    if not fields:  # not for this user to read
+    if not fields:  # this user may not read it
         return key | UNKNOWN_CALL
     if not fields[0].isdigit():
         return key | NO_CALL
@@ -60,7 +61,7 @@ def wait_key(directory: str) -> int:
 
 
 def functions(directory: str) -> tuple[str, ...]:
-    """The kernel's functions that the thread is blocked in, innermost first; all of them only for root."""
+    """The kernel functions that the thread is blocked in, innermost first; only one of them unless we are root."""
     try:
         return tuple(re.findall(r"^\[<\w*>\] ([\w.]+?)(?:\.[\w.]*)?\+", _text(f"{directory}/stack"), re.MULTILINE))
     except OSError:
@@ -69,7 +70,7 @@ def functions(directory: str) -> tuple[str, ...]:
 
 
 def with_functions(tasks: Iterable[OpenInterval]) -> Iterator[OpenInterval]:
-    """`tasks`, with the functions of those that are still blocked, as they were when the run ended."""
+    """`tasks`, with their functions if they are still in the wait in which the run ended."""
     for task in tasks:
         if task.state != TaskState.BLOCKED:
             yield task
@@ -82,7 +83,7 @@ def with_functions(tasks: Iterable[OpenInterval]) -> Iterator[OpenInterval]:
 
 
 def with_waits(threads: Iterable[Sleeper]) -> Iterator[Sleeper]:
-    """`threads`, with what they are blocked in."""
+    """`threads`, with the wait keys and functions of those that sleep."""
     for sleeper in threads:
         directory = f"{PROC}/{sleeper.thread.tid}"
         asleep = sleeper.proc.asleep
@@ -90,7 +91,7 @@ def with_waits(threads: Iterable[Sleeper]) -> Iterator[Sleeper]:
 
 
 def _state(directory: str) -> tuple[str, bool]:
-    """The state of a thread, and whether it is the kernel's."""
+    """The state of a thread, and whether it is a kernel thread."""
     with suppress(OSError, IndexError, ValueError):
         found = procfs.stat(directory)
         return found.state, found.is_kernel_thread
@@ -98,7 +99,7 @@ def _state(directory: str) -> tuple[str, bool]:
 
 
 def _is_in(directory: str, wait: int) -> bool:
-    """Whether the thread is in the system call that it was blocked in."""
+    """Whether the thread is still in the system call in which it was blocked."""
     fields = _words(f"{directory}/syscall")
     if not fields or fields[0] == "running":
         return False
@@ -107,19 +108,19 @@ def _is_in(directory: str, wait: int) -> bool:
 
 
 def _switches(directory: str) -> list[str]:
-    """The third number of schedstat: how often the thread was on a CPU."""
+    """The third number of schedstat: how often the thread was put on a CPU."""
     return _words(f"{directory}/schedstat")[2:]
 
 
 def _is_32bit(directory: str) -> bool:
-    """Whether the program is a 32-bit one; a 64-bit one that makes 32-bit calls looks like any other here."""
+    """Whether the program is a 32-bit one.  A 64-bit program that makes 32-bit calls is not recognized here."""
     with suppress(OSError), open(f"{directory}/exe", "rb") as file:  # noqa: PTH123 - thousands of Paths are slow
         return os.uname().machine == "x86_64" and file.read(5) == b"\x7fELF\x01"
     return False
 
 
 def _file(directory: str, descriptor: int) -> int:
-    """The kind of the open file, as in the wait key; 0 if it cannot be told."""
+    """The kind of an open file, as in the wait key; 0 if it is not known."""
     path = f"{directory}/fd/{descriptor}"
     try:
         link, mode = os.readlink(path), stat.S_IFMT(os.stat(path).st_mode)  # noqa: PTH115, PTH116

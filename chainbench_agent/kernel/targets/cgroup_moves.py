@@ -1,7 +1,7 @@
-"""Processes with several threads that were moved between cgroups as a whole: their threads are cut at that moment.
+"""Cuts the threads of processes that were moved into or out of the target's cgroup, at the time of the move.
 
-The kernel side cuts the leader at once, and another thread when it next does something (probes/task.h, cb_follow()).
-Those that did nothing any more are cut here, when the run has ended.
+The kernel side cuts the leader immediately, and another thread when it next does something (probes/task.h,
+cb_follow()).  Threads that did nothing until the run ended are cut here.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _CUT = CStruct(begin_ns="Q", since_ns="Q", tid="I", tgid="I", wait="I", state="I
 
 @dataclass(frozen=True, slots=True)
 class Moves:
-    """What the kernel side knows of moves in this run."""
+    """The moves that the kernel side has seen in this run."""
 
     last_ns: Mapping[int, int] = field(default_factory=dict)
     """Process → when it was last moved into the target or out of it."""
     before_ns: Mapping[int, int] = field(default_factory=dict)
-    """Process → when it was moved before that, if it was."""
+    """Process → when it was moved the time before, if it was."""
     cuts: tuple[OpenInterval, ...] = ()
-    """What threads were at when they left, and until when."""
+    """The open intervals of threads that left, with the time at which they left."""
 
     def after(self, process: int, since_ns: int) -> int:
         """When `process` was last moved, if that was after `since_ns`; else `since_ns`."""
@@ -61,9 +61,10 @@ def _cut(key: bytes, until_ns: int) -> OpenInterval:
 def cut_left_threads(
     tasks: Iterable[OpenInterval], inside: Collection[int], moved: Moves
 ) -> tuple[list[OpenInterval], list[OpenInterval]]:
-    """`tasks`, of which some were moved out of the cgroup: they are not `inside`, and live; and what they are cut to.
+    """(`tasks` with those that were moved out of the cgroup ended at that time, the intervals that were cut).
 
-    If it is not known when, their part was over when they left their CPU.
+    A task was moved out if it lives and is not `inside`.  If the time is not known, it counts until the task left its
+    CPU.
     """
     found, cuts = [], []
     for task in tasks:
@@ -86,9 +87,9 @@ def _ended(task: OpenInterval, until_ns: int) -> OpenInterval:
 
 
 def count_unseen_threads(moved: Moves, off_cpu_since: Mapping[int, int], seen: Collection[int]) -> int:
-    """How many threads nobody looked at between two moves: the kernel side counts those that it looked at later.
+    """How many threads no hook has seen between two moves.  The kernel side counts those that it saw later.
 
-    `off_cpu_since`: of the threads that were `seen`, those that are off the CPUs, and since when.
+    `off_cpu_since`: thread → since when it is off the CPU, for threads in `seen`.
     """
     count = 0
     for process, before_ns in moved.before_ns.items():
@@ -99,7 +100,7 @@ def count_unseen_threads(moved: Moves, off_cpu_since: Mapping[int, int], seen: C
 
 
 def seeded_threads_moved_out(maps: Mapping[str, MapFd], inside: Collection[int], moved: Moves) -> dict[int, int]:
-    """The threads that were in the cgroup when the run began and were moved out with their processes: → when."""
+    """Thread → process, of threads that were in the cgroup when the run began and were moved out with their process."""
     if not moved.last_ns:
         return {}
     table, found = maps["cb_seeded"], {}
@@ -115,7 +116,7 @@ def seeded_threads_moved_out(maps: Mapping[str, MapFd], inside: Collection[int],
 def member_since(
     threads: Mapping[int, ProcThread], outside: Mapping[int, int], run_ns: int, moved: Moves
 ) -> dict[int, int]:
-    """Thread → since when it is in the target, of threads that no hook has seen in it."""
+    """Thread → since when it is in the target, for threads that no hook has seen in it."""
     return {tid: moved.after(thread.pid, outside.get(tid, run_ns)) for tid, thread in threads.items()}
 
 

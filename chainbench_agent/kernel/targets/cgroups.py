@@ -1,7 +1,7 @@
-"""What a cgroup's path means: in a cgroup namespace the same path is another cgroup, as a pid is in a PID namespace.
+"""Translation of a cgroup's path from a runner's cgroup namespace into ours, where it may be another cgroup.
 
-A path is what it is to the runner that sends it: below a place where the runner has the hierarchy mounted, or as its
-own /proc/self/cgroup has it, which begins at the root of its cgroup namespace.  Where that root cannot be told, a path
+A path means what it means to the runner: it lies below a directory where the runner has the hierarchy mounted, or it
+is relative to the root of the runner's cgroup namespace, as in /proc/self/cgroup.  If that root is not known, a path
 that could mean two cgroups is refused.
 """
 
@@ -24,68 +24,68 @@ PROC = Path("/proc")
 _CLONE_NEWCGROUP = 0x02000000
 _UP = ".."
 
-Names = tuple[str, ...]
-"""A path in the hierarchy, from the root of our own cgroup namespace on; it begins with ".." where it is above that."""
+NO_HIERARCHY_REMEDY = "send a pid instead"
+NO_CGROUP_REMEDY = "/proc/PID/cgroup has the path of a process's cgroup"
+AMBIGUOUS_CGROUP_REMEDY = "send a pid; or run the agent as root on the runner's machine, and connect to it directly"
+
+Parts = tuple[str, ...]
+"""The parts of a path in the hierarchy, from the root of our own cgroup namespace; ".." first if it lies above."""
 
 
 class Cgroup(NamedTuple):
     directory: Path
     level: int
-    """How far below the root of our own cgroup namespace it is."""
+    """Its depth below the root of our own cgroup namespace."""
     path: str
-    """In our own cgroup namespace."""
+    """Its path in our own cgroup namespace."""
     translated: bool
-    """Whether the path that was sent is one of another cgroup namespace."""
+    """Whether the path that was sent is relative to another cgroup namespace."""
 
 
 def cgroup2_mount() -> Path | None:
-    """Where the version 2 hierarchy is mounted."""
+    """The directory where the version 2 hierarchy is mounted; None if it is not mounted."""
     mount = _mount()
     return mount.where if mount else None
 
 
 def find_cgroup(path: str, caller: int | None) -> Cgroup:
-    """The cgroup that the process `caller` calls `path`.  Raises InputError, saying what to do."""
+    """The cgroup that the process `caller` calls `path`.  Raises InputError, with a remedy."""
     mount = _mount()
     if mount is None:
-        raise InputError("cgroup", "no cgroup v2 hierarchy is mounted here", "send a pid instead")
+        raise InputError("cgroup", "no cgroup v2 hierarchy is mounted here", NO_HIERARCHY_REMEDY)
     spellings = {path, os.fsdecode(bytes_of(path))}
-    meant = {names for spelling in spellings for names in _meanings(spelling, caller, mount)}
-    found = {names: place for names in meant if (place := _place(mount, names))}
+    meant = {names for spelling in spellings for names in _candidates(spelling, caller, mount)}
+    found = {names: directory for names in meant if (directory := _directory(mount, names))}
     if not found:
-        raise InputError(
-            "cgroup",
-            f"there is no cgroup {path} below {mount.where}",
-            "/proc/PID/cgroup has the path of a process's cgroup",
-        )
+        raise InputError("cgroup", f"there is no cgroup {path} below {mount.where}", NO_CGROUP_REMEDY)
     if len(found) > 1:
         raise InputError(
             "cgroup",
-            f"{path} is the path of {len(found)} cgroups, in different cgroup namespaces, and the runner's own could "
-            "not be told",
-            "send a pid; or run the agent as root on the runner's machine, and connect to it directly",
+            f"{path} is the path of {len(found)} cgroups, in different cgroup namespaces, and the namespace of the "
+            "runner is not known",
+            AMBIGUOUS_CGROUP_REMEDY,
         )
     ((names, directory),) = found.items()
     own = _below((mount,), path)
-    translated = names != (_walk((), _names(path)) if own is None else own)
+    translated = names != (_join((), _parts(path)) if own is None else own)
     return Cgroup(directory, _level(names), text_of_path("/" + "/".join(names)), translated)
 
 
-def _meanings(path: str, caller: int | None, ours: procfs.Mount) -> set[Names]:
-    """Every cgroup that `path` may be, whether or not there is one."""
+def _candidates(path: str, caller: int | None, ours: procfs.Mount) -> set[Parts]:
+    """Every cgroup that `path` may mean, whether or not it exists."""
     space = namespace(caller, "cgroup") if caller is not None else ""
     if caller is None or not space:
         inside = _below((ours,), path)
-        asked = _names(path) if inside is None else inside
-        return {_walk(root, asked) for root in {(), *_possible_roots(None)}}
+        asked = _parts(path) if inside is None else inside
+        return {_join(root, asked) for root in {(), *_possible_roots(None)}}
     inside = _below(_mounts(caller) or (ours,), path)
     if inside is not None:
         return {inside}
     if space == namespace("self", "cgroup"):
-        return {_walk((), _names(path))}
+        return {_join((), _parts(path))}
     root = _root_of(caller, space)
     roots = [root] if root is not None else _possible_roots(caller)
-    return {_walk(root, _names(path)) for root in roots}
+    return {_join(root, _parts(path)) for root in roots}
 
 
 def _mounts(process: int | str) -> tuple[procfs.Mount, ...]:
@@ -95,32 +95,32 @@ def _mounts(process: int | str) -> tuple[procfs.Mount, ...]:
 
 
 def _mount() -> procfs.Mount | None:
-    """The one that shows most; the first of them."""
-    return min(_mounts("self"), key=lambda mount: _level(_names(mount.root)), default=None)
+    """The mount of the hierarchy that shows most of it."""
+    return min(_mounts("self"), key=lambda mount: _level(_parts(mount.root)), default=None)
 
 
-def _below(mounts: Iterable[procfs.Mount], path: str) -> Names | None:
-    """What a path of the file system is in the hierarchy; None if it is below none of the mounts."""
+def _below(mounts: Iterable[procfs.Mount], path: str) -> Parts | None:
+    """The cgroup at a path of the file system; None if that is not below any of the mounts."""
     for mount in sorted(mounts, key=lambda mount: -len(mount.where.parts)):
         if Path(path).is_relative_to(mount.where):
-            return _walk(_names(mount.root), Path(path).relative_to(mount.where).parts)
+            return _join(_parts(mount.root), Path(path).relative_to(mount.where).parts)
     return None
 
 
-def _place(mount: procfs.Mount, names: Names) -> Path | None:
-    """Where a cgroup is, if there is one and the mount shows it."""
-    root = _names(mount.root)
+def _directory(mount: procfs.Mount, names: Parts) -> Path | None:
+    """The directory of a cgroup; None if it does not exist or the mount does not show it."""
+    root = _parts(mount.root)
     directory = mount.where.joinpath(*names[len(root) :])
     there = names[: len(root)] == root and _UP not in names[len(root) :] and (directory / "cgroup.procs").exists()
     return directory if there else None
 
 
-def _names(path: str) -> Names:
+def _parts(path: str) -> Parts:
     return tuple(name for name in path.split("/") if name not in ("", "."))
 
 
-def _walk(root: Names, names: Iterable[str]) -> Names:
-    """From `root` on, where ".." is a step up."""
+def _join(root: Parts, names: Iterable[str]) -> Parts:
+    """The path `names` from `root` on, with each ".." resolved."""
     found = list(root)
     for name in names:
         if name == _UP and found and found[-1] != _UP:
@@ -131,26 +131,26 @@ def _walk(root: Names, names: Iterable[str]) -> Names:
 
 
 def own_level() -> int:
-    """How far below the root of our cgroup namespace our own cgroup is."""
+    """The depth of our own cgroup below the root of our cgroup namespace."""
     return _level(_path_of("self") or ())
 
 
-def _level(names: Names) -> int:
+def _level(names: Parts) -> int:
     return len(names) - 2 * names.count(_UP)
 
 
-def _path_of(process: int | str) -> Names | None:
-    """A process' own cgroup; None if it is gone, or has none."""
+def _path_of(process: int | str) -> Parts | None:
+    """The cgroup of a process; None if the process has ended, or has no cgroup."""
     with suppress(OSError):
         path = procfs.cgroup(PROC / str(process))
-        return None if path is None else _names(os.fsdecode(path))
+        return None if path is None else _parts(os.fsdecode(path))
     return None
 
 
-def _possible_roots(client: int | None) -> set[Names]:
-    """Where the cgroup namespace of a client may begin: at the cgroup of a process of it, or above.
+def _possible_roots(client: int | None) -> set[Parts]:
+    """The cgroups at which a client's cgroup namespace may begin: the cgroup of its process, and those above.
 
-    Of a client that is not known, this may be the namespace of any process that has another than ours.
+    A client that is not known may be in the cgroup namespace of any process that is not in ours.
     """
     ours = namespace("self", "cgroup")
     processes = _others(ours) if client is None else (client,)
@@ -160,17 +160,17 @@ def _possible_roots(client: int | None) -> set[Names]:
 
 
 def _others(ours: str) -> Iterator[int]:
-    """The processes that have another cgroup namespace than ours."""
+    """The processes that are in another cgroup namespace than ours."""
     for entry in os.listdir(PROC):  # noqa: PTH208 - Path objects cost more than the rest together
         if entry.isdigit() and namespace(entry, "cgroup") not in ("", ours):
             yield int(entry)
 
 
-def _root_of(client: int, space: str) -> Names | None:
-    """Where the client's cgroup namespace begins; None if that cannot be told.
+def _root_of(client: int, space: str) -> Parts | None:
+    """The cgroup at which the client's cgroup namespace begins; None if that is not known.
 
-    It is what a process' path has more in our namespace than in its own.  Of a process that was moved out of its
-    namespace that cannot be said, but another one may still be inside.
+    A process' path in our namespace is the root's followed by the path in its own namespace.  That does not hold for
+    a process that was moved out of its namespace, but another process may still be inside.
     """
     ours = namespace("self", "cgroup")
     members = [client, *(process for process in _others(ours) if namespace(process, "cgroup") == space)]
@@ -181,12 +181,12 @@ def _root_of(client: int, space: str) -> Names | None:
     return None
 
 
-def _seen_from(client: int, processes: Iterable[int]) -> list[tuple[int, Names]]:
-    """The cgroups of processes as the client's cgroup namespace has them; none if we may not enter it.
+def _seen_from(client: int, processes: Iterable[int]) -> list[tuple[int, Parts]]:
+    """The cgroups of processes, as paths in the client's cgroup namespace; empty if we may not enter it.
 
-    A thread of ours goes there, which the kernel allows for CAP_SYS_ADMIN, and ends there.
+    A thread enters the namespace, for which the kernel requires CAP_SYS_ADMIN, and ends there.
     """
-    found: list[tuple[int, Names]] = []
+    found: list[tuple[int, Parts]] = []
 
     def look() -> None:
         with suppress(OSError):

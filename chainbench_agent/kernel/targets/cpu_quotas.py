@@ -1,31 +1,28 @@
-"""CPU quotas of cgroups: what each was throttled, and which hold for a process.
+"""CPU quotas of cgroups: how long each cgroup was throttled, and which quotas apply to a process.
 
-A quota holds for a cgroup and all below it, so a process is throttled by its own cgroup's and by those above.
+A quota applies to a cgroup and all below it, so a process is throttled by the quotas of its cgroup and of those above.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
-from chainbench_agent.evidence.sample import Sample, Sleeper
+from chainbench_agent.evidence.sample import Sleeper
 from chainbench_agent.host import procfs
 
-Throttled = Mapping[int, tuple[int, int]]
-"""Cgroup id → (nr_throttled, throttled_ns)."""
-
 RUNNABLE = "R"
-"""The state in /proc/PID/stat, also of a thread that its quota keeps from running."""
+"""The state in /proc/PID/stat of a thread that runs or could run, also if a quota stops it."""
 
 PROC = Path("/proc")
 MOUNTS = PROC / "self/mountinfo"
 
 
 def throttled_groups() -> dict[int, tuple[int, int]]:
-    """Cgroup id → (nr_throttled, throttled_ns), of every cgroup that was throttled since it was made."""
+    """Cgroup id → (nr_throttled, throttled_ns), for every cgroup that was throttled since it was created."""
     found = {}
     mount = cpu_mount()
     for stat in _cpu_stats(mount[1]) if mount else ():
@@ -41,22 +38,22 @@ def throttled_groups() -> dict[int, tuple[int, int]]:
 
 
 def groups_above(processes: Iterable[int]) -> frozenset[int]:
-    """The ids of the cgroups that these processes are in, and of all above: whose quotas hold for them."""
+    """The ids of the cgroups whose quotas apply to these processes: their cgroups, and all above."""
     ids: dict[Path, int] = {}
     for group in _above({path for pid in processes for path in _paths(pid)}):
         if group not in ids:
-            with suppress(OSError):  # removed meanwhile, or outside of what this cgroup namespace shows
+            with suppress(OSError):  # removed meanwhile, or not visible in this cgroup namespace
                 ids[group] = group.stat().st_ino
     return frozenset(ids.values())
 
 
 def has_quota(pid: int) -> bool:
-    """Whether a quota holds for a process: its cgroup's, or that of one above."""
+    """Whether a quota applies to a process: that of its cgroup, or of one above."""
     return any(_quota(group) for group in _above(set(_paths(pid))))
 
 
 def with_quotas(sleepers: Iterable[Sleeper]) -> Iterator[Sleeper]:
-    """Of those that could run it is told whether a quota may have kept them from it."""
+    """`sleepers`, marked with `has_quota` if they could run and a quota may have stopped them."""
     for sleeper in sleepers:
         may = sleeper.proc.state == RUNNABLE and has_quota(sleeper.thread.pid)
         yield replace(sleeper, has_quota=True) if may else sleeper
@@ -75,31 +72,15 @@ def _above(paths: Collection[str]) -> Iterator[Path]:
 
 
 def _quota(group: Path) -> bool:
-    """Of cgroup v2 in `cpu.max`, of v1 in `cpu.cfs_quota_us`, where -1 is none."""
+    """Whether a cgroup has a quota: v2 has it in `cpu.max`, v1 in `cpu.cfs_quota_us`, where -1 means no quota."""
     limits = [procfs.first_word(group / name) for name in ("cpu.max", "cpu.cfs_quota_us")]
     return any(limit.isdigit() for limit in limits)
 
 
-def throttled_between(first: Sample, last: Sample) -> tuple[Throttled, Throttled]:
-    """What the cgroups whose quotas hold for the target stood at when the run began, and when it ended.
-
-    One that the target came into later has no beginning here: the kernel side notes what it stood at then.
-    """
-    counted = last.modules.get("cpu", {}).get("throttled_groups", {})
-    seen = {int.from_bytes(key, "little") for key in counted} if isinstance(counted, Mapping) else set()
-    if first.quota_groups is None or last.quota_groups is None:
-        after, known = last.throttled, {*last.throttled, *seen}
-    else:
-        own = first.quota_groups | last.quota_groups | seen
-        after = {group: stands for group, stands in last.throttled.items() if group in own}
-        known = {*first.quota_groups, *(last.quota_groups - seen)}
-    return {group: first.throttled.get(group, (0, 0)) for group in known}, after
-
-
 def cpu_mount() -> tuple[str, Path] | None:
-    """Where the hierarchy with the CPU controller is mounted: the cgroup that is its root there, and the directory.
+    """The mount of the hierarchy with the CPU controller: the cgroup at its root, and the directory.
 
-    That is the v1 hierarchy of that controller, if there is one, or else v2.
+    That is the v1 hierarchy of that controller if there is one, otherwise v2.
     """
     unified = None
     for line in MOUNTS.read_text().splitlines():
@@ -114,7 +95,7 @@ def cpu_mount() -> tuple[str, Path] | None:
 
 
 def _paths(pid: int) -> Iterator[str]:
-    """The cgroup of a process in each hierarchy that could have the CPU controller; the v1 one's comes first."""
+    """The cgroup of a process in the v1 hierarchy of the CPU controller if there is one, otherwise in v2."""
     with suppress(OSError):
         lines = [os.fsdecode(line).split(":", 2) for line in (PROC / str(pid) / "cgroup").read_bytes().splitlines()]
         own = [path for _, controllers, path in lines if "cpu" in controllers.split(",")]

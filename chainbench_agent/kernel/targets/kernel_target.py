@@ -18,7 +18,7 @@ from chainbench_agent.kernel.targets.cgroups import find_cgroup
 from chainbench_agent.kernel.targets.process_tree import nearby_processes, processes_of_tree
 
 INITIAL_PID_NAMESPACE = "pid:[4026531836]"
-"""PROC_PID_INIT_INO of the kernel's proc_ns.h.  BPF programs see no other numbers than those of this namespace."""
+"""PROC_PID_INIT_INO of the kernel's proc_ns.h.  BPF programs see only pids of this namespace."""
 
 
 class TargetKind(IntEnum):
@@ -35,47 +35,47 @@ class KernelTarget:
 
     kind: TargetKind = TargetKind.MACHINE
     root: int = 0
-    """TREE: the process that it begins with."""
+    """TREE: the process at its root."""
     born_ticks: int = 0
-    """TREE: when that was born: later the number may be another's."""
+    """TREE: when `root` was created, as its pid may later be that of another process."""
     directory: Path = Path()
-    """CGROUP: where it is."""
+    """CGROUP: its directory."""
     cgroup_id: int = 0
     cgroup_level: int = 0
-    """Below the root of the agent's cgroup namespace."""
+    """CGROUP: its depth below the root of the agent's cgroup namespace."""
     path: str = ""
-    """CGROUP: in the agent's cgroup namespace, if the runner that named it has another one."""
+    """CGROUP: its path in the agent's cgroup namespace, if the runner is in another one."""
 
     def processes(self) -> set[int]:
-        """The processes in it at present; none for the whole machine, where nobody asks."""
+        """The processes that are now in the target; empty for the whole machine, for which they are not needed."""
         if self.kind == TargetKind.TREE:
             return processes_of_tree(self.root) if members.born_ticks(self.root) == self.born_ticks else set()
         return members.processes_of_cgroup(self.directory) if self._still_exists() else set()
 
     def threads(self) -> set[int]:
-        """CGROUP: the threads in it at present."""
+        """CGROUP: the threads that are now in it."""
         return members.ids_in_cgroup(self.directory, "cgroup.threads") if self._still_exists() else set()
 
     def as_evidence(self, asked: Target, agent: Collection[int]) -> Target:
-        """What was `asked` for, as the evidence has it: the numbers and paths are the agent's own."""
-        said: dict[str, Any] = {"pid_namespace": INITIAL_PID_NAMESPACE}
+        """The target for the evidence: as it was `asked` for, with pids and paths of the agent's namespaces."""
+        changes: dict[str, Any] = {"pid_namespace": INITIAL_PID_NAMESPACE}
         if self.kind == TargetKind.TREE:
             near = nearby_processes(self.root, agent)
-            said |= {"pid": self.root, "outside": near.shown, "outside_not_shown": near.not_shown}
-            said |= {"pid_as_sent": asked.pid} if asked.pid != self.root else {}
+            changes |= {"pid": self.root, "outside": near.shown, "outside_not_shown": near.not_shown}
+            changes |= {"pid_as_sent": asked.pid} if asked.pid != self.root else {}
         if self.path:
-            said |= {"cgroup": self.path, "cgroup_as_sent": asked.cgroup}
-        return asked.model_copy(update=said)
+            changes |= {"cgroup": self.path, "cgroup_as_sent": asked.cgroup}
+        return asked.model_copy(update=changes)
 
     def _still_exists(self) -> bool:
-        """A cgroup that was removed and made again by that name is another one: the kernel side knows it by its id."""
+        """Whether the cgroup exists.  One that was created again by that name has another id."""
         with suppress(OSError):
             return self.kind == TargetKind.CGROUP and self.directory.stat().st_ino == self.cgroup_id
         return False
 
 
 def resolve(target: Target, caller: int | None = None) -> KernelTarget:
-    """Raises InputError, saying what to do, if there is no such process or cgroup."""
+    """Finds the target of a request.  Raises InputError, with a remedy, if there is no such process or cgroup."""
     if target.pid is not None:
         root = _pid_of_process(local_pid(target.pid, caller))
         return KernelTarget(TargetKind.TREE, root, members.born_ticks(root))
@@ -90,7 +90,7 @@ def resolve(target: Target, caller: int | None = None) -> KernelTarget:
 
 
 def _pid_of_process(number: int) -> int:
-    """A thread has a place in /proc as well, but only a process has descendants."""
+    """Checks that a pid is that of a living process: /proc also has threads, but these have no descendants."""
     tgid = int(procfs.status(members.PROC / str(number))["Tgid"])
     if tgid != number:
         raise InputError("pid", f"{number} is a thread", f"send the pid of its process, {tgid}")

@@ -1,6 +1,6 @@
-"""The processes and threads in a cgroup, and whether a process has ended: as /proc and the cgroup file system show.
+"""Reads which processes and threads are in a cgroup, and whether a process has ended.
 
-A run reads this when it begins and when it ends.  In between the kernel side follows the target (probes/follow.h).
+A run needs this when it begins and when it ends.  In between the kernel side follows the target (probes/follow.h).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DEAD = frozenset("ZXx")
 
 
 def has_ended(pid: int) -> bool:
-    """Whether no thread of a process lives.  Its leader may have ended before the others."""
+    """Whether all threads of a process have ended.  Its leader may end before the others."""
     try:
         states = [procfs.stat(f"{PROC}/{pid}").state]
         if states[0] in DEAD:
@@ -31,16 +31,16 @@ def has_ended(pid: int) -> bool:
 
 
 def born_ticks(process: int) -> int:
-    """When a process was born, in clock ticks since the machine began; 0 if it is gone."""
+    """When a process was created, in clock ticks since the machine booted; 0 if it has ended."""
     with suppress(OSError):
         return procfs.stat(PROC / str(process)).born_ticks
     return 0
 
 
 def processes_of_cgroup(directory: Path) -> set[int]:
-    """Those that are in a cgroup, or below it, or have a thread there.
+    """The processes that are in a cgroup or below it, or have a thread there.
 
-    A threaded cgroup has threads of a process, and the kernel does not list processes there (EOPNOTSUPP).
+    A threaded cgroup contains threads of processes, and the kernel does not list processes there (EOPNOTSUPP).
     """
     found: set[int] = set()
     for group in (directory, *(file.parent for file in directory.glob("**/cgroup.procs") if file.parent != directory)):
@@ -55,7 +55,7 @@ def processes_of_cgroup(directory: Path) -> set[int]:
 
 
 def _process_of(thread: int) -> int:
-    """0 if it is gone."""
+    """The process of a thread; 0 if it has ended."""
     with suppress(OSError):
         return int(procfs.status(PROC / str(thread))["Tgid"])
     return 0
@@ -66,7 +66,7 @@ def _numbers(file: Path) -> set[int]:
 
 
 def ids_in_cgroup(directory: Path, name: str) -> set[int]:
-    """The numbers in the files of that name, `cgroup.procs` or `cgroup.threads`, in a cgroup and below it."""
+    """The ids in the files called `name`, `cgroup.procs` or `cgroup.threads`, of a cgroup and of all below it."""
     found: set[int] = set()
     for file in (directory / name, *directory.glob(f"**/{name}")):
         with suppress(OSError):

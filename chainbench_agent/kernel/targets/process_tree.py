@@ -1,9 +1,10 @@
-"""Who descends from a process, and who is near it and does not.
+"""Finds the descendants of a process, and the processes near it that are not its descendants.
 
-/proc tells parents.  A daemon has lost its own: it was forked by a child that ended, and init has adopted it.  Its
-addresses still tell: where a program's code, stack and heap begin is drawn at random when it is executed, and a fork
-inherits that.  Who has the places of a process that executed its program itself, and has executed none, descends from
-it.  A daemon that executed another program is not in the tree; it is named among those `outside`.
+/proc shows the parent of a process.  A daemon has lost its parent: the child that forked it has ended, and init has
+adopted it.  It is recognized by its addresses: the kernel chooses at random where a program's code, stack and heap
+begin when it executes the program, and a fork inherits these addresses.  So a process that has not executed a program
+descends from the process that has, with the same addresses.  A daemon that executed another program is not in the
+tree; the evidence names it as `outside`.
 """
 
 from __future__ import annotations
@@ -27,14 +28,14 @@ ProcessStats = Mapping[int, procfs.Stat]
 
 
 class NearbyProcesses(NamedTuple):
-    """The processes near a tree that are not in it."""
+    """The processes near a tree that are not in it, the first of them with details."""
 
     shown: tuple[Outsider, ...] = ()
     not_shown: int = 0
 
 
 def all_processes() -> dict[int, procfs.Stat]:
-    """All processes, in one pass over /proc."""
+    """Process → its `stat`, for all processes, from one pass over /proc."""
     found = {}
     for entry in os.listdir(PROC):  # noqa: PTH208 - Path objects cost more than the rest together
         if entry.isdigit():
@@ -67,15 +68,15 @@ def _tree(root: int, processes: ProcessStats) -> set[int]:
 
 
 def _executed_its_program(process: procfs.Stat) -> bool:
-    """Not forked from one that did; and the places of that program are its alone."""
+    """Whether a process was not forked with its program, so that no unrelated process has the same random addresses."""
     return process.flags & (_FORKED_NO_EXEC | _RANDOMIZED) == _RANDOMIZED and process.stack > 1
 
 
 def nearby_processes(root: int, agent: Collection[int]) -> NearbyProcesses:
-    """Who is near `root`, in its session or cgroup, and is none of its descendants, nor of its ancestors.
+    """The processes in the session or cgroup of `root` that are neither its descendants nor its ancestors.
 
-    Those come first that may have lost their parents: they are younger than `root`, and a process that adopts others
-    has them.
+    Processes that may have lost their parents come first: they are younger than `root`, and their parent is one that
+    adopts others.
     """
     processes = all_processes()
     if root not in processes:
@@ -92,7 +93,7 @@ def nearby_processes(root: int, agent: Collection[int]) -> NearbyProcesses:
 def _near(
     root: int, own: procfs.Stat, others: ProcessStats, adopters: Collection[int]
 ) -> Iterator[tuple[int, int, Shares]]:
-    """(rank, process, what it shares with `root`)."""
+    """(rank, process, what it shares with `root`) of each process near `root`."""
     group = _cgroup(root)
     for pid, stat in others.items():
         if stat.is_kernel_thread or stat.state in "ZX":

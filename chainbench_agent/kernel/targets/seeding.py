@@ -1,4 +1,4 @@
-"""Who is in the target when a run begins, told to the kernel side; from then on that follows by itself."""
+"""Gives the kernel side the members of the target when a run begins; it follows the target from then on."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from chainbench_agent.loading.loader import MapFd
 
 
 def seed_maps(target: KernelTarget, maps: Mapping[str, MapFd]) -> int:
-    """How many processes were told: of a tree those in it, of a cgroup none, as its threads are."""
+    """Writes the processes of a tree, or the threads of a cgroup, into the maps; returns the number of processes."""
     members = maps["cb_members"].fd
     if target.kind == TargetKind.CGROUP:
-        with suppress(OSError):  # those that have no room are looked at when they next do something
+        with suppress(OSError):  # threads without room are looked at when they next do something
             for tid in target.threads():
                 libbpf.update(maps["cb_seeded"].fd, tid, b"\1")
     if target.kind != TargetKind.TREE:
@@ -28,11 +28,11 @@ def seed_maps(target: KernelTarget, maps: Mapping[str, MapFd]) -> int:
 
 
 def seed_tree(target: KernelTarget, add: Callable[[int], None], remove: Callable[[int], None]) -> int:
-    """Add the processes of the tree until no new one turns up; answers how many.
+    """Adds the processes of the tree until there is no new one, and returns how many there are.
 
-    The kernel already adds the children of those that were added, so only what was forked before by others is to be
-    found, and each pass over /proc finds a generation at least.  A process that has ended, or is a zombie,
-    is removed again.
+    The kernel side adds the children of members, so only processes that others forked before remain to be found, and
+    each pass over /proc finds at least one generation of them.  A process that has ended, or is a zombie, is removed
+    again.
     """
     added: set[int] = set()
     while new := target.processes() - added:

@@ -1,4 +1,4 @@
-"""The threads of a target as /proc shows them: their states, their ages, and the kernel's own account of their time."""
+"""Reads the threads of a target from /proc: their states, their ages, and the kernel's account of their time."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from chainbench_agent.host import procfs
 from chainbench_agent.host.syscall_names import syscalls
 from chainbench_agent.kernel.targets import members
 from chainbench_agent.probes import CALLS
-from chainbench_agent.probes.offcpu import NO_SYSCALL
+from chainbench_agent.probes.wait_key import NO_CALL
 
 FUTEX_WAITS = frozenset((*CALLS["FUTEX"], *CALLS["FUTEX_WAIT"]))
-"""A thread that is asleep in futex(2) waits, whatever it asked for."""
+"""The wait operations of futex(2).  A thread that sleeps in futex(2) waits, whatever the operation is."""
 
 
 def proc_threads(processes: Iterable[int]) -> dict[int, ProcThread]:
-    """Thread id → the thread, of all threads of `processes`."""
+    """Thread id → thread, for all threads of `processes`."""
     ticks_per_s = os.sysconf("SC_CLK_TCK")
     suspended_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME) - time.monotonic_ns()
     found = {}
@@ -40,9 +40,9 @@ def proc_threads(processes: Iterable[int]) -> dict[int, ProcThread]:
 def sleepers(
     threads: Mapping[int, ProcThread], seen: Collection[int], began_ns: int, outside: Mapping[int, int]
 ) -> tuple[Sleeper, ...]:
-    """Those of `threads` that no hook has `seen` since the run began, or since they were seen `outside` of the members.
+    """The `threads` that no hook has `seen` in the target since the run began.
 
-    `outside`: thread id → when it was last seen there.
+    `outside`: thread id → when it was last seen outside of the target.
     """
     return tuple(
         _sleeper(Thread(tid, proc.pid, proc.command, outside.get(tid, began_ns)), proc)
@@ -55,14 +55,14 @@ def _sleeper(thread: Thread, proc: ProcThread) -> Sleeper:
     directory = f"{members.PROC}/{thread.pid}/task/{thread.tid}"
     number = "" if proc.kernel_thread else procfs.first_word(f"{directory}/syscall")
     names = syscalls(os.uname().machine)
-    call = int(number) if number.isdigit() and int(number) in names else NO_SYSCALL
+    call = int(number) if number.isdigit() and int(number) in names else NO_CALL
     function = procfs.first_word(f"{directory}/wchan")
     in_futex = names.get(call) in FUTEX_WAITS
     return Sleeper(thread, call, "" if function == "0" else function, proc, in_futex=in_futex)
 
 
 def _tasks(processes: Iterable[int]) -> Iterator[tuple[int, int, str]]:
-    """Process, thread, and the thread's directory: a string, as ten thousand Path objects cost half a second."""
+    """(process, thread, directory of the thread): strings, as ten thousand Path objects cost half a second."""
     for pid in processes:
         tasks = f"{members.PROC}/{pid}/task"
         with suppress(OSError):
@@ -70,7 +70,7 @@ def _tasks(processes: Iterable[int]) -> Iterator[tuple[int, int, str]]:
 
 
 def _schedstat(directory: str) -> tuple[int | None, int, int]:
-    """`on_cpu_ns`, `runnable_ns` and `arrivals`; the first is None where the kernel keeps no account: it says 0 0 0."""
+    """`on_cpu_ns`, `runnable_ns` and `arrivals`; the first is None if the kernel has no account, which reads 0 0 0."""
     try:
         on_cpu_ns, runnable_ns, arrivals = map(int, procfs.read_page(f"{directory}/schedstat").split())
     except (OSError, ValueError):

@@ -5,9 +5,9 @@ import struct
 import pytest
 
 from chainbench_agent.catalog import HISTOGRAM_SLOTS, Counter, Distribution, Module, Scratch, Table
-from chainbench_agent.evidence.sample import Account, IdleSpan, OpenInterval, TaskState, Thread
+from chainbench_agent.evidence.sample import Account, OpenInterval, TaskState, Thread
 from chainbench_agent.kernel.reading import map_decoding
-from chainbench_agent.kernel.reading.map_decoding import decode, ended_threads, idle_cpus, open_tasks, sums, words
+from chainbench_agent.kernel.reading.map_decoding import decode, ended_threads, open_tasks, sums, words
 
 CPUS = 3
 RUN = 7
@@ -197,12 +197,3 @@ def test_sums(monkeypatch):
     monkeypatch.setattr(map_decoding, "possible_cpus", lambda: CPUS)
 
     assert sums(struct.pack("=6Q", 1, 2, 30, 40, 500, 600)) == (531, 642)
-
-
-def test_idle_cpus():
-    """Those that went idle in this run and still are; 0 is a C-state."""
-    raw = b"".join(
-        struct.pack("=QII", *span) for span in [(100, 2, RUN), (200, 0xFFFFFFFF, RUN), (300, 1, RUN - 1), (400, 0, RUN)]
-    )
-
-    assert list(idle_cpus(raw, RUN)) == [IdleSpan(2, 100), IdleSpan(0, 400)]

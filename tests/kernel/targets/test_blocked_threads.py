@@ -1,4 +1,4 @@
-"""What a thread is blocked in, as procfs has it: the same key and the same functions as where its stack is walked."""
+"""The wait of a blocked thread, read from procfs: the same key and functions as from its stack."""
 
 import ctypes
 import os
@@ -12,10 +12,9 @@ from pathlib import Path
 import pytest
 
 from chainbench_agent.evidence.sample import OpenInterval, ProcThread, Sleeper, TaskState, Thread
-from chainbench_agent.evidence.wait_key import Wait
 from chainbench_agent.kernel.targets import blocked_threads
 from chainbench_agent.kernel.targets.blocked_threads import functions, wait_key, with_functions, with_waits
-from chainbench_agent.probes.wait_key import UNKNOWN_CALL
+from chainbench_agent.probes.wait_key import UNKNOWN_CALL, Wait
 
 STACK = "[<0>] anon_pipe_read+0x366/0x410\n[<0>] vfs_read.part.0+0x32c/0x360\n[<0>] do_syscall_64+0x71/0x280\n"
 FUTEX = 202
@@ -23,7 +22,7 @@ FUTEX = 202
 
 @pytest.fixture
 def thread(tmp_path, monkeypatch):
-    """`thread(state="D", syscall=…, …)` → the directory of thread 10 in a /proc that has these files."""
+    """`thread(state="D", syscall=…, …)` → the directory of thread 10 in a /proc with these files."""
     monkeypatch.setattr(blocked_threads, "PROC", str(tmp_path))
     monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "host", "6.1", "#1", "x86_64")))
 
@@ -53,13 +52,12 @@ def thread(tmp_path, monkeypatch):
     ],
     ids=["call", "no signal", "stopped", "traced", "page fault", "large", "kernel thread", "no such file", "hidden"],
 )
-def test_the_key(thread, files, wait):
-    """The call and the state; a kernel thread makes no call, and what this user may not read is not known."""
+def test_the_key_has_the_call_and_the_state(thread, files, wait):
+    """A kernel thread makes no call; a call that this user may not read is unknown."""
     assert Wait.of(wait_key(thread(**files))) == wait
 
 
-def test_a_32_bit_program(thread, tmp_path):
-    """Its calls have numbers of their own."""
+def test_calls_of_32_bit_programs_are_marked(thread, tmp_path):
     (tmp_path / "program").write_bytes(b"\x7fELF\x01")
     directory = thread(syscall="162 0x1 0x2\n")
     Path(directory, "exe").symlink_to(tmp_path / "program")
@@ -67,8 +65,8 @@ def test_a_32_bit_program(thread, tmp_path):
     assert Wait.of(wait_key(directory)) == Wait(162, compat=True)
 
 
-def test_the_functions(thread):
-    """Of the whole stack, without the compiler's suffixes; else of the one that everybody may read."""
+def test_the_functions_are_those_of_the_stack(thread):
+    """All of the stack, without the compiler's suffixes; otherwise the one that every user may read."""
     assert functions(thread(wchan="futex_do_wait")) == ("futex_do_wait",)
     assert functions(thread(wchan="0")) == ()
     assert functions(thread(stack=STACK)) == ("anon_pipe_read", "vfs_read", "do_syscall_64")
@@ -90,16 +88,16 @@ def open_interval(state=TaskState.BLOCKED, wait=0):
     ],
     ids=["still there", "in another call", "running", "gone", "not blocked", "asleep since before the run"],
 )
-def test_the_functions_of_open_intervals(thread, task, files, known):
-    """Only while the thread is in the system call that it was in when the run ended."""
+def test_functions_are_read_only_in_the_wait_at_the_end_of_the_run(thread, task, files, known):
+    """Only while the thread is still in that system call."""
     thread(stack=STACK, schedstat="1 2 3\n", **files)
 
     (found,) = with_functions([task])
     assert found.frames == (("anon_pipe_read", "vfs_read", "do_syscall_64") if known else ())
 
 
-def test_sleepers(thread):
-    """Those that run wait for nothing."""
+def test_only_sleepers_have_a_wait(thread):
+    """Threads that run have no wait."""
     thread(stack=STACK, syscall="202 0x5 0x0\n")
     one = Thread(10, 10, "a", 1)
 
@@ -110,8 +108,8 @@ def test_sleepers(thread):
     assert (running.wait, running.stack) == (None, ())
 
 
-def test_kinds_of_files():
-    """Of descriptors that are open here."""
+def test_files_have_their_kinds():
+    """For descriptors that are open in this process."""
     libc = ctypes.CDLL(None)
     (r, w), (a, b) = os.pipe(), socket.socketpair()
     master, slave = os.openpty()
@@ -136,8 +134,8 @@ def test_kinds_of_files():
     assert kinds == expected
 
 
-def test_a_thread_that_waits():
-    """It reads a pipe; the kernel tells root its stack, and anybody its system call."""
+def test_a_waiting_thread_of_this_kernel_has_its_call():
+    """It reads a pipe.  The kernel shows root its stack, and every user its system call."""
     with subprocess.Popen(
         [sys.executable, "-c", "print(flush=True); input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as child:

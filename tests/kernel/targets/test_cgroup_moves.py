@@ -1,4 +1,4 @@
-"""What the agent makes of processes that were moved between cgroups, in a /proc of our own making."""
+"""Processes that were moved between cgroups, in a /proc that the tests fill."""
 
 from dataclasses import replace
 
@@ -25,8 +25,8 @@ def tasks_in(proc, *states):
     ]
 
 
-def test_threads_that_left_a_cgroup_off_the_cpus(proc):
-    """Their part is over.  Who is at work tells it himself, and who ended has not left."""
+def test_threads_that_left_a_cgroup_off_the_cpus_end(proc):
+    """They end when they left their CPU.  The kernel side cuts a running thread; an ended one did not leave."""
     tasks = tasks_in(proc, TaskState.BLOCKED, TaskState.BLOCKED, TaskState.PREEMPTED, TaskState.RUNNING)
     tasks.append(replace(tasks[0], thread=Thread(14, 10, "sh", BEGAN_NS), number=20))
     found, cuts = cut_left_threads(tasks, INSIDE, Moves())
@@ -37,8 +37,8 @@ def test_threads_that_left_a_cgroup_off_the_cpus(proc):
     assert cut_left_threads(tasks, INSIDE, Moves())[0][1] == tasks[1]
 
 
-def test_threads_that_left_with_their_process(proc):
-    """It is known when: what they were at counts until then, on a CPU and off it."""
+def test_threads_that_left_with_their_process_are_cut_at_the_move(proc):
+    """Their state counts until then, on a CPU and off it."""
     tasks = tasks_in(proc, TaskState.RUNNING, TaskState.RUNNING, TaskState.BLOCKED, TaskState.THROTTLED)
     found, cuts = cut_left_threads(tasks, INSIDE, Moves({10: 80}))
 
@@ -51,22 +51,22 @@ def test_threads_that_left_with_their_process(proc):
     assert cuts == [replace(task, until_ns=80) for task in tasks[1:]]
 
 
-def test_a_move_from_before_its_present_state(proc):
+def test_a_move_before_the_present_state_cuts_nothing(proc):
     """The kernel side has cut it already."""
     tasks = tasks_in(proc, TaskState.RUNNING, TaskState.RUNNING)
 
     assert cut_left_threads(tasks, {10}, Moves({10: 40})) == (tasks, [])
 
 
-def test_since_when_a_thread_is_in_the_target():
-    """From the run's begin, from when it was last seen outside, or from the move of its process."""
+def test_a_thread_is_a_member_since_it_was_last_outside():
+    """Since the start of the run, since it was seen outside, or since the move of its process."""
     threads = {tid: ProcThread(pid, "sh", 0, "S", 0, 0, None) for tid, pid in ((10, 10), (11, 10), (20, 20), (21, 20))}
 
     assert member_since(threads, {11: 90, 21: 30}, 7, Moves({10: 80})) == {10: 80, 11: 90, 20: 7, 21: 30}
 
 
-def test_threads_between_two_moves(proc):
-    """Nobody looked at the first and the last of them since before the first move."""
+def test_threads_that_nobody_saw_between_two_moves_are_counted(proc):
+    """The first and the last of them, since before the first move."""
     proc.add(10, 1)
     for tid in (10, 11, 12, 13):
         proc.thread(10, tid)
@@ -76,7 +76,7 @@ def test_threads_between_two_moves(proc):
     assert count_unseen_threads(Moves({10: 80}), {}, set()) == 0
 
 
-def test_as_the_kernel_side_writes_it():
+def test_moves_and_cuts_are_decoded():
     moved = {(10).to_bytes(4, "little"): b"".join(n.to_bytes(8, "little") for n in (80, 0))}
     key = b"".join(n.to_bytes(size, "little") for n, size in ((5, 8), (50, 8), (11, 4), (10, 4), (0, 4), (5, 4)))
 

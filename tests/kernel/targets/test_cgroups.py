@@ -1,4 +1,4 @@
-"""A cgroup's path as the runner means it, told from a /proc of our own making."""
+"""The cgroup that a runner means by a path, found in a /proc that the tests fill."""
 
 import os
 
@@ -46,6 +46,13 @@ class Machine:
         found = resolve(Target(kind="cgroup", cgroup=path), client_process(caller))
         return found.directory.relative_to(self.mount).as_posix(), found.path
 
+    def refused(self, path, caller=CALLER):
+        """The error with which a path is refused."""
+        with pytest.raises(InputError) as caught:
+            self.asked(path, caller)
+        assert caught.value.field == "cgroup"
+        return caught.value
+
 
 @pytest.fixture
 def machine(tmp_path, monkeypatch):
@@ -56,8 +63,8 @@ def machine(tmp_path, monkeypatch):
     return machine
 
 
-def test_a_runner_beside_the_agent(machine):
-    """Its paths are ours, also where a container has the same one."""
+def test_a_runner_next_to_the_agent_uses_the_same_paths(machine):
+    """Also where a container has a cgroup with the same path."""
     machine.add(CALLER, "/user")
     machine.add(200, "/docker/a", THEIRS)
 
@@ -70,16 +77,15 @@ def test_a_runner_beside_the_agent(machine):
     ("path", "directory"),
     [("/", "docker/a"), ("/svc", "docker/a/svc"), ("svc/", "docker/a/svc"), ("/../b", "docker/b")],
 )
-def test_a_runner_in_a_container(machine, path, directory):
-    """Its root is its own; the evidence has the path as it is here."""
+def test_a_runner_in_a_container_means_a_path_of_its_own_namespace(machine, path, directory):
+    """The evidence has the path in the agent's namespace."""
     machine.add(CALLER, "/docker/a/svc", THEIRS)
     machine.inside[CALLER] = ("svc",)
 
     assert machine.asked(path) == (directory, f"/{directory}")
 
 
-def test_a_runner_that_was_moved_out_of_its_namespace(machine):
-    """Another process of it tells where it begins; a third namespace does not."""
+def test_a_runner_that_was_moved_out_of_its_namespace_is_located_by_another_process_in_it(machine):
     machine.add(CALLER, "/svc", THEIRS)
     machine.add(200, "/docker/b/svc", OTHERS)
     machine.add(201, "/docker/a", THEIRS)
@@ -88,28 +94,26 @@ def test_a_runner_that_was_moved_out_of_its_namespace(machine):
     assert machine.asked("/svc") == ("docker/a/svc", "/docker/a/svc")
 
 
-def test_a_runner_that_has_the_hierarchy_mounted_elsewhere(machine):
-    """Below its mount point a path of the file system says all, whatever namespace it has."""
+def test_a_path_below_the_runners_mount_point_is_unambiguous(machine):
+    """Whatever cgroup namespace the runner is in."""
     machine.add(CALLER, "/docker/a", THEIRS, root="/docker/a", where="/mnt/cgroup")
 
     assert machine.asked("/mnt/cgroup/svc") == ("docker/a/svc", "/docker/a/svc")
     assert machine.asked("/mnt/cgroup") == ("docker/a", "/docker/a")
 
 
-def test_a_namespace_that_may_not_be_entered(machine):
-    """What only one cgroup above the runner's can mean is that; else it is refused, with what to do."""
+def test_a_path_in_a_namespace_that_may_not_be_entered_is_refused_if_it_is_ambiguous(machine):
     machine.add(CALLER, "/docker/a", THEIRS)
 
     assert machine.asked("/only") == ("only", "")
     for path, count in (("/", 3), ("/svc", 2)):
-        with pytest.raises(InputError, match=f"cgroup: {path} is the path of {count} cgroups") as caught:
-            machine.asked(path)
-        assert caught.value.remedy.startswith("send a pid")
+        error = machine.refused(path)
+        assert error.remedy == cgroups.AMBIGUOUS_CGROUP_REMEDY
+        assert f"{count} cgroups" in error.sentence
 
 
 @pytest.mark.parametrize("caller", [None, 101], ids=["unknown", "a relay"])
-def test_a_runner_that_is_unknown(machine, caller):
-    """A path is taken as ours unless a container could mean another by it."""
+def test_a_path_of_an_unknown_runner_is_refused_if_a_container_could_mean_another_cgroup(machine, caller):
     machine.add(101, "/", command="docker-proxy")
     assert machine.asked("/svc", caller) == ("svc", "")
     assert machine.asked("/", caller) == (".", "")
@@ -117,23 +121,21 @@ def test_a_runner_that_is_unknown(machine, caller):
 
     assert machine.asked("/only", caller) == ("only", "")
     for path in ("/", "/svc", f"{machine.mount}/svc"):
-        with pytest.raises(InputError, match="in different cgroup namespaces"):
-            machine.asked(path, caller)
+        assert machine.refused(path, caller).remedy == cgroups.AMBIGUOUS_CGROUP_REMEDY
 
 
 @pytest.mark.parametrize("path", ["/nothing", "/../..", "/../../../x"])
-def test_a_runner_in_a_container_names_nothing(machine, path):
+def test_a_path_above_the_runners_namespace_is_refused_if_there_is_no_such_cgroup(machine, path):
     machine.add(CALLER, "/docker/a", THEIRS)
     machine.inside[CALLER] = ()
     if path == "/../..":
         assert machine.asked(path) == (".", "/")
         return
-    with pytest.raises(InputError, match="there is no cgroup"):
-        machine.asked(path)
+    assert machine.refused(path).remedy == cgroups.NO_CGROUP_REMEDY
 
 
-def test_a_cgroup_of_any_name(machine):
-    """As the text that the agent would write for it, and as systemd does, whose names have such words themselves."""
+def test_a_cgroup_is_found_by_its_escaped_and_by_its_real_name(machine):
+    """The agent escapes bytes that are not UTF-8; systemd's names contain such escapes themselves."""
     odd = machine.mount / os.fsdecode(b"caf\xe9")
     for group in (odd, machine.mount / r"dev\x2ddisk"):
         group.mkdir()
@@ -144,8 +146,8 @@ def test_a_cgroup_of_any_name(machine):
     assert machine.asked(r"/dev\x2ddisk")[0] == r"dev\x2ddisk"
 
 
-def test_an_agent_in_a_cgroup_namespace(machine):
-    """Levels are below its own root, also where its mount shows more, or less."""
+def test_levels_count_from_the_root_of_the_agents_namespace(machine):
+    """Also where its mount shows more than that, or less."""
     machine.add(CALLER, "/")
     assert resolve(Target(kind="cgroup", cgroup="/docker/a"), CALLER).cgroup_level == 2
     own = machine.proc / "self/mountinfo"

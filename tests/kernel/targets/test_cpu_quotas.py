@@ -1,8 +1,7 @@
-"""Cgroups with CPU quotas, as the file systems show them."""
+"""CPU quotas of cgroups, in file systems that the tests fill."""
 
 import pytest
 
-from chainbench_agent.evidence.sample import Sample
 from chainbench_agent.kernel.targets import cpu_quotas
 
 V1 = "34 25 0:30 {root} {at} rw,nosuid shared:9 - cgroup cgroup rw,cpu,cpuacct"
@@ -13,7 +12,7 @@ V2 = "35 25 0:31 {root} {at} rw shared:9 - cgroup2 cgroup2 rw,nsdelegate"
 
 @pytest.fixture
 def proc(tmp_path, monkeypatch):
-    """A /proc of the test's own."""
+    """A /proc that the test fills."""
     directory = tmp_path / "proc"
     (directory / "self").mkdir(parents=True)
     monkeypatch.setattr(cpu_quotas, "PROC", directory)
@@ -34,7 +33,7 @@ def mounted(proc, tmp_path):
 
 @pytest.fixture
 def group(tmp_path):
-    """`group("a/b", "nr_throttled 3")` makes a cgroup and answers its id."""
+    """`group("a/b", "nr_throttled 3")` makes a cgroup and returns its id."""
 
     def make(path, *lines):
         directory = tmp_path / "cg" / path
@@ -58,8 +57,8 @@ def process(proc):
     return make
 
 
-def test_throttled_groups_v2(group, mounted):
-    """Microseconds become nanoseconds; at any depth; groups that were never stopped are left out."""
+def test_throttled_groups_of_v2_are_found_at_any_depth(group, mounted):
+    """Microseconds become nanoseconds; groups that were never throttled are left out."""
     mounted(V2)
     group(".", "usage_usec 99", "user_usec 90", "system_usec 9")
     deep = group("a/b/c", "usage_usec 9", "nr_periods 70", "nr_throttled 3", "throttled_usec 2500", "nr_bursts 0")
@@ -69,16 +68,14 @@ def test_throttled_groups_v2(group, mounted):
     assert cpu_quotas.throttled_groups() == {deep: (3, 2_500_000)}
 
 
-def test_throttled_groups_v1(group, mounted):
-    """Already nanoseconds."""
+def test_throttled_groups_of_v1_have_nanoseconds(group, mounted):
     mounted(V1)
     limited = group("docker/1", "nr_periods 70", "nr_throttled 5", "throttled_time 123456789")
 
     assert cpu_quotas.throttled_groups() == {limited: (5, 123_456_789)}
 
 
-def test_a_group_that_goes_away_meanwhile(group, mounted, monkeypatch):
-    """The others are read all the same."""
+def test_a_group_that_is_removed_meanwhile_is_ignored(group, mounted, monkeypatch):
     mounted(V2)
     gone, stays = group("gone", "nr_throttled 1"), group("stays", "nr_throttled 2")
     walk = cpu_quotas._cpu_stats
@@ -97,8 +94,8 @@ def test_a_group_that_goes_away_meanwhile(group, mounted, monkeypatch):
 
 
 @pytest.mark.parametrize("lines", [(), (OTHER_V1, CPUSET)], ids=["no cgroups", "none with the controller"])
-def test_without_the_cpu_controller(mounted, process, lines):
-    """Nothing is throttled, and nobody has a quota."""
+def test_without_the_cpu_controller_nothing_is_throttled(mounted, process, lines):
+    """And no quota applies."""
     mounted(*lines)
 
     assert cpu_quotas.throttled_groups() == {}
@@ -106,15 +103,15 @@ def test_without_the_cpu_controller(mounted, process, lines):
 
 
 @pytest.mark.parametrize(("mounts", "mount"), [((V2,), V2), ((V2, OTHER_V1, CPUSET, V1), V1)], ids=["v2", "hybrid"])
-def test_the_hierarchy_of_the_cpu_controller(mounted, tmp_path, mounts, mount):
-    """That of v1, if it has the controller: then v2 has not."""
+def test_v1_comes_first_if_it_has_the_cpu_controller(mounted, tmp_path, mounts, mount):
+    """Then v2 does not have it."""
     mounted(*(line.replace("{at}", "/elsewhere") if line != mount else line for line in mounts))
 
     assert cpu_quotas.cpu_mount() == ("/", tmp_path / "cg")
 
 
 def test_groups_above_a_process(mounted, group, process):
-    """Its own and each above, up to the root; those beside it are not."""
+    """Its own group and each above, up to the root, but not those next to them."""
     mounted(V2)
     group("pod/other")
     above = {group(path) for path in (".", "pod", "pod/container")}
@@ -122,8 +119,8 @@ def test_groups_above_a_process(mounted, group, process):
     assert cpu_quotas.groups_above([process(7, b"0::/pod/container")]) == above
 
 
-def test_groups_above_a_process_in_v1(mounted, group, process):
-    """In the hierarchy of the CPU controller, wherever the process is in others."""
+def test_groups_of_v1_are_in_the_hierarchy_of_the_cpu_controller(mounted, group, process):
+    """Wherever the process is in others."""
     mounted(OTHER_V1, V1)
     group("wrong")
     above = {group(path) for path in (".", "a:b \N{SNOWMAN}")}
@@ -132,8 +129,8 @@ def test_groups_above_a_process_in_v1(mounted, group, process):
     assert cpu_quotas.groups_above([process(7, *lines)]) == above
 
 
-def test_groups_above_what_is_mounted(mounted, group, process):
-    """In a container the mount begins at its own cgroup: what is above is not shown, and a process outside has none."""
+def test_groups_above_the_mount_are_not_found(mounted, group, process):
+    """In a container the mount begins at its own cgroup, and a process outside has no groups there."""
     mounted(V2, root="/docker/1")
     above = {group("."), group("inner")}
     inside = process(7, b"0::/docker/1/inner")
@@ -145,7 +142,7 @@ def test_groups_above_what_is_mounted(mounted, group, process):
 
 
 def test_a_process_outside_of_the_cgroup_namespace(mounted, group, process, tmp_path):
-    """What is beside the namespace's root is not below the mount, though there may be a directory of that name."""
+    """A group next to the root of the namespace is not below the mount, though a directory may have its name."""
     mounted(V2)
     group(".")
     (tmp_path / "sibling").mkdir()
@@ -153,41 +150,9 @@ def test_a_process_outside_of_the_cgroup_namespace(mounted, group, process, tmp_
     assert cpu_quotas.groups_above([process(7, b"0::/../sibling")]) == frozenset()
 
 
-def test_a_process_that_has_ended(mounted, group, process):
-    """The others' groups are found all the same, also where one was removed."""
+def test_a_process_that_has_ended_has_no_groups(mounted, group, process):
+    """The groups of the others are found, also if one was removed."""
     mounted(V2)
     root = group(".")
 
     assert cpu_quotas.groups_above([12345, process(7, b"0::/removed (deleted)")]) == {root}
-
-
-def ids(*groups):
-    return {number.to_bytes(8, "little"): bytes(40) for number in groups}
-
-
-def sample(throttled, groups, seen=()):
-    return Sample(
-        at_ns=0,
-        modules={"cpu": {"throttled_groups": ids(*seen)}},
-        throttled=throttled,
-        quota_groups=None if groups is None else frozenset(groups),
-    )
-
-
-def test_all_groups_are_the_machines():
-    """One that was never throttled before, or not there, began at zero."""
-    first = sample({1: (3, 30)}, None)
-    last = sample({1: (4, 40), 2: (5, 50)}, None, seen=[3])
-
-    before = {1: (3, 30), 2: (0, 0), 3: (0, 0)}
-    assert cpu_quotas.throttled_between(first, last) == (before, {1: (4, 40), 2: (5, 50)})
-
-
-def test_the_groups_of_a_target():
-    """Those it was in when the run began, or came into; where the kernel side saw it come, it knows the beginning."""
-    first = sample({1: (3, 30), 4: (7, 70), 5: (1, 10)}, [1])
-    last = sample({1: (4, 40), 2: (5, 50), 4: (9, 90), 5: (6, 60)}, [4, 5], seen=[5])
-
-    before, after = cpu_quotas.throttled_between(first, last)
-    assert after == {1: (4, 40), 4: (9, 90), 5: (6, 60)}
-    assert before == {1: (3, 30), 4: (7, 70)}

@@ -1,4 +1,4 @@
-"""Who descends from a process and who is near it, in a /proc of our own making and in this kernel's."""
+"""Descendants of a process and processes near it, in a /proc that the tests fill and in this kernel's."""
 
 import os
 import subprocess
@@ -19,15 +19,14 @@ KERNEL = 0x200000
 
 @pytest.fixture
 def service(proc):
-    """10 executed a program, 11 is its child; 1 adopts."""
+    """10 executed a program, 11 is its child, and 1 adopts processes."""
     proc.add(1, 0, flags=RANDOMIZED, stack=900)
     proc.add(10, 1, flags=RANDOMIZED, stack=700)
     proc.add(11, 10, flags=RANDOMIZED | FORKED, stack=700)
     return proc
 
 
-def test_descendants(service):
-    """By their parents, of any generation."""
+def test_descendants_are_found_by_their_parents(service):
     service.add(12, 11)
     service.add(20, 1)
 
@@ -46,7 +45,7 @@ def test_a_command_may_look_like_anything(proc):
     assert processes_of_tree(99) == set()
 
 
-def test_a_process_that_ends_while_it_is_looked_at(proc):
+def test_a_process_that_ends_meanwhile_is_left_out(proc):
     """Its children have another parent then, and it has none."""
     for pid, parent in ((10, 1), (11, 10), (12, 10)):
         proc.add(pid, parent)
@@ -55,7 +54,7 @@ def test_a_process_that_ends_while_it_is_looked_at(proc):
     assert processes_of_tree(10) == {10, 12}
 
 
-def test_a_daemon_that_lost_its_parents(service):
+def test_a_daemon_without_its_parents_is_found_by_its_addresses(service):
     """It is in the tree of the process that executed its program, with its own children."""
     service.add(20, 1, flags=RANDOMIZED | FORKED, stack=700)
     service.add(21, 20, flags=RANDOMIZED, stack=701)
@@ -73,22 +72,22 @@ def test_a_daemon_that_lost_its_parents(service):
         {"flags": RANDOMIZED | FORKED, "stack": 0, "heap": 0},  # we may not know
     ],
 )
-def test_a_daemon_whose_descent_is_not_sure(service, daemon):
+def test_a_daemon_without_proof_is_not_in_the_tree(service, daemon):
     service.add(20, 1, **daemon)
 
     assert processes_of_tree(10) == {10, 11}
 
 
-def test_of_a_process_that_was_forked_itself(service):
-    """Another one of that program may have left the orphan behind: it is named as one that is outside."""
+def test_a_process_that_was_forked_itself_claims_no_orphans(service):
+    """Another process of that program may have left the orphan, which is therefore named as outside."""
     service.add(20, 1, flags=RANDOMIZED | FORKED, stack=700)
 
     assert processes_of_tree(11) == {11}
     assert nearby_processes(11, ()).shown == (Outsider(pid=20, command="sh", shares="program image"),)
 
 
-def test_without_random_places(proc):
-    """Every process of a program has the same ones: they prove nothing."""
+def test_addresses_that_are_not_random_prove_nothing(proc):
+    """Every process of a program has the same."""
     proc.add(1, 0)
     proc.add(10, 1, flags=0, stack=700)
     proc.add(20, 1, flags=FORKED, stack=700)
@@ -96,8 +95,8 @@ def test_without_random_places(proc):
     assert processes_of_tree(10) == {10}
 
 
-def test_who_is_near_and_outside(service):
-    """By session, and by cgroup where that is not everybody's; first who may have lost its parents."""
+def test_processes_near_the_tree_are_named(service):
+    """By session, and by cgroup unless it is the root; processes that may have lost their parents come first."""
     group = b"0::/run-1\n"
     (service.path / "10/cgroup").write_bytes(group)
     service.add(30, 1, start_ticks=50, session=10, command="older")
@@ -121,8 +120,8 @@ def test_who_is_near_and_outside(service):
     )
 
 
-def test_ancestors_are_not_told_of(proc):
-    """They started the target: everybody knows them."""
+def test_ancestors_are_not_named(proc):
+    """They started the target, so they are known."""
     for pid, parent in ((1, 0), (5, 1), (6, 5), (7, 6)):
         proc.add(pid, parent, session=5)
 
@@ -130,8 +129,8 @@ def test_ancestors_are_not_told_of(proc):
     assert nearby_processes(99, ()) == NearbyProcesses()
 
 
-def test_forked_beside_the_target(proc):
-    """Of two that were forked from one program, it is not known which one left an orphan behind."""
+def test_an_orphan_of_a_sibling_is_named(proc):
+    """It is not known which of two processes that were forked from one program has left the orphan."""
     proc.add(1, 0)
     for pid in (10, 20):
         proc.add(pid, 1, flags=FORKED, stack=700)
@@ -139,7 +138,7 @@ def test_forked_beside_the_target(proc):
     assert nearby_processes(10, ()).shown == (Outsider(pid=20, command="sh", shares="program image"),)
 
 
-def test_many_are_counted(proc):
+def test_more_than_ten_are_only_counted(proc):
     proc.add(10, 1, session=10)
     for pid in range(20, 20 + process_tree.SHOWN + 3):
         proc.add(pid, 1, session=10)
@@ -167,8 +166,8 @@ sys.stdin.readline()
 """
 
 
-def test_this_kernel():
-    """Of two daemons of a process the one that has executed a program is outside of its tree, and named."""
+def test_daemons_of_this_kernel_are_found_or_named():
+    """A daemon that has executed a program is outside of the tree, and named; one that has not is in the tree."""
     with subprocess.Popen([sys.executable, "-c", DAEMON], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
         own, executed = daemons = [int(process.stdout.readline()) for _ in range(2)]
         process.stdout.readline()

@@ -1,4 +1,4 @@
-"""The threads of a target as /proc shows them: of our own making, and then this machine's."""
+"""The threads of a target, in a /proc that the tests fill and in this machine's."""
 
 import os
 import subprocess
@@ -9,14 +9,15 @@ import pytest
 
 from chainbench_agent.evidence.sample import ProcThread, Sleeper, Thread
 from chainbench_agent.kernel.targets import threads
-from chainbench_agent.kernel.targets.threads import NO_SYSCALL, proc_threads, sleepers
+from chainbench_agent.kernel.targets.threads import proc_threads, sleepers
+from chainbench_agent.probes.wait_key import NO_CALL
 
 BEGAN_NS = 5
 
 
 @pytest.fixture
 def x86(monkeypatch):
-    """Calls have the numbers of that machine."""
+    """System calls have the numbers of x86-64."""
     monkeypatch.setattr(threads, "syscalls", lambda _machine: {0: "read", 202: "futex"})
 
 
@@ -25,8 +26,8 @@ def found_asleep(processes, seen=(), outside=None):
 
 
 @pytest.mark.usefixtures("x86")
-def test_threads_that_made_no_move(proc):
-    """In what they sleep, as the kernel has it; the others are known already."""
+def test_threads_without_a_switch_are_sleepers(proc):
+    """With the call and the function in which they sleep.  Other threads are known already."""
     proc.add(10, 1)
     proc.add(20, 1)
     proc.thread(10, 10, syscall="202 0x7f 0x80\n", wchan="futex_do_wait")
@@ -42,8 +43,8 @@ def test_threads_that_made_no_move(proc):
     }
 
 
-def test_threads_that_were_seen_outside(proc):
-    """They made no move in the target since then, which is not since the run began."""
+def test_threads_that_were_seen_outside_sleep_since_then(proc):
+    """And not since the start of the run."""
     proc.add(10, 1)
     proc.thread(10, 10)
     proc.thread(10, 11)
@@ -53,7 +54,7 @@ def test_threads_that_were_seen_outside(proc):
     assert {sleeper.thread.tid: sleeper.thread.begin_ns for sleeper in found} == {10: BEGAN_NS, 11: 77}
 
 
-UNKNOWN = Sleeper(Thread(10, 10, "worker", BEGAN_NS), NO_SYSCALL, "", ProcThread(10, "worker", 0, "S", 0, 0, None))
+UNKNOWN = Sleeper(Thread(10, 10, "worker", BEGAN_NS), NO_CALL, "", ProcThread(10, "worker", 0, "S", 0, 0, None))
 
 
 @pytest.mark.usefixtures("x86")
@@ -69,8 +70,7 @@ UNKNOWN = Sleeper(Thread(10, 10, "worker", BEGAN_NS), NO_SYSCALL, "", ProcThread
     ],
     ids=["page fault", "no function", "no such call", "hidden", "no such files", "kernel thread"],
 )
-def test_what_the_kernel_does_not_tell(proc, files, changed):
-    """It is left open, and the thread is there all the same."""
+def test_a_sleeper_without_call_and_function_is_still_one(proc, files, changed):
     proc.add(10, 1)
     proc.thread(10, 10, **files)
 
@@ -79,8 +79,7 @@ def test_what_the_kernel_does_not_tell(proc, files, changed):
     assert replace(found, proc=UNKNOWN.proc) == replace(UNKNOWN, **changed)
 
 
-def test_threads_that_end_while_they_are_looked_at(proc):
-    """They are passed over, with their processes."""
+def test_threads_that_end_meanwhile_are_ignored(proc):
     proc.add(10, 1)
     proc.thread(10, 10)
     (proc.path / "10/task/10/stat").unlink()
@@ -98,8 +97,8 @@ def test_threads_that_end_while_they_are_looked_at(proc):
     ],
     ids=["kept", "empty", "switched off", "no such file"],
 )
-def test_the_kernels_own_account(proc, files, account):
-    """Time on a CPU, in a run queue, and how often it arrived; what is not kept is not known, rather than zero."""
+def test_the_account_is_that_of_schedstat(proc, files, account):
+    """Time on a CPU, in a run queue, and arrivals; without an account they are None and not 0."""
     proc.add(10, 1)
     proc.thread(10, 10, **files)
 
@@ -111,8 +110,8 @@ def test_the_kernels_own_account(proc, files, account):
 @pytest.mark.parametrize(
     ("state", "dead", "asleep"), [("R", 0, 0), ("S", 0, 1), ("D", 0, 1), ("T", 0, 1), ("Z", 1, 0), ("X", 1, 0)]
 )
-def test_states(proc, state, dead, asleep):
-    """A dead thread is not asleep; one that is stopped waits."""
+def test_only_sleeping_and_stopped_threads_are_asleep(proc, state, dead, asleep):
+    """A dead thread is not; a stopped one is."""
     proc.add(10, 1)
     proc.thread(10, 10, state=state)
 
@@ -121,8 +120,8 @@ def test_states(proc, state, dead, asleep):
     assert (found.dead, found.asleep) == (bool(dead), bool(asleep))
 
 
-def test_this_kernel():
-    """A child of ours is asleep in a call that is named, with its time and its age to a clock tick."""
+def test_a_child_asleep_is_found_with_its_call_and_its_age():
+    """Its age is exact to a clock tick."""
     before_ns = time.monotonic_ns()
     with subprocess.Popen(["/bin/cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0) as child:
         child.stdin.write(b"x")

@@ -18,7 +18,7 @@ import re
 from collections.abc import Mapping
 from functools import cache
 
-from chainbench_agent.evidence.wait_functions import (
+from chainbench_agent.probes.wait_functions import (
     ANYWHERE,
     FAULTS,
     GENERIC,
@@ -27,7 +27,7 @@ from chainbench_agent.evidence.wait_functions import (
     LOCKS,
     WEAK,
 )
-from chainbench_agent.evidence.wait_key import Wait
+from chainbench_agent.probes.wait_key import Wait
 
 CATEGORIES = (*ANYWHERE, "other")
 MEMORY = "page_fault/memory"
@@ -88,7 +88,7 @@ class _Functions:
         self._meaning = {name: meaning for meaning, names in table.items() for name in names.split()}
 
     def of(self, function: str) -> str:
-        """What the longest name that fits means; empty if none does."""
+        """The meaning of the longest name that fits; empty if none does."""
         if function in self._meaning:
             return self._meaning[function]
         beginnings = (f"{function[:length]}*" for length in range(len(function), 0, -1))
@@ -110,7 +110,7 @@ _COMPLETED = {
 _ENTRIES = re.compile(
     r"do_syscall|entry_|__(x64|ia32|arm64|se|do)_(compat_)?sys_|invoke_syscall|el0|asm_|ret_from_fork"
 )
-"""How a thread came into the kernel: in every stack, so they tell nothing about one."""
+"""How a thread came into the kernel: in every stack, so they say nothing about one."""
 
 
 @cache
@@ -148,7 +148,7 @@ def _is_futex(telling: tuple[str, ...]) -> bool:
 
 
 def _caller(stack: tuple[str, ...], syscall: str, file: str) -> tuple[str, ...]:
-    """The function that called a generic one, as far as the file and the call tell."""
+    """The function that called a generic one, as far as the file and the call show it."""
     if not stack:
         return ()
     kind = "socket" if file.startswith("socket") else file
@@ -178,13 +178,13 @@ def _category(stack: tuple[str, ...], telling: tuple[str, ...], syscall: str, wa
 
 
 def _completed(telling: tuple[str, ...]) -> str:
-    """What kind of request ended a wait for io_uring's completions; empty if the functions of its end do not say it."""
+    """The kind of request that ended a wait for io_uring's completions; empty if the functions do not show it."""
     kinds = ((kind, name) for name in telling for kind in _COMPLETED)
     return next((kind for kind, name in kinds if _COMPLETED[kind].match(name)), "")
 
 
 def _by_functions(telling: tuple[str, ...]) -> str:
-    """What the innermost function says, else the first caller that says something."""
+    """The category of the innermost function, or else of the first caller that has one."""
     callers = (_anywhere.of(name) for name in telling[1:] if not _ENTRIES.match(name))
     return _innermost_category(telling) or next((category for category in callers if category), "")
 

@@ -4,21 +4,25 @@ from struct import pack
 
 import pytest
 
-from chainbench_agent.catalog import Names
-from chainbench_agent.evidence import wait_reasons
-from chainbench_agent.evidence.wait_reasons import Sampled, split, top_reasons
-from chainbench_agent.probes.offcpu import TOP
+from chainbench_agent.catalog import CallStack, Names, Sampled
+from chainbench_agent.probes.blocked_time import blocked_ns
+from chainbench_agent.probes.offcpu import derive
 from chainbench_agent.probes.wait_key import COMPAT, NO_CALL, UNINTERRUPTIBLE, UNKNOWN_CALL
+from chainbench_agent.probes.wait_reasons import TOP, split
 
 MS = 1_000_000
 FUTEX, READ = 202, 0
 NAMES = Names(
     tables={"calls": {FUTEX: "futex", READ: "read", 162: "sync"}, "calls_32bit": {162: "nanosleep"}},
-    stacks={1: ("futex_do_wait",), 2: ("pipe_read", "vfs_read"), 3: ("sk_wait_data",)},
-    throttled_before={},
-    throttled_after={},
+    stacks={
+        "offcpu_stacks": {
+            CallStack(1): ("futex_do_wait",),
+            CallStack(2): ("pipe_read", "vfs_read"),
+            CallStack(3): ("sk_wait_data",),
+        }
+    },
 )
-PIPE, SOCKET = NAMES.stacks[2], NAMES.stacks[3]
+PIPE, SOCKET = ("pipe_read", "vfs_read"), ("sk_wait_data",)
 
 
 def short(ms, threshold_ms=1, length_us=500):
@@ -127,13 +131,19 @@ def offcpu(blocked=(), sampled=(), open_waits=(), **runnable):
             for key, value in dict(sampled).items()
         },
         "open_waits": dict(open_waits),
+        "asleep_ns": 0,
+        "block_count": 0,
         **{f"{kind}_wait_ns": runnable.get(kind, 0) for kind in ("woken", "preempted", "throttled")},
     }
 
 
+def top_reasons(counts):
+    return derive(counts, NAMES)["top_reasons"]
+
+
 def test_the_run_queue_is_a_reason():
     """And so is a quota that is used up; both are exact."""
-    found = top_reasons(offcpu(woken=1_000_000, preempted=3_000_000, throttled=2_000_000), NAMES)
+    found = top_reasons(offcpu(woken=1_000_000, preempted=3_000_000, throttled=2_000_000))
 
     assert [(r["reason"], r["ms"], r["sampled_percent"], r["standard_error_ms"]) for r in found] == [
         ("run queue (preempted)", 3, 100, 0),
@@ -145,7 +155,7 @@ def test_the_run_queue_is_a_reason():
 def test_what_was_open_at_the_end_is_known_exactly():
     """It is added to what had ended, with the functions that the kernel told of it."""
     found = top_reasons(
-        offcpu({READ: 5 * MS}, {(READ, 2): Sampled(exact_ns=5 * MS)}, {(READ, PIPE): 7 * MS, (FUTEX, ()): MS}), NAMES
+        offcpu({READ: 5 * MS}, {(READ, 2): Sampled(exact_ns=5 * MS)}, {(READ, PIPE): 7 * MS, (FUTEX, ()): MS})
     )
 
     assert [(r["reason"], r["ms"], r["sampled_percent"]) for r in found] == [
@@ -156,13 +166,13 @@ def test_what_was_open_at_the_end_is_known_exactly():
 
 def test_waits_of_one_name_are_one_reason():
     """Whether a signal could have ended them is no difference."""
-    found = top_reasons(offcpu({FUTEX: 2 * MS, FUTEX | UNINTERRUPTIBLE: 3 * MS}), NAMES)
+    found = top_reasons(offcpu({FUTEX: 2 * MS, FUTEX | UNINTERRUPTIBLE: 3 * MS}))
 
     assert [(r["reason"], r["ms"]) for r in found] == [("blocked in futex", 5)]
 
 
 def test_the_longest_reasons_come_first_and_are_limited():
-    found = top_reasons(offcpu({wait: MS * (wait + 1) for wait in range(30)}), NAMES)
+    found = top_reasons(offcpu({wait: MS * (wait + 1) for wait in range(30)}))
 
     assert [reason["ms"] for reason in found] == [float(30 - i) for i in range(TOP)]
 
@@ -171,4 +181,4 @@ def test_the_target_is_the_sum_of_all():
     """By wait, with what was open."""
     counts = offcpu({READ: 5, FUTEX: 3}, open_waits={(READ, ()): 2, (READ, PIPE): 1})
 
-    assert wait_reasons.blocked_ns(counts) == {READ: 8, FUTEX: 3}
+    assert blocked_ns(counts) == {READ: 8, FUTEX: 3}

@@ -1,4 +1,4 @@
-"""A daemon whose stderr nobody reads answers every call, and ends when it is told to."""
+"""An agent whose stderr nobody reads answers every call, and ends at SIGTERM."""
 
 import fcntl
 import os

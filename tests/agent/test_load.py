@@ -1,4 +1,4 @@
-"""Slow clients, many clients, a worker that is killed: what the agent says then, and what it keeps."""
+"""Slow clients, many clients, a worker that is killed: what the agent answers, and what it stores."""
 
 import os
 import re
@@ -42,7 +42,7 @@ def threads(pid):
 
 
 def memory_kib(pid):
-    """What is its own, and its share of what its master has too; files are left out, for others use them as well."""
+    """Memory of its own and its share of the master's; files are left out, as other programs use them, too."""
     return int(re.search(r"^Pss_Anon:\s+(\d+)", Path(f"/proc/{pid}/smaps_rollup").read_text(), re.MULTILINE)[1])
 
 
@@ -120,7 +120,7 @@ def test_a_client_that_waits_to_be_told(connect):
 
 
 def test_more_slow_clients_than_are_waited_for(agent, connect):
-    """The one that has been at it for longest is told and makes room."""
+    """The client that has been slow for longest gets 503 and makes room."""
     first = connect(HEAD)
     others = [connect(HEAD) for _ in range(MOST_READ)]
 
@@ -130,7 +130,7 @@ def test_more_slow_clients_than_are_waited_for(agent, connect):
 
 
 def test_clients_that_do_not_take_their_answers(agent, connect):
-    """They ask, many at once, and never read: a run is started and stopped beside them."""
+    """Many clients send a request and never read; meanwhile a run is started and stopped."""
     ask = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
     asking = [connect(ask) for _ in range(101)]
     began = time.monotonic()
@@ -220,7 +220,7 @@ def ask(agent, path, body=b""):
 
 
 def test_a_worker_that_is_killed_in_a_run(agent):
-    """The master starts another; the runner that comes to stop is told what happened and what is left, and goes on."""
+    """The master starts another.  The answer to /stop says what happened and what is stored, and the next run works."""
     run_id = agent.client.start(**LABELS)["run_id"]
     dead = agent.worker()
     os.kill(dead, signal.SIGKILL)

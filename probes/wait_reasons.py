@@ -1,7 +1,7 @@
 """The reasons of blocked time: what each wait was, and how its time is split among the kernel's functions.  Pure.
 
 The time of a wait key (probes/offcpu.h: system call, kind of file, state) is exact.  Where such waits happened in
-several functions, their stacks tell (probes/offcpu.c).  Of a function f,
+several functions, their stacks show which (probes/offcpu.c).  Of a function f,
 
     exact(f)     is the time of the waits that were as long as the threshold T or longer: each was walked
     weight(f)    = sum of T over the shorter waits that were walked, each with the probability D / T of its length D
@@ -17,45 +17,20 @@ that no walk has met may be hidden in the rest: its weight is taken to be 0, wit
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import astuple, dataclass
 from math import sqrt
-from struct import Struct
 from typing import Any
 
-from chainbench_agent.abi.c_struct import CStruct
-from chainbench_agent.catalog import Names
-from chainbench_agent.evidence.wait_categories import name_wait
-from chainbench_agent.evidence.wait_key import Wait
-from chainbench_agent.probes.offcpu import TOP
+from chainbench_agent.catalog import Frames, Names, Sampled, Waits
+from chainbench_agent.probes.wait_categories import name_wait
+from chainbench_agent.probes.wait_key import Wait
 
-_STACK = CStruct(wait="I", pad="4x", stack="Q")  # struct offcpu_stack of probes/offcpu.c
-_THREAD = CStruct(begin_ns="Q", tid="I", wait="I")  # struct offcpu_thread
-_THREAD_STACK = CStruct(begin_ns="Q", tid="I", wait="I", stack="Q")  # struct offcpu_thread_stack
-_SAMPLED = Struct("=QQQQQ")  # struct offcpu_sampled
+TOP = 20
+"""How many reasons are shown."""
 
 UNPROVEN = ("other", "blocked")
 """The name of a wait without a stack where the registers, which have the system call, could not be found."""
-
-
-@dataclass(slots=True)
-class Sampled:
-    """Blocked time of one wait in one function: see the top of this file."""
-
-    exact_ns: int = 0
-    observed_ns: int = 0
-    weight_ns: int = 0
-    walks: int = 0
-    variance_us2: int = 0
-
-    def add(self, other: Sampled) -> None:
-        for name in self.__slots__:
-            setattr(self, name, getattr(self, name) + getattr(other, name))
-
-
-Frames = tuple[str, ...]
-Stacks = dict[int, dict[Frames, Sampled]]
-"""Wait key → functions, innermost first → what was sampled there."""
 
 
 @dataclass(slots=True)
@@ -68,7 +43,7 @@ class Part:
     file: str = ""
     ns: float = 0
     observed_ns: float = 0
-    """Of that, what passed in waits whose stack was walked."""
+    """The part of it that passed in waits whose stack was walked."""
     variance_ns2: float = 0
     of_target: bool = False
     """It was split as the whole target's time is, because none of the thread's own stacks is known."""
@@ -102,51 +77,12 @@ def exact_part(category: str, reason: str, ns: float) -> Part:
     return Part(category, reason, ns=ns, observed_ns=ns)
 
 
-def blocked_ns(offcpu: Mapping[str, Any]) -> dict[int, int]:
-    """Wait key → ns, of the whole target; with what was open at the end (open_intervals.py)."""
-    found: dict[int, int] = defaultdict(int)
-    for key, value in offcpu["blocked_ns"].items():
-        found[int.from_bytes(key, "little")] += int.from_bytes(value, "little")
-    for (wait, _), ns in offcpu.get("open_waits", {}).items():
-        found[wait] += ns
-    return found
-
-
-def stacks(offcpu: Mapping[str, Any], names: Names) -> Stacks:
-    """What was sampled of the whole target."""
-    found: Stacks = defaultdict(lambda: defaultdict(Sampled))
-    for key, value in offcpu["sampled_ns"].items():
-        wait, stack = _STACK.unpack(key)
-        found[wait][names.stacks.get(stack, ())].add(Sampled(*_SAMPLED.unpack(value)))
-    for (wait, frames), ns in offcpu.get("open_waits", {}).items():
-        found[wait][frames].add(Sampled(exact_ns=ns))
-    return found
-
-
-def blocked_ns_of_threads(offcpu: Mapping[str, Any]) -> dict[tuple[int, int], dict[int, int]]:
-    """Thread (tid, begin_ns) → wait key → ns; without what was open at the end."""
-    found: dict[tuple[int, int], dict[int, int]] = defaultdict(lambda: defaultdict(int))
-    for key, value in offcpu["by_thread_ns"].items():
-        begin_ns, tid, wait = _THREAD.unpack(key)
-        found[tid, begin_ns][wait] += int.from_bytes(value, "little")
-    return found
-
-
-def stacks_of_threads(offcpu: Mapping[str, Any], names: Names) -> dict[tuple[int, int], Stacks]:
-    """Thread (tid, begin_ns) → what was sampled of it; without what was open at the end."""
-    found: dict[tuple[int, int], Stacks] = defaultdict(lambda: defaultdict(lambda: defaultdict(Sampled)))
-    for key, value in offcpu["sampled_by_thread"].items():
-        begin_ns, tid, wait, stack = _THREAD_STACK.unpack(key)
-        found[tid, begin_ns][wait][names.stacks.get(stack, ())].add(Sampled(*_SAMPLED.unpack(value)))
-    return found
-
-
 def split(
     key: int, ns: int, own: Mapping[Frames, Sampled], names: Names, of_target: Mapping[Frames, Sampled] | None = None
 ) -> list[Part]:
     """The time of a wait by its names.
 
-    `of_target`: what was sampled of the whole target, for the time of a thread that its `own` stacks do not tell.
+    `of_target`: what was sampled of the whole target, for the time of a thread that its `own` stacks do not cover.
     """
     wait = Wait.of(key)
     samples = _by_name(wait, own, names)
@@ -196,7 +132,7 @@ def _shares(rest_ns: int, weighed: Mapping[tuple[str, str], Sampled]) -> Iterato
         yield name, rest_ns * mine / whole, rest_ns**2 * spread / whole**4
 
 
-def merged(parts: Iterator[Part] | list[Part]) -> list[Part]:
+def merged(parts: Iterable[Part]) -> list[Part]:
     """Longest first; parts of one name are added up."""
     found: dict[tuple[str, str, str, str], Part] = {}
     for part in parts:
@@ -207,14 +143,8 @@ def merged(parts: Iterator[Part] | list[Part]) -> list[Part]:
     return sorted(found.values(), key=lambda part: -part.ns)
 
 
-def top_reasons(offcpu: Mapping[str, Any], names: Names) -> list[dict[str, Any]]:
-    """The evidence's `offcpu.top_reasons`: the longest reasons of all off-CPU time."""
-    sampled = stacks(offcpu, names)
-    parts = [part for wait, ns in blocked_ns(offcpu).items() for part in split(wait, ns, sampled.get(wait, {}), names)]
-    parts += [
-        exact_part("runnable", "run queue (woken)", offcpu["woken_wait_ns"]),
-        exact_part("runnable", "run queue (preempted)", offcpu["preempted_wait_ns"]),
-        exact_part("throttled", "throttled", offcpu["throttled_wait_ns"]),
-    ]
-    shown = [part for part in merged(parts) if part.ns][:TOP]
+def top_reasons(waits: Waits, others: Iterable[Part], names: Names) -> list[dict[str, Any]]:
+    """The longest reasons of all off-CPU time: what threads were blocked in, and `others`, which need no stack."""
+    blocked = (part for wait, ns in waits.ns.items() for part in split(wait, ns, waits.stacks.get(wait, {}), names))
+    shown = [part for part in merged([*blocked, *others]) if part.ns][:TOP]
     return [part.rendered() | {"ms": round(part.ns / 1e6, 3)} for part in shown]

@@ -129,7 +129,7 @@ LOCKS = """
     mutex_* __mutex_* ww_mutex_* __ww_mutex_* rwsem_* down_* __down* percpu_down_* __percpu_down* rt_mutex_*
     __rt_mutex*
 """
-"""The functions of locks that sleep: where one is shown all the same, its caller tells whose lock it is."""
+"""The functions of locks that sleep: where one is shown all the same, its caller shows whose lock it is."""
 
 GENERIC = f"""
     {LOCKS} schedule schedule_* __schedule preempt_schedule* io_schedule* usleep_range* wait_for_completion*

@@ -1,4 +1,4 @@
-"""What protects a daemon that listens: addresses, certificates, sockets of the file system, and its log."""
+"""The protection of a listening agent: addresses, tokens, certificates, unix sockets, and its log."""
 
 import json
 import os
@@ -12,9 +12,6 @@ from pathlib import Path
 import pytest
 import requests
 from daemon import LABELS, LONG_S
-
-from chainbench_agent.errors import InputError
-from chainbench_agent.server.listener import listen, tls_for
 
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - which is what these tests are about
 TOKEN, READ_TOKEN = "acting-0123456789abcdef", "reading-0123456789abcdef"
@@ -50,7 +47,7 @@ BROKEN = """
 """
 """Once it serves, each GET /status meets a bug."""
 NOBODY = "65534"
-HEALTHY = Path(__file__).parents[1] / "scripts/healthy.py"
+HEALTHY = Path(__file__).parents[2] / "scripts/healthy.py"
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="Only root can become another user: run `make test` as root.")
 
 
@@ -75,8 +72,8 @@ def unix_ask(path, call="GET /status", token=""):
 
 @pytest.mark.parametrize("host", [EVERYWHERE, "::"])
 @pytest.mark.parametrize("encrypted", [False, True])
-def test_other_machines_only_with_a_token_or_on_ones_word(daemon, certificate, host, encrypted):
-    """The agent does not start, and says what it lacks; a certificate keeps nobody out."""
+def test_an_address_for_other_machines_requires_a_token_or_insecure(daemon, certificate, host, encrypted):
+    """Otherwise the agent does not start, and says what is missing.  A certificate stops no client."""
     cert, key = certificate
     agent = daemon(host=host, **({"tls_cert": cert, "tls_key": key} if encrypted else {}))
 
@@ -87,12 +84,12 @@ def test_other_machines_only_with_a_token_or_on_ones_word(daemon, certificate, h
     assert "--insecure" in line
 
 
-def test_on_ones_word(daemon):
+def test_insecure_allows_an_address_for_other_machines(daemon):
     assert daemon(host=EVERYWHERE, insecure="true").url.startswith(f"http://{EVERYWHERE}:")
 
 
-def test_with_a_token(daemon, tokens):
-    """Called from another address than loopback, as another machine would."""
+def test_tokens_are_required_from_other_addresses(daemon, tokens):
+    """The call comes from an address other than loopback, as from another machine."""
     agent = daemon(host=EVERYWHERE, **tokens)
     assert agent.url.startswith(f"http://{EVERYWHERE}")
     assert "WARNING tokens cross the network in the clear" in agent.log
@@ -104,8 +101,8 @@ def test_with_a_token(daemon, tokens):
     assert requests.post(f"{agent.url}/start", headers=acting, json=LABELS, timeout=LONG_S).status_code == 200
 
 
-def test_what_a_proxy_would_say_is_ignored(daemon):
-    """Neither who asks nor where the agent is called is taken from what any client may write."""
+def test_headers_of_proxies_are_ignored(daemon):
+    """Any client may write them, so they decide neither who calls nor which host is called."""
     agent = daemon()
     claims = {
         "Forwarded": "for=192.0.2.7;host=evil.example;proto=https",
@@ -121,7 +118,7 @@ def test_what_a_proxy_would_say_is_ignored(daemon):
     assert requests.get(f"{agent.url}/status", headers=pointed, timeout=LONG_S).status_code == 421
 
 
-def test_a_token_that_everybody_can_read(daemon, tokens):
+def test_a_token_file_that_others_can_read_is_refused(daemon, tokens):
     tokens["token_file"].chmod(0o644)
     agent = daemon(**tokens)
 
@@ -133,7 +130,7 @@ def test_a_token_that_everybody_can_read(daemon, tokens):
 def test_no_secret_in_the_log(daemon, tokens):
     """Whoever reads it at its most talkative: neither the agent's tokens nor what a client took for one.
 
-    Also not of a request that is refused, is none, or meets a bug.
+    Also not if the request is refused, malformed, or meets a bug.
     """
     agent = daemon(BROKEN, log_level="debug", **tokens)
     guess = "guess-0123456789abcdef"
@@ -152,8 +149,8 @@ def test_no_secret_in_the_log(daemon, tokens):
         assert secret not in agent.log
 
 
-def test_no_entry_of_the_log_is_forged(daemon):
-    """A path with a line break, in an entry about a bug that it met."""
+def test_a_path_cannot_forge_a_log_entry(daemon):
+    """It contains a line break, and is logged because of a bug."""
     agent = daemon(BROKEN)
     forged = "2026-01-01 00:00:00,000 INFO    run forged"
     assert requests.get(f"{agent.url}/status?%0a{forged}", timeout=LONG_S).status_code == 500
@@ -166,8 +163,8 @@ def test_no_entry_of_the_log_is_forged(daemon):
     assert not [line for line in agent.log.splitlines() if line.startswith("2026-01-01")]
 
 
-def test_tls(daemon, certificate):
-    """With the certificate, HTTPS alone; a run from start to stop."""
+def test_a_certificate_makes_the_agent_serve_only_https(daemon, certificate):
+    """A run from start to stop."""
     cert, key = certificate
     agent = daemon(tls_cert=cert, tls_key=key)
     assert agent.url.startswith("https://127.0.0.1:")
@@ -179,8 +176,8 @@ def test_tls(daemon, certificate):
         requests.get(agent.url.replace("https", "http"), timeout=LONG_S)
 
 
-def test_tls_that_is_too_old(daemon, certificate, tmp_path, monkeypatch):
-    """Refused by the agent itself, on a machine whose own policy would allow it; the client would speak it as well."""
+def test_old_versions_of_tls_are_refused(daemon, certificate, tmp_path, monkeypatch):
+    """By the agent itself, on a machine whose policy would allow them, with a client that offers them."""
     cert, key = certificate
     policy = tmp_path / "openssl.cnf"
     policy.write_text(ANYTHING_GOES)
@@ -196,8 +193,8 @@ def test_tls_that_is_too_old(daemon, certificate, tmp_path, monkeypatch):
         old.wrap_socket(plain)
 
 
-def test_tls_clients_that_say_nothing_hold_nobody_up(daemon, certificate):
-    """Not even in the handshake."""
+def test_silent_tls_clients_do_not_delay_others(daemon, certificate):
+    """Not even during the handshake."""
     cert, key = certificate
     agent = daemon(tls_cert=cert, tls_key=key)
     silent = [socket.create_connection(agent.address) for _ in range(37)]
@@ -208,29 +205,6 @@ def test_tls_clients_that_say_nothing_hold_nobody_up(daemon, certificate):
         client.close()
 
 
-def test_certificates_that_cannot_be_used(tmp_path, certificate):
-    cert, key = certificate
-    broken = tmp_path / "broken"
-    broken.write_text("no PEM")
-    broken.chmod(0o600)
-    shown = tmp_path / "shown"
-    shown.write_bytes(key.read_bytes())
-    shown.chmod(0o644)
-
-    for pair, says in (
-        ((cert, None), "tls_key: is missing"),
-        ((None, key), "tls_cert: is missing"),
-        ((cert, tmp_path / "none"), "cannot read .*none: No such file"),
-        ((tmp_path / "none", key), "No such file"),
-        ((cert, broken), "a certificate and its key"),
-        ((broken, key), "a certificate and its key"),
-        ((cert, shown), f"chmod o-rw {shown}"),
-    ):
-        with pytest.raises(InputError, match=says):
-            tls_for(*pair)
-    assert tls_for(None, None) is None
-
-
 @pytest.fixture
 def guarded_socket(daemon, tmp_path, tokens):
     path = tmp_path / "agent.sock"
@@ -238,8 +212,8 @@ def guarded_socket(daemon, tmp_path, tokens):
     return path
 
 
-def test_a_unix_socket(daemon, tmp_path):
-    """For its user alone; no network, no token; gone when the agent is."""
+def test_a_unix_socket_is_only_for_its_user(daemon, tmp_path):
+    """Without network and token; it is removed when the agent ends."""
     path = tmp_path / "agent.sock"
     agent = daemon(host=f"unix:{path}")
 
@@ -262,8 +236,7 @@ def test_a_unix_socket(daemon, tmp_path):
         ("POST /stop", TOKEN, 409),  # let in: no run is active
     ],
 )
-def test_a_unix_socket_with_tokens(guarded_socket, call, token, status):
-    """Who may connect, as this user may, still needs the token: the socket is one more door, not a way round."""
+def test_a_unix_socket_requires_the_tokens_as_well(guarded_socket, call, token, status):
     assert unix_ask(guarded_socket, call, token).startswith(f"HTTP/1.1 {status} ")
 
 
@@ -273,8 +246,8 @@ def ask_as(path, *ids):
 
 
 @as_root
-def test_who_may_use_a_unix_socket(daemon, tmp_path):
-    """The group that was named, also as one of several; nobody else, even where the file would let them."""
+def test_a_unix_socket_is_for_members_of_its_group(daemon, tmp_path):
+    """Also if it is one of several groups of the user; nobody else, even if the file's mode would allow it."""
     for directory in (tmp_path, tmp_path.parent, tmp_path.parent.parent):
         directory.chmod(0o755)
     path = tmp_path / "agent.sock"
@@ -289,49 +262,8 @@ def test_who_may_use_a_unix_socket(daemon, tmp_path):
     assert ask_as(path, NOBODY, NOBODY, "5") == "403"
 
 
-@pytest.fixture
-def no_chown(monkeypatch):
-    """As for a service, whose filter of system calls has none of those that change owners."""
-
-    def refuse(*_):
-        raise PermissionError(1, "Operation not permitted")
-
-    monkeypatch.setattr(os, "chown", refuse)
-
-
-@pytest.mark.usefixtures("no_chown")
-def test_who_runs_with_the_group_gives_nothing_away(tmp_path):
-    path = tmp_path / "s"
-    with listen(f"unix:{path}", 0, group=os.getegid()):
-        assert (stat.S_IMODE(path.stat().st_mode), path.stat().st_gid) == (0o660, os.getegid())
-
-
-@pytest.mark.usefixtures("no_chown")
-def test_who_does_not_is_told_what_would_help(tmp_path):
-    """And leaves no socket that others would find in use."""
-    path = tmp_path / "s"
-    with pytest.raises(InputError, match=r"socket_group: the agent may not give .*Group="):
-        listen(f"unix:{path}", 0, group=os.getegid() + 1)
-    assert not path.exists()
-
-
-def test_what_a_dead_agent_left(tmp_path):
-    """Its socket is replaced; one that somebody listens on, or any other file, is not."""
-    path = tmp_path / "s"
-    listen(f"unix:{path}", 0).close()
-    assert path.is_socket()
-
-    with listen(f"unix:{path}", 0), pytest.raises(InputError, match=r"host: cannot listen on .*in use; choose"):
-        listen(f"unix:{path}", 0)
-    path.unlink()
-    path.write_text("precious")
-    with pytest.raises(InputError, match="in use"):
-        listen(f"unix:{path}", 0)
-    assert path.read_text() == "precious"
-
-
-def test_the_pid_of_who_asks_by_a_unix_socket(daemon, tmp_path):
-    """The process that connected is the caller: what it calls a pid is looked for in its namespace."""
+def test_the_caller_at_a_unix_socket_is_the_process_that_connected(daemon, tmp_path):
+    """Pids in its request are looked up in its namespace."""
     path = tmp_path / "agent.sock"
     agent = daemon(
         """
@@ -377,8 +309,8 @@ def test_the_health_check_knows_the_token_and_the_scheme(daemon, tokens, certifi
 
 
 @pytest.mark.parametrize("host", ["unix:{}", "127.0.0.2", EVERYWHERE])
-def test_the_health_check_asks_where_the_agent_listens(daemon, tmp_path, host):
-    """Not on 127.0.0.1 whatever the setting: a container with another would never be healthy."""
+def test_the_health_check_calls_the_address_of_the_agent(daemon, tmp_path, host):
+    """If it always called 127.0.0.1, a container with another address would never be healthy."""
     settings = {"host": host.format(tmp_path / "agent.sock"), "insecure": "true"}
     agent = daemon(**settings)
     assert agent.url

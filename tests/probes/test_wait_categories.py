@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import pytest
 
-from chainbench_agent.evidence.wait_categories import CATEGORIES, name_wait, plain
-from chainbench_agent.evidence.wait_key import Wait
+from chainbench_agent.probes.wait_categories import CATEGORIES, name_wait, plain
+from chainbench_agent.probes.wait_key import Wait
 
 
 class Stack(NamedTuple):

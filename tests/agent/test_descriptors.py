@@ -1,4 +1,4 @@
-"""An agent that has used up its descriptors: what it says then, and what it keeps."""
+"""An agent without free descriptors: what it answers, and what it stores."""
 
 import resource
 import socket
@@ -54,7 +54,7 @@ def descriptors_limited(agent, more=0):
 
 
 def test_out_of_descriptors(agent):
-    """Slow clients go first, the slowest of them; a run that is on goes on, and is kept."""
+    """The slowest client is disconnected first.  The active run continues, and is stored."""
     agent.client.start(**LABELS)
     with slow_clients(agent) as slow:
         with descriptors_limited(agent):
@@ -69,7 +69,7 @@ def test_out_of_descriptors(agent):
 
 
 def test_out_of_descriptors_without_slow_clients(agent):
-    """Who comes is told so, and it is over when it is over."""
+    """A client gets 503 with the reason; afterwards everything works again."""
     worker = agent.worker()
     agent.client.start(**LABELS)
     with descriptors_limited(agent):
@@ -84,7 +84,7 @@ def test_out_of_descriptors_without_slow_clients(agent):
 
 
 def test_a_start_without_descriptors(daemon):
-    """What the collector needs and does not get is a 503 with the kernel's words; the next start works."""
+    """If the collector does not get a descriptor, the answer is 503 with the kernel's reason; the next start works."""
     agent = daemon(
         """
     import os

@@ -1,4 +1,4 @@
-"""systemd/: the unit and its settings, as far as they can be judged without starting them (tests/vm does)."""
+"""The unit in systemd/ and its settings, as far as they can be checked without starting it (tests/vm does)."""
 
 import configparser
 import json
@@ -15,12 +15,12 @@ from chainbench_agent.server.systemd_notify import BEATS
 from chainbench_agent.settings import Settings
 from chainbench_agent.settings.environment_variables import ENV_PREFIX
 
-REPO = Path(__file__).parents[1]
+REPO = Path(__file__).parents[2]
 UNIT = REPO / "systemd/chainbench-agent.service"
 SETTINGS = REPO / "systemd/chainbench-agent.env"
 MOST_EXPOSURE = 2.5
 OF_THE_UNIT = {"header_cache": "/var/cache/chainbench-agent"}
-"""What the unit sets, because systemd makes the directory: %C is /var/cache."""
+"""Settings that the unit makes itself, as systemd creates the directory: %C is /var/cache."""
 LEFT_OPEN = {
     "AmbientCapabilities": "it is no root",
     "CapabilityBoundingSet_CAP_BPF": "it loads programs",
@@ -40,7 +40,7 @@ LEFT_OPEN = {
     "DeviceAllow": "the clock's, to read; a part of ProtectClock",
     "RootDirectoryOrRootImage": "Debian's Python and BCC are its own",
 }
-"""What systemd would still close → why the unit does not."""
+"""Settings that `systemd-analyze security` would still restrict → why the unit does not."""
 
 needs_systemd = pytest.mark.needs("systemd-analyze")
 
@@ -58,8 +58,8 @@ class Repeated(dict):
 
 
 @needs_systemd
-def test_it_is_hardly_exposed():
-    """By systemd's own scale, on which 0 is nothing and 10 everything that a root process may do."""
+def test_the_service_is_hardly_exposed():
+    """By the scale of systemd-analyze, on which 0 is nothing and 10 is all that a root process may do."""
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=yes", UNIT], capture_output=True, text=True, check=True
     )
@@ -70,8 +70,8 @@ def test_it_is_hardly_exposed():
 
 
 @needs_systemd
-def test_all_that_can_be_closed_is():
-    """By the same scale, one by one: the sum has room for a protection that gets lost."""
+def test_every_restriction_that_is_possible_is_set():
+    """Each by itself, as the sum on that scale has room for one that gets lost."""
     found = subprocess.run(
         ["systemd-analyze", "security", "--offline=yes", "--json=short", UNIT],
         capture_output=True,
@@ -85,14 +85,14 @@ def test_all_that_can_be_closed_is():
 
 
 def seconds(span):
-    """What systemd takes a time for."""
+    """A time as systemd understands it."""
     shown = subprocess.run(["systemd-analyze", "timespan", span], capture_output=True, text=True, check=True).stdout
     return int(re.search(r"μs: (\d+)", shown)[1]) / 1e6
 
 
 @needs_systemd
-def test_it_is_watched_limited_and_given_its_time():
-    """For longer than the agent itself takes a silence for none, and than a run takes to be ended and kept."""
+def test_the_time_limits_suffice_for_the_agent():
+    """The limits of systemd are longer than the agent's own, and than it takes to end and store a run."""
     service = unit()["Service"]
 
     assert seconds(service["WatchdogSec"]) > gunicorn_server.LOOP_S * BEATS / (BEATS - 1)
@@ -107,7 +107,7 @@ def test_it_is_watched_limited_and_given_its_time():
 
 @needs_systemd
 def test_systemd_understands_every_line(tmp_path):
-    """A key that it does not know would be passed over, and protect nothing."""
+    """Systemd ignores a key that it does not know, which would then protect nothing."""
     placed = tmp_path / UNIT.name
     placed.write_text(UNIT.read_text().replace("/usr/local/bin/chainbench-agent", "/bin/true"))
 
@@ -119,7 +119,7 @@ def test_systemd_understands_every_line(tmp_path):
 
 
 def test_every_setting_is_in_the_environment_file_with_its_default():
-    """As comments: what is not set there keeps its default."""
+    """As a comment."""
     lines = re.findall(rf"^#{ENV_PREFIX}(\w+)=(.*)$", SETTINGS.read_text(), re.MULTILINE)
 
     shown = {name.lower(): value for name, value in lines}
@@ -133,15 +133,15 @@ def test_every_setting_is_in_the_environment_file_with_its_default():
     assert re.findall(r"^[^#\n].*", SETTINGS.read_text(), re.MULTILINE) == []
 
 
-def test_what_the_unit_sets_exists():
-    """And is what the environment file says; that file would win."""
+def test_settings_of_the_unit_exist_and_are_those_of_the_environment_file():
+    """The file would override them."""
     variables = re.findall(rf"^Environment={ENV_PREFIX}(\w+)=(.*)", UNIT.read_text(), re.MULTILINE)
 
     assert {name.lower(): value.replace("%C", "/var/cache") for name, value in variables} == OF_THE_UNIT
 
 
-def test_the_page_hands_the_tokens_over_as_the_unit_says():
-    """The lines are those that the unit has as a comment, and Prometheus' file is the one that its job names."""
+def test_the_page_installs_the_tokens_as_the_unit_says():
+    """The lines are those in the comment of the unit; Prometheus' file is the one that its job names."""
     page = (REPO / "docs/operations.md").read_text()
     lines = re.findall(r"^#   ((?:LoadCredential|Environment)=.*token.*)$", UNIT.read_text(), re.MULTILINE)
     assert len(lines) == 3
@@ -172,8 +172,8 @@ def stage(tmp_path):
     return run
 
 
-def test_install_and_uninstall(stage, tmp_path):
-    """The unit and the command name the prefix, nothing names the stage; what is uninstalled leaves its settings."""
+def test_install_uses_the_prefix_and_uninstall_leaves_the_settings(stage, tmp_path):
+    """The unit and the command name the prefix, and nothing names the stage."""
     files = stage("install")
 
     unit_text = (tmp_path / "opt/agent/lib/systemd/system/chainbench-agent.service").read_text()

@@ -13,7 +13,7 @@ from daemon import LABELS, Served
 from prometheus_client.parser import text_string_to_metric_families
 
 NOBODY = 65534
-UNIT = Path(__file__).parents[1] / "systemd/chainbench-agent.service"
+UNIT = Path(__file__).parents[2] / "systemd/chainbench-agent.service"
 UNPRIVILEGED = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--inh-caps=-all"]
 FSYNCS = """
 import os, sys
@@ -50,7 +50,7 @@ def mocking(tmp_path):
 
 
 def round_trip(agent, tmp_path):
-    """What a benchmark runner does: start, a known workload, stop."""
+    """Does what a benchmark runner does: start, a known workload, stop."""
     started = agent.client.start(**LABELS)
     dd = ["dd", "if=/dev/zero", f"of={tmp_path}/dd", "bs=1M", "count=8", "conv=fsync", "status=none"]
     subprocess.run(dd, check=True)

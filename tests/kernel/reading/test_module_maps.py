@@ -1,0 +1,15 @@
+"""What is read from a module's own maps."""
+
+import struct
+
+from chainbench_agent.kernel.reading.module_maps import cpu_records
+
+
+def test_records_of_cpus():
+    """Each CPU's is padded to words; the padding is none of it."""
+    raw = struct.pack("=QI4xQI4x", 1, 2, 3, 4)
+
+    assert cpu_records(raw, 12) == {
+        (0).to_bytes(4, "little"): struct.pack("=QI", 1, 2),
+        (1).to_bytes(4, "little"): struct.pack("=QI", 3, 4),
+    }

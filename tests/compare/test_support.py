@@ -2,8 +2,8 @@ from system_calls import syscalls
 
 from chainbench_agent.compare.support import SUPPORT
 from chainbench_agent.evidence.metric_keys import reported_key
-from chainbench_agent.evidence.wait_categories import CATEGORIES
 from chainbench_agent.probes import CATALOG
+from chainbench_agent.probes.wait_categories import CATEGORIES
 
 REPORTED = {module.section_key: {reported_key(metric) for metric in module.reported} for module in CATALOG}
 CALLS = {"total", *syscalls().names()}

@@ -2,5 +2,5 @@
 
 In the order in which to read: build (the whole) → run_set → duration and statistics (the test) → judge and verdict →
 explain: waterfall, children, support, because, metrics.  The result is in model, and formats show it.
-What is claimed, and what is not: docs/compare.md.
+docs/compare.md says what is claimed, and what is not.
 """

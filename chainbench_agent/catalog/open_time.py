@@ -17,7 +17,7 @@ class OpenThread:
     preempted_wait_ns: int = 0
     """Waiting for a CPU since it lost one."""
     throttled_ns: int = 0
-    """Kept from running by a CPU quota."""
+    """A CPU quota did not let the thread run."""
     blocked_ns: int = 0
     wait: int = 0
     """The key of what it was blocked in: see probes/wait_key.py."""

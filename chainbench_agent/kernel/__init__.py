@@ -1,1 +1,1 @@
-"""What is loaded, in use: attached and detached, its maps and the kernel's own accounts read, the target followed."""
+"""Uses loaded programs: attaches them, reads their maps and the kernel's own counters, and follows the target."""

@@ -207,7 +207,7 @@ class Machine:
             self._stats_fd = -1
 
     def sample(self) -> Sample:
-        """Everything that was counted until now.  What happens during the reading may be in or out."""
+        """Everything that was counted until now.  Events during the reading may or may not be included."""
         return self._reader.sample(self._current(), self.programs)
 
     def _current(self) -> Current:

@@ -65,7 +65,7 @@ class OpenCounters:
             enable(fd)
 
     def end(self) -> None:
-        """Read them.  A failure does not keep the run from ending: `added` raises it."""
+        """Read them.  The run ends even if this fails: `added` raises the error."""
         try:
             self._final = self._read()
         except OSError as error:

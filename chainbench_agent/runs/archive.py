@@ -45,7 +45,7 @@ class Archive:
     ) -> None:
         self.checkpoint_s = checkpoint_s
         self.lost = ""
-        """What happened to a run whose process was killed, until the next run has started."""
+        """A sentence about a run whose process was killed, until the next run has started."""
         self._store = store or NoStore()
         self._memory = Memory(most_remembered)
         self._record = ActiveRunRecord()
@@ -148,7 +148,7 @@ class Archive:
         return self._memory.latest
 
     def totals(self) -> Totals:
-        """What all runs that ended add up to."""
+        """The totals of all runs that ended."""
         return self._memory.totals
 
     def remembered(self) -> tuple[RememberedLabels, ...]:

@@ -145,7 +145,7 @@ class Runs:
         return self._archive.latest()
 
     def totals(self) -> Totals:
-        """What all runs that ended add up to."""
+        """The totals of all runs that ended."""
         return self._archive.totals()
 
     def report(self, report: Report) -> None:
@@ -157,7 +157,7 @@ class Runs:
         return self._archive.reports()
 
     def remembered(self) -> tuple[RememberedLabels, ...]:
-        """What is remembered of each label set; the one used last is at the end."""
+        """The remembered runs of each label set; the one used last is at the end."""
         return self._archive.remembered()
 
     def find(self, query: Query) -> list[Summary]:

@@ -75,7 +75,7 @@ class Memory:
 
     @property
     def totals(self) -> Totals:
-        """What all ended runs add up to, including runs that are no longer remembered."""
+        """The totals of all ended runs, including runs that are no longer remembered."""
         with self._lock:
             return self._totals
 

@@ -116,7 +116,7 @@ class Watch:
         try:
             return self._target_has_ended()
         except Exception:
-            log.exception("run %s: whether its target is gone cannot be told", self._active.id)
+            log.exception("run %s: it is not known whether its target has ended", self._active.id)
             return False
 
 

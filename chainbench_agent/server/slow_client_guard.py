@@ -133,7 +133,7 @@ class SlowClientGuard:
         except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
             return  # the few bytes of a handshake always fit into the send buffer
         except OSError as error:
-            log.debug("a client went before it had said what it wants: %r", error)
+            log.debug("a client disconnected before its request was complete: %r", error)
             self._close(client.sock)
         else:
             del self._reading[client.sock]

@@ -45,7 +45,7 @@ class Credentials:
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """What a client must show.  `names`: allowed in a Host header, in addition to addresses and localhost."""
+    """The credentials that a client needs.  `names`: allowed in a Host header, besides addresses and localhost."""
 
     token: bytes = b""
     read_token: bytes = b""

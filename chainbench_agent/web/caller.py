@@ -9,7 +9,7 @@ from chainbench_agent.web.access import credentials
 
 
 def caller() -> int | None:
-    """The process at the other end of the present request's connection; None if it cannot be told."""
+    """The process at the other end of the present request's connection; None if it is not known."""
     if process := credentials(request.environ.get("gunicorn.socket")):
         return client_process(process.pid or None)
     address, port = request.remote_addr, request.environ.get("REMOTE_PORT")

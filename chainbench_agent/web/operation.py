@@ -16,7 +16,7 @@ JSON = "application/json"
 
 
 class Answer(BaseModel):
-    """What a route returns.  Its JSON has the fields that were given, in the order in which they are declared."""
+    """The answer of a route.  Its JSON has the fields that were given, in the order in which they are declared."""
 
     def as_json(self) -> dict[str, Any]:
         return self.model_dump(mode="json", exclude_unset=True)

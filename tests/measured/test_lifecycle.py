@@ -95,7 +95,7 @@ def out_of_memory(*_args, **_how):
     "fails",
     [
         "bpf.libbpf.run_program",
-        "bpf.probe_events.remove_leftovers",
+        "bpf.kretprobes.remove_leftovers",
         "kernel.machine.Reader",
         "kernel.machine.Ring",
         "symbols.kernel_symbols.KernelSymbols.load",

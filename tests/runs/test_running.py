@@ -69,7 +69,7 @@ def test_a_collector_that_cannot_tell(caplog):
     watch = watched(fail, longest_s=60)
 
     assert [watch.why_end(at * S) for at in (0, 30, 60)] == [None, None, "max_duration"]
-    assert "run r1: whether its target is gone cannot be told" in caplog.text
+    assert "run r1: it is not known whether its target has ended" in caplog.text
 
 
 @pytest.mark.parametrize(

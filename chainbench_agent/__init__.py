@@ -16,9 +16,9 @@
     │ kernel     attach, read maps and procfs  │ export             │ store              │
     ├─────────────────────┬────────────────────┤ Prometheus,        │ runs, in SQLite or │
     │ loading: C text,    │ symbols: functions │ Markdown           │ PostgreSQL         │
-    │ compile (BCC), load │ by address         │                    │                    │
-    ├─────────────────────┼────────────────────┤                    │                    │
-    │ headers, from BTF   │ bpf: system calls  │                    │                    │
+    │ compile (BCC), load │ by address         ├────────────────────┤                    │
+    ├─────────────────────┼────────────────────┤ compare: run sets  │                    │
+    │ headers, from BTF   │ bpf: system calls  │ → Comparison (pure)│                    │
     ├─────────────────────┴────────────────────┴────────────────────┴────────────────────┤
     │ model           a run's request, a stored run, statuses: handed between rows (pure)│
     ├───────────────────────────────┬────────────────────────────────────────────────────┤

@@ -19,7 +19,7 @@ ROWS = (
     ({"headers"}, {"bpf"}),
     ({"loading"},),
     ({"symbols"},),
-    ({"kernel"}, {"export"}, {"store"}),
+    ({"kernel"}, {"export"}, {"store"}, {"compare"}),
     ({"collector"},),
     ({"runs"},),
     ({"agent"}, {"web"}),
@@ -193,7 +193,7 @@ def test_the_daemon_runs_without_bcc():
     assert done.stdout == "False\n"
 
 
-@pytest.mark.parametrize("box", ["abi", "catalog", "probes", "evidence", "model"])
+@pytest.mark.parametrize("box", ["abi", "catalog", "probes", "evidence", "model", "compare"])
 def test_the_pure_rows_do_nothing(box):
     """No clock, no files, no processes: what they answer depends on what they are given."""
     used = {

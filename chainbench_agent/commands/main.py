@@ -28,6 +28,12 @@ class Commands(click.Group):
             raise click.ClickException(str(error)) from None
 
 
+class NotCompared(click.ClickException):
+    """A comparison that could not be made: a gate must not take it for a pass, nor for a regression."""
+
+    exit_code = 2
+
+
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(package_name="chainbench-agent")
 def main() -> None:
@@ -69,6 +75,47 @@ def demo() -> None:
     from chainbench_agent.commands.demo import run_demo
 
     click.echo(run_demo())
+
+
+@main.command(name="compare")
+@click.argument("baseline")
+@click.argument("optimized")
+@click.option(
+    "--url", default="http://127.0.0.1:9090", envvar="CHAINBENCH_URL", help="Address of the agent.", show_default=True
+)
+@click.option("--token-file", type=click.Path(path_type=Path), help="Has the agent's token.")
+@click.option("--format", default="text", metavar="NAME", help="One of the formats named below.  [default: text]")
+@click.option("--fail-if", default="slower", metavar="slower:N%", help="What a regression is.  [default: slower]")
+@click.option("--require-conclusive", is_flag=True, help="Exit with 3 when nothing is claimed.")
+@click.option("--allow-different", is_flag=True, help="Compare although conditions differ, such as the kernel.")
+@click.option("--limit", type=click.IntRange(1, 100), default=100, help="The newest so many of each side's labels.")
+@click.option("--since", default="", metavar="TIME", help="Only runs that labels select and that started since then.")
+def compare_(url: str, token_file: Path | None, **asked: Any) -> None:
+    """Say whether OPTIMIZED is faster than BASELINE, by how much, and why.
+
+    A side is the id of a stored run, or labels that select many: variant:naive,commit:abc.
+
+    Formats: text, markdown, json, csv, github, junit, bmf, gha-benchmark, chainbench.
+
+    Exits with 0 when there is no regression, 1 when OPTIMIZED is certainly slower than --fail-if allows,
+    2 when nothing could be compared, and 3 when --require-conclusive is given and nothing is claimed.
+    """
+    from chainbench_agent.client import Agent, ClientError
+    from chainbench_agent.commands.compare import Asked, run_compare
+
+    try:
+        token = token_file.read_text(encoding="utf-8").strip() if token_file else None
+        agent = Agent(url, token=token)
+    except OSError as error:
+        raise NotCompared(f"cannot read {token_file}: {error.strerror}") from None
+    except ValueError as error:  # of the URL
+        raise NotCompared(str(error)) from None
+    try:
+        text, code = run_compare(Asked(**asked), agent)
+    except (AgentError, ClientError) as error:
+        raise NotCompared(str(error)) from None
+    click.echo(text, nl=False)
+    raise SystemExit(code)
 
 
 @main.command()

@@ -1,0 +1,1 @@
+"""Rank statistics of two samples, exact for small ones, with the standard library only."""

@@ -1,0 +1,10 @@
+from types import SimpleNamespace
+
+import pytest
+from made_up_runs import distribution, measured, sides
+
+
+@pytest.fixture
+def made():
+    """The functions that make runs up."""
+    return SimpleNamespace(run=measured, sides=sides, distribution=distribution)

@@ -21,6 +21,8 @@ from chainbench_agent.evidence.thread_accounts import accounts, hardly_ran, main
 from chainbench_agent.probes.wait_reasons import Part, exact_part, merged, split
 
 TOP_THREADS = 20
+TOP_WAITING = 5
+"""So many of them are listed because they were there longest, however little they worked."""
 
 
 @dataclass(slots=True)
@@ -50,7 +52,7 @@ def ledger(blocked: BlockedTime, names: Names, first: Sample, last: Sample) -> d
 
 
 def _ranked(lines: Mapping[Thread, Line], first: Sample, last: Sample) -> tuple[list[Line], list[tuple[Thread, Line]]]:
-    """The lines of the threads that hardly ran; and the top threads: the main one, then by work, then by waiting."""
+    """The lines of the threads that hardly ran; and the top threads: the main one, then by work, the last by waiting."""
     run_ns, main_thread = last.at_ns - first.at_ns, main_thread_of(last)
     idle = {thread for thread, line in lines.items() if hardly_ran(thread, line.account, main_thread, run_ns)}
 
@@ -59,8 +61,12 @@ def _ranked(lines: Mapping[Thread, Line], first: Sample, last: Sample) -> tuple[
         work_ns = 0 if thread in idle else account.on_cpu_ns + account.runnable_ns + account.throttled_ns
         return thread.tid == main_thread, thread not in idle, work_ns, account.wall_ns
 
-    top = sorted(lines.items(), key=rank, reverse=True)[:TOP_THREADS]
-    return [lines[thread] for thread in idle], top
+    def there(item: tuple[Thread, Line]) -> tuple[bool, int]:
+        return item[0] not in idle, item[1].account.wall_ns
+
+    ranked = sorted(lines.items(), key=rank, reverse=True)
+    busiest, others = ranked[: TOP_THREADS - TOP_WAITING], ranked[TOP_THREADS - TOP_WAITING :]
+    return [lines[thread] for thread in idle], busiest + sorted(others, key=there, reverse=True)[:TOP_WAITING]
 
 
 def _together(lines: Iterable[Line]) -> Line:

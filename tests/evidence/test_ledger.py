@@ -391,6 +391,18 @@ def test_threads_that_work_hide_behind_none_that_are_idle(written):
     check_sums(idle)
 
 
+def test_a_thread_that_only_waited_is_shown(written):
+    """25 threads worked longer than it and ended sooner; a quarter of the lines is for those that were there longest."""
+    workers = [living(thread(10 + i, BEGIN + 900 * MS), TaskState.RUNNING, 950) for i in range(25)]
+    waiting = living(thread(9, BEGIN + 600 * MS), TaskState.BLOCKED, 601, account(on_cpu=1), wait=FUTEX)
+
+    found = written(tasks=[*workers, waiting])
+
+    assert len(found["threads"]) == TOP_THREADS
+    (line,) = (line for line in found["threads"] if line["tid"] == 9)
+    assert line["blocked_ms"] == 399
+
+
 def test_the_main_thread_is_always_shown(written):
     """Also where it does nothing but wait, and is not idle then: it waits for the others."""
     main = living(replace(thread(7)), TaskState.BLOCKED, 0, wait=READ)

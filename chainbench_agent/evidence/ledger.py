@@ -52,7 +52,7 @@ def ledger(blocked: BlockedTime, names: Names, first: Sample, last: Sample) -> d
 
 
 def _ranked(lines: Mapping[Thread, Line], first: Sample, last: Sample) -> tuple[list[Line], list[tuple[Thread, Line]]]:
-    """The lines of the threads that hardly ran; and the top threads: the main one, then by work, the last by waiting."""
+    """The lines of the threads that hardly ran; and the top threads: the main one, then by work, then by waiting."""
     run_ns, main_thread = last.at_ns - first.at_ns, main_thread_of(last)
     idle = {thread for thread, line in lines.items() if hardly_ran(thread, line.account, main_thread, run_ns)}
 

@@ -392,7 +392,7 @@ def test_threads_that_work_hide_behind_none_that_are_idle(written):
 
 
 def test_a_thread_that_only_waited_is_shown(written):
-    """25 threads worked longer than it and ended sooner; a quarter of the lines is for those that were there longest."""
+    """25 threads worked longer than it; a quarter of the lines is for those that existed longest."""
     workers = [living(thread(10 + i, BEGIN + 900 * MS), TaskState.RUNNING, 950) for i in range(25)]
     waiting = living(thread(9, BEGIN + 600 * MS), TaskState.BLOCKED, 601, account(on_cpu=1), wait=FUTEX)
 

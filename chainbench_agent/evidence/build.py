@@ -30,12 +30,12 @@ from chainbench_agent.evidence.sleepers import uncounted_processes, with_account
 from chainbench_agent.evidence.thread_accounts import accounts, idle_threads
 from chainbench_agent.evidence.top_processes import top_processes
 
-NO_LEDGER = f"where all the time went is told by the module {EXPLAINS_WAITS.name}, which does not collect in this run"
+NO_LEDGER = f"the ledger is made from the module {EXPLAINS_WAITS.name}, which does not collect in this run"
 
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """How a run was measured: what the numbers came from, and what could not be had."""
+    """How a run was measured: the sources of its numbers, and the reasons for those that are absent."""
 
     modules: tuple[Module, ...]
     sources: Mapping[str, Mapping[str, str]]
@@ -43,7 +43,7 @@ class Method:
     unavailable: Mapping[str, Mapping[str, str]]
     """Module → metric → reason."""
     absent: Mapping[str, str]
-    """Module → reason, for those that are not there at all."""
+    """Module → reason, for modules that are absent as a whole."""
     program_sources: Mapping[str, str]
     """Hook → the source it is attached to, in this run."""
     cpus: int

@@ -1,8 +1,8 @@
-"""The cost of measuring with the entries of programs, and which part of the target's CPU time it was.  Pure.
+"""Adds the entries of programs to the cost of measuring, and relates it to the target's CPU time.  Pure.
 
-The kernel keeps no account of who paid for a program's runs.  At some hooks the target's own figures say how many of
-the runs were its: an event of the target is taken to cost as much as any other there.  At the other hooks its part is
-estimated to be the same as at all of these together; the bounds are for none and for all of them.
+The kernel does not record which threads paid for a program's runs.  At some hooks the target's own figures show how
+many of the runs belong to it; each of these is assumed to cost as much as any other run there.  At the other hooks, the
+target's share is assumed to be its average at the former; the bounds assume that no run, or every run, belongs to it.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ OWN_FIGURES = {
 }
 """Hook → the section and the key that say how many of its events were the target's.
 
-Hooks at which interrupts belong to no thread have none: the thread that is interrupted pays for them all the same.
+A hook at which interrupts belong to no thread has no entry: the interrupted thread pays for them all the same.
 """
 NO_CPU_TIME = (
-    f"the target's CPU time is told by the modules {roles.owner('on_cpu').name} and {roles.EXPLAINS_WAITS.name}, "
+    f"the target's CPU time is measured by the modules {roles.owner('on_cpu').name} and {roles.EXPLAINS_WAITS.name}, "
     "neither of which collects in this run"
 )
 

@@ -1,7 +1,7 @@
-"""The evidence: everything that a run answers.
+"""The evidence: the answer of a run.
 
 The fixed parts are models.  A module's section is a mapping, because its keys come from the module's declaration; its
-histograms stay HistogramCounts until `as_json`.  To read the numbers of an evidence, take evidence/figures.py.
+histograms stay HistogramCounts until `as_json`.  To read the numbers of an evidence, use evidence/figures.py.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class _Model(BaseModel):
 
 
 class Labels(_Model):
-    """What is being measured: the runner's own words."""
+    """The texts with which the runner names what it measures."""
 
     scenario: str = ""
     impl: str = ""
@@ -63,13 +63,13 @@ class Outsider(_Model):
     pid: int
     command: str
     shares: Shares
-    """The thing that it has in common with the target's first process."""
+    """The property that it has in common with the target's first process."""
 
 
 class Target(_Model):
-    """Whose events count: the whole machine, a process with all its descendants, or a cgroup with all below it.
+    """The part of the machine whose events count: all, a process with its descendants, or a cgroup with all below it.
 
-    The agent's own processes never count.  The `seen` are of the whole run, also those that ended in it.
+    The agent's own processes never count.  `processes_seen` and `threads_seen` include those that ended in the run.
     """
 
     kind: Literal["machine", "pid", "cgroup"] = "machine"
@@ -112,7 +112,7 @@ class ProgramCost(_Model):
 
 
 class ModuleCost(_Model):
-    """The programs that a module has a part in: those that are its alone, and those that it shares with others."""
+    """The cost of the programs that call a module: those that call only this one, and those that call others, too."""
 
     hooks: list[str]
     events: int
@@ -120,13 +120,13 @@ class ModuleCost(_Model):
     bpf_ns_shared: int
     ns_per_event_at_most: float
     cpu_percent_at_most: float
-    """As if all of the shared programs were its own: over all modules this is more than the whole."""
+    """Charges the shared programs to this module in full, so the sum over all modules is more than the whole."""
 
 
 class Cost(_Model):
-    """What watching cost, by the kernel's own account.  `cpu_percent` is of all CPUs over the run.
+    """The cost of measuring, by the kernel's own account.  `cpu_percent` is of all CPUs over the run.
 
-    The account of a program begins when it has been entered; `entry_ns` is what entering them cost beyond it.
+    The kernel starts to count when a program has been entered; `bpf_ns` lacks the cost of entering, `entry_ns`.
     """
 
     cpu_percent: float
@@ -180,7 +180,7 @@ class SelfCheck(_Model):
 
 
 class Evidence(_Model):
-    """The answer of `/stop`.  `sections` stand at the top level of the JSON, beside the fixed parts."""
+    """The answer of `/stop`.  In the JSON, the `sections` are at the top level, next to the fixed parts."""
 
     schema_version: int = SCHEMA_VERSION
     available: bool

@@ -1,8 +1,8 @@
-"""Cuts what was still going on when a run ended, and adds it to the counts.
+"""Cuts the intervals that were still open when a run ended, and adds them to the counts.
 
 A thread that slept through the end was blocked until the end.  A thread that slept through all of the run counts as
-well: whether a thread was woken once must not move a total by the length of the run.  What a module makes of open time
-is its own (`Module.close`); here it is found.  Pure, as all of evidence/.
+well: whether a thread was woken once must not move a total by the length of the run.  This file finds the open time;
+each module decides what it counts as (`Module.close`).  Pure, as all of evidence/.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def wait_of(task: OpenInterval) -> int:
 def waits_on_a_futex(task: OpenInterval) -> bool:
     """Whether the call under way waits; one that takes a lock may have it at once, so only if it is off its CPU."""
     if task.until_ns:
-        return False  # a call that is under way when its thread leaves is none of the target's
+        return False  # its thread left the target during the call, which then does not count for the target
     return task.call in (FUTEX_WAIT, INTERRUPTED) or (task.call == FUTEX_LOCK and task.state in OFF_CPU)
 
 

@@ -1,4 +1,4 @@
-"""What the runner itself measured: the body of `POST /report`."""
+"""The report, in which the runner sends its own measurements: the body of `POST /report`."""
 
 from __future__ import annotations
 

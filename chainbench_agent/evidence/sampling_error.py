@@ -8,9 +8,9 @@ cb_weight of probes/lib/common.h.  Let event i have size x_i (1 where events are
     known of that   V' = (N - 1)·S,  with S = Σ N·b_i·x_i², which is Σ x_i² estimated as T estimates Σ x_i
 
 The standard error in the evidence is √V'.  Where events are counted x² = x, so S is the estimate itself; a sum of sizes
-needs S from a counter of its own (Counter.squares).  What was never recorded is estimated as 0 ± 0, which says nothing:
-all of n events are missed with probability (1 - 1/N)^n, and `zero_means_below` is the least n at which that is at most
-5 %.
+needs S from a counter of its own (Counter.squares).  If no event was recorded, the estimate is 0 ± 0, which says
+nothing: all of n events are missed with probability (1 - 1/N)^n, and `zero_means_below` is the least n at which that is
+at most 5 %.
 
 The figures of `top_processes` are counts and sums of the same events: their errors follow from the same formula.
 """
@@ -51,7 +51,7 @@ def sampling(
 
 
 def is_sampled(module: Module, metric: Metric) -> bool:
-    """A derived metric is when one of its sources is."""
+    """Whether a metric is sampled; a derived one is if one of its sources is."""
     return metric.sampled or any(source.sampled for source in module.sources_of(metric))
 
 

@@ -1,4 +1,4 @@
-"""Which event of this machine's CPU counts what, and whether it can be had: asked by opening it."""
+"""Finds the perf event of each PMU counter on this machine's CPU, and opens it to learn whether it can be used."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ CPUS = 1024
 
 
 class Event(NamedTuple):
-    """By perf's name for it, and as struct perf_event_attr has it."""
+    """A perf event: its name in perf, and its type and config in struct perf_event_attr."""
 
     name: str
     kind: int
@@ -41,8 +41,8 @@ INTEL = {
 }
 
 # The raw events of L2 misses, with the models they are documented for: Linux, tools/perf/pmu-events/arch/x86.
-# Haswell, Broadwell, Skylake, Ice Lake, Tiger Lake, Rocket Lake, Sapphire and Emerald Rapids; none with two kinds of
-# cores, where a raw event means different things on different CPUs.
+# Haswell, Broadwell, Skylake, Ice Lake, Tiger Lake, Rocket Lake, Sapphire and Emerald Rapids.  Models with two
+# kinds of cores are left out: a raw event means different things on their CPUs.
 _L2_INTEL = Event("L2_RQSTS.MISS", RAW, 0x3F24)
 _INTEL_MODELS = frozenset(bytes.fromhex("3c3f4546 3d474f56 4e555e8e9ea5a6 6a6c7d7e 8c8d a7 8fcf"))
 _L2_AMD = Event("l2_cache_req_stat.ic_dc_miss_in_l2", RAW, 0x0964)
@@ -50,7 +50,7 @@ _AMD_FAMILIES = frozenset({0x17, 0x19, 0x1A})  # Zen 1 to 6
 
 
 def event_of(counter: str) -> Event | None:
-    """What counts it on this machine's CPU; None if that is not known."""
+    """The event that counts this on this machine's CPU; None if no such event is known."""
     vendor, family, model = cpu_model()
     if vendor == "GenuineIntel" and counter in INTEL:
         return INTEL[counter]
@@ -62,14 +62,14 @@ def event_of(counter: str) -> Event | None:
 
 
 def cpu_model() -> tuple[str, int, int]:
-    """Vendor, family and model; empty and zero where there is no such thing."""
+    """Vendor, family and model; empty and zero on CPUs that have no such thing."""
     first = CPUINFO.read_text().split("\n\n")[0]
     found = {key.strip(): value.strip() for key, _, value in (line.partition(":") for line in first.splitlines())}
     return found.get("vendor_id", ""), int(found.get("cpu family", 0)), int(found.get("model", 0))
 
 
 def source_of(fact: str) -> tuple[str, ...]:
-    """The perf events behind a fact "counter:NAME"; none behind others."""
+    """The perf events that a feature "counter:NAME" requires; empty for other features."""
     events = (event_of(counter) for counter in _behind(fact.removeprefix("counter:")) if fact.startswith("counter:"))
     return tuple(f"perf:{event.name}" for event in events if event)
 
@@ -79,7 +79,7 @@ def _behind(name: str) -> tuple[str, ...]:
 
 
 def lacking(name: str) -> str:
-    """Why a counter cannot be had here; empty: it can.  "any": why none of them can."""
+    """Why a counter cannot be used here; empty: it can.  "any": why not a single one can."""
     if name == "any":
         reasons = [lacking(counter) for counter in PMU_EVENTS]
         return "" if "" in reasons else reasons[0]
@@ -108,5 +108,5 @@ def _remedy(code: int) -> str:
 
 
 def available() -> int:
-    """A bit for each of PMU_EVENTS that can be had: CB_COUNTERS in C."""
+    """A bit for each of PMU_EVENTS that can be used: CB_COUNTERS in C."""
     return sum(1 << index for index, counter in enumerate(PMU_EVENTS) if not lacking(counter))

@@ -33,8 +33,8 @@ def lacking(btf: Btf) -> str:
     if btf.member_offset("thread_info", "preempt_count") is not None or preempt_count(btf) is not None:
         return ""
     return (
-        "neither BTF nor /proc/kallsyms tells where the preemption count lies, so interrupts cannot be told from "
-        "threads: allow kernel addresses (kernel.kptr_restrict=1)"
+        "neither BTF nor /proc/kallsyms tells where the preemption count lies, so interrupts cannot be "
+        "distinguished from threads: allow kernel addresses (kernel.kptr_restrict=1)"
     )
 
 

@@ -65,7 +65,7 @@ def sizes_h(has_field: Callable[[str], bool], host: Mapping[str, int]) -> str:
 
 
 def call_kinds() -> tuple[str, ...]:
-    """What C calls CB_CALL_<name>, by its number."""
+    """The names of the kinds of system calls, in the order of their numbers: CB_CALL_<name> in C."""
     return ("NONE", *CALLS, "UNSEEN", "INTERRUPTED")
 
 

@@ -4,7 +4,7 @@ Several modules handle the same hot hooks.  Each source of a hook gets one gener
 parameters the way that source passes them, checks that a run is on, takes the time once, and calls the inlined
 handlers of the enabled modules.
 
-The files of probes/ include what they need.  Some of that is written for each unit:
+The files of probes/ include what they need.  Some of these files are generated for each unit:
 
     generated/sizes.h      sizes of maps, and what this kernel and this host have      unit_sizes.py
     generated/process.h    struct cb_process                                           process_records.py
@@ -38,7 +38,7 @@ STATE_MACHINES = ("sched", "calls", "block", "contention")
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """What is compiled, and what is expected of it."""
+    """The C text of a BPF unit, with the programs and maps that its object must have."""
 
     text: str
     programs: tuple[Program, ...]

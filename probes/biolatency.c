@@ -22,7 +22,7 @@ struct biolatency_disk {
 	u64 stacked;    // of `count`: on the disks below they are counted as well
 	u64 handed_on; // everybody's that ended on another disk, where this disk cannot see their end
 	u64 max_ns;
-	u64 not_min_ns; // all bits inverted, so that 0 is none yet
+	u64 not_min_ns; // with all bits inverted: 0 means that there is no minimum yet
 };
 BPF_PERCPU_ARRAY(biolatency_disks, struct biolatency_disk, CB_DISKS);
 

@@ -11,12 +11,12 @@ from chainbench_agent.catalog import Counter, Derived, Distribution, FixedNames,
 DONE = ("request_done",)
 
 NONE = (1 << 64) - 1
-"""not_min_ns of nothing, inverted."""
+"""The minimum where there is none yet: a not_min_ns of 0, inverted."""
 
 KINDS = ("reads", "writes", "others", "discards", "write_zeroes")
 """By the number that biolatency.c gives them."""
 TRANSFERS = KINDS[:3]
-"""Those whose bytes go to the disk or come from it."""
+"""The kinds whose bytes go to the disk or come from it."""
 
 UNATTRIBUTED = (
     "other_kernel_thread",

@@ -30,17 +30,17 @@ CALLS = {
     "FSYNC": ("fsync",),
     "FDATASYNC": ("fdatasync",),
     "EXEC": ("execve", "execveat"),
-    "FUTEX": ("futex", "futex_time64"),  # calls.h tells which of the next three it is
+    "FUTEX": ("futex", "futex_time64"),  # calls.h finds out which of the next three it is
     "FUTEX_WAIT": ("futex_wait", "futex_waitv"),
     "FUTEX_LOCK": (),  # takes a lock with priority inheritance, for which it may have to wait
     "FUTEX_WAKE": ("futex_wake", "futex_requeue"),
-    # what can read or write files beside READ and WRITE; C relies on their order (io.c)
+    # further calls that can read or write files; C relies on their order (io.c)
     "SENDFILE": ("sendfile", "sendfile64"),
     "SPLICE": ("splice",),
     "COPY_FILE_RANGE": ("copy_file_range",),
     "IO_SUBMIT": ("io_submit",),
     "IO_URING_ENTER": ("io_uring_enter",),
     "MMAP": ("mmap", "mmap2"),
-    "RESTART": ("restart_syscall",),  # goes on with another
+    "RESTART": ("restart_syscall",),  # continues an interrupted call
 }
-"""The system calls that calls.h follows and modules tell apart, by kind: CB_CALL_<key> in C."""
+"""The system calls that calls.h follows and modules distinguish, by kind: CB_CALL_<key> in C."""

@@ -25,7 +25,7 @@ from chainbench_agent.catalog import (
 )
 from chainbench_agent.probes.hooks import VECTORS
 
-TICKS = "kept in steps of 10 ms"
+TICKS = "counted in steps of 10 ms"
 INTERRUPTS = ("irq_handler_entry", *(f"{vector}_entry" for vector in VECTORS))
 
 IDLE_SPAN = CStruct(since_ns="Q", state="I", run="I")  # struct cpu_idle_span

@@ -37,15 +37,17 @@ REQUESTS = (
     "block_bio_remap",
     "block_split",
 )
-"""What the life of a block request is seen by, and of a bio where a disk takes these; block_split says whose it is."""
+"""The hooks in the life of a block request, or of a bio on a disk that takes bios.
 
+block_split shows the owner of a bio that was split off another.
+"""
 
 VECTORS = ("local_timer", "reschedule", "call_function", "call_function_single", "irq_work")
 """The interrupts that CPUs send each other or themselves, by their place among the counters of cpu.c."""
 
 
 def _sock(name: str, params: tuple[str, ...], tracepoint: str, call: str, *places: int) -> tuple[Hook, Hook]:
-    """Two hooks of one event: a tracepoint sees calls on all sockets; without it each family's function is asked.
+    """Two hooks of one event: a tracepoint sees calls on all sockets; without it, each family's function is probed.
 
     `places`: of the result in `fexit`, and of the parameters that come after it.
     """
@@ -91,7 +93,7 @@ HOOKS = (
     _tracepoint("sys_enter", "struct pt_regs *regs", "long id"),
     _tracepoint("sys_exit", "struct pt_regs *regs", "long ret"),
     Hook(
-        "call_returns",  # as sys_exit, in a program of its own: who does not want to know of errors does not pay
+        "call_returns",  # sys_exit with a program of its own, so that only runs with this option pay for it
         ("struct pt_regs *regs", "long ret"),
         (raw_tracepoint("sys_exit"),),
         timed=False,

@@ -42,9 +42,9 @@ static __always_inline u32 io_file(u32 fd)
 	return type == IO_REGULAR || type == IO_BLOCK_DEVICE || type == IO_DIRECTORY ? type : 0;
 }
 
-// What is known of the file whose pages a read under way reads; in a layered file system it is a file below the one that was
-// opened.  Pages that are added for other files meanwhile do not belong to the read: those of a mapped file that it copies
-// to or from, and the blocks in which the file system finds the file.
+// Whether it is known, for a read under way, which file's pages it reads: in a layered file system, these are of a file below
+// the one that was opened.  Pages that are added for other files meanwhile do not belong to the read: those of a mapped file
+// that it copies to or from, and the blocks in which the file system finds the file.
 enum io_pages {
 	IO_PAGES_NONE,
 	IO_PAGES_ADDED, // `noted` pages of `mapping` were added, before it asked for any

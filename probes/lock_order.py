@@ -1,11 +1,11 @@
-"""Lock-order violations: cycles in the graph of which mutex was wanted while which other one was held.  Pure.
+"""Finds lock-order violations: cycles in the graph of mutexes that were requested while others were held.  Pure.
 
-A violation is a cycle that two threads or more have a part in: then there is an interleaving in which each holds what
-the next one wants, though it did not come about.  A single thread cannot be caught in it, and what a program sets up
-before it starts its threads may well be in another order, so that is none.
+A violation is a cycle with edges of two threads or more: these can be interleaved so that each holds the mutex that the
+next one waits for, even if that did not happen in the run.  A cycle of one thread's edges is no violation: it cannot
+deadlock with itself in this way, and a program may well use another order before it starts its threads.
 
-For each edge of a cycle the shortest way back is the cycle that is shown; so a cycle of two mutexes is one violation,
-and the number of all is at most that of the edges.
+For each edge of a cycle, the shortest cycle through that edge is shown.  So a cycle of two mutexes is one violation,
+and there are at most as many violations as edges.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ STACKS = "locks_stacks"
 
 
 class Mutex(NamedTuple):
-    """`tgid`, `exec`: whose it is, and in the how many-eth program of that process; 0 for the kernel's own.
+    """A mutex of the process `tgid` after it executed `exec` programs; both are 0 for the kernel's own.
 
-    `life`: the how many-eth mutex at the address it is, as far as that is known.
+    `life`: the number of the mutex among those that were at this address one after the other, as far as known.
     """
 
     tgid: int
@@ -58,13 +58,13 @@ class Edge(NamedTuple):
 
     @property
     def held_from(self) -> CallStack | None:
-        """Where it had called for what it held; None if that is not known."""
+        """Where the thread had called for what it held; None if that is not known."""
         known = self.held_at and not self.of_kernel
         return CallStack(NO_STACK, self.wanted.tgid, self.held_at) if known else None
 
     @property
     def threads(self) -> set[int]:
-        """The first that made it, and one more if there was."""
+        """The first thread that made the edge, and one more if there was."""
         return {self.tid, self.other_tid} - {0}
 
 
@@ -84,7 +84,7 @@ def edges_of(entries: Mapping[bytes, bytes]) -> list[Edge]:
 
 
 def violations(edges: Iterable[Edge]) -> list[Cycle]:
-    """The cycles, each once, that more than one thread has a part in."""
+    """The cycles with edges of more than one thread, each cycle once."""
     ways: dict[Mutex, list[Edge]] = defaultdict(list)
     for edge in _in_cycles(edges):
         ways[edge.held].append(edge)
@@ -116,7 +116,7 @@ def stacks_shown(entries: Mapping[bytes, bytes]) -> list[CallStack]:
 
 
 def _in_cycles(edges: Iterable[Edge]) -> list[Edge]:
-    """Without those that cannot be in one: into a mutex without a way on, or out of one without a way to it."""
+    """Drops edges that cannot be in a cycle: those to a mutex that no edge leaves, or from one that no edge reaches."""
     left = list(edges)
     while True:
         held, wanted = {edge.held for edge in left}, {edge.wanted for edge in left}

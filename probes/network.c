@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// network.c - what went through TCP, MPTCP and UDP sockets, over IPv4 and IPv6.  Whose it was: network.h
+// network.c - what went through TCP, MPTCP and UDP sockets, over IPv4 and IPv6.
+//
+// network.h finds the owners of TCP sockets.
 
 #include "generated/events.h"
 #include "network.h"

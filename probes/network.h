@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-// network.h - whose a TCP socket is.
+// network.h - finds the process that a TCP socket belongs to.
 //
 // Segments, retransmissions and round trips are seen in whatever context a packet or a timer came: they are charged to
 // the process that used the socket last.  The hooks of these run under the socket's lock, so no two of them change one

@@ -157,7 +157,7 @@ MODULE = Module(
         Scratch(
             name="waiting",
             entries=4096,  # the kernel lets no more wait for accept() at one address: net.core.somaxconn
-            when_full="a further connection is not told from one that was there before the run, and counted as lost",
+            when_full="a further connection looks like one that existed before the run, and is counted as lost",
         ),
     ),
     derive=derive,

@@ -41,7 +41,7 @@ enum offcpu_file_kind {
 	OFFCPU_FILE_CGROUP_V1,
 };
 
-// The agent fills both.  Of a call's number: whether its first argument is the descriptor that it waits for.
+// The agent fills both maps.  By number of a system call: whether its first argument is the descriptor that it waits for.
 #define OFFCPU_NATIVE_TAKES_FILE 1
 #define OFFCPU_COMPAT_TAKES_FILE 2
 BPF_ARRAY(offcpu_file_calls, u32, OFFCPU_FILE_CALLS_ENTRIES);

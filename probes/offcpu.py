@@ -23,7 +23,7 @@ from chainbench_agent.probes.wait_reasons import TOP, exact_part, top_reasons
 
 BLOCKED = ("task_blocks", "task_blocked")
 
-NEEDS_TARGET = "which threads hardly ran is known of a target only: of a whole machine, those that ended are not kept"
+NEEDS_TARGET = "which threads hardly ran is known only with a target: otherwise, ended threads are not recorded"
 
 
 def close(counts: Mapping[str, Any], open_time: OpenTime) -> dict[str, Any]:
@@ -195,7 +195,7 @@ MODULE = Module(
             hooks=BLOCKED,
             key="struct offcpu_thread",
             entries=8192,
-            when_full="what was used longest ago goes: that blocked time stays whole, but is not told apart by reason",
+            when_full="the record used longest ago is dropped: its blocked time stays in the total, without a reason",
             reported=False,
         ),
         Keyed(
@@ -205,7 +205,7 @@ MODULE = Module(
             key="struct offcpu_thread_stack",
             value="struct offcpu_sampled",
             entries=16384,
-            when_full="what was used longest ago goes: such a thread's time is split as the whole target's",
+            when_full="the record used longest ago is dropped: that thread's time is split as the whole target's is",
             reported=False,
         ),
     ),

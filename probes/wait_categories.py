@@ -1,6 +1,6 @@
 """Names a wait: its category in the ledger, and the kernel function that means something to a reader of kernel code.
 
-One function has one category, whatever the system call.  The rules, first that says something:
+One function has one category, whatever the system call.  The rules; the first that gives a category decides:
 
 1. a thread that is stopped, traced or frozen is `stopped`, whatever it was doing before;
 2. the innermost function that is not a generic one (`wait_woken`) is the reason; if the table knows it, its category;
@@ -9,7 +9,7 @@ One function has one category, whatever the system call.  The rules, first that 
 5. the system call, if it waits for one thing only;
 6. the kernel's own mark that the thread waits for I/O: `disk`.
 
-What all that leaves open is `other`.  Decisions: docs/decisions/0018-reasons-of-waits.md.
+A wait for which no rule gives a category is `other`.  Decisions: docs/decisions/0018-reasons-of-waits.md.
 """
 
 from __future__ import annotations

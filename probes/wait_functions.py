@@ -1,7 +1,7 @@
-"""Which kernel functions wait for what: the table behind the ledger's categories.
+"""Lists which kernel functions wait for what: the table behind the ledger's categories.
 
-A name is whole, or ends in `*` and is the beginning of names; the longest that fits counts.  Kernels differ in names:
-old and new ones stand side by side (5.10 to 7.2).  What the compiler appends (`.isra.0`, `.constprop.0`) is left out.
+An entry is a whole name, or ends in `*` and matches all names that begin so; the longest entry that matches counts.
+Names differ between kernels: those of 5.10 to 7.2 are listed together, without the compiler's suffixes (`.isra.0`).
 """
 
 from __future__ import annotations

@@ -82,7 +82,7 @@ class Wait:
         )
 
     def syscall(self, names: Names) -> str:
-        """The system call's name; empty if it was none."""
+        """The system call's name; empty if the thread was not in one."""
         if self.number is None:
             return ""
         if self.number == UNKNOWN_CALL:

@@ -1,7 +1,7 @@
 """The reasons of blocked time: what each wait was, and how its time is split among the kernel's functions.  Pure.
 
 The time of a wait key (probes/offcpu.h: system call, kind of file, state) is exact.  Where such waits happened in
-several functions, their stacks show which (probes/offcpu.c).  Of a function f,
+several functions, their stacks show which (probes/offcpu.c).  For a function f,
 
     exact(f)     is the time of the waits that were as long as the threshold T or longer: each was walked
     weight(f)    = sum of T over the shorter waits that were walked, each with the probability D / T of its length D

@@ -107,9 +107,8 @@ static __always_inline struct cb_process *cb_get_or_add_process(struct cb_event 
 	if (process && (!process->end_ns || signal->live.counter == 0))
 		return process;
 	claims = cb_process_claims.lookup(&set);
-	if (!claims ||
-	    !cb_try_claim(
-		    claims)) // this event is in the others' part; at the next one it is tried again
+	// without the claim, this event is counted with the processes without a record; the next one tries again
+	if (!claims || !cb_try_claim(claims))
 		return NULL;
 	process = cb_claim_process(ev, tgid, leader);
 	cb_release(claims);
@@ -135,7 +134,7 @@ static __always_inline void cb_rename_process(struct cb_event *ev, struct task_s
 		bpf_probe_read_kernel_str(&process->comm, sizeof(process->comm), comm);
 }
 
-// Its last thread ends.  What that thread still does counts for this process.
+// The last thread of a process ends.  All that this thread still does counts for the process.
 static __always_inline void cb_process_ends(struct cb_event *ev, u32 tgid)
 {
 	struct cb_process *process = cb_process_of(ev, tgid);

@@ -400,8 +400,8 @@ static __always_inline bool cb_current_counts(struct cb_event *ev)
 	return cb_is_member(ev, current_task);
 }
 
-// A thread has begun to exit.  What it still does counts for it, so its record stays: until it leaves its CPU for the last
-// time, or, in a run that attaches no switches, until another thread needs the record.
+// A thread has begun to exit.  All that it still does counts for it, so its record stays: until it leaves its CPU for the
+// last time, or, in a run that attaches no switches, until another thread needs the record.
 static __always_inline void cb_thread_ends(struct cb_event *ev, struct task_struct *of)
 {
 	struct cb_task *task = cb_task_of(ev, of);

@@ -196,7 +196,7 @@ static __always_inline u32 cb_disk_index(u32 device)
 //
 // A new note replaces the oldest of its set, whose request then has an unknown owner.
 //
-// The key is the bio's address.  A disk that takes bios may hand them on by a thread of its own, as other bios.  Those share
+// The key is the bio's address.  A disk that takes bios may hand them on by a thread of its own, as other bios.  These share
 // the table of pages with the bio that they were made of, or say which sector of which disk they are for (block_bio_remap):
 // so for bios that were submitted to such a disk, both are keys too, until they complete.
 #define CB_BIO_WAYS 7

@@ -9,7 +9,7 @@
 //
 //   tracepoints sched_switch, sched_wakeup, sched_migrate_task, irq_handler_entry, softirq_entry, cpu_frequency,
 //   cpu_idle: attached by BPF() itself
-//   trace_throttle_cfs_rq    kprobe throttle_cfs_rq    calls: every throttling, and from 6.16 on some that are none
+//   trace_throttle_cfs_rq    kprobe throttle_cfs_rq    calls: every throttling; from 6.16 on, more than these
 
 enum cpu_event {
 	EVENT_VOLUNTARY_SWITCH,

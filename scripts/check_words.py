@@ -23,7 +23,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
 
-NOT_YET = frozenset({"probes", "tests", "chainbench_agent/evidence", "chainbench_agent/loading"})
+NOT_YET = frozenset({"tests"})
 """Packages (or files) that are not checked without being named."""
 
 EXEMPT = frozenset({"LICENSE", "scripts/check_words.py", "tests/scripts/test_check_words.py"})
@@ -53,6 +53,7 @@ BEGINNINGS = ("Of", "Whose", "Who", "What", "Those")
 
 ALLOWED = (
     "let alone",
+    "not told apart",  # a reason in the ledger: stored evidence has it
     "well-kept",
 )
 """Phrases in which a word of INSTEAD is what the field says."""

@@ -18,6 +18,6 @@ def _modules() -> tuple[Module, ...]:
 CATALOG: tuple[Module, ...] = _modules()
 
 PMU_EVENTS: tuple[str, ...] = next(m.pmu_counters.events for m in CATALOG if m.pmu_counters)
-"""The CPU's own counters that a module declares."""
+"""The PMU counters that a module declares."""
 
 __all__ = ["CALLS", "CATALOG", "DIRECTORY", "FIELDS", "HOOKS", "PMU_EVENTS"]

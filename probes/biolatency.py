@@ -14,7 +14,7 @@ NONE = (1 << 64) - 1
 """The minimum where there is none yet: a not_min_ns of 0, inverted."""
 
 KINDS = ("reads", "writes", "others", "discards", "write_zeroes")
-"""By the number that biolatency.c gives them."""
+"""The kinds of requests, by their numbers in biolatency.c."""
 TRANSFERS = KINDS[:3]
 """The kinds whose bytes go to the disk or come from it."""
 
@@ -37,8 +37,8 @@ UNSEEN = "by /proc/diskstats requests ended on this disk that were not seen to b
 class Device:
     """The finished requests of one disk, summed over CPUs.  `count` and `bytes`: in the order of KINDS.
 
-    `everybodys`: with those that are not the target's; `stacked`: those that the disks below it count as well;
-    `handed_on`: everybody's that ended on one of these.
+    `everybodys`: all, also those that are not the target's; `stacked`: those that the disks below it count as well;
+    `handed_on`: anybody's that this disk handed on to one of these, and did not see end.
     """
 
     count: Mapping[str, int]
@@ -59,7 +59,7 @@ class Device:
 
 
 def devices(counts: Mapping[str, Any]) -> dict[int, Device]:
-    """By number, those that had requests of anybody finished."""
+    """Number → disk, for all disks that finished requests, whoever submitted these."""
     found = {}
     for key, parts in counts["disks"].items():
         *sums, most, inverted = zip(*iter_unpack("=QQQQQQQQQQQQQQQQ", parts), strict=True)
@@ -105,10 +105,10 @@ def _device(number: int, device: Device, names: Names) -> dict[str, Any]:
 
 
 def unseen(found: Mapping[int, Device], unmatched: int, names: Names) -> list[dict[str, Any]]:
-    """The disks where the kernel counted clearly more than was seen: what is missing there is not known to be nothing.
+    """The disks where the kernel counted clearly more requests than were seen, so that a zero may be wrong.
 
-    The two are not read at one moment, so up to a twentieth may be missing; `unmatched` completions are known already.
-    A disk that is stacked may count the parts of a bio singly.
+    The two counts are not read at one moment, so up to a twentieth may be missing; `unmatched` completions are counted
+    elsewhere.  A stacked disk may count each part of a bio, so it is not listed if anything was seen on it.
     """
     missing = {}
     below = names.tables.get("disks_below", {})

@@ -19,7 +19,7 @@ _SAMPLED = Struct("=QQQQQ")  # struct offcpu_sampled
 
 
 def blocked_time(counts: Mapping[str, Any], names: Names) -> BlockedTime:
-    """All that the ledger needs."""
+    """The blocked time of the target and of its threads, as the ledger requires it."""
     threads: dict[tuple[int, int], Waits] = defaultdict(Waits)
     for thread, ns in blocked_ns_of_threads(counts).items():
         threads[thread].ns = ns

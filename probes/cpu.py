@@ -36,7 +36,7 @@ Throttled = dict[int, tuple[int, int]]
 
 
 def close(counts: Mapping[str, Any], open_time: OpenTime) -> dict[str, Any]:
-    """Threads that were on a CPU, and the CPUs that were idle: a state beyond the table is in its last entry."""
+    """Adds threads that were on a CPU, and CPUs that were idle: idle states beyond the table are in its last entry."""
     idle = list(counts["idle_ns"])
     for record in counts["idle_span"].values():
         since_ns, state, run = IDLE_SPAN.unpack(record)
@@ -49,8 +49,8 @@ def close(counts: Mapping[str, Any], open_time: OpenTime) -> dict[str, Any]:
 def throttled_between(names: Names, seen: Iterable[int]) -> tuple[Throttled, Throttled]:
     """The counters of the cgroups whose quotas hold for the target, when the run began and when it ended.
 
-    `seen`: those in which the kernel side saw a thread.  One that the target came into later has no beginning here:
-    the kernel side notes what it stood at then.
+    `seen`: the cgroups in which the kernel side saw a thread.  A cgroup that the target entered later has no counters
+    for the beginning here: the kernel side recorded them at that moment.
     """
     if names.quotas_before is None or names.quotas_after is None:
         after, known = dict(names.throttled_after), {*names.throttled_after, *seen}
@@ -62,11 +62,11 @@ def throttled_between(names: Names, seen: Iterable[int]) -> tuple[Throttled, Thr
 
 
 def derive(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
-    """Throttled time of cgroups, whose counters run since they were made.
+    """Throttled time of cgroups: the growth of their counters, which run since the cgroups were created.
 
-    The kernel adds the last period after the last thread has left, so what the file system says at the end counts; of a
-    cgroup that has been removed it is what was seen last.  A cgroup that the target came into during the run counts
-    from what it stood at then.
+    The kernel adds the last period after the last thread has left, so the counters are read from the file system at the
+    end; for a cgroup that has been removed, the last values that were seen count.  A cgroup that the target entered
+    during the run counts from its values at that moment.
     """
     seen, met = {}, {}
     for key, value in counts["throttled_groups"].items():

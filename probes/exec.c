@@ -54,7 +54,7 @@ static __always_inline void exec_on_sched_process_fork(struct cb_event *ev, stru
 	}
 }
 
-// Failures are few, and looked for first.  An exit is enough: a call that seccomp refuses has no entry.
+// Failures are few, so they are looked for first.  No entry is required: a call that seccomp refuses has only an exit.
 static __always_inline void exec_on_sys_exit(struct cb_event *ev, struct cb_exec *exec,
 					     struct pt_regs *regs, long ret)
 {

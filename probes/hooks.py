@@ -43,13 +43,13 @@ block_split shows the owner of a bio that was split off another.
 """
 
 VECTORS = ("local_timer", "reschedule", "call_function", "call_function_single", "irq_work")
-"""The interrupts that CPUs send each other or themselves, by their place among the counters of cpu.c."""
+"""The interrupts that CPUs send each other or themselves, in the order of their counters in cpu.c."""
 
 
 def _sock(name: str, params: tuple[str, ...], tracepoint: str, call: str, *places: int) -> tuple[Hook, Hook]:
     """Two hooks of one event: a tracepoint sees calls on all sockets; without it, each family's function is probed.
 
-    `places`: of the result in `fexit`, and of the parameters that come after it.
+    `places`: the position of the result among the arguments of `fexit`, then those of the further parameters.
     """
     params = (f"{SOCK}sk", *params)
     # Linux 6e6eda44b939 ("sock: add tracepoint for send recv length") (in v6.3)

@@ -42,8 +42,8 @@ static __always_inline u32 io_file(u32 fd)
 	return type == IO_REGULAR || type == IO_BLOCK_DEVICE || type == IO_DIRECTORY ? type : 0;
 }
 
-// Whether it is known, for a read under way, which file's pages it reads: in a layered file system, these are of a file below
-// the one that was opened.  Pages that are added for other files meanwhile do not belong to the read: those of a mapped file
+// The steps by which the file is found whose pages a read under way reads: in a layered file system, it is a file below the
+// one that was opened.  Pages that are added for other files meanwhile do not belong to the read: those of a mapped file
 // that it copies to or from, and the blocks in which the file system finds the file.
 enum io_pages {
 	IO_PAGES_NONE,
@@ -127,7 +127,7 @@ static __always_inline void io_on_call_done(struct cb_event *ev, struct cb_io *i
 					    long ret, u64 ns)
 {
 	if (kind == CB_CALL_CLOSE && task->file)
-		io->file_closes++; // whatever it answers, the descriptor is gone
+		io->file_closes++; // even if it fails, the descriptor is closed
 	if (kind == CB_CALL_READ && task->pages == IO_PAGES_ADDED)
 		io->page_cache_other_pages += task->noted; // it never asked: O_DIRECT
 	if (cb_call_error(ret))
@@ -197,7 +197,8 @@ static __always_inline void io_on_page_cache_asked(struct cb_event *ev, struct c
 		io->pages_asked += (last - first + 1) * weight;
 }
 
-// Before the read asks, it is the file whose pages were added last of which it will turn out whether they are the read's.
+// Until the read asks for pages, it is not known whether pages that are added are for it.  The pages of the file that was
+// added to last may be, and are noted; pages of other files before that were for something else.
 static __always_inline void io_add(struct cb_io *io, struct cb_task *task, u64 mapping, u64 pages)
 {
 	if (task->pages == IO_PAGES_ASKED) {
@@ -216,7 +217,7 @@ static __always_inline void io_add(struct cb_io *io, struct cb_task *task, u64 m
 	task->noted += pages;
 }
 
-// Not the page behind the end of a file, which before v5.12 a read adds to find out that there is nothing to read.
+// The page behind the end of a file does not count: before v5.12, a read adds it to find out that there is nothing to read.
 static __always_inline void io_on_page_cache_added(struct cb_event *ev, struct cb_io *io,
 						   struct page *page)
 {

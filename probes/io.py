@@ -23,7 +23,7 @@ DONE = ("call_begins", "call_done")
 CACHE = ("page_cache_asked", "page_cache_added", "call_begins")
 
 FILE_CALLS = ("sendfile", "splice", "copy_file_range", "io_submit", "io_uring_enter", "mmap")
-"""Calls that read and write files without being file_reads or file_writes: the CALLS of hooks.py from SENDFILE on."""
+"""Calls that read and write files but are not file_reads or file_writes: the CALLS of c_names.py from SENDFILE on."""
 
 FILES = (
     "Files are regular files (also in /proc and in memory), directories and block devices; not pipes, sockets and "
@@ -36,14 +36,14 @@ def derive(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
 
 
 def _latency(counts: Mapping[str, Any]) -> dict[str, Any]:
-    """The mean; there is none of nothing."""
+    """The mean latency of reads and writes; absent if there were none."""
     transfers = counts["file_reads"] + counts["file_writes"]
     ns = counts["read_latency_ns"].sum + counts["write_latency_ns"].sum
     return {"avg_io_latency_us": ns / transfers / 1e3} if transfers else {}
 
 
 def _page_cache(counts: Mapping[str, Any]) -> dict[str, Any]:
-    """Hits: pages that were asked for and were there; without any page there is no ratio."""
+    """Hits are pages that were asked for and were there; if no page was asked for, the ratio is absent."""
     misses = counts["page_cache_misses"]
     hits = max(counts["pages_asked"] - misses, 0)
     ratio = {"cache_hit_ratio": 100 * hits / (hits + misses)} if hits + misses else {}
@@ -51,7 +51,7 @@ def _page_cache(counts: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def queue_depth(counts: Mapping[str, Any], names: Names) -> list[dict[str, Any]]:
-    """By device, the busiest first.  A request still in flight has been so until the end of the run."""
+    """By device, the busiest first.  A request that is still in flight counts until the end of the run."""
     in_flight_ns: dict[int, int] = {}
     deepest: dict[int, int] = {}
     for key, parts in counts["queues"].items():

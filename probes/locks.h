@@ -16,7 +16,7 @@
 
 struct locks_holder {
 	u32 tid;
-	u32 side; // what it holds of the kernel's is apart from what it holds of its own
+	u32 side; // enum locks_side: the kernel's mutexes and the program's have a record each
 };
 
 #define LOCKS_DEPTH 8
@@ -61,7 +61,7 @@ struct locks_edge {
 	u8 pad[4];
 };
 BPF_TABLE("hash", struct locks_edge_key, struct locks_edge, locks_edges, LOCKS_EDGES_ENTRIES);
-// Deeper than where the kernel blocks: what of a program locks is often far down.
+// Deeper than the stacks of waits: the frame that shows which part of a program locks is often far from the innermost.
 struct locks_frames {
 	u64 address[64];
 };
@@ -75,7 +75,7 @@ enum locks_side {
 	LOCKS_OF_KERNEL,
 };
 
-// Which program's locks the current thread handles; the kernel's own are everybody's.
+// The identity of a lock that the current thread uses: the kernel's belong to no process.
 static __always_inline struct locks_mutex locks_mutex_of(u64 exec, u32 side, u64 lock)
 {
 	struct locks_mutex mutex = { .address = lock };
@@ -115,7 +115,7 @@ static __always_inline void locks_forget(struct locks_held *held, u32 side)
 		locks_holders.delete(&holder);
 }
 
-// Where it has the lock; LOCKS_DEPTH: it does not.
+// The index of the lock among those that the thread holds; LOCKS_DEPTH: it does not hold it.
 static __always_inline u64 locks_index(struct locks_held *held, u64 lock)
 {
 	u64 found = LOCKS_DEPTH;
@@ -135,7 +135,7 @@ static __always_inline u32 locks_life(struct locks_held *held, u32 side, u64 loc
 	return life ? *life : 0;
 }
 
-// From now on a new life of the mutex is counted.
+// Makes the lives of the mutex count from now on; false if there is no room.
 static __always_inline bool locks_watch(struct locks_held *held, u32 side, u64 lock)
 {
 	struct locks_mutex mutex = locks_mutex_of(held->exec, side, lock);
@@ -217,7 +217,7 @@ static __always_inline void locks_edge(struct cb_event *ev, struct locks_held *h
 		locks_emit_violation(ev, side, &key, first_tid);
 }
 
-// The thread will wait for the lock with all else that it holds in hand.
+// The thread may wait for the lock while it holds others: each of these makes an edge.
 static __always_inline void locks_order(struct cb_event *ev, struct locks_held *held, u32 side,
 					u64 lock, u64 caller)
 {
@@ -248,7 +248,7 @@ static __always_inline void locks_take(struct locks_held *held, u64 lock, u64 ca
 	held->count++;
 }
 
-// Its place is taken by the lock that was taken last: the order among those that are held at once says nothing.
+// The lock that was taken last moves to the place of the released one: the order of the locks that are held means nothing.
 static __always_inline void locks_release(u32 side, u64 lock)
 {
 	struct locks_held *held = locks_held_by_current(side, false);
@@ -306,7 +306,7 @@ static __always_inline bool locks_wants(struct cb_event *ev, u32 side, u64 lock,
 	return true;
 }
 
-// It returns, and has the mutex, if that was `taken`.
+// That function returns; the thread has the mutex if it was `taken`.
 static __always_inline bool locks_answered(u32 side, bool taken)
 {
 	struct locks_held *held = locks_held_by_current(side, false);

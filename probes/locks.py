@@ -27,7 +27,7 @@ WAITS = ("futex_wait_ns", "mutex_wait_ns", "rwsem_wait_ns")
 
 
 def close(counts: Mapping[str, Any], open_time: OpenTime) -> dict[str, Any]:
-    """Threads that were in a call that waits on a futex."""
+    """Adds the threads that were in a call that waits on a futex."""
     waits = [thread.futex_ns for thread in open_time.threads if thread.futex_ns is not None]
     idle = open_time.idle
     return {
@@ -54,7 +54,7 @@ def _order(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
 
 
 def _average(counts: Mapping[str, Any]) -> dict[str, Any]:
-    """Without a wait there is none."""
+    """The average waits; absent if there were none."""
     waits = sum(sum(counts[name].slots) for name in WAITS)
     total_ns = sum(counts[name].sum for name in WAITS)
     found = {"avg_wait_time_us": round(total_ns / waits / 1e3, 3)} if waits else {}
@@ -178,7 +178,7 @@ KERNEL: tuple[Metric, ...] = (
 OF_USERS, OF_KERNEL = (
     tuple(hook.name for hook in ORDER_HOOKS if hook.name.startswith(prefix)) for prefix in ("pthread_", "order_")
 )
-"""A mutex whose release is not seen seems to be held: the order is known where all of these are seen, or not at all."""
+"""A mutex whose release is not seen seems to be held, so the order is known only where all of these hooks are seen."""
 
 ORDER: tuple[Metric, ...] = (
     Counter(

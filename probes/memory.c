@@ -107,7 +107,7 @@ static __always_inline void memory_on_mark_victim(struct cb_event *ev, struct cb
 	cb_emit(ev, MEMORY_EVENT_OOM_KILL, victim ? victim->tgid : pid, 0);
 }
 
-// ---- the counters of the CPU, read where a counted thread enters a CPU and where it leaves it
+// ---- PMU counters, read where a counted thread enters a CPU and where it leaves it
 
 #define MEMORY_COUNTERS (MEMORY_COUNTERS_ENTRIES / 3)
 #define MEMORY_CPUS 1024 // as in loading/pmu_events.py
@@ -115,7 +115,7 @@ static __always_inline void memory_on_mark_victim(struct cb_event *ev, struct cb
 // [counter * MEMORY_CPUS + cpu]; the agent puts the perf events here for the time of a run.
 BPF_PERF_ARRAY(cb_counter_events, MEMORY_COUNTERS *MEMORY_CPUS);
 
-// The values of the counters of this CPU when the thread that is on it entered.
+// The values of this CPU's counters when its present thread entered it.
 struct memory_span {
 	u32 tid;
 	u32 run;

@@ -18,7 +18,7 @@ from chainbench_agent.catalog import (
 )
 
 COUNTERS = ("cache_references", "cache_misses", "l1d_misses", "l2_misses", "dtlb_misses", "itlb_misses")
-"""The counters of the CPU, in the order in which memory.c reads them."""
+"""The PMU counters, in the order in which memory.c reads them."""
 
 INTERRUPTS = (
     "Work of interrupts belongs to no thread: it counts for the whole machine, but not for a target or a process."
@@ -26,9 +26,9 @@ INTERRUPTS = (
 
 
 def derive(counts: Mapping[str, Any], names: Names) -> dict[str, Any]:
-    """A counter that was on the CPU's hardware for a part of the time is scaled by that part.
+    """Scales each PMU counter that the hardware counted for only a part of the time (multiplexing).
 
-    One that never was has no value.
+    A counter that was never on the hardware has no value.
     """
     del names
     size = len(COUNTERS)

@@ -25,7 +25,7 @@ static __always_inline void network_on_inet_sock_set_state(struct cb_event *ev,
 		network_connection_changes(ev, network, sk, newstate);
 	if (protocol != IPPROTO_TCP)
 		return;
-	if (newstate == TCP_SYN_SENT) // perhaps once more, and its counts begin again
+	if (newstate == TCP_SYN_SENT) // perhaps for a second time: its counts begin again
 		network_sockets.delete(&sk);
 	if (oldstate == TCP_LISTEN && newstate == TCP_SYN_RECV && network_waiting.update(&sk, &one))
 		cb_lose_key();
@@ -60,8 +60,8 @@ static __always_inline void network_on_tcp_destroy_sock(struct cb_event *ev,
 	network_waiting.delete(&sk);
 }
 
-// Each of the first segments, then one in so many: the round trip is smoothed over as many, and the socket goes on
-// counting.
+// Looks at each of the first segments, then at one in NETWORK_SAMPLING: the round trip is smoothed over about as many, and
+// the socket itself counts all segments.
 static __always_inline void network_on_tcp_probe(struct cb_event *ev, struct cb_network *network,
 						 struct sock *sk)
 {
@@ -112,7 +112,7 @@ static __always_inline void network_on_synack_again(struct cb_event *ev, struct 
 	network_count_retransmitted(ev, network, network_sockets.lookup(&sk), 1);
 }
 
-// By which protocol a call on this socket counts: IPPROTO_TCP, IPPROTO_UDP, one of network_other_call()'s, or 0, not at all.
+// The protocol that a call on this socket counts for: IPPROTO_TCP, IPPROTO_UDP or network_other_call()'s; 0: for none.
 static __always_inline u16 network_call(struct cb_event *ev, struct cb_network *network,
 					struct sock *sk)
 {
@@ -120,7 +120,7 @@ static __always_inline u16 network_call(struct cb_event *ev, struct cb_network *
 	u16 protocol;
 	bool counted;
 
-	if (network_knows(ev, socket)) // to look up is faster than to read
+	if (network_knows(ev, socket)) // a lookup is faster than reading the socket
 		return socket->counted ? IPPROTO_TCP : 0;
 	protocol = network_protocol(sk);
 	if (protocol == IPPROTO_TCP || protocol == NETWORK_MPTCP) {
@@ -195,7 +195,7 @@ static __always_inline void network_on_sock_received(struct cb_event *ev,
 		return;
 	}
 	if (!bytes && network_is_shut(sk))
-		return; // the end, and no datagram
+		return; // no datagram: the socket was shut down
 	network->udp_packets++;
 	network->udp_packets_received++;
 	network->udp_bytes_received += bytes;

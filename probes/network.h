@@ -2,8 +2,8 @@
 // network.h - finds the process that a TCP socket belongs to.
 //
 // Segments, retransmissions and round trips are seen in whatever context a packet or a timer came: they are charged to
-// the process that used the socket last.  The hooks of these run under the socket's lock, so no two of them change one
-// record; calls are seen when the lock is free again, and change only whose it is.
+// the process that used the socket last.  Their hooks run under the socket's lock, so no two of them change one
+// record at once; calls are seen when the lock is free again, and change only the owner.
 
 #pragma once
 
@@ -86,7 +86,8 @@ static __always_inline u16 network_type(struct sock *sk)
 	return type;
 }
 
-// Whether the protocol of this type of socket is the internet's: netlink has numbers of its own, a raw socket any.
+// Whether this is an internet socket of this type.  Only then has its protocol number the usual meaning: netlink has
+// numbers of its own, and a raw socket may have any.
 static __always_inline bool network_is(struct sock *sk, u16 type)
 {
 	u16 family;
@@ -97,7 +98,7 @@ static __always_inline bool network_is(struct sock *sk, u16 type)
 	return family == AF_INET || family == AF_INET6;
 }
 
-// Calls on this socket are in no other figure: as what they count; 0 if it is not of the internet either.
+// The enum network_other, plus NETWORK_OTHERS, for calls on a socket that are in no other figure; 0: no internet socket.
 static __always_inline u16 network_other_call(struct sock *sk, u16 protocol)
 {
 	u16 family = network_family(sk);
@@ -174,8 +175,8 @@ static __always_inline void network_count_accept(struct cb_event *ev, struct cb_
 	__sync_fetch_and_add(&network->tcp_packets_sent, 1);
 }
 
-// Whether it is known already that the current thread's work on a socket counts, or not: only between cgroups does a
-// process move.
+// Whether the record of a socket says already if the current thread's work on it counts: the thread's process used it last,
+// and has not moved, as it may between cgroups.
 static __always_inline bool network_knows(struct cb_event *ev, struct network_socket *socket)
 {
 	return socket && socket->tgid == bpf_get_current_pid_tgid() >> 32 &&

@@ -73,13 +73,13 @@ struct offcpu_threshold {
 };
 BPF_PERCPU_ARRAY(offcpu_thresholds, struct offcpu_threshold, 1);
 
-// The sleep of kernel threads is idleness, unless they are what is asked about.
+// Whether the thread's sleep counts: that of kernel threads is idleness, unless they are in a target.
 static __always_inline bool offcpu_wants(struct cb_event *ev, struct cb_task *task)
 {
 	return !task->kthread || ev->config->target != CB_MACHINE;
 }
 
-// The call that the current thread is in, and its descriptors.
+// Reads whether the current thread's call is a 32-bit one, and its table of descriptors.
 static __always_inline void offcpu_read_current(struct offcpu_blocked_task *of,
 						struct task_struct *me)
 {

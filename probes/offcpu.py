@@ -27,7 +27,7 @@ NEEDS_TARGET = "which threads hardly ran is known only with a target: otherwise,
 
 
 def close(counts: Mapping[str, Any], open_time: OpenTime) -> dict[str, Any]:
-    """Threads that were off the CPUs.  `open_waits`: (wait, functions) → ns, which is no metric and counts as exact."""
+    """Adds threads that were off the CPUs.  `open_waits`: (wait, functions) → ns, which is no metric and exact."""
     threads = [thread for thread in open_time.threads if thread.off_cpu_counts]
     open_waits: dict[tuple[int, tuple[str, ...]], int] = {}
     for thread in threads:

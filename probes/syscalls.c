@@ -34,7 +34,7 @@ struct syscalls_failure {
 };
 BPF_TABLE("hash", struct syscalls_failure, u64, syscalls_failures, SYSCALLS_FAILURES_ENTRIES);
 
-// Errors are few, and looked for first: each is counted, however the entries are sampled.
+// Errors are few, so they are looked for first, and each is counted even if entries are sampled.
 static __always_inline void syscalls_on_call_returns(struct cb_event *ev,
 						     struct cb_syscalls *syscalls,
 						     struct pt_regs *regs, long ret)

@@ -9,7 +9,7 @@ from typing import Any
 from chainbench_agent.catalog import Counter, Derived, HostNames, Keyed, Module, Names, Table
 
 ALWAYS = ("futex", "fsync", "openat", "read", "write")
-"""Named first, and named even when they are zero: these were counted too."""
+"""Calls that are listed first, even with a count of zero."""
 
 UNKNOWN = 0xFFFFFFFF  # SYSCALLS_UNKNOWN_CALL
 
@@ -87,7 +87,7 @@ MODULE = Module(
             per_process=True,
             each_of=("sys_enter", "sys_exit"),
         ),
-        # ---- asked for by --syscall-errors
+        # ---- the option `errors`
         Counter(
             name="failed",
             help=(

@@ -82,7 +82,7 @@ _CALLERS: dict[tuple[str, str, str], str] = {
 
 
 class _Functions:
-    """A set of functions' names and of beginnings of names, each with what it means."""
+    """Names of functions, and beginnings of names, each with its meaning."""
 
     def __init__(self, table: Mapping[str, str]) -> None:
         self._meaning = {name: meaning for meaning, names in table.items() for name in names.split()}
@@ -99,7 +99,7 @@ _anywhere, _innermost, _weak = _Functions(ANYWHERE), _Functions(INNERMOST), _Fun
 _generic, _locks = _Functions({"generic": GENERIC}), _Functions({"lock": LOCKS})
 _faults, _kernel_threads = frozenset(FAULTS.split()), frozenset(KERNEL_THREADS.split())
 _COMPLETIONS = re.compile("(__)?io_cqring_wait|__do_sys_io_uring_enter")
-"""Waits for completions of io_uring, of whatever kind; see `_completed`."""
+"""Functions that wait for completions of io_uring, of any kind; see `_completed`."""
 
 _COMPLETED = {
     "poll": re.compile("io_poll_|__io_poll|io_async_wake|__io_async_wake"),  # a socket, a pipe, a terminal
@@ -110,12 +110,12 @@ _COMPLETED = {
 _ENTRIES = re.compile(
     r"do_syscall|entry_|__(x64|ia32|arm64|se|do)_(compat_)?sys_|invoke_syscall|el0|asm_|ret_from_fork"
 )
-"""How a thread came into the kernel: in every stack, so they say nothing about one."""
+"""Functions by which threads enter the kernel: they are in every stack, so they say nothing about a wait."""
 
 
 @cache
 def plain(function: str) -> str:
-    """A function's name without what the compiler appends for its copies and parts."""
+    """A function's name without the suffixes that the compiler appends for its copies and parts."""
     return re.sub(r"\.(constprop|isra|part|cold|llvm|lto_priv).*", "", function)
 
 
@@ -143,7 +143,7 @@ def _stopped_in(telling: tuple[str, ...]) -> str:
 
 
 def _is_futex(telling: tuple[str, ...]) -> bool:
-    """A futex with priority inheritance waits in a lock of the kernel's: it is the program's all the same."""
+    """Whether it waits for a futex: one with priority inheritance is in a lock of the kernel, but is the program's."""
     return bool(telling) and _anywhere.of(telling[0]) == "futex/lock"
 
 
@@ -198,7 +198,7 @@ def _by_file(wait: Wait) -> str:
 
 
 def _is_fault(telling: tuple[str, ...], syscall: str) -> bool:
-    """Also of a call that touches memory which is not there."""
+    """Whether the wait is for a page fault; a system call that touches absent memory causes one, too."""
     if not _faults.isdisjoint(telling):
         return True
     return not syscall and _kernel_threads.isdisjoint(telling)

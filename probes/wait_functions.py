@@ -93,7 +93,7 @@ ANYWHERE: Mapping[str, str] = MappingProxyType(
         "throttled": "throttle_cfs_* task_throttle*",
     }
 )
-"""Category → functions that say it wherever they stand in a stack: what is called from `ext4_rename` waits for ext4."""
+"""Category → functions that show it at any place in a stack: what is called from `ext4_rename` waits for ext4."""
 
 INNERMOST: Mapping[str, str] = MappingProxyType(
     {
@@ -119,7 +119,7 @@ INNERMOST: Mapping[str, str] = MappingProxyType(
         "event": "devkmsg_read",
     }
 )
-"""Category → functions that say it only where the thread left its CPU in them.
+"""Category → functions that show it only where the thread left its CPU in them.
 
 The kernel leaves the functions of its locks out of stacks and out of wchan: where a thread waits for a lock, the
 innermost function is the one that takes it.
@@ -138,7 +138,7 @@ GENERIC = f"""
     __wait_event* freezable_schedule* __traceiter_* __bpf_trace* bpf_* __cond_resched do_nanosleep
     hrtimer_nanosleep_restart cv_wait* __cv_wait* ldsem_down_*
 """
-"""Functions in which threads wait for anything: they name nothing, their caller does."""
+"""Functions in which threads wait for all kinds of things: only their callers show for what."""
 
 WEAK: Mapping[str, str] = MappingProxyType(
     {
@@ -147,13 +147,13 @@ WEAK: Mapping[str, str] = MappingProxyType(
         "wait_child": "do_wait",
     }
 )
-"""Category → generic functions that say at least that, where no caller says more."""
+"""Category → generic functions that show it where no caller shows a more precise one."""
 
 FAULTS = """
     exc_page_fault asm_exc_page_fault do_user_addr_fault do_page_fault __do_page_fault page_fault async_page_fault
     handle_mm_fault __handle_mm_fault faultin_page do_mem_abort do_translation_fault __do_kernel_fault
 """
-"""In whose stack a wait is that of a page fault."""
+"""Functions of page faults: a wait with one of these in its stack belongs to a page fault."""
 
 KERNEL_THREADS = "ret_from_fork ret_from_fork_asm kthread io_wq_worker io_wqe_worker io_sq_thread"
-"""At the root of a kernel thread's stack: it makes no calls, and what it waits for is no page fault either."""
+"""Functions at the root of a kernel thread's stack: it makes no system calls, and its waits are no page faults."""

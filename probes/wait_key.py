@@ -65,7 +65,7 @@ class Wait:
     iowait: bool = False
     """The kernel itself counted the thread as waiting for I/O."""
     stopped: bool = False
-    """By a signal or a tracer, or frozen."""
+    """The thread was stopped by a signal or a tracer, or frozen."""
     file: str = ""
     """The kind of the file behind the call's descriptor: "pipe", "socket:unix", "eventfd", …; empty if unknown."""
 

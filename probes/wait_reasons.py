@@ -59,7 +59,7 @@ class Part:
         self.of_target |= other.of_target
 
     def rendered(self) -> dict[str, Any]:
-        """As it stands in the evidence."""
+        """The part as the evidence has it."""
         percent = 100 * min(self.observed_ns / self.ns, 1) if self.ns else 100.0
         found: dict[str, Any] = {"reason": self.reason, "syscall": self.syscall}
         if self.file:
@@ -73,7 +73,7 @@ class Part:
 
 
 def exact_part(category: str, reason: str, ns: float) -> Part:
-    """Time that no stack is needed for."""
+    """A part whose time is exact without any stack."""
     return Part(category, reason, ns=ns, observed_ns=ns)
 
 
@@ -94,7 +94,7 @@ def split(
     if borrowed:
         weights = {name: sampled for name, sampled in _by_name(wait, of_target, names).items() if sampled.weight_ns}
     shares = {name: (share, variance) for name, share, variance in _shares(rest_ns, weights)}
-    if not shares and rest_ns:  # too short to have been met
+    if not shares and rest_ns:  # waits too short for any of them to have been walked
         shares = {_name((), wait, names): (float(rest_ns), 0.0)}
     called, file = ("", "") if names.no_calls else (wait.syscall(names), wait.file)
     parts = []
@@ -107,7 +107,7 @@ def split(
 
 
 def _name(frames: Frames, wait: Wait, names: Names) -> tuple[str, str]:
-    """Category and reason."""
+    """The category and the reason of a wait with this stack."""
     if names.no_calls:
         return name_wait(frames, "", Wait()) if frames else UNPROVEN
     return name_wait(frames, wait.syscall(names), wait)

@@ -8,7 +8,7 @@
 
 #include "generated/sizes.h"
 
-// Macros, and an enum of its own name only: not in a tree that is pruned to what is named.
+// The kernel has these as macros and in an enum without a name, so a header tree of the types that are named lacks them.
 #ifndef NULL
 #define NULL ((void *)0)
 #endif

@@ -81,7 +81,7 @@ static __always_inline struct gendisk *cb_bio_disk(struct bio *bio)
 	return disk;
 }
 
-// As stat(2) and /sys/dev/block number it.
+// The number of a disk, as in stat(2) and /sys/dev/block.
 static __always_inline u32 cb_disk_number(struct gendisk *disk)
 {
 	u32 numbers[2] = {};
@@ -90,8 +90,8 @@ static __always_inline u32 cb_disk_number(struct gendisk *disk)
 	return numbers[0] << 20 | numbers[1];
 }
 
-// The disk's driver takes bios as they are submitted, and makes no requests of them: zram, md, most of device mapper.
-// That it has a submit_bio() does not decide it: before v5.11 a device mapper that makes requests has one too.
+// Whether the disk's driver takes bios as they are submitted, and makes no requests of them: zram, md, most of device
+// mapper.  A submit_bio() does not show this: before v5.11, a device mapper that makes requests has one too.
 static __always_inline bool cb_goes_as_bio(struct bio *bio)
 {
 	struct request_queue *queue = NULL;
@@ -113,7 +113,7 @@ static __always_inline bool cb_goes_as_bio(struct bio *bio)
 	return !requests;
 }
 
-// The disk lies on others: its directory `slaves` in sysfs is not empty.
+// Whether the disk lies on others: its directory `slaves` in sysfs is not empty.
 static __always_inline bool cb_disk_is_stacked(struct gendisk *disk)
 {
 	struct kobject *below = NULL;
@@ -263,7 +263,7 @@ static __always_inline bool cb_task_is_in_32bit_call(struct task_struct *task)
 // x86-64: arch/x86/include/uapi/asm/unistd.h; the bit that a call of the x32 ABI has in addition to its number.
 #define CB_X32_CALL 0x40000000
 
-// Two neighbours in the registers that a thread entered the kernel with.
+// Two adjacent members of the registers with which a thread entered the kernel.
 struct cb_call_registers {
 	u64 first; // argument of the call
 	u64 number;
@@ -278,7 +278,7 @@ static __always_inline void cb_read_call_registers(struct cb_call_registers *to,
 			      (void *)regs + __builtin_offsetof(struct pt_regs, CB_FIRST_ARGUMENT));
 }
 
-// That of a 32-bit call.
+// The first argument of a 32-bit call.
 static __always_inline u64 cb_first_compat_argument(u64 regs)
 {
 	u64 argument = 0;
@@ -290,8 +290,9 @@ static __always_inline u64 cb_first_compat_argument(u64 regs)
 	return argument;
 }
 
-// The first four arguments of the system call under way; they stay in the registers until it returns.
-// It is read by hand: BCC decides at a function's first caller whether a pointer is the kernel's, and one has no registers.
+// One of the first four arguments of the system call under way; they stay in the registers until it returns.
+// They are read explicitly: BCC decides by a function's first caller whether a pointer is the kernel's, and one caller
+// passes no registers.
 static __always_inline u64 cb_call_argument(struct pt_regs *regs, u32 index)
 {
 	u64 value = 0;
@@ -384,7 +385,7 @@ static __always_inline bool cb_in_interrupt(void)
 #define CB_FOLIO_PAGES (sizeof(struct page) + __builtin_offsetof(struct page, compound_nr))
 #endif
 
-// Where in its file what begins with this page lies, in pages.
+// The position in its file, in pages, of the folio that begins with this page, or of the page.
 #ifdef CB_HAS_PAGE_INDEX
 #define CB_PAGE_INDEX __builtin_offsetof(struct page, index)
 #else
@@ -399,7 +400,7 @@ static __always_inline u64 cb_page_index(struct page *page)
 	return index;
 }
 
-// How many pages there are in what begins with this one.
+// The number of pages of the folio that begins with this page; 1 for a single page.
 static __always_inline u32 cb_pages(struct page *page)
 {
 	enum pageflags head = PG_head;
@@ -413,7 +414,7 @@ static __always_inline u32 cb_pages(struct page *page)
 	return pages;
 }
 
-// Where the function that has just been entered, in user space, was called.
+// The address to which the function of user space that has just been entered will return.
 static __always_inline u64 cb_called_at(struct pt_regs *entered)
 {
 #if defined(CONFIG_ARM64)

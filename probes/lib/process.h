@@ -103,7 +103,7 @@ static __always_inline struct cb_process *cb_get_or_add_process(struct cb_event 
 	struct cb_process *process = cb_process_of(ev, tgid);
 	u32 *claims;
 
-	// a record that has ended is its own while its last thread ends; otherwise the number has a new owner
+	// an ended record is this process's while its last thread ends; otherwise the number has a new owner
 	if (process && (!process->end_ns || signal->live.counter == 0))
 		return process;
 	claims = cb_process_claims.lookup(&set);

@@ -123,7 +123,7 @@ struct cb_on_cpu {
 };
 BPF_PERCPU_ARRAY(cb_on_cpu, struct cb_on_cpu, 1);
 
-// From `since_ns` on, when its present state began, the thread is in the target.
+// The thread is in the target from `since_ns` on, when its present state began.
 static __always_inline void cb_join(struct cb_event *ev, struct cb_task *task,
 				    struct task_struct *of)
 {

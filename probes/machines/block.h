@@ -288,8 +288,8 @@ static __always_inline struct cb_request *block_record(void *rq)
 	return request;
 }
 
-// A command that is passed through to the device, as drives are asked whether they have a medium: neither a read nor a
-// write, whatever bytes it has.  The kernel does not count it as I/O either.
+// Whether a request is a command that is passed through to the device, such as the question whether a drive has a medium: it
+// is neither a read nor a write, whatever bytes it has.  The kernel does not count it as I/O either.
 static __always_inline bool block_is_command(u32 flags)
 {
 	return (flags & CB_REQ_OP_MASK) >= CB_REQ_OP_COMMANDS;
@@ -313,7 +313,7 @@ static __always_inline void block_on_block_rq_insert(struct cb_event *ev, struct
 		request->inserted_ns = ev->now_ns;
 }
 
-// It has become a part of another request.
+// The request has become a part of another one.
 static __always_inline void block_on_block_rq_merge(struct cb_event *ev, struct request *rq)
 {
 	struct cb_request *request = cb_find_request(rq);
@@ -345,7 +345,7 @@ static __always_inline void block_on_block_rq_issue(struct cb_event *ev, struct 
 	cb_raise_request_issued(ev, request);
 }
 
-// It will be issued again.  Some drivers give it back before its issue: then it is held as before.
+// The request will be issued again.  Some drivers give it back before its issue: then it is held as before.
 static __always_inline void block_on_block_rq_requeue(struct cb_event *ev, struct request *rq)
 {
 	struct cb_request *request = cb_find_request(rq);

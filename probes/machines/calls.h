@@ -72,7 +72,7 @@ static __always_inline void calls_interrupt(struct cb_event *ev, struct cb_task 
 	cb_raise_call_done(ev, task, regs, CB_CALL_FUTEX_WAIT, ret, now_ns - task->call_ns);
 }
 
-// It did not continue.
+// The interrupted wait did not continue.
 static __always_inline void calls_is_over(struct cb_event *ev, struct cb_task *task,
 					  struct pt_regs *regs)
 {

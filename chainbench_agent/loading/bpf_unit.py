@@ -143,7 +143,7 @@ def _power_of_two(least: int) -> int:
 
 
 def _fitting(hooks: Iterable[Hook], btf: Btf, options: Collection[str]) -> dict[str, tuple[list[Source], str]]:
-    """Hook → the sources that this kernel has, and why not the others; a stand-in has none where it is not needed."""
+    """Hook → its sources on this kernel, and the reasons against others; a stand-in that is not needed has none."""
     hooks = tuple(hooks)
     fitting = {hook.name: eligible(hook, btf, options) for hook in hooks}
     fitting = {name: (_needed(sources), reason) for name, (sources, reason) in fitting.items()}
@@ -199,7 +199,7 @@ def _attach_type_id(source: Source, btf: Btf) -> int:
 
 
 def _text(unit: Unit, tree: Path, btf: Btf, functions: list[str]) -> UnitText:
-    """The text with a check of each member that it may mean: this superset needs no list by hand."""
+    """The text, with a check of each member that a name in it may mean: this superset requires no list by hand."""
     used = set(re.findall(r"(?:->|\.)(\w+)", unit.text))
     checks = offset_checks(btf, structs_in_tree(tree), used)
     return UnitText(

@@ -1,4 +1,4 @@
-"""Writes the programs of a BPF unit: a C function per hook and source, which fetches the parameters, raises the hook.
+"""Writes the programs of a BPF unit: a C function per hook and source that fetches the parameters and raises the hook.
 
 A kretprobe has two: when the function is entered, the parameters are fetched and saved (probes/lib/returns.h); when it
 returns, they are taken from there.

@@ -23,7 +23,7 @@ _EMITTING = ("cb_emit(ev, kind, tgid, value)", "cb_emit_current(ev, kind, value)
 
 @dataclass(frozen=True, slots=True)
 class EventOptions:
-    """That a unit emits events.  `slow_io_ns`: a request or fsync that takes as long or longer is one."""
+    """Options of a unit that emits events.  `slow_io_ns`: a request or fsync that takes this long or longer is one."""
 
     slow_io_ns: int = 100_000_000
 

@@ -33,7 +33,7 @@ from chainbench_agent.loading.unit_sizes import sizes_h
 from chainbench_agent.probes import DIRECTORY
 
 STATE_MACHINES = ("sched", "calls", "block", "contention")
-"""One is in the unit when a module handles what it raises; sched always, because every target has a ledger."""
+"""A state machine is in the unit if a module handles what it raises; sched always is: every target has a ledger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ def fuse(
     has_field: Callable[[str], bool],
     host: Mapping[str, int] = MappingProxyType({}),
 ) -> Unit:
-    """`sources(hook)`: those to try; `has_field("struct.member")` asks the BTF; `host`: further CB_<key>."""
+    """The unit.  `sources(hook)`: those to try; `has_field("struct.member")` asks the BTF; `host`: further CB_<key>."""
     modules, hooks = tuple(modules), tuple(hooks)
     handled = {module.name: _handled(module_text(module.name), module.name, hooks) for module in modules}
     machines = _machines(frozenset().union(*handled.values()))
@@ -122,7 +122,7 @@ def _programs(hook: Hook, sources: Iterable[Source]) -> list[Program]:
 
 
 def _programs_c(programs: tuple[Program, ...], hooks: Mapping[str, Hook], follows: frozenset[str]) -> str:
-    """The target is followed before anything is counted, so what follows it is included first."""
+    """The text of all programs; follow.h comes first, because the target is followed before anything is counted."""
     saves = any(len(program.parts) > 1 for program in programs)
     files = ("machines/follow.h", "generated/hooks.h", "lib/identify.h", *(["lib/returns.h"] if saves else []))
     entries = (entry(program, hooks[program.hook], follows, number) for number, program in typed_last(programs))

@@ -56,7 +56,7 @@ class Method:
     sample_interval: int = 1
     """One in so many events of a sampled metric was recorded."""
     target: Target = field(default_factory=Target)
-    """The target as it was asked for."""
+    """The target as it was requested."""
 
     @property
     def targeted(self) -> bool:
@@ -126,7 +126,7 @@ def _whole_section(
 def _cross_check(
     method: Method, sections: Mapping[str, Section], first: Sample, last: Sample, *, explained: bool
 ) -> dict[str, CrossCheck]:
-    """For a target, the kernel's account is compared with the ledger."""
+    """The comparisons with the kernel's own counters; with a target, those of the ledger."""
     throttled = throttled_check(sections)
     if not method.targeted:
         return counters_check(sections, first, last) | throttled
@@ -140,7 +140,7 @@ def _scope(module: Module) -> Section:
 
 
 def _population(target: Target, first: Sample, last: Sample) -> Target:
-    """The target, with how many processes and threads of it were there in the run."""
+    """The target with the numbers of its processes and threads in the run."""
     if target.kind == "machine":
         return target
     before, after = first.members, last.members
@@ -167,9 +167,9 @@ def _subtract(after: Value, before: Value) -> Any:
             return tuple(a - b for a, b in zip(after, before, strict=True))
         case HistogramCounts(), HistogramCounts():
             slots = tuple(a - b for a, b in zip(after.slots, before.slots, strict=True))
-            # the kernel keeps the extremes of the present run only
+            # the extremes are always those of the present run
             return HistogramCounts(slots, after.sum - before.sum, after.min, after.max)
-    return after  # hashes, and what is by disk, are emptied between runs
+    return after  # hashes and figures by disk are emptied between runs
 
 
 def section(

@@ -12,7 +12,7 @@ from chainbench_agent.evidence.sample import OpenInterval, ProcThread, Sample, T
 from chainbench_agent.probes import CATALOG
 
 SCHEDSTAT = {"on_cpu": (TaskState.RUNNING,), "runnable": (TaskState.RUNNABLE, TaskState.PREEMPTED)}
-"""Account of schedstat → the states that go on it."""
+"""Account of schedstat → the states whose time it has."""
 
 ORIGIN = "/proc/PID/task/TID/schedstat, and task_struct of threads that died"
 NOTE = (
@@ -21,7 +21,7 @@ NOTE = (
     "from its wake-up on, some µs earlier: one that sleeps often and briefly has less on-CPU time here than `time` and "
     "getrusage() say, and more in the run queue; the sum is the same"
 )
-"""rq_clock_skip_update(): from a wake-up that a switch is to follow until after that, the run queue's clock stands."""
+"""rq_clock_skip_update(): from a wake-up that causes a switch until after that, the run queue's clock stands still."""
 WITH_THROTTLED = "the kernel also counts the {} ms in which a CPU quota did not let them run"
 
 
@@ -59,9 +59,9 @@ def counters_check(sections: Mapping[str, Section], first: Sample, last: Sample)
 
 
 def schedstat_check(first: Sample, last: Sample) -> dict[str, CrossCheck]:
-    """On-CPU and run-queue time of the target's threads: what the kernel itself has of those that live and that died.
+    """On-CPU and run-queue time of the target's threads, living and dead, next to the kernel's own account.
 
-    Without those that joined a cgroup: what the kernel had of them by then is not known.
+    Threads that joined a cgroup during the run are left out: the kernel's account at that moment is not known.
     """
     living = _living(first, last)
     died = last.members.ended_threads > first.members.ended_threads
@@ -107,7 +107,7 @@ def _living(first: Sample, last: Sample) -> list[tuple[OpenInterval, ProcThread 
 
 
 def _died(name: str, first: Sample, last: Sample) -> tuple[int, int]:
-    """Our account and the kernel's of threads that died: its last values, less those when the run began."""
+    """Our account of threads that died, and the kernel's: its last values less those at the beginning of the run."""
     before, after = first.members, last.members
     ours, theirs = (
         getattr(after.last_words, f"{who}_{name}") - getattr(before.last_words, f"{who}_{name}")
@@ -120,7 +120,7 @@ def _died(name: str, first: Sample, last: Sample) -> tuple[int, int]:
 
 
 def throttled_check(sections: Mapping[str, Section]) -> dict[str, CrossCheck]:
-    """Throttled time of threads, and of the cgroups whose quotas hold for them; nothing where none was throttled."""
+    """Throttled time of threads, and of the cgroups whose quotas hold for them; empty if neither has any."""
     ours, theirs = roles.value("throttled", sections), roles.value("throttled_groups", sections)
     if ours is None or theirs is None or not (ours or theirs):
         return {}

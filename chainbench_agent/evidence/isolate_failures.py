@@ -25,7 +25,7 @@ def one_by_one(
 
 
 def _reason(error: Exception) -> str:
-    """With the place: whoever reads the evidence has no other trace of it."""
+    """The reason, with the place in the code: a reader of the evidence has no other trace of it."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     place = f"{last.filename.rpartition('/')[2]}, line {last.lineno}"
     return f"its figures could not be derived: {type(error).__name__}: {error} ({place})"

@@ -2,8 +2,8 @@
 
     wall = on_cpu + runnable + blocked (by category and reason) + unexplained
 
-`wall` is taken from births and deaths, the parts from context switches and wake-ups; `unexplained` is what they differ
-by, and it is shown.  Pure.
+`wall` is taken from births and deaths, the parts from context switches and wake-ups; `unexplained` is the
+difference, which is shown.  Pure.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def _together(lines: Iterable[Line]) -> Line:
 
 
 def _threads(blocked: BlockedTime, first: Sample, last: Sample) -> dict[Thread, Line]:
-    """Every thread that is known by itself."""
+    """The line of each thread that is recorded one by one."""
     lines = {
         thread: Line(account, blocked.threads.get((thread.tid, thread.begin_ns)) or Waits())
         for thread, account in accounts(first, last).items()

@@ -42,7 +42,7 @@ def _fed_by(
     raised_on: Mapping[str, tuple[str, ...]],
     unavailable: Mapping[str, Mapping[str, str]],
 ) -> list[str]:
-    """The figures of this run that are short if a program at this hook does not run."""
+    """The figures of this run that lack events if a program at this hook does not run."""
     return [
         f"{module.section_key}.{reported_key(metric)}"
         for module in modules

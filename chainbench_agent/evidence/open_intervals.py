@@ -23,10 +23,10 @@ WAIT_UNKNOWN = 0xFFFFFFFF
 """CB_WAIT_UNKNOWN of probes/lib/task.h."""
 
 FUTEX_WAIT, FUTEX_LOCK = (1 + list(CALLS).index(kind) for kind in ("FUTEX_WAIT", "FUTEX_LOCK"))
-"""CB_CALL_FUTEX_WAIT and CB_CALL_FUTEX_LOCK (see loading/unit_text.py)."""
+"""CB_CALL_FUTEX_WAIT and CB_CALL_FUTEX_LOCK (see loading/unit_sizes.py)."""
 
 INTERRUPTED = 2 + len(CALLS)
-"""CB_CALL_INTERRUPTED: such a wait that a stop has interrupted, and that goes on when the stop does (calls.h)."""
+"""CB_CALL_INTERRUPTED: a wait on a futex that a stop has interrupted, and that may continue after it (calls.h)."""
 
 OFF_CPU = (TaskState.PREEMPTED, TaskState.RUNNABLE, TaskState.THROTTLED, TaskState.BLOCKED)
 
@@ -37,15 +37,15 @@ TIME_IN_STATE = {
     TaskState.THROTTLED: "throttled_ns",
     TaskState.BLOCKED: "blocked_ns",
 }
-"""State → the time of an OpenThread; in the other states it is not known what the thread did."""
+"""State → the time of an OpenThread that it adds to; in the other states it is not known what the thread did."""
 
 Counts = Mapping[str, Any]
 
 
 def open_time(first: Sample, last: Sample, *, targeted: bool, idle: IdleThreads | None = None) -> OpenTime:
-    """All that was going on when the run ended.
+    """All intervals that were open when the run ended.
 
-    The sleep of kernel threads counts only if they are what is asked about: as in probes/offcpu.c.
+    The sleep of kernel threads counts only if they are in a target, as in probes/offcpu.c.
     """
     threads = (thread for _, thread in _threads(first, last, targeted=targeted))
     return OpenTime(first.at_ns, last.at_ns, last.run, tuple(threads), idle)
@@ -61,7 +61,7 @@ def close_processes(
 ) -> tuple[Process, ...]:
     """The processes of `last`, with what their threads were doing when the run ended.
 
-    A process all of whose threads slept through the run has no record yet; it gets one of `modules`.
+    A process all of whose threads slept through the run has no record yet; it gets one with the figures of `modules`.
     """
     modules = tuple(modules)
     nothing = {module: _nothing_counted(module) for module in modules if module.close}
@@ -88,7 +88,7 @@ def wait_of(task: OpenInterval) -> int:
 
 
 def waits_on_a_futex(task: OpenInterval) -> bool:
-    """Whether the call under way waits; one that takes a lock may have it at once, so only if it is off its CPU."""
+    """Whether the call under way waits; one that takes a lock does only if it is off its CPU: the lock may be free."""
     if task.until_ns:
         return False  # its thread left the target during the call, which then does not count for the target
     return task.call in (FUTEX_WAIT, INTERRUPTED) or (task.call == FUTEX_LOCK and task.state in OFF_CPU)
@@ -131,7 +131,7 @@ def _of_sleeper(sleeper: Sleeper) -> OpenThread:
 
 
 def _closed_process(process: Process, nothing: Mapping[Module, Counts], open_: OpenTime) -> Process:
-    """Each module closes a process of which `nothing` was counted; what that yields is added to the record."""
+    """Has each module close the process as if `nothing` had been counted, and adds the result to its record."""
     figures = {name: dict(counts) for name, counts in process.figures.items()}
     for module, counts in nothing.items():
         own = figures.get(module.name, {})
@@ -142,7 +142,7 @@ def _closed_process(process: Process, nothing: Mapping[Module, Counts], open_: O
 
 
 def _nothing_counted(module: Module) -> Counts:
-    """The counts of a module of which nothing has happened."""
+    """The counts of a module before anything happened."""
     records = [m.name for m in (*module.keyed, *module.per_disk)] + [r.name for r in module.per_cpu_records]
     return {metric.name: _nothing(metric) for metric in module.per_cpu} | {name: {} for name in records}
 

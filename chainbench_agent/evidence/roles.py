@@ -1,4 +1,4 @@
-"""Finds figures by what they are, whichever module has them (catalog.Role).  Pure."""
+"""Finds figures by their roles, whichever module has them (catalog.Role).  Pure."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _OWNERS: Mapping[RoleName, tuple[Module, Role]] = {
 }
 
 EXPLAINS_WAITS = next(module for module in CATALOG if module.explain_waits)
-"""The module that the ledger of a target is made from, and by which threads are known that hardly ran."""
+"""The module that the ledger of a target is made from; without it, threads that hardly ran are not known."""
 
 
 def owner(role: RoleName) -> Module:

@@ -52,7 +52,7 @@ class LastWords:
 
 @dataclass(frozen=True, slots=True)
 class Thread:
-    """A thread of the target.  `begin_ns`: when it was born, or the run began; with `tid` that names it.
+    """A thread of the target.  `begin_ns`, when it was born or the run began, and `tid` identify it.
 
     `tid` is its first number: a thread that executes a program takes its leader's.
     """
@@ -65,7 +65,7 @@ class Thread:
 
 @dataclass(frozen=True, slots=True)
 class OpenInterval:
-    """A thread's present state; FREE if its part in the target was over when that began.
+    """A thread's present state, which is FREE after it has ended or left the target.
 
     `wait`: its key, as in probes/offcpu.h.
     """
@@ -81,7 +81,7 @@ class OpenInterval:
     """The system call under way, as `enum cb_call`; see probes/machines/calls.h."""
     call_since_ns: int = 0
     number: int = 0
-    """The thread's id at present, where that is known to be another than its first."""
+    """The thread's present id, if it is known to differ from its first."""
     frames: tuple[str, ...] = ()
     """BLOCKED: the kernel's functions that it is in, innermost first, if that is known."""
     until_ns: int = 0
@@ -123,7 +123,7 @@ class ProcThread:
 
 @dataclass(frozen=True, slots=True)
 class Sleeper:
-    """A thread of the target of which no hook saw a move.  `function` is empty if the kernel names none."""
+    """A thread of the target that no hook saw at work.  `function` is empty if the kernel names none."""
 
     thread: Thread
     syscall: int
@@ -185,13 +185,13 @@ class Members:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """All maps at one time."""
+    """Everything that was read from the kernel at one moment."""
 
     at_ns: int
     """CLOCK_MONOTONIC."""
     modules: Mapping[str, Mapping[str, Value]]
     run: int = 0
-    """The number of the run, which records of the kernel side have."""
+    """The number of the run, which the records in the maps have."""
     unread: Mapping[str, str] = field(default_factory=dict)
     """Module → why its maps could not be read; it is not among `modules`, and all others are whole."""
     loss: Mapping[str, int] = field(default_factory=dict)
@@ -216,5 +216,5 @@ class Sample:
 
 
 def failure(what: str, error: OSError) -> str:
-    """Why a module is not in a sample: something of it could not be `what`."""
+    """The reason why a module is not in a sample: its figures could not be `what`, such as read."""
     return f"its figures could not be {what}: {error.strerror or error}"

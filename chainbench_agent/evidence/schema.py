@@ -160,7 +160,7 @@ def _always(model: type[BaseModel]) -> Iterator[str]:
 
 
 def _as_written(schema: Any) -> Any:
-    """Drop the titles that pydantic makes up, null, which the JSON never has, and what forbids keys to come."""
+    """Drop the titles that pydantic makes up, null, which the JSON never has, and the ban on keys of later agents."""
     if isinstance(schema, list):
         return [_as_written(one) for one in schema if one != {"type": "null"}]
     if not isinstance(schema, dict):

@@ -19,7 +19,7 @@ NOTHING_OBSERVED = "nothing was observed in this run"
 NO_VALUE = "nothing happened in this run that it could be computed from"
 
 NO_METRICS = frozenset({"sources", "unavailable", "scope", "sampling", "top_processes", "other_processes"})
-"""The keys of a section that are no metric's."""
+"""The keys of a section that do not belong to a metric."""
 
 EXACTNESS = frozenset({"sampled_percent", "standard_error_ms"})
 """The keys of a list's entry that say how far its value can be trusted."""

@@ -178,7 +178,7 @@ def _cpus(sections: Mapping[str, Section], at: Circumstances) -> Iterator[Compar
 
 
 def _throttled(evidence: Evidence, at: Circumstances) -> Iterator[Comparison]:
-    """A thread whose record had to share its place has the time of another (`loss.task_collisions`)."""
+    """Not compared after `loss.task_collisions`: a thread whose record shared its slot has the time of another."""
     threads = evidence.target.threads_seen
     collided = evidence.loss and "task_collisions" in evidence.loss.causes
     threads_ms = roles.value("throttled", evidence.sections)
@@ -207,7 +207,7 @@ def _distributions(name: str, section: Mapping[str, Any]) -> Iterator[Comparison
 
 
 def _other_processes(name: str, section: Mapping[str, Any], at: Circumstances, lost: int) -> Iterator[Comparison]:
-    """The processes that are not shown have the rest of the whole, which is at least nothing."""
+    """The processes that are not shown have the rest of the whole, which is never negative."""
     for key, value in section.get("other_processes", {}).items():
         whole = value + sum(process[key] for process in section["top_processes"])
         in_ms = key.endswith("_ms")

@@ -1,9 +1,9 @@
 """Accounts for threads that no hook saw at work, by what /proc showed before the run and after it.
 
 A thread that no hook saw was asleep, on a CPU, or in a run queue from the beginning of the run to its end.  /proc is
-read a moment before the one and a moment after the other, and what the thread did in these moments must not decide.
-So each amount is known between two bounds.  Where they leave one case, that is booked; where they leave several, the
-least of each is, and the rest is unexplained.  Pure.
+read a moment before the beginning and a moment after the end, and what the thread did in these moments must not count.
+So each amount is known between two bounds.  If they leave only one case, that is recorded; if they leave several, the
+least amount of each is, and the rest is unexplained.  Pure.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def _booked(sleeper: Sleeper, first: Sample, last: Sample) -> Sleeper | None:
 
 
 def _at_birth(thread: ProcThread) -> ProcThread:
-    """A thread without a record of its own (`loss.task_collisions`), as it began."""
+    """A thread without a record of its own (`loss.task_collisions`), as it was at its birth."""
     at_birth = replace(thread, at_ns=thread.born_by_ns, state="R", arrivals=0, runnable_ns=0)
     return replace(at_birth, on_cpu_ns=None if thread.on_cpu_ns is None else 0)
 
@@ -78,7 +78,7 @@ def _account(now: ProcThread, before: ProcThread | None, begin_ns: int, end_ns: 
 
 
 def _moved(now: ProcThread, on_cpu: Amount, runnable: Amount, wall_ns: int) -> Account:
-    """A thread that a CPU entered: where no hook saw that, before the run or after it."""
+    """The account of a thread that was put on a CPU: no hook saw it, so that was before the run or after it."""
     if runnable.least_ns and runnable.most_ns == wall_ns:
         return Account(wall_ns, runnable_ns=wall_ns)
     account = Account(wall_ns, on_cpu.least_ns, runnable.least_ns)
@@ -90,9 +90,9 @@ def _moved(now: ProcThread, on_cpu: Amount, runnable: Amount, wall_ns: int) -> A
 
 
 def _not_moved(now: ProcThread, before: ProcThread, on_cpu: Amount, wall_ns: int) -> Account:
-    """The account of a thread that no CPU has entered since before the run: after its CPU it stayed where it went.
+    """The account of a thread that was put on no CPU since before the run; once off its CPU, it stayed in one state.
 
-    On a CPU it is a whole run or, if it left in the run unseen, the first part of it.
+    Its time on a CPU is the whole run or, if it left the CPU unseen, the first part of the run.
     """
     on_cpu_ns = on_cpu.least_ns
     rest_ns = wall_ns - (on_cpu.most_ns if on_cpu_ns or on_cpu.most_ns == wall_ns else 0)

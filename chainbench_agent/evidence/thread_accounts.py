@@ -1,7 +1,7 @@
 """The accounts of those threads of a target that are known one by one, and which of them hardly ran.  Pure.
 
-A process has threads that are there for something that seldom happens.  Each sleeps as long as the run is, so such
-threads make up most of all waiting, and say nothing about the work: they are counted apart from threads that do work.
+Many processes have threads for something that seldom happens.  Each of these sleeps for as long as the run is, so they
+make up most of all waiting, but say nothing about the work: they are counted apart from threads that do work.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ LINE_OF_STATE = {
 
 
 def accounts(first: Sample, last: Sample) -> dict[Thread, Account]:
-    """Every thread that is known by itself, with what it did until the end of the run."""
+    """Every thread that is recorded one by one, with its account until the end of the run."""
     found = dict(last.members.ended_singly)
     for task in last.tasks:
         found[task.thread] = _until_the_end(task, first, last)

@@ -75,7 +75,7 @@ def trees(kernel, user):
         (RT | RD, (0, 0, 0, 0), {}),
     ],
 )
-def test_the_flags_tell_the_kind(locks, user, flags, counted, waited):
+def test_the_flags_give_the_kind(locks, user, flags, counted, waited):
     """Two kinds are not reported: percpu-rwsems begin to wait before they know that they must, RT is another world."""
     locks.begin(1100, user, LOCK, flags)
     locks.end(1170, user, LOCK)
@@ -235,7 +235,7 @@ def test_a_return_that_was_not_seen(locks, kernel, user):
     assert kernel.lost() == {"returns_missed": 1}
 
 
-def test_interrupts_nest_where_returns_do_not_tell_the_lock(locks, kernel, user):
+def test_interrupts_nest_where_returns_do_not_name_the_lock(locks, kernel, user):
     """The innermost returns first; and another CPU is another matter."""
     functions = Functions(kernel, "spin")
     functions.enter(1100, user, 1)
@@ -376,7 +376,7 @@ def test_a_futex_wait_is_cut_where_the_run_ends(kernel, called):
 
 @pytest.mark.usefixtures("locks")
 def test_a_futex_wake_is_not_cut(kernel, called):
-    """What wakes does not wait."""
+    """A thread that wakes others does not wait."""
     called("futex", WAKE)
     kernel.at(2300).end()
 

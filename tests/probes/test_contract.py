@@ -1,4 +1,4 @@
-"""What a module declares and what its C file does are the same thing, in both directions."""
+"""Checks in both directions that a module's declaration and its C file agree."""
 
 import inspect
 import re
@@ -86,7 +86,7 @@ def test_maps_are_declared_and_defined(module):
 
 
 @each_module
-def test_sizes_stand_in_the_declaration_alone(module):
+def test_sizes_are_only_in_the_declaration(module):
     """C knows a size by its macro only; without one, an array is indexed by plain numbers that lie within it."""
     text = c_of(module)
     sized = {m.name: m.entries for m in (*module.metrics, *module.scratch) if hasattr(m, "entries")}
@@ -192,7 +192,7 @@ def test_tables_have_a_name_for_every_index():
 
 
 def test_every_table_of_names_is_known():
-    """What declarations expect of the host is read from it."""
+    """Each table of names that a declaration takes from the host is one that the agent reads."""
     wanted = {m.names for module in CATALOG for m in module.metrics if isinstance(m, Table)}
     assert {names.table for names in wanted if isinstance(names, HostNames)} <= index_names.tables().keys()
 
@@ -229,7 +229,7 @@ def test_derived_metrics_are_what_derive_answers(module):
 
 @each_module
 def test_raw_material_is_used(module):
-    """What is not reported itself is in something that is, shown per process, or in the ledger."""
+    """A metric that is not reported is used: by a reported one, per process, or in the ledger."""
     raw = {metric.name for metric in module.metrics if not metric.reported}
     used = {metric.name for metric in module.per_process}  # in top_processes
     used |= {name for metric in module.reported if isinstance(metric, Derived) for name in metric.of}
@@ -271,8 +271,8 @@ def test_counters_per_process_are_counted_per_process(module):
     assert text.count("process->") == len(added), "nothing else of a record is a module's business"
 
 
-def test_targeted_hooks_count_nothing_alone():
-    """They are not attached when the whole machine is measured: no metric that has a value then hangs on them alone."""
+def test_no_metric_needs_only_targeted_hooks():
+    """They are not attached when the whole machine is measured, where each metric has a value as well."""
     targeted = {hook.name for hook in HOOKS if hook.targeted}
 
     assert targeted == {"block_split"}
@@ -292,8 +292,8 @@ def callers(bodies, function):
 def test_raised_hooks_are_raised_and_need_what_raises_them():
     """One state machine raises each hook without sources, in handlers of hooks that it needs, and of no others.
 
-    It may need more: a block request's end is worth nothing without its issue.  Those by which the target is followed
-    are there in each run.
+    It may need more: a block request's end is worth nothing without its issue.  The hooks that follow the target are
+    attached in each run.
     """
     always = handlers((DIRECTORY / "machines/follow.h").read_text(), "follow")
     machines = {

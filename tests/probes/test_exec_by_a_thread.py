@@ -32,7 +32,7 @@ class Process:
         self.kernel.switch(self.leader, self.kernel.idle, DEAD, cpu=1)
 
     def away(self):
-        """The other one sleeps, is woken, and comes back, in 30 ns."""
+        """The second thread sleeps, is woken, and runs again after 30 ns."""
         self.kernel.switch(self.second, self.kernel.idle, INTERRUPTIBLE)
         self.kernel.at(self.kernel.now_ns + 20).wake(self.second)
         self.kernel.at(self.kernel.now_ns + 10).switch(self.kernel.idle, self.second)

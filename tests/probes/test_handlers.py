@@ -35,7 +35,7 @@ def agent(kernel):
 
 
 def test_migrations(running, user, agent):
-    """Of any thread but the agent's."""
+    """Migrations of any thread are counted, but not of the agent's."""
     for task in (user, user, agent):
         running.fire("sched_migrate_task_0", task, 1)
 
@@ -79,7 +79,7 @@ def test_idle_time(running):
 
 
 def test_idle_spans_belong_to_one_run(running):
-    """What is idle from one run into the next is cut at both edges."""
+    """An idle span that lasts from one run into the next is cut at both edges."""
     running.at(1400).fire("cpu_idle_0", 2)
     running.at(1500).end()
     running.at(9000).begin()
@@ -89,7 +89,7 @@ def test_idle_spans_belong_to_one_run(running):
 
 
 def test_throttled_groups(running, user):
-    """What each limited group above a thread stands at when that leaves; those without a quota are not looked at."""
+    """A switch reads the counters of each cgroup with a quota above the thread that leaves the CPU."""
     running.switch(running.task(11), running.idle)
     running.limit(user, 77, times=3, ns=5_000_000)
     running.tell("shim_set_group_below", user)
@@ -198,7 +198,7 @@ def test_errors_are_counted_one_by_one(running, user):
 
 
 def test_a_call_and_error_too_many(running, user):
-    """In the sum, and told as lost."""
+    """It is counted in the sum, and as lost."""
     for number in range(512):
         running.enter(user, number)
         for error in (1, 2, 3):

@@ -43,13 +43,13 @@ def cpu(kernel, *, closed=False):
 
 
 def ended(kernel):
-    """The sum of what ended; threads that were there so shortly are not kept singly."""
+    """The sum of the accounts of threads that ended: they were there too shortly to be listed one by one."""
     members = kernel.sample().members
     return [members.ended] if members.ended_threads else []
 
 
 def test_out_while_it_runs(grouped):
-    """What it did until then counts; it has made no switch by that."""
+    """Its time until the move counts; the move is not counted as a switch."""
     task = task_in(grouped, OURS, on_cpu=True)
     grouped.begin().switch(grouped.idle, task)
     moved(grouped, task, THEIRS, 1400)
@@ -63,7 +63,7 @@ def test_out_while_it_runs(grouped):
 
 
 def test_in_while_it_runs(grouped):
-    """What it did before is not counted, and its time in the target begins now."""
+    """Its time before the move does not count; its time in the target begins at the move."""
     task = task_in(grouped, THEIRS, on_cpu=True)
     grouped.begin().switch(grouped.idle, task)
     moved(grouped, task, OURS, 1400)
@@ -87,7 +87,7 @@ def test_in_and_out_and_in_again_while_it_runs(grouped):
 
 
 def test_that_never_switches(grouped):
-    """It has a CPU of its own; that it was in the target when the run began is told by the agent."""
+    """It has a CPU of its own; the agent has noted that it was in the target when the run began."""
     task = task_in(grouped, OURS, on_cpu=True)
     seed(grouped, task)
     grouped.begin()
@@ -173,8 +173,8 @@ def test_strangers_are_not_met(grouped):
     assert grouped.sample().members.threads == 0
 
 
-def test_a_tree_does_not_mind(kernel):
-    """Who descends from a process does so in any cgroup."""
+def test_a_process_tree_does_not_depend_on_cgroups(kernel):
+    """A descendant of a process remains one in any cgroup."""
     task = kernel.task(10, on_cpu=True)
     kernel.at(1000).tree(10).begin().switch(kernel.idle, task)
     moved(kernel, task, THEIRS, 1400)

@@ -1,4 +1,4 @@
-"""Whose a TCP socket is (probes/network.c), and what a live kernel does not show easily."""
+"""Attribution of TCP sockets (probes/network.c), and cases that a live kernel does not show easily."""
 
 import ctypes
 
@@ -141,7 +141,7 @@ def test_a_reset_is_sent_after_the_last_state(net):
 
 
 def test_a_process_leaves_the_cgroup(net):
-    """What it sends by the same socket counts as long as it is there."""
+    """Bytes that it sends by the same socket count only while it is in the cgroup."""
     kernel, sk = net.kernel, net.socket()
     kernel.move(net.ours, 5)
     kernel.cgroup(5, level=1).begin()

@@ -1,4 +1,4 @@
-"""What reads find in the page cache (probes/io.c): pages asked for, and pages brought."""
+"""Page cache hits and misses of reads (probes/io.c): pages asked for, and pages brought in."""
 
 import ctypes
 
@@ -173,7 +173,7 @@ def test_a_direct_read_brings_nothing(reading, caller):
 
 
 def test_a_read_of_a_layered_file_system(reading, caller):
-    """What was opened has pages of its own; those of the file below are read, and are its."""
+    """The opened file has a mapping of its own; pages of the file below it count as pages of the read."""
     below = reading.open(caller, 6, size=1 << 20)
     reading.enter(caller, READ, 5)
     add(reading, caller, below, 4)
@@ -210,7 +210,7 @@ def test_a_block_device_is_read(reading, caller):
 
 
 def test_others_pages(kernel, file):
-    """Who is not in the target asks for nothing."""
+    """Reads of a process that is not in the target are not counted."""
     kernel.at(1000).tree(10).begin()
     other = kernel.task(20)
     kernel.open(other, 5)
@@ -252,7 +252,7 @@ def test_sampled_pages(kernel, caller, file):
     ids=["hot", "cold", "warm", "read ahead for nobody", "not asked"],
 )
 def test_hits(asked, misses, expected):
-    """What was asked for and not brought; never fewer than none."""
+    """Hits are the pages asked for without those brought in, and at least zero."""
     none = HistogramCounts((), 0, None, None)
     counts = {"file_reads": 0, "file_writes": 0, "read_latency_ns": none, "write_latency_ns": none}
 

@@ -97,7 +97,7 @@ def test_no_room(kernel, net):
 
 
 def test_what_kretprobes_may_ask():
-    """There is room for what they keep; nothing is kept where locks are waited for: the hash has locks itself."""
+    """Saved arguments fit; none are saved where the kernel waits for locks, as the hash map takes locks itself."""
     slow_paths = {function for _, functions in SLOW_PATHS.values() for function in functions}
     for hook in HOOKS:
         for source in hook.sources:

@@ -1,4 +1,4 @@
-"""A run of some modules: where no switch is watched, threads are still told apart; what is idle counts nothing."""
+"""Runs of some modules: without the hook of switches, threads are still distinguished; idle modules count nothing."""
 
 from user_space import INTERRUPTIBLE, READ
 
@@ -37,7 +37,7 @@ def test_what_a_thread_does_on_its_way_out(kernel):
 
 
 def test_ended_threads_are_not_in_the_way(kernel):
-    """Of forty whose numbers lead to one record, each finds room, because those before have ended."""
+    """Forty threads whose numbers lead to one record all find room, as each ends before the next begins."""
     parent = kernel.task(5)
     kernel.at(1000).tree(5).begin()
     for i in range(40):

@@ -42,7 +42,7 @@ WCHAN_IS_LESS = {
     ("close", "sk_stream_wait_close"),  # `wait_woken`, and the file is closed already
     ("", "jbd2_journal_commit_transaction"),  # no call: only the root of the stack says that it is a kernel thread's
 }
-"""(System call, reason) where the innermost function alone does not tell as much as the whole stack."""
+"""(System call, reason) where the innermost function says less than the whole stack."""
 
 
 @pytest.mark.parametrize("stack", STACKS, ids=lambda stack: f"{stack.kernel}-{stack.syscall}-{stack.reason}")
@@ -209,7 +209,10 @@ def test_a_futex_with_priority_inheritance_is_the_program_s():
     ],
 )
 def test_completions_of_io_uring(kernel, waker, iowait, category):
-    """What completed tells, else the kernel's mark; the reason is the function of the thread that waits."""
+    """The function that completed it gives the category, else the kernel's mark for I/O does.
+
+    The reason is the function of the thread that waits.
+    """
     frames = (*kernel, "do_syscall_64", "entry_SYSCALL_64_after_hwframe", *waker)
 
     assert name_wait(frames, "io_uring_enter", Wait(iowait=iowait, file="io_uring")) == (category, kernel[0])
@@ -259,7 +262,7 @@ def test_a_file_system_is_waited_for_without_signals():
     assert name_wait((), "read", Wait(file="regular", uninterruptible=True)) == ("disk", "blocked in read")
 
 
-def test_iowait_where_nothing_else_tells():
+def test_iowait_where_no_function_says_more():
     """The kernel marks it itself."""
     assert name_wait(("a_function_of_a_driver",), "ioctl", Wait(iowait=True)) == ("disk", "a_function_of_a_driver")
     assert name_wait(("a_function_of_a_driver",), "ioctl", Wait()) == ("other", "a_function_of_a_driver")

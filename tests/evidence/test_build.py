@@ -148,7 +148,7 @@ def test_an_unavailable_metric_is_absent_with_its_reason(counted):
 
 
 def test_a_derived_metric_may_have_no_value():
-    """What derive() leaves out is left out: no key, no error."""
+    """A metric that derive() leaves out has no key in the section, and that is no error."""
     shy = Module(
         name="shy",
         question="?",
@@ -199,7 +199,7 @@ def test_no_loss_is_said(sample):
 
 
 def test_cost(sample):
-    """Of all CPUs over the run: 20 ms of 2 x 1 s; the dearest program first."""
+    """The share of all CPUs over the run: 20 ms of 2 x 1 s; the most expensive program is first."""
     first = sample(0, programs={"a": ProgramRun(100, 10, 0), "b": ProgramRun(0, 0, 0)})
     last = sample(SECOND, programs={"a": ProgramRun(5_000_100, 1010, 0), "b": ProgramRun(15_000_000, 1000, 0)})
 
@@ -230,7 +230,7 @@ def test_a_cost_that_nobody_counted_is_absent_with_the_reason(sample):
 
 
 def test_cost_by_module():
-    """What is a module's alone and what it shares, each once, also where it wants one program for two hooks."""
+    """A module's cost is that of the programs only it uses and of those it shares, each counted once."""
     first = Sample(0, {}, programs=dict.fromkeys("abc", ProgramRun(7, 7, 0)))
     runs = {"a": (4_000_000, 400), "b": (1_000_000, 100), "c": (0, 0)}
     last = Sample(SECOND, {}, programs={hook: ProgramRun(ns + 7, n + 7, 0) for hook, (ns, n) in runs.items()})
@@ -266,7 +266,7 @@ def test_cost_of_nothing(sample):
 
 
 def test_cross_checks(sample):
-    """The kernel's own difference beside ours; tables are summed, and forks are processes and threads."""
+    """Compares our figures with the kernel's differences: tables are summed; forks are processes and threads."""
     kernel = {"on_cpu_ms": 1000, "idle_ms": 50, "context_switches": 70, "forks": 8}
     more = {"on_cpu_ms": 1510, "idle_ms": 1550, "context_switches": 101, "forks": 13}
     last = sample(
@@ -319,7 +319,7 @@ def test_the_whole_machine_has_no_ledger(sample):
 
 @pytest.mark.parametrize("target", [PROCESS, CGROUP])
 def test_a_target_has_its_ledger_and_population(sample, target):
-    """Those that were there at the beginning, those that came, and those that never moved."""
+    """Counts those that were there at the beginning, those that came later, and those that never moved."""
     sleeper = Sleeper(Thread(9, 7, "sh", 0), 0, "", in_proc(state="S"))
     first = sample(0, members=Members(processes=100, threads=1000, seeds=2))
     ended = Members(ended_threads=30, processes=105, threads=1030, seeds=2, sleepers=(sleeper,))
@@ -488,7 +488,7 @@ RUNNING = OpenInterval(TaskState.RUNNING, 0, 0, kernel_thread=False, thread=Thre
 
 
 def test_only_attached_programs_cost(sample):
-    """What was not attached in the run is no part of what it cost: not a zero among the programs."""
+    """A program that was not attached in the run is not listed in its cost, not even with a zero."""
     runs = {"fork": ProgramRun(10, 1, 0), "switch": ProgramRun(0, 0, 0)}
     last = {"fork": ProgramRun(110, 3, 0), "switch": ProgramRun(0, 0, 0)}
 

@@ -1,4 +1,4 @@
-"""What the cross-check says of throttled time, and why the two sides differ."""
+"""The cross-check of throttled time, and the reason that it gives for a difference."""
 
 import pytest
 
@@ -20,7 +20,7 @@ MS = 1_000_000
     [(70.5, 70.5, ""), (140.0, 70.0, MORE_OF_THREADS), (70.0, 140.0, MORE_OF_GROUPS)],
 )
 def test_throttled_time(threads, groups, reason):
-    """Of the threads and of the cgroups; the reason depends on which has more."""
+    """Compares the time of the threads with that of the cgroups; the reason depends on which is longer."""
     sections = {"offcpu": {"throttled_ms": threads}, "cpu": {"throttled_ms": groups}}
 
     check = throttled_check(sections)["offcpu.throttled_ms"]

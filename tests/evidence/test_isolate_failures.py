@@ -1,4 +1,4 @@
-"""What cannot be read or derived of one module is missing with the reason; all others have what they would have."""
+"""A module that cannot be read or derived is missing with the reason; all others stay as they are."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -90,7 +90,7 @@ def test_a_mistake_in_what_one_module_derives(sample):
 
 
 def test_one_by_one():
-    """What does not answer stops nobody behind it."""
+    """A module that fails does not stop those after it."""
     modules = CATALOG[:3]
     found, failed = one_by_one(modules, lambda module: {modules[0]: 1, modules[2]: 3}[module])
 

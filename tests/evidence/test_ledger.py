@@ -158,13 +158,13 @@ def test_it_adds_up(written):
 def test_the_present_state_lasts_until_the_end(written, state, name, begin_ms, since_ms, wall, ms):  # noqa: PLR0913, PLR0917 - a case
     """Cut at both edges of the run; what it was before is another account's."""
     of = thread(begin_ns=BEGIN + begin_ms * MS)
-    told = wall - ms
-    task = living(of, state, since_ms, account(on_cpu=told), FUTEX)
+    on_cpu = wall - ms
+    task = living(of, state, since_ms, account(on_cpu=on_cpu), FUTEX)
 
     found = written(tasks=[task])
 
     expected = dict.fromkeys(PARTS, 0) | {"wall_ms": wall}
-    expected["on_cpu_ms"] += told
+    expected["on_cpu_ms"] += on_cpu
     expected[name] += ms
     for part in (found, found["threads"][0]):
         check_sums(part)
@@ -189,10 +189,10 @@ def test_what_is_missing_is_unexplained(written):
     check_sums(more)
 
 
-def test_threads_that_are_not_kept_singly_are_in_the_whole(written):
-    """There was no room for them: their time is there, and how many they were."""
-    kept = {thread(1): account(10, 10)}
-    members = Members(ended_threads=5, ended=account(100, 60, 0, 40), ended_singly=kept)
+def test_threads_without_a_record_are_in_the_whole(written):
+    """There was no room for them: only their number and the sum of their times are known."""
+    recorded = {thread(1): account(10, 10)}
+    members = Members(ended_threads=5, ended=account(100, 60, 0, 40), ended_singly=recorded)
 
     found = written(members=members, blocked_ns=blocked({FUTEX: 40}))
 
@@ -275,7 +275,7 @@ def test_a_thread_that_was_moved_out_while_it_slept(written):
 
 
 def test_a_thread_that_ran_all_the_time(written):
-    """It kept its CPU, so there was no switch to see; the kernel's account says so."""
+    """It never left its CPU, so no switch was seen; the kernel's own account has its time."""
     now = sleeper(thread(), NO_SYSCALL, "", state="R")
     before = Members(proc_threads={1: replace(now.proc, at_ns=BEGIN)})
     ran = replace(now, proc=replace(now.proc, on_cpu_ns=now.proc.on_cpu_ns + 1000 * MS))
@@ -334,7 +334,7 @@ def test_throttled(written):
         check_sums(part)
 
 
-def test_what_nobody_told_apart_is_said(written):
+def test_waits_that_were_not_distinguished(written):
     """A thread whose waits found no room in the hash is blocked all the same."""
     found = written(
         tasks=[living(thread(), TaskState.RUNNING, 1000, account(blocked=700))],
@@ -443,7 +443,7 @@ def test_only_the_longest_threads_are_shown(written):
 def test_what_was_counted_is_not_changed(written):
     """The sample is read again for the next evidence of a run that goes on."""
     task = living(thread(), TaskState.RUNNING, 500, account(on_cpu=500))
-    kept = replace(task)
+    before = replace(task)
 
     assert written(tasks=[task]) == written(tasks=[task])
-    assert task == kept
+    assert task == before

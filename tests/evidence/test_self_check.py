@@ -1,4 +1,4 @@
-"""What an evidence says of itself must fit: each invariant holds in a sound one, and is reported when it does not."""
+"""Each invariant holds in consistent evidence, and is reported when it does not hold."""
 
 import copy
 from datetime import UTC, datetime
@@ -124,7 +124,7 @@ def test_more_processes_than_the_target_had():
 
 
 def test_a_run_that_goes_on_is_read_while_it_grows():
-    """What was read later may have more, by the time of the reading on each CPU; counts of threads are not compared."""
+    """Later figures may be higher by the reading's time on each CPU; numbers of threads are not compared."""
     found = changed("cpu.on_cpu_ms", 409)
     reading = Circumstances(cpus=2, run_ms=1000, reading_ms=5)
 

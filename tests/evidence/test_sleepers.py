@@ -68,7 +68,7 @@ def booked(sample):
     ],
 )
 def test_a_thread_was_one_thing_all_the_time(booked, before, now, account):
-    """What it did in the moments between the readings of /proc and the run does not decide."""
+    """Its state between a reading of /proc and the nearest edge of the run does not matter."""
     assert booked(before, now) == account
 
 
@@ -82,7 +82,7 @@ def test_a_thread_was_one_thing_all_the_time(booked, before, now, account):
     ],
     ids=["woken before the run or after it", "ran before the run or after it", "joined", "no schedstat"],
 )
-def test_what_cannot_be_told_is_unexplained(booked, before, now):
+def test_time_that_is_not_known_is_unexplained(booked, before, now):
     """Its wall time is there, and no part of it has a name."""
     assert booked(before, now) == (200, 0, 0, 0)
 
@@ -104,7 +104,7 @@ def test_a_thread_that_was_born_after_the_run(booked, state):
 
 
 def test_a_thread_that_was_born_in_the_run_and_has_no_record(booked):
-    """What it did since its birth, as the kernel has it."""
+    """Its account is the kernel's own, since its birth."""
     born = proc("S", on_cpu=60, runnable=20, arrivals=4, born_ns=BEGIN + 90 * MS)
 
     assert booked(None, born) == (100, 55, 15, 10)
@@ -122,7 +122,7 @@ def test_a_thread_that_joined_asleep(booked):
 
 
 def test_processes_that_no_hook_counted(sample):
-    """Of a cgroup: those whose threads all made no move, without those that were born after the run."""
+    """Processes of a cgroup whose threads all made no move, without those that were born after the run."""
     asleep = Sleeper(Thread(9, 7, "sh", BEGIN), 0, "", proc())
     late = Sleeper(Thread(8, 8, "sh", BEGIN), 0, "", proc(born_ns=END))
     counted = Sleeper(Thread(5, 4, "sh", BEGIN), 0, "", proc())

@@ -67,7 +67,7 @@ def added(counters, values, tasks=(), sleepers=(), kind=TargetKind.TREE):
 
 
 def totals(values):
-    """Of counter 0: value, enabled, running."""
+    """Value, time enabled and time running of counter 0."""
     return values["counters"][::SIZE]
 
 
@@ -106,7 +106,7 @@ def test_a_thread_that_never_switched(ended, tasks, sleepers, counts):
 
 
 def test_the_whole_machine(ended):
-    """What the counters of all CPUs say, and nothing else."""
+    """The sum of the counters of all CPUs, and nothing else."""
     found = added(*ended({1: (10, RUN, 61)}, {}), kind=TargetKind.MACHINE)
 
     assert totals(found) == (100 + 101 + 102 + 103, 200, 160)

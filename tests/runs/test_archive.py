@@ -165,7 +165,7 @@ def test_a_run_that_failed_to_stop_keeps_its_last_checkpoint(agent, broken):
     assert agent.runs.status().phase == "idle"
 
 
-def test_a_checkpoint_is_of_one_run_alone(agent, broken):
+def test_a_checkpoint_is_of_only_one_run(agent, broken):
     """The next one that fails without evidence has none, whatever the one before had."""
     with pytest.raises(AgentError):
         agent.runs.stop()
@@ -314,7 +314,7 @@ def test_after_an_agent_died_in_a_run(agents):
         second.runs.stop()
 
 
-def test_a_run_whose_process_was_killed_is_told_of_with_what_is_left(agents):
+def test_a_run_whose_process_was_killed_is_reported_with_what_is_left(agents):
     """The process that comes after it knows from the record, which it inherits, and says where the rest is."""
     record, first = ActiveRunRecord(), agents()
     first.archive.take_over(record)
@@ -329,7 +329,7 @@ def test_a_run_whose_process_was_killed_is_told_of_with_what_is_left(agents):
         second.runs.stop()
 
 
-def test_evidence_comes_back_as_it_was(agent):
+def test_evidence_survives_a_round_trip_through_json(agent):
     evidence = agent.run()
 
     assert Evidence.from_json(json.loads(json.dumps(evidence.as_json()))) == evidence

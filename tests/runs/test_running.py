@@ -44,7 +44,7 @@ def test_its_target_is_gone():
     assert [watch.why_end(at) for at in moments] == [None, None, None, "target_gone"]
 
 
-def test_a_target_that_comes_back():
+def test_a_target_that_is_there_again():
     """A runner may be between two processes: the time begins again."""
     there = iter([False, False, True] + [False] * 6)
     watch = watched(lambda: not next(there))
@@ -60,7 +60,7 @@ def test_both_at_once():
     assert watch.why_end(5 * S) == "max_duration"
 
 
-def test_a_collector_that_cannot_tell(caplog):
+def test_a_collector_that_does_not_know(caplog):
     """The target counts as alive; the run still ends in time."""
 
     def fail():

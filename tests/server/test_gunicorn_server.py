@@ -46,7 +46,7 @@ def test_a_signal_ends_the_run_and_the_daemon(daemon, signum, send):
 
 @pytest.mark.parametrize("send", [to_master, to_all])
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_while_it_is_built_is_heeded(daemon, signum, send):
+def test_a_signal_while_it_is_built_stops_it(daemon, signum, send):
     """The build is abandoned, because it takes long; the worker is not killed, and it is no failure."""
     agent = daemon(
         """
@@ -206,7 +206,7 @@ def test_debugging_shows_what_gunicorn_does(daemon):
     assert "Booting worker" in agent.log
 
 
-def test_runs_sample_as_the_agent_was_told(daemon, monkeypatch):
+def test_runs_sample_as_the_agent_is_set(daemon, monkeypatch):
     """Unless their start says otherwise."""
     monkeypatch.setenv("CHAINBENCH_SAMPLE_INTERVAL", "7")
     agent = daemon()

@@ -384,7 +384,7 @@ def test_the_whole_machine(kernel, threads, submitter):
 
 
 def test_the_agents_own(kernel, threads):
-    """It is nobody's, also where the whole machine is measured."""
+    """The agent's own I/O counts for no process, also where the whole machine is measured."""
     kernel.at(1000).begin()
 
     transfer(kernel, kernel.bio(), kernel.task(AGENT + 50, tgid=AGENT), threads[1])
@@ -516,7 +516,7 @@ def test_issued_again(kernel, threads):
 
 
 def test_the_submitter_of_a_cgroup(kernel, threads):
-    """By where it is when it submits."""
+    """A request belongs to the target if its submitter is in the cgroup when it submits."""
     ours, other, _ = threads
     kernel.move(ours, 5)
     kernel.move(other, 6)

@@ -86,7 +86,7 @@ def noted(kernel):
     ],
 )
 def test_what_a_worker_is_at(running, errand, flags, cause):
-    """Its workqueue's name tells, or what its work calls itself."""
+    """The cause is found by the name of its workqueue, or of its work."""
     bio, _ = running.bio_for(running.disk(*SDA, takes_bios=False), operation=flags)
     queue(running, bio, running.worker(30, errand))
     request_of(running, bio)
@@ -104,7 +104,7 @@ def test_what_a_worker_is_at(running, errand, flags, cause):
     ],
 )
 def test_what_another_kernel_thread_is_at(running, name, cause):
-    """It tells by its own name."""
+    """The cause is found by the name of the thread."""
     bio, _ = running.bio_for(running.disk(*SDA, takes_bios=False))
     queue(running, bio, running.task(30, kthread=True, comm=name))
     request_of(running, bio)
@@ -113,7 +113,7 @@ def test_what_another_kernel_thread_is_at(running, name, cause):
 
 
 def test_no_bio_and_one_that_was_not_seen(running):
-    """A flush has none; of a bio from before the run nobody saw the submission."""
+    """A flush has no bio; the submission of a bio from before the run was not seen."""
     request_of(running, None, operation=2)
     request_of(running, running.bio())
 
@@ -221,7 +221,7 @@ def test_a_cgroup_as_the_target(kernel, threads, path, expected):
 
 
 def test_the_same_id_in_another_hierarchy(kernel, threads):
-    """It is another cgroup: the threads in it tell."""
+    """It is another cgroup: the I/O belongs to the threads in it, which are others here."""
     kernel.move(threads[1], 4)
     kernel.at(1000).cgroup(5, level=1).begin()
     group = kernel.group(5)
@@ -314,7 +314,7 @@ def remap(kernel, bio, sector, by, device=253 << 20 | 3):
 
 
 def test_handed_on_with_other_pages(running, threads):
-    """dm-crypt encrypts into pages of its own, but tells which sector of which disk it is, also of a later part."""
+    """dm-crypt writes pages of its own; the remap event names the sector of the original bio, or of a part of it."""
     worker = running.worker(30, "dmcrypt_write")
     whole, _ = running.bio_for(running.disk(*DM, stacked=True), 1 << 20, operation=1, sector=800)
     queue(running, whole, threads[0])

@@ -213,7 +213,7 @@ def test_a_wait_goes_on_after_a_stop(kernel, caller, answer, number, stops):
 
 
 def test_a_wait_that_a_handler_ends(kernel, caller):
-    """It was over when the signal came; the handler's return tells."""
+    """Its wait ended when the signal came, as the handler's return shows."""
     kernel.at(1100).enter(caller, FUTEX, 0, WAIT_BITSET)
     kernel.at(1400).leave(caller, RESTART_BLOCK)
     kernel.at(1900).enter(caller, SIGRETURN)
@@ -225,7 +225,7 @@ def test_a_wait_that_a_handler_ends(kernel, caller):
 
 
 def test_a_wait_in_which_a_thread_is_killed(kernel, caller):
-    """It returns for good to nobody, and was a wait."""
+    """The call never returns for good, and counts as a wait."""
     kernel.at(1100).enter(caller, FUTEX, 0, WAIT)
     kernel.at(1400).leave(caller, RESTARTSYS)
     kernel.at(1450).exit(caller)
@@ -243,7 +243,7 @@ def test_a_wait_that_is_stopped_when_the_run_ends(kernel, caller):
 
 
 def test_a_restarted_call_that_nobody_followed(kernel, caller):
-    """It may be a sleep; and of one that began before the run nothing tells what it is."""
+    """It is not counted: which call is restarted is not known, and it may be a sleep."""
     kernel.at(1050).leave(caller, 0)
     kernel.at(1100).enter(caller, RESTART)
     kernel.at(1400).leave(caller, 0)

@@ -116,7 +116,7 @@ def test_a_per_cpu_struct_fits(module):
 
 
 def test_every_map_is_found():
-    """Whatever macro defines it: one that fuse does not find would not be loaded."""
+    """Maps are found whichever macro defines them: one that fuse() misses would not be loaded."""
     defined = re.findall(r"^BPF_\w+\(([^;]*)\);$", UNIT.text, re.MULTILINE)
 
     assert len(defined) == len(UNIT.maps) == len(set(UNIT.maps))
@@ -183,7 +183,7 @@ def entries(module, name):
 
 
 def test_tables_have_a_name_for_every_index():
-    """As many as there are counters; vectors in the order in which the hooks count them."""
+    """There is a name for each counter; vectors are in the order in which the hooks count them."""
     for table in (metric for module in CATALOG for metric in module.metrics if isinstance(metric, Table)):
         assert not isinstance(table.names, FixedNames) or len(table.names.names) == table.entries
     assert entries(cpu.MODULE, "softirqs") == len(index_names.SOFTIRQS)
@@ -241,7 +241,7 @@ def test_raw_material_is_used(module):
 
 @pytest.mark.parametrize("owner", [*STATE_MACHINES, "follow"])
 def test_support_files_take_what_their_hook_offers(owner):
-    """As modules do, but they have no values of their own; each handler is some hook's."""
+    """Their handlers take the parameters of hooks that exist, as those of modules do."""
     text = re.sub(r"//.*", "", (DIRECTORY / "machines" / f"{owner}.h").read_text())
     found = handlers(text, owner)
     handled = [hook for hook in HOOKS if hook.handled_as in found]
@@ -350,7 +350,7 @@ def all_included(name):
 
 @pytest.mark.parametrize("name", AGENTS_C)
 def test_a_file_includes_what_it_uses(name):
-    """Whoever reads a file finds everything else that it uses in the files that it includes."""
+    """Everything that a file uses is in the files that it includes."""
     text = re.sub(r"//.*", "", AGENTS_C[name])
     used = set(re.findall(r"\b(?:struct |enum )?\w+", text))
     reachable = all_included(name) | {name}

@@ -30,7 +30,7 @@ def emitting_unit(compile_unit):
 
 
 class EmittingKernel(UserSpace):
-    """A kernel of which somebody reads what it tells."""
+    """A kernel whose ring buffer of events is read."""
 
     def listen(self, *, on):
         (ctypes.c_uint32 * 1).in_dll(self.library, "cb_listening_cells")[0] = on
@@ -96,7 +96,7 @@ def test_what_there_is_no_room_for_is_counted(kernel, one):
 
 
 def test_more_than_is_emitted_in_a_second(kernel, one):
-    """Each CPU holds back by itself, and each kind, and none in the next second."""
+    """The limit is for each CPU and each kind of event, and for one second."""
     kernel.begin()
     for cpu in range(CPUS):
         for _ in range(2):
@@ -141,7 +141,7 @@ def test_a_slow_request_of_the_target(kernel):
 
 
 def test_segments_of_the_target_that_are_sent_again(kernel):
-    """With whose socket it is, though a timer sends them; none of somebody else's socket, or of one nobody knows."""
+    """The event names the owner of the socket, though a timer sends; sockets of others or unknown owners emit none."""
     net = Net(kernel)
     for sk, segments in ((net.connected(net.ours), 3), (net.connected(net.other), 5), (net.socket(), 7)):
         net.again(sk, segments)

@@ -53,7 +53,7 @@ def test_what_a_file_is(kernel, caller, mode, counts):
 
 @pytest.mark.parametrize("fd", [0, 4, 1 << 20, 0xFFFFFFFF])
 def test_a_descriptor_that_is_not_open(running, caller, fd):
-    """Not open, or beyond the table: no file, and nothing else is read."""
+    """A descriptor without a file, or beyond the table, counts for no file."""
     call(running, caller, READ, fd, 100)
     call(running, caller, OPEN, 0, fd)
     call(running, caller, CLOSE, fd, 0)
@@ -62,7 +62,7 @@ def test_a_descriptor_that_is_not_open(running, caller, fd):
 
 
 def test_a_file_closed_while_it_is_read(running, caller):
-    """By another thread: it was a file when the read began."""
+    """The read counts, as the descriptor was a file when it began."""
     running.enter(caller, READ, 3)
     running.close(caller, 3)
     running.leave(caller, 100)

@@ -105,7 +105,7 @@ class Model:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_the_account_of_a_bystander(kernel, seed):
-    """Whatever the threads do, every nanosecond is where a second account says, both edges included."""
+    """The handlers agree with an independent account to the nanosecond, both edges of the run included."""
     model = Model(kernel, seed)
     model.live(200)
     model.begin()

@@ -65,7 +65,7 @@ def test_a_lock_that_was_tried(spins, user, how):
 
 
 def test_locks_in_locks(spins, user):
-    """As many as there are places; released in any order."""
+    """As many locks as there are places are followed; they may be released in any order."""
     for number in range(PLACES):
         spins.take(1100 + number, user, LOCK + number)
     for number in (3, 0, 1, 2, 7, 6, 5, 4):

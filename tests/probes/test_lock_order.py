@@ -106,7 +106,7 @@ def test_two_orders(pthreads, one, two):
 
 
 def test_one_order(pthreads, one, two):
-    """However deep, however often, by however many."""
+    """Locks nested at any depth, by several threads and again, have one order and no violation."""
     for task in (one, two, one):
         pthreads.nest(task, A, B, C)
         pthreads.nest(task, A, C)
@@ -201,7 +201,7 @@ def test_a_lock_that_was_refused(pthreads, one):
 
 
 def test_a_library_that_calls_its_own_functions(pthreads, one):
-    """As musl does: to lock is to try, then to wait with a time limit; each answers, and the mutex is held once."""
+    """A call within a call counts once, as in musl, where lock calls trylock and timedlock."""
     pthreads.call("pthread_wants", one, A)
     pthreads.call("pthread_wants", one, A)
     pthreads.trylock(one, A, EBUSY)
@@ -238,7 +238,7 @@ def test_a_condition_with_nothing_else_in_hand(pthreads, one):
 
 @pytest.mark.parametrize("told_of", [True, False])
 def test_an_address_that_another_mutex_has_now(pthreads, one, two, told_of):
-    """Where the old one was destroyed, or the new one initialised, it is another; else nobody can tell."""
+    """It is another mutex only if destroying the old or initialising the new one was seen."""
     pthreads.nest(one, A, B)
     if told_of:
         pthreads.call("pthread_renews", one, A)
@@ -248,7 +248,7 @@ def test_an_address_that_another_mutex_has_now(pthreads, one, two, told_of):
 
 
 def test_processes_have_addresses_of_their_own(pthreads, kernel, one):
-    """And a program that was executed has others than the one before."""
+    """Mutexes at the same address are different ones in two processes, and before and after an exec."""
     child = kernel.fork(one, kernel.task(20))
     pthreads.nest(one, A, B)
     pthreads.nest(child, B, A)
@@ -271,7 +271,7 @@ def test_what_the_last_owner_of_the_number_held(pthreads, kernel, one):
 
 
 def test_others_than_the_target(pthreads, kernel):
-    """And the agent, of the whole machine."""
+    """Mutexes of others than the target are ignored, and the agent's if the whole machine is measured."""
     pthreads.nest(kernel.task(30), A, B)
     assert pthreads.order() == set()
     kernel.end()
@@ -315,7 +315,7 @@ def test_nothing_is_left_of_who_holds_nothing(pthreads, kernel, one, two):
 
 
 def test_an_answer_that_was_not_seen(pthreads, kernel, one):
-    """The next call tells."""
+    """The next call shows that a return was missed."""
     pthreads.call("pthread_wants", one, A)
     pthreads.lock(one, B)
 
@@ -381,7 +381,7 @@ def test_mutexes_of_the_kernel(mutexes, kernel, one):
     ],
 )
 def test_whether_it_was_taken(mutexes, one, answered, taken, waits):
-    """By what the function says; only trying does not wait."""
+    """The function's result says whether it is held; only trylock does not wait."""
     mutexes.lock(one, KERNEL)
     function, answer = answered
     mutexes.ask(one, function, KERNEL + 64, answer)
@@ -392,7 +392,7 @@ def test_whether_it_was_taken(mutexes, one, answered, taken, waits):
 
 
 def test_a_kernel_mutex_is_initialised_again(mutexes, kernel, one, two):
-    """Whoever initialises it: the memory may be another's."""
+    """A mutex initialised again, by any thread, is another one: its memory may have been reused."""
     mutexes.nest(one, KERNEL, KERNEL + 64)
     kernel.fire("kfunc____mutex_init", KERNEL, current=kernel.task(99))
     mutexes.nest(two, KERNEL + 64, KERNEL)

@@ -92,7 +92,7 @@ def test_interrupts_are_not_the_targets(kernel, user):
 
 
 def test_interrupts_are_the_machines(running, user):
-    """But no process's."""
+    """Allocations in interrupts count for the machine, but for no process."""
     running.switch(running.idle, user)
     for count in (HARD, SOFT, DISABLED):
         allocate(running, user, count)
@@ -127,7 +127,7 @@ def test_a_sample_stands_for_all(kernel, user):
 
 
 def test_victims(kernel, user):
-    """By the thread, or by its number where the kernel tells no more."""
+    """Victims are found by their thread, or by its number where the tracepoint has only that."""
     other = kernel.task(20)
     kernel.at(1000).tree(10).begin()
     for task in (user, other):
@@ -205,7 +205,7 @@ def test_counters_of_the_machine_are_not_read_at_switches(counting):
 
 
 def test_scaling():
-    """By the share of the time that a counter was on the hardware; without any, there is no value."""
+    """Counts are scaled by the share of time that the counter was on the PMU; without any, there is no value."""
     values_, enabled, running = (100, 10, 30, 5, 0, 8), (8, 8, 8, 8, 8, 0), (8, 4, 6, 0, 8, 0)
 
     found = derive({"counters": values_ + enabled + running}, Names({}, {}, {}, {}))

@@ -19,7 +19,7 @@ def grouped(kernel):
 
 
 def moved(kernel, task, path, at):
-    """As the kernel does: it moves the thread, and then tells of it."""
+    """Does as the kernel does: moves the thread, and then fires the tracepoint."""
     kernel.move(task, *path)
     kernel.at(at).fire("cgroup_attach_task_0", 0, 0, task, 0)
 
@@ -206,7 +206,7 @@ def ended_but_the_leader(kernel):
 
 
 def moved_as_a_whole(kernel, tasks, path, at):
-    """The kernel tells of the leader only."""
+    """Moves all threads of a process; the kernel fires the tracepoint only for the leader."""
     for task in tasks:
         kernel.move(task, *path)
     kernel.at(at).fire("cgroup_attach_task_0", 0, 0, tasks[0], 1)
@@ -289,7 +289,7 @@ def test_another_thread_that_was_born_later(grouped):
 
 
 def test_running_between_the_move_and_the_word_of_it(grouped):
-    """The kernel moves first and tells then: who does something meanwhile is cut there."""
+    """The move precedes its tracepoint: an event of a thread between the two is where its time is cut."""
     tasks = process_in(grouped, OURS, on_cpu=True)
     grouped.begin().switch(grouped.idle, tasks[1])
     for task in tasks:

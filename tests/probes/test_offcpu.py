@@ -220,7 +220,7 @@ def stacks(kernel):
     ids=["forward", "backward", "by a register"],
 )
 def test_the_function_that_the_innermost_called(kernel, thread, code, distance):
-    """Walks leave out the functions of locks; the call instruction before the return address tells which it was."""
+    """Stack walks leave out lock functions: the call instruction before the return address gives the one called."""
     memory = ctypes.create_string_buffer(code, 16)
     returns = ctypes.addressof(memory) + 8
     frames(kernel, thread, returns)

@@ -121,7 +121,7 @@ def test_a_page_behind_the_end(reading, caller, file):
 
 @pytest.mark.parametrize("before", [True, False], ids=["told before it asks", "told after it asked"])
 def test_pages_of_another_file_are_not_the_reads(reading, caller, file, before):
-    """A read into the memory of a mapped file makes page faults on that; kernels differ in what they tell first."""
+    """Page faults on a mapped file into which a read writes are others', in either order of the events."""
     memory = reading.open(caller, 6, size=1 << 20)
     for first in (0, 8, 16):
         if before:
@@ -223,7 +223,7 @@ def test_others_pages(kernel, file):
 
 @pytest.mark.parametrize("function", ["filemap_read", "generic_file_buffered_read"])
 def test_a_buffered_read_on_older_kernels(reading, caller, file, function):
-    """From its position and size follow the pages that newer kernels tell."""
+    """The pages asked for are computed from position and size; newer kernels have an event for them."""
     found = []
     for position, size in ((0, 4096), (3 * 4096 - 1, 2), (4 * 4096, 1 << 16), (98 * 4096, 1 << 20)):
         iocb, to = (ctypes.c_uint64 * 2)(file, position), ctypes.c_uint64(size)

@@ -100,7 +100,7 @@ def test_open_time(running):
 
 
 def test_kernel_threads(running):
-    """They run and wait as others do; what they sleep is nobody's."""
+    """They run and wait as other threads do; their sleep is not counted."""
     worker = running.task(10, kthread=True)
     running.at(1_005).switch(running.idle, worker)
     running.at(1_025).switch(worker, running.idle, UNINTERRUPTIBLE)
@@ -163,7 +163,7 @@ def test_a_process_outside_the_target_has_no_record(kernel):
 
 
 def test_a_process_is_called_as_its_leader(running):
-    """Also when another thread of it is seen first."""
+    """A process has the name of its leader, also if another thread of it is seen first."""
     leader, thread = running.task(10, comm="server"), running.task(11, tgid=10, comm="worker-1")
     running.tell("shim_set_leader", thread, ctypes.c_void_p(leader.address))
 
@@ -281,7 +281,7 @@ def test_a_number_is_used_again(running):
 
 
 def test_a_number_is_used_again_unseen(running):
-    """Also where only a system call tells of the new process."""
+    """The new process has the record also if a system call is the first event of it."""
     call(running, running.task(10, comm="old"))
     running.at(1_500).exit(running.task(10))
 

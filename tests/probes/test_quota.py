@@ -83,7 +83,7 @@ def test_each_wait_for_itself(kernel, limited):
 
 
 def test_throttled_by_two_groups(kernel, limited):
-    """Until the last of them may run again; once, not twice."""
+    """It is throttled until the last group may run again; the time counts once."""
     kernel.at(1100).throttle(limited)
     kernel.throttle(limited)
     kernel.switch(limited, kernel.idle)
@@ -214,7 +214,7 @@ def test_moved_to_another_cgroup_while_throttled(kernel, limited):
 
 
 def test_moved_with_its_process(kernel):
-    """The kernel tells of the leader only; its threads are moved with it, throttled or not."""
+    """The tracepoint fires only for the leader; its threads are moved with it, throttled or not."""
     leader, threads = kernel.task(10), [kernel.task(number, tgid=10) for number in (11, 12)]
     kernel.at(1000).begin()
     queues = {}
@@ -269,7 +269,7 @@ def test_a_quota_that_comes_and_goes(kernel, thread):
 
 
 def test_throttled_when_the_run_begins(kernel):
-    """Until when, nobody knows: that part is neither throttled nor runnable, and so it is unexplained."""
+    """How long it remained throttled is unknown: that part is neither throttled nor runnable, so unexplained."""
     early = kernel.task(10)
     kernel.limit(early)
     kernel.at(500).throttle(early)

@@ -67,7 +67,7 @@ def test_a_call_that_begins_before_the_run(kernel, net):
 
 
 def test_a_return_that_was_missed(kernel, net):
-    """The next call tells, and is right itself; what others miss is nobody's loss."""
+    """The next call shows that it was missed, and counts itself; misses of other processes are no loss."""
     kernel.begin()
     for thread in (net.ours, net.ours, net.other, net.other):
         net.enters(thread)

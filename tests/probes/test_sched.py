@@ -43,7 +43,7 @@ def test_asleep_since_before_the_run(kernel):
 
 
 def test_runnable_since_before_the_run(kernel):
-    """It waited from the beginning of the run; that it was woken, nobody saw."""
+    """It waited from the beginning of the run; its wake-up was not seen."""
     early = kernel.task(10)
     kernel.at(1000).begin()
 
@@ -139,7 +139,7 @@ def test_born_in_the_run(kernel):
 
 
 def test_an_unseen_switch(kernel):
-    """Another thread leaves than the one that entered: since when it ran, nobody knows, so nothing is added."""
+    """Another thread leaves than the one that entered: how long it ran is unknown, so nothing is added."""
     entered, other = kernel.task(10), kernel.task(11)
     kernel.at(1000).begin()
     kernel.at(1100).switch(kernel.idle, entered)
@@ -151,7 +151,7 @@ def test_an_unseen_switch(kernel):
 
 
 def test_a_thread_that_left_and_returned_unseen(kernel, thread):
-    """The kernel's own account tells how much of the time since was on a CPU; the rest is nobody's."""
+    """The kernel's own account gives its time on CPUs since then; the rest is unexplained."""
     kernel.account(thread, 5_000)
     kernel.at(1100).switch(thread, kernel.idle)
     kernel.at(1120).switch(kernel.idle, thread)  # it leaves, and nobody sees it

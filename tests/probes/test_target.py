@@ -89,7 +89,7 @@ def test_a_child_is_a_member_before_it_runs(tree, root, other):
 
 
 def test_grandchildren(tree, root):
-    """However deep, also when those between have ended."""
+    """Descendants are members at any depth, also if those in between have ended."""
     parent = root
     for pid in range(11, 16):
         child = tree.fork(parent, tree.task(pid))
@@ -113,7 +113,7 @@ def test_a_thread_is_no_process(tree, root):
 
 
 def test_a_process_forked_by_a_thread(tree, root):
-    """By any thread of a member."""
+    """A child is a member whichever thread of a member forks it."""
     thread = tree.fork(root, tree.task(11, tgid=ROOT))
     tree.fork(thread, tree.task(12))
 
@@ -209,7 +209,7 @@ def test_members_without_end(tree, root):
 
 
 def test_the_agent_is_in_no_target(kernel):
-    """Not even in one that it is a descendant of."""
+    """The agent does not count, even if it is a descendant of the target."""
     agent = kernel.task(AGENT + 50, tgid=AGENT)
     kernel.at(1000).tree(AGENT, ROOT).begin()
 
@@ -225,7 +225,7 @@ def test_migrations(tree, root, other):
 
 
 def test_kernel_threads_of_a_target_are_off_the_cpus(kernel):
-    """Their sleep is idleness only where nobody asked for them."""
+    """Their sleep is blocked time if they are the target; only otherwise is it idleness."""
     worker = kernel.task(ROOT, kthread=True)
     kernel.at(1000).tree(ROOT).begin()
     kernel.switch(kernel.idle, worker)
@@ -322,7 +322,7 @@ def test_in_a_cgroup(grouped, path, inside):
 
 
 def test_the_root_cgroup_is_everybody(grouped):
-    """But the agent."""
+    """Every process is in the root cgroup, and counts, but the agent."""
     tasks = [grouped.task(ROOT), grouped.task(AGENT + 50, tgid=AGENT)]
     grouped.move(tasks[0], *OURS)
     grouped.at(1000).cgroup(1, level=0).begin()

@@ -136,7 +136,7 @@ def test_the_agent_is_not_counted(kernel):
 
 
 def test_kernel_threads_are_not_blocked(kernel):
-    """They run and wait for CPUs as others do, but what they sleep in is nobody's off-CPU time."""
+    """They run and wait for CPUs as other threads do, but their sleep is not blocked time."""
     worker = kernel.task(10, kthread=True)
     kernel.at(1000).begin()
 

@@ -227,12 +227,12 @@ def test_an_unknown_function_has_the_category_of_a_known_caller():
 
 @pytest.mark.parametrize("frames", [("hrtimer_nanosleep", "common_nsleep"), ("anon_pipe_read",)])
 def test_frozen_in_its_sleep(frames):
-    """Since 6.1 the freezer leaves a sleeping thread where it is: only its state tells."""
+    """Since 6.1 the freezer leaves a sleeping thread in its function: only its state shows that it is frozen."""
     assert name_wait(frames, "read", Wait(stopped=True)) == ("stopped", "frozen")
 
 
 def test_stopped_without_a_stack():
-    """Whatever the call was."""
+    """A stopped thread is in `stopped`, whichever call it is in."""
     assert name_wait((), "fsync", Wait(stopped=True)) == ("stopped", "stopped, traced or frozen")
 
 
@@ -253,7 +253,7 @@ def test_only_the_innermost_get_signal_is_a_stop():
 )
 @pytest.mark.parametrize("frames", [(), ("a_function_of_a_driver", "vfs_read")])
 def test_the_kind_of_the_file(file, category, frames):
-    """It tells where no function does; a thread that a signal can wake waits for no file system."""
+    """It gives the category where no function does; a wait that a signal can end is not for a file system."""
     assert name_wait(frames, "read", Wait(file=file))[0] == category
 
 
@@ -277,7 +277,7 @@ def test_a_function_that_takes_a_lock_and_does_io():
 
 
 def test_page_faults():
-    """Also those of a call that touches memory; not the disk of a kernel thread, which makes no calls either."""
+    """Page faults in a system call count, too; disk reads of a kernel thread are not page faults."""
     disk = ("folio_wait_bit_common", "filemap_read_folio")
 
     assert name_wait(disk, "", Wait())[0] == "page_fault/memory"
@@ -310,7 +310,7 @@ def test_page_faults():
     ],
 )
 def test_without_a_function_that_says_it(syscall, category):
-    """No stack, or one that ends in something general: the system call tells, if it waits for one thing only."""
+    """Without a stack, or with a general function, a system call that waits for only one thing gives the category."""
     assert name_wait((), syscall, Wait()) == (category, f"blocked in {syscall}")
     assert name_wait(("__wait_for_common",), syscall, Wait())[0] == category
 

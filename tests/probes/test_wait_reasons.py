@@ -111,7 +111,7 @@ def test_a_thread_whose_account_lost_some_of_its_time():
 
 
 def test_where_the_registers_are_not_found():
-    """No system call is named: a stack tells what it was, or nothing does."""
+    """No system call is named; a stack gives the reason, and a wait without one is just `blocked`."""
     names = Names(NAMES.tables, NAMES.stacks, {}, {}, no_calls="why")
 
     parts = split(READ, 10 * MS, {PIPE: Sampled(exact_ns=6 * MS)}, names)

@@ -306,8 +306,8 @@ def test_an_agent_in_a_pid_namespace(opened, machine, resolved):
 @pytest.mark.parametrize(
     ("target", "present", "gone"), [(PROCESS, {70, 71}, False), (PROCESS, set(), True), (Target(), set(), False)]
 )
-def test_gone(opened, machine, target, present, gone):
-    """Nobody is left; a machine always is."""
+def test_whether_the_target_has_ended(opened, machine, target, present, gone):
+    """The target has ended if none of it is left; the whole machine never ends."""
     collector = opened(machine)
     collector.start(RunRequest(target=target))
     machine.present = present
@@ -348,7 +348,7 @@ def test_a_module_that_could_not_be_read(opened, machine, monkeypatch, caplog):
 
 
 def test_a_start_that_fails_detaches(opened, machine):
-    """Nobody stops a run that has not started."""
+    """Programs are detached, as a run that has not started is never stopped."""
     machine.fails["begin"] = OSError(errno.EIO, "map lookup")
     with pytest.raises(OSError, match="map lookup"):
         opened(machine).start(RunRequest())

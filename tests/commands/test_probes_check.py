@@ -130,7 +130,7 @@ def test_what_does_not_compile_is_a_failure(kernel, tmp_path, alone):
 
 
 def test_render():
-    """Instructions, those the verifier walked and the stack where the kernel tells, machine code, maps."""
+    """Shows instructions, machine code and maps; verified instructions and stack where the kernel reports them."""
     sizes = {"raw_tracepoint:a": ProgramSize(12, 80, 34, 24), "raw_tracepoint:b": ProgramSize(5, 0, None, None)}
     unit = UnitCheck("cpu", 1.25, programs=sizes, maps={"x": 4096, "y": 1536}, absent={"c": "no such tracepoint"})
 

@@ -75,7 +75,7 @@ def built(first, last, **how):
 
 
 def test_counters_are_differences(sample):
-    """Whatever stood in the kernel before the run is no part of it."""
+    """Counts from before the run are not in its figures."""
     calls = (5,) + (0,) * 511
     first = sample(0, exec={"exec_count": 100, "forks": 7}, syscalls={"calls": calls})
     last = sample(SECOND, exec={"exec_count": 153, "forks": 7}, syscalls={"calls": (28, *calls[1:])})
@@ -137,7 +137,7 @@ def test_a_section(counted):
 
 
 def test_an_unavailable_metric_is_absent_with_its_reason(counted):
-    """Also a derived one; not a zero among the keys."""
+    """An unavailable metric, also a derived one, has its reason instead of a zero."""
     missing = {"waits": "no tracepoint", "ratio": "no fact", "hold_us": "no hook"}
 
     found = section(MODULE, counts_of_locks(counted), NAMES, missing, {})
@@ -343,7 +343,7 @@ def test_no_ledger_without_its_module(sample):
 
 
 def test_what_belongs_to_a_cpu_is_named(sample):
-    """With a target, those metrics are still the whole machine's: by the keys they have in the section."""
+    """With a target, `scope` lists the keys of metrics that are still those of the whole machine."""
     found = built(sample(0), sample(SECOND), target=PROCESS).as_json()
 
     assert found["cpu"]["scope"] == dict.fromkeys(
@@ -355,7 +355,7 @@ def test_what_belongs_to_a_cpu_is_named(sample):
 
 
 def test_kernel_threads_sleep_if_they_are_asked_about(sample):
-    """As in the kernel: idleness for the whole machine, waiting in a target."""
+    """As in BPF, their sleep is idleness for the whole machine, and blocked time in a target."""
     asleep = OpenInterval(TaskState.BLOCKED, SECOND // 2, 0, kernel_thread=True)
     first, last = sample(0), sample(SECOND, tasks=[asleep])
 
@@ -427,7 +427,7 @@ def test_no_schedstat_of_threads_that_nobody_knows(sample):
 
 
 def test_absent_modules_have_a_reason(sample):
-    """At the top, because they have no section."""
+    """The reason is at the top of the evidence, as the module has no section."""
     modules = [module for module in CATALOG if module.name != "exec"]
 
     found = built(
@@ -501,7 +501,7 @@ def test_only_attached_programs_cost(sample):
 
 
 def test_sampled_figures_say_so(sample):
-    """In the sections that have them, and only where the run samples."""
+    """Sections with sampled figures have standard errors, but only if the run samples."""
     last = sample(SECOND, syscalls={"total": 400, "calls": (400,) + (0,) * 511})
     how = replace(method(), sample_interval=10)
 

@@ -42,7 +42,7 @@ def test_of_the_whole_machine():
 
 
 def test_of_a_target():
-    """A quarter of the calls were its, and so, it is estimated, of the events that are counted for nobody."""
+    """A quarter of the calls were the target's; the same share is estimated for events that have no owner."""
     sections = {"cpu": {"on_cpu_ms": 20}, "syscall_counts": {"total": 250}}
     found = with_entries(cost(sys_enter=(1000, 900_000), kfree=(1000, 920_000)), ENTRY, sections, None, targeted=True)
 

@@ -44,7 +44,7 @@ def thread(tid=1, begin_ns=BEGIN, command="sh"):
 
 
 def account(wall=0, on_cpu=0, runnable=0, blocked=0, throttled=0):
-    """In milliseconds."""
+    """An Account of times in milliseconds."""
     return Account(wall * MS, on_cpu * MS, runnable * MS, blocked * MS, throttled * MS)
 
 
@@ -156,7 +156,7 @@ def test_it_adds_up(written):
     ids=["within", "whole run", "since before the run", "whole life", "just now"],
 )
 def test_the_present_state_lasts_until_the_end(written, state, name, begin_ms, since_ms, wall, ms):  # noqa: PLR0913, PLR0917 - a case
-    """Cut at both edges of the run; what it was before is another account's."""
+    """The present state is cut at both edges of the run; the time before it is in the account."""
     of = thread(begin_ns=BEGIN + begin_ms * MS)
     on_cpu = wall - ms
     task = living(of, state, since_ms, account(on_cpu=on_cpu), FUTEX)
@@ -172,7 +172,7 @@ def test_the_present_state_lasts_until_the_end(written, state, name, begin_ms, s
 
 
 def test_a_thread_is_named(written):
-    """As the kernel numbers it, and by its command."""
+    """Its line begins with the kernel's numbers for it, and its command."""
     (line,) = written(tasks=[living(thread(5, command="python3"), TaskState.RUNNING, 0)])["threads"]
 
     assert list(line)[:3] == ["tid", "pid", "command"]
@@ -180,7 +180,7 @@ def test_a_thread_is_named(written):
 
 
 def test_what_is_missing_is_unexplained(written):
-    """Also when the parts are more than the life: nothing is made to fit."""
+    """A difference is reported, also a negative one: no line is changed to make the sum right."""
     less = written(tasks=[living(thread(), TaskState.RUNNING, 900, account(on_cpu=100))])
     more = written(tasks=[living(thread(), TaskState.RUNNING, 900, account(on_cpu=1000))])
 
@@ -404,7 +404,7 @@ def test_a_thread_that_only_waited_is_shown(written):
 
 
 def test_the_main_thread_is_always_shown(written):
-    """Also where it does nothing but wait, and is not idle then: it waits for the others."""
+    """The main thread is shown also if it only waits, and is not idle then: it waits for the others."""
     main = living(replace(thread(7)), TaskState.BLOCKED, 0, wait=READ)
     workers = [living(thread(10 + i), TaskState.RUNNING, 0) for i in range(TOP_THREADS)]
 

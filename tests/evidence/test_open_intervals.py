@@ -76,7 +76,7 @@ def test_what_was_counted_stays(sample):
 
 
 def test_kernel_threads(sample):
-    """Their running counts, their sleep is nobody's; unless they are what is asked about."""
+    """Without a target their time on CPUs counts and their sleep does not; as the target, all counts."""
     tasks = [task(state, 4_000, FUTEX, kernel_thread=True) for state, _ in STATES]
 
     assert gained(closed(sample, *tasks)) == {"cpu.on_cpu_ns": 1_000}
@@ -94,7 +94,7 @@ def test_a_thread_that_nobody_saw_gains_nothing(sample, state):
 
 
 def test_an_unknown_wait_has_no_call(sample):
-    """Not an index beyond the table."""
+    """A wait whose call is unknown is counted as one without a call."""
     assert gained(closed(sample, task(TaskState.BLOCKED, 4_000))) == added(f"offcpu.open_waits[{NO_CALL}]", 1_000)
 
 

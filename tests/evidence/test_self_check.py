@@ -108,7 +108,7 @@ def test_what_is_sound_has_no_violations():
     ],
 )
 def test_what_does_not_fit_is_reported(path, value, invariant):
-    """By the invariant, with both numbers, the tolerance, and what was compared."""
+    """A violation names the invariant, both numbers, the tolerance, and what was compared."""
     violations = [one for one in checked(changed(path, value)).violations if one.invariant == invariant]
 
     assert violations
@@ -134,7 +134,7 @@ def test_a_run_that_goes_on_is_read_while_it_grows():
 
 
 def test_what_was_lost_may_be_missing_on_one_side():
-    """As many threads may differ as events were lost."""
+    """The number of threads may differ by the number of events that were lost."""
     found = changed("ledger.threads_not_shown", 3)
 
     assert [one.invariant for one in checked(found, lost=1).violations] == ["threads"]

@@ -14,7 +14,7 @@ BEFORE, AFTER = BEGIN - 3 * MS, END + 5 * MS
 
 
 def proc(state="S", on_cpu=50, runnable=20, arrivals=7, *, at_ns=AFTER, born_ns=0):  # noqa: PLR0913 - as /proc has it
-    """In milliseconds."""
+    """A thread as /proc shows it; times are in milliseconds."""
     return ProcThread(7, "sh", at_ns, state, born_ns, born_ns + 10 * MS, on_cpu * MS, runnable * MS, arrivals)
 
 
@@ -88,7 +88,7 @@ def test_time_that_is_not_known_is_unexplained(booked, before, now):
 
 
 def test_a_switch_that_no_hook_saw(booked):
-    """At least so much of each as cannot have been outside of the run; the rest is unexplained."""
+    """Each line gets the time that cannot lie outside of the run; the rest is unexplained."""
     ran = booked(proc("R"), proc("R", on_cpu=150))
     waited = booked(proc("S"), proc("S", on_cpu=150, runnable=100, arrivals=9))
 
@@ -98,7 +98,7 @@ def test_a_switch_that_no_hook_saw(booked):
 
 @pytest.mark.parametrize("state", ["S", "R", "Z"])
 def test_a_thread_that_was_born_after_the_run(booked, state):
-    """To a clock tick, also where its number was another's before."""
+    """It is left out, also where its number was another thread's before; births are known to a clock tick."""
     assert booked(None, proc(state, born_ns=END - 5 * MS)) is None
     assert booked(proc(), proc(state, born_ns=END - 5 * MS)) is None
 

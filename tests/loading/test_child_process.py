@@ -16,7 +16,7 @@ def descriptors():
 
 
 def test_the_result_is_returned():
-    """However large it is."""
+    """A result is returned whole, however large it is."""
     assert run_in_child(lambda: {"text": "x" * 1_000_003, "numbers": (2, 3)}) == {
         "text": "x" * 1_000_003,
         "numbers": (2, 3),
@@ -44,7 +44,7 @@ def test_its_error_is_raised_here():
 
 
 def test_a_child_that_dies_is_a_reason():
-    """And nothing is left of it."""
+    """No descriptor and no zombie is left of it."""
     before = descriptors()
 
     with pytest.raises(SetupError, match="died"):
@@ -56,7 +56,7 @@ def test_a_child_that_dies_is_a_reason():
 
 
 def test_a_child_whose_parent_is_killed_ends():
-    """Nobody takes its answer, which is more than a pipe holds: it must not wait for that for ever."""
+    """Its result is larger than a pipe, and is not read any more: it must not wait for ever to write it."""
     begins, begun = os.pipe()
     waits, go_on = os.pipe()
     parent = os.fork()
@@ -86,7 +86,7 @@ def test_the_child_runs_in_parallel():
 
 
 def test_an_error_here_goes_first():
-    """And the child is waited for."""
+    """The caller's error is raised rather than the child's, and the child is waited for."""
 
     def fail():
         raise LayoutError("a member lies elsewhere")

@@ -21,7 +21,7 @@ def watched(has_ended=lambda: False, longest_s=3600):
 
 
 def test_it_goes_on():
-    """As long as there is time, and the target lives."""
+    """The run goes on while it has time left and the target lives."""
     watch = watched()
 
     assert [watch.why_end(second * S) for second in (0, 1, 3599)] == [None] * 3
@@ -29,7 +29,7 @@ def test_it_goes_on():
 
 @pytest.mark.parametrize(("longest_s", "now_ns"), [(3600, 3600 * S), (3600, 9999 * S), (0.25, S // 4)])
 def test_its_time_is_over(longest_s, now_ns):
-    """To the moment, and long after."""
+    """The run ends at the exact moment, or at any later look."""
     watch = watched(longest_s=longest_s)
 
     assert watch.why_end(now_ns - 1 if now_ns <= longest_s * S else 0) is None
@@ -37,7 +37,7 @@ def test_its_time_is_over(longest_s, now_ns):
 
 
 def test_its_target_is_gone():
-    """Not at once, and also when it was so from the first moment on."""
+    """The run ends some time after the target, also if that was absent from the first moment."""
     watch = watched(lambda: True)
     moments = [0, S, int(GONE_S * S) - 1, int(GONE_S * S)]
 

@@ -113,7 +113,7 @@ class Manager:
         return found
 
     def url(self):
-        """Where it serves; the log says so, as the port is a free one."""
+        """The URL of the agent, from its log, as the port is any free one."""
         return [line for line in self.log.read_text().splitlines() if "serving on" in line][-1].rpartition(" ")[2]
 
     def status(self):
@@ -184,7 +184,7 @@ def test_settings_that_are_wrong_change_nothing(manager):
 
 
 def test_a_reload_takes_another_token_and_none_away(manager, tmp_path):
-    """Whoever may call is asked for the new one; without any, the agent would be open to all."""
+    """After a reload only the new token is accepted; a token cannot be removed, as the agent would be open to all."""
     token = tmp_path / "token"
     token.touch(0o600)
     token.write_text("before-0123456789")
@@ -259,7 +259,7 @@ def test_a_beat_may_get_lost(manager, monkeypatch):
 
 
 def test_without_a_manager_nobody_is_notified():
-    """And a socket that is gone is no obstacle."""
+    """A socket that does not exist is no error; the variables are removed from the environment."""
     environment = {"NOTIFY_SOCKET": "/nonexistent/notify", "WATCHDOG_USEC": "", "HOME": "/"}
 
     SystemdNotify(environment).notify("READY=1")

@@ -124,7 +124,7 @@ def test_the_run_that_is_on_stays_on(store, path, stored):
 
 
 def test_a_second_agent_where_the_files_were_removed(store, path, stored, open_file, monkeypatch):
-    """Whoever comes first to the new file has it; the other says whose it is."""
+    """The first agent that opens the new file has it; the other one's error names its process."""
     monkeypatch.setattr("chainbench_agent.store.sql.OPEN_PATIENCE_S", 0.1)
     for file in path.parent.iterdir():
         file.unlink()

@@ -55,7 +55,7 @@ class Stopped(Evidence, MayIgnore):
 
     def as_json(self) -> dict[str, Any]:
         empty = {"ignored", "warnings", *(() if self.not_kept else ("not_kept",))}
-        return self.model_dump(mode="json", by_alias=True, exclude_none=True, exclude=empty)
+        return {name: value for name, value in super().as_json().items() if name not in empty}
 
 
 class EvidenceAnswer(MayIgnore):

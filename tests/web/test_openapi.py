@@ -145,6 +145,16 @@ def test_evidence_of_all_modules_fits(labels):
         assert evidence[module.section_key].keys() & {"unavailable", "sources"}
 
 
+def test_stop_and_report_answer_the_same(labels):
+    """Histograms as well: they are slots in nanoseconds inside the agent, and buckets in microseconds in JSON."""
+    client = create_app(Runs(MockCollector("", "", CATALOG), "m"), lambda _: (b"", "")).test_client()
+    client.post("/start", json=labels)
+    stopped = client.post("/stop").json
+
+    assert stopped == client.get("/report").json["evidence"]
+    assert all(slot.keys() == {"bucket_us", "count"} for slot in stopped["runqlat"]["histogram"])
+
+
 def test_the_page_says_of_what_time_a_running_run_is(client):
     """Its stored figures, the duration included, are as old as its last checkpoint."""
     assert "Of one that is running: when it was last written to the store." in client.get("/docs").text

@@ -15,7 +15,7 @@ pg_ctl has the server as a daemon, which nobody's end would reach."""
 
 @contextmanager
 def running(initdb):
-    """A Cluster on a unix socket; `initdb` is beside PostgreSQL's other programs.  Nothing of it stays behind."""
+    """Runs a Cluster on a unix socket, and removes it; `initdb` is in the directory of PostgreSQL's programs."""
     as_nobody = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"] if os.geteuid() == 0 else []
     home = Path(tempfile.mkdtemp(prefix="chainbench-pg-", dir="/tmp"))  # short: a socket's path has 107 characters
     if as_nobody:
@@ -45,7 +45,7 @@ class Cluster:
         return int((self.home / "data/postmaster.pid").read_text().split()[0])
 
     def url(self):
-        """Of an empty database, which this makes."""
+        """Makes an empty database, and returns its URL."""
         self._made += 1
         self._run("createdb", "--host", str(self.home), "--username", "agent", f"d{self._made}")
         return f"postgresql://agent@/d{self._made}?host={self.home}"

@@ -37,7 +37,8 @@ def find(program: str) -> Path | None:
     directories = [*os.environ.get("PATH", os.defpath).split(":"), "/usr/sbin", "/sbin"]  # a user's PATH lacks these
     directories += map(str, Path("/usr/lib/postgresql").glob("*/bin"))  # no PATH has this
     found = shutil.which(program, path=":".join(directories))
-    # PostgreSQL's programs are beside each other; others go by the name that they are called by, as kmod's do
+    # A link to initdb is resolved, as PostgreSQL's other programs are where it leads to.  Other links are not: kmod's
+    # programs are links to one file, which acts by the name that it is called by.
     return Path(found).resolve() if found and program == "initdb" else Path(found) if found else None
 
 
@@ -48,7 +49,7 @@ def packages_of(programs: Iterable[str]) -> list[str]:
 
 
 def remedy(*programs: str) -> str:
-    """What installs those programs; empty where all are installed."""
+    """The sentence that says how to install those programs; empty where all are installed."""
     packages = packages_of(programs)
     missing = ", ".join(program for program in programs if not find(program))
     return f"{missing} is missing: as root, `apt-get install {' '.join(packages)}`." if packages else ""

@@ -67,7 +67,7 @@ SUITE = """
 
 @pytest.fixture
 def suite(tmp_path):
-    """Runs pytest on a small suite beside a copy of our conftest.py; `lacking` is why BPF cannot be used."""
+    """Runs pytest on a small suite with a copy of our conftest.py; `lacking` is why BPF cannot be used."""
 
     def run(body, *, required, lacking=None):
         conftest = (HERE / "conftest.py").read_text() + f"\n\ndef why_not_bpf(): return {lacking!r}\n"
@@ -87,7 +87,7 @@ def suite(tmp_path):
 
 
 def test_a_skip_is_a_message(suite):
-    """On a user's machine nothing fails for want of BPF."""
+    """On a user's machine no test fails because BPF is lacking."""
     result = suite(SUITE, required=False)
 
     assert result.returncode == 0
@@ -145,7 +145,7 @@ def test_a_program_that_is_missing(suite, required):
 
 @pytest.mark.parametrize("required", [False, True])
 def test_a_file_that_skips_itself(suite, required):
-    """What a whole file hides is unknown, so in CI it fails too."""
+    """The tests that a skipped file has are unknown, so in CI it fails, too."""
     body = """
     import pytest
     pytest.importorskip("no_such_module")

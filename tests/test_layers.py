@@ -170,7 +170,7 @@ def test_what_points_down_is_no_violation(tmp_path):
     assert violations(tmp_path) == []
 
 
-def test_bcc_is_imported_by_the_child_alone():
+def test_bcc_is_imported_only_by_the_child():
     """Whoever imports the compiler's file, as the daemon does, has not imported bcc: that stands in a function."""
     compiler = ast.parse((PACKAGE / "loading/compiler.py").read_text())
     top = [ast.unparse(node) for node in compiler.body if isinstance(node, ast.Import | ast.ImportFrom)]

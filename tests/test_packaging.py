@@ -46,7 +46,7 @@ def files(directory):
 
 
 def test_every_file_is_in_the_wheel(wheel):
-    """What lies beside the code, C or template, ships with it, without a list to keep."""
+    """Files that are not Python, such as C and templates, are shipped without a list of them."""
     expected = {f"chainbench_agent/{path}" for path in files(ROOT / "chainbench_agent")}
     expected |= {f"chainbench_agent/probes/{path}" for path in files(ROOT / "probes")}
 

@@ -28,6 +28,14 @@ ALLOWED = {
     ("kernel/reading/proc_counters.py", r"cpu"): "a line of /proc/stat begins with it",
     ("kernel/targets/cpu_quotas.py", r"cpu(\.max|\.cfs_quota_us|\.stat)?"): "a controller of cgroups, and its files",
     ("evidence/cross_check.py", r"cpu\.stat"): "a file of that controller",
+    (
+        "compare/support.py",
+        r"\w+(\.\w+)?",
+    ): "the figures that may explain a line of the ledger, fixed before anything is compared",
+    (
+        "compare/formats/chainbench.py",
+        r"biolatency|exec|offcpu|runqlat|syscalls?\w*",
+    ): "the sections that readers of report.json expect",
 }
 """(file, what it names) → why it is no module's name, or why it has to be there."""
 

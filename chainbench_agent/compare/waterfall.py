@@ -27,7 +27,7 @@ def explained_runs(runs: Sequence[MeasuredRun]) -> list[MeasuredRun]:
 def waterfall(baseline: Sequence[MeasuredRun], optimized: Sequence[MeasuredRun]) -> Waterfall | str:
     """The lines by the size of their change; or why there are none."""
     if any(run.main_thread is None for run in (*baseline, *optimized)):
-        return "the target is not a process in every run, or the module offcpu did not collect: there is no main thread"
+        return "the target is not a process in every run, or its ledger is absent: there is no main thread"
     left, right = explained_runs(baseline), explained_runs(optimized)
     if not left or not right:
         return "in every run of a side the ledger leaves more than 2 % of the time unexplained"

@@ -115,11 +115,12 @@ def _samples(family: MetricFamily, figures: Sequence[Figure], labels: tuple[str,
     if histogram := figures[0].histogram:
         return _histogram(family, histogram, labels)
     make = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
-    names = [name for name, _ in figures[0].labels]
+    names = list(dict.fromkeys(name for figure in figures for name, _ in figure.labels))
     metric = make(family.name, family.help, labels=(*KERNEL_LABELS, *names))
     for figure in figures:
         if (number := figure.number) is not None:
-            metric.add_metric((*labels, *[text for _, text in figure.labels]), family.in_unit(number))
+            own = dict(figure.labels)  # an entry may lack a label that others have, as `file` of a wait for no file
+            metric.add_metric((*labels, *[own.get(name, "") for name in names]), family.in_unit(number))
     return metric
 
 

@@ -110,7 +110,7 @@ def test_a_start_without_descriptors(daemon):
     agent.client.start(**LABELS)
 
 
-def test_a_stop_without_descriptors_is_kept(agent):
+def test_a_run_stopped_without_descriptors_is_stored(agent):
     """The store holds what it writes with: that was opened when the agent came up."""
     run_id = agent.client.start(**LABELS)["run_id"]
     with slow_clients(agent), descriptors_limited(agent):
@@ -142,7 +142,7 @@ GREEDY = """
 """While there is a file `hold`, a reader of the store keeps its connection, and a stop leaves no descriptor."""
 
 
-def test_a_stop_without_descriptors_beside_a_reader_is_kept_later(daemon, tmp_path):
+def test_a_run_stopped_without_descriptors_during_a_read_is_stored_later(daemon, tmp_path):
     """The reader has the store's one open connection: /stop answers all the same, and why; the next run makes good."""
     agent = daemon(GREEDY.format(place=str(tmp_path)), store="sqlite", state_dir=tmp_path / "state", checkpoint_s=3600)
     run_id = agent.client.start(**LABELS)["run_id"]

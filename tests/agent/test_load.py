@@ -106,7 +106,7 @@ def test_a_client_that_takes_its_time_is_served(connect):
     assert client.makefile("rb").readline() == b"HTTP/1.1 200 OK\r\n"
 
 
-def test_a_client_that_waits_to_be_told(connect):
+def test_a_client_that_waits_for_100_continue(connect):
     body = b'{"impl":"i","variant":"v","commit":"c","dataset":"d","baseline_ms":2,"optimized_ms":1,"gain_pct":50}'
     client = connect(
         HEAD.replace(b"start", b"report") + b"Expect: 100-continue\r\nContent-Length: %d\r\n\r\n" % len(body)
@@ -171,7 +171,7 @@ def test_what_only_looks_is_in_no_way_of_what_acts(daemon):
         (b"nonsense\r\n\r\n", 400),
     ],
 )
-def test_what_is_no_request_is_told(connect, said, status):
+def test_what_is_no_request_is_answered(connect, said, status):
     """Also a client that goes on sending sees the answer."""
     answer = connect(said).makefile("rb").readline()
 

@@ -128,9 +128,9 @@ def test_a_token_file_that_others_can_read_is_refused(daemon, tokens):
 
 
 def test_no_secret_in_the_log(daemon, tokens):
-    """Whoever reads it at its most talkative: neither the agent's tokens nor what a client took for one.
+    """The log at level debug has neither the agent's tokens nor what a client sent as one.
 
-    Also not if the request is refused, malformed, or meets a bug.
+    This holds also if the request is refused, malformed, or meets a bug.
     """
     agent = daemon(BROKEN, log_level="debug", **tokens)
     guess = "guess-0123456789abcdef"

@@ -1,4 +1,4 @@
-"""What a module can be asked about its declaration."""
+"""The properties that a module derives from its declaration."""
 
 import pytest
 

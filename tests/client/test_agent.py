@@ -81,7 +81,7 @@ def test_the_latest_evidence(daemon):
 
 
 def test_a_refusal(daemon):
-    """What the problem document says: status, title, detail, remedy, and the field."""
+    """The error has what the problem document says: status, title, detail, remedy, and the field."""
     agent = daemon().client
 
     with pytest.raises(ProblemError) as caught:

@@ -220,7 +220,7 @@ def test_a_stop_that_never_ends(daemon):
 
 @pytest.mark.parametrize("store", ["none", "sqlite"])
 def test_a_collector_that_cannot_stop(daemon, tmp_path, store):
-    """What failed is in the error; what the store has of the run comes with it."""
+    """The error says what failed, and has the run's id, with a store and without."""
     client = daemon(FAILING_STOP, store=store, state_dir=tmp_path / "state").client
     with pytest.raises(RunLostError, match=r"run .*: .*its maps are full") as caught, client.collect(**LABELS) as run:
         pass

@@ -1,4 +1,4 @@
-"""What goes wrong between client and agent: each failure has its own error, and only a GET is sent again."""
+"""Failures between client and agent: each has its own error, and only a GET is sent again."""
 
 import json
 import socket
@@ -53,7 +53,7 @@ def test_a_get_is_sent_again(scripted, answer):
 
 
 def test_a_refusal_is_not_asked_for_again(scripted, answer):
-    """What it says is what to do."""
+    """The answer, which says what to do, is raised at once."""
     server, agent = scripted(answer(BUSY, "503 Service Unavailable", "application/problem+json"))
 
     with pytest.raises(ProblemError, match="GET /status: 503 no descriptor left; try again"):

@@ -306,8 +306,8 @@ def test_an_agent_in_a_pid_namespace(opened, machine, resolved):
 @pytest.mark.parametrize(
     ("target", "present", "gone"), [(PROCESS, {70, 71}, False), (PROCESS, set(), True), (Target(), set(), False)]
 )
-def test_gone(opened, machine, target, present, gone):
-    """Nobody is left; a machine always is."""
+def test_whether_the_target_has_ended(opened, machine, target, present, gone):
+    """The target has ended if none of it is left; the whole machine never ends."""
     collector = opened(machine)
     collector.start(RunRequest(target=target))
     machine.present = present
@@ -348,7 +348,7 @@ def test_a_module_that_could_not_be_read(opened, machine, monkeypatch, caplog):
 
 
 def test_a_start_that_fails_detaches(opened, machine):
-    """Nobody stops a run that has not started."""
+    """Programs are detached, as a run that has not started is never stopped."""
     machine.fails["begin"] = OSError(errno.EIO, "map lookup")
     with pytest.raises(OSError, match="map lookup"):
         opened(machine).start(RunRequest())
@@ -488,7 +488,7 @@ def test_hooks_with_what_feeds_them(opened):
 
 
 def test_a_hook_is_missing(opened):
-    """What needs it is unavailable with its reason, the rest is measured: degraded, in the evidence too."""
+    """A figure that needs it is unavailable with the reason, in the evidence, too; the rest is measured."""
     machine = FakeMachine(absent={"wakeup": "no such tracepoint"})
     collector = opened(machine)
     (exec_, sched) = collector.status().modules
@@ -504,7 +504,7 @@ def test_a_hook_is_missing(opened):
 
 
 def test_a_fact_is_missing(opened):
-    """What is derived from a metric that needs it would be a guess."""
+    """A figure derived from a metric that needs the fact is unavailable, as it would be a guess."""
     (_, sched) = opened(FakeMachine(facts={"cfs_bandwidth": "no CFS_BANDWIDTH"})).status().modules
 
     assert sched.unavailable == {"stops": "no CFS_BANDWIDTH"}
@@ -560,7 +560,7 @@ def test_a_module_that_does_not_compile(opened):
 
 
 def test_a_figure_of_processes_that_cannot_be_measured(opened):
-    """It is told nowhere but in top_processes, and there a zero would be a claim as well."""
+    """It is only in top_processes, where it is left out, as a zero would be a claim there, too."""
     module = Module(
         name="sched",
         question="?",

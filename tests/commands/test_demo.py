@@ -105,7 +105,7 @@ def test_where_the_time_went():
 
 
 def test_why_it_is_faster():
-    """What it spent less time in, most first, and in which function and system call."""
+    """The states in which it spent less time, the largest first, with function and system call."""
     answer = side_by_side(BASELINE, OPTIMIZED, 180.04, 45.01).splitlines()[-1]
 
     assert answer == (

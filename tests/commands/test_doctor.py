@@ -1,4 +1,4 @@
-"""What people read when something does not work."""
+"""The report for users whose agent does not work."""
 
 from dataclasses import replace
 
@@ -27,7 +27,7 @@ DOWN = ModuleStatus("exec", "down", "no tracepoint")
 
 @pytest.fixture
 def machine(monkeypatch):
-    """What the checks and the collector answer; `closed` counts how often it was given back."""
+    """Sets the answers of the checks and the collector; `closed` counts how often the latter was closed."""
 
     class Machine:
         checks = (KERNEL, BTF)

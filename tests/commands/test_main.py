@@ -25,7 +25,7 @@ def run():
 
 @pytest.fixture
 def served(monkeypatch):
-    """What `serve` would have been called with."""
+    """The calls of gunicorn_server.serve(), as (settings, reload); none of them is made."""
     calls = []
     monkeypatch.setattr(gunicorn_server, "serve", lambda settings, reload: calls.append((settings, reload)))
     return calls

@@ -1,4 +1,4 @@
-"""What is compiled and loaded, and what is said of it."""
+"""`probes check`: the units that it compiles and loads, and its report of them."""
 
 import json
 import shutil
@@ -54,7 +54,7 @@ class FakeUnit:
 
 @pytest.fixture
 def kernel(monkeypatch):
-    """What loading answers; `units` are those that were loaded."""
+    """Sets the result of loading; `units` are those that were loaded."""
 
     class Kernel:
         def __init__(self):
@@ -76,8 +76,8 @@ def kernel(monkeypatch):
     return kernel
 
 
-def test_each_alone_and_then_all(kernel, tmp_path):
-    """As the agent loads them, which one alone does not tell; everything is given back."""
+def test_each_module_by_itself_and_then_all(kernel, tmp_path):
+    """All modules load together in the agent, which needs a test of its own; every unit is closed."""
     found = check([SYSCALLS, EXEC], tmp_path)
 
     assert found.ok
@@ -90,7 +90,7 @@ def test_each_alone_and_then_all(kernel, tmp_path):
 
 
 def test_one_source_of_a_hook_is_enough(kernel, tmp_path):
-    """The refusal of the better one is told."""
+    """The refusal of the better source is reported."""
     kernel.said = {"failed": {"kfunc__wake": "Operation not permitted"}}
     (unit,) = check([SYSCALLS], tmp_path).units
 
@@ -118,7 +118,7 @@ def test_what_a_kernel_never_had_is_no_failure(kernel, tmp_path):
 
 @pytest.mark.parametrize("alone", [True, False])
 def test_what_does_not_compile_is_a_failure(kernel, tmp_path, alone):
-    """Alone it raises, among others it is left out."""
+    """A module that is loaded by itself raises an error; among others, it is left out."""
     if alone:
         kernel.error = LoaderError("unit.c:7: error")
     else:
@@ -130,7 +130,7 @@ def test_what_does_not_compile_is_a_failure(kernel, tmp_path, alone):
 
 
 def test_render():
-    """Instructions, those the verifier walked and the stack where the kernel tells, machine code, maps."""
+    """Shows instructions, machine code and maps; verified instructions and stack where the kernel reports them."""
     sizes = {"raw_tracepoint:a": ProgramSize(12, 80, 34, 24), "raw_tracepoint:b": ProgramSize(5, 0, None, None)}
     unit = UnitCheck("cpu", 1.25, programs=sizes, maps={"x": 4096, "y": 1536}, absent={"c": "no such tracepoint"})
 
@@ -171,7 +171,7 @@ def invoke(*arguments):
 @pytest.mark.portable
 @pytest.mark.bpf
 def test_on_this_kernel(tmp_path):
-    """Two modules load, alone and together; nothing is attached."""
+    """Two modules load, each by itself and together; nothing is attached."""
     before = links()
     result = invoke("exec", "syscalls", "--json", "--header-cache", str(tmp_path))
 

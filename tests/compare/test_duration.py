@@ -35,7 +35,7 @@ def test_runs_that_alternate_form_pairs(order):
 
 
 @pytest.mark.parametrize("order", ["AABB", "A", "ABBBAA", "ABA"])
-def test_runs_that_do_not_alternate_form_none(order):
+def test_runs_that_do_not_alternate_form_no_pairs(order):
     assert alternating_pairs(*timed(order, halved)) is None
 
 

@@ -9,7 +9,7 @@ from chainbench_agent.probes import CATALOG
 
 
 def histogram(*values):
-    """As the kernel would have counted these nanoseconds."""
+    """The histogram that the kernel would have counted for these nanoseconds."""
     slots = [0] * HISTOGRAM_SLOTS
     for value in values:
         slots[slot_of(value)] += 1

@@ -75,7 +75,7 @@ def built(first, last, **how):
 
 
 def test_counters_are_differences(sample):
-    """Whatever stood in the kernel before the run is no part of it."""
+    """Counts from before the run are not in its figures."""
     calls = (5,) + (0,) * 511
     first = sample(0, exec={"exec_count": 100, "forks": 7}, syscalls={"calls": calls})
     last = sample(SECOND, exec={"exec_count": 153, "forks": 7}, syscalls={"calls": (28, *calls[1:])})
@@ -137,7 +137,7 @@ def test_a_section(counted):
 
 
 def test_an_unavailable_metric_is_absent_with_its_reason(counted):
-    """Also a derived one; not a zero among the keys."""
+    """An unavailable metric, also a derived one, has its reason instead of a zero."""
     missing = {"waits": "no tracepoint", "ratio": "no fact", "hold_us": "no hook"}
 
     found = section(MODULE, counts_of_locks(counted), NAMES, missing, {})
@@ -148,7 +148,7 @@ def test_an_unavailable_metric_is_absent_with_its_reason(counted):
 
 
 def test_a_derived_metric_may_have_no_value():
-    """What derive() leaves out is left out: no key, no error."""
+    """A metric that derive() leaves out has no key in the section, and that is no error."""
     shy = Module(
         name="shy",
         question="?",
@@ -199,7 +199,7 @@ def test_no_loss_is_said(sample):
 
 
 def test_cost(sample):
-    """Of all CPUs over the run: 20 ms of 2 x 1 s; the dearest program first."""
+    """The share of all CPUs over the run: 20 ms of 2 x 1 s; the most expensive program is first."""
     first = sample(0, programs={"a": ProgramRun(100, 10, 0), "b": ProgramRun(0, 0, 0)})
     last = sample(SECOND, programs={"a": ProgramRun(5_000_100, 1010, 0), "b": ProgramRun(15_000_000, 1000, 0)})
 
@@ -230,7 +230,7 @@ def test_a_cost_that_nobody_counted_is_absent_with_the_reason(sample):
 
 
 def test_cost_by_module():
-    """What is a module's alone and what it shares, each once, also where it wants one program for two hooks."""
+    """A module's cost is that of the programs only it uses and of those it shares, each counted once."""
     first = Sample(0, {}, programs=dict.fromkeys("abc", ProgramRun(7, 7, 0)))
     runs = {"a": (4_000_000, 400), "b": (1_000_000, 100), "c": (0, 0)}
     last = Sample(SECOND, {}, programs={hook: ProgramRun(ns + 7, n + 7, 0) for hook, (ns, n) in runs.items()})
@@ -266,7 +266,7 @@ def test_cost_of_nothing(sample):
 
 
 def test_cross_checks(sample):
-    """The kernel's own difference beside ours; tables are summed, and forks are processes and threads."""
+    """Compares our figures with the kernel's differences: tables are summed; forks are processes and threads."""
     kernel = {"on_cpu_ms": 1000, "idle_ms": 50, "context_switches": 70, "forks": 8}
     more = {"on_cpu_ms": 1510, "idle_ms": 1550, "context_switches": 101, "forks": 13}
     last = sample(
@@ -319,7 +319,7 @@ def test_the_whole_machine_has_no_ledger(sample):
 
 @pytest.mark.parametrize("target", [PROCESS, CGROUP])
 def test_a_target_has_its_ledger_and_population(sample, target):
-    """Those that were there at the beginning, those that came, and those that never moved."""
+    """Counts those that were there at the beginning, those that came later, and those that never moved."""
     sleeper = Sleeper(Thread(9, 7, "sh", 0), 0, "", in_proc(state="S"))
     first = sample(0, members=Members(processes=100, threads=1000, seeds=2))
     ended = Members(ended_threads=30, processes=105, threads=1030, seeds=2, sleepers=(sleeper,))
@@ -343,7 +343,7 @@ def test_no_ledger_without_its_module(sample):
 
 
 def test_what_belongs_to_a_cpu_is_named(sample):
-    """With a target, those metrics are still the whole machine's: by the keys they have in the section."""
+    """With a target, `scope` lists the keys of metrics that are still those of the whole machine."""
     found = built(sample(0), sample(SECOND), target=PROCESS).as_json()
 
     assert found["cpu"]["scope"] == dict.fromkeys(
@@ -355,7 +355,7 @@ def test_what_belongs_to_a_cpu_is_named(sample):
 
 
 def test_kernel_threads_sleep_if_they_are_asked_about(sample):
-    """As in the kernel: idleness for the whole machine, waiting in a target."""
+    """As in BPF, their sleep is idleness for the whole machine, and blocked time in a target."""
     asleep = OpenInterval(TaskState.BLOCKED, SECOND // 2, 0, kernel_thread=True)
     first, last = sample(0), sample(SECOND, tasks=[asleep])
 
@@ -427,7 +427,7 @@ def test_no_schedstat_of_threads_that_nobody_knows(sample):
 
 
 def test_absent_modules_have_a_reason(sample):
-    """At the top, because they have no section."""
+    """The reason is at the top of the evidence, as the module has no section."""
     modules = [module for module in CATALOG if module.name != "exec"]
 
     found = built(
@@ -488,7 +488,7 @@ RUNNING = OpenInterval(TaskState.RUNNING, 0, 0, kernel_thread=False, thread=Thre
 
 
 def test_only_attached_programs_cost(sample):
-    """What was not attached in the run is no part of what it cost: not a zero among the programs."""
+    """A program that was not attached in the run is not listed in its cost, not even with a zero."""
     runs = {"fork": ProgramRun(10, 1, 0), "switch": ProgramRun(0, 0, 0)}
     last = {"fork": ProgramRun(110, 3, 0), "switch": ProgramRun(0, 0, 0)}
 
@@ -501,7 +501,7 @@ def test_only_attached_programs_cost(sample):
 
 
 def test_sampled_figures_say_so(sample):
-    """In the sections that have them, and only where the run samples."""
+    """Sections with sampled figures have standard errors, but only if the run samples."""
     last = sample(SECOND, syscalls={"total": 400, "calls": (400,) + (0,) * 511})
     how = replace(method(), sample_interval=10)
 

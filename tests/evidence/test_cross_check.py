@@ -1,4 +1,4 @@
-"""What the cross-check says of throttled time, and why the two sides differ."""
+"""The cross-check of throttled time, and the reason that it gives for a difference."""
 
 import pytest
 
@@ -20,7 +20,7 @@ MS = 1_000_000
     [(70.5, 70.5, ""), (140.0, 70.0, MORE_OF_THREADS), (70.0, 140.0, MORE_OF_GROUPS)],
 )
 def test_throttled_time(threads, groups, reason):
-    """Of the threads and of the cgroups; the reason depends on which has more."""
+    """Compares the time of the threads with that of the cgroups; the reason depends on which is longer."""
     sections = {"offcpu": {"throttled_ms": threads}, "cpu": {"throttled_ms": groups}}
 
     check = throttled_check(sections)["offcpu.throttled_ms"]
@@ -48,7 +48,7 @@ def test_no_throttled_time(sections):
     ("throttled", "state"), [(30, TaskState.RUNNING), (20, TaskState.THROTTLED), (0, TaskState.RUNNING)]
 )
 def test_run_queue_time_of_throttled_threads(throttled, state):
-    """To the kernel's schedstat such a thread waits for a CPU: the note says how much of the difference that is."""
+    """In the kernel's schedstat such a thread waits for a CPU; the note has this share of the difference."""
     account = Account(runnable_ns=5 * MS, throttled_ns=throttled * MS)
     task = OpenInterval(state, 90 * MS, 0, kernel_thread=False, thread=Thread(7, 7, "t", 0), account=account)
     first = Sample(0, {}, members=Members(proc_threads={7: ProcThread(7, "t", 0, "R", 0, 0, 0)}))

@@ -32,7 +32,7 @@ def test_the_summary_is_the_json_without_its_slots(counted):
 
 @pytest.mark.parametrize("seed", range(10))
 def test_json_has_all_of_a_histogram(counted, seed):
-    """To the nanosecond, from the first slot to the last and beyond; and the quantiles made from it are the same."""
+    """A histogram survives a round trip through JSON to the nanosecond, values beyond the last slot included."""
     random = Random(seed)  # noqa: S311 - no secret; it has to be repeatable
     counts = counted(*(int(random.lognormvariate(3 * seed, 2)) for _ in range(seed * 31)), *[2**44 + 1] * (seed % 2))
 

@@ -1,4 +1,4 @@
-"""What entering the programs cost, and the target's part of all."""
+"""The cost of entering the programs, and the target's share of the whole cost."""
 
 import pytest
 
@@ -42,7 +42,7 @@ def test_of_the_whole_machine():
 
 
 def test_of_a_target():
-    """A quarter of the calls were its, and so, it is estimated, of the events that are counted for nobody."""
+    """A quarter of the calls were the target's; the same share is estimated for events that have no owner."""
     sections = {"cpu": {"on_cpu_ms": 20}, "syscall_counts": {"total": 250}}
     found = with_entries(cost(sys_enter=(1000, 900_000), kfree=(1000, 920_000)), ENTRY, sections, None, targeted=True)
 
@@ -51,7 +51,7 @@ def test_of_a_target():
     assert percent == (1.25, 2.5, 6.25)
 
 
-def test_the_ledger_tells_the_cpu_time_as_well():
+def test_the_ledger_has_the_cpu_time_as_well():
     found = with_entries(cost(sys_enter=(1000, 900_000)), ENTRY, {}, {"on_cpu_ms": 5.0}, targeted=True)
 
     assert (found.target_cpu_percent_at_least, found.target_cpu_percent, found.target_cpu_percent_at_most) == (

@@ -91,7 +91,7 @@ def test_a_figure_says_what_it_is(figures):
     ],
 )
 def test_units(figures, name, unit):
-    """By the key; a list's by the name of its value; a histogram is in nanoseconds."""
+    """The key gives the unit, for lists the name of the value; histograms are in nanoseconds."""
     assert {figure.unit for figure in figures(hit_ratio=97.5).named("queue", name)} == {unit}
 
 
@@ -111,7 +111,7 @@ def test_an_empty_table_was_measured(figures):
 
 
 def test_a_histogram_is_typed(figures, counted):
-    """With its summary as figures of their own; that of the main distribution has no prefix."""
+    """A histogram's summary is in figures of their own; that of the main distribution has no prefix."""
     found = figures()
 
     assert found.find("queue", "latency_us").histogram == counted(1_000, 3_000)

@@ -1,4 +1,4 @@
-"""What cannot be read or derived of one module is missing with the reason; all others have what they would have."""
+"""A module that cannot be read or derived is missing with the reason; all others stay as they are."""
 
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -39,7 +39,7 @@ def unread(sample, *names):
 @pytest.mark.parametrize("module", CATALOG, ids=lambda module: module.name)
 @pytest.mark.parametrize("when", ["first", "last"])
 def test_a_module_that_cannot_be_read(sample, module, when):
-    """At either edge of the run: no zeros in its place, and not a figure of another module is lost or changed."""
+    """If it fails at either edge of the run, it has no zeros, and all figures of other modules stay the same."""
     edges = {"first": sample(0), "last": sample(SECOND, exec={"exec_count": 53}, syscalls={"calls": (23,) * 512})}
     whole = built(**edges)
     edges[when] = unread(edges[when], module.name)
@@ -55,7 +55,7 @@ def test_a_module_that_cannot_be_read(sample, module, when):
 
 
 def test_the_ledger_goes_with_its_module(sample):
-    """And says why."""
+    """The ledger is absent with the reason of the module that it needs."""
     target = Target(kind="pid", pid=7)
     found = built(sample(0), unread(sample(SECOND), "offcpu"), target=target)
 
@@ -64,7 +64,7 @@ def test_the_ledger_goes_with_its_module(sample):
 
 
 def test_a_module_that_does_not_collect_is_not_missed(sample):
-    """Nobody asked for it, so nobody needs a reason."""
+    """A module that is off needs no reason for being absent."""
     (exec_,) = (module for module in CATALOG if module.name == "exec")
     found = built(sample(0), unread(sample(SECOND, exec={"exec_count": 53}), "cpu"), [exec_])
 
@@ -90,7 +90,7 @@ def test_a_mistake_in_what_one_module_derives(sample):
 
 
 def test_one_by_one():
-    """What does not answer stops nobody behind it."""
+    """A module that fails does not stop those after it."""
     modules = CATALOG[:3]
     found, failed = one_by_one(modules, lambda module: {modules[0]: 1, modules[2]: 3}[module])
 

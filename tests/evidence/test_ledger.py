@@ -44,7 +44,7 @@ def thread(tid=1, begin_ns=BEGIN, command="sh"):
 
 
 def account(wall=0, on_cpu=0, runnable=0, blocked=0, throttled=0):
-    """In milliseconds."""
+    """An Account of times in milliseconds."""
     return Account(wall * MS, on_cpu * MS, runnable * MS, blocked * MS, throttled * MS)
 
 
@@ -156,15 +156,15 @@ def test_it_adds_up(written):
     ids=["within", "whole run", "since before the run", "whole life", "just now"],
 )
 def test_the_present_state_lasts_until_the_end(written, state, name, begin_ms, since_ms, wall, ms):  # noqa: PLR0913, PLR0917 - a case
-    """Cut at both edges of the run; what it was before is another account's."""
+    """The present state is cut at both edges of the run; the time before it is in the account."""
     of = thread(begin_ns=BEGIN + begin_ms * MS)
-    told = wall - ms
-    task = living(of, state, since_ms, account(on_cpu=told), FUTEX)
+    on_cpu = wall - ms
+    task = living(of, state, since_ms, account(on_cpu=on_cpu), FUTEX)
 
     found = written(tasks=[task])
 
     expected = dict.fromkeys(PARTS, 0) | {"wall_ms": wall}
-    expected["on_cpu_ms"] += told
+    expected["on_cpu_ms"] += on_cpu
     expected[name] += ms
     for part in (found, found["threads"][0]):
         check_sums(part)
@@ -172,7 +172,7 @@ def test_the_present_state_lasts_until_the_end(written, state, name, begin_ms, s
 
 
 def test_a_thread_is_named(written):
-    """As the kernel numbers it, and by its command."""
+    """Its line begins with the kernel's numbers for it, and its command."""
     (line,) = written(tasks=[living(thread(5, command="python3"), TaskState.RUNNING, 0)])["threads"]
 
     assert list(line)[:3] == ["tid", "pid", "command"]
@@ -180,7 +180,7 @@ def test_a_thread_is_named(written):
 
 
 def test_what_is_missing_is_unexplained(written):
-    """Also when the parts are more than the life: nothing is made to fit."""
+    """A difference is reported, also a negative one: no line is changed to make the sum right."""
     less = written(tasks=[living(thread(), TaskState.RUNNING, 900, account(on_cpu=100))])
     more = written(tasks=[living(thread(), TaskState.RUNNING, 900, account(on_cpu=1000))])
 
@@ -189,10 +189,10 @@ def test_what_is_missing_is_unexplained(written):
     check_sums(more)
 
 
-def test_threads_that_are_not_kept_singly_are_in_the_whole(written):
-    """There was no room for them: their time is there, and how many they were."""
-    kept = {thread(1): account(10, 10)}
-    members = Members(ended_threads=5, ended=account(100, 60, 0, 40), ended_singly=kept)
+def test_threads_without_a_record_are_in_the_whole(written):
+    """There was no room for them: only their number and the sum of their times are known."""
+    recorded = {thread(1): account(10, 10)}
+    members = Members(ended_threads=5, ended=account(100, 60, 0, 40), ended_singly=recorded)
 
     found = written(members=members, blocked_ns=blocked({FUTEX: 40}))
 
@@ -275,7 +275,7 @@ def test_a_thread_that_was_moved_out_while_it_slept(written):
 
 
 def test_a_thread_that_ran_all_the_time(written):
-    """It kept its CPU, so there was no switch to see; the kernel's account says so."""
+    """It never left its CPU, so no switch was seen; the kernel's own account has its time."""
     now = sleeper(thread(), NO_SYSCALL, "", state="R")
     before = Members(proc_threads={1: replace(now.proc, at_ns=BEGIN)})
     ran = replace(now, proc=replace(now.proc, on_cpu_ns=now.proc.on_cpu_ns + 1000 * MS))
@@ -334,7 +334,7 @@ def test_throttled(written):
         check_sums(part)
 
 
-def test_what_nobody_told_apart_is_said(written):
+def test_waits_that_were_not_distinguished(written):
     """A thread whose waits found no room in the hash is blocked all the same."""
     found = written(
         tasks=[living(thread(), TaskState.RUNNING, 1000, account(blocked=700))],
@@ -404,7 +404,7 @@ def test_a_thread_that_only_waited_is_shown(written):
 
 
 def test_the_main_thread_is_always_shown(written):
-    """Also where it does nothing but wait, and is not idle then: it waits for the others."""
+    """The main thread is shown also if it only waits, and is not idle then: it waits for the others."""
     main = living(replace(thread(7)), TaskState.BLOCKED, 0, wait=READ)
     workers = [living(thread(10 + i), TaskState.RUNNING, 0) for i in range(TOP_THREADS)]
 
@@ -443,7 +443,7 @@ def test_only_the_longest_threads_are_shown(written):
 def test_what_was_counted_is_not_changed(written):
     """The sample is read again for the next evidence of a run that goes on."""
     task = living(thread(), TaskState.RUNNING, 500, account(on_cpu=500))
-    kept = replace(task)
+    before = replace(task)
 
     assert written(tasks=[task]) == written(tasks=[task])
-    assert task == kept
+    assert task == before

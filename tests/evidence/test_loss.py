@@ -8,14 +8,14 @@ RAISED_ON = {hook.name: hook.raised_on for hook in HOOKS if hook.raised_on}
 
 
 def lost(missed, unavailable=None):
-    """What is lost if the programs of these hooks were skipped so often."""
+    """The loss in the evidence when programs were skipped; `missed`: hook → how often."""
     first = Sample(0, {}, programs=dict.fromkeys(missed, ProgramRun(0, 0, 5)))
     last = Sample(1, {}, programs={hook: ProgramRun(0, 0, 5 + count) for hook, count in missed.items()})
     return loss(CATALOG, RAISED_ON, unavailable or {}, first, last)
 
 
 def test_the_figures_of_a_skipped_program():
-    """Those that the hook feeds itself, and those that it raises something for."""
+    """Figures that the hook feeds itself, and those of the hooks that it raises."""
     found = lost({"sched_process_fork": 3, "sys_exit": 2, "kfree": 0})
 
     assert found.causes == {"programs_skipped": 5}

@@ -71,7 +71,7 @@ def test_a_run_has_its_labels_and_times():
     ],
 )
 def test_the_target_is_named(target, named):
-    """By what it was asked for; what nobody knows is left out."""
+    """The target is in the evidence as it was requested; unknown members are left out."""
     found = evidence().model_copy(update={"target": target}).as_json()["target"]
 
     assert found == named

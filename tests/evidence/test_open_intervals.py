@@ -1,4 +1,4 @@
-"""What is still going on when a run ends is cut there, and at the run's beginning."""
+"""Intervals that are open when a run ends are cut there, and at the run's beginning."""
 
 import pytest
 
@@ -27,7 +27,7 @@ def task(state, since_ns, wait=UNKNOWN, frames=(), *, kernel_thread=False):
 
 
 def gained(counts):
-    """What is not zero, by "module.metric" and index."""
+    """All counts that are not zero, by "module.metric" and index."""
     found = {}
     for module, metrics in counts.items():
         for name, value in metrics.items():
@@ -49,8 +49,8 @@ STATES = [
 ]
 
 
-def told(metric, ns):
-    """Time off the CPUs is told by its kind, and once more all together."""
+def added(metric, ns):
+    """Counts to which an interval adds: off the CPUs, its time is in that of its kind and in the sums."""
     asleep = {"offcpu.asleep_ns": ns} if metric.startswith("offcpu.open_waits") else {}
     return {metric: ns} | asleep | ({"offcpu.off_cpu_ns": ns} if metric.startswith("offcpu.") else {})
 
@@ -63,7 +63,7 @@ def told(metric, ns):
 )
 def test_both_edges(sample, state, metric, since_ns, ns):
     """Never longer than the run, and never negative."""
-    assert gained(closed(sample, task(state, since_ns, FUTEX))) == (told(metric, ns) if ns else {})
+    assert gained(closed(sample, task(state, since_ns, FUTEX))) == (added(metric, ns) if ns else {})
 
 
 def test_what_was_counted_stays(sample):
@@ -76,7 +76,7 @@ def test_what_was_counted_stays(sample):
 
 
 def test_kernel_threads(sample):
-    """Their running counts, their sleep is nobody's; unless they are what is asked about."""
+    """Without a target their time on CPUs counts and their sleep does not; as the target, all counts."""
     tasks = [task(state, 4_000, FUTEX, kernel_thread=True) for state, _ in STATES]
 
     assert gained(closed(sample, *tasks)) == {"cpu.on_cpu_ns": 1_000}
@@ -93,13 +93,13 @@ def test_a_thread_that_nobody_saw_gains_nothing(sample, state):
     assert gained(closed(sample, task(state, 4_000, FUTEX))) == {}
 
 
-def test_an_unknown_wait_is_none(sample):
-    """Not an index beyond the table."""
-    assert gained(closed(sample, task(TaskState.BLOCKED, 4_000))) == told(f"offcpu.open_waits[{NO_CALL}]", 1_000)
+def test_an_unknown_wait_has_no_call(sample):
+    """A wait whose call is unknown is counted as one without a call."""
+    assert gained(closed(sample, task(TaskState.BLOCKED, 4_000))) == added(f"offcpu.open_waits[{NO_CALL}]", 1_000)
 
 
 def test_open_waits_by_their_functions(sample):
-    """Those of one wait and one stack are added up; without a stack it is a wait all the same."""
+    """Waits with the same call and stack are added up; a wait without a stack counts, too."""
     found = closed(
         sample,
         task(TaskState.BLOCKED, 4_000, FUTEX, ("futex_do_wait",)),
@@ -111,7 +111,7 @@ def test_open_waits_by_their_functions(sample):
 
 
 def test_idle_cpus(sample):
-    """By state; one beyond the table is in its last entry.  What is of another run, or not idle, is left out."""
+    """By state; one beyond the table is in the last entry.  Spans of another run, or not idle, are left out."""
     spans = [(4_000, 2, 7), (500, 2, 7), (4_900, 99, 7), (4_000, 3, 6), (4_000, NOT_IDLE, 7)]
     records = {bytes([cpu]): IDLE_SPAN.pack(*span) for cpu, span in enumerate(spans)}
     found = closed(sample, cpu={"idle_span": records}, run=7)
@@ -121,7 +121,7 @@ def test_idle_cpus(sample):
 
 @pytest.mark.parametrize("modules", [("cpu",), ("offcpu",), ()])
 def test_modules_that_are_off(sample, modules):
-    """What nobody asked for is not added to anything."""
+    """Intervals are not added to modules that are off."""
     tasks = [task(state, 4_000, FUTEX) for state, _ in STATES]
     found = closed(sample, *tasks, modules=modules)
 

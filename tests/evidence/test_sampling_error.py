@@ -81,8 +81,8 @@ def recorded(sizes, interval, random):
 
 
 @pytest.mark.parametrize("interval", [2, 10, 100])
-def test_the_errors_are_those_that_are_made(interval):
-    """1,000 samplings of the same 5,000 events: the spread of the estimates is the error told, and they are not biased.
+def test_the_reported_error_is_the_spread_of_the_estimates(interval):
+    """1,000 samplings of 5,000 events: the estimates spread by the reported error, and are not biased.
 
     The spread of 1,000 normal values is known to 2.2 %, and the seed is fixed; 10 % is four and a half of that.
     """
@@ -90,8 +90,8 @@ def test_the_errors_are_those_that_are_made(interval):
     sizes = [random.choice((8, 64, 4096)) for _ in range(5000)]
     counts, sums, squares = zip(*(recorded(sizes, interval, random) for _ in range(1000)), strict=True)
 
-    for estimates, truth, told in ((counts, 5000, counts), (sums, sum(sizes), squares)):
-        error = sqrt(interval - 1) * sqrt(fmean(told))
+    for estimates, truth, basis in ((counts, 5000, counts), (sums, sum(sizes), squares)):
+        error = sqrt(interval - 1) * sqrt(fmean(basis))
         assert pstdev(estimates) == pytest.approx(error, rel=0.1)
         assert fmean(estimates) == pytest.approx(truth, abs=5 * error / sqrt(1000))
 
@@ -105,10 +105,10 @@ def test_what_a_zero_means(interval):
 
 
 @pytest.mark.parametrize("module", CATALOG, ids=lambda module: module.name)
-def test_the_catalogue_can_tell_its_errors(module):
+def test_the_catalogue_has_what_errors_need(module):
     """A sampled sum names the counter of its squares, which is sampled raw material of the same module.
 
-    What a distribution adds up has no error of its own: its count has.
+    The sum of a distribution has no error of its own, only its count has one.
     """
     raw = {m.name for m in module.metrics if isinstance(m, Counter) and m.sampled and not m.reported}
 

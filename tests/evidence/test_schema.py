@@ -44,7 +44,7 @@ def test_what_is_always_there_is_required(wrong):
 
 @pytest.mark.parametrize("change", [{"schema_version": SCHEMA_VERSION + 1}, {"exec": {"forks": 1}}, {"extra": 1}])
 def test_what_does_not_fit_is_found(wrong, change):
-    """Another version; a section without its sources; a key that nobody declared."""
+    """Finds another version, a section without its sources, and a key that is not declared."""
     found = Evidence(available=True, source="ebpf", run=RUN, target=Target(), sections={}).as_json()
     assert len(wrong(found | change)) == 1
 
@@ -56,7 +56,7 @@ def test_a_consumer_may_meet_what_it_does_not_know():
 
 
 def test_every_kind_of_metric():
-    """By its declaration: a time in fractions of milliseconds, everything else that is counted in whole numbers."""
+    """The declaration gives the type: times are fractions of milliseconds, other counts are whole numbers."""
     module = Module(
         name="queue",
         question="?",

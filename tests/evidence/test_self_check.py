@@ -1,4 +1,4 @@
-"""What an evidence says of itself must fit: each invariant holds in a sound one, and is reported when it does not."""
+"""Each invariant holds in consistent evidence, and is reported when it does not hold."""
 
 import copy
 from datetime import UTC, datetime
@@ -108,7 +108,7 @@ def test_what_is_sound_has_no_violations():
     ],
 )
 def test_what_does_not_fit_is_reported(path, value, invariant):
-    """By the invariant, with both numbers, the tolerance, and what was compared."""
+    """A violation names the invariant, both numbers, the tolerance, and what was compared."""
     violations = [one for one in checked(changed(path, value)).violations if one.invariant == invariant]
 
     assert violations
@@ -124,7 +124,7 @@ def test_more_processes_than_the_target_had():
 
 
 def test_a_run_that_goes_on_is_read_while_it_grows():
-    """What was read later may have more, by the time of the reading on each CPU; counts of threads are not compared."""
+    """Later figures may be higher by the reading's time on each CPU; numbers of threads are not compared."""
     found = changed("cpu.on_cpu_ms", 409)
     reading = Circumstances(cpus=2, run_ms=1000, reading_ms=5)
 
@@ -134,7 +134,7 @@ def test_a_run_that_goes_on_is_read_while_it_grows():
 
 
 def test_what_was_lost_may_be_missing_on_one_side():
-    """As many threads may differ as events were lost."""
+    """The number of threads may differ by the number of events that were lost."""
     found = changed("ledger.threads_not_shown", 3)
 
     assert [one.invariant for one in checked(found, lost=1).violations] == ["threads"]

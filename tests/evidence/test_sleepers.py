@@ -14,7 +14,7 @@ BEFORE, AFTER = BEGIN - 3 * MS, END + 5 * MS
 
 
 def proc(state="S", on_cpu=50, runnable=20, arrivals=7, *, at_ns=AFTER, born_ns=0):  # noqa: PLR0913 - as /proc has it
-    """In milliseconds."""
+    """A thread as /proc shows it; times are in milliseconds."""
     return ProcThread(7, "sh", at_ns, state, born_ns, born_ns + 10 * MS, on_cpu * MS, runnable * MS, arrivals)
 
 
@@ -68,7 +68,7 @@ def booked(sample):
     ],
 )
 def test_a_thread_was_one_thing_all_the_time(booked, before, now, account):
-    """What it did in the moments between the readings of /proc and the run does not decide."""
+    """Its state between a reading of /proc and the nearest edge of the run does not matter."""
     assert booked(before, now) == account
 
 
@@ -82,13 +82,13 @@ def test_a_thread_was_one_thing_all_the_time(booked, before, now, account):
     ],
     ids=["woken before the run or after it", "ran before the run or after it", "joined", "no schedstat"],
 )
-def test_what_cannot_be_told_is_unexplained(booked, before, now):
+def test_time_that_is_not_known_is_unexplained(booked, before, now):
     """Its wall time is there, and no part of it has a name."""
     assert booked(before, now) == (200, 0, 0, 0)
 
 
 def test_a_switch_that_no_hook_saw(booked):
-    """At least so much of each as cannot have been outside of the run; the rest is unexplained."""
+    """Each line gets the time that cannot lie outside of the run; the rest is unexplained."""
     ran = booked(proc("R"), proc("R", on_cpu=150))
     waited = booked(proc("S"), proc("S", on_cpu=150, runnable=100, arrivals=9))
 
@@ -98,13 +98,13 @@ def test_a_switch_that_no_hook_saw(booked):
 
 @pytest.mark.parametrize("state", ["S", "R", "Z"])
 def test_a_thread_that_was_born_after_the_run(booked, state):
-    """To a clock tick, also where its number was another's before."""
+    """It is left out, also where its number was another thread's before; births are known to a clock tick."""
     assert booked(None, proc(state, born_ns=END - 5 * MS)) is None
     assert booked(proc(), proc(state, born_ns=END - 5 * MS)) is None
 
 
 def test_a_thread_that_was_born_in_the_run_and_has_no_record(booked):
-    """What it did since its birth, as the kernel has it."""
+    """Its account is the kernel's own, since its birth."""
     born = proc("S", on_cpu=60, runnable=20, arrivals=4, born_ns=BEGIN + 90 * MS)
 
     assert booked(None, born) == (100, 55, 15, 10)
@@ -122,7 +122,7 @@ def test_a_thread_that_joined_asleep(booked):
 
 
 def test_processes_that_no_hook_counted(sample):
-    """Of a cgroup: those whose threads all made no move, without those that were born after the run."""
+    """Processes of a cgroup whose threads all made no move, without those that were born after the run."""
     asleep = Sleeper(Thread(9, 7, "sh", BEGIN), 0, "", proc())
     late = Sleeper(Thread(8, 8, "sh", BEGIN), 0, "", proc(born_ns=END))
     counted = Sleeper(Thread(5, 4, "sh", BEGIN), 0, "", proc())

@@ -37,7 +37,7 @@ def test_figures_and_units():
 
 
 def test_order():
-    """By the first figure, then by the next ones, then by pid; who did nothing is not shown."""
+    """Sorted by the first figure, the next ones, and the pid; processes that did nothing are not shown."""
     processes = [process(5, 10, 9), process(4, 20, 1), process(3, 10, 9), process(2, 10, 11), process(1, 0, 0),
                  process(6, 0, 1)]  # fmt: skip
 

@@ -95,6 +95,20 @@ def test_a_measured_nothing_is_zero(samples):
     assert found["chainbench_queue_microseconds_bucket", "le=+Inf"] == 0
 
 
+@pytest.mark.parametrize("first", [0, 1])
+def test_an_entry_with_one_label_more_is_a_series_of_its_own(samples, first):
+    """Whichever comes first: the label is empty where an entry does not have it."""
+    waits = [
+        {"reason": "read", "syscall": "read", "ms": 4},
+        {"reason": "read", "syscall": "read", "file": "pipe", "ms": 3},
+    ]
+    found = samples({"queues": {"reasons": [waits[first], waits[1 - first]], "sources": {}}})
+
+    name = "chainbench_queue_reason_seconds"
+    assert found[name, "reason=read,syscall=read,file="] == 0.004
+    assert found[name, "reason=read,syscall=read,file=pipe"] == 0.003
+
+
 def test_a_module_without_a_section_has_no_series(samples):
     found = samples({"call_counts": {"push": 3}})
     assert {name for name, _ in found} == {"chainbench_run_duration_seconds", "chainbench_call_count_total"}

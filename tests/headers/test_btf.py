@@ -98,7 +98,7 @@ def test_the_offset_of_a_member_counts_from_the_outer_struct(nested, path, offse
     assert nested.member_offset("nowhere", path) is None
 
 
-def test_the_size_of_a_struct_that_the_kernel_lacks_is_none(nested):
+def test_a_struct_that_the_kernel_lacks_has_no_size(nested):
     assert nested.size_of("outer") == 20
     assert nested.size_of("nowhere") is None
 

@@ -1,4 +1,4 @@
-"""What the probes look up of system calls and devices."""
+"""The tables of system calls and devices that probes look up."""
 
 from chainbench_agent.catalog import raw_tracepoint, tp_btf
 from chainbench_agent.host.syscall_names import syscalls
@@ -10,7 +10,10 @@ from chainbench_agent.probes.wait_key import FILE_CALLS
 
 
 def test_calls_that_wait_for_a_file():
-    """Of both tables: 0 is read in one, 3 in the other and close in the first; neither 162 nor 202 waits for a file."""
+    """Bit 0 is for the native table of calls, bit 1 for the 32-bit one.
+
+    0 is read in the first, 3 is close there and read in the second; neither 162 nor 202 waits for a file.
+    """
     found = file_calls("x86_64")
 
     assert (found[0], found[3], found.get(162), found.get(202)) == (1, 3, None, None)

@@ -21,7 +21,7 @@ LAYOUT = pmu_counters.span_layout(SIZE)
 
 @pytest.mark.bpf
 def test_a_counter_counts_when_it_is_enabled():
-    """And answers with the time that it was wanted and the time that it ran."""
+    """Reading it returns the value, the time enabled, and the time running."""
     fd = perf_events.open_event(SOFTWARE, 0, cpu=perf_events.online_cpus()[0], counting=True)
     with os.fdopen(fd, "rb", buffering=0) as file:
         assert pmu_counters._VALUE.unpack(file.read(24)) == (0, 0, 0)
@@ -67,12 +67,12 @@ def added(counters, values, tasks=(), sleepers=(), kind=TargetKind.TREE):
 
 
 def totals(values):
-    """Of counter 0: value, enabled, running."""
+    """Value, time enabled and time running of counter 0."""
     return values["counters"][::SIZE]
 
 
 def test_a_thread_that_entered_and_is_still_there(ended):
-    """From where the counters stood then; nothing of an old run's, nor of one that came after the reading."""
+    """Counts since it entered its CPU are added, not those of an old run, or of one after the reading."""
     spans = {0: (9, RUN, 777), 1: (10, RUN, 61), 2: (11, RUN - 1, 0), 3: (0, RUN, 0)}
 
     found = added(*ended(spans, dict.fromkeys(range(4), RUN)))
@@ -106,7 +106,7 @@ def test_a_thread_that_never_switched(ended, tasks, sleepers, counts):
 
 
 def test_the_whole_machine(ended):
-    """What the counters of all CPUs say, and nothing else."""
+    """The sum of the counters of all CPUs, and nothing else."""
     found = added(*ended({1: (10, RUN, 61)}, {}), kind=TargetKind.MACHINE)
 
     assert totals(found) == (100 + 101 + 102 + 103, 200, 160)

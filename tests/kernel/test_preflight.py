@@ -13,7 +13,7 @@ from chainbench_agent.kernel.preflight import REMEDIES, Check, capabilities
 
 
 def test_every_check_that_can_fail_has_its_remedy():
-    """And every remedy has its check."""
+    """Every remedy has its check, too."""
     calls = [
         node
         for node in ast.walk(ast.parse(Path(preflight.__file__).read_text()))

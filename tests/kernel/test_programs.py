@@ -16,7 +16,7 @@ from chainbench_agent.symbols.libc_functions import FunctionLocation, LibcFuncti
 
 @pytest.fixture
 def kernel(monkeypatch):
-    """Attaches what it is not told to refuse; remembers (tracepoint, program) and what it gave."""
+    """Attaches all but `refuses`; remembers what was asked, as (tracepoint, program), and the links it gave."""
 
     class Kernel:
         def __init__(self):
@@ -151,7 +151,7 @@ def test_why_it_is_not_taken(kernel, descriptor):
 
 @pytest.fixture
 def pair(descriptor):
-    """A kretprobe that wants an argument, and the descriptors of its parts."""
+    """A kretprobe that requires an argument, and the descriptors of its parts."""
     found = program("a", source=kretprobe("vfs_read", 0, RESULT))
     return found, {part.name: descriptor() for part in found.parts}
 
@@ -171,7 +171,7 @@ def test_a_pair(kernel, pair):
     assert not any(map(is_open, (*kernel.links, *loaded.values())))
 
 
-def test_half_a_pair_is_none(kernel, pair, descriptor):
+def test_half_a_pair_is_not_used(kernel, pair, descriptor):
     """Whatever half is refused, and by whom: the next source is taken, and nothing of the pair is left."""
     one, loaded = pair
     fallback = descriptor()

@@ -1,4 +1,4 @@
-"""What a run attaches: the hooks of what was chosen, and no others."""
+"""The hooks that a run attaches: those of its selection, and no others."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Lets the tests here import the files beside them, and the BTF builder of the headers' tests."""
+"""Lets the tests import the other files of this directory, and the BTF builder of the headers' tests."""
 
 import sys
 from pathlib import Path

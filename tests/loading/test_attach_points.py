@@ -76,7 +76,7 @@ def test_results():
 
 
 def test_an_option_that_was_not_asked_for():
-    """Whatever the kernel offers; the reason says how to have it."""
+    """A hook of an option that is off is not attached, and the reason says how to select it."""
     found = replace(hook(raw_tracepoint("t")), option="locks:order")
     btf = FakeBtf({"t": (TASK, "unsigned int")})
 

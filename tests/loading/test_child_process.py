@@ -1,4 +1,4 @@
-"""What a child does for us: the answer comes back, nothing else does."""
+"""Functions that run in a child process: only the result or the error reaches the caller."""
 
 import os
 import select
@@ -15,8 +15,8 @@ def descriptors():
     return sorted(path.name for path in Path("/proc/self/fd").iterdir())
 
 
-def test_the_answer_comes_back():
-    """However large it is."""
+def test_the_result_is_returned():
+    """A result is returned whole, however large it is."""
     assert run_in_child(lambda: {"text": "x" * 1_000_003, "numbers": (2, 3)}) == {
         "text": "x" * 1_000_003,
         "numbers": (2, 3),
@@ -24,7 +24,7 @@ def test_the_answer_comes_back():
 
 
 def test_it_is_done_in_another_process():
-    """What the work changes here stays unchanged."""
+    """Changes that the function makes are not made in the caller's process."""
     changed = []
 
     pid = run_in_child(lambda: changed.append("in the child") or os.getpid())
@@ -44,7 +44,7 @@ def test_its_error_is_raised_here():
 
 
 def test_a_child_that_dies_is_a_reason():
-    """And nothing is left of it."""
+    """No descriptor and no zombie is left of it."""
     before = descriptors()
 
     with pytest.raises(SetupError, match="died"):
@@ -56,7 +56,7 @@ def test_a_child_that_dies_is_a_reason():
 
 
 def test_a_child_whose_parent_is_killed_ends():
-    """Nobody takes its answer, which is more than a pipe holds: it must not wait for that for ever."""
+    """Its result is larger than a pipe, and is not read any more: it must not wait for ever to write it."""
     begins, begun = os.pipe()
     waits, go_on = os.pipe()
     parent = os.fork()
@@ -75,8 +75,8 @@ def test_a_child_whose_parent_is_killed_ends():
         os.close(descriptor)
 
 
-def test_beside_what_is_done_here():
-    """Both answers come back, and the work was done meanwhile: here, its end is waited for."""
+def test_the_child_runs_in_parallel():
+    """Both results are returned, and the child ran meanwhile: the caller's function waits for it here."""
     reading, writing = os.pipe()
 
     answers = run_in_parallel(lambda: os.write(writing, b"x") and os.getpid(), lambda: os.read(reading, 1))
@@ -86,7 +86,7 @@ def test_beside_what_is_done_here():
 
 
 def test_an_error_here_goes_first():
-    """And the child is waited for."""
+    """The caller's error is raised rather than the child's, and the child is waited for."""
 
     def fail():
         raise LayoutError("a member lies elsewhere")
@@ -99,7 +99,7 @@ def test_an_error_here_goes_first():
 
 
 def test_what_was_done_here_for_nothing_is_undone():
-    """The work failed, so nobody gets the other answer either; else it is left alone."""
+    """If the child fails, the caller's result is of no use and is undone; else it is not."""
     undone = []
 
     with pytest.raises(SetupError, match="died"):

@@ -85,7 +85,7 @@ def test_an_object(text):
     assert found.bcc_version == "0.99"
 
 
-def test_a_kept_object_needs_no_compiler(text, bcc):
+def test_a_cached_object_needs_no_compiler(text, bcc):
     """The second time BCC is not even imported; of another text, it is."""
     asked = text(functions=["cb_a_0"], maps=["first", "second"])
     bcc.with_name("version.py").write_text("1")
@@ -97,7 +97,7 @@ def test_a_kept_object_needs_no_compiler(text, bcc):
         compiled(text("another", functions=["cb_a_0"], maps=["first", "second"]))
 
 
-def test_another_compiler_compiles_anew(text, bcc):
+def test_another_compiler_compiles_again(text, bcc):
     """Its version is a part of what an object is made of."""
     asked = text(functions=["cb_a_0"], maps=["first", "second"])
     bcc.with_name("version.py").write_text("1")
@@ -108,7 +108,7 @@ def test_another_compiler_compiles_anew(text, bcc):
     assert compiled(asked).bcc_version == "1.0.0"
 
 
-def test_a_failure_is_not_kept(text, bcc):
+def test_a_failure_is_not_cached(text, bcc):
     """It is tried again."""
     bcc.with_name("version.py").write_text("1")
     for _ in range(2):

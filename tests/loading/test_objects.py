@@ -17,14 +17,14 @@ def place(tmp_path):
 
 
 def test_there_and_back(place):
-    """What is read is what was kept, and no temporary file stays."""
+    """An object that is read is equal to the one cached, and no temporary file stays."""
     objects.store(place, FOUND)
 
     assert objects.read(place) == FOUND
     assert [path.name for path in place.parent.iterdir()] == ["0123"]
 
 
-def test_nothing_is_kept(place):
+def test_nothing_is_cached(place):
     assert objects.read(place) is None
 
 

@@ -1,4 +1,4 @@
-"""What this CPU can count, and why not the rest."""
+"""The PMU events that this CPU can count, and the reasons why not the others."""
 
 import errno
 
@@ -59,7 +59,7 @@ def test_a_cpu_without_a_model(cpu, tmp_path):
         (errno.EACCES, "CAP_PERFMON"),
     ],
 )
-def test_why_there_is_none(monkeypatch, code, remedy):
+def test_why_an_event_is_lacking(monkeypatch, code, remedy):
     """The event, the kernel's word, and what would change that."""
 
     def refuse(*_event, **_where):

@@ -38,9 +38,9 @@ class FakeBtf:
     ],
 )
 def test_distance(monkeypatch, tmp_path, variables, members, distance):
-    """A variable of its own, or in a struct of the hottest ones; None if the kernel does not tell.
+    """It is a variable of its own, or in a struct of the hottest ones; None if its place is unknown.
 
-    By BTF; where that has no variables, by the symbols, unless their addresses are hidden.
+    BTF has it, or, without variables in BTF, the symbols, unless their addresses are hidden.
     """
     kallsyms = tmp_path / "kallsyms"
     monkeypatch.setattr(preempt_count, "KALLSYMS", kallsyms)

@@ -21,7 +21,7 @@ def process(pid, comm, hot, *others, run=RUN):
 
 
 def test_the_struct():
-    """The hottest counters stand beside what finds the record; the end is padded to whole lines of the cache."""
+    """The hottest counters are next to the members by which it is found; the end is padded to cache lines."""
     head = "struct cb_process {\n\tu32 tgid;\n\tu32 run;\n\tu64 begin_ns;\n\tu64 end_ns;\n"
 
     assert process_h(MODULES) == (f"{head}\tu64 c_hot;\n\tchar comm[16];\n\tu64 a_x_ns;\n\tu64 c_y;\n}};\n")
@@ -30,7 +30,7 @@ def test_the_struct():
 
 
 def test_processes():
-    """Those of this run, wherever they lie; each counter by module and metric."""
+    """Records of this run, wherever they are; each counter by module and metric."""
     records = (
         process(10, b"server", (3,), 2**63, 2),
         process(11, b"old", (9,), 9, 9, run=RUN - 1),
@@ -47,14 +47,14 @@ def test_processes():
 
 
 def test_processes_of_modules_that_count_nothing_of_them():
-    """The record is its head alone."""
+    """The record has only its head."""
     (found,) = processes(memoryview(process(10, b"a", ()) + process(11, b"b", (), run=RUN + 1)), MODULES[1:2], RUN)
 
     assert (found.pid, found.command, found.figures) == (10, "a", {})
 
 
 def test_memory_beyond_the_last_record_is_not_read():
-    """What is mapped are whole pages; the rest of the last one is zeros, which is no run."""
+    """Whole pages are mapped; the rest of the last one is zeros, and no run has the number zero."""
     memory = memoryview(process(10, b"a", (1,), 2, 3) + bytes(4096 - 64))
 
     assert [p.pid for p in processes(memory, MODULES, RUN)] == [10]

@@ -166,7 +166,7 @@ def function(unit, name):
 
 
 def test_handlers():
-    """Functions called OWNER_on_HOOK at the beginning of a line; helpers, calls and other owners are none."""
+    """Functions called OWNER_on_HOOK that are defined there, not helpers, calls or those of other owners."""
     text = """
 static __always_inline void io_on_read(struct cb_event *ev,
 \t\t\t\t       int x)
@@ -269,7 +269,7 @@ def from_kprobes(*sources):
 
 
 def test_arguments_in_registers():
-    """They are counted from 1; a kretprobe that wants the result alone is one program."""
+    """They are counted from 1; a kretprobe that requires only the result is one program."""
     unit = from_kprobes(kprobe("vfs_read", 1, "0"), kprobe("vfs_read"))
 
     assert "\tstruct file *file = (struct file *)PT_REGS_PARM2(ctx);\n" in function(unit, "cb_read_0")
@@ -296,7 +296,7 @@ def test_functions_of_user_space():
 
 
 def test_a_return_that_needs_no_argument():
-    """What is known without the function's arguments is no reason to keep them."""
+    """Arguments are saved only for a handler that needs one: neither constants nor the result do."""
     for source, parts in ((kretprobe("down", "NULL"), 1), (kretprobe("down", RESULT), 1), (kretprobe("down", 0), 2)):
         assert len(Program("cb_left_0", "left", source).parts) == parts
 
@@ -472,7 +472,7 @@ def test_maps_are_found():
 
 
 def test_members_that_this_kernel_has():
-    """Asked by "struct.member", told as CB_HAS_<key>."""
+    """Asked for by "struct.member", defined in the unit as CB_HAS_<key>."""
     asked = []
 
     def has(field):

@@ -289,7 +289,7 @@ fd, buffer = os.open({str(tmp_path / "merged/file")!r}, os.O_RDONLY), bytearray(
     assert cache(io) == (1024, 1024, 50)
 
 
-def test_other_calls_that_move_file_data_are_counted_apart(targeted, path):
+def test_other_calls_that_move_file_data_are_counted_separately(targeted, path):
     """7 sendfile, 5 copy_file_range, 3 splice and 2 mappings of a file, and no file_reads."""
     code = f"""
 import mmap, os

@@ -200,7 +200,7 @@ def test_a_missing_hook_costs_only_its_metrics(cache_dir):
     assert {name for name, module in states.items() if module.state == "down"} == {"biolatency"}
 
 
-def test_without_what_tells_the_submitter(cache_dir, tmp_path, run):
+def test_without_the_hook_that_gives_the_submitter(cache_dir, tmp_path, run):
     """Block I/O is not measured, of the whole machine neither: the evidence says why, and all others are there."""
     collector = EbpfCollector(CATALOG, without("block_bio_queue"), cache_dir)
     found = []

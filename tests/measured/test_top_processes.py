@@ -73,7 +73,7 @@ print(os.getpid(), *pids)
 
 
 @pytest.mark.parametrize("machine", [False, True], ids=["target", "machine"])
-def test_each_process_is_told(collector, targeted, machine):
+def test_each_process_is_reported(collector, targeted, machine):
     """23 forks in one, 7 programs and 19 threads in another; 1,009, 503 and 251 calls in three."""
     one = targeted(CHILDREN)
     evidence = one.run(Target() if machine else None)

@@ -16,7 +16,7 @@ def c_of(module):
 
 
 def fields_of(module):
-    """What the per-CPU struct has."""
+    """The names of the members of a module's per-CPU struct."""
     return {metric.name for metric in module.per_cpu} | {scratch.name for scratch in module.scratch if scratch.field}
 
 

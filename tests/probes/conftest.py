@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
-sys.path.append(str(HERE))  # the tests here import the files beside them
+sys.path.append(str(HERE))  # the tests here import the other files of this directory
 
 from packages import require  # noqa: E402 - found only now
 from user_space import FUTEX, UserSpace, fused  # noqa: E402 - found only now

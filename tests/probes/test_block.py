@@ -15,7 +15,7 @@ from chainbench_agent.probes import biolatency, io
 
 MEMBER = 10
 READ, WRITE, FLUSH, DISCARD = 0, 1, 2, 3
-SYNC = 1 << 11  # a flag beside the operation
+SYNC = 1 << 11  # a flag next to the operation
 MS = 1_000_000
 REQUEST = struct.Struct("=Q24xII24x")  # of struct cb_request: of, claims, elsewhere
 
@@ -124,7 +124,7 @@ def test_many_requests_at_once(running):
 
 
 def test_requests_without_end(running):
-    """What finds no room is counted as lost, once each."""
+    """Each request that finds no room is counted as lost once."""
     running.fill("cb_requests", 0xFF)
 
     issue(running, running.request(512), 1000)
@@ -339,7 +339,7 @@ def test_depth_of_no_time(running):
 
 @pytest.fixture
 def threads(kernel):
-    """(in the target, beside it, a kernel thread)"""
+    """(a thread of the target, one of another process, a kernel thread)"""
     return kernel.task(MEMBER), kernel.task(20), kernel.task(30, kthread=True)
 
 
@@ -384,7 +384,7 @@ def test_the_whole_machine(kernel, threads, submitter):
 
 
 def test_the_agents_own(kernel, threads):
-    """It is nobody's, also where the whole machine is measured."""
+    """The agent's own I/O counts for no process, also where the whole machine is measured."""
     kernel.at(1000).begin()
 
     transfer(kernel, kernel.bio(), kernel.task(AGENT + 50, tgid=AGENT), threads[1])
@@ -394,7 +394,10 @@ def test_the_agents_own(kernel, threads):
 
 @pytest.mark.parametrize("targeted", [False, True])
 def test_requests_of_each_process(kernel, threads, targeted):
-    """Of who submitted them, a kernel thread too where nobody is left out; what has no record is in the sums only."""
+    """Requests count for the process that submitted them, and only in the sums where it has no record.
+
+    Without a target, a kernel thread has one, too.
+    """
     member, other, kthread = threads
     kernel.at(1000)
     (kernel.tree(MEMBER) if targeted else kernel).begin()
@@ -455,7 +458,7 @@ def test_a_bio_is_used_again(kernel, threads):
 
 
 def test_a_bio_of_another_run(kernel, threads):
-    """What was noted then says nothing now, though nobody has emptied the map."""
+    """A submitter that was noted in an earlier run is ignored, though nobody has emptied the map."""
     bio = kernel.bio()
     for _ in range(2):
         kernel.at(1000).tree(MEMBER).begin()
@@ -513,7 +516,7 @@ def test_issued_again(kernel, threads):
 
 
 def test_the_submitter_of_a_cgroup(kernel, threads):
-    """By where it is when it submits."""
+    """A request belongs to the target if its submitter is in the cgroup when it submits."""
     ours, other, _ = threads
     kernel.move(ours, 5)
     kernel.move(other, 6)

@@ -24,7 +24,7 @@ NAMES = Names(
 
 @pytest.fixture
 def threads(kernel):
-    """(in the target, beside it)"""
+    """(a thread of the target, one of another process)"""
     return kernel.task(MEMBER), kernel.task(OTHER)
 
 
@@ -86,7 +86,7 @@ def noted(kernel):
     ],
 )
 def test_what_a_worker_is_at(running, errand, flags, cause):
-    """Its workqueue's name tells, or what its work calls itself."""
+    """The cause is found by the name of its workqueue, or of its work."""
     bio, _ = running.bio_for(running.disk(*SDA, takes_bios=False), operation=flags)
     queue(running, bio, running.worker(30, errand))
     request_of(running, bio)
@@ -104,7 +104,7 @@ def test_what_a_worker_is_at(running, errand, flags, cause):
     ],
 )
 def test_what_another_kernel_thread_is_at(running, name, cause):
-    """It tells by its own name."""
+    """The cause is found by the name of the thread."""
     bio, _ = running.bio_for(running.disk(*SDA, takes_bios=False))
     queue(running, bio, running.task(30, kthread=True, comm=name))
     request_of(running, bio)
@@ -113,7 +113,7 @@ def test_what_another_kernel_thread_is_at(running, name, cause):
 
 
 def test_no_bio_and_one_that_was_not_seen(running):
-    """A flush has none; of a bio from before the run nobody saw the submission."""
+    """A flush has no bio; the submission of a bio from before the run was not seen."""
     request_of(running, None, operation=2)
     request_of(running, running.bio())
 
@@ -131,7 +131,7 @@ def throttled(kernel, group):
     request_of(kernel, bio)
 
 
-def test_a_cgroup_of_the_target_alone(running, threads):
+def test_a_cgroup_of_only_the_target(running, threads):
     """All its threads are one process's: the request is this process's, and it is said how that is known."""
     member, other = threads
     group = running.group(7)
@@ -156,7 +156,7 @@ def test_a_cgroup_of_the_target_alone(running, threads):
     ids=["nobody any more", "both", "others", "the target"],
 )
 def test_who_is_in_the_cgroup(running, threads, inside, expected):
-    """Of others alone it is theirs; of both, or of nobody who is left, nobody knows."""
+    """I/O of a cgroup with only other threads is theirs; if both or none are in it, the owner is unknown."""
     group = running.group(7)
     for place in inside:
         running.do_io_as(threads[place], group)
@@ -188,7 +188,7 @@ def test_more_threads_than_are_looked_at(running, threads, others):
     assert counted(running) == ((1, {}) if others == 125 else (0, {"shared_cgroup": 1}))
 
 
-def test_the_root_tells_nothing(running, threads):
+def test_the_root_cgroup_does_not_show_the_owner(running, threads):
     """Every kernel thread submits in its name."""
     group = running.group()
     running.do_io_as(threads[0], group)
@@ -197,7 +197,7 @@ def test_the_root_tells_nothing(running, threads):
     assert counted(running) == (0, {"other_kernel_thread": 1})
 
 
-def test_the_answer_is_kept_for_a_while(running, threads):
+def test_the_owner_is_remembered_for_a_while(running, threads):
     """10 ms: then the cgroup's threads are looked at once more."""
     group = running.group(7)
     running.do_io_as(threads[0], group)
@@ -212,7 +212,7 @@ def test_the_answer_is_kept_for_a_while(running, threads):
 
 @pytest.mark.parametrize(("path", "expected"), [((5,), 1), ((5, 6), 1), ((4,), 0)])
 def test_a_cgroup_as_the_target(kernel, threads, path, expected):
-    """What is written in its name, or in that of one below, is the target's, also when nobody is there any more."""
+    """I/O accounted to the cgroup, or to one below it, is the target's, even if no thread is in it any more."""
     kernel.move(threads[1], 4)
     kernel.at(1000).cgroup(5, level=1).begin()
     throttled(kernel, kernel.group(*path))
@@ -221,7 +221,7 @@ def test_a_cgroup_as_the_target(kernel, threads, path, expected):
 
 
 def test_the_same_id_in_another_hierarchy(kernel, threads):
-    """It is another cgroup: the threads in it tell."""
+    """It is another cgroup: the I/O belongs to the threads in it, which are others here."""
     kernel.move(threads[1], 4)
     kernel.at(1000).cgroup(5, level=1).begin()
     group = kernel.group(5)
@@ -314,7 +314,7 @@ def remap(kernel, bio, sector, by, device=253 << 20 | 3):
 
 
 def test_handed_on_with_other_pages(running, threads):
-    """dm-crypt encrypts into pages of its own, but tells which sector of which disk it is, also of a later part."""
+    """dm-crypt writes pages of its own; the remap event names the sector of the original bio, or of a part of it."""
     worker = running.worker(30, "dmcrypt_write")
     whole, _ = running.bio_for(running.disk(*DM, stacked=True), 1 << 20, operation=1, sector=800)
     queue(running, whole, threads[0])
@@ -387,7 +387,7 @@ def test_unfinished(running, threads):
     ],
 )
 def test_disks_that_were_not_seen(everybodys, handed_on, unmatched, missing):
-    """The kernel counted more there than any hook told of: that is not a zero."""
+    """A disk for which the kernel counted more I/O than the hooks saw is listed, not shown with a zero."""
     names = Names({"devices": {252 << 20: "zram0"}}, {}, {}, {}, disk_ios={252 << 20: 714, 8 << 20: 0})
     found = {} if everybodys is None else {252 << 20: biolatency.Device({}, {}, 0, everybodys, 0, handed_on, 0, 0, ())}
 

@@ -83,7 +83,7 @@ def test_under_way_when_the_run_begins(kernel, caller):
 
 @pytest.mark.parametrize("number", [GETPPID, 511, 512, (1 << 32) + FSYNC, NO_SYSCALL])
 def test_others_under_way_when_the_run_begins(kernel, caller, number):
-    """What nobody follows is nothing, also where the registers hold no number at all."""
+    """The return of a call that no module follows is ignored, also where the registers hold no number."""
     kernel.tell("shim_set_syscall", caller, ctypes.c_uint64(number))
     kernel.at(1100).leave(caller, 0)
 
@@ -137,8 +137,8 @@ def test_32_bit_calls(compile_unit):
     assert under_way(kernel)[0] == KIND["FUTEX_WAIT"]
 
 
-def test_the_agent_and_others_beside_the_target(kernel):
-    """Neither is followed."""
+def test_neither_the_agent_nor_others_are_followed(kernel):
+    """Only the call of the target's thread is counted."""
     member, other, agent = kernel.task(10), kernel.task(20), kernel.task(AGENT + 50, tgid=AGENT)
     kernel.at(1000).tree(10, AGENT).begin()
     for task in (member, other, agent):
@@ -148,8 +148,8 @@ def test_the_agent_and_others_beside_the_target(kernel):
     assert syncs(kernel) == (1, 10)
 
 
-def test_a_thread_that_left_and_came_back_within_its_calls(kernel):
-    """What it was doing when it left is not what it does when it is back."""
+def test_a_thread_that_left_and_returned_within_its_calls(kernel):
+    """The call under way when it left the cgroup is not continued when it is in it again."""
     task = kernel.task(10)
     kernel.move(task, 5)
     kernel.at(1000).cgroup(5, level=1).begin()
@@ -213,7 +213,7 @@ def test_a_wait_goes_on_after_a_stop(kernel, caller, answer, number, stops):
 
 
 def test_a_wait_that_a_handler_ends(kernel, caller):
-    """It was over when the signal came; the handler's return tells."""
+    """Its wait ended when the signal came, as the handler's return shows."""
     kernel.at(1100).enter(caller, FUTEX, 0, WAIT_BITSET)
     kernel.at(1400).leave(caller, RESTART_BLOCK)
     kernel.at(1900).enter(caller, SIGRETURN)
@@ -225,7 +225,7 @@ def test_a_wait_that_a_handler_ends(kernel, caller):
 
 
 def test_a_wait_in_which_a_thread_is_killed(kernel, caller):
-    """It returns for good to nobody, and was a wait."""
+    """The call never returns for good, and counts as a wait."""
     kernel.at(1100).enter(caller, FUTEX, 0, WAIT)
     kernel.at(1400).leave(caller, RESTARTSYS)
     kernel.at(1450).exit(caller)
@@ -243,7 +243,7 @@ def test_a_wait_that_is_stopped_when_the_run_ends(kernel, caller):
 
 
 def test_a_restarted_call_that_nobody_followed(kernel, caller):
-    """It may be a sleep; and of one that began before the run nothing tells what it is."""
+    """It is not counted: which call is restarted is not known, and it may be a sleep."""
     kernel.at(1050).leave(caller, 0)
     kernel.at(1100).enter(caller, RESTART)
     kernel.at(1400).leave(caller, 0)
@@ -253,7 +253,7 @@ def test_a_restarted_call_that_nobody_followed(kernel, caller):
 
 
 def test_more_interrupted_waits_than_are_remembered(kernel, caller):
-    """Such a wait is as long as until it was interrupted, and that is told."""
+    """Such a wait ends where it was interrupted; the loss is counted."""
     entries = kernel.get("cb_interrupted_entries")
     ctypes.memset((ctypes.c_uint8 * entries).in_dll(kernel.library, "cb_interrupted_used"), 1, entries)
     kernel.at(1100).enter(caller, FUTEX, 0, WAIT)

@@ -73,7 +73,7 @@ def test_clamp(common):
 
 
 def test_extremes_are_those_of_one_run(common):
-    """Slots and sum only grow; min and max begin anew with each run, also when it begins between others."""
+    """Slots and sum only grow; min and max begin again with each run."""
     memory = (ctypes.c_uint64 * (HISTOGRAM_SLOTS + 4))()
 
     def observe(run, *values):

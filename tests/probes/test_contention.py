@@ -75,7 +75,7 @@ def trees(kernel, user):
         (RT | RD, (0, 0, 0, 0), {}),
     ],
 )
-def test_the_flags_tell_the_kind(locks, user, flags, counted, waited):
+def test_the_flags_give_the_kind(locks, user, flags, counted, waited):
     """Two kinds are not reported: percpu-rwsems begin to wait before they know that they must, RT is another world."""
     locks.begin(1100, user, LOCK, flags)
     locks.end(1170, user, LOCK)
@@ -196,7 +196,7 @@ def test_slow_paths(locks, kernel, user, kind):
 
 
 class Functions:
-    """The functions where `kind` is waited for, by kprobe and kretprobe, which does not tell the lock."""
+    """The functions that wait for `kind` of lock, by kprobe and kretprobe; the latter has no lock as an argument."""
 
     def __init__(self, kernel, kind):
         self.kernel = kernel
@@ -225,7 +225,7 @@ def test_slow_paths_by_kprobe(locks, kernel, user, kind):
 
 
 def test_a_return_that_was_not_seen(locks, kernel, user):
-    """The next wait tells, also if it is for the same lock; both count as one, of the time that is known."""
+    """The next wait shows that it was missed, also for the same lock; both count as one, with the time known."""
     functions = Functions(kernel, "mutex")
     functions.enter(1100, user, LOCK)
     functions.enter(1200, user, LOCK)
@@ -235,7 +235,7 @@ def test_a_return_that_was_not_seen(locks, kernel, user):
     assert kernel.lost() == {"returns_missed": 1}
 
 
-def test_interrupts_nest_where_returns_do_not_tell_the_lock(locks, kernel, user):
+def test_interrupts_nest_where_returns_do_not_name_the_lock(locks, kernel, user):
     """The innermost returns first; and another CPU is another matter."""
     functions = Functions(kernel, "spin")
     functions.enter(1100, user, 1)
@@ -305,7 +305,7 @@ def test_what_a_futex_wait_is(kernel, called):
     ],
 )
 def test_a_futex_call_that_did_not_sleep(kernel, called, operation, ret, waits):
-    """Only somebody's wake-up makes it a wait."""
+    """It counts as a wait only if another thread's wake-up ended it."""
     called("futex", operation, ret, sleeps=False)
 
     assert kernel.counted()["locks"]["futex_waits"] == waits
@@ -314,7 +314,7 @@ def test_a_futex_call_that_did_not_sleep(kernel, called, operation, ret, waits):
 @pytest.mark.usefixtures("locks")
 @pytest.mark.parametrize("operation", [LOCK_PI, 13])
 def test_a_lock_that_was_waited_for(kernel, called, operation):
-    """Until it was had, the time was up or a signal came; not one that would never be had (EDEADLK)."""
+    """A wait ends with the lock, a timeout or a signal; a refusal (EDEADLK) is no wait."""
     for ret in (0, -ETIMEDOUT, -4, -513, -35):
         called("futex", operation, ret)
 
@@ -323,7 +323,7 @@ def test_a_lock_that_was_waited_for(kernel, called, operation):
 
 @pytest.mark.usefixtures("locks")
 def test_a_futex_wait_from_before_the_run(kernel, user):
-    """Its beginning was not seen: it is cut, and a wait although nobody saw it fall asleep."""
+    """It counts from the beginning of the run, and as a wait, although its falling asleep was not seen."""
     kernel.at(5000).begin()
     kernel.tell("shim_set_syscall", user, ctypes.c_uint64(FUTEX))
     kernel.tell("shim_set_arguments", user, 0, *map(ctypes.c_uint64, (LOCK, WAIT, 0)))
@@ -349,7 +349,7 @@ def test_a_lock_is_cut_where_the_run_ends(kernel, called, user, asleep, waits):
 
 @pytest.mark.usefixtures("locks")
 def test_what_a_futex_wake_is(kernel, called):
-    """Also one that moves who waits; not one that failed, and no other operation."""
+    """Calls that move waiters count, too; calls that failed and other operations do not."""
     for operation in (WAKE, WAKE | PRIVATE, 3, 4, 5, 7, 10, 12):
         called("futex", operation, 1)
     called("futex_wake", 0, 0)
@@ -376,7 +376,7 @@ def test_a_futex_wait_is_cut_where_the_run_ends(kernel, called):
 
 @pytest.mark.usefixtures("locks")
 def test_a_futex_wake_is_not_cut(kernel, called):
-    """What wakes does not wait."""
+    """A thread that wakes others does not wait."""
     called("futex", WAKE)
     kernel.at(2300).end()
 

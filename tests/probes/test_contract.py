@@ -1,4 +1,4 @@
-"""What a module declares and what its C file does are the same thing, in both directions."""
+"""Checks in both directions that a module's declaration and its C file agree."""
 
 import inspect
 import re
@@ -86,7 +86,7 @@ def test_maps_are_declared_and_defined(module):
 
 
 @each_module
-def test_sizes_stand_in_the_declaration_alone(module):
+def test_sizes_are_only_in_the_declaration(module):
     """C knows a size by its macro only; without one, an array is indexed by plain numbers that lie within it."""
     text = c_of(module)
     sized = {m.name: m.entries for m in (*module.metrics, *module.scratch) if hasattr(m, "entries")}
@@ -116,7 +116,7 @@ def test_a_per_cpu_struct_fits(module):
 
 
 def test_every_map_is_found():
-    """Whatever macro defines it: one that fuse does not find would not be loaded."""
+    """Maps are found whichever macro defines them: one that fuse() misses would not be loaded."""
     defined = re.findall(r"^BPF_\w+\(([^;]*)\);$", UNIT.text, re.MULTILINE)
 
     assert len(defined) == len(UNIT.maps) == len(set(UNIT.maps))
@@ -183,7 +183,7 @@ def entries(module, name):
 
 
 def test_tables_have_a_name_for_every_index():
-    """As many as there are counters; vectors in the order in which the hooks count them."""
+    """There is a name for each counter; vectors are in the order in which the hooks count them."""
     for table in (metric for module in CATALOG for metric in module.metrics if isinstance(metric, Table)):
         assert not isinstance(table.names, FixedNames) or len(table.names.names) == table.entries
     assert entries(cpu.MODULE, "softirqs") == len(index_names.SOFTIRQS)
@@ -192,7 +192,7 @@ def test_tables_have_a_name_for_every_index():
 
 
 def test_every_table_of_names_is_known():
-    """What declarations expect of the host is read from it."""
+    """Each table of names that a declaration takes from the host is one that the agent reads."""
     wanted = {m.names for module in CATALOG for m in module.metrics if isinstance(m, Table)}
     assert {names.table for names in wanted if isinstance(names, HostNames)} <= index_names.tables().keys()
 
@@ -229,7 +229,7 @@ def test_derived_metrics_are_what_derive_answers(module):
 
 @each_module
 def test_raw_material_is_used(module):
-    """What is not reported itself is in something that is, shown per process, or in the ledger."""
+    """A metric that is not reported is used: by a reported one, per process, or in the ledger."""
     raw = {metric.name for metric in module.metrics if not metric.reported}
     used = {metric.name for metric in module.per_process}  # in top_processes
     used |= {name for metric in module.reported if isinstance(metric, Derived) for name in metric.of}
@@ -241,7 +241,7 @@ def test_raw_material_is_used(module):
 
 @pytest.mark.parametrize("owner", [*STATE_MACHINES, "follow"])
 def test_support_files_take_what_their_hook_offers(owner):
-    """As modules do, but they have no values of their own; each handler is some hook's."""
+    """Their handlers take the parameters of hooks that exist, as those of modules do."""
     text = re.sub(r"//.*", "", (DIRECTORY / "machines" / f"{owner}.h").read_text())
     found = handlers(text, owner)
     handled = [hook for hook in HOOKS if hook.handled_as in found]
@@ -271,8 +271,8 @@ def test_counters_per_process_are_counted_per_process(module):
     assert text.count("process->") == len(added), "nothing else of a record is a module's business"
 
 
-def test_targeted_hooks_count_nothing_alone():
-    """They are not attached when the whole machine is measured: no metric that has a value then hangs on them alone."""
+def test_no_metric_needs_only_targeted_hooks():
+    """They are not attached when the whole machine is measured, where each metric has a value as well."""
     targeted = {hook.name for hook in HOOKS if hook.targeted}
 
     assert targeted == {"block_split"}
@@ -292,8 +292,8 @@ def callers(bodies, function):
 def test_raised_hooks_are_raised_and_need_what_raises_them():
     """One state machine raises each hook without sources, in handlers of hooks that it needs, and of no others.
 
-    It may need more: a block request's end is worth nothing without its issue.  Those by which the target is followed
-    are there in each run.
+    It may need more: a block request's end is worth nothing without its issue.  The hooks that follow the target are
+    attached in each run.
     """
     always = handlers((DIRECTORY / "machines/follow.h").read_text(), "follow")
     machines = {
@@ -350,7 +350,7 @@ def all_included(name):
 
 @pytest.mark.parametrize("name", AGENTS_C)
 def test_a_file_includes_what_it_uses(name):
-    """Whoever reads a file finds everything else that it uses in the files that it includes."""
+    """Everything that a file uses is in the files that it includes."""
     text = re.sub(r"//.*", "", AGENTS_C[name])
     used = set(re.findall(r"\b(?:struct |enum )?\w+", text))
     reachable = all_included(name) | {name}

@@ -1,4 +1,4 @@
-"""What is computed from the raw counts of a module: pure functions of the differences and the names."""
+"""Checks derive() of the modules: pure functions of the raw counts' differences and the names."""
 
 import struct
 
@@ -78,7 +78,7 @@ class TestCpu:
         assert cpu.throttled_between(names, [3]) == ({1: (3, 30), 2: (0, 0), 3: (0, 0)}, after)
 
     def test_the_groups_of_a_target(self):
-        """Those it was in when the run began, or came into; if the kernel side saw it come, it knows the beginning."""
+        """Groups that it was in at the beginning or joined; where BPF saw it join, BPF has the first counts."""
         names = Names(
             throttled_before={1: (3, 30), 4: (7, 70), 5: (1, 10)},
             throttled_after={1: (4, 40), 2: (5, 50), 4: (9, 90), 5: (6, 60)},
@@ -96,7 +96,7 @@ class TestCpu:
 
 class TestExec:
     def test_commands_most_often_first(self):
-        """Equally often: by name.  What is no UTF-8 is told by its bytes."""
+        """Commands that are equally frequent are sorted by name; bytes that are not UTF-8 are escaped."""
         commands = {b"sh\0garbage": ns(2), b"cc1\0": ns(7), b"as\0": ns(2), b"caf\xe9\0": ns(1)}
 
         assert exec_.derive({"commands": commands}, NO_NAMES)["top_commands"] == [
@@ -107,7 +107,7 @@ class TestExec:
         ]
 
     def test_only_the_top(self):
-        """Of more than 20, the 20 most frequent."""
+        """Only the 20 most frequent commands are listed."""
         commands = {f"c{i}".encode(): ns(i) for i in range(1, 31)}
 
         found = exec_.derive({"commands": commands}, NO_NAMES)["top_commands"]

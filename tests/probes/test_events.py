@@ -1,7 +1,7 @@
-"""What handlers tell (probes/lib/events.h), into a ring that nobody empties but the test.
+"""Events that handlers emit (probes/lib/events.h), into a ring buffer that only the test reads.
 
-Two kinds are told here alone, for no measured test provokes them: an RCU stall would hold up the machine for 21
-seconds, and two orders of the kernel's own mutexes would be a mistake in the kernel.  It is played as it would call.
+Two kinds are emitted only here, as no measured test provokes them: an RCU stall would hold up the machine for 21
+seconds, and two orders of the kernel's own mutexes would be a fault of the kernel.  The test makes the kernel's calls.
 """
 
 import ctypes
@@ -23,21 +23,21 @@ ROOM = 4096 // (8 + event_records._RECORD.size)
 
 
 @pytest.fixture(scope="module")
-def telling_unit(compile_unit):
+def emitting_unit(compile_unit):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(event_records, "PAGES", 1)
         return compile_unit(fused(EVENTS=1).text, "telling")
 
 
 class EmittingKernel(UserSpace):
-    """A kernel of which somebody reads what it tells."""
+    """A kernel whose ring buffer of events is read."""
 
     def listen(self, *, on):
         (ctypes.c_uint32 * 1).in_dll(self.library, "cb_listening_cells")[0] = on
         return self
 
     def heard(self):
-        """Everything that was told; the ring is empty then."""
+        """All events that were emitted; empties the ring buffer."""
         stride = 8 + event_records._RECORD.size
         records = self.raw("cb_event_records")[: self.get("cb_event_records_filled")]
         self.set("cb_event_records_filled", ctypes.c_uint64, 0)
@@ -57,8 +57,8 @@ class EmittingKernel(UserSpace):
 
 
 @pytest.fixture
-def kernel(telling_unit, tmp_path):
-    return EmittingKernel(ctypes.CDLL(str(shutil.copy(telling_unit, tmp_path)))).at(SECOND).listen(on=True)
+def kernel(emitting_unit, tmp_path):
+    return EmittingKernel(ctypes.CDLL(str(shutil.copy(emitting_unit, tmp_path)))).at(SECOND).listen(on=True)
 
 
 @pytest.fixture
@@ -75,8 +75,8 @@ def test_an_event(kernel, one):
     assert kernel.dropped() == {"held_back": 0, "without_room": 0}
 
 
-def test_the_run_is_told_with_it(kernel, one):
-    """What is read when the next run is on was of the one before, whose name the agent has or has not."""
+def test_an_event_has_the_id_of_its_run(kernel, one):
+    """An event of one run that is read during the next does not get the next one's id."""
     kernel.begin().exec(one)
     kernel.end().begin().exec(one)
 
@@ -84,7 +84,7 @@ def test_the_run_is_told_with_it(kernel, one):
 
 
 def test_what_there_is_no_room_for_is_counted(kernel, one):
-    """Nobody reads: what fits is kept, what does not is counted, and when it was read there is room again."""
+    """Events that fit wait to be read, the others are counted; after a read there is room again."""
     kernel.begin().exec(one, 97)
     assert kernel.dropped() == {"held_back": 0, "without_room": 97 - ROOM}
     assert len(kernel.heard()) == ROOM
@@ -95,8 +95,8 @@ def test_what_there_is_no_room_for_is_counted(kernel, one):
     assert kernel.counted()["exec"]["exec_count"] == 97 + 3
 
 
-def test_more_than_is_told_in_a_second(kernel, one):
-    """Each CPU holds back by itself, and each kind, and none in the next second."""
+def test_more_than_is_emitted_in_a_second(kernel, one):
+    """The limit is for each CPU and each kind of event, and for one second."""
     kernel.begin()
     for cpu in range(CPUS):
         for _ in range(2):
@@ -109,7 +109,7 @@ def test_more_than_is_told_in_a_second(kernel, one):
     assert [event.name for event in kernel.heard()] == ["locks.rcu_stall", "exec.exec"]
 
 
-def test_nothing_is_told_to_nobody(kernel, one):
+def test_nothing_is_emitted_while_nobody_listens(kernel, one):
     kernel.listen(on=False).begin().exec(one, 53)
 
     assert kernel.heard() == []
@@ -117,7 +117,7 @@ def test_nothing_is_told_to_nobody(kernel, one):
 
 
 def test_an_rcu_stall(kernel):
-    """Of no process: whoever the warning interrupted has nothing to do with it."""
+    """The event names no process: the one that the warning interrupted has nothing to do with it."""
     kernel.begin().fire("rcu_stall_warning_0", 0, current=kernel.task(30, comm="other"))
 
     assert kernel.heard() == [event_records.EventRecord(SECOND, "locks.rcu_stall", 0, "", {}, "run-1")]
@@ -125,7 +125,7 @@ def test_an_rcu_stall(kernel):
 
 
 def test_a_slow_request_of_the_target(kernel):
-    """Of no process, for it ends in an interrupt; and none of somebody else, of the kernel or of the agent."""
+    """The event names no process, as a request ends in an interrupt; requests of others emit no event."""
     threads = [kernel.task(pid, kthread=pid == 30) for pid in (10, 20, 30, AGENT)]
     kernel.tree(10).begin()
     for took_ns, submitter in zip((53, 59, 61, 67), threads, strict=True):
@@ -141,7 +141,7 @@ def test_a_slow_request_of_the_target(kernel):
 
 
 def test_segments_of_the_target_that_are_sent_again(kernel):
-    """With whose socket it is, though a timer sends them; none of somebody else's socket, or of one nobody knows."""
+    """The event names the owner of the socket, though a timer sends; sockets of others or unknown owners emit none."""
     net = Net(kernel)
     for sk, segments in ((net.connected(net.ours), 3), (net.connected(net.other), 5), (net.socket(), 7)):
         net.again(sk, segments)
@@ -167,7 +167,7 @@ def nest(kernel, task, *mutexes):
     ("mutexes", "name"), [((KERNEL + 64, KERNEL), "kernel_order_violation"), ((A, B), "order_violation")]
 )
 def test_two_orders_of_two_mutexes(kernel, one, mutexes, name):
-    """Told once, of who made it so, with the mutex that was wanted; and not while one thread alone has both."""
+    """Emitted once, for the thread that made the second order, with the mutex it requested; not for one thread only."""
     two = kernel.task(11, tgid=10, comm="two")
     kernel.tree(10).begin()
     for _ in range(2):
@@ -182,7 +182,7 @@ def test_two_orders_of_two_mutexes(kernel, one, mutexes, name):
 
 
 def test_mutexes_of_others_than_the_target(kernel):
-    """And the agent's own: nobody is told."""
+    """No event is emitted for these, nor for the agent's own."""
     kernel.tree(10).begin()
     for task in (kernel.task(30), kernel.task(31), kernel.task(AGENT)):
         nest(kernel, task, KERNEL, KERNEL + 64)

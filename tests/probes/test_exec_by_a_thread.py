@@ -22,7 +22,7 @@ class Process:
         self.kernel.at(self.kernel.now_ns + 10_000)
 
     def exchange(self):
-        """The kernel's exchange_tids(): no event tells of it."""
+        """Does what the kernel's exchange_tids() does, for which there is no event."""
         self.kernel.tell("shim_set_pid", self.leader, SECOND)
         self.kernel.tell("shim_set_pid", self.second, LEADER)
         self.leader, self.second = Task(self.leader.address, SECOND), Task(self.second.address, LEADER)
@@ -32,7 +32,7 @@ class Process:
         self.kernel.switch(self.leader, self.kernel.idle, DEAD, cpu=1)
 
     def away(self):
-        """The other one sleeps, is woken, and comes back, in 30 ns."""
+        """The second thread sleeps, is woken, and runs again after 30 ns."""
         self.kernel.switch(self.second, self.kernel.idle, INTERRUPTIBLE)
         self.kernel.at(self.kernel.now_ns + 20).wake(self.second)
         self.kernel.at(self.kernel.now_ns + 10).switch(self.kernel.idle, self.second)
@@ -101,7 +101,7 @@ def test_its_end(kernel, process):
 
 
 def test_what_it_did_before_it_was_noticed(kernel, process):
-    """It is nobody else: no third thread is at work when the run ends."""
+    """It has one record under its old and its new number: no third thread is in the sample."""
     for step in ("dead", "exchange", "call", "exec"):
         process.later()
         getattr(process, step)()

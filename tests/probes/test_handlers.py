@@ -35,7 +35,7 @@ def agent(kernel):
 
 
 def test_migrations(running, user, agent):
-    """Of any thread but the agent's."""
+    """Migrations of any thread are counted, but not of the agent's."""
     for task in (user, user, agent):
         running.fire("sched_migrate_task_0", task, 1)
 
@@ -67,7 +67,7 @@ def test_softirqs_and_frequencies(running):
 
 
 def test_idle_time(running):
-    """By state and CPU; idle since before the run is an unknown state, from the beginning of the run."""
+    """Counted by state; a CPU idle since before the run is in an unknown state from the run's beginning."""
     running.at(1100).fire("cpu_idle_0", NOT_IDLE, cpu=0)
     running.at(1200).fire("cpu_idle_0", 2, cpu=0)
     running.at(1250).fire("cpu_idle_0", NOT_IDLE, cpu=0)
@@ -79,7 +79,7 @@ def test_idle_time(running):
 
 
 def test_idle_spans_belong_to_one_run(running):
-    """What is idle from one run into the next is cut at both edges."""
+    """An idle span that lasts from one run into the next is cut at both edges."""
     running.at(1400).fire("cpu_idle_0", 2)
     running.at(1500).end()
     running.at(9000).begin()
@@ -89,7 +89,7 @@ def test_idle_spans_belong_to_one_run(running):
 
 
 def test_throttled_groups(running, user):
-    """What each limited group above a thread stands at when that leaves; those without a quota are not looked at."""
+    """A switch reads the counters of each cgroup with a quota above the thread that leaves the CPU."""
     running.switch(running.task(11), running.idle)
     running.limit(user, 77, times=3, ns=5_000_000)
     running.tell("shim_set_group_below", user)
@@ -104,7 +104,7 @@ def test_throttled_groups(running, user):
 
 
 def test_executed_programs(running, user, agent):
-    """By the name that the program has then; the agent's own children's are not its own."""
+    """Counted by the name that the program has after exec; those of the agent's children are not counted."""
     for task in (user, user, agent):
         running.fire("sched_process_exec_0", task, task.pid, 0, current=task)
 
@@ -135,7 +135,7 @@ def test_new_processes_and_threads(running, user, agent):
 
 
 def test_system_calls(running, user, agent):
-    """By number; a number beyond the table is unknown, also a negative one; the agent's are left out."""
+    """Counted by number; numbers beyond the table and negative ones are unknown; the agent's do not count."""
     for number in (READ, FUTEX, FUTEX, 511, 512, 0x40000000 | READ, (1 << 64) - 1):
         running.fire("sys_enter_0", 0, number, current=user)
     running.fire("sys_enter_0", 0, READ, current=agent)
@@ -153,7 +153,7 @@ def failures(kernel):
 
 
 def test_system_calls_that_fail(running, user, agent):
-    """By call and error, from -4095 to -1; a number beyond the table is unknown; the agent's are left out."""
+    """Counted by call and error, from -4095 to -1; numbers beyond the table are unknown; the agent's do not count."""
     for number, answer in ((READ, -4), (READ, -4), (READ, -4095), (FUTEX, -1), (512, -38), (1 << 32, -38)):
         running.enter(user, number)
         running.leave(user, answer)
@@ -186,7 +186,7 @@ def test_no_call_returns_from_a_handler(running, user):
 
 
 def test_errors_are_counted_one_by_one(running, user):
-    """Also where the calls are sampled."""
+    """All errors are counted, also where calls are sampled."""
     running.end()
     running.sample_interval = 10_000
     running.begin()
@@ -198,7 +198,7 @@ def test_errors_are_counted_one_by_one(running, user):
 
 
 def test_a_call_and_error_too_many(running, user):
-    """In the sum, and told as lost."""
+    """It is counted in the sum, and as lost."""
     for number in range(512):
         running.enter(user, number)
         for error in (1, 2, 3):

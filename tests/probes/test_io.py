@@ -1,4 +1,4 @@
-"""What the calls of a target do with files (probes/io.c), where a live kernel does not go at will."""
+"""File I/O of system calls (probes/io.c), in cases that a test cannot bring about in a live kernel."""
 
 import pytest
 
@@ -52,8 +52,8 @@ def test_what_a_file_is(kernel, caller, mode, counts):
 
 
 @pytest.mark.parametrize("fd", [0, 4, 1 << 20, 0xFFFFFFFF])
-def test_a_descriptor_that_is_none(running, caller, fd):
-    """Not open, or beyond the table: no file, and nothing else is read."""
+def test_a_descriptor_that_is_not_open(running, caller, fd):
+    """A descriptor without a file, or beyond the table, counts for no file."""
     call(running, caller, READ, fd, 100)
     call(running, caller, OPEN, 0, fd)
     call(running, caller, CLOSE, fd, 0)
@@ -62,7 +62,7 @@ def test_a_descriptor_that_is_none(running, caller, fd):
 
 
 def test_a_file_closed_while_it_is_read(running, caller):
-    """By another thread: it was a file when the read began."""
+    """The read counts, as the descriptor was a file when it began."""
     running.enter(caller, READ, 3)
     running.close(caller, 3)
     running.leave(caller, 100)
@@ -77,7 +77,7 @@ def test_a_failed_close_has_closed(running, caller):
 
 
 def test_syncs_of_each_kind(running, caller):
-    """Errors are none."""
+    """A failed call is not counted."""
     for number, answer in ((FSYNC, 0), (FDATASYNC, 0), (FDATASYNC, 0), (FSYNC, EIO)):
         call(running, caller, number, 3, answer)
 
@@ -94,7 +94,7 @@ def test_syncs_of_each_kind(running, caller):
     ],
 )
 def test_the_mean_of_reads_and_writes(reads, writes, expected):
-    """Of nothing there is none."""
+    """Without reads and writes there is no mean."""
     counts = {"pages_asked": 0, "page_cache_misses": 0}
     for name, (count, ns) in {"read": reads, "write": writes}.items():
         counts |= {f"file_{name}s": count, f"{name}_latency_ns": HistogramCounts((), ns, None, None)}
@@ -109,7 +109,7 @@ PRIVATE, ANONYMOUS = 0x2, 0x20
 
 
 def test_calls_that_move_file_data_otherwise(running, caller):
-    """Each that succeeds, and what it says that it moved; a failed one, and anonymous memory, are none."""
+    """A call that succeeds is counted with the bytes it reports; failed ones and anonymous memory are not."""
     for number, answer in (
         (SENDFILE, 4096),
         (SENDFILE, 512),

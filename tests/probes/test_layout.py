@@ -1,4 +1,4 @@
-"""What Python reads from memory lies where C has written it."""
+"""Checks that Python reads each value from where C has written it."""
 
 import inspect
 import re
@@ -42,7 +42,7 @@ def test_keys_have_the_size_that_is_declared(module):
 
 @each_module
 def test_records_of_disks_have_the_type_that_is_declared(module):
-    """Of each CPU, or one for all; all are u64 words, so that they lie one behind the other."""
+    """A record per CPU, or one for all CPUs; its members are u64, so there is no padding."""
     for metric in module.per_disk:
         macro = "BPF_ARRAY" if metric.shared else "BPF_PERCPU_ARRAY"
         assert f"\n{macro}({module.name}_{metric.name}, {metric.value}, CB_DISKS);\n" in UNIT.text
@@ -90,7 +90,7 @@ def test_structs_are_read_as_they_are_written(c_struct, python):
 
 
 def test_the_lines_of_a_task():
-    """What each switch writes is in the first two lines of the cache, and no record begins within one."""
+    """Members that each switch writes are in the first two cache lines; each record begins at a line."""
     second = [member for member, _, _ in struct_of("cb_task")].index("comm")
 
     assert struct.calcsize(format_before("cb_task", "begin_ns")) == 64
@@ -100,7 +100,7 @@ def test_the_lines_of_a_task():
 
 
 def test_a_process_is_read_as_it_is_written():
-    """Its head, then a u64 for each counter that is kept per process and its name: the hottest before that."""
+    """Its head, the hottest counters, its name, the other counters: a u64 for each counter per process."""
     counters = {f"{module.name}_{metric.name}" for module in CATALOG for metric in module.per_process}
     index_names = [name for name, _, _ in struct_of("cb_process")]
     hot = index_names[4 : index_names.index("comm")]
@@ -198,7 +198,7 @@ def test_enums_are_those_of_c(c_enum, prefix, python):
 
 
 def test_constants_are_those_of_c():
-    """What stands in C and in Python is the same number."""
+    """A constant that is defined in C and in Python is the same number in both."""
     assert constant("CB_WAIT_UNKNOWN") == open_intervals.WAIT_UNKNOWN
     assert constant("CB_MEMBERS") == MEMBERS
     assert constant("CB_DISK_TAKEN") == disk_records.TAKEN

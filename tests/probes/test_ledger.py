@@ -14,7 +14,7 @@ from chainbench_agent.probes.wait_key import UNINTERRUPTIBLE as NO_SIGNAL
 
 
 class Model:
-    """What a few threads do on a few CPUs, and the account that a bystander with a notebook would keep."""
+    """Runs a few threads on a few CPUs, and keeps the account that the handlers must agree with."""
 
     CPUS = 3
 
@@ -105,7 +105,7 @@ class Model:
 
 @pytest.mark.parametrize("seed", range(8))
 def test_the_account_of_a_bystander(kernel, seed):
-    """Whatever the threads do, every nanosecond is where a second account says, both edges included."""
+    """The handlers agree with an independent account to the nanosecond, both edges of the run included."""
     model = Model(kernel, seed)
     model.live(200)
     model.begin()
@@ -132,7 +132,7 @@ GROUP = 10
 
 
 NEXT = {0: "runnable_ns", INTERRUPTIBLE: "blocked_ns", UNINTERRUPTIBLE: "blocked_ns", DEAD: None}
-"""What a thread is in after it left its CPU."""
+"""Task state when a thread leaves its CPU → the field of its account that its time is in from then on."""
 
 
 class Lives:

@@ -65,7 +65,7 @@ def test_a_lock_that_was_tried(spins, user, how):
 
 
 def test_locks_in_locks(spins, user):
-    """As many as there are places; released in any order."""
+    """As many locks as there are places are followed; they may be released in any order."""
     for number in range(PLACES):
         spins.take(1100 + number, user, LOCK + number)
     for number in (3, 0, 1, 2, 7, 6, 5, 4):
@@ -86,8 +86,8 @@ def test_more_than_can_be_remembered(spins, user):
     assert spins.kernel.lost() == {"locks_full": 1}
 
 
-def test_cpus_are_apart(spins, kernel, user):
-    """What is released elsewhere was not taken here."""
+def test_each_cpu_has_its_own_record(spins, kernel, user):
+    """A release on another CPU does not end the hold time of a lock taken on this one."""
     spins.take(1100, user)
     spins.release(1150, kernel.task(11), cpu=1)
     spins.take(1160, kernel.task(11), cpu=1)
@@ -97,7 +97,7 @@ def test_cpus_are_apart(spins, kernel, user):
 
 
 def test_a_release_that_was_not_seen(spins, user):
-    """When the lock is taken again it had been released: the time between is not told as its own."""
+    """A lock that is taken again had been released in between: the first hold time is not counted."""
     spins.take(1100, user)
     spins.take(1500, user)
     spins.release(1520, user)
@@ -156,7 +156,7 @@ def test_from_one_run_into_the_next(spins, kernel, user):
 
 
 def test_one_in_ten(kernel, user):
-    """Each that is recorded counts for ten, with its time; the error of the count is told."""
+    """Each hold that is recorded counts ten times, with its time; the error of the count is reported."""
     kernel.sample_interval = 10
     spins = Spins(kernel.at(1000).begin())
     for number in range(1000):

@@ -67,7 +67,7 @@ class Pthreads:
         return {(edge.held.address, edge.wanted.address) for edge in self.edges}
 
     def violations(self):
-        """The mutexes of each, by address, as they are told."""
+        """The mutexes of each violation, by address, as the evidence has them."""
         found = derive(self.kernel.counted()["locks"], NO_NAMES)
         cycles = [[edge["held"] for edge in cycle["edges"]] for cycle in found["lock_order_cycles"]]
         assert found["lock_order_violations"] == len(cycles)
@@ -91,7 +91,7 @@ def two(kernel):
 
 
 def test_two_orders(pthreads, one, two):
-    """Reported although they never met; where each was wanted is told, and where the other had been taken."""
+    """Reported although they never met, with where each mutex was requested and where the other was taken."""
     pthreads.calls = 0x41
     pthreads.nest(one, A, B)
     pthreads.kernel.at(2000)
@@ -106,7 +106,7 @@ def test_two_orders(pthreads, one, two):
 
 
 def test_one_order(pthreads, one, two):
-    """However deep, however often, by however many."""
+    """Locks nested at any depth, by several threads and again, have one order and no violation."""
     for task in (one, two, one):
         pthreads.nest(task, A, B, C)
         pthreads.nest(task, A, C)
@@ -127,7 +127,7 @@ def test_one_after_the_other(pthreads, one, two):
 
 
 def test_unlocked_in_another_order(pthreads, one):
-    """What is still held is what was not unlocked."""
+    """All that were not unlocked are still held."""
     pthreads.lock(one, A, B, C)
     pthreads.unlock(one, A)
     pthreads.lock(one, D)
@@ -135,7 +135,7 @@ def test_unlocked_in_another_order(pthreads, one):
     assert pthreads.order() == {(A, B), (A, C), (B, C), (B, D), (C, D)}
 
 
-def test_one_thread_alone(pthreads, one, two):
+def test_only_one_thread(pthreads, one, two):
     """It cannot be caught; as soon as another one does one of the two it may be."""
     pthreads.nest(one, A, B)
     pthreads.nest(one, B, A)
@@ -180,7 +180,7 @@ def test_a_recursive_mutex(pthreads, one, two):
 
 
 def test_trying_waits_for_nothing(pthreads, one):
-    """What is got so is held, and others are wanted then."""
+    """A mutex taken by trylock adds no order itself, but is held when the next one is requested."""
     pthreads.lock(one, A)
     pthreads.trylock(one, B)
     assert pthreads.order() == set()
@@ -201,7 +201,7 @@ def test_a_lock_that_was_refused(pthreads, one):
 
 
 def test_a_library_that_calls_its_own_functions(pthreads, one):
-    """As musl does: to lock is to try, then to wait with a time limit; each answers, and the mutex is held once."""
+    """A call within a call counts once, as in musl, where lock calls trylock and timedlock."""
     pthreads.call("pthread_wants", one, A)
     pthreads.call("pthread_wants", one, A)
     pthreads.trylock(one, A, EBUSY)
@@ -238,7 +238,7 @@ def test_a_condition_with_nothing_else_in_hand(pthreads, one):
 
 @pytest.mark.parametrize("told_of", [True, False])
 def test_an_address_that_another_mutex_has_now(pthreads, one, two, told_of):
-    """Where the old one was destroyed, or the new one initialised, it is another; else nobody can tell."""
+    """It is another mutex only if destroying the old or initialising the new one was seen."""
     pthreads.nest(one, A, B)
     if told_of:
         pthreads.call("pthread_renews", one, A)
@@ -248,7 +248,7 @@ def test_an_address_that_another_mutex_has_now(pthreads, one, two, told_of):
 
 
 def test_processes_have_addresses_of_their_own(pthreads, kernel, one):
-    """And a program that was executed has others than the one before."""
+    """Mutexes at the same address are different ones in two processes, and before and after an exec."""
     child = kernel.fork(one, kernel.task(20))
     pthreads.nest(one, A, B)
     pthreads.nest(child, B, A)
@@ -271,7 +271,7 @@ def test_what_the_last_owner_of_the_number_held(pthreads, kernel, one):
 
 
 def test_others_than_the_target(pthreads, kernel):
-    """And the agent, of the whole machine."""
+    """Mutexes of others than the target are ignored, and the agent's if the whole machine is measured."""
     pthreads.nest(kernel.task(30), A, B)
     assert pthreads.order() == set()
     kernel.end()
@@ -295,7 +295,7 @@ def test_more_than_can_be_remembered(pthreads, one):
 
 @pytest.mark.parametrize("full", ["locks_holders", "locks_edges", "locks_lives"])
 def test_no_room(pthreads, kernel, one, full):
-    """What is new is lost, and counted so."""
+    """A new entry that finds no room is counted as lost."""
     used = (ctypes.c_uint8 * kernel.get(f"{full}_entries")).in_dll(kernel.library, f"{full}_used")
     if full != "locks_holders":
         pthreads.lock(one, A)
@@ -315,7 +315,7 @@ def test_nothing_is_left_of_who_holds_nothing(pthreads, kernel, one, two):
 
 
 def test_an_answer_that_was_not_seen(pthreads, kernel, one):
-    """The next call tells."""
+    """The next call shows that a return was missed."""
     pthreads.call("pthread_wants", one, A)
     pthreads.lock(one, B)
 
@@ -381,7 +381,7 @@ def test_mutexes_of_the_kernel(mutexes, kernel, one):
     ],
 )
 def test_whether_it_was_taken(mutexes, one, answered, taken, waits):
-    """By what the function says; only trying does not wait."""
+    """The function's result says whether it is held; only trylock does not wait."""
     mutexes.lock(one, KERNEL)
     function, answer = answered
     mutexes.ask(one, function, KERNEL + 64, answer)
@@ -391,8 +391,8 @@ def test_whether_it_was_taken(mutexes, one, answered, taken, waits):
     assert mutexes.order() == expected | ({(KERNEL + 64, KERNEL + 128)} if taken else set())
 
 
-def test_a_kernel_mutex_begins_anew(mutexes, kernel, one, two):
-    """Whoever initialises it: the memory may be another's."""
+def test_a_kernel_mutex_is_initialised_again(mutexes, kernel, one, two):
+    """A mutex initialised again, by any thread, is another one: its memory may have been reused."""
     mutexes.nest(one, KERNEL, KERNEL + 64)
     kernel.fire("kfunc____mutex_init", KERNEL, current=kernel.task(99))
     mutexes.nest(two, KERNEL + 64, KERNEL)
@@ -400,7 +400,7 @@ def test_a_kernel_mutex_begins_anew(mutexes, kernel, one, two):
     assert mutexes.violations() == (0, 0)
 
 
-def test_user_space_and_the_kernel_are_apart(mutexes, pthreads, one):
+def test_user_space_and_the_kernel_are_separate(mutexes, pthreads, one):
     """A mutex of one is no reason to wait for one of the other."""
     pthreads.lock(one, A)
     mutexes.lock(one, KERNEL)
@@ -428,7 +428,7 @@ def test_the_shortest_way_back():
     assert sorted(cycles(edge(1, 2), edge(2, 3, 2), edge(3, 1, 3), edge(2, 1, 4))) == [[1, 2], [1, 2, 3]]
 
 
-def test_what_leads_into_a_circle_is_none():
+def test_edges_into_and_out_of_a_circle_are_not_in_it():
     assert cycles(edge(9, 1), edge(1, 2), edge(2, 1, 2), edge(2, 8), edge(8, 7)) == [[1, 2]]
 
 
@@ -437,7 +437,7 @@ def test_circles_that_share_a_mutex():
 
 
 def test_the_first_comes_first():
-    """Of the cycles, and of the edges of each."""
+    """Cycles are sorted by time, and the edges of each begin with the first."""
     early, late = (edge(3, 4, at=50), edge(4, 3, 2, at=20)), (edge(1, 2, at=90), edge(2, 1, 2, at=80))
     assert cycles(*late, *early) == [[4, 3], [2, 1]]
 
@@ -455,8 +455,8 @@ def test_threads_of_a_cycle():
     assert cycles(edge(1, 2, 5, 6), edge(2, 1, 5)) == [[1, 2]]
 
 
-def test_how_it_is_told():
-    """With names where there are any; twenty in full, those of user space apart from the kernel's."""
+def test_a_violation_in_the_evidence():
+    """With names where there are any; twenty in full, those of user space separate from the kernel's."""
     made = edge(1, 2, 5, 6)._replace(held_at=11, wanted_at=12, stack=3), edge(2, 1, 7)
     stacks = {made[0].held_from: ("f+0x1 [a]",), made[0].wanted_from: ("g+0x2 [a]", "main+0x3 [a]")}
     names = Names(stacks={"locks_stacks": stacks})
@@ -480,7 +480,7 @@ def test_how_it_is_told():
 
 
 def test_an_edge_as_it_is_written():
-    """Signed is the stack alone: negative is none."""
+    """Only the stack's id is signed: a negative one means that there is no stack."""
     key = struct.pack("=QQIIII", A, B, 3, 4, 10, 1)
     value = struct.pack("=QQQIIi4x", 1000, 0x41, 0x42, 11, 12, -17)
 

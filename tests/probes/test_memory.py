@@ -27,7 +27,7 @@ def user(kernel):
 
 
 def memory(kernel):
-    """What was counted, without the zeros."""
+    """All counts that are not zero."""
     counted = kernel.counted()["memory"]
     return {name: value for name, value in counted.items() if isinstance(value, int) and value}
 
@@ -39,10 +39,10 @@ def of_process(kernel, pid):
 
 
 def test_faults(kernel, user):
-    """Of the target's threads, and of the process they belong to."""
+    """Page faults count for the target, and for the process of the thread."""
     other, second = kernel.task(20), kernel.task(11, tgid=10)
     kernel.at(1000).tree(10).begin()
-    kernel.born(user)  # a process is told of since one of its threads was seen
+    kernel.born(user)  # a process has a record from when one of its threads was seen
 
     for task in (user, second, other, kernel.task(AGENT)):
         kernel.fire("minor_fault_0", current=task)
@@ -82,7 +82,7 @@ ONCE = {"kmalloc_count": 1, "kmalloc_bytes": 100, "kmalloc_squares": 10_000, "kf
 
 
 def test_interrupts_are_not_the_targets(kernel, user):
-    """What is done in the middle of its thread, but not by it."""
+    """Allocations of an interrupt are not made by the thread that it interrupts."""
     kernel.at(1000).tree(10).begin()
 
     for count in (HARD, SOFT, HARD | SOFT, DISABLED):
@@ -92,7 +92,7 @@ def test_interrupts_are_not_the_targets(kernel, user):
 
 
 def test_interrupts_are_the_machines(running, user):
-    """But no process's."""
+    """Allocations in interrupts count for the machine, but for no process."""
     running.switch(running.idle, user)
     for count in (HARD, SOFT, DISABLED):
         allocate(running, user, count)
@@ -101,7 +101,7 @@ def test_interrupts_are_the_machines(running, user):
     assert of_process(running, 10)["kmalloc_bytes"] == 100
 
 
-def test_the_preemption_count_beside_the_run_queue(compile_unit):
+def test_the_preemption_count_next_to_the_run_queue(compile_unit):
     """Where the thread does not hold it, the CPU does; where that is, is found once."""
     text = fused(has_field=lambda field: field != "thread_info.preempt_count", PREEMPT_COUNT=0).text
     kernel = UserSpace(ctypes.CDLL(str(compile_unit(text, "preempt"))))
@@ -127,7 +127,7 @@ def test_a_sample_stands_for_all(kernel, user):
 
 
 def test_victims(kernel, user):
-    """By the thread, or by its number where the kernel tells no more."""
+    """Victims are found by their thread, or by its number where the tracepoint has only that."""
     other = kernel.task(20)
     kernel.at(1000).tree(10).begin()
     for task in (user, other):
@@ -163,7 +163,7 @@ def counters(kernel):
 
 
 def test_counters_between_entering_and_leaving(counting):
-    """What others did before, after and elsewhere is not among it."""
+    """Only the difference while the thread was on the CPU counts, not what others did before, after or elsewhere."""
     user, other = counting.task(10), counting.task(20)
     counting.at(1000).tree(10).begin()
     stand(counting, 1, 5, 100, 100)
@@ -205,7 +205,7 @@ def test_counters_of_the_machine_are_not_read_at_switches(counting):
 
 
 def test_scaling():
-    """By the share of the time that a counter was on the hardware; without any, there is no value."""
+    """Counts are scaled by the share of time that the counter was on the PMU; without any, there is no value."""
     values_, enabled, running = (100, 10, 30, 5, 0, 8), (8, 8, 8, 8, 8, 0), (8, 4, 6, 0, 8, 0)
 
     found = derive({"counters": values_ + enabled + running}, Names({}, {}, {}, {}))

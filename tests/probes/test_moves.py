@@ -19,7 +19,7 @@ def grouped(kernel):
 
 
 def moved(kernel, task, path, at):
-    """As the kernel does: it moves the thread, and then tells of it."""
+    """Does as the kernel does: moves the thread, and then fires the tracepoint."""
     kernel.move(task, *path)
     kernel.at(at).fire("cgroup_attach_task_0", 0, 0, task, 0)
 
@@ -43,13 +43,13 @@ def cpu(kernel, *, closed=False):
 
 
 def ended(kernel):
-    """The sum of what ended; threads that were there so shortly are not kept singly."""
+    """The sum of the accounts of threads that ended: they were there too shortly to be listed one by one."""
     members = kernel.sample().members
     return [members.ended] if members.ended_threads else []
 
 
 def test_out_while_it_runs(grouped):
-    """What it did until then counts; it has made no switch by that."""
+    """Its time until the move counts; the move is not counted as a switch."""
     task = task_in(grouped, OURS, on_cpu=True)
     grouped.begin().switch(grouped.idle, task)
     moved(grouped, task, THEIRS, 1400)
@@ -63,7 +63,7 @@ def test_out_while_it_runs(grouped):
 
 
 def test_in_while_it_runs(grouped):
-    """What it did before is not counted, and its time in the target begins now."""
+    """Its time before the move does not count; its time in the target begins at the move."""
     task = task_in(grouped, THEIRS, on_cpu=True)
     grouped.begin().switch(grouped.idle, task)
     moved(grouped, task, OURS, 1400)
@@ -87,7 +87,7 @@ def test_in_and_out_and_in_again_while_it_runs(grouped):
 
 
 def test_that_never_switches(grouped):
-    """It has a CPU of its own; that it was in the target when the run began is told by the agent."""
+    """It has a CPU of its own; the agent has noted that it was in the target when the run began."""
     task = task_in(grouped, OURS, on_cpu=True)
     seed(grouped, task)
     grouped.begin()
@@ -173,8 +173,8 @@ def test_strangers_are_not_met(grouped):
     assert grouped.sample().members.threads == 0
 
 
-def test_a_tree_does_not_mind(kernel):
-    """Who descends from a process does so in any cgroup."""
+def test_a_process_tree_does_not_depend_on_cgroups(kernel):
+    """A descendant of a process remains one in any cgroup."""
     task = kernel.task(10, on_cpu=True)
     kernel.at(1000).tree(10).begin().switch(kernel.idle, task)
     moved(kernel, task, THEIRS, 1400)
@@ -206,7 +206,7 @@ def ended_but_the_leader(kernel):
 
 
 def moved_as_a_whole(kernel, tasks, path, at):
-    """The kernel tells of the leader only."""
+    """Moves all threads of a process; the kernel fires the tracepoint only for the leader."""
     for task in tasks:
         kernel.move(task, *path)
     kernel.at(at).fire("cgroup_attach_task_0", 0, 0, tasks[0], 1)
@@ -289,7 +289,7 @@ def test_another_thread_that_was_born_later(grouped):
 
 
 def test_running_between_the_move_and_the_word_of_it(grouped):
-    """The kernel moves first and tells then: who does something meanwhile is cut there."""
+    """The move precedes its tracepoint: an event of a thread between the two is where its time is cut."""
     tasks = process_in(grouped, OURS, on_cpu=True)
     grouped.begin().switch(grouped.idle, tasks[1])
     for task in tasks:

@@ -1,4 +1,4 @@
-"""Whose a TCP socket is (probes/network.c), and what a live kernel does not show easily."""
+"""Attribution of TCP sockets (probes/network.c), and cases that a live kernel does not show easily."""
 
 import ctypes
 
@@ -35,7 +35,7 @@ def net(kernel):
 
 
 def test_a_connect_is_its_callers(net):
-    """Whoever is current when the answer comes."""
+    """It counts for the caller, whichever thread is current when the answer arrives."""
     net.connected(net.ours)
     net.connected(net.other)
 
@@ -44,7 +44,7 @@ def test_a_connect_is_its_callers(net):
 
 
 def test_a_connect_to_itself(net):
-    """The states of an accept, but nobody listens: it is a connect."""
+    """It passes through the states of an accept, but without a listener it is a connect."""
     sk = net.socket()
     net.state(sk, CLOSE, SYN_SENT, net.ours)
     net.state(sk, SYN_SENT, SYN_RECV)
@@ -130,7 +130,7 @@ def test_segments_are_looked_at_now_and_then(net):
 
 
 def test_a_reset_is_sent_after_the_last_state(net):
-    """It is a segment too; of a socket that nobody knows it is nothing."""
+    """It counts as a segment; that of a socket with no known owner does not."""
     sk = net.connected(net.ours)
     net.state(sk, ESTABLISHED, CLOSE, net.ours)
     net.tell("tcp", sk, 0, 1, 0)
@@ -141,7 +141,7 @@ def test_a_reset_is_sent_after_the_last_state(net):
 
 
 def test_a_process_leaves_the_cgroup(net):
-    """What it sends by the same socket counts as long as it is there."""
+    """Bytes that it sends by the same socket count only while it is in the cgroup."""
     kernel, sk = net.kernel, net.socket()
     kernel.move(net.ours, 5)
     kernel.cgroup(5, level=1).begin()
@@ -165,7 +165,7 @@ def test_a_socket_is_forgotten(net):
 
 
 def test_retransmissions(net):
-    """As many as the packet has segments; what could not be sent was not; somebody else's are nobody's here."""
+    """Each segment sent again counts; those of others do not, and those of unknown sockets are unattributed."""
     ours, other = net.connected(net.ours), net.connected(net.other)
     net.again(ours, 3)
     net.again(ours, 2, error=-105 & 0xFFFFFFFF)

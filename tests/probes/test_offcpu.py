@@ -1,4 +1,4 @@
-"""What a thread blocks in, and when its stack is walked (probes/offcpu.h, offcpu.c)."""
+"""The waits of blocked threads, and the walks of their stacks (probes/offcpu.h, offcpu.c)."""
 
 import ctypes
 import struct
@@ -59,7 +59,7 @@ def test_what_it_waits_in(kernel, syscall, state, wait):
 @pytest.mark.parametrize("before", [False, True], ids=["within the run", "asleep since before it"])
 @pytest.mark.parametrize("bits", [0, 1])
 def test_waiting_for_io(kernel, bits, before):
-    """As the kernel itself marks the thread; other bits of that byte are none of it."""
+    """The kernel marks a thread that waits for I/O; the other bits of that byte have no influence."""
     task = kernel.task(10, syscall=FUTEX)
     kernel.tell("shim_set_iowait", task, bits | 0x80)
     kernel.at(1000)
@@ -116,7 +116,7 @@ def terminals(kernel):
 @pytest.mark.parametrize("before", [False, True], ids=["within the run", "asleep since before it"])
 @pytest.mark.parametrize("kind", FILES)
 def test_the_kind_of_the_file(kernel, kind, before):
-    """Of the descriptor that is the call's first argument."""
+    """The file is that of the descriptor in the call's first argument."""
     task = kernel.task(10, syscall=READ)
     kernel.tell("shim_set_arguments", task, 0, *map(ctypes.c_uint64, (5, 0, 0)))
     open_file(kernel, task, 4, "block")
@@ -220,7 +220,7 @@ def stacks(kernel):
     ids=["forward", "backward", "by a register"],
 )
 def test_the_function_that_the_innermost_called(kernel, thread, code, distance):
-    """Walks leave out the functions of locks; the call instruction before the return address tells which it was."""
+    """Stack walks leave out lock functions: the call instruction before the return address gives the one called."""
     memory = ctypes.create_string_buffer(code, 16)
     returns = ctypes.addressof(memory) + 8
     frames(kernel, thread, returns)
@@ -278,7 +278,7 @@ def test_a_stack_that_cannot_be_walked(kernel, thread):
 
 
 def test_each_thread_has_its_own(kernel, thread):
-    """Beside those of the whole target."""
+    """The stacks of each thread are counted as well as those of the whole target."""
     other = kernel.task(11, syscall=FUTEX)
     kernel.end().tree(10, 11).begin()
     frames(kernel, thread, 0xB)
@@ -321,7 +321,7 @@ def test_the_threshold_rises_and_falls(kernel, thread):
 def test_the_split_is_right_on_average(kernel, thread, seed):
     """Two functions that alternate in one system call, one with waits ten times as long: each gets its time.
 
-    The error is within four of the standard errors that are told beside the split.
+    The error is within four of the standard errors that are reported with the split.
     """
     random = Random(seed)  # noqa: S311 - no secret; it has to be repeatable
     truth = {0xA: 0, 0xB: 0}

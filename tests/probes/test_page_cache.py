@@ -1,4 +1,4 @@
-"""What reads find in the page cache (probes/io.c): pages asked for, and pages brought."""
+"""Page cache hits and misses of reads (probes/io.c): pages asked for, and pages brought in."""
 
 import ctypes
 
@@ -121,7 +121,7 @@ def test_a_page_behind_the_end(reading, caller, file):
 
 @pytest.mark.parametrize("before", [True, False], ids=["told before it asks", "told after it asked"])
 def test_pages_of_another_file_are_not_the_reads(reading, caller, file, before):
-    """A read into the memory of a mapped file makes page faults on that; kernels differ in what they tell first."""
+    """Page faults on a mapped file into which a read writes are others', in either order of the events."""
     memory = reading.open(caller, 6, size=1 << 20)
     for first in (0, 8, 16):
         if before:
@@ -173,7 +173,7 @@ def test_a_direct_read_brings_nothing(reading, caller):
 
 
 def test_a_read_of_a_layered_file_system(reading, caller):
-    """What was opened has pages of its own; those of the file below are read, and are its."""
+    """The opened file has a mapping of its own; pages of the file below it count as pages of the read."""
     below = reading.open(caller, 6, size=1 << 20)
     reading.enter(caller, READ, 5)
     add(reading, caller, below, 4)
@@ -210,7 +210,7 @@ def test_a_block_device_is_read(reading, caller):
 
 
 def test_others_pages(kernel, file):
-    """Who is not in the target asks for nothing."""
+    """Reads of a process that is not in the target are not counted."""
     kernel.at(1000).tree(10).begin()
     other = kernel.task(20)
     kernel.open(other, 5)
@@ -223,7 +223,7 @@ def test_others_pages(kernel, file):
 
 @pytest.mark.parametrize("function", ["filemap_read", "generic_file_buffered_read"])
 def test_a_buffered_read_on_older_kernels(reading, caller, file, function):
-    """From its position and size follow the pages that newer kernels tell."""
+    """The pages asked for are computed from position and size; newer kernels have an event for them."""
     found = []
     for position, size in ((0, 4096), (3 * 4096 - 1, 2), (4 * 4096, 1 << 16), (98 * 4096, 1 << 20)):
         iocb, to = (ctypes.c_uint64 * 2)(file, position), ctypes.c_uint64(size)
@@ -252,7 +252,7 @@ def test_sampled_pages(kernel, caller, file):
     ids=["hot", "cold", "warm", "read ahead for nobody", "not asked"],
 )
 def test_hits(asked, misses, expected):
-    """What was asked for and not brought; never fewer than none."""
+    """Hits are the pages asked for without those brought in, and at least zero."""
     none = HistogramCounts((), 0, None, None)
     counts = {"file_reads": 0, "file_writes": 0, "read_latency_ns": none, "write_latency_ns": none}
 

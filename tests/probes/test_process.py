@@ -87,7 +87,7 @@ def assert_whole(kernel, *, closed=False):
 
 
 def test_open_time(running):
-    """What is still going on when the run ends is cut there, for processes as for the whole."""
+    """Intervals that are open when the run ends are cut there, for each process and for the whole."""
     running.born(running.task(10))
     on, off = running.task(20), running.task(30)
     running.at(1_100).switch(off, on, INTERRUPTIBLE)
@@ -100,7 +100,7 @@ def test_open_time(running):
 
 
 def test_kernel_threads(running):
-    """They run and wait as others do; what they sleep is nobody's."""
+    """They run and wait as other threads do; their sleep is not counted."""
     worker = running.task(10, kthread=True)
     running.at(1_005).switch(running.idle, worker)
     running.at(1_025).switch(worker, running.idle, UNINTERRUPTIBLE)
@@ -146,8 +146,8 @@ def test_the_agent_has_no_record(running):
     assert running.processes() == {}
 
 
-def test_who_is_not_in_the_target_has_no_record(kernel):
-    """Only who counts is told."""
+def test_a_process_outside_the_target_has_no_record(kernel):
+    """Only processes of the target are reported."""
     ours, other = kernel.task(10), kernel.task(20)
     kernel.at(1000).tree(10).begin()
     for task in (ours, other):
@@ -163,7 +163,7 @@ def test_who_is_not_in_the_target_has_no_record(kernel):
 
 
 def test_a_process_is_called_as_its_leader(running):
-    """Also when another thread of it is seen first."""
+    """A process has the name of its leader, also if another thread of it is seen first."""
     leader, thread = running.task(10, comm="server"), running.task(11, tgid=10, comm="worker-1")
     running.tell("shim_set_leader", thread, ctypes.c_void_p(leader.address))
 
@@ -200,7 +200,7 @@ def test_who_was_at_work_before_the_run(running):
 
 
 def test_four_processes_in_one_set(running):
-    """Told apart."""
+    """Each has a record of its own."""
     for times, task in enumerate(sharing(running, 4), start=1):
         call(running, task, times)
 
@@ -234,7 +234,7 @@ def test_a_fifth_process_in_one_set(running):
 
 
 def test_who_lived_shortest_gives_way(running):
-    """Of those that ended; the longest-lived, which did most, stay for the report."""
+    """The shortest-lived of the processes that ended; the longest-lived did most, and stay for the evidence."""
     short, shorter, long, alive, late = sharing(running, 5)
     running.born(alive)
     for task, ns in ((long, 9_000), (short, 200), (shorter, 100)):
@@ -246,12 +246,12 @@ def test_who_lived_shortest_gives_way(running):
     assert running.processes()[late.pid].command == "p4"
     assert total(running) == 4
 
-    running.at(running.now_ns + GRACE_NS + 1).born(shorter)  # it has to be told from what it did before
+    running.at(running.now_ns + GRACE_NS + 1).born(shorter)  # a new record, without what it did before
     assert calls(running) == {shorter.pid: 0, long.pid: 1, alive.pid: 0, late.pid: 1}
 
 
 def test_who_has_just_ended_does_not_give_way_yet(running):
-    """What it did last may still be on its way to its record on another CPU.  Afterwards the other is met again."""
+    """Another CPU may still be writing its last event; the new process gets a record at a later event."""
     *four, late = sharing(running, 5)
     for task in four:
         lives(running, task, 10)
@@ -281,7 +281,7 @@ def test_a_number_is_used_again(running):
 
 
 def test_a_number_is_used_again_unseen(running):
-    """Also where only a system call tells of the new process."""
+    """The new process has the record also if a system call is the first event of it."""
     call(running, running.task(10, comm="old"))
     running.at(1_500).exit(running.task(10))
 
@@ -336,7 +336,7 @@ def test_a_run_knows_its_own_processes_only(running):
 
 
 def test_while_another_cpu_claims(running):
-    """Who is not alone goes without for this event, and is met at its next: nothing is torn, nothing is lost."""
+    """An event that finds the set claimed makes no record; a later event does: nothing is torn or lost."""
     task, far = running.task(10), running.task(11)
     claims = (ctypes.c_uint32 * SETS).in_dll(running.library, "cb_process_claims_cells")
     claims[10] = 1

@@ -1,4 +1,4 @@
-"""What a CPU quota keeps off the CPUs (probes/machines/quota.h), in each way in which a kernel tells it."""
+"""Throttling by a CPU quota (probes/machines/quota.h), as each kernel version exposes it."""
 
 import ctypes
 import shutil
@@ -11,7 +11,7 @@ from chainbench_agent.evidence.sample import Account, TaskState
 BY_THREAD = "task_struct.throttled"
 SELF_TIME, PELT_TIME = "cfs_rq.throttled_clock_self_time", "cfs_rq.throttled_clock_pelt_time"
 KERNELS = {"6.18": (), "6.12": (BY_THREAD,), "6.1": (BY_THREAD, SELF_TIME), "5.10": (BY_THREAD, SELF_TIME, PELT_TIME)}
-"""What each lacks."""
+"""Kernel version → the members that it lacks."""
 WHOLE = 1
 """A process is moved with all its threads."""
 BEFORE_6_18 = ("6.12", "6.1", "5.10")
@@ -52,7 +52,7 @@ def account(kernel):
 
 
 def test_throttled_and_then_runnable(kernel, limited):
-    """Throttled until the quota comes back, in the run queue from then on, and no block at all."""
+    """Throttled until the quota is refilled, in the run queue from then on, and never blocked."""
     kernel.at(1090).throttle(limited)
     kernel.at(1100).switch(limited, kernel.idle)
     kernel.at(1400).unthrottle(limited)
@@ -69,7 +69,7 @@ def test_throttled_and_then_runnable(kernel, limited):
 
 
 def test_each_wait_for_itself(kernel, limited):
-    """What one wait was throttled is no part of the next."""
+    """The throttled time of one wait is not in the next."""
     for began in (2000, 3000, 4000):
         kernel.at(began).throttle(limited)
         kernel.switch(limited, kernel.idle)
@@ -83,7 +83,7 @@ def test_each_wait_for_itself(kernel, limited):
 
 
 def test_throttled_by_two_groups(kernel, limited):
-    """Until the last of them may run again; once, not twice."""
+    """It is throttled until the last group may run again; the time counts once."""
     kernel.at(1100).throttle(limited)
     kernel.throttle(limited)
     kernel.switch(limited, kernel.idle)
@@ -116,7 +116,7 @@ def test_what_another_group_is_throttled(kernel, thread):
 
 
 def test_asleep_while_the_group_is_throttled(kernel, limited):
-    """Who sleeps would not have run: blocked until it is woken, for what it waits in."""
+    """A thread that sleeps would not have run: its time is blocked until it is woken."""
     kernel.at(1100).switch(limited, kernel.idle, INTERRUPTIBLE)
     kernel.at(1200).throttle(limited, taken_away=False)
     kernel.at(1300).unthrottle(limited)
@@ -158,7 +158,7 @@ def test_throttled_after_it_left(kernel, limited):
 
 @before_6_18
 def test_born_into_a_throttled_group(kernel):
-    """It could not run before the quota came back."""
+    """It could not run before the quota was refilled."""
     kernel.at(1000).begin()
     child = kernel.task(10)
     kernel.limit(child)
@@ -214,7 +214,7 @@ def test_moved_to_another_cgroup_while_throttled(kernel, limited):
 
 
 def test_moved_with_its_process(kernel):
-    """The kernel tells of the leader only; its threads are moved with it, throttled or not."""
+    """The tracepoint fires only for the leader; its threads are moved with it, throttled or not."""
     leader, threads = kernel.task(10), [kernel.task(number, tgid=10) for number in (11, 12)]
     kernel.at(1000).begin()
     queues = {}
@@ -269,7 +269,7 @@ def test_a_quota_that_comes_and_goes(kernel, thread):
 
 
 def test_throttled_when_the_run_begins(kernel):
-    """Until when, nobody knows: that part is neither throttled nor runnable, and so it is unexplained."""
+    """How long it remained throttled is unknown: that part is neither throttled nor runnable, so unexplained."""
     early = kernel.task(10)
     kernel.limit(early)
     kernel.at(500).throttle(early)
@@ -293,7 +293,7 @@ def test_throttled_when_the_run_ends(kernel, limited):
 
 
 def test_kernel_threads(kernel):
-    """Of the whole machine, offcpu has those of user threads only."""
+    """For the whole machine, offcpu counts only the throttled time of user threads."""
     worker = kernel.task(10, kthread=True)
     kernel.limit(worker)
     kernel.at(1000).begin().switch(kernel.idle, worker)

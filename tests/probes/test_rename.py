@@ -1,4 +1,4 @@
-"""Threads and processes that call themselves otherwise: the last name is told (probes/machines/follow.h)."""
+"""Threads and processes that rename themselves: the last name is reported (probes/machines/follow.h)."""
 
 import ctypes
 
@@ -9,7 +9,7 @@ LEADER, SECOND = 10, 11
 
 
 def rename(kernel, task, name):
-    """As the kernel does: it tells of the name, and then copies it."""
+    """Does as the kernel does: fires the tracepoint with the name, and then copies it."""
     text = ctypes.create_string_buffer(name)
     kernel.fire("task_rename_0", task, ctypes.addressof(text), current=task)
     kernel.tell("shim_set_comm", task, name)
@@ -33,7 +33,7 @@ def names(kernel):
 
 
 def test_a_thread(kernel, threads):
-    """It alone, though other threads of its process have the old name."""
+    """Only this thread is renamed: the other threads of its process have the old name."""
     rename(kernel, threads[1], b"decoder-1")
 
     assert names(kernel) == {LEADER: "server", SECOND: "decoder-1"}
@@ -58,7 +58,7 @@ def test_a_shorter_name(kernel, threads):
 
 
 def test_a_thread_that_ended(kernel, threads):
-    """It is kept under its last name."""
+    """It is listed with its last name."""
     _, second = threads
     rename(kernel, second, b"decoder-1")
     kernel.exit(second, left=1)

@@ -67,7 +67,7 @@ def test_a_call_that_begins_before_the_run(kernel, net):
 
 
 def test_a_return_that_was_missed(kernel, net):
-    """The next call tells, and is right itself; what others miss is nobody's loss."""
+    """The next call shows that it was missed, and counts itself; misses of other processes are no loss."""
     kernel.begin()
     for thread in (net.ours, net.ours, net.other, net.other):
         net.enters(thread)
@@ -97,7 +97,7 @@ def test_no_room(kernel, net):
 
 
 def test_what_kretprobes_may_ask():
-    """There is room for what they keep; nothing is kept where locks are waited for: the hash has locks itself."""
+    """Saved arguments fit; none are saved where the kernel waits for locks, as the hash map takes locks itself."""
     slow_paths = {function for _, functions in SLOW_PATHS.values() for function in functions}
     for hook in HOOKS:
         for source in hook.sources:

@@ -43,7 +43,7 @@ def test_asleep_since_before_the_run(kernel):
 
 
 def test_runnable_since_before_the_run(kernel):
-    """It waited from the beginning of the run; that it was woken, nobody saw."""
+    """It waited from the beginning of the run; its wake-up was not seen."""
     early = kernel.task(10)
     kernel.at(1000).begin()
 
@@ -90,7 +90,7 @@ def test_preempted_on_the_way_to_sleep(kernel, thread):
 
 
 def test_a_pending_signal(kernel, thread):
-    """Such a thread is never dequeued: it comes back without a wake-up, and has waited, not slept."""
+    """Such a thread is never dequeued: it runs again without a wake-up, so it has waited, not slept."""
     kernel.at(1100).switch(thread, kernel.idle, INTERRUPTIBLE)
     kernel.at(1140).switch(kernel.idle, thread)
 
@@ -139,7 +139,7 @@ def test_born_in_the_run(kernel):
 
 
 def test_an_unseen_switch(kernel):
-    """Another thread leaves than the one that entered: since when it ran, nobody knows, so nothing is added."""
+    """Another thread leaves than the one that entered: how long it ran is unknown, so nothing is added."""
     entered, other = kernel.task(10), kernel.task(11)
     kernel.at(1000).begin()
     kernel.at(1100).switch(kernel.idle, entered)
@@ -150,8 +150,8 @@ def test_an_unseen_switch(kernel):
     assert kernel.lost() == {"unseen_switches": 1}
 
 
-def test_a_thread_that_left_and_came_back_unseen(kernel, thread):
-    """The kernel's own account tells how much of the time since was on a CPU; the rest is nobody's."""
+def test_a_thread_that_left_and_returned_unseen(kernel, thread):
+    """The kernel's own account gives its time on CPUs since then; the rest is unexplained."""
     kernel.account(thread, 5_000)
     kernel.at(1100).switch(thread, kernel.idle)
     kernel.at(1120).switch(kernel.idle, thread)  # it leaves, and nobody sees it
@@ -193,7 +193,7 @@ def test_the_kernels_account_is_not_taken_beyond_what_can_be(kernel, thread, exe
 
 
 def test_the_kernels_account_of_a_thread_that_was_not_seen_before(kernel):
-    """What it had when the run began is not known where the thread was on a CPU then; of one that slept it is."""
+    """Its account at the beginning is known only if it did not run then; otherwise no time counts."""
     early, asleep = kernel.task(10), kernel.task(11)
     for task in (early, asleep):
         kernel.account(task, 5_000)
@@ -220,7 +220,10 @@ def test_the_kernels_account_of_a_thread_that_was_not_seen_before(kernel):
     ],
 )
 def test_the_last_word_on_a_thread_that_dies(kernel, kind, born, checked):
-    """Our account beside the kernel's; of a cgroup's threads that were there before it, they may have joined."""
+    """Our account and the kernel's are added up, but not of a cgroup's thread whose birth was not seen.
+
+    It may have joined, and then the kernel's account has its time outside of the cgroup as well.
+    """
     task = kernel.task(10)
     kernel.move(task, 7)
     if kind == TargetKind.TREE:

@@ -1,4 +1,4 @@
-"""Whose events count (probes/lib/target.h, follow.h): a process tree, a cgroup, or the whole machine."""
+"""Targets (probes/lib/target.h, follow.h): the events of a process tree, a cgroup, or the whole machine count."""
 
 import ctypes
 
@@ -89,7 +89,7 @@ def test_a_child_is_a_member_before_it_runs(tree, root, other):
 
 
 def test_grandchildren(tree, root):
-    """However deep, also when those between have ended."""
+    """Descendants are members at any depth, also if those in between have ended."""
     parent = root
     for pid in range(11, 16):
         child = tree.fork(parent, tree.task(pid))
@@ -113,7 +113,7 @@ def test_a_thread_is_no_process(tree, root):
 
 
 def test_a_process_forked_by_a_thread(tree, root):
-    """By any thread of a member."""
+    """A child is a member whichever thread of a member forks it."""
     thread = tree.fork(root, tree.task(11, tgid=ROOT))
     tree.fork(thread, tree.task(12))
 
@@ -155,7 +155,7 @@ def test_a_number_is_used_again_by_a_stranger(tree, root, other):
 
 
 def test_it_still_leaves_its_cpu(tree, root):
-    """What ran alone from before the run until it was killed makes its first and last switch when it is no member."""
+    """A thread that runs from before the run until it is killed makes its only switch as a member no more."""
     tree.at(1300).exit(root)
     assert tree.tree_now() == set()
     tree.at(1310).switch(root, tree.idle, DEAD)
@@ -196,7 +196,7 @@ def test_off_means_off(kernel, tree, root):
 
 
 def test_members_without_end(tree, root):
-    """What finds no room is counted as lost, and is no member."""
+    """A process that finds no room is counted as lost, and is not a member."""
     room = tree.get("cb_members_entries")
     assert room == MEMBERS
     ctypes.memset((ctypes.c_uint8 * room).in_dll(tree.library, "cb_members_used"), 1, room)
@@ -209,7 +209,7 @@ def test_members_without_end(tree, root):
 
 
 def test_the_agent_is_in_no_target(kernel):
-    """Not even in one that it is a descendant of."""
+    """The agent does not count, even if it is a descendant of the target."""
     agent = kernel.task(AGENT + 50, tgid=AGENT)
     kernel.at(1000).tree(AGENT, ROOT).begin()
 
@@ -225,7 +225,7 @@ def test_migrations(tree, root, other):
 
 
 def test_kernel_threads_of_a_target_are_off_the_cpus(kernel):
-    """Their sleep is idleness only where nobody asked for them."""
+    """Their sleep is blocked time if they are the target; only otherwise is it idleness."""
     worker = kernel.task(ROOT, kthread=True)
     kernel.at(1000).tree(ROOT).begin()
     kernel.switch(kernel.idle, worker)
@@ -248,7 +248,7 @@ def test_population(tree, root, other):
 
 
 def test_blocked_time_by_thread(tree, root, other):
-    """Each with its wait; a stranger's is not kept."""
+    """Each thread of the target with its wait; those of others are not recorded."""
     tree.tell("shim_set_syscall", root, ctypes.c_uint64(FUTEX))
     for task in (root, other):
         tree.at(tree.now_ns + 10).switch(tree.idle, task)
@@ -304,14 +304,14 @@ def grouped(request, kernel, compile_unit):
         ((), False),
         ((5,), False),
         ((5, 7), False),
-        ((7, 6), True),  # ids are unique: this cannot be, and shows that the level alone is looked at
+        ((7, 6), True),  # ids are unique: this cannot be, and shows that only the level is looked at
         ((6,), False),
         ((5, 7, 6), False),
     ],
     ids=["itself", "below", "root", "parent", "sibling", "level", "smaller level", "deeper"],
 )
 def test_in_a_cgroup(grouped, path, inside):
-    """Itself and all below it; neither what is above nor what is beside."""
+    """A cgroup has itself and all below it in it; neither its parents nor its siblings."""
     task = grouped.task(ROOT)
     grouped.move(task, *path)
     grouped.at(1000).cgroup(OURS[-1], level=2).begin()
@@ -322,7 +322,7 @@ def test_in_a_cgroup(grouped, path, inside):
 
 
 def test_the_root_cgroup_is_everybody(grouped):
-    """But the agent."""
+    """Every process is in the root cgroup, and counts, but the agent."""
     tasks = [grouped.task(ROOT), grouped.task(AGENT + 50, tgid=AGENT)]
     grouped.move(tasks[0], *OURS)
     grouped.at(1000).cgroup(1, level=0).begin()
@@ -346,9 +346,9 @@ def test_moving_out_and_in_again(grouped):
 
 
 def test_the_account_of_who_moves(kernel):
-    """Only of the time inside; what was before it left is kept, and it comes back under the name that it has then.
+    """It has only the time inside; each stay has an account of its own, under the name that the thread has then.
 
-    Nobody tells when it was moved: on a CPU it is when it does something, else when its state began.
+    The time of the move is not known: on a CPU it is taken to be at the next event, else when its state began.
     """
     task = kernel.task(ROOT, comm="before")
     kernel.move(task, 9)
@@ -396,7 +396,7 @@ def test_forks_in_a_cgroup_make_no_tree(kernel):
 
 
 def test_processes_of_a_cgroup(kernel):
-    """Each that was at work in it, once, however many threads it has and however often it comes back."""
+    """Each process that did something in it counts once, with any number of threads, and of returns to it."""
     first, second, stranger = (kernel.task(pid, tgid=tgid) for pid, tgid in ((ROOT, ROOT), (11, ROOT), (OTHER, OTHER)))
     kernel.at(1000).cgroup(OURS[-1], level=2).begin()
     for path in (OURS, (9,), OURS):
@@ -419,7 +419,7 @@ def test_processes_of_a_cgroup(kernel):
 
 
 def test_a_cgroup_with_too_many_processes(kernel):
-    """They are measured all the same; that they were not counted is told."""
+    """They are measured all the same; processes that were not counted are reported as lost."""
     task = kernel.task(ROOT)
     kernel.move(task, *OURS)
     kernel.at(1000).cgroup(OURS[-1], level=2).begin()
@@ -433,7 +433,7 @@ def test_a_cgroup_with_too_many_processes(kernel):
 
 
 def test_the_whole_machine(kernel, root, other):
-    """Everybody counts, nobody is followed, and no thread is kept singly."""
+    """All threads count, no process is followed, and no thread is recorded by itself."""
     kernel.at(1000).begin()
     child = kernel.fork(root, kernel.task(11))
 

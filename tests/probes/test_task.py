@@ -55,7 +55,7 @@ def work(kernel, tasks):
 
 
 def test_four_threads_on_one_record(kernel):
-    """Told apart at every edge."""
+    """Each has an account of its own, at every event."""
     tasks = sharing(kernel, 4)
     kernel.at(1000).begin()
     expected = work(kernel, tasks)
@@ -94,7 +94,7 @@ def test_a_fifth_thread_on_one_record(kernel):
 
 
 def test_a_thread_keeps_its_record(kernel):
-    """Also when a nearer one becomes free: it does not start anew there."""
+    """Also when a nearer record becomes free: the thread does not start again there."""
     first, second = sharing(kernel, 2)
     kernel.at(1000).begin().switch(kernel.idle, first)
     kernel.at(1100).switch(first, second, DEAD)
@@ -136,7 +136,7 @@ def test_the_agent_is_not_counted(kernel):
 
 
 def test_kernel_threads_are_not_blocked(kernel):
-    """They run and wait for CPUs as others do, but what they sleep in is nobody's off-CPU time."""
+    """They run and wait for CPUs as other threads do, but their sleep is not blocked time."""
     worker = kernel.task(10, kthread=True)
     kernel.at(1000).begin()
 
@@ -175,7 +175,7 @@ def test_between_runs_nothing_counts(kernel, thread):
 
 
 def test_a_run_does_not_continue_another(kernel, thread):
-    """What a former run left open is cut at the beginning of this one, whatever happened in between."""
+    """An interval that a former run left open is cut at the beginning of this one."""
     kernel.at(1100).switch(thread, kernel.idle, INTERRUPTIBLE)
     kernel.at(1200).end()
     kernel.at(5000).begin()

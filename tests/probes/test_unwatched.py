@@ -1,4 +1,4 @@
-"""A run of some modules: where no switch is watched, threads are still told apart; what is idle counts nothing."""
+"""Runs of some modules: without the hook of switches, threads are still distinguished; idle modules count nothing."""
 
 from user_space import INTERRUPTIBLE, READ
 
@@ -13,7 +13,7 @@ def call(kernel, thread):
 
 
 def test_a_number_is_used_again(kernel):
-    """The first owner was in the target, the second is not, the third is: nobody is taken for another."""
+    """The second of three threads with one number is not in the target, and is not counted."""
     parent, other = kernel.task(5), kernel.task(6)
     kernel.at(1000).tree(5).begin()
     counted = []
@@ -37,7 +37,7 @@ def test_what_a_thread_does_on_its_way_out(kernel):
 
 
 def test_ended_threads_are_not_in_the_way(kernel):
-    """Of forty whose numbers lead to one record, each finds room, because those before have ended."""
+    """Forty threads whose numbers lead to one record all find room, as each ends before the next begins."""
     parent = kernel.task(5)
     kernel.at(1000).tree(5).begin()
     for i in range(40):
@@ -50,7 +50,7 @@ def test_ended_threads_are_not_in_the_way(kernel):
 
 
 def test_every_thread_that_ends_was_seen(kernel):
-    """Also one that did nothing that counts, and is not the last of its process."""
+    """A thread that did nothing that counts is seen when it ends, also if its process goes on."""
     kernel.at(1000).tree(5).begin()
     kernel.exit(kernel.task(6, 5), left=1)
 

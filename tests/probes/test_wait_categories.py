@@ -42,7 +42,7 @@ WCHAN_IS_LESS = {
     ("close", "sk_stream_wait_close"),  # `wait_woken`, and the file is closed already
     ("", "jbd2_journal_commit_transaction"),  # no call: only the root of the stack says that it is a kernel thread's
 }
-"""(System call, reason) where the innermost function alone does not tell as much as the whole stack."""
+"""(System call, reason) where the innermost function says less than the whole stack."""
 
 
 @pytest.mark.parametrize("stack", STACKS, ids=lambda stack: f"{stack.kernel}-{stack.syscall}-{stack.reason}")
@@ -209,7 +209,10 @@ def test_a_futex_with_priority_inheritance_is_the_program_s():
     ],
 )
 def test_completions_of_io_uring(kernel, waker, iowait, category):
-    """What completed tells, else the kernel's mark; the reason is the function of the thread that waits."""
+    """The function that completed it gives the category, else the kernel's mark for I/O does.
+
+    The reason is the function of the thread that waits.
+    """
     frames = (*kernel, "do_syscall_64", "entry_SYSCALL_64_after_hwframe", *waker)
 
     assert name_wait(frames, "io_uring_enter", Wait(iowait=iowait, file="io_uring")) == (category, kernel[0])
@@ -224,12 +227,12 @@ def test_an_unknown_function_has_the_category_of_a_known_caller():
 
 @pytest.mark.parametrize("frames", [("hrtimer_nanosleep", "common_nsleep"), ("anon_pipe_read",)])
 def test_frozen_in_its_sleep(frames):
-    """Since 6.1 the freezer leaves a sleeping thread where it is: only its state tells."""
+    """Since 6.1 the freezer leaves a sleeping thread in its function: only its state shows that it is frozen."""
     assert name_wait(frames, "read", Wait(stopped=True)) == ("stopped", "frozen")
 
 
 def test_stopped_without_a_stack():
-    """Whatever the call was."""
+    """A stopped thread is in `stopped`, whichever call it is in."""
     assert name_wait((), "fsync", Wait(stopped=True)) == ("stopped", "stopped, traced or frozen")
 
 
@@ -250,7 +253,7 @@ def test_only_the_innermost_get_signal_is_a_stop():
 )
 @pytest.mark.parametrize("frames", [(), ("a_function_of_a_driver", "vfs_read")])
 def test_the_kind_of_the_file(file, category, frames):
-    """It tells where no function does; a thread that a signal can wake waits for no file system."""
+    """It gives the category where no function does; a wait that a signal can end is not for a file system."""
     assert name_wait(frames, "read", Wait(file=file))[0] == category
 
 
@@ -259,7 +262,7 @@ def test_a_file_system_is_waited_for_without_signals():
     assert name_wait((), "read", Wait(file="regular", uninterruptible=True)) == ("disk", "blocked in read")
 
 
-def test_iowait_where_nothing_else_tells():
+def test_iowait_where_no_function_says_more():
     """The kernel marks it itself."""
     assert name_wait(("a_function_of_a_driver",), "ioctl", Wait(iowait=True)) == ("disk", "a_function_of_a_driver")
     assert name_wait(("a_function_of_a_driver",), "ioctl", Wait()) == ("other", "a_function_of_a_driver")
@@ -274,7 +277,7 @@ def test_a_function_that_takes_a_lock_and_does_io():
 
 
 def test_page_faults():
-    """Also those of a call that touches memory; not the disk of a kernel thread, which makes no calls either."""
+    """Page faults in a system call count, too; disk reads of a kernel thread are not page faults."""
     disk = ("folio_wait_bit_common", "filemap_read_folio")
 
     assert name_wait(disk, "", Wait())[0] == "page_fault/memory"
@@ -307,7 +310,7 @@ def test_page_faults():
     ],
 )
 def test_without_a_function_that_says_it(syscall, category):
-    """No stack, or one that ends in something general: the system call tells, if it waits for one thing only."""
+    """Without a stack, or with a general function, a system call that waits for only one thing gives the category."""
     assert name_wait((), syscall, Wait()) == (category, f"blocked in {syscall}")
     assert name_wait(("__wait_for_common",), syscall, Wait())[0] == category
 

@@ -60,7 +60,7 @@ def test_the_rest_is_split_as_it_was_sampled():
     assert parts[0].rendered()["sampled_percent"] == 5.0  # 30 walks of 0.5 ms
 
 
-def test_one_function_alone_is_sampled_all_the_same():
+def test_a_single_function_is_sampled_all_the_same():
     """Another one that was never met may have had as much as a walk stands for."""
     (part,) = split(READ, 1000 * MS, {PIPE: short(50)}, NAMES)
 
@@ -104,14 +104,14 @@ def test_a_thread_with_stacks_has_its_own_split():
 
 
 def test_a_thread_whose_account_lost_some_of_its_time():
-    """Its stacks are told of no more time than it has."""
+    """Its stacks get no more time than its account has."""
     parts = split(READ, 60 * MS, {PIPE: Sampled(exact_ns=50 * MS), SOCKET: Sampled(exact_ns=100 * MS)}, NAMES)
 
     assert by_reason(parts) == {"pipe_read": pytest.approx(20), "sk_wait_data": pytest.approx(40)}
 
 
 def test_where_the_registers_are_not_found():
-    """No system call is named: a stack tells what it was, or nothing does."""
+    """No system call is named; a stack gives the reason, and a wait without one is just `blocked`."""
     names = Names(NAMES.tables, NAMES.stacks, {}, {}, no_calls="why")
 
     parts = split(READ, 10 * MS, {PIPE: Sampled(exact_ns=6 * MS)}, names)
@@ -153,7 +153,7 @@ def test_the_run_queue_is_a_reason():
 
 
 def test_what_was_open_at_the_end_is_known_exactly():
-    """It is added to what had ended, with the functions that the kernel told of it."""
+    """It is added to the waits that had ended, with the functions that the kernel gave for it."""
     found = top_reasons(
         offcpu({READ: 5 * MS}, {(READ, 2): Sampled(exact_ns=5 * MS)}, {(READ, PIPE): 7 * MS, (FUTEX, ()): MS})
     )

@@ -118,7 +118,7 @@ class UserSpace:
         return bio, self.library.shim_set_disk(ctypes.c_void_p(bio), *where)
 
     def go_on(self, bio, sector):
-        """What is left of the bio begins there."""
+        """The rest of the bio begins at `sector`."""
         self.library.shim_set_sector(ctypes.c_void_p(bio), ctypes.c_uint64(sector))
 
     def group(self, *cgroups):
@@ -141,7 +141,7 @@ class UserSpace:
         return task
 
     def open(self, task, fd, *, mode="file", size=1 << 30):
-        """What `task` now has open as `fd`; the table of its descriptors has room for no other behind it."""
+        """Opens a file as `fd` of `task`; its table of descriptors ends there."""
         types = {"pipe": 1, "character": 2, "directory": 4, "block": 6, "file": 8, "socket": 12, "anonymous": 0}
         number, room = ctypes.c_uint32(fd), ctypes.c_uint32(fd + 1)
         bits = ctypes.c_uint32(types[mode] << 12 | 0o600)
@@ -183,7 +183,7 @@ class UserSpace:
         self.tell("shim_set_cgroup", task, ctypes.c_void_p(group))
 
     def account(self, task, on_cpu_ns, runnable_ns=0):
-        """What the kernel itself has of `task` since its birth."""
+        """Sets the kernel's own account of `task` since its birth."""
         self.tell("shim_set_account", task, ctypes.c_uint64(on_cpu_ns), ctypes.c_uint64(runnable_ns))
 
     # ---- what happens

@@ -165,7 +165,7 @@ def test_a_run_that_failed_to_stop_keeps_its_last_checkpoint(agent, broken):
     assert agent.runs.status().phase == "idle"
 
 
-def test_a_checkpoint_is_of_one_run_alone(agent, broken):
+def test_a_checkpoint_is_of_only_one_run(agent, broken):
     """The next one that fails without evidence has none, whatever the one before had."""
     with pytest.raises(AgentError):
         agent.runs.stop()
@@ -204,7 +204,7 @@ def test_retention(agents):
 
 
 def test_a_clock_that_is_set_back_costs_no_run_that_was_answered(agents):
-    """By a year: each run stays until the next has ended, and never more than the limit are stored."""
+    """With the clock a year back, each run stays until the next ends; at most the limit of runs is stored."""
     agent = agents(keep_runs=2)
     for number in range(3):
         agent.run(commit=str(number))
@@ -314,7 +314,7 @@ def test_after_an_agent_died_in_a_run(agents):
         second.runs.stop()
 
 
-def test_a_run_whose_process_was_killed_is_told_of_with_what_is_left(agents):
+def test_a_run_whose_process_was_killed_is_reported_with_what_is_left(agents):
     """The process that comes after it knows from the record, which it inherits, and says where the rest is."""
     record, first = ActiveRunRecord(), agents()
     first.archive.take_over(record)
@@ -329,7 +329,7 @@ def test_a_run_whose_process_was_killed_is_told_of_with_what_is_left(agents):
         second.runs.stop()
 
 
-def test_evidence_comes_back_as_it_was(agent):
+def test_evidence_survives_a_round_trip_through_json(agent):
     evidence = agent.run()
 
     assert Evidence.from_json(json.loads(json.dumps(evidence.as_json()))) == evidence
@@ -370,7 +370,7 @@ def test_what_waits_for_the_store_is_bounded(agent, failing):
 
 
 def test_a_store_that_fails_throughout_says_so_once_for_a_run(agent, failing, caplog):
-    """Not with every checkpoint."""
+    """The log has one message for the run, not one for each checkpoint."""
     failing.refuses = {"running"}
     agent.runs.start(REQUEST)
     for _ in range(3):
@@ -391,7 +391,7 @@ def test_a_bug_in_the_store_costs_no_run(agent, failing, monkeypatch):
 
 
 def test_a_deleted_run_is_forgotten_everywhere(agent):
-    """In the store, in /metrics and as the latest; how often runs ended how stays counted."""
+    """It is neither in the store, nor in /metrics, nor the latest run; the numbers of results stay."""
     first, second = agent.run(commit="a"), agent.run(commit="b")
     agent.runs.delete(second.run.id)
 

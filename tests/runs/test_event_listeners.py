@@ -88,7 +88,7 @@ def test_nothing_is_emitted_without_listeners(source, events):
 
 
 def test_a_slow_listener_gets_the_count_of_events_that_it_missed(source, events):
-    """And the other one has missed nothing."""
+    """The fast listener next to it has missed none."""
     slow, fast = events.join(), events.join()
     heard = []
     for start in range(0, MOST_WAITING + 101, 101):
@@ -169,7 +169,7 @@ def test_a_source_that_fails_once_goes_on(source, events, caplog, monkeypatch):
 
 
 def test_the_thread_ends_with_the_last_listener(events):
-    """And comes again with the next."""
+    """It is started again with the next listener, and leaves no thread behind."""
     before = threading.active_count()
     for _ in range(3):
         events.leave(events.join())

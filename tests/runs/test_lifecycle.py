@@ -332,7 +332,7 @@ def test_a_run_has_an_end_though_nobody_asked_for_one(runs, clock, endings):
 
 
 def test_a_run_ends_when_its_target_is_gone_for_good(runs, clock, endings):
-    """Not while it may be coming back."""
+    """It goes on while the target may start again."""
     active = runs.start(RunRequest(labels=LABELS, target=PROCESS))
     endings.gone = True
     endings.looked_at()
@@ -347,7 +347,7 @@ def test_a_run_ends_when_its_target_is_gone_for_good(runs, clock, endings):
     assert runs.remembered()[0].results == {"finished": 1}
 
 
-def test_a_target_that_comes_back_in_time(runs, clock, endings):
+def test_a_target_that_is_there_again_in_time(runs, clock, endings):
     runs.start(RunRequest(labels=LABELS, target=PROCESS))
     for second in range(30):
         endings.gone = bool(second % 4)
@@ -561,7 +561,7 @@ def test_evidence_that_fails_midway_does_not_end_the_run(runs, collector):
     assert runs.stop().run.ended_by == "stop"
 
 
-def test_the_label_sets_kept_are_bounded(runs):
+def test_the_label_sets_remembered_are_bounded(runs):
     """The one that was not touched for longest goes first."""
     for number in (1, 2, 3, 1, 4):
         runs.start(RunRequest(labels=commit(number)))

@@ -21,7 +21,7 @@ def watched(has_ended=lambda: False, longest_s=3600):
 
 
 def test_it_goes_on():
-    """As long as there is time, and the target lives."""
+    """The run goes on while it has time left and the target lives."""
     watch = watched()
 
     assert [watch.why_end(second * S) for second in (0, 1, 3599)] == [None] * 3
@@ -29,7 +29,7 @@ def test_it_goes_on():
 
 @pytest.mark.parametrize(("longest_s", "now_ns"), [(3600, 3600 * S), (3600, 9999 * S), (0.25, S // 4)])
 def test_its_time_is_over(longest_s, now_ns):
-    """To the moment, and long after."""
+    """The run ends at the exact moment, or at any later look."""
     watch = watched(longest_s=longest_s)
 
     assert watch.why_end(now_ns - 1 if now_ns <= longest_s * S else 0) is None
@@ -37,14 +37,14 @@ def test_its_time_is_over(longest_s, now_ns):
 
 
 def test_its_target_is_gone():
-    """Not at once, and also when it was so from the first moment on."""
+    """The run ends some time after the target, also if that was absent from the first moment."""
     watch = watched(lambda: True)
     moments = [0, S, int(GONE_S * S) - 1, int(GONE_S * S)]
 
     assert [watch.why_end(at) for at in moments] == [None, None, None, "target_gone"]
 
 
-def test_a_target_that_comes_back():
+def test_a_target_that_is_there_again():
     """A runner may be between two processes: the time begins again."""
     there = iter([False, False, True] + [False] * 6)
     watch = watched(lambda: not next(there))
@@ -60,7 +60,7 @@ def test_both_at_once():
     assert watch.why_end(5 * S) == "max_duration"
 
 
-def test_a_collector_that_cannot_tell(caplog):
+def test_a_collector_that_does_not_know(caplog):
     """The target counts as alive; the run still ends in time."""
 
     def fail():

@@ -23,7 +23,7 @@ def to_master(daemon, signum):
 
 
 def to_all(daemon, signum):
-    """As a terminal does it, and systemd."""
+    """Sends a signal to the whole process group, as a terminal and systemd do."""
     os.killpg(daemon.process.pid, signum)
 
 
@@ -46,7 +46,7 @@ def test_a_signal_ends_the_run_and_the_daemon(daemon, signum, send):
 
 @pytest.mark.parametrize("send", [to_master, to_all])
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_while_it_is_built_is_heeded(daemon, signum, send):
+def test_a_signal_while_it_is_built_stops_it(daemon, signum, send):
     """The build is abandoned, because it takes long; the worker is not killed, and it is no failure."""
     agent = daemon(
         """
@@ -126,7 +126,7 @@ def test_an_agent_that_cannot_be_built_ends_with_one_sentence(daemon):
 
 
 def test_a_bug_while_building_ends_the_daemon_as_well(daemon):
-    """Not a loop of workers; and the traceback is there for us."""
+    """No further worker is started; the log has the traceback once."""
     agent = daemon("return 1 / 0")
 
     assert agent.process.wait(LONG_S) == 3
@@ -206,8 +206,8 @@ def test_debugging_shows_what_gunicorn_does(daemon):
     assert "Booting worker" in agent.log
 
 
-def test_runs_sample_as_the_agent_was_told(daemon, monkeypatch):
-    """Unless their start says otherwise."""
+def test_runs_sample_as_the_agent_is_set(daemon, monkeypatch):
+    """A run has the sample interval of the settings, unless its start has another."""
     monkeypatch.setenv("CHAINBENCH_SAMPLE_INTERVAL", "7")
     agent = daemon()
     intervals = []

@@ -51,7 +51,7 @@ def test_a_socket_of_the_own_group_needs_no_change_of_its_owner(tmp_path):
 
 @pytest.mark.usefixtures("no_chown")
 def test_a_group_that_may_not_be_given_is_refused_with_a_remedy(tmp_path):
-    """And no socket remains, which the next agent would find in use."""
+    """No socket remains that the next agent would find in use."""
     path = tmp_path / "s"
     with pytest.raises(InputError, match=r"socket_group: the agent may not give .*Group="):
         listen(f"unix:{path}", 0, group=os.getegid() + 1)

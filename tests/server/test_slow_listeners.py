@@ -58,7 +58,7 @@ class Client:
         self.sock.sendall(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")
 
     def events(self):
-        """What comes, one by one, until the connection ends."""
+        """Yields the events that are received until the connection ends."""
         lines = self.sock.makefile("rb")
         return (json.loads(line.removeprefix(b"data: ")) for line in lines if line.startswith(b"data: "))
 

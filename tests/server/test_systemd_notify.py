@@ -113,7 +113,7 @@ class Manager:
         return found
 
     def url(self):
-        """Where it serves; the log says so, as the port is a free one."""
+        """The URL of the agent, from its log, as the port is any free one."""
         return [line for line in self.log.read_text().splitlines() if "serving on" in line][-1].rpartition(" ")[2]
 
     def status(self):
@@ -135,7 +135,7 @@ def test_ready_comes_once_and_from_the_worker_that_serves(manager):
         assert manager.status()["agent"]["pid"] == speaker != agent.pid
 
 
-def test_stopping_is_told_and_nothing_after_it_claims_to_live(manager):
+def test_after_stopping_is_notified_nothing_says_ready(manager):
     with manager.start(WATCHDOG_USEC="600000") as agent:
         manager.until("READY=1")
         agent.send_signal(signal.SIGTERM)
@@ -146,7 +146,7 @@ def test_stopping_is_told_and_nothing_after_it_claims_to_live(manager):
         assert "READY=1" not in [line for _, line in manager.listen(0.5)]
 
 
-def test_a_worker_that_dies_is_told_of_when_the_next_one_serves(manager):
+def test_a_worker_that_dies_is_reported_when_the_next_one_serves(manager):
     with manager.start():
         ((dead, _),) = manager.until("READY=1")
         os.kill(dead, signal.SIGKILL)
@@ -184,7 +184,7 @@ def test_settings_that_are_wrong_change_nothing(manager):
 
 
 def test_a_reload_takes_another_token_and_none_away(manager, tmp_path):
-    """Whoever may call is asked for the new one; without any, the agent would be open to all."""
+    """After a reload only the new token is accepted; a token cannot be removed, as the agent would be open to all."""
     token = tmp_path / "token"
     token.touch(0o600)
     token.write_text("before-0123456789")
@@ -209,7 +209,7 @@ def test_a_reload_takes_another_token_and_none_away(manager, tmp_path):
         assert "to take away the token needs a restart" in manager.log.read_text()
 
 
-def test_life_is_told_again_and_again(manager):
+def test_heartbeats_are_sent_again_and_again(manager):
     with manager.start(WATCHDOG_USEC="600000", WATCHDOG_PID="1"):
         worker = manager.until("READY=1")[-1][0]
 
@@ -258,8 +258,8 @@ def test_a_beat_may_get_lost(manager, monkeypatch):
     assert 0 < slept[0] < 0.6 / 2
 
 
-def test_without_a_manager_nobody_is_told():
-    """And a socket that is gone is no obstacle."""
+def test_without_a_manager_nobody_is_notified():
+    """A socket that does not exist is no error; the variables are removed from the environment."""
     environment = {"NOTIFY_SOCKET": "/nonexistent/notify", "WATCHDOG_USEC": "", "HOME": "/"}
 
     SystemdNotify(environment).notify("READY=1")

@@ -65,7 +65,7 @@ def cluster(initdb):
 
 @pytest.fixture(params=["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)])
 def url(request, tmp_path):
-    """Where an empty store is."""
+    """The URL of an empty store."""
     if request.param == "sqlite":
         return f"sqlite:///{tmp_path}/state/runs.sqlite3"
     return request.getfixturevalue("cluster").url()

@@ -84,7 +84,7 @@ def test_replaced_by_a_backup(store, path, stored, open_file):
 
 
 def test_replaced_with_its_own_log(store, path, tmp_path, stored):
-    """What was written last to the other one is in a log beside it; that is not taken for the old one's."""
+    """The other database has its last changes in a log; that is not taken for the log of the replaced one."""
     other = tmp_path / "other.sqlite3"
     writer = sqlite3.connect(other)
     with closing(sqlite3.connect(path)) as source:
@@ -104,7 +104,7 @@ def test_replaced_with_its_own_log(store, path, tmp_path, stored):
 
 @pytest.mark.parametrize("suffixes", [("-wal",), ("-shm",), ("-wal", "-shm")])
 def test_the_log_is_removed(store, path, stored, open_file, suffixes):
-    """What is in a log without a name would be gone with the process: it is brought into the database first."""
+    """Runs in a removed log would be lost when the process ends: they are written to the database first."""
     for suffix in suffixes:
         Path(f"{path}{suffix}").unlink()
     store.save(stored(3))
@@ -124,7 +124,7 @@ def test_the_run_that_is_on_stays_on(store, path, stored):
 
 
 def test_a_second_agent_where_the_files_were_removed(store, path, stored, open_file, monkeypatch):
-    """Whoever comes first to the new file has it; the other says whose it is."""
+    """The first agent that opens the new file has it; the other one's error names its process."""
     monkeypatch.setattr("chainbench_agent.store.sql.OPEN_PATIENCE_S", 0.1)
     for file in path.parent.iterdir():
         file.unlink()
@@ -139,7 +139,7 @@ def test_a_second_agent_where_the_files_were_removed(store, path, stored, open_f
     assert ids(path) == [id_of(stored(number)) for number in (3, 7)]
 
 
-def test_the_lock_alone_is_removed(store, path, stored, open_file, monkeypatch):
+def test_only_the_lock_is_removed(store, path, stored, open_file, monkeypatch):
     """It is taken again with the next run, so that no second agent comes in between the two."""
     monkeypatch.setattr("chainbench_agent.store.sql.OPEN_PATIENCE_S", 0.1)
     Path(f"{path}.lock").unlink()

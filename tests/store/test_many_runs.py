@@ -103,7 +103,7 @@ def test_a_page_takes_as_many_steps_among_many_runs(filled, page):
 
 
 def test_labels_that_never_meet_take_a_walk_of_one_index(filled):
-    """Of the entries that one of them has there, a few steps for each."""
+    """The database takes a few steps for each entry that one of the labels has in the index."""
     steps = {}
     for runs, (_, counter, client) in filled.items():
         answer, steps[runs] = counter.of(lambda client=client: client.get("/runs?scenario=baseline&commit=1"))

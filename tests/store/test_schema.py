@@ -77,7 +77,7 @@ def test_a_step_that_fails_leaves_everything_as_it_was(opened, url, stored, monk
     assert not again._do(lambda c: inspect(c).has_table("half"))
 
 
-def test_a_database_of_a_newer_agent_is_left_alone(opened, url, stored, monkeypatch):
+def test_a_database_of_a_newer_agent_is_not_touched(opened, url, stored, monkeypatch):
     """It is refused with a sentence, and neither changed nor moved aside."""
     with monkeypatch.context() as patch:
         patch.setattr(schema, "STEPS", (*STEPS, ("ALTER TABLE runs ADD COLUMN note TEXT",)))

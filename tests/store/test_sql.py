@@ -47,7 +47,7 @@ def test_a_run_without_evidence(store, stored):
 
 
 def test_names_of_every_kind(store, stored):
-    """What a kernel or a runner may call things: quotes, other scripts, bytes that are no text."""
+    """Names that a kernel or a runner may use: with quotes, other scripts, bytes that are not text."""
     run = stored(1, commit="'\"\\ \N{SNOWMAN}%s")
     run.evidence["exec"]["top_commands"] = [{"command": "\0\udcff\N{SNOWMAN}", "count": 2**63}]
     store.save(run)
@@ -106,7 +106,7 @@ def test_a_deleted_run(store, stored):
 
 
 def test_how_many_there_are(opened, url, stored):
-    """Of those that ended, also after a restart: what was deleted is not counted, nor what is on."""
+    """Runs that ended are counted, also after a restart; deleted and running ones are not."""
     store = opened(url)
     before = store.status().runs
     for number in range(7):
@@ -156,7 +156,7 @@ def test_the_second_start_recovers_nothing(opened, url, stored):
 
 
 def test_the_newest_of_each_label_set(store, stored):
-    """Of this machine, of those that have evidence and have ended without failing, the newest at the end."""
+    """Only runs of this machine that have evidence and did not fail; the newest is the last."""
     for number, commit in enumerate(["c1", "c2", "c3", "c2", "c1"]):
         store.save(stored(number, commit=commit))
     store.save(stored(5, commit="c3", evidence=False))

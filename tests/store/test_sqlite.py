@@ -115,7 +115,7 @@ def save_all(store, runs):
 
 @pytest.mark.mount
 def test_a_full_disk(disk, opened, stored):
-    """What does not fit is refused with the reason; what fitted is whole; with room again, all goes on."""
+    """A run that does not fit is refused with the reason; those that fitted are whole; with room, all goes on."""
     place = disk.place
     store = opened("sqlite", state_dir=str(place / "state"))
     store.save(stored(1))

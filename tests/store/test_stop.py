@@ -30,7 +30,7 @@ def ids(client):
 
 
 def stop_in_trouble(client, trouble):
-    """Start a run, bring about the trouble, stop the run: it is answered; what it says of being kept."""
+    """Stops a run in `trouble`, which succeeds; returns the id of the run, and why it is not stored."""
     assert client.post("/start", json=LABELS).status_code == 200
     trouble()
     stopped = client.post("/stop")
@@ -40,8 +40,8 @@ def stop_in_trouble(client, trouble):
     return stopped.json["run"]["id"], stopped.json.get("not_kept", "")
 
 
-def is_kept_later(client, run_id):
-    """With the next run."""
+def is_stored_later(client, run_id):
+    """It is stored with the next run."""
     client.post("/start", json=LABELS)
     later = client.post("/stop").json
     assert "not_kept" not in later
@@ -81,7 +81,7 @@ def test_the_database_is_locked(tmp_path, opened, client_of, monkeypatch):
     assert client.get("/runs").json["runs"][0]["result"] == "running"
     other.execute("ROLLBACK")
     other.close()
-    is_kept_later(client, run_id)
+    is_stored_later(client, run_id)
 
 
 def test_the_database_becomes_corrupt(tmp_path, opened, client_of):
@@ -111,4 +111,4 @@ def test_the_server_goes_away(cluster, opened, client_of):
     assert "see that this server runs" in why_not
     assert client.get("/runs").status_code == 503
     cluster.start()
-    is_kept_later(client, run_id)
+    is_stored_later(client, run_id)

@@ -1,4 +1,4 @@
-"""What running_service.py and following_the_page.py call: systemd, the agent, the journal."""
+"""Functions for running_service.py and following_the_page.py: systemd, the agent, the journal."""
 
 import subprocess
 import time

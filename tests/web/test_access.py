@@ -41,7 +41,7 @@ def test_one_token_acts(guarded, labels):
     assert guarded.post("/start", json=labels, headers=bearer(ACTS)).status_code == 200
 
 
-def test_both_tokens_look_at_kept_runs_and_one_deletes(guarded):
+def test_both_tokens_read_stored_runs_and_one_deletes(guarded):
     """503 is the answer of the store, which is off here: who gets it has been let in."""
     assert guarded.get("/runs", headers=bearer(READS)).status_code == 503
     assert guarded.delete("/runs/any", headers=bearer(READS)).status_code == 403
@@ -136,7 +136,7 @@ def test_with_a_token_any_name_will_do(guarded):
 )
 @pytest.mark.parametrize(("method", "path"), [("POST", "/stop"), ("POST", "/start"), ("GET", "/metrics")])
 def test_a_page_of_another_site(client, labels, headers, method, path):
-    """What a browser sends for it, with or without a body, is refused."""
+    """Requests that a browser sends for such a page, with or without a body, are refused."""
     answer = client.open(path, method=method, headers=headers, json=labels if path == "/start" else None)
 
     assert answer.status_code == 403
@@ -161,7 +161,7 @@ def test_a_link_to_us_may_be_followed(client):
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data", None])
 @pytest.mark.parametrize("path", ["/start", "/stop", "/report"])
 def test_every_body_is_json(client, labels, path, kind):
-    """What a form can send is not."""
+    """Content types that a form can send are refused."""
     client.post("/start", json=labels)
 
     assert client.post(path, data=b'{"a": 1}', content_type=kind).status_code == 415

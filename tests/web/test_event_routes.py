@@ -25,7 +25,7 @@ class Often:
 
 
 def test_a_stream(runs, labels):
-    """Of Server-Sent Events, each a name and one line of JSON; who goes is listened for no more."""
+    """Server-Sent Events, each a name and one line of JSON; emitting stops when the last client leaves."""
     source = Often()
     client = create_app(runs, lambda _: (b"", ""), ring=source).test_client()
     client.post("/start", json=labels)
@@ -55,7 +55,7 @@ def test_one_listener_too_many(runs):
     assert (answer.status_code, answer.get_json(force=True)["remedy"]) == (503, LISTENERS_REMEDY)
 
 
-def test_where_there_are_none(client):
+def test_an_agent_without_events(client):
     answer = client.get("/events")
 
     assert answer.status_code == 404

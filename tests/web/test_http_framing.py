@@ -58,7 +58,7 @@ def test_a_head_without_end():
     assert arrived(GET[:-2], b"x" * LONGEST_HEAD).is_too_long
 
 
-def test_who_waits_to_be_told():
+def test_a_client_that_waits_for_100_continue():
     assert arrived(b"POST / HTTP/1.1\r\nExpect: 100-continue\r\n\r\n").waits
     assert not arrived(GET).waits
 

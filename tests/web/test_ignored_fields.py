@@ -37,7 +37,7 @@ def test_a_misspelt_field(client, labels, caplog, name, meant):
     assert ("chainbench_agent.web.ignored_fields", logging.WARNING, f"POST /start: {sentence}") in caplog.record_tuples
 
 
-def test_what_a_runner_sends_beside(client, labels, caplog):
+def test_unknown_fields_of_a_runner(client, labels, caplog):
     """No known name is like it, so the log has no warning."""
     answer = client.post("/start", json=labels | {"runner_version": "2.1", "anything": {"else": [1]}})
 
@@ -103,7 +103,7 @@ def test_fields_in_the_query(client, labels):
 
 
 @pytest.mark.parametrize("path", ["/status", "/report"])
-def test_parameters_of_what_has_none(client, labels, path):
+def test_parameters_of_routes_without_any(client, labels, path):
     client.post("/start", json=labels)
     client.post("/stop")
     answer = client.get(f"{path}?impl=rust")

@@ -34,7 +34,7 @@ def test_every_route_is_in_it(app, api):
 
 
 def test_what_is_answered_before_any_route_is_in_each(api):
-    """Who is slow, or one too many, or does not speak HTTP, has asked for nothing yet."""
+    """A client that is slow, one too many, or does not speak HTTP is refused before its route is known."""
     sources = "".join(Path(module.__file__).read_text() for module in (slow_client_guard, worker))
     statuses = set(re.findall(r"(?:refusal\(|_refuse\([^\d]*, )(\d{3})", sources))
     statuses |= {str(status) for _, (status, *_) in parser_errors._PROBLEMS} | {"505"}
@@ -47,7 +47,7 @@ def test_what_is_answered_before_any_route_is_in_each(api):
 
 
 def test_each_call_may_be_asked_with_a_token_and_without(api):
-    """Which of them an agent wants is its setting, and its clients are made from the document."""
+    """An agent's settings decide whether it requires a token; clients are made from the document."""
     assert api["security"] == [{}, {"token": []}]
     scheme = api["components"]["securitySchemes"]["token"]
     assert (scheme["type"], scheme["scheme"]) == ("http", "bearer")
@@ -70,7 +70,7 @@ def test_every_reference_leads_somewhere(api):
 
 
 def test_bodies_come_from_the_models(api):
-    """What is required, and what a field may be."""
+    """The schema has the fields that are required, and the values that each may have."""
     start = api["components"]["schemas"]["StartRequest"]
 
     assert start["required"] == ["scenario", "impl", "variant", "commit", "dataset"]
@@ -156,5 +156,5 @@ def test_stop_and_report_answer_the_same(labels):
 
 
 def test_the_page_says_of_what_time_a_running_run_is(client):
-    """What is kept of it is as old as its last checkpoint, its duration too."""
+    """Its stored figures, the duration included, are as old as its last checkpoint."""
     assert "Of one that is running: when it was last written to the store." in client.get("/docs").text

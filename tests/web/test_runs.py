@@ -188,7 +188,7 @@ def test_the_run_that_is_on_is_not_deleted(client, labels):
     assert (answer.status_code, answer.json["remedy"]) == (409, "POST /stop ends it")
 
 
-def test_a_stop_that_is_not_kept(client, run, store, monkeypatch):
+def test_a_stopped_run_that_is_not_stored(client, run, store, monkeypatch):
     """It is answered all the same, with the evidence, and says why; so does /status."""
 
     def refuse(*_):
@@ -210,7 +210,7 @@ def test_a_stop_that_is_not_kept(client, run, store, monkeypatch):
     }
 
 
-def test_a_stop_that_is_kept_has_nothing_to_say(client, run, store):
+def test_a_stopped_run_that_is_stored_has_no_not_kept(client, run, store):
     assert "not_kept" not in run()
     shown, status = client.get("/status").json["store"], store.status()
     assert shown == {"kind": "sqlite", "state": "up", "location": status.location, "runs": 1, "bytes": status.bytes}

@@ -21,7 +21,7 @@ def test_the_shown_lines_add_up(rendered):
     assert round(sum(shown), 1) == total
 
 
-def test_inconclusive_says_what_is_certain_and_what_would_tell(rendered):
+def test_inconclusive_says_what_is_certain_and_what_would_decide(rendered):
     text = rendered("text", after=100.0)
 
     assert "  INCONCLUSIVE  " in text

@@ -1,4 +1,4 @@
-"""What indexes are called on this host."""
+"""The names that indexes have on this host."""
 
 import os
 

@@ -80,7 +80,7 @@ CALL_NS, NOTED, CALL = 707, 0xDDDD, 3
 
 
 def task(tid, state, *, run=RUN, since=10, begin=STARTED, wait=5, counted=1, kthread=0, born=0):  # noqa: PLR0913 - as a record has
-    """As struct cb_task lies: what a switch wants, then the rest."""
+    """A struct cb_task: first the members that a switch uses, then the rest."""
     account = (*ACCOUNT[:-1], 0xFFFF, tid, run, tid + 500, wait, 0, state, counted, kthread)
     rest = (begin, ACCOUNT[-1], 0xEEEE, CALL_NS, NOTED, born or tid, CALL)
     name_and_futex = (f"t{tid}".encode(), 0xEEEE, *FUTEX, 0xEEEE)
@@ -126,7 +126,7 @@ def test_whose_records_are_no_threads_of_the_run():
 
 
 def test_strangers():
-    """Who was seen in this run, lives, and is not in the target; each since its present state began."""
+    """Threads seen in this run that live and are not in the target → when the present state of each began."""
     records = (
         task(1, TaskState.BLOCKED, since=11, counted=0),
         task(2, TaskState.BLOCKED, since=12),
@@ -153,7 +153,7 @@ def test_who_made_no_switch_has_its_cpu():
 
 
 def test_running_is_who_a_cpu_entered_last():
-    """Another has left unseen; since when, nobody knows.  What a CPU entered in a former run is old."""
+    """Another thread has left unseen, at an unknown time.  An entry of a CPU from a former run is ignored."""
     found = opened(
         task(1, TaskState.RUNNING, since=11),
         task(2, TaskState.RUNNING, since=12),

@@ -1,4 +1,4 @@
-"""What is read from a module's own maps."""
+"""Reading a module's own maps."""
 
 import struct
 
@@ -6,7 +6,7 @@ from chainbench_agent.kernel.reading.module_maps import cpu_records
 
 
 def test_records_of_cpus():
-    """Each CPU's is padded to words; the padding is none of it."""
+    """The kernel pads the record of each CPU to words; the padding is cut off."""
     raw = struct.pack("=QI4xQI4x", 1, 2, 3, 4)
 
     assert cpu_records(raw, 12) == {

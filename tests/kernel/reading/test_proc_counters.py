@@ -1,4 +1,4 @@
-"""What the kernel keeps itself, from a captured /proc/stat."""
+"""The kernel's own counters, from a captured /proc/stat."""
 
 import os
 
@@ -55,7 +55,7 @@ def test_since_boot(proc):
 
 
 def test_a_kernel_that_keeps_less(proc):
-    """What is not there is left out."""
+    """Counters that the kernel lacks are left out."""
     proc("ctxt 7\n", "nr_free_pages 7\n")
     assert proc_counters.kernel_counters() == {"context_switches": 7}
 

@@ -36,7 +36,7 @@ def ring(monkeypatch):
 
 
 def test_the_run_that_an_event_happened_in(ring):
-    """As the kernel numbered it, whatever has begun since it was told."""
+    """It is the run whose number the kernel wrote, whatever has begun since the event was emitted."""
     ring.know(1, "run-a")
     ring.waiting += [record(1), record(1)]
     ring.know(2, "run-b")

@@ -26,7 +26,7 @@ struct pt_regs {
 	u64 orig_ax;
 	u64 more[5];
 };
-// a kprobe is fired as a raw tracepoint is; a kretprobe with the result alone
+// a kprobe is fired like a raw tracepoint; a kretprobe only with the result
 #define PT_REGS_PARM1(ctx) ((u64 *)(ctx))[0]
 #define PT_REGS_PARM2(ctx) ((u64 *)(ctx))[1]
 #define PT_REGS_PARM3(ctx) ((u64 *)(ctx))[2]
@@ -268,7 +268,7 @@ void shim_set_switches(struct task_struct *task, u64 switches)
 	task->nvcsw = switches;
 }
 
-// Alone in a set, which does its I/O as another cgroup `io`, of whatever hierarchy.
+// Moves the task into a css_set of its own, whose I/O is that of the cgroup `io`, in any hierarchy.
 static void shim_join(struct task_struct *task, struct cgroup *group, struct cgroup *io)
 {
 	struct css_set *set = calloc(1, sizeof(*set));
@@ -632,7 +632,7 @@ void shim_set_path(struct sock *sk, struct sock *connection, int first)
 		((struct mptcp_sock *)connection)->first = sk;
 }
 
-// What encrypts for the socket keeps something of its own there.
+// Makes it a socket that the kernel encrypts: kernel TLS stores its own data in it.
 void shim_set_tls(struct sock *sk)
 {
 	static const struct tcp_ulp_ops tls = { "tls" };
@@ -688,7 +688,7 @@ struct file *shim_open(struct task_struct *task, u32 fd, u32 room, u32 mode, u64
 	return file;
 }
 
-// What a file is besides its mode: the magic number of its file system, its name, its device, its socket.
+// Sets all that a file has but its mode: the magic number of its file system, its name, device and socket.
 void shim_set_file(struct file *file, u64 magic, const char *name, u32 device, struct sock *sk)
 {
 	struct socket *socket = calloc(1, sizeof(*socket));
@@ -748,7 +748,7 @@ struct folio *shim_folio(struct file *file, u32 pages, u64 index)
 #define bpf_probe_read_kernel(to, size, from) shim_read(to, size, from)
 #define bpf_probe_read_kernel_str(to, size, from) ((void)strncpy((char *)(to), from, (size)-1))
 
-// What cannot be read is zeroes.
+// Reads zeros from an address that cannot be read.
 static void shim_read(void *to, u64 size, const void *from)
 {
 	if ((u64)from < 65536)

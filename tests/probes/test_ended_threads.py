@@ -7,7 +7,7 @@ from chainbench_agent.loading.unit_sizes import ENDED_THREADS
 
 ROOT = 10
 OCTAVE = ENDED_THREADS // 32
-"""When so many more are kept, a thread must have lived twice as long: CB_ENDED_PER_OCTAVE."""
+"""When so many more have a record, a thread must have lived twice as long: CB_ENDED_PER_OCTAVE."""
 
 LONG_NS = 10**13
 """Longer than any threshold: 1 µs doubled 31 times is 36 minutes."""
@@ -19,7 +19,7 @@ def tree(kernel):
 
 
 def live(kernel, lives_ns):
-    """One thread after the other, each with its length of life; the lives of those that are kept."""
+    """Runs one thread after the other, each for its time; returns the times of those that have a record."""
     for pid, ns in enumerate(lives_ns, start=100):
         task = kernel.task(pid, tgid=ROOT)
         kernel.born(task)
@@ -28,13 +28,15 @@ def live(kernel, lives_ns):
     return [account.wall_ns for account in kernel.sample().members.ended_singly.values()]
 
 
-@pytest.mark.parametrize(("kept", "least_ns"), [(0, 1000), (OCTAVE - 1, 1000), (OCTAVE, 2000), (5 * OCTAVE, 32_000)])
-def test_the_more_are_kept_the_longer_one_must_have_lived(tree, kept, least_ns):
+@pytest.mark.parametrize(
+    ("recorded", "least_ns"), [(0, 1000), (OCTAVE - 1, 1000), (OCTAVE, 2000), (5 * OCTAVE, 32_000)]
+)
+def test_the_more_are_recorded_the_longer_one_must_have_lived(tree, recorded, least_ns):
     """The threshold itself is long enough; a nanosecond less is not."""
-    before = [LONG_NS] * kept
+    before = [LONG_NS] * recorded
 
     assert sorted(live(tree, [*before, least_ns - 1, least_ns])) == [least_ns, *before]
-    assert tree.sample().members.ended_threads == kept + 2
+    assert tree.sample().members.ended_threads == recorded + 2
 
 
 def test_a_long_one_behind_thousands_of_short_ones(tree):
@@ -51,7 +53,7 @@ def test_a_long_one_behind_thousands_of_short_ones(tree):
 
 
 def test_no_room(tree):
-    """Then nobody is kept, however long it lived; the sum goes on."""
+    """Without room no thread gets a record, however long it lived; the sum goes on."""
     found = live(tree, [LONG_NS] * (ENDED_THREADS + OCTAVE + 1))
 
     assert found == [LONG_NS] * ENDED_THREADS
@@ -61,7 +63,7 @@ def test_no_room(tree):
 
 
 def test_each_run_begins_with_the_shortest(tree):
-    """What a former run kept takes no room in this one."""
+    """Records of a former run take no room in this one."""
     live(tree, [LONG_NS] * 3 * OCTAVE)
     tree.end()
 

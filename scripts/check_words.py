@@ -1,12 +1,11 @@
 #!/usr/bin/env python3
 """Finds words and sentence beginnings that make readers read twice, in comments, docstrings, messages and pages.
 
-docs/glossary.md has the words to use instead.  Without arguments, all files that git knows are checked, but for the
-packages in NOT_YET; with paths, everything in these.  Prints `path:line: found, say …`, and fails if it found anything.
+docs/glossary.md has the words to use instead.  Without arguments, all files that git knows are checked; with paths, those
+in them.  Prints `path:line: found, say …`, and fails if it found anything.
 
-    scripts/check_words.py                      # what `make lint` runs
-    scripts/check_words.py probes tests/web     # only there, also what is in NOT_YET
-    scripts/check_words.py --count              # how many findings each package of NOT_YET still has
+    scripts/check_words.py                      # `make lint` runs this
+    scripts/check_words.py probes tests/web     # only there
 """
 
 from __future__ import annotations
@@ -17,14 +16,10 @@ import re
 import subprocess
 import sys
 import tokenize
-from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import groupby
 from pathlib import Path
 from typing import NamedTuple
-
-NOT_YET: frozenset[str] = frozenset()
-"""Packages (or files) that are not checked without being named."""
 
 EXEMPT = frozenset({"LICENSE", "scripts/check_words.py", "tests/scripts/test_check_words.py"})
 """Files whose text is not ours, or which have the words as data."""
@@ -182,30 +177,16 @@ def markdown(text: str) -> Iterator[Text]:
 
 
 def files(paths: list[str]) -> list[Path]:
-    """The files in `paths`, or all that git knows but those of NOT_YET."""
+    """The files in `paths`, or all that git knows."""
     listed = ["git", "-c", "safe.directory=*", "ls-files", "--cached", "--others", "--exclude-standard", "--", *paths]
     names = subprocess.run(listed, check=True, capture_output=True, text=True).stdout.splitlines()
-    found = [Path(name) for name in names if name not in EXEMPT and Path(name).is_file()]
-    return found if paths else [path for path in found if not _package(path)]
-
-
-def _package(path: Path) -> str:
-    """The entry of NOT_YET that covers a file; empty if none does."""
-    return next((name for name in NOT_YET if path.is_relative_to(name)), "")
+    return [Path(name) for name in names if name not in EXEMPT and Path(name).is_file()]
 
 
 def main(arguments: list[str]) -> int:
-    if arguments == ["--count"]:
-        counted = Counter({name: len(_all(files([name]))) for name in NOT_YET})
-        sys.stdout.writelines(f"{count:6} {name}\n" for name, count in counted.most_common())
-        return 0
-    found = _all(files(arguments))
+    found = [finding for path in files(arguments) for finding in sorted(findings(path, path.read_text()))]
     sys.stdout.writelines(f"{finding}\n" for finding in found)
     return 1 if found else 0
-
-
-def _all(paths: list[Path]) -> list[Finding]:
-    return [finding for path in paths for finding in sorted(findings(path, path.read_text()))]
 
 
 if __name__ == "__main__":

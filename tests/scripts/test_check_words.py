@@ -107,14 +107,3 @@ def test_the_command_fails_if_it_finds_something(tmp_path, text, status):
     done = subprocess.run([SCRIPT], cwd=tmp_path, capture_output=True, text=True, check=False)
 
     assert (done.returncode, done.stdout.count("page.md:1: 'kept', say: stored")) == (status, status)
-
-
-def test_a_package_that_is_not_checked_yet_is_if_it_is_named(tmp_path, check, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(check, "NOT_YET", frozenset({"package"}))
-    subprocess.run(["git", "init", "-q"], check=True)
-    (tmp_path / "package").mkdir()
-    (tmp_path / "package/page.md").write_text("It is kept.\n")
-
-    assert (check.main([]), check.main(["package"]), check.main(["--count"])) == (0, 1, 0)
-    assert capsys.readouterr().out.endswith("     1 package\n")

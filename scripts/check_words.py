@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Finds words and sentence beginnings that make readers read twice, in comments, docstrings, messages and pages.
 
-docs/glossary.md has the words to use instead.  Without arguments, all files that git knows are checked; with paths, those
-in them.  Prints `path:line: found, say …`, and fails if it found anything.
+docs/glossary.md has the words to use instead.  Without arguments, all files that git knows are checked; with paths,
+those in them.  Prints `path:line: found, say …`, and fails if it found anything.
 
     scripts/check_words.py                      # `make lint` runs this
     scripts/check_words.py probes tests/web     # only there

@@ -54,7 +54,7 @@ def test_a_run_on_a_full_disk_is_stored_later(agent, small_disk):
             pass
     evidence = next(found for found in (run(agent) for _ in range(MOST_RUNS)) if "not_kept" in found)
     store = agent.client.status()["store"]
-    logged = next(line for line in agent.log.splitlines() if f"run {evidence['run']['id']} is not kept" in line)
+    logged = next(line for line in agent.log.splitlines() if f"run {evidence['run']['id']} is not stored" in line)
     scraped = agent.client.metrics()
 
     assert evidence["exec"]["exec_count"] == 53 + 1

@@ -8,7 +8,7 @@ import time
 from collections import Counter
 
 import pytest
-from emulation import SCALE
+from emulation import EMULATED, SCALE
 from packages import require
 
 from chainbench_agent.evidence.model import Target
@@ -258,7 +258,8 @@ def test_calls_of_32_bit_programs(targeted, tmp_path):
     ledger = targeted(f"import subprocess; subprocess.run([{str(tmp_path / 'i386')!r}])").run_seen()["ledger"]
 
     found = by_call_and_file(ledger)
-    assert found["nanosleep", ""] >= 149
-    assert found["poll", ""] >= 149
-    assert found["read", "pipe"] >= 650
+    least = 0.8 if EMULATED else 0.99  # a call's timeout begins before its thread blocks: some ms in a guest
+    assert found["nanosleep", ""] >= least * 150
+    assert found["poll", ""] >= least * 150
+    assert found["read", "pipe"] >= least * 650
     assert not {"sync", "swapoff", "close"} & {syscall for syscall, _ in found}

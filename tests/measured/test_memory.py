@@ -86,10 +86,12 @@ def test_pages(targeted):
     )
     none, some = targeted(code.format(1)), targeted(code.format(16381 + 1))
 
-    grown = some.run()["memory"]["page_allocs"] - none.run()["memory"]["page_allocs"]
+    evidences = some.run(), none.run()
+    grown = evidences[0]["memory"]["page_allocs"] - evidences[1]["memory"]["page_allocs"]
     tables = int(some.output) - int(none.output)
+    skipped = sum(evidence["loss"]["causes"].get("programs_skipped", 0) for evidence in evidences)  # on kernel 7.2
 
-    assert 0 <= grown - 16381 - tables <= 19 + 13
+    assert -skipped <= grown - 16381 - tables <= 19 + 13 + skipped
 
 
 def test_pages_of_the_machine_are_almost_those_of_vmstat(measure):

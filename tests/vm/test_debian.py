@@ -21,7 +21,7 @@ TESTS = REPO / "tests"
 KERNELS = tuple(SERIES)
 EVERYWHERE = "support cpu exec syscalls offcpu latency network io block locks lock_order lock_hold memory"
 MORE = {"5.10": "cpu_quota", "6.1": "target ledger waits", "6.12": "top_processes"}
-NEWEST = {"7.2": "support cpu exec syscalls offcpu latency network io block locks memory"}
+NEWEST = {"7.2": "support cpu exec syscalls offcpu latency network io block locks"}
 """The files that run by default, in 10 minutes for each kernel; CHAINBENCH_VM_ALL=1 runs every one.
 
 On the newest kernel threads are preempted in programs, and some exact counts fall short: the other files are left out.

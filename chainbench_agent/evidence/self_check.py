@@ -106,7 +106,7 @@ def _comparisons(evidence: Evidence, at: Circumstances) -> Iterator[Comparison]:
         yield from _ledger(evidence.ledger, at)
         yield from _against_sections(evidence.ledger, evidence.sections, at)
         yield from _population(evidence, evidence.ledger, at, lost)
-    yield from _cpus(sections, at)
+    yield from _cpus(evidence, sections, at)
     yield from _throttled(evidence, at)
     for name, section in sections.items():
         yield from _distributions(name, section)
@@ -163,8 +163,10 @@ def _population(evidence: Evidence, ledger: Mapping[str, Any], at: Circumstances
     yield Comparison("processes", len(pids), processes, "ledger", "processes", lost, at_most=True)
 
 
-def _cpus(sections: Mapping[str, Section], at: Circumstances) -> Iterator[Comparison]:
-    on_cpu_ms, idle_ms = roles.value("on_cpu", sections), roles.value("idle", sections)
+def _cpus(evidence: Evidence, sections: Mapping[str, Section], at: Circumstances) -> Iterator[Comparison]:
+    """Idle time is not added after `loss.unseen_switches`: a thread whose end on a CPU was not shown has it as well."""
+    unseen = evidence.loss and "unseen_switches" in evidence.loss.causes
+    on_cpu_ms, idle_ms = roles.value("on_cpu", sections), roles.value("idle", sections) if not unseen else 0
     whole_ms = at.cpus * at.run_ms
     if on_cpu_ms is not None:
         yield Comparison(

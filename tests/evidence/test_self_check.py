@@ -44,7 +44,7 @@ SOUND = {
 }
 
 
-def checked(found, circumstances=ENDED, target=TARGET, lost=0):
+def checked(found, circumstances=ENDED, target=TARGET, lost=0, causes=()):
     found = copy.deepcopy(found)
     ledger = found.pop("ledger", None)
     evidence = Evidence(
@@ -54,7 +54,7 @@ def checked(found, circumstances=ENDED, target=TARGET, lost=0):
         target=target,
         sections=found,
         ledger=ledger,
-        loss=Loss(total=lost),
+        loss=Loss(total=lost, causes=dict.fromkeys(causes, 1)),
     )
     return self_check(evidence, circumstances)
 
@@ -115,6 +115,17 @@ def test_what_does_not_fit_is_reported(path, value, invariant):
     for one in violations:
         assert abs(one.left - one.right) > one.tolerance
         assert one.note.endswith(INVARIANTS[invariant])
+
+
+def test_idle_time_may_overlap_after_an_unseen_switch():
+    """The CPU was idle already while the thread was still taken to be on it; on-CPU time by itself is still checked."""
+    idle, busy = changed("cpu.idle_ms", {"C1": 1700}), changed("cpu.on_cpu_ms", 2010)
+
+    def found(evidence):
+        return {one.invariant for one in checked(evidence, lost=1, causes=["unseen_switches"]).violations}
+
+    assert "on_cpu_within_cpus" not in found(idle)
+    assert "on_cpu_within_cpus" in found(busy)
 
 
 def test_more_processes_than_the_target_had():
